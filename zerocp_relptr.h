@@ -1,0 +1,424 @@
+/* zerocp_relptr.h - zerocp 1.0 - MIT - status codes and relative pointers for shared memory (floor 1 of 3)
+
+   Do this in exactly one C file, before you include it:
+       #define ZEROCP_IMPLEMENTATION
+       #include "zerocp_relptr.h"
+   Everywhere else just include it. It stands alone; zerocp_shm.h and zerocp.h include it.
+
+   QUICK START
+     1. zcp_registry registry = {0};                                          an empty table, private to this process
+     2. zcp_registry_add(&registry, 7, base, bytes);                          "here, segment 7 is mapped at base"
+     3. zcp_relptr p = zcp_relptr_of(&registry, address);                     may be stored in shared memory or sent
+     4. struct node *n = ZCP_RELPTR_GET(struct node, &registry, p);           NULL unless all of *n lies inside segment 7
+
+   A native pointer means nothing in another process, because each maps a segment at an address of its own. A relative
+   pointer names a segment and a byte offset instead, and each process resolves it against its own registry. What is
+   resolved may be garbage written by somebody else: the result then is NULL, never an address outside the segment.
+
+   CONFIGURATION
+     ZEROCP_IMPLEMENTATION    emit the implementation here           in exactly one file (with ZEROCP_STATIC: in each)
+     ZEROCP_STATIC            all functions are static               in each file that includes a zerocp header
+     ZEROCP_API               linkage of public functions            everywhere the same; default: extern
+     ZEROCP_THREAD_LOCAL      storage of the last message            implementing file; default: _Thread_local
+     ZEROCP_ASSERT(c)         internal assertions                    implementing file; default: assert(c)
+     ZEROCP_CAS               the compare-and-swap (for checkers)    implementing file
+
+   Licence: at the end of this file. */
+
+#if defined(ZEROCP_IMPLEMENTATION) && !defined(_FEATURES_H) && !defined(_SYS_CDEFS_H_)   /* no libc header seen so far */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#ifndef _FILE_OFFSET_BITS
+#define _FILE_OFFSET_BITS 64
+#endif
+#endif
+
+#ifndef ZEROCP_RELPTR_H
+#define ZEROCP_RELPTR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(ZCP_IMPLEMENTATION) || defined(ZEROCP_IMPL) || defined(ZEROCP_IMPLEMENT) || defined(ZERO_CP_IMPLEMENTATION)
+#error "zerocp: the macro is spelt ZEROCP_IMPLEMENTATION"
+#endif
+#if defined(ZCP_STATIC) || defined(ZCP_API) || defined(ZCP_ASSERT)
+#error "zerocp: configuration macros begin with ZEROCP_: ZEROCP_STATIC, ZEROCP_API, ZEROCP_ASSERT"
+#endif
+
+#ifndef ZEROCP_API
+#ifdef ZEROCP_STATIC
+#if defined(__GNUC__)
+#define ZEROCP_API static __attribute__((unused))
+#else
+#define ZEROCP_API static
+#endif
+#else
+#define ZEROCP_API extern
+#endif
+#endif
+
+#if defined(__GNUC__)
+#define ZCP_PRIV_ALIGNED_8 __attribute__((aligned(8)))
+#define ZCP_PRIV_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#else
+#define ZCP_PRIV_ALIGNED_8
+#define ZCP_PRIV_PRINTF(text, first)
+#endif
+#ifdef __cplusplus
+#define ZCP_PRIV_ALIGNOF(T) alignof(T)
+#else
+#define ZCP_PRIV_ALIGNOF(T) _Alignof(T)
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ==== Status codes: one per cause. X(code, what happened, what to do) ==== */
+#define ZCP_STATUS_TABLE(X) \
+    X(ZCP_OK,                    "success",                                                   "nothing to do") \
+    X(ZCP_ERR_INVALID_ARGUMENT,  "an argument is NULL, out of range or does not go with the others", "see the function's comment for what it takes") \
+    X(ZCP_ERR_INVALID_NAME,      "the name is empty, too long, or has a slash or a control character", "use a plain file name such as \"camera\"") \
+    X(ZCP_ERR_INVALID_SIZE,      "a size or count is 0 or above its limit, or an existing object is too small", "ask for a size within the limits of the function's comment, or remove the old object") \
+    X(ZCP_ERR_INVALID_ALIGNMENT, "the alignment is not a power of two up to the page size",   "use 0 for the default or a power of two up to the page size") \
+    X(ZCP_ERR_INVALID_FLAGS,     "an unknown flag bit, or flags that exclude each other or the mode", "pass only flags that this function's comment names") \
+    X(ZCP_ERR_INVALID_TOKEN,     "the token names no chunk that this instance could have",    "pass on the 64 bits of zcp_chunk_token unchanged, to a client of the same instance") \
+    X(ZCP_ERR_OVERFLOW,          "the sizes multiplied or added up exceed 64 bits",           "ask for fewer or smaller chunks") \
+    X(ZCP_ERR_FULL,              "the vector or registry has no room left",                   "remove an element first") \
+    X(ZCP_ERR_EXISTS,            "the object exists already",                                 "open it, or remove it first") \
+    X(ZCP_ERR_NOT_FOUND,         "there is no such object",                                   "create it first, or correct the name") \
+    X(ZCP_ERR_PERMISSION,        "the system refuses access",                                 "run as the owner, or have the creator grant permissions or a group") \
+    X(ZCP_ERR_WRONG_OWNER,       "the object belongs to another user, neither the caller nor root", "use another name, or the any-owner flag if you trust that user") \
+    X(ZCP_ERR_WRONG_TYPE,        "the name leads to something that is not a regular file",    "remove what stands there, or use another name") \
+    X(ZCP_ERR_NO_SPACE,          "the shared-memory file system is full",                     "ask for less, remove unused objects, or enlarge /dev/shm (containers: --shm-size)") \
+    X(ZCP_ERR_NO_MEMORY,         "private memory could not be allocated or locked",           "free memory, or raise the limit (ulimit -v, ulimit -l)") \
+    X(ZCP_ERR_MAPPING,           "the object could not be mapped",                            "check the address space left (32-bit process, ulimit -v)") \
+    X(ZCP_ERR_SYSTEM,            "a system call failed",                                      "zcp_last_errno() and zcp_last_message() tell which and why") \
+    X(ZCP_ERR_TIMEOUT,           "the time ran out while another process held the creation lock or kept replacing the instance", "look at the process that the message names, or allow more time") \
+    X(ZCP_ERR_NOT_ZEROCP,        "the name leads to a file that zerocp did not write",        "use another name, or remove the file with zcp_shm_unlink") \
+    X(ZCP_ERR_VERSION,           "the instance has another layout version",                   "let all processes use the same version of zerocp, or destroy the instance") \
+    X(ZCP_ERR_LAYOUT,            "the instance has the same layout version but another layout or byte order", "let all processes use the same copy of zerocp") \
+    X(ZCP_ERR_CORRUPT,           "shared memory holds values that zerocp did not write",      "find who scribbles, then destroy and recreate the instance") \
+    X(ZCP_ERR_CONFIG_MISMATCH,   "the instance exists with another configuration",            "open it without one, make them equal, or purge") \
+    X(ZCP_ERR_CLIENTS_FULL,      "all client slots of the instance are taken",                "close a client, or create the instance with a larger max_clients") \
+    X(ZCP_ERR_TOO_LARGE,         "no pool has chunks of that size",                           "ask for less, or configure a pool of larger chunks") \
+    X(ZCP_ERR_EXHAUSTED,         "no free chunk is left in the pools that fit",               "release chunks, configure more, or try again later") \
+    X(ZCP_ERR_STALE,             "the chunk that the token or handle names is no longer held", "the sender has to hold on until the receiver has acquired") \
+    X(ZCP_ERR_READ_ONLY,         "this client attached with read-only data",                  "open without ZCP_READ_ONLY_DATA to allocate") \
+    X(ZCP_ERR_FORKED,            "the manager belongs to the parent process",                 "open the instance again in the child") \
+    X(ZCP_ERR_CLOSED,            "the manager is closed",                                     "open the instance again") \
+    X(ZCP_ERR_REPLACED,          "the instance's name is gone or leads to a newer instance",  "close this one and open again")
+
+typedef enum zcp_status {
+#define ZCP_PRIV_CODE(code, what, todo) code,
+    ZCP_STATUS_TABLE(ZCP_PRIV_CODE)
+#undef ZCP_PRIV_CODE
+    ZCP_STATUS_COUNT
+} zcp_status;
+
+/* The code's name ("ZCP_ERR_FULL"); "ZCP_ERR_UNKNOWN" for a number that is none. Never NULL, static. Thread-safe. */
+ZEROCP_API const char *zcp_status_name(zcp_status status);
+/* What happened and what to do about it, one line. Never NULL, static. Thread-safe. */
+ZEROCP_API const char *zcp_status_message(zcp_status status);
+/* What only the moment knew of this thread's last failure: bytes needed and free, both versions, the name, a pid. Stays until
+   the thread's next failing zerocp call; "" if none failed yet. Never NULL; the thread's own. */
+ZEROCP_API const char *zcp_last_message(void);
+/* The system's errno of this thread's last failure, 0 if the system was not the cause. As long as the message. */
+ZEROCP_API int zcp_last_errno(void);
+
+/* ==== Relative pointers. Pure functions of their arguments: thread-safe, never fail ==== */
+#define ZCP_RELPTR_MAX_OFFSET ((UINT64_C(1) << 48) - 1)
+typedef struct zcp_relptr { uint64_t bits; } zcp_relptr;      /* segment:16 | offset:48; all zero is null */
+
+/* Null if segment is 0 or offset (bytes, whatever the pointed-to type) exceeds ZCP_RELPTR_MAX_OFFSET. */
+ZEROCP_API zcp_relptr zcp_relptr_make(uint16_t segment, uint64_t offset);
+ZEROCP_API bool       zcp_relptr_is_null(zcp_relptr pointer);
+ZEROCP_API bool       zcp_relptr_equal(zcp_relptr a, zcp_relptr b);
+ZEROCP_API uint16_t   zcp_relptr_segment(zcp_relptr pointer);  /* 0 for null */
+ZEROCP_API uint64_t   zcp_relptr_offset(zcp_relptr pointer);   /* bytes from the segment's start; 0 for null */
+
+/* ==== The registry: where this process has mapped which segment. Zero-initialised = empty; never put it into shared memory ==== */
+#define ZCP_REGISTRY_CAPACITY 64
+typedef struct zcp_registry { ZCP_PRIV_ALIGNED_8 uint64_t words[3 * ZCP_REGISTRY_CAPACITY]; } zcp_registry;
+
+/* Announces that segment (1..65535) is mapped at base with that many bytes (1..2^48). Errors: INVALID_ARGUMENT (NULL, segment 0),
+   INVALID_SIZE (0, above 2^48, or wraps around the address space), EXISTS (that segment is in the registry), FULL (64 are).
+   Thread-safe, also beside resolution. After a failure the registry is as before. */
+ZEROCP_API zcp_status zcp_registry_add(zcp_registry *registry, uint16_t segment, void *base, uint64_t bytes);
+/* Takes it out; call before unmapping. Errors: INVALID_ARGUMENT, NOT_FOUND. Thread-safe beside the resolution of other segments;
+   pointers that were resolved before stay what they are, so nobody may use the segment any more. */
+ZEROCP_API zcp_status zcp_registry_remove(zcp_registry *registry, uint16_t segment);
+/* The process-wide registry for whoever needs just one (per copy of the implementation). Never NULL. Thread-safe. */
+ZEROCP_API zcp_registry *zcp_registry_default(void);
+
+/* The relative pointer to an address: of the first registered segment that contains it; null if none does. Thread-safe. */
+ZEROCP_API zcp_relptr zcp_relptr_of(const zcp_registry *registry, const void *address);
+/* The address; NULL unless the byte at pointer and all of [pointer, pointer + bytes) lie inside the segment. NULL also for a null
+   pointer, an unknown segment, a NULL registry. Thread-safe, lock-free. */
+ZEROCP_API void *zcp_relptr_get(const zcp_registry *registry, zcp_relptr pointer, uint64_t bytes);
+/* The same, and NULL unless the address is a multiple of alignment (a power of two). */
+ZEROCP_API void *zcp_relptr_get_aligned(const zcp_registry *registry, zcp_relptr pointer, uint64_t bytes, uint64_t alignment);
+/* T *, checked for sizeof(T) and alignment: NULL if any check fails. */
+#define ZCP_RELPTR_GET(T, registry, pointer) ((T *)zcp_relptr_get_aligned((registry), (pointer), sizeof(T), ZCP_PRIV_ALIGNOF(T)))
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* ZEROCP_RELPTR_H */
+
+#if defined(ZEROCP_IMPLEMENTATION) && !defined(ZEROCP_RELPTR_IMPLEMENTED)
+#define ZEROCP_RELPTR_IMPLEMENTED
+
+#ifdef __cplusplus
+#error "zerocp: the implementation is C11; put it into a .c file (the declarations work in C++)"
+#endif
+#if !defined(_GNU_SOURCE) && !defined(_DEFAULT_SOURCE) && !defined(_BSD_SOURCE)
+#error "zerocp: in the implementing file include zerocp first, or define _GNU_SOURCE"
+#endif
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "zerocp needs lock-free 32- and 64-bit atomics");
+_Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "atomics are shared between processes as plain words");
+
+#ifndef ZEROCP_ASSERT
+#include <assert.h>
+#define ZEROCP_ASSERT(condition) assert(condition)
+#endif
+#ifndef ZEROCP_THREAD_LOCAL
+#define ZEROCP_THREAD_LOCAL _Thread_local
+#endif
+
+/* Private functions are static; not every floor and option uses all of them. */
+#if defined(__GNUC__)
+#define ZCP_PRIV static __attribute__((unused))
+#define ZCP_PRIV_COLD static __attribute__((unused, cold, noinline))
+#define ZCP_PRIV_LIKELY(c)   __builtin_expect(!!(c), 1)
+#define ZCP_PRIV_UNLIKELY(c) __builtin_expect(!!(c), 0)
+#else
+#define ZCP_PRIV static
+#define ZCP_PRIV_COLD static
+#define ZCP_PRIV_LIKELY(c)   (c)
+#define ZCP_PRIV_UNLIKELY(c) (c)
+#endif
+
+/* ---- >>atomics  Each names its order. The CAS is one macro, so that a model checker can be told about its failure order:
+   always relaxed, and whoever needs more loads again. ---- */
+#ifndef ZEROCP_CAS
+#define ZEROCP_CAS(word, seen, next, order) atomic_compare_exchange_strong_explicit(word, seen, next, order, memory_order_relaxed)
+#endif
+#define zcp_priv_load_relaxed(word)              atomic_load_explicit(word, memory_order_relaxed)
+#define zcp_priv_load_acquire(word)              atomic_load_explicit(word, memory_order_acquire)
+#define zcp_priv_load_seq_cst(word)              atomic_load_explicit(word, memory_order_seq_cst)
+#define zcp_priv_store_relaxed(word, value)      atomic_store_explicit(word, value, memory_order_relaxed)
+#define zcp_priv_store_release(word, value)      atomic_store_explicit(word, value, memory_order_release)
+#define zcp_priv_or_relaxed(word, bits)          atomic_fetch_or_explicit(word, bits, memory_order_relaxed)
+#define zcp_priv_or_release(word, bits)          atomic_fetch_or_explicit(word, bits, memory_order_release)
+#define zcp_priv_and_acquire(word, bits)         atomic_fetch_and_explicit(word, bits, memory_order_acquire)
+#define zcp_priv_and_seq_cst(word, bits)         atomic_fetch_and_explicit(word, bits, memory_order_seq_cst)
+#define zcp_priv_cas_relaxed(word, seen, next)   ZEROCP_CAS(word, seen, next, memory_order_relaxed)
+#define zcp_priv_cas_acquire(word, seen, next)   ZEROCP_CAS(word, seen, next, memory_order_acquire)
+#define zcp_priv_cas_release(word, seen, next)   ZEROCP_CAS(word, seen, next, memory_order_release)
+#define zcp_priv_cas_seq_cst(word, seen, next)   ZEROCP_CAS(word, seen, next, memory_order_seq_cst)
+
+/* Every retry loop on words that others write ends after so many rounds: only garbage takes that many. */
+#define ZCP_PRIV_ROUNDS (1u << 16)
+
+/* ---- >>status ---- */
+static const struct { const char *name, *message; } zcp_priv_status_texts[] = {
+#define ZCP_PRIV_TEXT(code, what, todo) { #code, what ": " todo },
+    ZCP_STATUS_TABLE(ZCP_PRIV_TEXT)
+#undef ZCP_PRIV_TEXT
+};
+static ZEROCP_THREAD_LOCAL char zcp_priv_last_message[384];
+static ZEROCP_THREAD_LOCAL int zcp_priv_last_errno;
+
+ZEROCP_API const char *zcp_status_name(zcp_status status)
+{
+    return (unsigned)status < ZCP_STATUS_COUNT ? zcp_priv_status_texts[status].name : "ZCP_ERR_UNKNOWN";
+}
+ZEROCP_API const char *zcp_status_message(zcp_status status)
+{
+    return (unsigned)status < ZCP_STATUS_COUNT ? zcp_priv_status_texts[status].message : "no status code has this number: pass what a zerocp function returned";
+}
+ZEROCP_API const char *zcp_last_message(void) { return zcp_priv_last_message; }
+ZEROCP_API int zcp_last_errno(void) { return zcp_priv_last_errno; }
+
+/* Notes the cause of a failure for zcp_last_message and zcp_last_errno; returns status. Does not touch errno. */
+ZCP_PRIV_PRINTF(3, 4)
+ZCP_PRIV_COLD zcp_status zcp_priv_fail(zcp_status status, int error, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(zcp_priv_last_message, sizeof zcp_priv_last_message, format, arguments);
+    va_end(arguments);
+    zcp_priv_last_errno = error;
+    return status;
+}
+/* For a cause that its status tells completely. */
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_plain(zcp_status status) { return zcp_priv_fail(status, 0, "%s", zcp_status_message(status)); }
+
+/* ---- >>relptr ---- */
+ZEROCP_API zcp_relptr zcp_relptr_make(uint16_t segment, uint64_t offset)
+{
+    zcp_relptr pointer = { 0 };
+    if (segment != 0 && offset <= ZCP_RELPTR_MAX_OFFSET) pointer.bits = (uint64_t)segment << 48 | offset;
+    return pointer;
+}
+ZEROCP_API bool zcp_relptr_is_null(zcp_relptr pointer) { return pointer.bits == 0; }
+ZEROCP_API bool zcp_relptr_equal(zcp_relptr a, zcp_relptr b) { return a.bits == b.bits; }
+ZEROCP_API uint16_t zcp_relptr_segment(zcp_relptr pointer) { return (uint16_t)(pointer.bits >> 48); }
+ZEROCP_API uint64_t zcp_relptr_offset(zcp_relptr pointer) { return pointer.bits & ZCP_RELPTR_MAX_OFFSET; }
+
+/* ---- >>registry  64 entries of three words, {tag, base, bytes}, tag = version:46 | phase:2 | segment:16. Invariant: the version grows
+   with every change of an entry, so a reader that finds the same tag before and after has read one state (a sequence lock without
+   the lock). Writers first claim a free entry, then look for the same segment elsewhere; two that claim at once both step back and
+   try again, so that a segment is published at most once. ---- */
+typedef struct zcp_priv_entry { _Atomic uint64_t tag, base, bytes; } zcp_priv_entry;
+_Static_assert(sizeof(zcp_priv_entry) * ZCP_REGISTRY_CAPACITY == sizeof(zcp_registry), "zcp_registry is these entries as plain words");
+enum { ZCP_PRIV_ENTRY_FREE = 0, ZCP_PRIV_ENTRY_CLAIMED = 1, ZCP_PRIV_ENTRY_PUBLISHED = 2 };
+
+ZCP_PRIV zcp_priv_entry *zcp_priv_entry_at(const zcp_registry *registry, uint32_t i)      /* i-th in the probe order */
+{
+    return (zcp_priv_entry *)(uintptr_t)registry->words + i % ZCP_REGISTRY_CAPACITY;
+}
+ZCP_PRIV uint32_t zcp_priv_tag_phase(uint64_t tag) { return (uint32_t)(tag >> 16) & 3; }
+ZCP_PRIV uint64_t zcp_priv_tag_next(uint64_t tag, uint32_t phase, uint16_t segment)
+{
+    return ((tag >> 18) + 1) << 18 | (uint64_t)phase << 16 | segment;
+}
+
+/* Reads an entry as of one moment; false if it is not published or changes all the time. */
+ZCP_PRIV bool zcp_priv_entry_read(const zcp_priv_entry *entry, uint16_t *segment, uint64_t *base, uint64_t *bytes)
+{
+    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
+        uint64_t tag = zcp_priv_load_acquire(&entry->tag);              /* R0, pairs with the publishing store W2 */
+        if (zcp_priv_tag_phase(tag) != ZCP_PRIV_ENTRY_PUBLISHED) return false;
+        *base = zcp_priv_load_acquire(&entry->base);                    /* R1, pairs with W1: who reads a newer base */
+        *bytes = zcp_priv_load_acquire(&entry->bytes);                  /* or size sees a newer tag below */
+        *segment = (uint16_t)tag;
+        if (zcp_priv_load_relaxed(&entry->tag) == tag) return true;     /* relaxed: ordered after R1 by its acquire */
+    }
+    return false;
+}
+ZCP_PRIV bool zcp_priv_registry_find(const zcp_registry *registry, uint16_t segment, uint64_t *base, uint64_t *bytes)
+{
+    for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
+        const zcp_priv_entry *entry = zcp_priv_entry_at(registry, segment + i);
+        if ((uint16_t)zcp_priv_load_relaxed(&entry->tag) != segment) continue;      /* a glance; the read decides */
+        uint16_t found;
+        if (zcp_priv_entry_read(entry, &found, base, bytes) && found == segment) return true;
+    }
+    return false;
+}
+/* Another entry than mine with that segment: its phase, else FREE. seq_cst with the claim: of two claimers one sees the other. */
+ZCP_PRIV uint32_t zcp_priv_registry_rival(const zcp_registry *registry, uint16_t segment, const zcp_priv_entry *mine)
+{
+    uint32_t phase = ZCP_PRIV_ENTRY_FREE;
+    for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
+        const zcp_priv_entry *entry = zcp_priv_entry_at(registry, i);
+        uint64_t tag = zcp_priv_load_seq_cst(&entry->tag);
+        if (entry != mine && (uint16_t)tag == segment && zcp_priv_tag_phase(tag) > phase) phase = zcp_priv_tag_phase(tag);
+    }
+    return phase;
+}
+ZCP_PRIV zcp_priv_entry *zcp_priv_registry_claim(zcp_registry *registry, uint16_t segment, uint64_t *tag)   /* NULL: full */
+{
+    for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
+        zcp_priv_entry *entry = zcp_priv_entry_at(registry, segment + i);
+        uint64_t seen = zcp_priv_load_relaxed(&entry->tag);                          /* the CAS checks it */
+        if (zcp_priv_tag_phase(seen) != ZCP_PRIV_ENTRY_FREE) continue;
+        *tag = zcp_priv_tag_next(seen, ZCP_PRIV_ENTRY_CLAIMED, segment);
+        if (zcp_priv_cas_seq_cst(&entry->tag, &seen, *tag)) return entry;            /* see the rival above */
+    }
+    return NULL;
+}
+
+ZEROCP_API zcp_status zcp_registry_add(zcp_registry *registry, uint16_t segment, void *base, uint64_t bytes)
+{
+    uint64_t start = (uint64_t)(uintptr_t)base;
+    if (!registry || segment == 0 || !base) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
+    if (bytes == 0 || bytes > ZCP_RELPTR_MAX_OFFSET + 1 || bytes - 1 > UINTPTR_MAX - start)
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "segment %u: %llu bytes; 1 to 2^48 are possible, within the address space", segment, (unsigned long long)bytes);
+    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
+        uint32_t rival = zcp_priv_registry_rival(registry, segment, NULL);
+        if (rival == ZCP_PRIV_ENTRY_PUBLISHED) break;
+        uint64_t tag;
+        zcp_priv_entry *entry = zcp_priv_registry_claim(registry, segment, &tag);
+        if (!entry) return zcp_priv_fail(ZCP_ERR_FULL, 0, "segment %u: all %d places of the registry are taken", segment, ZCP_REGISTRY_CAPACITY);
+        rival = zcp_priv_registry_rival(registry, segment, entry);
+        if (rival != ZCP_PRIV_ENTRY_FREE) {
+            zcp_priv_store_release(&entry->tag, zcp_priv_tag_next(tag, ZCP_PRIV_ENTRY_FREE, 0));
+            continue;
+        }
+        zcp_priv_store_release(&entry->base, start);                                 /* W1, pairs with R1: carries the claim */
+        zcp_priv_store_release(&entry->bytes, bytes);
+        zcp_priv_store_release(&entry->tag, zcp_priv_tag_next(tag, ZCP_PRIV_ENTRY_PUBLISHED, segment));   /* W2, pairs with R0 */
+        return ZCP_OK;
+    }
+    return zcp_priv_fail(ZCP_ERR_EXISTS, 0, "segment %u is in the registry already", segment);
+}
+
+ZEROCP_API zcp_status zcp_registry_remove(zcp_registry *registry, uint16_t segment)
+{
+    if (!registry || segment == 0) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
+    for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
+        zcp_priv_entry *entry = zcp_priv_entry_at(registry, segment + i);
+        uint64_t tag = zcp_priv_load_relaxed(&entry->tag);                           /* the CAS checks it */
+        if ((uint16_t)tag != segment || zcp_priv_tag_phase(tag) != ZCP_PRIV_ENTRY_PUBLISHED) continue;
+        if (zcp_priv_cas_release(&entry->tag, &tag, zcp_priv_tag_next(tag, ZCP_PRIV_ENTRY_FREE, 0))) return ZCP_OK;
+    }
+    return zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "segment %u is not in the registry", segment);
+}
+
+ZEROCP_API zcp_registry *zcp_registry_default(void)
+{
+    static zcp_registry registry;
+    return &registry;
+}
+
+ZEROCP_API zcp_relptr zcp_relptr_of(const zcp_registry *registry, const void *address)
+{
+    uint64_t a = (uint64_t)(uintptr_t)address;
+    for (uint32_t i = 0; registry && i < ZCP_REGISTRY_CAPACITY; i++) {
+        uint16_t segment;
+        uint64_t base, bytes;
+        if (zcp_priv_entry_read(zcp_priv_entry_at(registry, i), &segment, &base, &bytes) && a >= base && a - base < bytes)
+            return zcp_relptr_make(segment, a - base);
+    }
+    return zcp_relptr_make(0, 0);
+}
+ZEROCP_API void *zcp_relptr_get(const zcp_registry *registry, zcp_relptr pointer, uint64_t bytes)
+{
+    uint64_t base, size, offset = zcp_relptr_offset(pointer);
+    uint16_t segment = zcp_relptr_segment(pointer);
+    if (!registry || segment == 0 || !zcp_priv_registry_find(registry, segment, &base, &size)) return NULL;
+    if (offset >= size || bytes > size - offset) return NULL;
+    return (void *)(uintptr_t)(base + offset);
+}
+ZEROCP_API void *zcp_relptr_get_aligned(const zcp_registry *registry, zcp_relptr pointer, uint64_t bytes, uint64_t alignment)
+{
+    void *address = zcp_relptr_get(registry, pointer, bytes);
+    return alignment != 0 && ((uintptr_t)address & (alignment - 1)) == 0 ? address : NULL;
+}
+
+#endif /* ZEROCP_RELPTR_IMPLEMENTED */
+
+/* SPDX-License-Identifier: MIT
+   Copyright (c) 2026 the zerocp authors
+
+   Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated documentation
+   files (the "Software"), to deal in the Software without restriction, including without limitation the rights to use, copy,
+   modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the Software
+   is furnished to do so, subject to the following conditions: The above copyright notice and this permission notice shall be
+   included in all copies or substantial portions of the Software. THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND,
+   EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+   NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY,
+   WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR
+   OTHER DEALINGS IN THE SOFTWARE. */

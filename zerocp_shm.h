@@ -1,0 +1,618 @@
+/* zerocp_shm.h - zerocp 1.0 - MIT - POSIX shared-memory segments whose pages are reserved when they are promised (floor 2 of 3)
+
+   Do this in exactly one C file, before you include it:
+       #define ZEROCP_IMPLEMENTATION
+       #include "zerocp_shm.h"
+   Everywhere else just include it. It includes zerocp_relptr.h and nothing else of zerocp.
+
+   QUICK START
+     1. zcp_shm_desc desc = { .name = "frames", .bytes = 1 << 20 };           opened if it exists, else created
+     2. zcp_shm shm;  if (zcp_shm_open(&shm, &desc) != ZCP_OK) puts(zcp_last_message());
+     3. shm.base, shm.bytes                                                   yours to share
+     4. zcp_shm_close(&shm);                                                  unmaps; the object stays
+     5. zcp_shm_unlink("frames");                                             removes the name
+
+   CAVEATS
+     - Who may write the object can also truncate it: touching what is gone raises SIGBUS. Give write permission to friends only.
+     - ZCP_SHM_NO_RESERVE: touching a page when /dev/shm is full raises SIGBUS. Without it, "full" is ZCP_ERR_NO_SPACE at creation.
+     - A mapping is inherited by fork like any other; only the locks and the mappings of zerocp.h are not.
+     - glibc before 2.34 needs -lrt -pthread.
+
+   CONFIGURATION: that of zerocp_relptr.h, and
+     ZEROCP_STEP(name)        called between the steps of a protocol (for tests)   implementing file; default: nothing */
+
+#if defined(ZEROCP_IMPLEMENTATION) && !defined(_FEATURES_H) && !defined(_SYS_CDEFS_H_)
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#ifndef _FILE_OFFSET_BITS
+#define _FILE_OFFSET_BITS 64
+#endif
+#endif
+#include "zerocp_relptr.h"
+
+#ifndef ZEROCP_SHM_H
+#define ZEROCP_SHM_H
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum zcp_shm_mode {
+    ZCP_SHM_OPEN_OR_CREATE = 0,     /* open what is there, create what is not */
+    ZCP_SHM_OPEN_EXISTING,          /* NOT_FOUND if it is not there */
+    ZCP_SHM_CREATE_EXCLUSIVE,       /* EXISTS if it is there; takes over what a killed creator left half-made */
+    ZCP_SHM_PURGE_AND_CREATE        /* remove what is there and create anew; whoever has the old one mapped keeps it */
+} zcp_shm_mode;
+
+/* Flags of zcp_shm_desc and of zcp_manager_desc share one space of bits; each function refuses those that it does not know. */
+#define ZCP_SHM_READ_ONLY   (UINT32_C(1) << 0)   /* map without write access; goes with OPEN_EXISTING and OPEN_OR_CREATE, and never creates */
+#define ZCP_SHM_PREFAULT    (UINT32_C(1) << 1)   /* fill the page tables now, so that no first touch faults later */
+#define ZCP_SHM_LOCK        (UINT32_C(1) << 2)   /* mlock: never swapped out */
+#define ZCP_SHM_ANY_OWNER   (UINT32_C(1) << 3)   /* accept an object of any user. /dev/shm is world-writable: that may be a stranger */
+#define ZCP_SHM_NO_RESERVE  (UINT32_C(1) << 4)   /* do not reserve pages at creation: faster, and SIGBUS when /dev/shm is full */
+#define ZCP_SHM_NO_DUMP     (UINT32_C(1) << 5)   /* leave the mapping out of core dumps */
+#define ZCP_SHM_GROUP       (UINT32_C(1) << 6)   /* the field `group` counts */
+
+#define ZCP_SHM_DEFAULT_PERMISSIONS 0600u
+#define ZCP_SHM_DEFAULT_TIMEOUT_MS 5000u
+
+typedef struct zcp_shm_desc {
+    const char  *name;          /* a file name of up to 254 bytes, no slash (one in front is ignored), no control character, not "." or ".." */
+    uint64_t     bytes;         /* to create: 1 or more. To open: at least so many must be there; 0 = as many as there are */
+    zcp_shm_mode mode;
+    uint32_t     permissions;   /* of a created object: up to 0777, exact whatever the umask; 0 = 0600 */
+    uint32_t     group;         /* of a created object, with ZCP_SHM_GROUP: the group's number */
+    uint32_t     flags;         /* ZCP_SHM_... */
+    uint32_t     timeout_ms;    /* how long to wait for a creator at work; 0 = 5000 */
+} zcp_shm_desc;
+
+typedef struct zcp_shm {
+    void    *base;              /* NULL if not open */
+    uint64_t bytes;             /* of the whole object, which may be larger than asked for */
+    uint64_t device, inode;     /* its identity: names may come to lead elsewhere */
+    uint32_t created;           /* 1 if this call created it: its bytes are zero */
+    uint32_t flags;             /* as in the descriptor */
+} zcp_shm;
+
+/* Opens or creates the object and maps it whole. Errors: INVALID_ARGUMENT (NULL, mode, permissions), INVALID_NAME, INVALID_SIZE (0 to create,
+   above 2^63 - 1, or the existing object is smaller), INVALID_FLAGS, EXISTS, NOT_FOUND (also: half-made, and this call may not create),
+   PERMISSION, WRONG_OWNER, WRONG_TYPE, NO_SPACE (the message tells needed and free), NO_MEMORY (ZCP_SHM_LOCK), MAPPING, TIMEOUT, SYSTEM.
+   After a failure *shm is zero, and an object that this call began to create is gone. Thread-safe; also between processes: exactly one creates. */
+ZEROCP_API zcp_status zcp_shm_open(zcp_shm *shm, const zcp_shm_desc *desc);
+/* Unmaps; the object and its name stay. *shm becomes zero: closing again, or a zero zcp_shm, or NULL, does nothing. */
+ZEROCP_API void zcp_shm_close(zcp_shm *shm);
+/* Removes the name; mappings stay valid. Errors: INVALID_NAME, NOT_FOUND, PERMISSION, WRONG_TYPE (a directory), SYSTEM. Thread-safe. */
+ZEROCP_API zcp_status zcp_shm_unlink(const char *name);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* ZEROCP_SHM_H */
+
+#if defined(ZEROCP_IMPLEMENTATION) && !defined(ZEROCP_SHM_IMPLEMENTED)
+#define ZEROCP_SHM_IMPLEMENTED
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef ZEROCP_STEP
+#define ZEROCP_STEP(name) ((void)0)
+#endif
+/* Linux's numbers, the same on every architecture; some libc headers show them under _GNU_SOURCE only. */
+#ifdef F_OFD_GETLK
+#define ZCP_PRIV_OFD_GETLK F_OFD_GETLK
+#define ZCP_PRIV_OFD_SETLK F_OFD_SETLK
+#else
+#define ZCP_PRIV_OFD_GETLK 36
+#define ZCP_PRIV_OFD_SETLK 37
+#endif
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
+
+/* ---- >>clock ---- */
+ZCP_PRIV uint64_t zcp_priv_now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+ZCP_PRIV void zcp_priv_sleep_us(uint32_t us)
+{
+    struct timespec t = { us / 1000000, (long)(us % 1000000) * 1000 };
+    nanosleep(&t, NULL);
+}
+/* A bounded wait: 100 us at first, longer and longer, up to 5 ms a time. */
+typedef struct zcp_priv_wait { uint64_t deadline; uint32_t us; } zcp_priv_wait;
+ZCP_PRIV zcp_priv_wait zcp_priv_wait_begin(uint32_t timeout_ms) { return (zcp_priv_wait){ zcp_priv_now_ns() + (uint64_t)timeout_ms * 1000000u, 100 }; }
+ZCP_PRIV bool zcp_priv_wait_more(zcp_priv_wait *wait)      /* false: the time is over */
+{
+    if (zcp_priv_now_ns() >= wait->deadline) return false;
+    zcp_priv_sleep_us(wait->us);
+    if (wait->us < 5000) wait->us *= 2;
+    return true;
+}
+
+/* ---- >>process  What a forked child must not take over lies in pages that it finds zeroed: the kernel does that (MADV_WIPEONFORK), for
+   every kind of fork; where the kernel cannot, the handler of pthread_atfork does. The first page holds the mutex under which locks are
+   taken, so that no fork falls between the opening and the closing of a lock's descriptor. Invariant: in a child all of it is as in a
+   fresh process. ---- */
+typedef struct zcp_priv_wiped { struct zcp_priv_wiped *next; size_t bytes; } zcp_priv_wiped;     /* at the start of each such area */
+typedef struct zcp_priv_process {
+    zcp_priv_wiped head;                /* all areas; the list is changed under the mutex */
+    pthread_mutex_t mutex;              /* all zero is PTHREAD_MUTEX_INITIALIZER on Linux (glibc, musl) */
+    void *managers;                     /* the list of zerocp.h, newest first */
+} zcp_priv_process;
+static _Atomic(zcp_priv_process *) zcp_priv_process_page;      /* set once, then constant */
+
+ZCP_PRIV void *zcp_priv_anonymous(size_t bytes, int advice)    /* private zeroed pages; NULL: no memory */
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    (void)madvise(p, bytes, advice);                           /* refused by old kernels: then the handler below stands in */
+    return p;
+}
+ZCP_PRIV zcp_priv_process *zcp_priv_process_get(void) { return zcp_priv_load_acquire(&zcp_priv_process_page); }
+ZCP_PRIV void zcp_priv_fork_prepare(void) { pthread_mutex_lock(&zcp_priv_process_get()->mutex); }
+ZCP_PRIV void zcp_priv_fork_parent(void)  { pthread_mutex_unlock(&zcp_priv_process_get()->mutex); }
+ZCP_PRIV void zcp_priv_fork_child(void)
+{
+    for (zcp_priv_wiped *area = &zcp_priv_process_get()->head, *next; area; area = next) {
+        next = area->next;                                     /* NULL at once where the kernel has wiped */
+        memset((void *)area, 0, area->bytes);
+    }
+}
+/* Takes the process's mutex; NULL: no memory. */
+ZCP_PRIV zcp_priv_process *zcp_priv_process_lock(void)
+{
+    zcp_priv_process *process = zcp_priv_process_get();        /* acquire, pairs with the release of the CAS */
+    if (!process) {
+        zcp_priv_process *fresh = (zcp_priv_process *)zcp_priv_anonymous(sizeof *fresh, MADV_WIPEONFORK);
+        if (!fresh) return NULL;
+        fresh->head.bytes = sizeof *fresh;
+        if (zcp_priv_cas_release(&zcp_priv_process_page, &process, fresh))
+            pthread_atfork(zcp_priv_fork_prepare, zcp_priv_fork_parent, zcp_priv_fork_child);
+        else
+            munmap(fresh, sizeof *fresh);
+        process = zcp_priv_process_get();
+    }
+    pthread_mutex_lock(&process->mutex);
+    process->head.bytes = sizeof *process;                     /* again: a child finds 0 */
+    return process;
+}
+ZCP_PRIV void zcp_priv_process_unlock(zcp_priv_process *process) { pthread_mutex_unlock(&process->mutex); }
+/* An area that a forked child finds zeroed; it stays until the process ends. Under the process's mutex. NULL: no memory. */
+ZCP_PRIV void *zcp_priv_wiped_new(zcp_priv_process *process, size_t bytes)
+{
+    zcp_priv_wiped *area = (zcp_priv_wiped *)zcp_priv_anonymous(bytes, MADV_WIPEONFORK);
+    if (!area) return NULL;
+    area->bytes = bytes;
+    area->next = process->head.next;
+    process->head.next = area;
+    return area;
+}
+
+/* ---- >>names ---- */
+#define ZCP_PRIV_PATH_BYTES 256           /* '/', a name of up to 254 bytes, and the end */
+typedef struct zcp_priv_path { char text[ZCP_PRIV_PATH_BYTES]; } zcp_priv_path;
+
+ZCP_PRIV bool zcp_priv_name_valid(const char *name, size_t longest)
+{
+    size_t n = strlen(name);
+    if (n == 0 || n > longest || strcmp(name, ".") == 0 || strcmp(name, "..") == 0) return false;
+    for (size_t i = 0; i < n; i++)
+        if (name[i] == '/' || (unsigned char)name[i] < 0x20 || name[i] == 0x7f) return false;
+    return true;
+}
+/* name + suffix as shm_open wants it. */
+ZCP_PRIV zcp_status zcp_priv_path_make(zcp_priv_path *path, const char *name, const char *suffix)
+{
+    if (!name || !zcp_priv_name_valid(name, sizeof path->text - 2 - strlen(suffix)))
+        return zcp_priv_fail(ZCP_ERR_INVALID_NAME, 0, "name \"%.64s\": 1 to %zu bytes, no slash, no control character, not . or ..",
+                             name ? name : "(null)", sizeof path->text - 2 - strlen(suffix));
+    snprintf(path->text, sizeof path->text, "/%s%s", name, suffix);
+    return ZCP_OK;
+}
+
+/* ---- >>files  The steps of opening, creating, reserving, mapping and removing an object; the manager takes them one by one. ---- */
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_system(const char *call, const char *path)      /* errno -> status */
+{
+    int error = errno;
+    zcp_status status = ZCP_ERR_SYSTEM;
+    switch (error) {
+    case EEXIST: status = ZCP_ERR_EXISTS; break;
+    case ENOENT: status = ZCP_ERR_NOT_FOUND; break;
+    case EACCES: case EPERM: case EROFS: status = ZCP_ERR_PERMISSION; break;
+    case EISDIR: case ELOOP: case ENXIO: case ENODEV: status = ZCP_ERR_WRONG_TYPE; break;
+    case ENAMETOOLONG: case EINVAL: status = strcmp(call, "shm_open") == 0 ? ZCP_ERR_INVALID_NAME : ZCP_ERR_SYSTEM; break;
+    case ENOSPC: case EDQUOT: status = ZCP_ERR_NO_SPACE; break;
+    case ENOMEM: status = ZCP_ERR_NO_MEMORY; break;
+    default: break;
+    }
+    return zcp_priv_fail(status, error, "%s: %s: %s", path, call, strerror(error));
+}
+ZCP_PRIV void zcp_priv_close_fd(int fd)                        /* keeps errno */
+{
+    int error = errno;
+    close(fd);
+    errno = error;
+}
+
+/* Opens what is there. Refuses what is no regular file and, without ZCP_SHM_ANY_OWNER, what belongs neither to the caller nor to root. */
+ZCP_PRIV zcp_status zcp_priv_file_open(const char *path, int access, uint32_t flags, int *fd, struct stat *status)
+{
+    *fd = shm_open(path, access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    if (*fd < 0) return zcp_priv_fail_system("shm_open", path);
+    zcp_status result = ZCP_OK;
+    if (fstat(*fd, status) != 0) result = zcp_priv_fail_system("fstat", path);
+    else if (!S_ISREG(status->st_mode)) result = zcp_priv_fail(ZCP_ERR_WRONG_TYPE, 0, "%s is not a regular file", path);
+    else if (!(flags & ZCP_SHM_ANY_OWNER) && status->st_uid != geteuid() && status->st_uid != 0)
+        result = zcp_priv_fail(ZCP_ERR_WRONG_OWNER, 0, "%s belongs to user %lu; only objects of user %lu and root are accepted",
+                               path, (unsigned long)status->st_uid, (unsigned long)geteuid());
+    if (result != ZCP_OK) { zcp_priv_close_fd(*fd); *fd = -1; }
+    return result;
+}
+/* Sets the permissions to exactly these, and the group. */
+ZCP_PRIV zcp_status zcp_priv_file_grant(int fd, const char *path, uint32_t permissions, uint32_t group, uint32_t flags)
+{
+    if ((flags & ZCP_SHM_GROUP) && fchown(fd, (uid_t)-1, (gid_t)group) != 0) return zcp_priv_fail_system("fchown", path);
+    if (fchmod(fd, (mode_t)permissions) != 0) return zcp_priv_fail_system("fchmod", path);
+    return ZCP_OK;
+}
+/* Creates an empty object; EXISTS if there is one. */
+ZCP_PRIV zcp_status zcp_priv_file_create(const char *path, uint32_t permissions, uint32_t group, uint32_t flags, int *fd, struct stat *status)
+{
+    *fd = shm_open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, (mode_t)(permissions & 0600));
+    if (*fd < 0) return zcp_priv_fail_system("shm_open", path);
+    zcp_status result = zcp_priv_file_grant(*fd, path, permissions, group, flags);
+    if (result == ZCP_OK && fstat(*fd, status) != 0) result = zcp_priv_fail_system("fstat", path);
+    if (result != ZCP_OK) {
+        shm_unlink(path);
+        zcp_priv_close_fd(*fd);
+        *fd = -1;
+    }
+    return result;
+}
+/* Does the name lead to that object? */
+ZCP_PRIV zcp_status zcp_priv_file_is(const char *path, uint64_t device, uint64_t inode, bool *same)
+{
+    int fd = shm_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    struct stat status;
+    *same = false;
+    if (fd < 0) {
+        if (errno == ENOENT || errno == ELOOP || errno == ENXIO) return ZCP_OK;
+        return zcp_priv_fail_system("shm_open", path);
+    }
+    int failed = fstat(fd, &status);
+    zcp_priv_close_fd(fd);
+    if (failed) return zcp_priv_fail_system("fstat", path);
+    *same = (uint64_t)status.st_dev == device && (uint64_t)status.st_ino == inode;
+    return ZCP_OK;
+}
+ZCP_PRIV zcp_status zcp_priv_file_unlink(const char *path)
+{
+    return shm_unlink(path) == 0 ? ZCP_OK : zcp_priv_fail_system("shm_unlink", path);
+}
+
+/* Reserves pages for bytes, then sets the size, in this order: the size is 0 until everything is there. In slices, because older kernels
+   undo the whole call when a signal comes, so that a large one would never end beside a timer. */
+ZCP_PRIV int zcp_priv_reserve_pages(int fd, uint64_t bytes)    /* 0 or an errno */
+{
+    const uint64_t slice = UINT64_C(16) << 20;
+    for (uint64_t done = 0, part; done < bytes; done += part) {
+        part = bytes - done < slice ? bytes - done : slice;
+        int error;
+#ifdef FALLOC_FL_KEEP_SIZE
+        do error = fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)done, (off_t)part) == 0 ? 0 : errno; while (error == EINTR);
+        if (error == EOPNOTSUPP || error == ENOSYS)            /* a file system without it: the size grows on the way */
+#endif
+        do error = posix_fallocate(fd, (off_t)done, (off_t)part); while (error == EINTR);
+        if (error) return error;
+    }
+    return 0;
+}
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_space(int fd, const char *path, uint64_t bytes, int error)
+{
+    struct statvfs space;
+    unsigned long long available = fstatvfs(fd, &space) == 0 ? (unsigned long long)space.f_bavail * space.f_frsize : 0;
+    return zcp_priv_fail(ZCP_ERR_NO_SPACE, error, "%s: needs %llu bytes, %llu are free in shared memory (%s)",
+                         path, (unsigned long long)bytes, available, strerror(error));
+}
+/* What can be known to fail beforehand: nothing is filled up in vain, and no SIGXFSZ ends the process. */
+ZCP_PRIV zcp_status zcp_priv_file_may_grow(int fd, const char *path, uint64_t bytes, uint32_t flags)
+{
+    struct rlimit limit;
+    struct statvfs space;
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && bytes > limit.rlim_cur)
+        return zcp_priv_fail(ZCP_ERR_NO_SPACE, EFBIG, "%s: needs %llu bytes, the file size limit (ulimit -f) is %llu",
+                             path, (unsigned long long)bytes, (unsigned long long)limit.rlim_cur);
+    if (bytes > INT64_MAX || (off_t)bytes < 0 || (uint64_t)(off_t)bytes != bytes)
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, EFBIG, "%s: %llu bytes are more than a file can have", path, (unsigned long long)bytes);
+    if (!(flags & ZCP_SHM_NO_RESERVE) && fstatvfs(fd, &space) == 0 && space.f_blocks != 0     /* 0: a file system without a limit */
+        && bytes / space.f_frsize > space.f_bavail)
+        return zcp_priv_fail_space(fd, path, bytes, ENOSPC);
+    return ZCP_OK;
+}
+ZCP_PRIV int zcp_priv_truncate(int fd, uint64_t bytes)         /* 0 or an errno */
+{
+    int error;
+    do error = ftruncate(fd, (off_t)bytes) == 0 ? 0 : errno; while (error == EINTR);
+    return error;
+}
+ZCP_PRIV zcp_status zcp_priv_file_reserve(int fd, const char *path, uint64_t bytes, uint32_t flags)
+{
+    zcp_status status = zcp_priv_file_may_grow(fd, path, bytes, flags);
+    if (status != ZCP_OK) return status;
+    int error = flags & ZCP_SHM_NO_RESERVE ? 0 : zcp_priv_reserve_pages(fd, bytes);
+    if (!error) error = zcp_priv_truncate(fd, bytes);
+    if (!error) return ZCP_OK;
+    if (error == ENOSPC || error == EDQUOT || error == EFBIG || error == ENOMEM) return zcp_priv_fail_space(fd, path, bytes, error);
+    errno = error;
+    return zcp_priv_fail_system("fallocate", path);
+}
+
+/* Maps the first bytes of the object, with the flags' effects. */
+ZCP_PRIV zcp_status zcp_priv_file_map(int fd, const char *path, uint64_t bytes, uint32_t flags, void **base)
+{
+    if (bytes > SIZE_MAX) return zcp_priv_fail(ZCP_ERR_MAPPING, ENOMEM, "%s: %llu bytes do not fit this process's address space", path, (unsigned long long)bytes);
+    int protection = flags & ZCP_SHM_READ_ONLY ? PROT_READ : PROT_READ | PROT_WRITE;
+    int how = MAP_SHARED;
+#ifdef MAP_POPULATE
+    if (flags & ZCP_SHM_PREFAULT) how |= MAP_POPULATE;
+#endif
+    *base = mmap(NULL, (size_t)bytes, protection, how, fd, 0);
+    if (*base == MAP_FAILED) {
+        int error = errno;
+        *base = NULL;
+        return zcp_priv_fail(ZCP_ERR_MAPPING, error, "%s: mmap of %llu bytes: %s", path, (unsigned long long)bytes, strerror(error));
+    }
+#ifdef MADV_DONTDUMP
+    if (flags & ZCP_SHM_NO_DUMP) (void)madvise(*base, (size_t)bytes, MADV_DONTDUMP);
+#endif
+    if ((flags & ZCP_SHM_LOCK) && mlock(*base, (size_t)bytes) != 0) {
+        int error = errno;
+        munmap(*base, (size_t)bytes);
+        *base = NULL;
+        return zcp_priv_fail(error == EPERM ? ZCP_ERR_PERMISSION : ZCP_ERR_NO_MEMORY, error,
+                             "%s: mlock of %llu bytes: %s (see ulimit -l)", path, (unsigned long long)bytes, strerror(error));
+    }
+    return ZCP_OK;
+}
+
+/* ---- >>locks  A lock is a mapping. An open-file-description lock on one byte lives as long as some descriptor or mapping refers to the
+   description on which it was taken. So: open the file on a description of its own, map it, keep the mapping out of children, take the
+   lock, close the descriptor. From then on the lock lives exactly as long as this address space can touch the memory: exec, exit and
+   SIGKILL end it; closefrom, dup and fork neither drop nor prolong it. Source: fcntl(2); tried on a kernel. ---- */
+enum { ZCP_PRIV_LOCK_CREATION = 1 << 30, ZCP_PRIV_LOCK_SLOTS = (1 << 30) + 1 };     /* bytes far behind the contents, below 2^31 */
+
+typedef struct zcp_priv_file {               /* an object known by identity, to be opened again */
+    int fd;                                  /* never locked; -1: none. The application may have closed it: compared before each use */
+    uint32_t flags;
+    uint64_t device, inode;
+    zcp_priv_path path;
+} zcp_priv_file;
+typedef struct zcp_priv_lock { void *base; size_t bytes; } zcp_priv_lock;     /* base NULL: not held */
+
+ZCP_PRIV bool zcp_priv_fd_is(int fd, uint64_t device, uint64_t inode)
+{
+    struct stat status;
+    return fd >= 0 && fstat(fd, &status) == 0 && (uint64_t)status.st_dev == device && (uint64_t)status.st_ino == inode;
+}
+ZCP_PRIV zcp_status zcp_priv_file_note(zcp_priv_file *file, int fd, const zcp_priv_path *path, uint32_t flags, const struct stat *status)
+{
+    *file = (zcp_priv_file){ fd, flags, (uint64_t)status->st_dev, (uint64_t)status->st_ino, *path };
+    return ZCP_OK;
+}
+ZCP_PRIV void zcp_priv_file_forget(zcp_priv_file *file)
+{
+    if (zcp_priv_fd_is(file->fd, file->device, file->inode)) close(file->fd);
+    file->fd = -1;
+}
+/* Opens the object again, on a description of its own: through the descriptor (works after an unlink), else by name. */
+ZCP_PRIV zcp_status zcp_priv_file_reopen(const zcp_priv_file *file, int *fd)
+{
+    char link[40];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file->fd);
+    *fd = zcp_priv_fd_is(file->fd, file->device, file->inode) ? open(link, O_RDWR | O_CLOEXEC) : -1;
+    if (*fd < 0) *fd = shm_open(file->path.text, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    if (zcp_priv_fd_is(*fd, file->device, file->inode)) return ZCP_OK;
+    if (*fd < 0 && errno != ENOENT) return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: cannot be opened again: %s", file->path.text, strerror(errno));
+    if (*fd >= 0) { zcp_priv_close_fd(*fd); *fd = -1; }
+    return zcp_priv_fail(ZCP_ERR_SYSTEM, ENOENT, "%s: the descriptor was closed by the application, and the name leads elsewhere", file->path.text);
+}
+/* Tries to lock one byte: *taken tells whether somebody else has it. */
+ZCP_PRIV zcp_status zcp_priv_lock_byte(int fd, const char *path, off_t byte, bool *taken)
+{
+    struct flock lock;
+    memset(&lock, 0, sizeof lock);
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = byte;
+    lock.l_len = 1;
+    *taken = false;
+    if (fcntl(fd, ZCP_PRIV_OFD_SETLK, &lock) == 0) return ZCP_OK;
+    if (errno == EAGAIN || errno == EACCES) { *taken = true; return ZCP_OK; }
+    return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: fcntl(F_OFD_SETLK): %s", path, strerror(errno));
+}
+/* Maps bytes of the file and locks one byte of [first, first + count), the first that is free; *which tells which (-1: all are taken, and
+   nothing is held). Nobody forks in between, and a seq_cst fence follows: the death of the last holder happened before. */
+ZCP_PRIV zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t first, uint32_t count, size_t bytes, zcp_priv_lock *lock, int64_t *which)
+{
+    int fd;
+    *which = -1;
+    *lock = (zcp_priv_lock){ NULL, 0 };
+    zcp_priv_process *process = zcp_priv_process_lock();
+    if (!process) return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no memory for the process's page", file->path.text);
+    zcp_status status = zcp_priv_file_reopen(file, &fd);
+    if (status == ZCP_OK) {
+        status = zcp_priv_file_map(fd, file->path.text, bytes, file->flags & ~ZCP_SHM_READ_ONLY, &lock->base);
+        if (status == ZCP_OK) {
+            bool taken = true;
+            lock->bytes = bytes;
+            (void)madvise(lock->base, bytes, MADV_DONTFORK);
+            for (uint32_t i = 0; i < count && taken && status == ZCP_OK; i++) {
+                status = zcp_priv_lock_byte(fd, file->path.text, first + (off_t)i, &taken);
+                if (status == ZCP_OK && !taken) *which = i;
+            }
+        }
+        zcp_priv_close_fd(fd);
+    }
+    zcp_priv_process_unlock(process);
+    if (*which < 0 && lock->base) {
+        munmap(lock->base, lock->bytes);
+        *lock = (zcp_priv_lock){ NULL, 0 };
+    }
+    atomic_thread_fence(memory_order_seq_cst);
+    return status;
+}
+ZCP_PRIV void zcp_priv_lock_drop(zcp_priv_lock *lock)
+{
+    if (lock->base) munmap(lock->base, lock->bytes);
+    *lock = (zcp_priv_lock){ NULL, 0 };
+}
+/* Does somebody else hold that byte? */
+ZCP_PRIV zcp_status zcp_priv_lock_test(const zcp_priv_file *file, off_t byte, bool *taken)
+{
+    struct flock lock;
+    int fd;
+    zcp_status status = zcp_priv_file_reopen(file, &fd);
+    if (status != ZCP_OK) return status;
+    memset(&lock, 0, sizeof lock);
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = byte;
+    lock.l_len = 1;
+    int failed = fcntl(fd, ZCP_PRIV_OFD_GETLK, &lock);
+    int error = errno;
+    close(fd);
+    if (failed) return zcp_priv_fail(ZCP_ERR_SYSTEM, error, "%s: fcntl(F_OFD_GETLK): %s", file->path.text, strerror(error));
+    *taken = lock.l_type != F_UNLCK;
+    return ZCP_OK;
+}
+/* The creation lock, with a bounded wait: TIMEOUT when the time is over. The page mapped for it is never touched. */
+ZCP_PRIV zcp_status zcp_priv_lock_creation(const zcp_priv_file *file, zcp_priv_wait *wait, zcp_priv_lock *lock)
+{
+    zcp_priv_file plain = *file;
+    plain.flags = 0;                                           /* this mapping is not to be populated or locked */
+    for (;;) {
+        int64_t which;
+        zcp_status status = zcp_priv_lock_take(&plain, ZCP_PRIV_LOCK_CREATION, 1, 1, lock, &which);
+        if (status != ZCP_OK || which >= 0) return status;
+        if (!zcp_priv_wait_more(wait)) return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: another process holds the creation lock", file->path.text);
+    }
+}
+
+/* ---- >>shm ---- */
+#define ZCP_PRIV_SHM_FLAGS (ZCP_SHM_READ_ONLY | ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_ANY_OWNER | ZCP_SHM_NO_RESERVE | ZCP_SHM_NO_DUMP | ZCP_SHM_GROUP)
+
+/* The descriptor with its defaults filled in, and checked. */
+ZCP_PRIV zcp_status zcp_priv_shm_resolve(zcp_shm_desc *desc)
+{
+    bool creates = desc->mode == ZCP_SHM_CREATE_EXCLUSIVE || desc->mode == ZCP_SHM_PURGE_AND_CREATE;
+    if ((unsigned)desc->mode > ZCP_SHM_PURGE_AND_CREATE) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "mode %u is none of zcp_shm_mode", (unsigned)desc->mode);
+    if (desc->permissions > 0777) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "permissions 0%o: up to 0777 are possible", desc->permissions);
+    if (desc->flags & ~ZCP_PRIV_SHM_FLAGS) return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "flags 0x%x: unknown bits 0x%x", desc->flags, desc->flags & ~ZCP_PRIV_SHM_FLAGS);
+    if ((desc->flags & ZCP_SHM_READ_ONLY) && creates) return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "ZCP_SHM_READ_ONLY does not go with a mode that creates");
+    if (desc->bytes > INT64_MAX || (desc->bytes == 0 && desc->mode != ZCP_SHM_OPEN_EXISTING && !(desc->flags & ZCP_SHM_READ_ONLY)))
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%llu bytes: 1 to 2^63 - 1 are possible", (unsigned long long)desc->bytes);
+    if (desc->permissions == 0) desc->permissions = ZCP_SHM_DEFAULT_PERMISSIONS;
+    if (desc->timeout_ms == 0) desc->timeout_ms = ZCP_SHM_DEFAULT_TIMEOUT_MS;
+    return ZCP_OK;
+}
+/* Gives an empty object its pages, under the creation lock; *mine tells whether it was this call. Removes the name if that fails. */
+ZCP_PRIV zcp_status zcp_priv_shm_finish(int fd, const zcp_priv_file *file, const zcp_shm_desc *desc, zcp_priv_wait *wait, bool *mine)
+{
+    zcp_priv_lock lock;
+    struct stat now;
+    bool same = false;
+    *mine = false;
+    zcp_status status = zcp_priv_lock_creation(file, wait, &lock);
+    if (status != ZCP_OK) return status;
+    ZEROCP_STEP("shm_locked");
+    status = zcp_priv_file_is(file->path.text, file->device, file->inode, &same);
+    if (status == ZCP_OK && same && fstat(fd, &now) == 0 && now.st_size == 0) {
+        status = zcp_priv_file_grant(fd, file->path.text, desc->permissions, desc->group, desc->flags);
+        (void)zcp_priv_truncate(fd, 0);                        /* a killed creator may have reserved pages behind the end */
+        if (status == ZCP_OK) status = zcp_priv_file_reserve(fd, file->path.text, desc->bytes, desc->flags);
+        if (status == ZCP_OK) *mine = true;
+        else shm_unlink(file->path.text);
+    }
+    zcp_priv_lock_drop(&lock);
+    return status;
+}
+/* One try. *again: start over, the object has changed meanwhile. */
+ZCP_PRIV zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc *desc, const zcp_priv_path *path, zcp_priv_wait *wait, bool *again)
+{
+    int fd;
+    struct stat now;
+    zcp_priv_file file;
+    bool read_only = desc->flags & ZCP_SHM_READ_ONLY, creates = desc->mode != ZCP_SHM_OPEN_EXISTING && !read_only, mine = false;
+    zcp_status status = zcp_priv_file_open(path->text, read_only ? O_RDONLY : O_RDWR, desc->flags, &fd, &now);
+    if (status == ZCP_ERR_NOT_FOUND && creates) {
+        status = zcp_priv_file_create(path->text, desc->permissions, desc->group, desc->flags, &fd, &now);
+        *again = status == ZCP_ERR_EXISTS;
+    }
+    if (status != ZCP_OK) return status;
+    if (now.st_size == 0) {
+        zcp_priv_file_note(&file, fd, path, 0, &now);
+        if (!creates) status = zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "%s is half-made, and this call may not create", path->text);
+        else if ((status = zcp_priv_shm_finish(fd, &file, desc, wait, &mine)) == ZCP_OK) *again = !mine;
+        if (mine && fstat(fd, &now) != 0) status = zcp_priv_fail_system("fstat", path->text);
+    } else if (desc->mode == ZCP_SHM_CREATE_EXCLUSIVE) {
+        status = zcp_priv_fail(ZCP_ERR_EXISTS, EEXIST, "%s exists", path->text);
+    } else if (desc->mode == ZCP_SHM_PURGE_AND_CREATE) {
+        status = zcp_priv_file_unlink(path->text);
+        *again = status == ZCP_OK || status == ZCP_ERR_NOT_FOUND;
+    } else if ((uint64_t)now.st_size < desc->bytes) {
+        status = zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%s has %llu bytes, %llu were asked for", path->text, (unsigned long long)now.st_size, (unsigned long long)desc->bytes);
+    }
+    if (status == ZCP_OK && !*again) {
+        *shm = (zcp_shm){ NULL, (uint64_t)now.st_size, (uint64_t)now.st_dev, (uint64_t)now.st_ino, mine, desc->flags };
+        status = zcp_priv_file_map(fd, path->text, shm->bytes, desc->flags, &shm->base);
+        if (status != ZCP_OK && mine) shm_unlink(path->text);
+    }
+    zcp_priv_close_fd(fd);
+    return status;
+}
+
+ZEROCP_API zcp_status zcp_shm_open(zcp_shm *shm, const zcp_shm_desc *desc)
+{
+    if (!shm || !desc) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
+    zcp_shm_desc full = *desc;
+    zcp_priv_path path;
+    memset(shm, 0, sizeof *shm);
+    zcp_status status = zcp_priv_path_make(&path, full.name && full.name[0] == '/' ? full.name + 1 : full.name, "");
+    if (status == ZCP_OK) status = zcp_priv_shm_resolve(&full);
+    if (status != ZCP_OK) return status;
+    zcp_priv_wait wait = zcp_priv_wait_begin(full.timeout_ms);
+    for (bool again = true; again; ) {
+        again = false;
+        status = zcp_priv_shm_attempt(shm, &full, &path, &wait, &again);
+        if (again && !zcp_priv_wait_more(&wait)) { status = zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others keep creating and removing it", path.text); again = false; }
+    }
+    if (status != ZCP_OK) memset(shm, 0, sizeof *shm);
+    return status;
+}
+ZEROCP_API void zcp_shm_close(zcp_shm *shm)
+{
+    if (!shm) return;
+    if (shm->base) munmap(shm->base, (size_t)shm->bytes);
+    memset(shm, 0, sizeof *shm);
+}
+ZEROCP_API zcp_status zcp_shm_unlink(const char *name)
+{
+    zcp_priv_path path;
+    zcp_status status = zcp_priv_path_make(&path, name && name[0] == '/' ? name + 1 : name, "");
+    return status == ZCP_OK ? zcp_priv_file_unlink(path.text) : status;
+}
+
+#endif /* ZEROCP_SHM_IMPLEMENTED */
+/* SPDX-License-Identifier: MIT; the text stands at the end of zerocp_relptr.h */
