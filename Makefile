@@ -1,0 +1,134 @@
+# zerocp: three headers, nothing to build for a user. This builds the demo, the tests and the bench; see `make help`.
+
+CC      ?= cc
+CFLAGS  ?= -O2 -g
+WERROR  ?= -Werror
+BUILD   ?= build
+PREFIX  ?= /usr/local
+DESTDIR ?=
+INSTALL ?= install
+
+headers := zerocp_relptr.h zerocp_shm.h zerocp.h
+
+# What zerocp itself needs; what the caller gives comes after it.
+warnings := -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes $(WERROR)
+cppflags := -I. -D_GNU_SOURCE
+cflags   := -std=gnu11 $(warnings)
+ldlibs   := -pthread
+
+# What a flavour adds at the end. GCC warns that its TSan does not know fences; clang does not know that warning.
+flags_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g
+flags_tsan := -fsanitize=thread -O1 -g -Wno-unknown-warning-option -Wno-tsan
+
+sources_tests := $(wildcard tests/*.c)
+sources_asan  := $(filter-out tests/compile.c,$(sources_tests))
+sources_tsan  := $(sources_asan)
+
+demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(wildcard tests/demo/*.c))
+benches := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
+
+.PHONY: all demo test bench sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+all: $(demos) $(BUILD)/tests/run $(benches) ## Build the demo, the tests and the bench (the default)
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Compiling. The objects and programs of a flavour lie in $(BUILD)/<flavour>. Beside them lies the command that made
+# them: another compiler or flag changes that file, and everything that depends on it is made again.
+
+compile = $(CC) $(cppflags) $(CPPFLAGS) $(cflags) $(CFLAGS) $(flags_$(1))
+link    = $(CC) $(cflags) $(CFLAGS) $(flags_$(1)) $(LDFLAGS)
+libs    = $(LDLIBS) $(ldlibs)
+
+quoted  = '$(subst ','\'',$(1))'
+keep    = @mkdir -p $(@D); printf '%s\n' $(1) | cmp -s - $@ || printf '%s\n' $(1) > $@
+
+$(patsubst %,$(BUILD)/%/command,tests asan tsan demo bench): $(BUILD)/%/command: FORCE
+	$(call keep,$(call quoted,$(CURDIR): $(call compile,$*) $(LDFLAGS) $(libs)))
+
+# All of tests/*.c is one program in each of three flavours. The list of objects: so that a removed file is noticed.
+define run_rules
+objects_$(1) := $(patsubst tests/%.c,$(BUILD)/$(1)/%.o,$(sources_$(1)))
+$(BUILD)/$(1)/%.o: tests/%.c $(BUILD)/$(1)/command
+	$$(call compile,$(1)) $$(flags_of_$$*) -MMD -MP -c -o $$@ $$<
+$(BUILD)/$(1)/objects: FORCE
+	$$(call keep,$$(call quoted,$$(objects_$(1))))
+$(BUILD)/$(1)/run: $$(objects_$(1)) $(BUILD)/$(1)/objects
+	$$(call link,$(1)) -o $$@ $$(objects_$(1)) $$(libs)
+-include $$(objects_$(1):.o=.d)
+endef
+$(foreach flavour,tests asan tsan,$(eval $(call run_rules,$(flavour))))
+
+flags_of_compile = -DTEST_SOURCE_DIR=$(call quoted,"$(CURDIR)")
+
+# Each .c in tests/demo and in bench is a program, and holds its own implementation, as a user's would.
+$(BUILD)/demo/%: tests/demo/%.c $(BUILD)/demo/command
+	$(call compile,demo) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(libs)
+
+$(BUILD)/bench/%: bench/%.c $(BUILD)/bench/command
+	$(call compile,bench) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(libs)
+
+-include $(addsuffix .d,$(demos) $(benches))
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Running
+
+test_options = $(if $(JOBS),--jobs=$(JOBS)) $(TEST_OPTIONS)
+test_environment = FILTER=$(call quoted,$(FILTER)) CC=$(call quoted,$(CC))
+
+demo: $(demos) ## Run the demo: a server and a client exchange chunks
+	$(BUILD)/demo/demo
+
+test: $(BUILD)/tests/run ## Run the tests; FILTER=PATTERNS JOBS=N TEST_OPTIONS=--help
+	@$(test_environment) $(BUILD)/tests/run $(test_options)
+
+bench: $(benches) ## Measure; BENCH_OPTIONS=--help
+	$(BUILD)/bench/bench $(BENCH_OPTIONS)
+
+# Both are run, whatever the first one says; each leaves its output in a log, for the summary.
+sanitize: ## Run the tests under ASan + UBSan, then under TSan; FILTER, JOBS, TEST_OPTIONS
+	@status=0; \
+	for flavour in asan tsan; do \
+	    rm -f $(BUILD)/$$flavour/log; \
+	    $(MAKE) --no-print-directory sanitize-$$flavour || status=1; \
+	done; \
+	for flavour in asan tsan; do \
+	    echo "$$flavour: $$(tail -n 1 $(BUILD)/$$flavour/log 2> /dev/null || echo was not built)"; \
+	done; \
+	exit $$status
+
+# TSan's shadow memory does not fit every layout of an address space: more than 28 random bits are too many for it.
+sanitize-asan sanitize-tsan: sanitize-%: $(BUILD)/%/run
+	@prefix=; \
+	if test $* = tsan && test "$$(cat /proc/sys/vm/mmap_rnd_bits)" -gt 28 && setarch -R true; then \
+	    prefix='setarch -R'; \
+	fi 2> /dev/null; \
+	{ $(test_environment) $$prefix $< $(test_options); echo $$? > $(<D)/status; } 2>&1 | tee $(<D)/log; \
+	exit $$(cat $(<D)/status)
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Installing
+
+version = $(shell sed -n '1s/.* zerocp \([0-9][0-9.]*\).*/\1/p' zerocp.h)
+pkgconfig = $(DESTDIR)$(PREFIX)/lib/pkgconfig
+
+$(BUILD)/zerocp.pc: FORCE
+	$(call keep,'prefix=$(PREFIX)' 'includedir=$${prefix}/include' '' 'Name: zerocp' \
+	    'Description: Crash-safe pools of shared-memory chunks, passed between processes without a copy' \
+	    'Version: $(version)' 'Cflags: -I$${includedir}' 'Libs: -pthread')
+
+install: $(BUILD)/zerocp.pc ## Install the headers and zerocp.pc; PREFIX=/usr/local DESTDIR=
+	$(INSTALL) -d $(DESTDIR)$(PREFIX)/include $(pkgconfig)
+	$(INSTALL) -m 644 $(headers) $(DESTDIR)$(PREFIX)/include
+	$(INSTALL) -m 644 $(BUILD)/zerocp.pc $(pkgconfig)
+
+uninstall: ## Remove what install put there
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/include/,$(headers)) $(pkgconfig)/zerocp.pc
+
+clean: ## Remove build/
+	rm -rf $(BUILD)
+
+help: ## List these targets
+	@echo "Variables: CC CFLAGS CPPFLAGS LDFLAGS LDLIBS, WERROR= (warnings are no errors), BUILD=build (all output)"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
