@@ -19,6 +19,7 @@ typedef struct test_place {
 typedef struct test_block {
     _Atomic uint32_t failed;                                       // checks that failed, in whichever process
     _Atomic uint32_t skipped;
+    _Atomic uint32_t returned;                                     // the test's function has returned, in its own process
     char reason[128];                                              // of skipping
     test_place places[TEST_PLACES];
 } test_block;

@@ -664,7 +664,10 @@ int test_enter_program(const char *name, const char *argument) {
 __attribute__((weak)) void __lsan_do_leak_check(void);
 
 _Noreturn void test_leave(void) {
+    if (getpid() != here.test_pid)
+        test_fail(__FILE__, __LINE__, "a forked child returned from the test's function; it has to _exit");
     flush_stdout();
+    atomic_store_explicit(&here.block->returned, 1, memory_order_release);
     if (__lsan_do_leak_check != NULL)
         __lsan_do_leak_check();
     _exit(0);

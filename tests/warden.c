@@ -401,7 +401,7 @@ static void judge_exit(const test_job *job, const test_block *block, pid_t test,
         job->report->outcome = TEST_SKIPPED;
     else if (atomic_load(&block->failed) != 0)
         fail(job, "a check failed");
-    else if (WEXITSTATUS(status) != 0)
+    else if (WEXITSTATUS(status) != 0 || atomic_load(&block->returned) == 0)
         fail(job, "ended with exit code %d after %s", WEXITSTATUS(status), place);
     else
         job->report->outcome = TEST_PASSED;
