@@ -16,15 +16,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#if defined(__has_feature)
-#define HAS_FEATURE(feature) __has_feature(feature)
-#else
-#define HAS_FEATURE(feature) 0
-#endif
-
-#if defined(__SANITIZE_THREAD__) || HAS_FEATURE(thread_sanitizer)
+#if defined(TEST_TSAN)
 enum { SLOWER = 5 };
-#elif defined(__SANITIZE_ADDRESS__) || HAS_FEATURE(address_sanitizer)
+#elif defined(TEST_ASAN)
 enum { SLOWER = 3 };
 #else
 enum { SLOWER = 1 };

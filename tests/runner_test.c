@@ -56,7 +56,7 @@ static void nested_finish(nested *run) {
     run->text[used] = 0;
     close(run->output);
     run->status = test_wait(run->pid);
-    test_note("%s", run->text);
+    fputs(run->text, stdout);
 }
 
 // The report, and the exit code in *code if that is not NULL. Static, because it is large.
@@ -255,6 +255,67 @@ TEST(runner_reports_other_ends) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Findings of the sanitizers, in a child whose exit code nobody looks at
+
+#if defined(TEST_ASAN)
+static void use_freed(void *unused) {
+    char *volatile memory = malloc(4);                             // volatile: the compiler is to see nothing
+    (void)unused;
+    free(memory);
+    *(volatile char *)memory = 1;
+}
+
+TEST(_uses_freed_unseen) {
+    test_wait(test_spawn(use_freed, NULL));
+}
+
+TEST(_shifts_too_far_unseen) {
+    volatile int bits = 99;
+    pid_t child = fork();
+    if (child == 0)
+        _exit(1 << bits);
+    test_wait(child);
+}
+
+// Many, because a copy of the last pointer may be lying about.
+TEST(_leaks) {
+    for (size_t i = 1; i < 100; i++) {
+        void *volatile memory = malloc(i);
+        memory = NULL;
+        (void)memory;
+    }
+}
+
+TEST(runner_reports_sanitizer) {
+    check_reported("_uses_freed_unseen", "heap-use-after-free");
+    check_reported("_shifts_too_far_unseen", "shift exponent 99");
+    check_reported("_leaks", "detected memory leaks");
+}
+#elif defined(TEST_TSAN)
+static int raced;
+
+static void *race(void *unused) {
+    for (int i = 0; i < 1000; i++)
+        raced++;
+    return unused;
+}
+
+static void race_in_threads(void *unused) {
+    pthread_t other = test_thread(race, unused);
+    race(unused);
+    test_thread_join(other);
+}
+
+TEST(_races_unseen) {
+    test_wait(test_spawn(race_in_threads, NULL));
+}
+
+TEST(runner_reports_sanitizer) {
+    check_reported("_races_unseen", "data race");
+}
+#endif
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Processes and files that are left
 
 static void sleep_for_ever(void *unused) {
@@ -361,7 +422,7 @@ TEST_WITH(_stops, .seconds = 1) {
 
 TEST_WITH(runner_reports_hanging, .seconds = 90) {
     int code;
-    const char *report = report_of("_hangs", NULL, &code);
+    const char *report = report_of("_hangs", "--timeout-scale=0.4", &code);
     check_has(report, "watchdog: still running after");
     check_has(report, "last passed tests/runner_test.c:");
     check_has(report, "wchan ");
@@ -369,9 +430,9 @@ TEST_WITH(runner_reports_hanging, .seconds = 90) {
     check_last_line(report, "0 passed, 1 failed");
     CHECK_EQ(code, 1);
     CHECK(!exists(number_after(report, "orphan ")));
-    report = report_of("_hangs_in_threads", NULL, NULL);
+    report = report_of("_hangs_in_threads", "--timeout-scale=0.4", NULL);
     CHECK_MSG(strstr(strstr(report, "thread ") + 1, "thread ") != NULL, "two threads are expected in the report");
-    check_reported("_stops", "state T");
+    check_has(report_of("_stops", "--timeout-scale=0.4", NULL), "state T");
 }
 
 // Waits for the file that _hangs makes. Its name ends in -_hangs, whatever the pids before.

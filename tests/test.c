@@ -599,6 +599,20 @@ static uint64_t hash(const char *text) {
     return value;
 }
 
+// A sanitizer's finding is the test's failure in whichever process it is made, also where nobody looks at its exit code.
+// UBSan, a library of its own with GCC, calls the second function by its name.
+__attribute__((weak)) void __sanitizer_set_death_callback(void (*callback)(void));
+void __ubsan_on_report(void);
+
+static void note_finding(void) {
+    if (here.block != NULL)
+        atomic_fetch_add_explicit(&here.block->failed, 1, memory_order_relaxed);
+}
+
+void __ubsan_on_report(void) {
+    note_finding();
+}
+
 static void enter(const char *name, test_block *block, const char *prefix, uint64_t seed) {
     setvbuf(stdout, NULL, _IOLBF, 0);
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
@@ -607,6 +621,8 @@ static void enter(const char *name, test_block *block, const char *prefix, uint6
     here.prefix = prefix;
     make_place_page();
     reseed(seed + hash(name));
+    if (__sanitizer_set_death_callback != NULL)
+        __sanitizer_set_death_callback(note_finding);
 }
 
 static void tell_programs(const test_case *test, const test_context *context) {

@@ -24,6 +24,18 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+// TEST_ASAN or TEST_TSAN where the tests are built with a sanitizer (make sanitize).
+#if defined(__has_feature)
+#define TEST_HAS_FEATURE(feature) __has_feature(feature)
+#else
+#define TEST_HAS_FEATURE(feature) 0
+#endif
+#if defined(__SANITIZE_THREAD__) || TEST_HAS_FEATURE(thread_sanitizer)
+#define TEST_TSAN
+#elif defined(__SANITIZE_ADDRESS__) || TEST_HAS_FEATURE(address_sanitizer)
+#define TEST_ASAN
+#endif
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Tests
 
