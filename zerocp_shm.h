@@ -428,8 +428,7 @@ ZCP_PRIV zcp_status zcp_priv_file_reopen(const zcp_priv_file *file, int *fd)
     if (*fd >= 0) { zcp_priv_close_fd(*fd); *fd = -1; }
     return zcp_priv_fail(ZCP_ERR_SYSTEM, ENOENT, "%s: the descriptor was closed by the application, and the name leads elsewhere", file->path.text);
 }
-/* Tries to lock one byte: *taken tells whether somebody else has it. */
-ZCP_PRIV zcp_status zcp_priv_lock_byte(int fd, const char *path, off_t byte, bool *taken)
+ZCP_PRIV struct flock zcp_priv_lock_of(off_t byte)
 {
     struct flock lock;
     memset(&lock, 0, sizeof lock);
@@ -437,6 +436,12 @@ ZCP_PRIV zcp_status zcp_priv_lock_byte(int fd, const char *path, off_t byte, boo
     lock.l_whence = SEEK_SET;
     lock.l_start = byte;
     lock.l_len = 1;
+    return lock;
+}
+/* Tries to lock one byte: *taken tells whether somebody else has it. */
+ZCP_PRIV zcp_status zcp_priv_lock_byte(int fd, const char *path, off_t byte, bool *taken)
+{
+    struct flock lock = zcp_priv_lock_of(byte);
     *taken = false;
     if (fcntl(fd, ZCP_PRIV_OFD_SETLK, &lock) == 0) return ZCP_OK;
     if (errno == EAGAIN || errno == EACCES) { *taken = true; return ZCP_OK; }
@@ -478,22 +483,11 @@ ZCP_PRIV void zcp_priv_lock_drop(zcp_priv_lock *lock)
     if (lock->base) munmap(lock->base, lock->bytes);
     *lock = (zcp_priv_lock){ NULL, 0 };
 }
-/* Does somebody else hold that byte? */
-ZCP_PRIV zcp_status zcp_priv_lock_test(const zcp_priv_file *file, off_t byte, bool *taken)
+/* Does somebody else hold that byte? fd: of the file, on a description that holds no lock. */
+ZCP_PRIV zcp_status zcp_priv_lock_test(int fd, const char *path, off_t byte, bool *taken)
 {
-    struct flock lock;
-    int fd;
-    zcp_status status = zcp_priv_file_reopen(file, &fd);
-    if (status != ZCP_OK) return status;
-    memset(&lock, 0, sizeof lock);
-    lock.l_type = F_WRLCK;
-    lock.l_whence = SEEK_SET;
-    lock.l_start = byte;
-    lock.l_len = 1;
-    int failed = fcntl(fd, ZCP_PRIV_OFD_GETLK, &lock);
-    int error = errno;
-    close(fd);
-    if (failed) return zcp_priv_fail(ZCP_ERR_SYSTEM, error, "%s: fcntl(F_OFD_GETLK): %s", file->path.text, strerror(error));
+    struct flock lock = zcp_priv_lock_of(byte);
+    if (fcntl(fd, ZCP_PRIV_OFD_GETLK, &lock) != 0) return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: fcntl(F_OFD_GETLK): %s", path, strerror(errno));
     *taken = lock.l_type != F_UNLCK;
     return ZCP_OK;
 }

@@ -1,0 +1,2116 @@
+/* zerocp.h - zerocp 1.0 - MIT - zero-copy chunk pools in shared memory that survive kill -9 (floor 3 of 3)
+
+   Do this in exactly one C file, before you include it:
+       #define ZEROCP_IMPLEMENTATION
+       #include "zerocp.h"
+   Everywhere else just include it. It needs zerocp_shm.h and zerocp_relptr.h beside it, Linux, and a C11 compiler.
+
+   QUICK START (a program that compiles as it stands)                                                                     >>quickstart
+
+    #define ZEROCP_IMPLEMENTATION
+    #include "zerocp.h"
+    #include <stdio.h>
+    #include <string.h>
+
+    int main(void)
+    {
+        // 1. Say which pools you want, and open the instance: the first process creates it, the others attach.
+        zcp_config config = {0};
+        zcp_config_add_pool(&config, 256, 100);                        // 100 chunks of 256 bytes
+        zcp_config_add_pool(&config, 4096, 20);
+        zcp_manager *manager;
+        if (zcp_manager_open(&manager, &(zcp_manager_desc){ .name = "quickstart", .config = &config }) != ZCP_OK) {
+            fprintf(stderr, "%s\n", zcp_last_message());
+            return 1;
+        }
+        // 2. Allocate a chunk, write into it, make a token: 64 bits that any transport can carry to another process.
+        zcp_chunk chunk;
+        if (zcp_chunk_allocate(manager, 200, &chunk) != ZCP_OK) return 1;
+        strcpy((char *)chunk.data, "hello");
+        uint64_t token = zcp_chunk_token(&chunk);
+        // 3. The receiver (here the same process) acquires it, reads it in place, and acknowledges.
+        zcp_chunk received;
+        if (zcp_chunk_acquire(manager, token, &received) != ZCP_OK) return 1;
+        printf("%s, use count %d\n", (const char *)zcp_chunk_data(&received), (int)zcp_chunk_use_count(&received));
+        zcp_chunk_release(&received);
+        // 4. The sender holds on until the acknowledgement has come, and lets go. The last holder frees the chunk.
+        zcp_chunk_release(&chunk);
+        zcp_manager_print(manager, stdout);
+        // 5. Close detaches. The instance stays for the others until somebody destroys it.
+        zcp_manager_close(manager);
+        zcp_manager_destroy("quickstart");
+        return 0;
+    }
+                                                                                                                          <<quickstart
+   THE MODEL
+     An instance is a set of pools that all processes which open its name share. It lies in two shared-memory objects: the management
+     segment (/<name>_memory_management) and the chunk segment (/<name>_memory_chunk). Each chunk has a record in the management segment
+     which alone says who holds it: its owner (the client that allocated it), its borrowers (clients that acquired its token), and which
+     generation of it. The free list only says where to look. When a process dies, however it dies, the kernel drops the lock on its
+     client slot; whoever comes by next sweeps what it held. There is no daemon, no heartbeat and no time-out in that.
+
+   ZEROCP DOES NOT
+     - queue or deliver anything: a token is sent by whatever IPC you have; - protect payloads from concurrent writers: agree on who writes;
+     - grow a pool; - cross machines; - wait for a free chunk; - defend against a peer that truncates the files (SIGBUS).
+
+   CAVEATS (symptom: reason, and what to do)
+     - ZCP_ERR_STALE on acquire: the sender let go before the receiver had acquired. A token holds nothing: acknowledge.
+     - ZCP_ERR_FORKED: a manager does not cross fork; its memory is not even mapped in the child (touching a payload there faults).
+       Open the instance again in the child.
+     - ZCP_ERR_EXHAUSTED right after a kill: a dead client is swept once the kernel has torn down its memory; while a core dump is being
+       written it still counts as alive. EXHAUSTED also means "at the last look", up to 1 ms ago (or ten times what the look took).
+     - A vfork or CLONE_VM child shares the memory: its parent's death is seen once it has exec'd or ended. A raw fork (_Fork, clone) that
+       hits another thread just while it takes a lock keeps that lock until the child execs or ends.
+     - A client that is stopped (SIGSTOP, debugger) keeps what it holds and delays nobody, but for two: one stopped inside creation or
+       destruction lets others run into ZCP_ERR_TIMEOUT, and one stopped while it sweeps a dead client keeps that slot unswept.
+     - Device DMA or io_uring may still write into a dead client's chunk after it was given to somebody else.
+     - ZCP_ERR_NO_SPACE: /dev/shm is full (containers have 64 MiB unless told otherwise). Memory is reserved at creation, so there is no
+       SIGBUS later; but a memory controller may still kill, and who may write the files can truncate them.
+     - The instance vanished: somebody removed the names by hand, or systemd's RemoveIPC did at logout. Clients go on with what they have
+       mapped; zcp_manager_check says ZCP_ERR_REPLACED; close and open again.
+     - Pids in messages are those of the writer's PID namespace. Nothing but messages uses them.
+     - Two copies of the implementation in one process (two libraries, say) work, but do not know of each other's managers
+       (zcp_manager_find, fork handling). Have one copy, or ZEROCP_STATIC.
+     - Nothing here is async-signal-safe. glibc before 2.34 needs -lrt -pthread.
+
+   CONFIGURATION
+     ZEROCP_IMPLEMENTATION  emit the implementation here           in exactly one file (with ZEROCP_STATIC: in each)
+     ZEROCP_STATIC          all functions are static               in each file that includes a zerocp header
+     ZEROCP_API             linkage of public functions            everywhere the same; default: extern
+     ZEROCP_ASSERT(c)       internal assertions                    implementing file; default: assert(c)
+     ZEROCP_LOG(level, ...) where log lines go                     implementing file; default: zcp_log(level, ...) if the level is on
+     ZEROCP_LOG_LEVEL       level when nobody says otherwise, 0-4  implementing file; default: 1 (errors). A name or a number in the
+                            environment variable ZEROCP_LOG_LEVEL goes before it, zcp_log_set_level before both.
+     ZEROCP_THREAD_LOCAL, ZEROCP_CAS, ZEROCP_STEP                  implementing file; see the lower headers
+
+   Licence: MIT, at the end of zerocp_relptr.h. */
+
+#if defined(ZEROCP_IMPLEMENTATION) && !defined(_FEATURES_H) && !defined(_SYS_CDEFS_H_)
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#ifndef _FILE_OFFSET_BITS
+#define _FILE_OFFSET_BITS 64
+#endif
+#endif
+#include "zerocp_shm.h"
+
+#ifndef ZEROCP_H
+#define ZEROCP_H
+#include <stdio.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ==== Vector: up to N elements, embedded: no heap, no pointer, may lie in shared memory. v is a pointer and is evaluated more than once.
+   Not thread-safe. ==== */
+#define ZCP_VECTOR(T, N) struct { uint32_t size; T items[N]; }            /* to be typedef'd; all zero is empty */
+#define ZCP_VECTOR_CAPACITY(v) ((uint32_t)(sizeof (v)->items / sizeof (v)->items[0]))
+#define ZCP_VECTOR_SIZE(v)     ((v)->size)
+#define ZCP_VECTOR_CLEAR(v)    ((void)((v)->size = 0))
+/* Appends a value; false, and nothing changed, when it is full. */
+#define ZCP_VECTOR_PUSH(v, ...) ((v)->size < ZCP_VECTOR_CAPACITY(v) ? ((v)->items[(v)->size++] = (__VA_ARGS__), true) : false)
+/* A pointer to element i; NULL when i is out of range. */
+#define ZCP_VECTOR_AT(v, i) ((uint64_t)(i) < (v)->size && (uint64_t)(i) < ZCP_VECTOR_CAPACITY(v) ? &(v)->items[i] : NULL)
+
+/* ==== Configuration: which pools an instance has. Plain data; not thread-safe ==== */
+#define ZCP_MAX_POOLS 16
+#define ZCP_MAX_CLIENTS 1024
+#define ZCP_MAX_CHUNKS (UINT32_C(1) << 27)       /* in one pool */
+#define ZCP_DEFAULT_CLIENTS 64
+#define ZCP_DEFAULT_ALIGNMENT 64
+
+typedef struct zcp_pool_config {
+    uint64_t chunk_size;            /* bytes of payload, 1 or more */
+    uint32_t chunk_count;           /* 1 to ZCP_MAX_CHUNKS */
+    uint32_t alignment;             /* of each chunk: a power of two up to the page size; 0 = 64 */
+} zcp_pool_config;
+typedef ZCP_VECTOR(zcp_pool_config, ZCP_MAX_POOLS) zcp_pool_vector;
+typedef struct zcp_config { zcp_pool_vector pools; } zcp_config;         /* {0} is empty. Any order; sizes may repeat */
+
+/* Adds a pool with default alignment. Errors and effects as zcp_config_add. */
+ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uint64_t chunk_size, uint32_t chunk_count);
+/* Adds a pool. Errors: INVALID_ARGUMENT (NULL), INVALID_SIZE (size or count 0, count above ZCP_MAX_CHUNKS), INVALID_ALIGNMENT, OVERFLOW (the
+   configuration would need more than 2^48 bytes), FULL (ZCP_MAX_POOLS are there). After a failure the configuration is as before. */
+ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zcp_pool_config *pool);
+/* Bytes of the management segment, of the chunk segment, and of both, for up to max_clients clients (0 = 64). 0 on overflow, for a NULL
+   or invalid configuration and for max_clients above ZCP_MAX_CLIENTS. */
+ZEROCP_API uint64_t zcp_config_management_bytes(const zcp_config *config, uint32_t max_clients);
+ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *config, uint32_t max_clients);
+ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients);
+
+/* ==== MPMC list: a lock-free set of free indices 0 .. capacity - 1, in memory that any number of processes share, each through a view of
+   its own. Not a linked list: an index is in it if and only if its bit is set, so nothing is torn when a process dies between two steps,
+   and there is no ABA. All calls but create and attach are thread-safe on one view, lock-free, and safe beside other views. ==== */
+#define ZCP_MPMC_LIST_MAX_CAPACITY (UINT32_C(1) << 31)
+typedef struct zcp_mpmc_list {
+    void    *memory;
+    uint32_t capacity;
+    uint32_t cursor;                /* the leaf where this view looks first; a hint, any value will do */
+    uint32_t leaves, leaf_shift;    /* a leaf has up to 2^leaf_shift indices */
+} zcp_mpmc_list;
+
+/* Bytes that a list of that capacity takes; 0 if capacity is 0 or above ZCP_MPMC_LIST_MAX_CAPACITY. */
+ZEROCP_API uint64_t zcp_mpmc_list_bytes(uint32_t capacity);
+/* Makes a list in memory (8-byte aligned; 64 is better), empty or with every index in it. Nobody else may use the memory yet. Errors:
+   INVALID_ARGUMENT (NULL), INVALID_ALIGNMENT, INVALID_SIZE (capacity, or too few bytes). After a failure the view is zero. */
+ZEROCP_API zcp_status zcp_mpmc_list_create(zcp_mpmc_list *list, void *memory, uint64_t bytes, uint32_t capacity, bool full);
+/* A view of a list that exists. Errors: as create, NOT_ZEROCP (no list there), CORRUPT (a list that cannot fit into bytes). */
+ZEROCP_API zcp_status zcp_mpmc_list_attach(zcp_mpmc_list *list, void *memory, uint64_t bytes);
+/* Puts an index in. false: it is out of range, or was in already (which is detected, and harmless). */
+ZEROCP_API bool zcp_mpmc_list_push(zcp_mpmc_list *list, uint32_t index);
+/* Takes an index out. false: empty, that is: no index was in the list throughout the call (it is no snapshot). */
+ZEROCP_API bool zcp_mpmc_list_pop(zcp_mpmc_list *list, uint32_t *index);
+ZEROCP_API uint32_t zcp_mpmc_list_count(const zcp_mpmc_list *list);        /* exact when nobody pushes or pops */
+ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list);
+
+/* ==== Manager: one attachment of this process to an instance ==== */
+typedef struct zcp_manager zcp_manager;
+
+#define ZCP_FALLBACK        (UINT32_C(1) << 16)  /* larger pools serve when those that fit best are exhausted */
+#define ZCP_READ_ONLY_DATA  (UINT32_C(1) << 17)  /* map the chunk segment read-only: this client acquires and reads, and cannot scribble */
+#define ZCP_WAIT            (UINT32_C(1) << 18)  /* wait up to timeout_ms for somebody to create the instance */
+#define ZCP_CHECKED         (UINT32_C(1) << 19)  /* a double release that races itself is refused, not executed; costs two locked instructions */
+
+typedef struct zcp_manager_desc {
+    const char       *name;         /* up to 236 bytes, no slash, no control character; NULL = "zerocp" */
+    zcp_shm_mode      mode;
+    const zcp_config *config;       /* to create; if it exists already, it has to be equal. NULL: take what is there */
+    uint32_t          max_clients;  /* to create: 1 to 1024, 0 = 64; if it exists already, 0 or equal */
+    uint32_t          permissions;  /* of created objects, up to 0777 with 0600 in it, exact; 0 = 0600 */
+    uint32_t          flags;        /* ZCP_... above, and ZCP_SHM_PREFAULT, _LOCK, _ANY_OWNER, _NO_RESERVE, _NO_DUMP, _GROUP */
+    const char       *client_name;  /* for people to read, up to 31 bytes; NULL = the thread's name */
+    uint32_t          timeout_ms;   /* bound on all waiting in here; 0 = 5000 */
+    uint32_t          group;        /* with ZCP_SHM_GROUP: the group's number */
+} zcp_manager_desc;
+
+/* Opens the instance, creating it if the mode says so; exactly one process initialises. Each open is a client of its own, also the second one
+   of a process. A dead client's chunks are taken back on the way. Errors: INVALID_ARGUMENT (NULL, mode, max_clients, permissions, an empty
+   configuration, PURGE or CREATE_EXCLUSIVE without one), INVALID_NAME, INVALID_SIZE, INVALID_ALIGNMENT, OVERFLOW (a pool), INVALID_FLAGS,
+   EXISTS, NOT_FOUND, PERMISSION, WRONG_OWNER, WRONG_TYPE, NO_SPACE, NO_MEMORY, MAPPING, SYSTEM, TIMEOUT, NOT_ZEROCP, VERSION, LAYOUT, CORRUPT,
+   CONFIG_MISMATCH, CLIENTS_FULL. After a failure *manager is NULL and nothing is left that this call began to create. Thread-safe. */
+ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc);
+/* Detaches: warns in the log about chunks still held, gives them back, unmaps. The instance stays. Later calls on the manager or its handles
+   are answered with ZCP_ERR_CLOSED or do nothing; calls that overlap a close are the caller's error. NULL, closed or inherited: does nothing. */
+ZEROCP_API void zcp_manager_close(zcp_manager *manager);
+/* Retires the instance and removes its names (NULL = "zerocp"); clients go on with what they have mapped. Errors: INVALID_NAME, NOT_FOUND (neither
+   name was there), NOT_ZEROCP (left alone; zcp_shm_unlink removes it), PERMISSION, WRONG_OWNER, WRONG_TYPE, TIMEOUT (5 s), SYSTEM. Repeatable
+   after any failure. Thread-safe. */
+ZEROCP_API zcp_status zcp_manager_destroy(const char *name);
+
+typedef struct zcp_recovery {
+    uint32_t dead_clients;          /* whose slots were swept */
+    uint64_t chunks_reclaimed;      /* which became free by that */
+} zcp_recovery;
+/* Takes back what dead clients hold. Idempotent; runs beside live traffic and beside others that recover; needs no call of yours in general,
+   because opening and exhaustion do it too. report may be NULL. Errors: INVALID_ARGUMENT, FORKED, CLOSED, SYSTEM (the files cannot be opened any
+   more), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest was swept). Thread-safe. */
+ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report);
+
+typedef struct zcp_pool_stats {
+    uint64_t chunk_size;            /* bytes, as configured */
+    uint64_t total, used, free;     /* chunks, by their records; used + free == total */
+    uint64_t stride;                /* bytes from one chunk to the next */
+    uint32_t alignment;             /* bytes */
+} zcp_pool_stats;
+/* Counts the records of a pool (0 .. pool_count - 1, in the order of the configuration). Exact when quiet. Errors: INVALID_ARGUMENT, FORKED,
+   CLOSED; *stats is then zero. Thread-safe. Cost: one load per chunk. */
+ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats);
+ZEROCP_API uint32_t zcp_manager_pool_count(const zcp_manager *manager);    /* 0 for NULL, closed or inherited. Thread-safe */
+
+typedef struct zcp_manager_info {
+    char     name[256], management_name[256], chunk_name[256];             /* the latter two as in /dev/shm, with a slash in front */
+    uint64_t management_bytes, chunk_bytes;
+    void    *management_base, *chunk_base;
+    uint64_t instance_id;           /* random, never 0 */
+    uint32_t max_clients, slot;     /* slot: this client's number, from 0 */
+    uint32_t pool_count, flags;     /* flags as given */
+} zcp_manager_info;
+/* Errors: INVALID_ARGUMENT, FORKED, CLOSED; *info is then zero. Thread-safe. */
+ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manager_info *info);
+
+typedef enum zcp_client_state {
+    ZCP_CLIENT_FREE = 0,            /* nobody has the slot */
+    ZCP_CLIENT_ALIVE,
+    ZCP_CLIENT_DEAD                 /* it ended without closing, and is not swept yet */
+} zcp_client_state;
+typedef struct zcp_client_info {
+    zcp_client_state state;
+    uint32_t pid;                   /* in its own PID namespace */
+    uint64_t start;                 /* when it attached: nanoseconds since 1970 */
+    char     name[32];
+} zcp_client_info;
+/* Errors: INVALID_ARGUMENT (NULL, slot >= max_clients), FORKED, CLOSED, SYSTEM; *info is then zero. For people to read. Thread-safe. */
+ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot, zcp_client_info *info);
+/* OK: the name still leads to this instance. REPLACED: it was destroyed, purged or removed by hand; go on, or close and open again. Else:
+   INVALID_ARGUMENT, FORKED, CLOSED, PERMISSION, SYSTEM. Thread-safe. */
+ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager);
+/* This process's manager of that name (NULL = "zerocp") that was opened first and is still open; NULL if there is none. Thread-safe. */
+ZEROCP_API zcp_manager *zcp_manager_find(const char *name);
+/* Writes a line per pool: "Pool 0: chunk_size=256, total=100, used=1, free=99". For a manager that is not open: one line that says so. Thread-safe. */
+ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FILE *out);
+/* The same text as snprintf would: at most bytes, the final 0 included; returns the length that the whole has. Thread-safe. */
+ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, size_t bytes);
+#define ZCP_SEGMENT_MANAGEMENT 1
+#define ZCP_SEGMENT_CHUNK      2
+/* The manager's registry of relative-pointer segments: both of its own are in it, and are the same in every client. NULL if not open. */
+ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager);
+
+/* ==== Chunk handle: a process-local reference to a chunk. {0} is the empty handle. Counts are kept per chunk and process, so a struct copy of
+   a handle is not a second reference (use clone), and cannot be told from its original while the process holds the same generation. All calls
+   are thread-safe on one manager; one handle object must not be used by two threads at once. No call makes a system call, but for
+   allocate when it is about to say EXHAUSTED, and acquire when it has to wait for a sibling thread's acquire or release of the same chunk. ==== */
+typedef struct zcp_chunk {
+    zcp_manager *manager;
+    void        *data;              /* the payload, in this process */
+    uint32_t     index;             /* of the chunk in the instance */
+    uint32_t     generation;        /* of the chunk when it was allocated */
+} zcp_chunk;
+
+/* Allocates a chunk of the smallest chunk size that fits (with ZCP_FALLBACK larger ones serve when those are exhausted). Its content is what its
+   last user left. The handle is overwritten, not released. Errors: INVALID_ARGUMENT (NULL), FORKED, CLOSED, READ_ONLY, INVALID_SIZE (0), TOO_LARGE,
+   EXHAUSTED, CORRUPT; the handle is then empty. */
+ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk);
+/* One more handle of the same chunk, to be released on its own; empty if the source is empty, released or not held (see zcp_last_message). */
+ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk);
+/* The handle itself; the source becomes empty. */
+ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk);
+/* Gives the handle back; it becomes empty. The last one of the last process frees the chunk. Empty or NULL: nothing. A handle that is not held (released
+   before through a copy, of a closed manager) changes nothing but a line in the log. */
+ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk);
+ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk);       /* open manager, current generation, held by this process */
+ZEROCP_API void *zcp_chunk_data(const zcp_chunk *chunk);          /* NULL unless valid. chunk->data is the same without the check */
+ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk);       /* bytes asked for at allocation, in every process; 0 unless valid */
+ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk);   /* bytes that the pool's chunks have; 0 unless valid */
+/* Handles of this client, and each other client that holds the chunk once (however many handles it has); 0 unless valid. Exact when quiet. */
+ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk);
+/* 64 bits, never 0, that name this chunk and generation in every process; 0 for a handle that holds nothing. A token holds nothing either: keep the
+   handle until the receiver has acquired. */
+ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk);
+/* A handle for the chunk that a token names. The handle is overwritten, not released. Errors: INVALID_ARGUMENT (NULL), FORKED, CLOSED,
+   INVALID_TOKEN, STALE (no longer held by anybody, or another instance's), CORRUPT; the handle is then empty. */
+ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk);
+#if defined(__GNUC__)
+#define ZCP_SCOPED __attribute__((cleanup(zcp_chunk_release)))   /* ZCP_SCOPED zcp_chunk c = {0}; is released when it leaves scope */
+#endif
+
+/* ==== Log: works before any object exists ==== */
+typedef enum zcp_log_level { ZCP_LOG_OFF = 0, ZCP_LOG_ERROR, ZCP_LOG_WARNING, ZCP_LOG_INFO, ZCP_LOG_DEBUG } zcp_log_level;
+typedef void zcp_log_function(zcp_log_level level, const char *line, void *user);      /* line: no newline at its end */
+ZEROCP_API void zcp_log_set_level(zcp_log_level level);           /* goes before ZEROCP_LOG_LEVEL. Thread-safe */
+ZEROCP_API zcp_log_level zcp_log_get_level(void);
+/* Where lines go instead of stderr; NULL: stderr again. Called by any thread, also under the process's lock: it must not call zerocp. Thread-safe, but
+   user goes with function only if nobody logs meanwhile. */
+ZEROCP_API void zcp_log_set_callback(zcp_log_function *function, void *user);
+ZCP_PRIV_PRINTF(2, 3) ZEROCP_API void zcp_log(zcp_log_level level, const char *format, ...);
+#ifndef ZEROCP_LOG
+#define ZEROCP_LOG(level, ...) do { if ((level) <= zcp_log_get_level()) zcp_log((level), __VA_ARGS__); } while (0)
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* ZEROCP_H */
+
+#if defined(ZEROCP_IMPLEMENTATION) && !defined(ZEROCP_IMPLEMENTED)
+#define ZEROCP_IMPLEMENTED
+
+#include <sys/prctl.h>
+#include <sys/random.h>
+
+#ifndef ZEROCP_LOG_LEVEL
+#define ZEROCP_LOG_LEVEL 1
+#endif
+
+/* ---- >>log ---- */
+static _Atomic int zcp_priv_log_level = -1;                    /* -1: nobody has set it, and the environment was not read yet */
+static _Atomic(zcp_log_function *) zcp_priv_log_callback;
+static _Atomic(void *) zcp_priv_log_user;
+static const char *const zcp_priv_log_names[] = { "off", "error", "warning", "info", "debug" };
+
+ZCP_PRIV_COLD int zcp_priv_log_level_from_environment(void)
+{
+    const char *text = getenv("ZEROCP_LOG_LEVEL");
+    if (text && text[0] >= '0' && text[0] <= '4' && text[1] == 0) return text[0] - '0';
+    for (int i = ZCP_LOG_OFF; text && i <= ZCP_LOG_DEBUG; i++)
+        if (strcmp(text, zcp_priv_log_names[i]) == 0) return i;
+    return ZEROCP_LOG_LEVEL;
+}
+ZEROCP_API zcp_log_level zcp_log_get_level(void)
+{
+    int level = zcp_priv_load_relaxed(&zcp_priv_log_level);    /* relaxed, here and below: it stands for nothing else */
+    if (level < 0) {
+        int unset = -1;
+        level = zcp_priv_log_level_from_environment();
+        if (!zcp_priv_cas_relaxed(&zcp_priv_log_level, &unset, level)) level = zcp_priv_load_relaxed(&zcp_priv_log_level);
+    }
+    return (zcp_log_level)level;
+}
+ZEROCP_API void zcp_log_set_level(zcp_log_level level)
+{
+    zcp_priv_store_relaxed(&zcp_priv_log_level, (unsigned)level > ZCP_LOG_DEBUG ? ZCP_LOG_DEBUG : (int)level);
+}
+ZEROCP_API void zcp_log_set_callback(zcp_log_function *function, void *user)
+{
+    zcp_priv_store_relaxed(&zcp_priv_log_user, user);
+    zcp_priv_store_release(&zcp_priv_log_callback, function);  /* carries user; pairs with the acquire in zcp_log */
+}
+ZEROCP_API void zcp_log(zcp_log_level level, const char *format, ...)
+{
+    char line[512];
+    int saved = errno;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    zcp_log_function *function = zcp_priv_load_acquire(&zcp_priv_log_callback);
+    if (function) function(level, line, zcp_priv_load_relaxed(&zcp_priv_log_user));
+    else fprintf(stderr, "zerocp %s: %s\n", zcp_priv_log_names[(unsigned)level > ZCP_LOG_DEBUG ? ZCP_LOG_DEBUG : level], line);
+    errno = saved;
+}
+
+/* ---- >>arithmetic  on sizes: false on overflow ---- */
+ZCP_PRIV bool zcp_priv_add(uint64_t a, uint64_t b, uint64_t *sum) { *sum = a + b; return *sum >= a; }
+ZCP_PRIV bool zcp_priv_multiply(uint64_t a, uint64_t b, uint64_t *product)
+{
+    *product = a * b;
+    return a == 0 || b <= UINT64_MAX / a;
+}
+ZCP_PRIV bool zcp_priv_round_up(uint64_t a, uint64_t unit, uint64_t *rounded)      /* unit: a power of two */
+{
+    bool fits = zcp_priv_add(a, unit - 1, rounded);
+    *rounded &= ~(unit - 1);
+    return fits;
+}
+ZCP_PRIV uint64_t zcp_priv_mix(uint64_t x)                     /* splitmix64's finaliser (Steele, Lea, Flood 2014) */
+{
+    x += UINT64_C(0x9e3779b97f4a7c15);
+    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+    return x ^ x >> 31;
+}
+ZCP_PRIV uint32_t zcp_priv_lowest_bit(uint64_t word)           /* word != 0 */
+{
+#if defined(__GNUC__)
+    return (uint32_t)__builtin_ctzll(word);
+#else
+    uint32_t n = 0;
+    for (; !(word & 1); word >>= 1) n++;
+    return n;
+#endif
+}
+ZCP_PRIV uint32_t zcp_priv_count_bits(uint64_t word)
+{
+#if defined(__GNUC__)
+    return (uint32_t)__builtin_popcountll(word);
+#else
+    uint32_t n = 0;
+    for (; word; word &= word - 1) n++;
+    return n;
+#endif
+}
+
+/* ---- >>list
+   Byte map:   0  header   magic:8 capacity:4 leaf_shift:4 leaves:4, written by create, then constant
+              64  summary  a 64-bit word per 64 leaves: a bit per leaf, set if the leaf may be non-empty; padded to 64
+               .  leaves   64 bytes each, so that clients in different leaves do not share a line: bits:8, unused:56
+   Invariant: an index is in the list if and only if its bit in its leaf is set; one read-modify-write on the leaf decides. Summary bits are
+   hints: who finds a leaf empty clears its bit and looks again; who fills an empty leaf sets it. Being read-modify-writes of one word, the
+   later one of the two sees what the other did, so a hint is wrong for good only if its writer was killed in between; pop repairs that. ---- */
+#define ZCP_PRIV_LIST_MAGIC UINT64_C(0x315453494c50435a)       /* "ZCPLIST1" */
+typedef struct zcp_priv_list_header {
+    _Atomic uint64_t magic;
+    uint32_t capacity, leaf_shift, leaves, unused[11];
+} zcp_priv_list_header;
+typedef struct zcp_priv_leaf { _Atomic uint64_t bits; uint64_t unused[7]; } zcp_priv_leaf;
+_Static_assert(sizeof(zcp_priv_list_header) == 64 && sizeof(zcp_priv_leaf) == 64, "layout of the list");
+
+ZCP_PRIV uint32_t zcp_priv_list_leaf_shift(uint32_t capacity)  /* leaves of 64, but of down to 8 so that a small list has 16 of them */
+{
+    uint32_t shift = 6;
+    while (shift > 3 && (capacity >> shift) < 16) shift--;
+    return shift;
+}
+ZCP_PRIV uint32_t zcp_priv_list_leaves(uint32_t capacity, uint32_t shift) { return (uint32_t)(((uint64_t)capacity + (UINT64_C(1) << shift) - 1) >> shift); }
+ZCP_PRIV uint64_t zcp_priv_list_summary_bytes(uint32_t leaves) { return ((uint64_t)leaves + 511) / 512 * 64; }
+ZCP_PRIV _Atomic uint64_t *zcp_priv_list_summary(const zcp_mpmc_list *list, uint32_t leaf)
+{
+    return (_Atomic uint64_t *)((unsigned char *)list->memory + sizeof(zcp_priv_list_header)) + leaf / 64;
+}
+ZCP_PRIV _Atomic uint64_t *zcp_priv_list_leaf(const zcp_mpmc_list *list, uint32_t leaf)
+{
+    unsigned char *first = (unsigned char *)list->memory + sizeof(zcp_priv_list_header) + zcp_priv_list_summary_bytes(list->leaves);
+    return &((zcp_priv_leaf *)first)[leaf].bits;
+}
+ZCP_PRIV uint64_t zcp_priv_leaf_mask(const zcp_mpmc_list *list, uint32_t leaf)       /* of the indices that exist */
+{
+    uint32_t width = 1u << list->leaf_shift, left = list->capacity - (leaf << list->leaf_shift);
+    if (left < width) width = left;
+    return width == 64 ? UINT64_MAX : (UINT64_C(1) << width) - 1;
+}
+ZCP_PRIV uint64_t zcp_priv_leaf_bit(uint32_t leaf) { return UINT64_C(1) << leaf % 64; }       /* in its summary word */
+
+ZEROCP_API uint64_t zcp_mpmc_list_bytes(uint32_t capacity)
+{
+    if (capacity == 0 || capacity > ZCP_MPMC_LIST_MAX_CAPACITY) return 0;
+    uint32_t leaves = zcp_priv_list_leaves(capacity, zcp_priv_list_leaf_shift(capacity));
+    return sizeof(zcp_priv_list_header) + zcp_priv_list_summary_bytes(leaves) + (uint64_t)leaves * sizeof(zcp_priv_leaf);
+}
+ZCP_PRIV zcp_status zcp_priv_list_view(zcp_mpmc_list *list, void *memory, uint32_t capacity)
+{
+    uint32_t shift = zcp_priv_list_leaf_shift(capacity);
+    *list = (zcp_mpmc_list){ memory, capacity, 0, zcp_priv_list_leaves(capacity, shift), shift };
+    return ZCP_OK;
+}
+ZCP_PRIV zcp_status zcp_priv_list_arguments(zcp_mpmc_list *list, const void *memory)
+{
+    if (!list) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
+    *list = (zcp_mpmc_list){ NULL, 0, 0, 0, 0 };
+    if (!memory) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
+    if ((uintptr_t)memory % 8) return zcp_priv_fail(ZCP_ERR_INVALID_ALIGNMENT, 0, "a list needs memory aligned to 8 bytes");
+    return ZCP_OK;
+}
+ZEROCP_API zcp_status zcp_mpmc_list_create(zcp_mpmc_list *list, void *memory, uint64_t bytes, uint32_t capacity, bool full)
+{
+    zcp_status status = zcp_priv_list_arguments(list, memory);
+    if (status != ZCP_OK) return status;
+    if (zcp_mpmc_list_bytes(capacity) == 0 || bytes < zcp_mpmc_list_bytes(capacity))
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "a list of %u indices (1 to %u) needs %llu bytes, %llu were given", capacity,
+                             ZCP_MPMC_LIST_MAX_CAPACITY, (unsigned long long)zcp_mpmc_list_bytes(capacity), (unsigned long long)bytes);
+    zcp_priv_list_view(list, memory, capacity);
+    zcp_priv_list_header *header = (zcp_priv_list_header *)memory;
+    zcp_priv_store_relaxed(&header->magic, 0);                 /* relaxed: nobody else uses the memory yet */
+    header->capacity = capacity;
+    header->leaf_shift = list->leaf_shift;
+    header->leaves = list->leaves;
+    for (uint32_t leaf = 0; leaf < list->leaves; leaf++) {
+        if (leaf % 64 == 0) {
+            uint32_t left = list->leaves - leaf;
+            zcp_priv_store_relaxed(zcp_priv_list_summary(list, leaf), !full ? 0 : left < 64 ? (UINT64_C(1) << left) - 1 : UINT64_MAX);
+        }
+        zcp_priv_store_relaxed(zcp_priv_list_leaf(list, leaf), full ? zcp_priv_leaf_mask(list, leaf) : 0);
+    }
+    zcp_priv_store_release(&header->magic, ZCP_PRIV_LIST_MAGIC);       /* pairs with the acquire in attach */
+    return ZCP_OK;
+}
+ZEROCP_API zcp_status zcp_mpmc_list_attach(zcp_mpmc_list *list, void *memory, uint64_t bytes)
+{
+    zcp_status status = zcp_priv_list_arguments(list, memory);
+    if (status != ZCP_OK) return status;
+    zcp_priv_list_header *header = (zcp_priv_list_header *)memory;
+    if (bytes < sizeof *header) return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%llu bytes hold no list", (unsigned long long)bytes);
+    if (zcp_priv_load_acquire(&header->magic) != ZCP_PRIV_LIST_MAGIC) return zcp_priv_fail(ZCP_ERR_NOT_ZEROCP, 0, "no list was created in this memory");
+    uint32_t capacity = *(volatile uint32_t *)&header->capacity;       /* read once: it may change under us */
+    uint64_t needed = zcp_mpmc_list_bytes(capacity);
+    if (needed == 0 || needed > bytes)
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "a list of %u indices needs %llu bytes, %llu are there", capacity, (unsigned long long)needed, (unsigned long long)bytes);
+    return zcp_priv_list_view(list, memory, capacity);
+}
+
+ZEROCP_API bool zcp_mpmc_list_push(zcp_mpmc_list *list, uint32_t index)
+{
+    if (!list || index >= list->capacity) return false;
+    uint32_t leaf = index >> list->leaf_shift;
+    uint64_t bit = UINT64_C(1) << (index & ((1u << list->leaf_shift) - 1));
+    /* P0, release: publishes the free state of the chunk; pairs with Q0. Always the write, also if the bit looks set: to skip it would lose the
+       index to a pop at the same moment. */
+    uint64_t old = zcp_priv_or_release(zcp_priv_list_leaf(list, leaf), bit);
+    /* P1, release: whoever clears this hint after us (Q1, acquire) sees our bit when it looks at the leaf again. */
+    if (old == 0) zcp_priv_or_release(zcp_priv_list_summary(list, leaf), zcp_priv_leaf_bit(leaf));
+    return !(old & bit);
+}
+/* Takes an index out of one leaf; false: none is in it. */
+ZCP_PRIV bool zcp_priv_leaf_pop(zcp_mpmc_list *list, uint32_t leaf, uint32_t *index)
+{
+    _Atomic uint64_t *word = zcp_priv_list_leaf(list, leaf);
+    _Atomic uint32_t *cursor = (_Atomic uint32_t *)&list->cursor;
+    uint64_t mask = zcp_priv_leaf_mask(list, leaf);
+    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
+        uint64_t bits = zcp_priv_load_relaxed(word) & mask;            /* a look; Q0 decides */
+        if (bits == 0) return false;
+        uint64_t bit = bits & (~bits + 1);
+        if (zcp_priv_and_acquire(word, ~bit) & bit) {                  /* Q0, pairs with P0 */
+            if (zcp_priv_load_relaxed(cursor) != leaf) zcp_priv_store_relaxed(cursor, leaf);     /* relaxed: a hint of this process */
+            *index = (leaf << list->leaf_shift) + zcp_priv_lowest_bit(bit);
+            return true;
+        }
+    }
+    return false;
+}
+/* The same for a leaf that its hint calls non-empty; corrects the hint. */
+ZCP_PRIV bool zcp_priv_leaf_pop_hinted(zcp_mpmc_list *list, uint32_t leaf, uint32_t *index)
+{
+    if (zcp_priv_leaf_pop(list, leaf, index)) return true;
+    _Atomic uint64_t *summary = zcp_priv_list_summary(list, leaf);
+    zcp_priv_and_acquire(summary, ~zcp_priv_leaf_bit(leaf));           /* Q1, pairs with P1 */
+    if ((zcp_priv_load_relaxed(zcp_priv_list_leaf(list, leaf)) & zcp_priv_leaf_mask(list, leaf)) == 0) return false;    /* after Q1's acquire */
+    zcp_priv_or_release(summary, zcp_priv_leaf_bit(leaf));
+    return zcp_priv_leaf_pop(list, leaf, index);
+}
+/* Follows the hints only: fast also when nothing is there. */
+ZCP_PRIV bool zcp_priv_list_pop_hinted(zcp_mpmc_list *list, uint32_t *index)
+{
+    uint32_t start = zcp_priv_load_relaxed((_Atomic uint32_t *)&list->cursor), words = (list->leaves + 63) / 64;
+    if (start >= list->leaves) start = 0;
+    if (zcp_priv_leaf_pop(list, start, index)) return true;            /* the leaf used last: warm chunks are reused first */
+    for (uint32_t i = 0; i <= words; i++) {                            /* the first word twice: from the start, then up to it */
+        uint32_t word = (start / 64 + i) % words;
+        uint64_t hints = zcp_priv_load_acquire(zcp_priv_list_summary(list, word * 64));     /* pairs with P1 */
+        if (i == 0) hints &= UINT64_MAX << start % 64;
+        for (; hints; hints &= hints - 1) {
+            uint32_t leaf = word * 64 + zcp_priv_lowest_bit(hints);
+            if (leaf < list->leaves && zcp_priv_leaf_pop_hinted(list, leaf, index)) return true;
+        }
+    }
+    return false;
+}
+ZEROCP_API bool zcp_mpmc_list_pop(zcp_mpmc_list *list, uint32_t *index)
+{
+    if (!list || !index || list->leaves == 0) return false;
+    if (zcp_priv_list_pop_hinted(list, index)) return true;
+    for (uint32_t leaf = 0; leaf < list->leaves; leaf++)
+        if (zcp_priv_leaf_pop(list, leaf, index)) {                    /* its hint was lost: somebody was killed between P0 and P1 */
+            zcp_priv_or_release(zcp_priv_list_summary(list, leaf), zcp_priv_leaf_bit(leaf));
+            return true;
+        }
+    return false;
+}
+ZEROCP_API uint32_t zcp_mpmc_list_count(const zcp_mpmc_list *list)
+{
+    uint32_t count = 0;
+    for (uint32_t leaf = 0; list && leaf < list->leaves; leaf++)
+        count += zcp_priv_count_bits(zcp_priv_load_relaxed(zcp_priv_list_leaf(list, leaf)) & zcp_priv_leaf_mask(list, leaf));
+    return count;
+}
+ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list) { return list ? list->capacity : 0; }
+
+/* ---- >>record  The shared truth about one chunk (DESIGN: section 7; models: Spin and GenMC).
+   Byte map:   0  state   generation:32 | owner:11 | ticket:21; owner = client + 1, 0 = none; free <=> owner == 0 and ticket == 0
+               8  size    bytes asked for; written by the claimer, read by every holder, bounded by the capacity
+              16  borrow  ceil(max_clients / 64) words: bit c set <=> client c holds it as a borrower, or announces that it tries to
+   padded to a multiple of 32. Every change of holder is one atomic step that names the client, so there is no instant at which a killed process
+   leaves a chunk that nobody can account for.
+   Invariant: the state becomes free only by a CAS (or, if no token was ever made, a store) of one who has seen no other holder since the
+   ticket was last raised. Breaking it: a reaper sees no borrow bit; a borrower announces, takes; the reaper frees. The ticket, raised by every
+   borrow, makes the reaper's CAS fail. The bit is set before the ticket is raised, so who sees the ticket sees the bit.
+   Of two that leave at once, each clears its mark, then looks for the other's: at least one must see the other gone, hence seq_cst on
+   S1 return/retract/sweep's clear of the bit, S2 the leave of owner and sweep, S3 reap's load of the state, S4 reap's loads of the bits. ---- */
+typedef struct zcp_priv_record { _Atomic uint64_t state, size, borrow[2]; } zcp_priv_record;      /* borrow: as many words as it takes */
+_Static_assert(sizeof(zcp_priv_record) == 32 && offsetof(zcp_priv_record, borrow) == 16, "layout of a record");
+
+/* Counts of this process's handles of one chunk; private memory. */
+typedef struct zcp_priv_counts {
+    _Atomic uint32_t owned;         /* handles as the owner */
+    _Atomic uint32_t borrowed;      /* handles as a borrower: 0, n, or CHANGING while a thread changes the record's borrow bit */
+    _Atomic uint32_t marked;        /* the last generation of which this process made a token */
+    uint32_t unused;
+} zcp_priv_counts;
+#define ZCP_PRIV_CHANGING UINT32_MAX
+
+/* One pool as a client sees it. All of it is private and constant but for the list's cursor. */
+typedef struct zcp_priv_pool {
+    unsigned char *records;         /* in the management segment */
+    zcp_priv_counts *counts;        /* private */
+    unsigned char *data;            /* in the chunk segment */
+    uint64_t chunk_size, stride;    /* bytes */
+    uint32_t record_bytes, words, count, alignment;
+    zcp_mpmc_list list;
+} zcp_priv_pool;
+
+#define ZCP_PRIV_GENERATION(s) ((uint32_t)((s) >> 32))
+#define ZCP_PRIV_OWNER(s)      ((uint32_t)((s) >> 21) & 0x7ff)
+#define ZCP_PRIV_TICKET(s)     ((uint32_t)(s) & 0x1fffff)
+
+ZCP_PRIV uint64_t zcp_priv_state(uint32_t generation, uint32_t owner, uint32_t ticket) { return (uint64_t)generation << 32 | (uint64_t)owner << 21 | ticket; }
+ZCP_PRIV bool zcp_priv_is_free(uint64_t s) { return (uint32_t)s == 0; }
+ZCP_PRIV uint64_t zcp_priv_with_ticket(uint64_t s, uint32_t owner)     /* s with that owner and the next ticket, which skips 0 */
+{
+    uint32_t ticket = (ZCP_PRIV_TICKET(s) + 1) & 0x1fffff;
+    return zcp_priv_state(ZCP_PRIV_GENERATION(s), owner, ticket ? ticket : 1);
+}
+ZCP_PRIV uint64_t zcp_priv_freed(uint32_t generation)                  /* the free state after it; generations skip 0, too */
+{
+    return zcp_priv_state(generation == UINT32_MAX ? 1 : generation + 1, 0, 0);
+}
+ZCP_PRIV zcp_priv_record *zcp_priv_record_at(const zcp_priv_pool *pool, uint32_t i) { return (zcp_priv_record *)(pool->records + (uint64_t)i * pool->record_bytes); }
+ZCP_PRIV _Atomic uint64_t *zcp_priv_borrow_word(zcp_priv_record *record, uint32_t client) { return &record->borrow[0] + client / 64; }
+ZCP_PRIV uint64_t zcp_priv_borrow_bit(uint32_t client) { return UINT64_C(1) << client % 64; }
+
+typedef enum zcp_priv_outcome { ZCP_PRIV_NO = 0, ZCP_PRIV_YES, ZCP_PRIV_GARBAGE } zcp_priv_outcome;
+
+ZCP_PRIV void zcp_priv_push(zcp_priv_pool *pool, uint32_t i)           /* the hint of a chunk that was freed */
+{
+    ZEROCP_STEP("freed");
+    zcp_mpmc_list_push(&pool->list, i);
+}
+/* Frees the chunk if nobody holds it. YES: this call freed it. */
+ZCP_PRIV zcp_priv_outcome zcp_priv_reap(zcp_priv_pool *pool, uint32_t i)
+{
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
+        uint64_t s = zcp_priv_load_seq_cst(&record->state);            /* S3, with S1, S2; also after a failed CAS, whose own look has no order */
+        if (zcp_priv_is_free(s) || ZCP_PRIV_OWNER(s)) return ZCP_PRIV_NO;
+        for (uint32_t w = 0; w < pool->words; w++)
+            if (zcp_priv_load_seq_cst(&record->borrow[0] + w)) return ZCP_PRIV_NO;           /* S4, with S1 */
+        ZEROCP_STEP("reaping");
+        if (zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)))) {  /* F1: passes on what was acquired by S4; pairs with C1 */
+            zcp_priv_push(pool, i);
+            return ZCP_PRIV_YES;
+        }
+    }
+    return ZCP_PRIV_GARBAGE;
+}
+/* Makes the client the owner of a free chunk. false: the hint was stale. */
+ZCP_PRIV bool zcp_priv_claim(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t *generation)
+{
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    uint64_t s = zcp_priv_load_relaxed(&record->state);                /* a look; C1 decides */
+    *generation = ZCP_PRIV_GENERATION(s);
+    return zcp_priv_is_free(s) && *generation != 0                     /* 0: an all-zero record, which nobody wrote */
+        && zcp_priv_cas_acquire(&record->state, &s, zcp_priv_state(*generation, client + 1, 0));  /* C1: after all former holders' use; pairs with F1 - F3 */
+}
+/* Clears the client's borrow bit and looks whether it was the last mark. */
+ZCP_PRIV zcp_priv_outcome zcp_priv_give_back(zcp_priv_pool *pool, uint32_t i, uint32_t client)
+{
+    zcp_priv_and_seq_cst(zcp_priv_borrow_word(zcp_priv_record_at(pool, i), client), ~zcp_priv_borrow_bit(client));   /* S1 */
+    ZEROCP_STEP("cleared");
+    return zcp_priv_reap(pool, i);
+}
+/* Makes the client a borrower of a chunk that somebody holds in that generation. NO: stale. */
+ZCP_PRIV zcp_priv_outcome zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
+{
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    zcp_priv_or_relaxed(zcp_priv_borrow_word(record, client), zcp_priv_borrow_bit(client));  /* relaxed: travels with B1's release */
+    ZEROCP_STEP("announced");
+    zcp_priv_outcome outcome = ZCP_PRIV_GARBAGE;
+    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
+        uint64_t s = zcp_priv_load_relaxed(&record->state);            /* a look; B1 decides */
+        if (ZCP_PRIV_GENERATION(s) != generation || zcp_priv_is_free(s)) { outcome = ZCP_PRIV_NO; break; }
+        if (zcp_priv_cas_release(&record->state, &s, zcp_priv_with_ticket(s, ZCP_PRIV_OWNER(s)))) return ZCP_PRIV_YES;   /* B1: who sees the ticket (L1, S3) sees the bit */
+    }
+    zcp_priv_give_back(pool, i, client);
+    return outcome;
+}
+ZCP_PRIV bool zcp_priv_no_borrower(zcp_priv_pool *pool, zcp_priv_record *record)
+{
+    for (uint32_t w = 0; w < pool->words; w++)
+        if (zcp_priv_load_acquire(&record->borrow[0] + w)) return false;       /* L2, pairs with S1: that borrower's use of the payload is over */
+    return true;
+}
+/* The owner lets go of a chunk of which a token may exist. */
+ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
+{
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
+        uint64_t s = zcp_priv_load_acquire(&record->state);            /* L1, pairs with B1; first the state, then the bits */
+        if (ZCP_PRIV_GENERATION(s) != generation || ZCP_PRIV_OWNER(s) != client + 1) return ZCP_PRIV_GARBAGE;
+        if (ZCP_PRIV_TICKET(s) == 0 || zcp_priv_no_borrower(pool, record)) {
+            if (zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(generation))) {      /* F2, pairs with C1 */
+                zcp_priv_push(pool, i);
+                return ZCP_PRIV_YES;
+            }
+        } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) {   /* S2 */
+            ZEROCP_STEP("disowned");
+            return zcp_priv_reap(pool, i);
+        }
+    }
+    return ZCP_PRIV_GARBAGE;
+}
+/* Takes back what a dead client (or one that closes) holds of one chunk. Idempotent; may be run by several at once and be killed half-way. The clear and
+   the push are always read-modify-writes, also where the bit looks right already: else a later reader acquires too little. YES: it became free. */
+ZCP_PRIV zcp_priv_outcome zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, uint32_t dead)
+{
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    uint32_t round = 0;
+    for (; round < ZCP_PRIV_ROUNDS; round++) {
+        uint64_t s = zcp_priv_load_relaxed(&record->state);            /* relaxed: the dead one's lock was taken, which orders its writes before */
+        if (ZCP_PRIV_OWNER(s) != dead + 1) break;
+        if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) break;     /* S2 */
+    }
+    ZEROCP_STEP("sweep_disowned");
+    zcp_priv_outcome outcome = zcp_priv_give_back(pool, i, dead);      /* S1 */
+    if (zcp_priv_is_free(zcp_priv_load_relaxed(&record->state)))       /* relaxed: a hint for a free chunk may be repeated, and for a taken one is harmless */
+        zcp_mpmc_list_push(&pool->list, i);
+    return round == ZCP_PRIV_ROUNDS ? ZCP_PRIV_GARBAGE : outcome;
+}
+/* Takes back what a client holds in one pool; returns how many chunks became free, and sets *garbage if there is some. */
+ZCP_PRIV uint64_t zcp_priv_sweep_pool(zcp_priv_pool *pool, uint32_t dead, bool *garbage)
+{
+    uint64_t freed = 0;
+    for (uint32_t i = 0; i < pool->count; i++) {
+        zcp_priv_outcome outcome = zcp_priv_sweep_chunk(pool, i, dead);
+        if (outcome == ZCP_PRIV_YES) freed++;
+        if (outcome == ZCP_PRIV_GARBAGE) *garbage = true;
+    }
+    return freed;
+}
+
+/* ---- >>handles  What one process does with its handles of a chunk, on top of the record (DESIGN: section 7, "within one process"). A handle does not
+   know whether it counts in owned or in borrowed; handles of one chunk and generation are interchangeable.
+   Invariants: owned > 0 only while this client is the record's owner; borrowed > 0 only while its borrow bit is set and the record not free; so a
+   count of this process pins the generation. owned falls to 0 before the state becomes free, or it would overwrite a sibling's new claim. marked is
+   stored before a token leaves; once a token exists owned goes down by CAS only. ---- */
+ZCP_PRIV zcp_priv_counts *zcp_priv_counts_at(const zcp_priv_pool *pool, uint32_t i) { return &pool->counts[i]; }
+ZCP_PRIV uint32_t zcp_priv_generation_now(const zcp_priv_pool *pool, uint32_t i)
+{
+    return ZCP_PRIV_GENERATION(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state));      /* relaxed: a count pins it */
+}
+/* Gets a chunk of the pool through the hints. thorough: look at every leaf before saying no. */
+ZCP_PRIV bool zcp_priv_take(zcp_priv_pool *pool, uint32_t client, bool thorough, uint32_t *i, uint32_t *generation)
+{
+    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
+        if (!(thorough ? zcp_mpmc_list_pop(&pool->list, i) : zcp_priv_list_pop_hinted(&pool->list, i))) return false;
+        ZEROCP_STEP("popped");
+        if (zcp_priv_claim(pool, *i, client, generation)) {            /* else the hint was stale: the next */
+            ZEROCP_STEP("claimed");
+            zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, *i)->owned, 1u);  /* relaxed: whoever else reads it got a handle or token from here */
+            return true;
+        }
+    }
+    return false;
+}
+/* May a token exist, or another handle? If not, nobody else can hold the chunk or come to hold it. */
+ZCP_PRIV bool zcp_priv_never_shared(zcp_priv_counts *counts, uint64_t s, uint32_t client, uint32_t generation)
+{
+    return s == zcp_priv_state(generation, client + 1, 0)
+        && zcp_priv_load_acquire(&counts->owned) == 1                  /* acquire, pairs with D1: I see what siblings marked, and their use of the payload as over */
+        && zcp_priv_load_relaxed(&counts->marked) != generation;       /* relaxed: carried by D1 or by the token's fence */
+}
+/* One handle less in owned. YES: it was the last; NO: others are left; GARBAGE: owned is 0, the handle counts in borrowed. */
+ZCP_PRIV zcp_priv_outcome zcp_priv_drop_owned(zcp_priv_counts *counts)
+{
+    for (uint32_t n; (n = zcp_priv_load_acquire(&counts->owned)) != 0;)        /* acquire, pairs with D1: who sees 0 sees the hold in borrowed. Lock-free: fails only beside a sibling's success */
+        if (zcp_priv_cas_release(&counts->owned, &n, n - 1)) return n == 1 ? ZCP_PRIV_YES : ZCP_PRIV_NO;     /* D1: marks and payload use are done */
+    return ZCP_PRIV_GARBAGE;
+}
+/* One handle less in borrowed; the last one gives the chunk back. GARBAGE: there was none. */
+ZCP_PRIV zcp_priv_outcome zcp_priv_drop_borrowed(zcp_priv_pool *pool, uint32_t i, uint32_t client)
+{
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    for (;;) {                                                         /* lock-free: fails only beside a sibling's success */
+        uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);         /* a look; the CAS decides */
+        if (n == 0 || n == ZCP_PRIV_CHANGING) return ZCP_PRIV_GARBAGE;
+        if (n > 1 && zcp_priv_cas_release(&counts->borrowed, &n, n - 1)) return ZCP_PRIV_YES;                /* D2: my use of the payload is over */
+        if (n == 1 && zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) break;                 /* pairs with D2: so is my siblings' */
+    }
+    zcp_priv_outcome outcome = zcp_priv_give_back(pool, i, client);
+    zcp_priv_store_release(&counts->borrowed, 0u);                     /* D3, pairs with the acquires of acquire: publishes the change of the bit */
+    return outcome == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
+}
+/* Gives one handle back. NO: it is not held; nothing changed. */
+ZCP_PRIV zcp_priv_outcome zcp_priv_release(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation, bool checked)
+{
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    uint64_t s = zcp_priv_load_relaxed(&record->state);                /* relaxed: the handle's count pins the generation */
+    if (ZCP_PRIV_UNLIKELY(ZCP_PRIV_GENERATION(s) != generation || zcp_priv_is_free(s))) return ZCP_PRIV_NO;
+    if (ZCP_PRIV_LIKELY(!checked && zcp_priv_never_shared(counts, s, client, generation))) {
+        zcp_priv_store_relaxed(&counts->owned, 0u);                    /* relaxed: F3 carries it to the next claimer */
+        ZEROCP_STEP("unowned");
+        zcp_priv_store_release(&record->state, zcp_priv_freed(generation));    /* F3, pairs with C1 */
+        zcp_priv_push(pool, i);
+        return ZCP_PRIV_YES;
+    }
+    switch (zcp_priv_drop_owned(counts)) {
+    case ZCP_PRIV_NO:  return ZCP_PRIV_YES;
+    case ZCP_PRIV_YES:
+        if (zcp_priv_owner_release(pool, i, client, generation) != ZCP_PRIV_GARBAGE) return ZCP_PRIV_YES;
+        atomic_fetch_add_explicit(&counts->owned, 1u, memory_order_relaxed);   /* a double release raced itself and took a newer handle's count */
+        return ZCP_PRIV_NO;
+    default: return zcp_priv_drop_borrowed(pool, i, client) == ZCP_PRIV_GARBAGE ? ZCP_PRIV_NO : ZCP_PRIV_YES;
+    }
+}
+/* Counts one handle more, of a chunk that the caller holds. false: it is not held, or counts are used up. */
+ZCP_PRIV bool zcp_priv_clone(zcp_priv_pool *pool, uint32_t i)
+{
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    for (uint32_t n; (n = zcp_priv_load_acquire(&counts->owned)) != 0;) {      /* acquire, pairs with D1: as in drop_owned */
+        if (n >= ZCP_PRIV_CHANGING - 1) return false;
+        if (zcp_priv_cas_relaxed(&counts->owned, &n, n + 1)) return true;      /* relaxed: the caller's own hold orders everything */
+    }
+    for (;;) {
+        uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);
+        if (n == 0 || n >= ZCP_PRIV_CHANGING - 1) return false;
+        if (zcp_priv_cas_relaxed(&counts->borrowed, &n, n + 1)) return true;
+    }
+}
+ZCP_PRIV bool zcp_priv_is_held(const zcp_priv_pool *pool, uint32_t i, uint32_t generation)
+{
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);             /* relaxed: what the caller holds does not change under it */
+    uint32_t borrowed = zcp_priv_load_relaxed(&counts->borrowed);
+    return zcp_priv_generation_now(pool, i) == generation
+        && (zcp_priv_load_relaxed(&counts->owned) != 0 || (borrowed != 0 && borrowed != ZCP_PRIV_CHANGING));
+}
+/* Waits for a sibling thread that changes the borrow bit: a few spins, then sleeps, so that a real-time thread cannot starve the one it waits for. */
+ZCP_PRIV void zcp_priv_wait_for_sibling(uint32_t round)
+{
+    if (round >= 64) zcp_priv_sleep_us(round < 1000 ? 50 : 500);
+#if defined(__x86_64__) || defined(__i386__)
+    else __builtin_ia32_pause();
+#endif
+}
+#ifndef ZEROCP_WAIT_FOR_SIBLING
+#define ZEROCP_WAIT_FOR_SIBLING(round) zcp_priv_wait_for_sibling(round)
+#endif
+/* One handle of a chunk by its token; always as a borrower, also in the owner's process. NO: stale. */
+ZCP_PRIV zcp_priv_outcome zcp_priv_acquire(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
+{
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    for (uint32_t round = 0;; round++) {                               /* a CAS fails only beside a sibling's success; CHANGING ends with a sibling's step */
+        uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);         /* a look; the CAS decides */
+        if (n == ZCP_PRIV_CHANGING) { ZEROCP_WAIT_FOR_SIBLING(round); continue; }
+        if (n == ZCP_PRIV_CHANGING - 1) return ZCP_PRIV_GARBAGE;       /* four thousand million handles */
+        if (n == 0) {
+            if (!zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) continue;   /* acquire, pairs with D3 */
+            ZEROCP_STEP("changing");
+            zcp_priv_outcome outcome = zcp_priv_borrow(pool, i, client, generation);
+            zcp_priv_store_release(&counts->borrowed, outcome == ZCP_PRIV_YES ? 1u : 0u);    /* D3 */
+            return outcome;
+        }
+        if (!zcp_priv_cas_acquire(&counts->borrowed, &n, n + 1)) continue;     /* J1, pairs with D3: the generation compared next is not older than the hold */
+        if (zcp_priv_generation_now(pool, i) == generation) return ZCP_PRIV_YES;     /* count first, compare then: the count pins the generation */
+        zcp_priv_drop_borrowed(pool, i, client);
+        return ZCP_PRIV_NO;
+    }
+}
+/* Handles of this client, and other clients that hold it. */
+ZCP_PRIV uint64_t zcp_priv_use_count(zcp_priv_pool *pool, uint32_t i, uint32_t client)
+{
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    uint32_t borrowed = zcp_priv_load_relaxed(&counts->borrowed);      /* relaxed, all: a figure for people, exact when quiet */
+    uint64_t count = (uint64_t)zcp_priv_load_relaxed(&counts->owned) + (borrowed == ZCP_PRIV_CHANGING ? 0 : borrowed);
+    uint32_t owner = ZCP_PRIV_OWNER(zcp_priv_load_relaxed(&record->state));
+    for (uint32_t w = 0; w < pool->words; w++) {
+        uint64_t others = zcp_priv_load_relaxed(&record->borrow[0] + w);
+        if (owner != 0 && (owner - 1) / 64 == w) others |= zcp_priv_borrow_bit(owner - 1);
+        if (client / 64 == w) others &= ~zcp_priv_borrow_bit(client);
+        count += zcp_priv_count_bits(others);
+    }
+    return count;
+}
+
+/* ---- >>geometry  Where everything lies. One function computes it from the configuration; an attacher computes it again from the configuration in
+   the header and compares, so that no offset or count is ever taken from shared memory. ---- */
+#define ZCP_PRIV_PAGE 4096u                     /* unit of the segments' sizes, whatever the system's page size */
+typedef struct zcp_priv_pool_geometry {
+    uint64_t chunk_size, stride, data_offset;   /* bytes; data_offset in the chunk segment */
+    uint64_t list_offset, records_offset;       /* in the management segment */
+    uint32_t chunk_count, alignment;
+    uint64_t unused[2];
+} zcp_priv_pool_geometry;
+typedef struct zcp_priv_geometry {
+    uint64_t management_bytes, chunk_bytes, slots_offset;
+    uint32_t max_clients, pool_count, words, record_bytes;      /* words: of borrow bits per record */
+    uint64_t unused[3];
+    zcp_priv_pool_geometry pools[ZCP_MAX_POOLS];
+} zcp_priv_geometry;
+_Static_assert(sizeof(zcp_priv_pool_geometry) == 64 && sizeof(zcp_priv_geometry) == 64 + 64 * ZCP_MAX_POOLS, "no padding: compared as bytes");
+
+/* ---- >>header  Byte map of the management segment:
+       0  header    this struct. Words 0 to 39 are the same in every layout version: who opens the file can always tell what it is
+    4096  slots     max_clients x 128 bytes
+       .  per pool  list, records; each aligned to 64
+   Writer: the creator, before state becomes READY; after that only `state` (RETIRED) and `locker_pid` change. ---- */
+#define ZCP_PRIV_MAGIC UINT64_C(0x3130504f52455a00)             /* "\0ZEROP01", little-endian */
+#define ZCP_PRIV_BYTE_ORDER UINT32_C(0x01020304)
+#define ZCP_PRIV_LAYOUT_VERSION 1u                              /* counts up whenever the signature changes for another reason than a limit */
+enum { ZCP_PRIV_BUILDING = 0, ZCP_PRIV_READY = 1, ZCP_PRIV_RETIRED = 2 };      /* the state word never goes back */
+typedef struct zcp_priv_header {
+    uint64_t magic;                             /*  0: written first, with the next two */
+    uint32_t byte_order;                        /*  8 */
+    _Atomic uint32_t locker_pid;                /* 12: who took the creation lock last; for messages */
+    _Atomic uint32_t state;                     /* 16: BUILDING, READY, RETIRED */
+    uint32_t layout_version;                    /* 20 */
+    uint64_t signature;                         /* 24 */
+    uint64_t instance_id;                       /* 32: random, never 0 */
+    uint64_t chunk_device, chunk_inode;         /* 40: the identity of the chunk segment */
+    uint64_t unused[1];
+    zcp_priv_geometry geometry;                 /* 64 */
+} zcp_priv_header;
+_Static_assert(offsetof(zcp_priv_header, state) == 16 && offsetof(zcp_priv_header, geometry) == 64 && sizeof(zcp_priv_header) <= ZCP_PRIV_PAGE, "layout of the header");
+
+/* A client's slot. Writers: whoever holds the slot's lock. Readers: anyone, for messages; recovery looks at state before it takes the lock, and again after. */
+enum { ZCP_PRIV_SLOT_CLEAN = 0, ZCP_PRIV_SLOT_IN_USE = 1, ZCP_PRIV_SLOT_SWEEPING = 2 };
+typedef struct zcp_priv_slot {
+    _Atomic uint32_t state, pid;                /* in use is stored before the first claim, clean after the last push */
+    _Atomic uint64_t start;                     /* nanoseconds since 1970 */
+    _Atomic uint64_t name[4];                   /* 32 bytes, 0-terminated */
+    uint64_t unused[10];
+} zcp_priv_slot;
+_Static_assert(sizeof(zcp_priv_slot) == 128, "layout of a slot");
+
+/* A figure that differs whenever a shared struct or limit differs. */
+ZCP_PRIV uint64_t zcp_priv_signature(void)
+{
+    const uint64_t facts[] = {
+        sizeof(zcp_priv_header), sizeof(zcp_priv_geometry), sizeof(zcp_priv_pool_geometry), sizeof(zcp_priv_slot), sizeof(zcp_priv_record),
+        sizeof(zcp_priv_list_header), sizeof(zcp_priv_leaf), offsetof(zcp_priv_header, instance_id), offsetof(zcp_priv_header, chunk_device),
+        offsetof(zcp_priv_geometry, max_clients), offsetof(zcp_priv_pool_geometry, chunk_count), offsetof(zcp_priv_slot, name),
+        offsetof(zcp_priv_record, borrow), ZCP_MAX_POOLS, ZCP_MAX_CLIENTS, ZCP_MAX_CHUNKS, ZCP_PRIV_PAGE, ZCP_PRIV_LOCK_CREATION, ZCP_PRIV_LOCK_SLOTS,
+    };
+    uint64_t signature = ZCP_PRIV_LAYOUT_VERSION;
+    for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++) signature = zcp_priv_mix(signature ^ facts[i]);
+    return signature;
+}
+
+/* ---- >>config ---- */
+ZCP_PRIV uint32_t zcp_priv_page_size(void)
+{
+    long page = sysconf(_SC_PAGESIZE);
+    return page > 0 ? (uint32_t)page : ZCP_PRIV_PAGE;
+}
+ZCP_PRIV zcp_status zcp_priv_pool_check(const zcp_pool_config *pool)
+{
+    if (pool->chunk_size == 0 || pool->chunk_count == 0 || pool->chunk_count > ZCP_MAX_CHUNKS)
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "a pool of %u chunks of %llu bytes: 1 to %u chunks of 1 byte or more are possible",
+                             pool->chunk_count, (unsigned long long)pool->chunk_size, ZCP_MAX_CHUNKS);
+    if ((pool->alignment & (pool->alignment - 1)) != 0 || pool->alignment > zcp_priv_page_size())
+        return zcp_priv_fail(ZCP_ERR_INVALID_ALIGNMENT, 0, "alignment %u: a power of two up to %u, or 0 for %u", pool->alignment, zcp_priv_page_size(), ZCP_DEFAULT_ALIGNMENT);
+    return ZCP_OK;
+}
+/* Appends one pool to the geometry; false on overflow. */
+ZCP_PRIV bool zcp_priv_geometry_add(zcp_priv_geometry *geometry, const zcp_pool_config *config)
+{
+    zcp_priv_pool_geometry *pool = &geometry->pools[geometry->pool_count++];
+    uint64_t bytes;
+    memset(pool, 0, sizeof *pool);
+    pool->chunk_size = config->chunk_size;
+    pool->chunk_count = config->chunk_count;
+    pool->alignment = config->alignment ? config->alignment : ZCP_DEFAULT_ALIGNMENT;
+    return zcp_priv_round_up(pool->chunk_size, pool->alignment, &pool->stride)
+        && zcp_priv_round_up(geometry->chunk_bytes, pool->alignment > 64 ? pool->alignment : 64, &pool->data_offset)
+        && zcp_priv_multiply(pool->stride, pool->chunk_count, &bytes) && zcp_priv_add(pool->data_offset, bytes, &geometry->chunk_bytes)
+        && zcp_priv_round_up(geometry->management_bytes, 64, &pool->list_offset)
+        && zcp_priv_add(pool->list_offset, zcp_mpmc_list_bytes(pool->chunk_count), &pool->records_offset)
+        && zcp_priv_add(pool->records_offset, (uint64_t)pool->chunk_count * geometry->record_bytes, &geometry->management_bytes);
+}
+/* Errors: INVALID_ARGUMENT (max_clients, number of pools), those of a pool, OVERFLOW. */
+ZCP_PRIV zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry, const zcp_config *config, uint32_t max_clients)
+{
+    memset(geometry, 0, sizeof *geometry);
+    if (max_clients > ZCP_MAX_CLIENTS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u are possible", max_clients, ZCP_MAX_CLIENTS);
+    if (config->pools.size > ZCP_MAX_POOLS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%u pools: up to %u are possible", config->pools.size, ZCP_MAX_POOLS);
+    geometry->max_clients = max_clients ? max_clients : ZCP_DEFAULT_CLIENTS;
+    geometry->words = (geometry->max_clients + 63) / 64;
+    geometry->record_bytes = (16 + 8 * geometry->words + 31) / 32 * 32;
+    geometry->slots_offset = ZCP_PRIV_PAGE;
+    geometry->management_bytes = ZCP_PRIV_PAGE + geometry->max_clients * sizeof(zcp_priv_slot);
+    bool fits = true;
+    for (uint32_t p = 0; p < config->pools.size && fits; p++) {
+        zcp_status status = zcp_priv_pool_check(&config->pools.items[p]);
+        if (status != ZCP_OK) return status;
+        fits = zcp_priv_geometry_add(geometry, &config->pools.items[p]);
+    }
+    fits = fits && zcp_priv_round_up(geometry->management_bytes, ZCP_PRIV_PAGE, &geometry->management_bytes)
+        && zcp_priv_round_up(geometry->chunk_bytes, ZCP_PRIV_PAGE, &geometry->chunk_bytes)
+        && geometry->management_bytes <= ZCP_RELPTR_MAX_OFFSET + 1 && geometry->chunk_bytes <= ZCP_RELPTR_MAX_OFFSET + 1;
+    return fits ? ZCP_OK : zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "the configured pools need more than 2^48 bytes");
+}
+/* The configuration that a geometry was computed from (alignment 0 comes back as 64). The geometry may be garbage: so may the result, but it is safe. */
+ZCP_PRIV void zcp_priv_geometry_config(const zcp_priv_geometry *geometry, zcp_config *config)
+{
+    memset(config, 0, sizeof *config);
+    for (uint32_t p = 0; p < geometry->pool_count && p < ZCP_MAX_POOLS; p++) {
+        const zcp_priv_pool_geometry *pool = &geometry->pools[p];
+        config->pools.items[config->pools.size++] = (zcp_pool_config){ pool->chunk_size, pool->chunk_count, pool->alignment };
+    }
+}
+
+ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zcp_pool_config *pool)
+{
+    if (!config || !pool) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
+    zcp_status status = zcp_priv_pool_check(pool);
+    if (status != ZCP_OK) return status;
+    zcp_config larger = *config;
+    zcp_priv_geometry geometry;
+    if (!ZCP_VECTOR_PUSH(&larger.pools, *pool)) return zcp_priv_fail(ZCP_ERR_FULL, 0, "the configuration has %u pools already", config->pools.size);
+    status = zcp_priv_geometry_compute(&geometry, &larger, ZCP_MAX_CLIENTS);
+    if (status == ZCP_OK) *config = larger;
+    return status;
+}
+ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uint64_t chunk_size, uint32_t chunk_count)
+{
+    zcp_pool_config pool = { chunk_size, chunk_count, 0 };
+    return zcp_config_add(config, &pool);
+}
+/* For the three size functions. */
+ZCP_PRIV bool zcp_priv_config_sizes(const zcp_config *config, uint32_t max_clients, zcp_priv_geometry *geometry)
+{
+    return config && zcp_priv_geometry_compute(geometry, config, max_clients) == ZCP_OK;
+}
+ZEROCP_API uint64_t zcp_config_management_bytes(const zcp_config *config, uint32_t max_clients)
+{
+    zcp_priv_geometry geometry;
+    return zcp_priv_config_sizes(config, max_clients, &geometry) ? geometry.management_bytes : 0;
+}
+ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *config, uint32_t max_clients)
+{
+    zcp_priv_geometry geometry;
+    return zcp_priv_config_sizes(config, max_clients, &geometry) ? geometry.chunk_bytes : 0;
+}
+ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients)
+{
+    zcp_priv_geometry geometry;
+    return zcp_priv_config_sizes(config, max_clients, &geometry) ? geometry.management_bytes + geometry.chunk_bytes : 0;
+}
+
+/* ---- >>view  The pools as one client works on them: plain pointers and numbers, nothing of the system. ---- */
+#define ZCP_PRIV_POOL_SHIFT 27                  /* index of a chunk in the instance = pool << 27 | index in the pool */
+_Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_POOLS <= 32, "an index has 32 bits");
+
+typedef struct zcp_priv_view {
+    uint32_t client, pool_count, flags, max_clients;
+    uint8_t order[ZCP_MAX_POOLS];               /* the pools by chunk size, equal ones in the order of the configuration */
+    zcp_priv_pool pools[ZCP_MAX_POOLS];
+} zcp_priv_view;
+
+ZCP_PRIV uint64_t zcp_priv_geometry_chunks(const zcp_priv_geometry *geometry)
+{
+    uint64_t chunks = 0;
+    for (uint32_t p = 0; p < geometry->pool_count; p++) chunks += geometry->pools[p].chunk_count;
+    return chunks;
+}
+/* Writes lists and records of a fresh instance; everything is free. The memory is zero, and nobody else uses it yet. */
+ZCP_PRIV void zcp_priv_format_pools(void *management, const zcp_priv_geometry *geometry, uint64_t instance_id)
+{
+    for (uint32_t p = 0; p < geometry->pool_count; p++) {
+        const zcp_priv_pool_geometry *pool = &geometry->pools[p];
+        unsigned char *records = (unsigned char *)management + pool->records_offset;
+        zcp_mpmc_list list;
+        zcp_mpmc_list_create(&list, (unsigned char *)management + pool->list_offset, zcp_mpmc_list_bytes(pool->chunk_count), pool->chunk_count, true);
+        for (uint32_t i = 0; i < pool->chunk_count; i++) {             /* generations start anywhere: tokens of earlier lives are stale */
+            uint32_t generation = (uint32_t)(zcp_priv_mix(instance_id ^ ((uint64_t)p << ZCP_PRIV_POOL_SHIFT | i)) >> 32);
+            zcp_priv_record *record = (zcp_priv_record *)(records + (uint64_t)i * geometry->record_bytes);
+            zcp_priv_store_relaxed(&record->state, zcp_priv_state(generation ? generation : 1, 0, 0));      /* relaxed: READY's release carries it */
+        }
+    }
+}
+/* A client's view of an instance whose geometry was checked. counts: one per chunk, all zero; NULL for a view that only sweeps. */
+ZCP_PRIV void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *geometry, void *management, void *chunks, zcp_priv_counts *counts, uint32_t client, uint32_t flags)
+{
+    memset(view, 0, sizeof *view);
+    view->client = client;
+    view->flags = flags;
+    view->max_clients = geometry->max_clients;
+    view->pool_count = geometry->pool_count;
+    for (uint32_t p = 0; p < geometry->pool_count; p++) {
+        const zcp_priv_pool_geometry *from = &geometry->pools[p];
+        zcp_priv_pool *pool = &view->pools[p];
+        *pool = (zcp_priv_pool){ (unsigned char *)management + from->records_offset, counts, chunks ? (unsigned char *)chunks + from->data_offset : NULL,
+                                 from->chunk_size, from->stride, geometry->record_bytes, geometry->words, from->chunk_count, from->alignment,
+                                 { NULL, 0, 0, 0, 0 } };
+        zcp_priv_list_view(&pool->list, (unsigned char *)management + from->list_offset, from->chunk_count);
+        pool->list.cursor = (uint32_t)((uint64_t)pool->list.leaves * client / geometry->max_clients);       /* clients start far apart */
+        if (counts) counts += from->chunk_count;
+        uint32_t at = p;                                               /* insertion by size, stable */
+        for (; at > 0 && view->pools[view->order[at - 1]].chunk_size > pool->chunk_size; at--) view->order[at] = view->order[at - 1];
+        view->order[at] = (uint8_t)p;
+    }
+}
+ZCP_PRIV uint64_t zcp_priv_view_sweep(zcp_priv_view *view, uint32_t dead, bool *garbage)
+{
+    uint64_t freed = 0;
+    for (uint32_t p = 0; p < view->pool_count; p++) freed += zcp_priv_sweep_pool(&view->pools[p], dead, garbage);
+    return freed;
+}
+/* The first place in the order whose chunks are large enough; pool_count: none. */
+ZCP_PRIV uint32_t zcp_priv_view_fit(const zcp_priv_view *view, uint64_t size)
+{
+    uint32_t at = 0;
+    while (at < view->pool_count && view->pools[view->order[at]].chunk_size < size) at++;
+    return at;
+}
+/* May the pool at that place serve what fits best at `first`? */
+ZCP_PRIV bool zcp_priv_view_serves(const zcp_priv_view *view, uint32_t first, uint32_t at)
+{
+    return at < view->pool_count
+        && ((view->flags & ZCP_FALLBACK) || view->pools[view->order[at]].chunk_size == view->pools[view->order[first]].chunk_size);
+}
+typedef struct zcp_priv_place { uint32_t pool, i, generation; } zcp_priv_place;      /* of a chunk */
+ZCP_PRIV bool zcp_priv_view_take(zcp_priv_view *view, uint32_t first, bool thorough, zcp_priv_place *place)
+{
+    for (uint32_t at = first; zcp_priv_view_serves(view, first, at); at++) {
+        place->pool = view->order[at];
+        if (zcp_priv_take(&view->pools[place->pool], view->client, thorough, &place->i, &place->generation)) return true;
+    }
+    return false;
+}
+/* Looks at every record of the pools that serve: what nobody holds becomes free, what is free gets its hint. So neither one who was stopped between
+   freeing and pushing nor a lost hint hides a chunk. */
+ZCP_PRIV void zcp_priv_view_look(zcp_priv_view *view, uint32_t first)
+{
+    for (uint32_t at = first; zcp_priv_view_serves(view, first, at); at++) {
+        zcp_priv_pool *pool = &view->pools[view->order[at]];
+        for (uint32_t i = 0; i < pool->count; i++) {
+            zcp_priv_reap(pool, i);
+            if (zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state))) zcp_mpmc_list_push(&pool->list, i);   /* relaxed: a hint */
+        }
+    }
+}
+
+/* ---- >>manager ---- */
+/* The last look at a pool and those that serve with it. Sibling threads share it. */
+typedef struct zcp_priv_looked { _Atomic uint32_t busy; _Atomic uint64_t until; } zcp_priv_looked;     /* until: EXHAUSTED is told without another look, in ns */
+
+enum { ZCP_PRIV_OPEN = 0x4f50454e, ZCP_PRIV_CLOSED = 0x434c4f53, ZCP_PRIV_OPENING = 0x42555359 };
+struct zcp_manager {
+    zcp_priv_wiped wiped;                       /* a forked child finds all of this zero: state 0 */
+    _Atomic uint32_t state;                     /* 0: forked; OPENING, OPEN, CLOSED */
+    uint32_t outstanding;                       /* handles were left at close: never used again */
+    zcp_manager *older;                         /* in the process's list, under its mutex, like the two numbers */
+    uint64_t opened, closed;                    /* counted per process */
+    zcp_priv_view view;
+    zcp_priv_looked looked[ZCP_MAX_POOLS];      /* by the first pool in the order */
+    zcp_registry registry;
+    zcp_priv_geometry geometry;                 /* private, checked copy */
+    zcp_priv_header *header;                    /* = management.base */
+    zcp_priv_lock management;                   /* the mapping of the management segment, which is the client's lock */
+    void *chunks, *counts;                      /* the mapping of the chunk segment; the private words */
+    size_t counts_bytes;
+    zcp_priv_file file;                         /* the management file, to be opened again */
+    zcp_priv_path chunk_path;
+    uint64_t instance_id;
+    char name[ZCP_PRIV_PATH_BYTES];
+};
+static _Atomic uint64_t zcp_priv_serial;        /* numbers opens and closes of this process */
+
+ZCP_PRIV zcp_priv_slot *zcp_priv_slot_at(const zcp_manager *manager, uint32_t slot)
+{
+    return (zcp_priv_slot *)((unsigned char *)manager->management.base + manager->geometry.slots_offset) + slot;
+}
+ZCP_PRIV_COLD zcp_status zcp_priv_why_unusable(const zcp_manager *manager)
+{
+    if (!manager) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the manager is NULL");
+    return zcp_priv_fail_plain(zcp_priv_load_relaxed(&manager->state) == 0 ? ZCP_ERR_FORKED : ZCP_ERR_CLOSED);
+}
+ZCP_PRIV bool zcp_priv_usable(const zcp_manager *manager)
+{
+    return manager && zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_OPEN;       /* relaxed: calls that overlap open or close are the caller's error */
+}
+/* Appends a manager for reuse or a fresh one; its state is OPENING. NULL: no memory. */
+ZCP_PRIV zcp_manager *zcp_priv_manager_new(void)
+{
+    zcp_priv_process *process = zcp_priv_process_lock();
+    if (!process) return NULL;
+    zcp_manager *best = NULL;
+    for (zcp_manager *m = (zcp_manager *)process->managers; m; m = m->older)
+        if (zcp_priv_load_relaxed(&m->state) == ZCP_PRIV_CLOSED && !m->outstanding && (!best || m->closed < best->closed)) best = m;
+    if (!best && (best = (zcp_manager *)zcp_priv_wiped_new(process, sizeof *best)) != NULL) {
+        best->older = (zcp_manager *)process->managers;
+        process->managers = best;
+    }
+    if (best) {
+        memset((char *)best + offsetof(zcp_manager, opened), 0, sizeof *best - offsetof(zcp_manager, opened));
+        best->opened = atomic_fetch_add_explicit(&zcp_priv_serial, 1, memory_order_relaxed);
+        best->file.fd = -1;
+        zcp_priv_store_relaxed(&best->state, (uint32_t)ZCP_PRIV_OPENING);
+    }
+    zcp_priv_process_unlock(process);
+    return best;
+}
+/* Frees what a manager has mapped; the object stays, closed, for late handles. */
+ZCP_PRIV void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
+{
+    if (manager->chunks) munmap(manager->chunks, (size_t)manager->geometry.chunk_bytes);
+    if (manager->counts) munmap(manager->counts, manager->counts_bytes);
+    zcp_priv_lock_drop(&manager->management);
+    zcp_priv_process *process = zcp_priv_process_lock();
+    zcp_priv_file_forget(&manager->file);
+    manager->chunks = manager->counts = manager->header = NULL;
+    manager->outstanding = outstanding;
+    manager->closed = atomic_fetch_add_explicit(&zcp_priv_serial, 1, memory_order_relaxed);
+    zcp_priv_store_relaxed(&manager->state, (uint32_t)ZCP_PRIV_CLOSED);
+    if (process) zcp_priv_process_unlock(process);
+}
+
+/* ---- >>recover ---- */
+/* Sweeps one slot whose lock the caller holds. */
+ZCP_PRIV uint64_t zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slot, bool *garbage)
+{
+    zcp_priv_slot *at = zcp_priv_slot_at(manager, slot);
+    zcp_priv_store_relaxed(&at->state, (uint32_t)ZCP_PRIV_SLOT_SWEEPING);      /* relaxed: for joiners to wait a moment */
+    ZEROCP_STEP("sweeping");
+    uint64_t freed = zcp_priv_view_sweep(&manager->view, slot, garbage);
+    ZEROCP_STEP("swept");
+    zcp_priv_store_release(&at->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);         /* after the last push */
+    return freed;
+}
+/* Sweeps a slot if it is not clean and its client is dead. */
+ZCP_PRIV zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, zcp_recovery *report, bool *garbage)
+{
+    zcp_priv_file plain = manager->file;
+    zcp_priv_lock lock;
+    int64_t which;
+    plain.flags = 0;                            /* one page, neither populated nor locked into memory */
+    zcp_status status = zcp_priv_lock_take(&plain, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, 1, &lock, &which);
+    if (status != ZCP_OK || which < 0) return status;
+    if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) != ZCP_PRIV_SLOT_CLEAN) {    /* relaxed: ordered by the lock */
+        uint64_t freed = zcp_priv_slot_sweep(manager, slot, garbage);
+        ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u (pid %u): %llu chunks reclaimed", manager->name, slot,
+                   zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->pid), (unsigned long long)freed);
+        report->dead_clients++;
+        report->chunks_reclaimed += freed;
+    }
+    zcp_priv_lock_drop(&lock);
+    return ZCP_OK;
+}
+ZCP_PRIV zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report)
+{
+    bool garbage = false;
+    zcp_status worst = ZCP_OK;
+    int fd = -1;
+    for (uint32_t slot = 0; slot < manager->geometry.max_clients && worst == ZCP_OK; slot++) {
+        bool taken;
+        if (slot == manager->view.client || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) continue;   /* a look */
+        if (fd < 0) worst = zcp_priv_file_reopen(&manager->file, &fd);
+        if (worst == ZCP_OK) worst = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, &taken);
+        if (worst == ZCP_OK && !taken) worst = zcp_priv_slot_recover(manager, slot, report, &garbage);
+    }
+    if (fd >= 0) close(fd);
+    if (worst == ZCP_OK && garbage) worst = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: chunk records hold garbage; the others were swept", manager->name);
+    return worst;
+}
+ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report)
+{
+    zcp_recovery ignored;
+    if (!report) report = &ignored;
+    *report = (zcp_recovery){ 0, 0 };
+    return zcp_priv_usable(manager) ? zcp_priv_recover(manager, report) : zcp_priv_why_unusable(manager);
+}
+
+/* ---- >>create  Exactly one process initialises, whoever is killed (DESIGN: section 8). The header's state word is the truth: 0, READY, RETIRED, never back.
+   All changes of names and of that word happen under the creation lock of the management file, after a check that the name still leads to the locked
+   file. A builder may truncate, so the file is looked at with pread, and mapped only once READY, which is final. ---- */
+typedef enum zcp_priv_kind { ZCP_PRIV_KIND_FOREIGN, ZCP_PRIV_KIND_HALF_MADE, ZCP_PRIV_KIND_READY, ZCP_PRIV_KIND_RETIRED, ZCP_PRIV_KIND_GARBAGE } zcp_priv_kind;
+
+/* Everything that one call of open or destroy works with. */
+typedef struct zcp_priv_opening {
+    zcp_manager_desc desc;                      /* defaults filled in */
+    zcp_config config;
+    bool creates, again, built, removed;        /* may create; start over; this attempt has built, or removed, the instance */
+    uint64_t built_device, built_inode;         /* the management file that this call has built */
+    zcp_priv_geometry geometry;                 /* of config */
+    zcp_priv_path chunk_path;
+    zcp_priv_file file;                         /* the management file of this attempt */
+    struct stat status;                         /* its */
+    zcp_priv_header header;                     /* as it was when last looked at */
+    zcp_priv_kind kind;
+    zcp_priv_wait wait;
+} zcp_priv_opening;
+
+/* Reads the header and tells what the file is. */
+ZCP_PRIV zcp_status zcp_priv_look(zcp_priv_opening *o)
+{
+    ssize_t n;
+    memset((void *)&o->header, 0, sizeof o->header);
+    do n = pread(o->file.fd, (void *)&o->header, sizeof o->header, 0); while (n < 0 && errno == EINTR);
+    if (n < 0 || fstat(o->file.fd, &o->status) != 0) return zcp_priv_fail_system("pread", o->file.path.text);
+    uint32_t state = zcp_priv_load_relaxed(&o->header.state);          /* a private copy */
+    o->kind = ZCP_PRIV_KIND_FOREIGN;
+    if (n == 0) o->kind = ZCP_PRIV_KIND_HALF_MADE;
+    else if (n < 16 || o->header.magic != ZCP_PRIV_MAGIC) {}
+    else if (state == ZCP_PRIV_BUILDING) o->kind = ZCP_PRIV_KIND_HALF_MADE;
+    else if (state == ZCP_PRIV_READY) o->kind = ZCP_PRIV_KIND_READY;
+    else o->kind = state == ZCP_PRIV_RETIRED ? ZCP_PRIV_KIND_RETIRED : ZCP_PRIV_KIND_GARBAGE;
+    return ZCP_OK;
+}
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_foreign(const zcp_priv_opening *o)
+{
+    uint64_t swapped = 0;
+    for (uint32_t i = 0; i < 8; i++) swapped = swapped << 8 | (o->header.magic >> 8 * i & 0xff);
+    if (swapped == ZCP_PRIV_MAGIC) return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s was written by a machine of the other byte order", o->file.path.text);
+    return zcp_priv_fail(ZCP_ERR_NOT_ZEROCP, 0, "%s (%lld bytes) was not written by zerocp", o->file.path.text, (long long)o->status.st_size);
+}
+/* The creation lock of the management file; notes our pid for those who wait. */
+ZCP_PRIV zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_lock *lock)
+{
+    zcp_status status = zcp_priv_lock_creation(&o->file, &o->wait, lock);
+    if (status == ZCP_ERR_TIMEOUT && zcp_priv_look(o) == ZCP_OK)
+        return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: process %u is creating or destroying it and was not done within %u ms; if it is stopped, continue or kill it",
+                             o->file.path.text, zcp_priv_load_relaxed(&o->header.locker_pid), o->desc.timeout_ms);
+    if (status != ZCP_OK) return status;
+    bool same;
+    ZEROCP_STEP("creation_locked");
+    status = zcp_priv_file_is(o->file.path.text, o->file.device, o->file.inode, &same);
+    if (status == ZCP_OK && !same) o->again = true;
+    if (status == ZCP_OK && same) status = zcp_priv_look(o);
+    if (status != ZCP_OK || o->again) zcp_priv_lock_drop(lock);
+    return status;
+}
+ZCP_PRIV zcp_status zcp_priv_write_start(zcp_priv_opening *o)          /* the first bytes of a file that is ours; one write */
+{
+    struct { uint64_t magic; uint32_t byte_order, pid; } start = { ZCP_PRIV_MAGIC, ZCP_PRIV_BYTE_ORDER, (uint32_t)getpid() };
+    ssize_t n;
+    do n = pwrite(o->file.fd, &start, sizeof start, 0); while (n < 0 && errno == EINTR);
+    return n == (ssize_t)sizeof start ? ZCP_OK : zcp_priv_fail_system("pwrite", o->file.path.text);
+}
+
+/* Opens the chunk segment that the header names. *broken: its name is missing or leads to another file. */
+ZCP_PRIV zcp_status zcp_priv_chunk_open(const zcp_priv_opening *o, int *fd, bool *broken)
+{
+    struct stat status;
+    int access = o->desc.flags & ZCP_READ_ONLY_DATA ? O_RDONLY : O_RDWR;
+    zcp_status result = zcp_priv_file_open(o->chunk_path.text, access, o->desc.flags, fd, &status);
+    *broken = result == ZCP_ERR_NOT_FOUND;
+    if (result == ZCP_OK && ((uint64_t)status.st_dev != o->header.chunk_device || (uint64_t)status.st_ino != o->header.chunk_inode)) *broken = true;
+    if (result == ZCP_OK && !*broken && (uint64_t)status.st_size < o->header.geometry.chunk_bytes)
+        result = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s has %lld bytes, its header says %llu", o->chunk_path.text, (long long)status.st_size, (unsigned long long)o->header.geometry.chunk_bytes);
+    if (*fd >= 0 && (*broken || result != ZCP_OK)) { zcp_priv_close_fd(*fd); *fd = -1; }
+    return *broken ? ZCP_OK : result;
+}
+ZCP_PRIV zcp_status zcp_priv_unlink_if_there(const char *path)
+{
+    zcp_status status = zcp_priv_file_unlink(path);
+    return status == ZCP_ERR_NOT_FOUND ? ZCP_OK : status;
+}
+/* Retires and removes what the management name leads to. only_broken: only if it is retired, or its chunk segment is missing or foreign; else, or if
+   somebody has done it meanwhile: start over. Idempotent: killed anywhere, it can be done again. */
+ZCP_PRIV zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_broken)
+{
+    zcp_priv_lock lock;
+    zcp_status status = zcp_priv_creation_lock(o, &lock);
+    if (status != ZCP_OK || o->again) return status;
+    if (only_broken) {
+        bool broken = o->kind == ZCP_PRIV_KIND_RETIRED;
+        int fd = -1;
+        if (o->kind == ZCP_PRIV_KIND_READY) status = zcp_priv_chunk_open(o, &fd, &broken);
+        if (fd >= 0) close(fd);
+        if (status != ZCP_OK || !broken) { o->again = status == ZCP_OK; zcp_priv_lock_drop(&lock); return status; }
+    }
+    if (o->kind == ZCP_PRIV_KIND_FOREIGN) status = zcp_priv_fail_foreign(o);
+    if (status == ZCP_OK && o->kind != ZCP_PRIV_KIND_HALF_MADE) {
+        status = zcp_priv_write_start(o);                              /* tells our pid to those who wait */
+        if (status == ZCP_OK && (uint64_t)o->status.st_size >= sizeof(zcp_priv_header))      /* the lock's page is the header's */
+            zcp_priv_store_release(&((zcp_priv_header *)lock.base)->state, (uint32_t)ZCP_PRIV_RETIRED);      /* pairs with the acquire in join */
+        ZEROCP_STEP("retired");
+    }
+    if (status == ZCP_OK) status = zcp_priv_unlink_if_there(o->chunk_path.text);
+    ZEROCP_STEP("chunk_unlinked");
+    if (status == ZCP_OK) status = zcp_priv_unlink_if_there(o->file.path.text);
+    ZEROCP_STEP("management_unlinked");
+    zcp_priv_lock_drop(&lock);
+    if (status == ZCP_OK) ZEROCP_LOG(ZCP_LOG_INFO, "%s: removed", o->desc.name);
+    o->again = o->removed = status == ZCP_OK;
+    return status;
+}
+
+/* Creates the chunk segment anew; what has its name goes, if it is a file of ours. */
+ZCP_PRIV zcp_status zcp_priv_build_chunks(zcp_priv_opening *o, int *fd, struct stat *status)
+{
+    const char *path = o->chunk_path.text;
+    zcp_status result = zcp_priv_file_open(path, O_RDONLY, o->desc.flags, fd, status);
+    if (result == ZCP_OK) {
+        zcp_priv_close_fd(*fd);
+        *fd = -1;
+        result = zcp_priv_unlink_if_there(path);
+    } else if (result == ZCP_ERR_NOT_FOUND) result = ZCP_OK;
+    if (result == ZCP_OK) result = zcp_priv_file_create(path, o->desc.permissions, o->desc.group, o->desc.flags, fd, status);
+    if (result != ZCP_OK) return result;
+    ZEROCP_STEP("chunk_created");
+    result = zcp_priv_file_reserve(*fd, path, o->geometry.chunk_bytes, o->desc.flags);
+    if (result != ZCP_OK) shm_unlink(path);
+    return result;
+}
+ZCP_PRIV void zcp_priv_log_built(const zcp_priv_opening *o, const void *base, uint64_t instance_id)
+{
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: sizes computed: management segment %llu bytes, chunk segment %llu bytes, up to %u clients", o->desc.name,
+               (unsigned long long)o->geometry.management_bytes, (unsigned long long)o->geometry.chunk_bytes, o->geometry.max_clients);
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, base %p, id %d, instance %016llx", o->desc.name, o->file.path.text,
+               (unsigned long long)o->geometry.management_bytes, base, ZCP_SEGMENT_MANAGEMENT, (unsigned long long)instance_id);
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, id %d", o->desc.name, o->chunk_path.text, (unsigned long long)o->geometry.chunk_bytes, ZCP_SEGMENT_CHUNK);
+    for (uint32_t p = 0; p < o->geometry.pool_count; p++) {
+        const zcp_priv_pool_geometry *pool = &o->geometry.pools[p];
+        ZEROCP_LOG(ZCP_LOG_INFO, "%s: pool %u: chunk_size=%llu, count=%u, alignment=%u, chunks at %llu, list at %llu, records at %llu", o->desc.name, p,
+                   (unsigned long long)pool->chunk_size, pool->chunk_count, pool->alignment, (unsigned long long)pool->data_offset,
+                   (unsigned long long)pool->list_offset, (unsigned long long)pool->records_offset);
+    }
+}
+/* Writes header, lists and records into the sized management file; READY last. */
+ZCP_PRIV zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const struct stat *chunk)
+{
+    void *base;
+    uint64_t instance_id = 0;
+    zcp_status status = zcp_priv_file_map(o->file.fd, o->file.path.text, o->geometry.management_bytes, 0, &base);
+    if (status != ZCP_OK) return status;
+    while (instance_id == 0)
+        if (getrandom(&instance_id, sizeof instance_id, 0) != (ssize_t)sizeof instance_id) instance_id = zcp_priv_mix(zcp_priv_now_ns() ^ (uint64_t)getpid() << 32);
+    zcp_priv_header *header = (zcp_priv_header *)base;
+    header->layout_version = ZCP_PRIV_LAYOUT_VERSION;
+    header->signature = zcp_priv_signature();
+    header->instance_id = instance_id;
+    header->chunk_device = (uint64_t)chunk->st_dev;
+    header->chunk_inode = (uint64_t)chunk->st_ino;
+    header->geometry = o->geometry;
+    zcp_priv_format_pools(base, &o->geometry, instance_id);
+    zcp_priv_log_built(o, base, instance_id);
+    ZEROCP_STEP("formatted");
+    zcp_priv_store_release(&header->state, (uint32_t)ZCP_PRIV_READY);  /* pairs with the acquire in join */
+    munmap(base, (size_t)o->geometry.management_bytes);
+    return ZCP_OK;
+}
+/* Makes an instance of a management file that is empty, or half-made by one who was killed. */
+ZCP_PRIV zcp_status zcp_priv_build(zcp_priv_opening *o)
+{
+    zcp_priv_lock lock;
+    struct stat chunk;
+    int fd = -1;
+    const char *path = o->file.path.text;
+    zcp_status status = zcp_priv_creation_lock(o, &lock);
+    if (status != ZCP_OK || o->again) return status;
+    if (o->kind != ZCP_PRIV_KIND_HALF_MADE) {                          /* somebody else was first */
+        o->again = true;
+        zcp_priv_lock_drop(&lock);
+        return ZCP_OK;
+    }
+    int error = zcp_priv_truncate(o->file.fd, 0);
+    if (error) { errno = error; status = zcp_priv_fail_system("ftruncate", path); }
+    if (status == ZCP_OK) status = zcp_priv_file_grant(o->file.fd, path, o->desc.permissions, o->desc.group, o->desc.flags);
+    if (status == ZCP_OK) status = zcp_priv_file_may_grow(o->file.fd, path, o->geometry.management_bytes + o->geometry.chunk_bytes, o->desc.flags);
+    if (status == ZCP_OK) status = zcp_priv_write_start(o);
+    ZEROCP_STEP("started");
+    if (status == ZCP_OK) status = zcp_priv_file_reserve(o->file.fd, path, o->geometry.management_bytes, o->desc.flags);
+    ZEROCP_STEP("management_sized");
+    if (status == ZCP_OK) status = zcp_priv_build_chunks(o, &fd, &chunk);
+    ZEROCP_STEP("chunk_sized");
+    if (status == ZCP_OK && (status = zcp_priv_build_contents(o, &chunk)) != ZCP_OK) shm_unlink(o->chunk_path.text);
+    if (fd >= 0) close(fd);
+    if (status != ZCP_OK) shm_unlink(path);
+    else { o->built_device = o->file.device; o->built_inode = o->file.inode; }
+    zcp_priv_lock_drop(&lock);
+    o->again = o->built = status == ZCP_OK;                            /* now attach, as everybody does */
+    return status;
+}
+
+/* ---- >>attach  Takes no creation lock: READY is final, so a process that is stopped while it attaches blocks nobody. ---- */
+ZCP_PRIV zcp_status zcp_priv_check_header(const zcp_priv_opening *o)   /* against what this copy of zerocp would write */
+{
+    const zcp_priv_header *h = &o->header;
+    const char *path = o->file.path.text;
+    zcp_config config;
+    zcp_priv_geometry geometry;
+    if (h->byte_order != ZCP_PRIV_BYTE_ORDER) return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s: byte order %08x, this process has %08x", path, h->byte_order, ZCP_PRIV_BYTE_ORDER);
+    if (h->layout_version != ZCP_PRIV_LAYOUT_VERSION)
+        return zcp_priv_fail(ZCP_ERR_VERSION, 0, "%s has layout version %u, this process uses version %u", path, h->layout_version, ZCP_PRIV_LAYOUT_VERSION);
+    if (h->signature != zcp_priv_signature())
+        return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s: layout signature %016llx (version %u), this process has %016llx (version %u)", path, (unsigned long long)h->signature,
+                             h->layout_version, (unsigned long long)zcp_priv_signature(), ZCP_PRIV_LAYOUT_VERSION);
+    zcp_priv_geometry_config(&h->geometry, &config);
+    if (h->instance_id == 0 || zcp_priv_geometry_compute(&geometry, &config, h->geometry.max_clients) != ZCP_OK || memcmp(&geometry, &h->geometry, sizeof geometry) != 0)
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the geometry in its header does not add up", path);
+    if ((uint64_t)o->status.st_size != geometry.management_bytes)
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s has %lld bytes, its header says %llu", path, (long long)o->status.st_size, (unsigned long long)geometry.management_bytes);
+    return ZCP_OK;
+}
+ZCP_PRIV zcp_status zcp_priv_check_config(const zcp_priv_opening *o)   /* against what the caller wants */
+{
+    const zcp_priv_geometry *is = &o->header.geometry;
+    if (o->desc.max_clients != 0 && o->desc.max_clients != is->max_clients)
+        return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists for %u clients, %u were asked for", o->desc.name, is->max_clients, o->desc.max_clients);
+    if (!o->desc.config) return ZCP_OK;
+    if (is->pool_count != o->geometry.pool_count)
+        return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists with %u pools, %u were asked for", o->desc.name, is->pool_count, o->geometry.pool_count);
+    for (uint32_t p = 0; p < is->pool_count; p++) {
+        const zcp_priv_pool_geometry *a = &is->pools[p], *b = &o->geometry.pools[p];
+        if (a->chunk_size != b->chunk_size || a->chunk_count != b->chunk_count || a->alignment != b->alignment)
+            return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists, its pool %u with %u chunks of %llu bytes (alignment %u), asked for: %u of %llu (%u)", o->desc.name, p,
+                                 a->chunk_count, (unsigned long long)a->chunk_size, a->alignment, b->chunk_count, (unsigned long long)b->chunk_size, b->alignment);
+    }
+    return ZCP_OK;
+}
+/* Maps the chunk segment; children do not get it. */
+ZCP_PRIV zcp_status zcp_priv_chunk_map(zcp_priv_opening *o, zcp_manager *manager, int fd)
+{
+    uint32_t flags = o->desc.flags & (ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_NO_DUMP);
+    if (o->desc.flags & ZCP_READ_ONLY_DATA) flags |= ZCP_SHM_READ_ONLY;
+    zcp_priv_process *process = zcp_priv_process_lock();               /* so that no fork falls between the two calls */
+    zcp_status status = zcp_priv_file_map(fd, o->chunk_path.text, manager->geometry.chunk_bytes, flags, &manager->chunks);
+    if (status == ZCP_OK) (void)madvise(manager->chunks, (size_t)manager->geometry.chunk_bytes, MADV_DONTFORK);
+    if (process) zcp_priv_process_unlock(process);
+    return status;
+}
+/* Private words, one set per chunk; zero, and not in children. */
+ZCP_PRIV zcp_status zcp_priv_counts_map(zcp_manager *manager)
+{
+    uint64_t bytes = zcp_priv_geometry_chunks(&manager->geometry) * sizeof(zcp_priv_counts);
+    manager->counts_bytes = (size_t)bytes;
+    manager->counts = bytes > SIZE_MAX ? NULL : zcp_priv_anonymous((size_t)bytes, MADV_DONTFORK);
+    return manager->counts ? ZCP_OK : zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: %llu bytes of private memory for handle counts", manager->name, (unsigned long long)bytes);
+}
+/* Is some slot neither free nor in use? Then a sweeper, a joiner or a leaver is at work, and one may become free. */
+ZCP_PRIV bool zcp_priv_slots_in_motion(const zcp_priv_opening *o)
+{
+    for (uint32_t slot = 0; slot < o->header.geometry.max_clients; slot++) {
+        uint32_t state = ZCP_PRIV_SLOT_CLEAN;
+        off_t at = (off_t)(o->header.geometry.slots_offset + slot * sizeof(zcp_priv_slot));
+        if (pread(o->file.fd, &state, sizeof state, at) == (ssize_t)sizeof state && state != ZCP_PRIV_SLOT_IN_USE) return true;
+    }
+    return false;
+}
+/* Takes a client slot: the lock on its byte, held by the mapping of the management segment. */
+ZCP_PRIV zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *manager, uint32_t *client)
+{
+    for (;;) {
+        int64_t which;
+        zcp_status status = zcp_priv_lock_take(&manager->file, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, (size_t)manager->geometry.management_bytes, &manager->management, &which);
+        if (status != ZCP_OK) return status;
+        if (which >= 0) { *client = (uint32_t)which; return ZCP_OK; }
+        if (!zcp_priv_slots_in_motion(o) || !zcp_priv_wait_more(&o->wait))
+            return zcp_priv_fail(ZCP_ERR_CLIENTS_FULL, 0, "%s: all %u client slots are taken", manager->name, manager->geometry.max_clients);
+    }
+}
+/* Names the slot's client for people, and marks it in use: before the first claim. */
+ZCP_PRIV void zcp_priv_slot_occupy(zcp_manager *manager, const char *name)
+{
+    zcp_priv_slot *slot = zcp_priv_slot_at(manager, manager->view.client);
+    struct timespec now;
+    uint64_t words[4] = { 0 };
+    clock_gettime(CLOCK_REALTIME, &now);
+    memcpy(words, name, strlen(name));
+    for (int i = 0; i < 4; i++) zcp_priv_store_relaxed(&slot->name[i], words[i]);            /* relaxed, all three: for messages */
+    zcp_priv_store_relaxed(&slot->pid, (uint32_t)getpid());
+    zcp_priv_store_relaxed(&slot->start, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
+    zcp_priv_store_release(&slot->state, (uint32_t)ZCP_PRIV_SLOT_IN_USE);
+    atomic_thread_fence(memory_order_seq_cst);
+}
+/* Joins: slot, sweep of what a dead predecessor left in it, view. */
+ZCP_PRIV zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manager)
+{
+    uint32_t client;
+    bool garbage = false;
+    zcp_status status = zcp_priv_slot_lock(o, manager, &client);
+    if (status != ZCP_OK) return status;
+    ZEROCP_STEP("slot_locked");
+    manager->header = (zcp_priv_header *)manager->management.base;
+    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, manager->chunks, (zcp_priv_counts *)manager->counts, client, o->desc.flags);
+    uint32_t state = zcp_priv_load_acquire(&manager->header->state);   /* pairs with READY's release: contents; and with RETIRED's */
+    if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, client)->state) != ZCP_PRIV_SLOT_CLEAN) {     /* relaxed: ordered by the lock */
+        uint64_t freed = zcp_priv_slot_sweep(manager, client, &garbage);
+        ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u before taking its slot: %llu chunks reclaimed", manager->name, client, (unsigned long long)freed);
+    }
+    zcp_priv_slot_occupy(manager, o->desc.client_name);
+    ZEROCP_STEP("joined");
+    bool same = false;
+    status = zcp_priv_file_is(manager->file.path.text, manager->file.device, manager->file.inode, &same);
+    if (status == ZCP_OK && (!same || state != ZCP_PRIV_READY || zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)) o->again = true;
+    if (status != ZCP_OK || o->again) zcp_priv_store_release(&zcp_priv_slot_at(manager, client)->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);      /* nothing was claimed */
+    return status;
+}
+/* Attaches to the READY instance that was looked at. */
+ZCP_PRIV zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **result)
+{
+    int fd = -1;
+    bool broken;
+    zcp_status status = zcp_priv_check_header(o);
+    if (status == ZCP_OK) status = zcp_priv_check_config(o);
+    if (status == ZCP_OK) status = zcp_priv_chunk_open(o, &fd, &broken);
+    if (status == ZCP_OK && broken) return zcp_priv_dismantle(o, true);
+    if (status != ZCP_OK) return status;
+    zcp_manager *manager = zcp_priv_manager_new();
+    if (!manager) {
+        close(fd);
+        return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no private memory for a manager", o->desc.name);
+    }
+    snprintf(manager->name, sizeof manager->name, "%s", o->desc.name);
+    manager->geometry = o->header.geometry;
+    manager->instance_id = o->header.instance_id;
+    manager->chunk_path = o->chunk_path;
+    manager->file = o->file;
+    manager->file.flags = o->desc.flags & (ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_NO_DUMP);
+    status = zcp_priv_chunk_map(o, manager, fd);
+    close(fd);
+    if (status == ZCP_OK) status = zcp_priv_counts_map(manager);
+    if (status == ZCP_OK) status = zcp_priv_join(o, manager);
+    if (status != ZCP_OK || o->again) {
+        manager->file.fd = -1;                                         /* still the opening's */
+        zcp_priv_manager_end(manager, false);
+        return status;
+    }
+    o->file.fd = -1;                                                   /* the manager's now */
+    *result = manager;
+    return ZCP_OK;
+}
+
+/* ---- >>open ---- */
+#define ZCP_PRIV_MANAGER_FLAGS (ZCP_FALLBACK | ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_CHECKED | ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_ANY_OWNER \
+                                | ZCP_SHM_NO_RESERVE | ZCP_SHM_NO_DUMP | ZCP_SHM_GROUP)
+#define ZCP_PRIV_DEFAULT_NAME "zerocp"
+#define ZCP_PRIV_MANAGEMENT_SUFFIX "_memory_management"
+#define ZCP_PRIV_CHUNK_SUFFIX "_memory_chunk"
+#define ZCP_PRIV_NAME_LONGEST (ZCP_PRIV_PATH_BYTES - 2 - (sizeof ZCP_PRIV_MANAGEMENT_SUFFIX - 1))
+
+ZCP_PRIV zcp_status zcp_priv_resolve_name(zcp_priv_opening *o)
+{
+    if (!o->desc.name) o->desc.name = ZCP_PRIV_DEFAULT_NAME;
+    zcp_status status = zcp_priv_path_make(&o->file.path, o->desc.name, ZCP_PRIV_MANAGEMENT_SUFFIX);
+    if (status == ZCP_OK) status = zcp_priv_path_make(&o->chunk_path, o->desc.name, ZCP_PRIV_CHUNK_SUFFIX);
+    return status;
+}
+ZCP_PRIV zcp_status zcp_priv_resolve_flags(const zcp_manager_desc *desc)
+{
+    bool always_creates = desc->mode == ZCP_SHM_CREATE_EXCLUSIVE || desc->mode == ZCP_SHM_PURGE_AND_CREATE;
+    if (desc->flags & ~ZCP_PRIV_MANAGER_FLAGS)
+        return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "flags 0x%x: unknown bits 0x%x%s", desc->flags, desc->flags & ~ZCP_PRIV_MANAGER_FLAGS,
+                             desc->flags & ZCP_SHM_READ_ONLY ? " (a manager takes ZCP_READ_ONLY_DATA)" : "");
+    if (always_creates && (desc->flags & (ZCP_READ_ONLY_DATA | ZCP_WAIT)))
+        return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "ZCP_READ_ONLY_DATA and ZCP_WAIT do not go with a mode that always creates");
+    return ZCP_OK;
+}
+/* Fills in the defaults and checks everything that can be checked without the system. */
+ZCP_PRIV zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name[32])
+{
+    zcp_manager_desc *desc = &o->desc;
+    zcp_status status = zcp_priv_resolve_name(o);
+    if (status != ZCP_OK) return status;
+    if ((unsigned)desc->mode > ZCP_SHM_PURGE_AND_CREATE) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "mode %u is none of zcp_shm_mode", (unsigned)desc->mode);
+    if ((status = zcp_priv_resolve_flags(desc)) != ZCP_OK) return status;
+    if (desc->permissions == 0) desc->permissions = ZCP_SHM_DEFAULT_PERMISSIONS;
+    if (desc->permissions > 0777 || (desc->permissions & 0600) != 0600)
+        return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "permissions 0%o: up to 0777, with 0600 in it", desc->permissions);
+    if (desc->timeout_ms == 0) desc->timeout_ms = ZCP_SHM_DEFAULT_TIMEOUT_MS;
+    if (desc->max_clients > ZCP_MAX_CLIENTS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u are possible", desc->max_clients, ZCP_MAX_CLIENTS);
+    if (desc->client_name && *desc->client_name && !zcp_priv_name_valid(desc->client_name, 31))
+        return zcp_priv_fail(ZCP_ERR_INVALID_NAME, 0, "client name \"%.40s\": up to 31 bytes, no slash, no control character", desc->client_name);
+    if (desc->client_name) snprintf(client_name, 32, "%s", desc->client_name);
+    else if (prctl(PR_GET_NAME, client_name, 0, 0, 0) != 0) client_name[0] = 0;
+    desc->client_name = client_name;
+    if (!desc->config) {
+        if (desc->mode == ZCP_SHM_CREATE_EXCLUSIVE || desc->mode == ZCP_SHM_PURGE_AND_CREATE)
+            return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: to create an instance takes a configuration", desc->name);
+        return ZCP_OK;
+    }
+    o->config = *desc->config;
+    desc->config = &o->config;
+    if (o->config.pools.size == 0) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: the configuration has no pool", desc->name);
+    o->creates = desc->mode != ZCP_SHM_OPEN_EXISTING && !(desc->flags & ZCP_READ_ONLY_DATA);
+    return zcp_priv_geometry_compute(&o->geometry, &o->config, desc->max_clients);
+}
+/* Nothing is there and this call may not create. */
+ZCP_PRIV zcp_status zcp_priv_not_found(zcp_priv_opening *o, const char *what)
+{
+    if (o->desc.flags & ZCP_WAIT) {
+        o->again = zcp_priv_wait_more(&o->wait);
+        if (o->again) return ZCP_OK;
+    }
+    return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: %s %s%s", o->desc.name, o->file.path.text, what,
+                         o->desc.mode == ZCP_SHM_OPEN_OR_CREATE && !o->desc.config ? "; to create it takes a configuration" : "");
+}
+/* Opens, or creates empty, the management file. */
+ZCP_PRIV zcp_status zcp_priv_open_file(zcp_priv_opening *o)
+{
+    int fd;
+    zcp_priv_path path = o->file.path;
+    zcp_status status = zcp_priv_file_open(path.text, O_RDWR, o->desc.flags, &fd, &o->status);
+    if (status == ZCP_ERR_NOT_FOUND) {
+        if (!o->creates) return zcp_priv_not_found(o, "is not there");
+        status = zcp_priv_file_create(path.text, o->desc.permissions, o->desc.group, o->desc.flags, &fd, &o->status);
+        ZEROCP_STEP("management_created");
+        if (status == ZCP_ERR_EXISTS) { o->again = true; return ZCP_OK; }
+    }
+    if (status == ZCP_OK) zcp_priv_file_note(&o->file, fd, &path, 0, &o->status);
+    return status;
+}
+/* One attempt: *result is set, or the status tells why not, or `again` says to start over. */
+ZCP_PRIV zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **result)
+{
+    zcp_status status = zcp_priv_open_file(o);
+    if (status != ZCP_OK || o->again) return status;
+    if ((status = zcp_priv_look(o)) != ZCP_OK) return status;
+    bool mine = o->built_inode == o->file.inode && o->built_device == o->file.device;
+    switch (o->kind) {
+    case ZCP_PRIV_KIND_FOREIGN: return zcp_priv_fail_foreign(o);
+    case ZCP_PRIV_KIND_RETIRED: return zcp_priv_dismantle(o, true);
+    case ZCP_PRIV_KIND_HALF_MADE: return o->creates ? zcp_priv_build(o) : zcp_priv_not_found(o, "is half-made");
+    case ZCP_PRIV_KIND_GARBAGE:
+        if (o->desc.mode != ZCP_SHM_PURGE_AND_CREATE)
+            return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the state word in its header is none that zerocp writes", o->file.path.text);
+        break;
+    case ZCP_PRIV_KIND_READY: break;
+    }
+    if (o->desc.mode == ZCP_SHM_PURGE_AND_CREATE && !mine) return zcp_priv_dismantle(o, false);
+    if (o->desc.mode == ZCP_SHM_CREATE_EXCLUSIVE && !mine) {
+        int fd = -1;
+        bool broken = false;
+        if (zcp_priv_check_header(o) == ZCP_OK && zcp_priv_chunk_open(o, &fd, &broken) == ZCP_OK && broken) return zcp_priv_dismantle(o, true);
+        if (fd >= 0) close(fd);
+        return zcp_priv_fail(ZCP_ERR_EXISTS, EEXIST, "%s exists", o->desc.name);
+    }
+    return zcp_priv_attach(o, result);
+}
+/* Attempts until one is final, within the time. */
+ZCP_PRIV zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **result)
+{
+    for (;;) {
+        o->again = o->built = false;
+        zcp_status status = zcp_priv_open_once(o, result);
+        zcp_priv_file_forget(&o->file);
+        if (status != ZCP_OK || !o->again) return status;
+        if (!o->built && !zcp_priv_wait_more(&o->wait))
+            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept creating and destroying it for %u ms", o->desc.name, o->desc.timeout_ms);
+    }
+}
+ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc)
+{
+    zcp_priv_opening o;
+    char client_name[32];
+    if (!manager) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the manager is NULL");
+    *manager = NULL;
+    if (!desc) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the descriptor is NULL");
+    memset((void *)&o, 0, sizeof o);
+    o.desc = *desc;
+    o.file.fd = -1;
+    zcp_status status = zcp_priv_resolve(&o, client_name);
+    if (status != ZCP_OK) return status;
+    o.wait = zcp_priv_wait_begin(o.desc.timeout_ms);
+    zcp_manager *m = NULL;
+    status = zcp_priv_open_loop(&o, &m);
+    if (status != ZCP_OK) return status;
+    zcp_registry_add(&m->registry, ZCP_SEGMENT_MANAGEMENT, m->management.base, m->geometry.management_bytes);
+    zcp_registry_add(&m->registry, ZCP_SEGMENT_CHUNK, m->chunks, m->geometry.chunk_bytes);
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: attached as client %u (\"%s\"): management segment at %p, chunk segment at %p", m->name, m->view.client, client_name, m->management.base, m->chunks);
+    zcp_recovery report = { 0, 0 };
+    if (zcp_priv_recover(m, &report) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery on attach: %s", m->name, zcp_last_message());
+    zcp_priv_store_release(&m->state, (uint32_t)ZCP_PRIV_OPEN);        /* pairs with the acquire in find */
+    *manager = m;
+    return ZCP_OK;
+}
+
+/* Handles that this process still has. */
+ZCP_PRIV uint64_t zcp_priv_handles_left(const zcp_manager *manager)
+{
+    uint64_t left = 0, chunks = zcp_priv_geometry_chunks(&manager->geometry);
+    const zcp_priv_counts *counts = (const zcp_priv_counts *)manager->counts;
+    for (uint64_t i = 0; i < chunks; i++) {
+        uint32_t borrowed = zcp_priv_load_relaxed(&counts[i].borrowed);
+        left += (uint64_t)zcp_priv_load_relaxed(&counts[i].owned) + (borrowed == ZCP_PRIV_CHANGING ? 1 : borrowed);
+    }
+    return left;
+}
+ZEROCP_API void zcp_manager_close(zcp_manager *manager)
+{
+    bool garbage = false;
+    uint32_t open = ZCP_PRIV_OPEN;
+    if (!manager || !zcp_priv_cas_relaxed(&manager->state, &open, (uint32_t)ZCP_PRIV_OPENING)) return;    /* OPENING: neither usable nor to be used again yet */
+    uint64_t left = zcp_priv_handles_left(manager);
+    if (left) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: closed with %llu handles not released; their chunks are given back", manager->name, (unsigned long long)left);
+    ZEROCP_STEP("closing");
+    uint64_t freed = zcp_priv_slot_sweep(manager, manager->view.client, &garbage);
+    if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: client %u left, %llu chunks given back", manager->name, manager->view.client, (unsigned long long)freed);
+    zcp_priv_manager_end(manager, left != 0);
+}
+/* One attempt; o->removed tells success. */
+ZCP_PRIV zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
+{
+    int fd;
+    struct stat chunk;
+    o->creates = false;
+    zcp_status status = zcp_priv_open_file(o);
+    if (status == ZCP_ERR_NOT_FOUND) {                                 /* a chunk segment left alone goes under the lock of a fresh management file */
+        status = zcp_priv_file_open(o->chunk_path.text, O_RDONLY, 0, &fd, &chunk);
+        if (status == ZCP_ERR_NOT_FOUND) return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: neither %s nor %s is there", o->desc.name, o->file.path.text, o->chunk_path.text);
+        if (status != ZCP_OK) return status;
+        close(fd);
+        o->creates = true;
+        status = zcp_priv_open_file(o);
+    }
+    if (status != ZCP_OK || o->again) return status;
+    if ((status = zcp_priv_look(o)) != ZCP_OK) return status;
+    return o->kind == ZCP_PRIV_KIND_FOREIGN ? zcp_priv_fail_foreign(o) : zcp_priv_dismantle(o, false);
+}
+ZEROCP_API zcp_status zcp_manager_destroy(const char *name)
+{
+    zcp_priv_opening o;
+    memset((void *)&o, 0, sizeof o);
+    o.desc = (zcp_manager_desc){ name, ZCP_SHM_OPEN_EXISTING, NULL, 0, ZCP_SHM_DEFAULT_PERMISSIONS, 0, NULL, ZCP_SHM_DEFAULT_TIMEOUT_MS, 0 };
+    o.file.fd = -1;
+    zcp_status status = zcp_priv_resolve_name(&o);
+    o.wait = zcp_priv_wait_begin(o.desc.timeout_ms);
+    while (status == ZCP_OK && !o.removed) {
+        o.again = false;
+        status = zcp_priv_destroy_once(&o);
+        zcp_priv_file_forget(&o.file);
+        if (status == ZCP_OK && !o.removed && !zcp_priv_wait_more(&o.wait))
+            status = zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept creating and destroying it for %u ms", o.desc.name, o.desc.timeout_ms);
+    }
+    return status;
+}
+
+/* ---- >>watch  Looking at an instance. ---- */
+ZEROCP_API uint32_t zcp_manager_pool_count(const zcp_manager *manager) { return zcp_priv_usable(manager) ? manager->view.pool_count : 0; }
+ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats)
+{
+    if (!stats) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the statistics is NULL");
+    memset(stats, 0, sizeof *stats);
+    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    if (pool >= manager->view.pool_count) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: %s has %u", pool, manager->name, manager->view.pool_count);
+    const zcp_priv_pool *p = &manager->view.pools[pool];
+    uint64_t free_chunks = 0;
+    for (uint32_t i = 0; i < p->count; i++) free_chunks += zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(p, i)->state));    /* relaxed: a figure */
+    *stats = (zcp_pool_stats){ p->chunk_size, p->count, p->count - free_chunks, free_chunks, p->stride, p->alignment };
+    return ZCP_OK;
+}
+ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manager_info *info)
+{
+    if (!info) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the information is NULL");
+    memset(info, 0, sizeof *info);
+    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    memcpy(info->name, manager->name, sizeof manager->name);
+    memcpy(info->management_name, manager->file.path.text, sizeof manager->file.path.text);
+    memcpy(info->chunk_name, manager->chunk_path.text, sizeof manager->chunk_path.text);
+    info->management_bytes = manager->geometry.management_bytes;
+    info->chunk_bytes = manager->geometry.chunk_bytes;
+    info->management_base = manager->management.base;
+    info->chunk_base = manager->chunks;
+    info->instance_id = manager->instance_id;
+    info->max_clients = manager->geometry.max_clients;
+    info->slot = manager->view.client;
+    info->pool_count = manager->view.pool_count;
+    info->flags = manager->view.flags;
+    return ZCP_OK;
+}
+/* Does somebody hold the slot's lock? */
+ZCP_PRIV zcp_status zcp_priv_slot_alive(const zcp_manager *manager, uint32_t slot, bool *alive)
+{
+    int fd;
+    *alive = slot == manager->view.client;
+    if (*alive) return ZCP_OK;
+    zcp_status status = zcp_priv_file_reopen(&manager->file, &fd);
+    if (status != ZCP_OK) return status;
+    status = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, alive);
+    close(fd);
+    return status;
+}
+ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot, zcp_client_info *info)
+{
+    bool alive;
+    uint64_t words[4];
+    if (!info) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the information is NULL");
+    memset(info, 0, sizeof *info);
+    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    if (slot >= manager->geometry.max_clients) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "slot %u: %s has %u", slot, manager->name, manager->geometry.max_clients);
+    const zcp_priv_slot *at = zcp_priv_slot_at(manager, slot);
+    if (zcp_priv_load_relaxed(&at->state) == ZCP_PRIV_SLOT_CLEAN) return ZCP_OK;     /* relaxed, all: for people */
+    zcp_status status = zcp_priv_slot_alive(manager, slot, &alive);
+    if (status != ZCP_OK) return status;
+    info->state = alive ? ZCP_CLIENT_ALIVE : ZCP_CLIENT_DEAD;
+    info->pid = zcp_priv_load_relaxed(&at->pid);
+    info->start = zcp_priv_load_relaxed(&at->start);
+    for (int i = 0; i < 4; i++) words[i] = zcp_priv_load_relaxed(&at->name[i]);
+    memcpy(info->name, words, sizeof info->name - 1);
+    return ZCP_OK;
+}
+ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager)
+{
+    bool same;
+    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    if (zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)        /* pairs with the release in dismantle */
+        return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: this instance was destroyed", manager->name);
+    zcp_status status = zcp_priv_file_is(manager->file.path.text, manager->file.device, manager->file.inode, &same);
+    if (status == ZCP_OK && !same) return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", manager->name, manager->file.path.text);
+    return status;
+}
+ZEROCP_API zcp_manager *zcp_manager_find(const char *name)
+{
+    zcp_manager *first = NULL;
+    if (!name) name = ZCP_PRIV_DEFAULT_NAME;
+    zcp_priv_process *process = zcp_priv_process_lock();
+    for (zcp_manager *m = process ? (zcp_manager *)process->managers : NULL; m; m = m->older)
+        if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN && strcmp(m->name, name) == 0 && (!first || m->opened < first->opened)) first = m;   /* pairs with open's release */
+    if (process) zcp_priv_process_unlock(process);
+    return first;
+}
+ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager) { return zcp_priv_usable(manager) ? &manager->registry : NULL; }
+
+/* The line of one pool; returns its length. */
+ZCP_PRIV int zcp_priv_pool_line(const zcp_manager *manager, uint32_t pool, char *text, size_t bytes)
+{
+    zcp_pool_stats stats;
+    if (zcp_manager_pool_stats(manager, pool, &stats) != ZCP_OK) return snprintf(text, bytes, "%s\n", zcp_last_message());
+    return snprintf(text, bytes, "Pool %u: chunk_size=%llu, total=%llu, used=%llu, free=%llu\n", pool, (unsigned long long)stats.chunk_size,
+                    (unsigned long long)stats.total, (unsigned long long)stats.used, (unsigned long long)stats.free);
+}
+ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, size_t bytes)
+{
+    size_t length = 0;
+    uint32_t pools = zcp_manager_pool_count(manager);
+    for (uint32_t p = 0; p == 0 || p < pools; p++) {                   /* not open: one line that says so */
+        char line[256];
+        int n = zcp_priv_pool_line(manager, p, line, sizeof line);
+        for (int i = 0; i < n && i < (int)sizeof line - 1; i++, length++)
+            if (text && length + 1 < bytes) text[length] = line[i];
+    }
+    if (text && bytes) text[length < bytes ? length : bytes - 1] = 0;
+    return length;
+}
+ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FILE *out)
+{
+    char text[256 * ZCP_MAX_POOLS];
+    if (!out) return;
+    zcp_manager_format(manager, text, sizeof text);
+    fputs(text, out);
+}
+
+/* ---- >>chunk ---- */
+static const zcp_chunk zcp_priv_no_chunk;
+
+ZCP_PRIV zcp_chunk zcp_priv_handle(zcp_manager *manager, const zcp_priv_place *place)
+{
+    const zcp_priv_pool *pool = &manager->view.pools[place->pool];
+    return (zcp_chunk){ manager, pool->data + (uint64_t)place->i * pool->stride, place->pool << ZCP_PRIV_POOL_SHIFT | place->i, place->generation };
+}
+/* Where an index leads; false: it leads nowhere in this instance. */
+ZCP_PRIV bool zcp_priv_place_of(const zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_place *place)
+{
+    *place = (zcp_priv_place){ index >> ZCP_PRIV_POOL_SHIFT, index & (ZCP_MAX_CHUNKS - 1), generation };
+    return place->pool < manager->view.pool_count && place->i < manager->view.pools[place->pool].count && generation != 0;
+}
+/* The pool of a handle of an open manager; NULL for any other handle. */
+ZCP_PRIV zcp_priv_pool *zcp_priv_pool_of(const zcp_chunk *chunk, zcp_priv_place *place)
+{
+    if (ZCP_PRIV_UNLIKELY(!chunk || !zcp_priv_usable(chunk->manager) || !zcp_priv_place_of(chunk->manager, chunk->index, chunk->generation, place))) return NULL;
+    return &chunk->manager->view.pools[place->pool];
+}
+/* The same, and the handle is held. */
+ZCP_PRIV zcp_priv_pool *zcp_priv_held_pool(const zcp_chunk *chunk, zcp_priv_place *place)
+{
+    zcp_priv_pool *pool = zcp_priv_pool_of(chunk, place);
+    return pool && zcp_priv_is_held(pool, place->i, place->generation) ? pool : NULL;
+}
+
+/* Nothing in the hints: EXHAUSTED at once if a look was made lately or a sibling makes one; else recover, look at every record, and try once more. */
+ZCP_PRIV_COLD bool zcp_priv_take_after_look(zcp_manager *manager, uint32_t first, zcp_priv_place *place)
+{
+    zcp_priv_looked *looked = &manager->looked[first];
+    uint64_t began = zcp_priv_now_ns();
+    uint32_t idle = 0;
+    zcp_recovery report = { 0, 0 };
+    if (began < zcp_priv_load_relaxed(&looked->until)) return false;   /* relaxed, all: they limit how often, nothing else */
+    if (!zcp_priv_cas_acquire(&looked->busy, &idle, 1u)) return false;
+    if (zcp_priv_recover(manager, &report) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery before exhaustion: %s", manager->name, zcp_last_message());
+    zcp_priv_view_look(&manager->view, first);
+    bool got = zcp_priv_view_take(&manager->view, first, true, place);
+    if (!got) {
+        uint64_t ended = zcp_priv_now_ns(), rest = 10 * (ended - began);
+        zcp_priv_store_relaxed(&looked->until, ended + (rest > 1000000 ? rest : 1000000));
+    }
+    zcp_priv_store_release(&looked->busy, 0u);                         /* pairs with the CAS: looks come one after the other */
+    return got;
+}
+ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, uint64_t size)
+{
+    const zcp_priv_view *view = &manager->view;
+    if (view->flags & ZCP_READ_ONLY_DATA) return zcp_priv_fail(ZCP_ERR_READ_ONLY, 0, "%s: this client attached with ZCP_READ_ONLY_DATA", manager->name);
+    if (size == 0) return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%s: a chunk of 0 bytes", manager->name);
+    uint64_t largest = view->pools[view->order[view->pool_count - 1]].chunk_size;
+    if (size > largest) return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; the largest chunks have %llu", manager->name, (unsigned long long)size, (unsigned long long)largest);
+    const zcp_priv_pool *pool = &view->pools[view->order[zcp_priv_view_fit(view, size)]];
+    return zcp_priv_fail(ZCP_ERR_EXHAUSTED, 0, "%s: %llu bytes: all %u chunks of %llu bytes%s are in use", manager->name, (unsigned long long)size, pool->count,
+                         (unsigned long long)pool->chunk_size, view->flags & ZCP_FALLBACK ? " and all larger ones" : "");
+}
+ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
+{
+    zcp_priv_place place;
+    if (ZCP_PRIV_UNLIKELY(!chunk)) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
+    *chunk = zcp_priv_no_chunk;
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return zcp_priv_why_unusable(manager);
+    zcp_priv_view *view = &manager->view;
+    uint32_t first = zcp_priv_view_fit(view, size);
+    if (ZCP_PRIV_UNLIKELY(size == 0 || first == view->pool_count || (view->flags & ZCP_READ_ONLY_DATA))) return zcp_priv_why_no_chunk(manager, size);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_view_take(view, first, false, &place)) && !zcp_priv_take_after_look(manager, first, &place)) return zcp_priv_why_no_chunk(manager, size);
+    zcp_priv_store_relaxed(&zcp_priv_record_at(&view->pools[place.pool], place.i)->size, size);      /* relaxed: the token's fence carries it */
+    *chunk = zcp_priv_handle(manager, &place);
+    return ZCP_OK;
+}
+ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)
+{
+    zcp_priv_place place;
+    if (!chunk || !chunk->manager) return zcp_priv_no_chunk;
+    zcp_priv_pool *pool = zcp_priv_pool_of(chunk, &place);
+    if (!pool && !zcp_priv_usable(chunk->manager)) { zcp_priv_why_unusable(chunk->manager); return zcp_priv_no_chunk; }
+    if (!pool || zcp_priv_generation_now(pool, place.i) != place.generation || !zcp_priv_clone(pool, place.i)) {
+        zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: clone of a handle that is not held (chunk %08x, generation %u)", chunk->manager->name, chunk->index, chunk->generation);
+        return zcp_priv_no_chunk;
+    }
+    return *chunk;
+}
+ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk)
+{
+    zcp_chunk moved = chunk ? *chunk : zcp_priv_no_chunk;
+    if (chunk) *chunk = zcp_priv_no_chunk;
+    return moved;
+}
+ZCP_PRIV_COLD void zcp_priv_log_release(const zcp_chunk *chunk, zcp_priv_outcome outcome)
+{
+    if (outcome == ZCP_PRIV_GARBAGE) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: release of chunk %08x: its record holds garbage", chunk->manager->name, chunk->index);
+    else ZEROCP_LOG(ZCP_LOG_WARNING, "%s: release of a handle that is not held (chunk %08x, generation %u): ignored", chunk->manager->name, chunk->index, chunk->generation);
+}
+ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
+{
+    zcp_priv_place place;
+    zcp_priv_pool *pool = zcp_priv_pool_of(chunk, &place);
+    if (ZCP_PRIV_LIKELY(pool != NULL)) {
+        zcp_priv_view *view = &chunk->manager->view;
+        zcp_priv_outcome outcome = zcp_priv_release(pool, place.i, view->client, place.generation, view->flags & ZCP_CHECKED);
+        if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES)) zcp_priv_log_release(chunk, outcome);
+    }
+    if (chunk) *chunk = zcp_priv_no_chunk;
+}
+ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk)
+{
+    zcp_priv_place place;
+    return zcp_priv_held_pool(chunk, &place) != NULL;
+}
+ZEROCP_API void *zcp_chunk_data(const zcp_chunk *chunk)
+{
+    zcp_priv_place place;
+    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
+    return pool ? pool->data + (uint64_t)place.i * pool->stride : NULL;
+}
+ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk)
+{
+    zcp_priv_place place;
+    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
+    if (!pool) return 0;
+    uint64_t size = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, place.i)->size);         /* relaxed: the token's fence carried it; may be garbage */
+    return size < pool->chunk_size ? size : pool->chunk_size;
+}
+ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk)
+{
+    zcp_priv_place place;
+    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
+    return pool ? pool->chunk_size : 0;
+}
+ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk)
+{
+    zcp_priv_place place;
+    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
+    return pool ? zcp_priv_use_count(pool, place.i, chunk->manager->view.client) : 0;
+}
+ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk)
+{
+    zcp_priv_place place;
+    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
+    if (!pool) return 0;
+    zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, place.i)->marked, place.generation);    /* relaxed: before the token leaves, by the fence */
+    atomic_thread_fence(memory_order_release);                         /* T1, pairs with T2: size and payload travel with the token */
+    return (uint64_t)place.generation << 32 | chunk->index;
+}
+ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk)
+{
+    zcp_priv_place place;
+    if (ZCP_PRIV_UNLIKELY(!chunk)) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
+    *chunk = zcp_priv_no_chunk;
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return zcp_priv_why_unusable(manager);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), &place)))
+        return zcp_priv_fail(ZCP_ERR_INVALID_TOKEN, 0, "%s: token %016llx names no chunk of this instance", manager->name, (unsigned long long)token);
+    atomic_thread_fence(memory_order_acquire);                         /* T2, pairs with T1 */
+    switch (zcp_priv_acquire(&manager->view.pools[place.pool], place.i, manager->view.client, place.generation)) {
+    case ZCP_PRIV_YES: *chunk = zcp_priv_handle(manager, &place); return ZCP_OK;
+    case ZCP_PRIV_NO:  return zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: token %016llx: the chunk is no longer held", manager->name, (unsigned long long)token);
+    default:           return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: token %016llx: the chunk's record holds garbage", manager->name, (unsigned long long)token);
+    }
+}
+
+#endif /* ZEROCP_IMPLEMENTED */
+/* SPDX-License-Identifier: MIT; the text stands at the end of zerocp_relptr.h */
