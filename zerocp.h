@@ -1576,7 +1576,7 @@ ZCP_PRIV void zcp_priv_slot_occupy(zcp_manager *manager, const char *name)
 /* Joins: slot, sweep of what a dead predecessor left in it, view. */
 ZCP_PRIV zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manager)
 {
-    uint32_t client;
+    uint32_t client = 0;
     bool garbage = false;
     zcp_status status = zcp_priv_slot_lock(o, manager, &client);
     if (status != ZCP_OK) return status;

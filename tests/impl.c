@@ -1,0 +1,165 @@
+// tests/impl.c: the one file of the test program that has the implementation, with its steps led to test_step; and what tests/inside.h tells of it.
+void test_step(const char *where);
+#define ZEROCP_STEP(name) test_step(name)
+#define ZEROCP_IMPLEMENTATION
+#include "zerocp.h"
+
+#include "inside.h"
+#include "test.h"
+
+uint32_t inside_list_count(zcp_manager *manager, uint32_t pool) { return zcp_mpmc_list_count(&manager->view.pools[pool].list); }
+uint32_t inside_pool_of(const zcp_chunk *chunk) { return chunk->index >> ZCP_PRIV_POOL_SHIFT; }
+uint32_t inside_index_in_pool(const zcp_chunk *chunk) { return chunk->index & (ZCP_MAX_CHUNKS - 1); }
+uint64_t inside_state_word(zcp_manager *manager, uint32_t pool, uint32_t index)
+{
+    return zcp_priv_load_acquire(&zcp_priv_record_at(&manager->view.pools[pool], index)->state);
+}
+uint64_t inside_borrow_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint32_t word)
+{
+    return zcp_priv_load_acquire(&zcp_priv_record_at(&manager->view.pools[pool], index)->borrow[0] + word);
+}
+bool inside_drop_hint(zcp_manager *manager, uint32_t pool, uint32_t index)
+{
+    zcp_mpmc_list *list = &manager->view.pools[pool].list;
+    uint64_t bit = UINT64_C(1) << (index & ((1u << list->leaf_shift) - 1));
+    return zcp_priv_and_acquire(zcp_priv_list_leaf(list, index >> list->leaf_shift), ~bit) & bit;
+}
+size_t inside_header_bytes(void) { return sizeof(zcp_priv_header); }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Books
+
+typedef struct figures { uint64_t used, free, total; } figures;
+
+static figures figures_of(zcp_manager *manager)
+{
+    figures sum = { 0, 0, 0 };
+    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+        zcp_pool_stats stats;
+        CHECK_OK(zcp_manager_pool_stats(manager, p, &stats));
+        CHECK_EQ(stats.used + stats.free, stats.total);
+        sum.used += stats.used;
+        sum.free += stats.free;
+        sum.total += stats.total;
+    }
+    return sum;
+}
+
+static int by_index(const void *a, const void *b)
+{
+    uint32_t x = ((const zcp_chunk *)a)->index, y = ((const zcp_chunk *)b)->index;
+    return (x > y) - (x < y);
+}
+
+// Allocates every chunk of that size and releases it again; the public way.
+static uint64_t drain(zcp_manager *manager, uint64_t size, uint64_t at_most)
+{
+    zcp_chunk *chunks = malloc((at_most + 1) * sizeof *chunks);
+    uint64_t n = 0;
+    CHECK(chunks != NULL);
+    for (; n <= at_most; n++) {
+        zcp_status status = zcp_chunk_allocate(manager, size, &chunks[n]);
+        if (status == ZCP_ERR_EXHAUSTED) break;
+        CHECK_OK(status);
+        CHECK(chunks[n].data != NULL);
+    }
+    qsort(chunks, n, sizeof *chunks, by_index);
+    for (uint64_t i = 1; i < n; i++) CHECK_MSG(chunks[i - 1].index != chunks[i].index, "chunk %08x was given out twice", chunks[i].index);
+    for (uint64_t i = 0; i < n; i++) zcp_chunk_release(&chunks[i]);
+    free(chunks);
+    return n;
+}
+
+void books_check_by(zcp_manager *manager, uint64_t held)
+{
+    figures before = figures_of(manager);
+    CHECK_EQ(before.used, held);
+    uint64_t obtained = 0;
+    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+        zcp_pool_stats stats, other;
+        bool first = true;
+        CHECK_OK(zcp_manager_pool_stats(manager, p, &stats));
+        for (uint32_t q = 0; q < p; q++) {                          // pools of one size are drained together
+            CHECK_OK(zcp_manager_pool_stats(manager, q, &other));
+            if (other.chunk_size == stats.chunk_size) first = false;
+        }
+        if (first) obtained += drain(manager, stats.chunk_size, before.total);
+    }
+    CHECK_EQ(obtained, before.free);
+    figures after = figures_of(manager);
+    CHECK_EQ(after.used, held);
+    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+        zcp_pool_stats stats;
+        CHECK_OK(zcp_manager_pool_stats(manager, p, &stats));
+        CHECK_EQ(inside_list_count(manager, p), stats.free);
+    }
+}
+
+void books_check(const char *instance, uint64_t held)
+{
+    zcp_manager *manager;
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){ .name = instance, .mode = ZCP_SHM_OPEN_EXISTING, .client_name = "books" }));
+    CHECK_OK(zcp_manager_recover(manager, NULL));
+    books_check_by(manager, held);
+    zcp_manager_close(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Clients as views of plain memory
+
+struct inside_plain {
+    zcp_priv_geometry geometry;
+    void *management, *chunks;
+    uint32_t clients;
+    zcp_manager *managers[];
+};
+
+static void *plain_memory(uint64_t bytes)
+{
+    void *memory = aligned_alloc(4096, (size_t)(bytes + 4095) / 4096 * 4096);
+    CHECK(memory != NULL);
+    memset(memory, 0, (size_t)(bytes + 4095) / 4096 * 4096);
+    return memory;
+}
+
+inside_plain *inside_plain_new(const zcp_config *config, uint32_t clients, uint32_t flags)
+{
+    inside_plain *plain = calloc(1, sizeof *plain + clients * sizeof plain->managers[0]);
+    CHECK(plain != NULL);
+    CHECK_OK(zcp_priv_geometry_compute(&plain->geometry, config, 0));
+    CHECK(clients <= plain->geometry.max_clients);
+    plain->clients = clients;
+    plain->management = plain_memory(plain->geometry.management_bytes);
+    plain->chunks = plain_memory(plain->geometry.chunk_bytes);
+    zcp_priv_format_pools(plain->management, &plain->geometry, 0x5eed);
+    for (uint32_t c = 0; c < clients; c++) {
+        zcp_manager *manager = plain->managers[c] = plain_memory(sizeof *manager);
+        manager->geometry = plain->geometry;
+        manager->management = (zcp_priv_lock){ plain->management, (size_t)plain->geometry.management_bytes };
+        manager->header = plain->management;
+        manager->chunks = plain->chunks;
+        manager->counts = plain_memory(zcp_priv_geometry_chunks(&plain->geometry) * sizeof(zcp_priv_counts));
+        manager->file.fd = -1;
+        snprintf(manager->name, sizeof manager->name, "plain-%u", c);
+        zcp_priv_view_make(&manager->view, &manager->geometry, plain->management, plain->chunks, manager->counts, c, flags);
+        zcp_priv_store_release(&manager->state, (uint32_t)ZCP_PRIV_OPEN);
+    }
+    return plain;
+}
+zcp_manager *inside_plain_client(inside_plain *plain, uint32_t client) { return plain->managers[client]; }
+void inside_plain_sweep(inside_plain *plain, uint32_t sweeper, uint32_t dead)
+{
+    bool garbage = false;
+    zcp_priv_view_sweep(&plain->managers[sweeper]->view, dead, &garbage);
+    CHECK(!garbage);
+}
+void inside_plain_free(inside_plain *plain)
+{
+    for (uint32_t c = 0; c < plain->clients; c++) {
+        free(plain->managers[c]->counts);
+        free(plain->managers[c]);
+    }
+    free(plain->management);
+    free(plain->chunks);
+    free(plain);
+}

@@ -1,0 +1,32 @@
+// tests/inside.h: what tests may know of the implementation's inside, and the books: conservation, checked at the end of every test that has a manager.
+#ifndef ZEROCP_TEST_INSIDE_H
+#define ZEROCP_TEST_INSIDE_H
+
+#include "zerocp.h"
+
+// Checks, with a client of its own, that an instance which nobody uses at the moment has lost nothing and doubled nothing:
+// used + free == total by the records, `held` chunks are used in all, allocating everything gives each free chunk exactly once, and
+// when all is released again the list holds exactly the free chunks. Recovers dead clients first. Needs a free client slot.
+void books_check(const char *instance, uint64_t held);
+
+// The same steps by the records and the list alone, for a manager whose instance has no name any more.
+void books_check_by(zcp_manager *manager, uint64_t held);
+
+uint32_t inside_list_count(zcp_manager *manager, uint32_t pool);   // hints in the free list
+uint32_t inside_pool_of(const zcp_chunk *chunk);
+uint32_t inside_index_in_pool(const zcp_chunk *chunk);
+uint64_t inside_state_word(zcp_manager *manager, uint32_t pool, uint32_t index);      // generation:32 | owner:11 | ticket:21
+uint64_t inside_borrow_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint32_t word);
+bool inside_drop_hint(zcp_manager *manager, uint32_t pool, uint32_t index);           // as if a pusher had been killed
+size_t inside_header_bytes(void);
+
+// Several clients as views of one segment in plain memory, so that ThreadSanitizer sees what happens between them (it sees nothing
+// between two mappings of one page). The managers work with all zcp_chunk_ calls, pool_stats and print; not with close, recover,
+// check. inside_plain_free frees all clients and the segment.
+typedef struct inside_plain inside_plain;
+inside_plain *inside_plain_new(const zcp_config *config, uint32_t clients, uint32_t flags);
+zcp_manager *inside_plain_client(inside_plain *plain, uint32_t client);
+void inside_plain_sweep(inside_plain *plain, uint32_t sweeper, uint32_t dead);       // as recovery does; the dead client's threads are joined
+void inside_plain_free(inside_plain *plain);
+
+#endif
