@@ -14,7 +14,7 @@ headers := zerocp_relptr.h zerocp_shm.h zerocp.h
 warnings := -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes $(WERROR)
 cppflags := -I. -D_GNU_SOURCE
 cflags   := -std=gnu11 $(warnings)
-ldlibs   := -pthread
+ldlibs   := -pthread -lrt
 
 # What a flavour adds at the end. GCC warns that its TSan does not know fences; clang does not know that warning.
 flags_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g
@@ -116,7 +116,7 @@ pkgconfig = $(DESTDIR)$(PREFIX)/lib/pkgconfig
 $(BUILD)/zerocp.pc: FORCE
 	$(call keep,'prefix=$(PREFIX)' 'includedir=$${prefix}/include' '' 'Name: zerocp' \
 	    'Description: Crash-safe pools of shared-memory chunks, passed between processes without a copy' \
-	    'Version: $(version)' 'Cflags: -I$${includedir}' 'Libs: -pthread')
+	    'Version: $(version)' 'Cflags: -I$${includedir}' 'Libs: -pthread -lrt')
 
 install: $(BUILD)/zerocp.pc ## Install the headers and zerocp.pc; PREFIX=/usr/local DESTDIR=
 	$(INSTALL) -d $(DESTDIR)$(PREFIX)/include $(pkgconfig)

@@ -1,0 +1,631 @@
+// tests/compile.c: the compile matrix. Programs as users may write them are generated, compiled by each compiler that
+// is there, linked and run; what must be refused is refused with the words that help. The quick start in zerocp.h and
+// the C blocks of README.md are extracted and run too.
+#include "test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define C_WARNINGS "-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Werror"
+#define CXX_WARNINGS "-Wall -Wextra -Wpedantic -Werror"
+#define SOURCE_DIR "'" TEST_SOURCE_DIR "'"
+#define LIBS "-pthread -lrt"
+
+enum { MAX_TEXT = 512 << 10 };
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A directory for the programs of a test, beside the test program. It stays if the test fails: it says what failed.
+
+static void enter_directory(void) {
+    static char path[4096];
+    ssize_t bytes = readlink("/proc/self/exe", path, sizeof path - 64);
+    CHECK(bytes > 0);
+    path[bytes] = 0;
+    char *name = strrchr(path, '/') + 1;
+    snprintf(name, 64, "compile-XXXXXX");
+    CHECK_MSG(mkdtemp(path) != NULL && chdir(path) == 0, "%s: %s", path, strerror(errno));
+}
+
+static int run_shell(const char *command) {
+    int status = system(command);
+    CHECK(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void leave_directory(void) {
+    CHECK_EQ(run_shell("directory=$(pwd) && cd / && rm -rf \"$directory\""), 0);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Files and commands
+
+static char *read_file(const char *path) {
+    char *text = malloc(MAX_TEXT);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK_MSG(file >= 0 && text != NULL, "%s: %s", path, strerror(errno));
+    size_t used = 0;
+    for (ssize_t got = 1; got > 0; used += (size_t)got) {
+        CHECK(used < MAX_TEXT - 1);
+        got = read(file, text + used, MAX_TEXT - 1 - used);
+        CHECK(got >= 0);
+    }
+    text[used] = 0;
+    close(file);
+    return text;
+}
+
+__attribute__((format(printf, 2, 3))) static void write_file(const char *path, const char *format, ...) {
+    FILE *file = fopen(path, "w");
+    va_list arguments;
+    CHECK_MSG(file != NULL, "%s: %s", path, strerror(errno));
+    va_start(arguments, format);
+    CHECK(vfprintf(file, format, arguments) >= 0);
+    va_end(arguments);
+    CHECK(fclose(file) == 0);
+}
+
+__attribute__((format(printf, 1, 0))) static int run_command(const char *format, va_list arguments) {
+    char command[4000], logged[4100];
+    int bytes = vsnprintf(command, sizeof command, format, arguments);
+    CHECK(bytes > 0 && bytes < (int)sizeof command);
+    snprintf(logged, sizeof logged, "{ %s; } > log 2>&1", command);
+    int code = run_shell(logged);
+    char *log = read_file("log");
+    test_note("$ %s", command);
+    if (log[0] != 0)
+        test_note("%.3500s", log);
+    free(log);
+    return code;
+}
+
+// The command must succeed, and print nothing unless it is the run of a program.
+__attribute__((format(printf, 1, 2))) static void must(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    int code = run_command(format, arguments);
+    va_end(arguments);
+    CHECK_MSG(code == 0, "the command above ended with %d", code);
+}
+
+static int count_of(const char *text, const char *part) {
+    int count = 0;
+    for (const char *at = strstr(text, part); at != NULL; at = strstr(at + 1, part))
+        count++;
+    return count;
+}
+
+// The compilation must fail with exactly one error, which says these words.
+__attribute__((format(printf, 2, 3))) static void must_be_refused(const char *words, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    int code = run_command(format, arguments);
+    va_end(arguments);
+    char *log = read_file("log");
+    CHECK_MSG(code != 0, "the command above succeeded, expected: %s", words);
+    CHECK_MSG(strstr(log, words) != NULL, "the command above did not say: %s", words);
+    CHECK_EQ(count_of(log, "error: "), 1);
+    free(log);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Compilers: the caller's, then those that are there besides it
+
+typedef struct compilers {
+    const char *items[4];
+    int count;
+} compilers;
+
+static char *first_line_of(const char *command) {
+    FILE *pipe = popen(command, "r");
+    char *line = calloc(1, 256);
+    CHECK(pipe != NULL && line != NULL);
+    if (fgets(line, 256, pipe) == NULL)
+        line[0] = 0;
+    pclose(pipe);
+    return line;
+}
+
+// Debian's cc is gcc: the first line of --version tells them apart but for the name that it begins with.
+static const char *version_of(const char *compiler) {
+    char command[512];
+    snprintf(command, sizeof command, "%s --version 2> /dev/null", compiler);
+    const char *line = first_line_of(command), *rest = strchr(line, ' ');
+    return line[0] == 0 || strncmp(line, "clang", 5) == 0 || rest == NULL ? line : rest;
+}
+
+static void add_compiler(compilers *found, const char *compiler) {
+    const char *version = version_of(compiler);
+    for (int i = 0; i < found->count; i++)
+        if (strcmp(version_of(found->items[i]), version) == 0)
+            return;
+    if (version[0] != 0)
+        found->items[found->count++] = compiler;
+}
+
+static const char *callers_compiler(void) {
+    const char *compiler = getenv("CC");
+    return compiler == NULL || compiler[0] == 0 ? "cc" : compiler;
+}
+
+static compilers c_compilers(void) {
+    compilers found = {0};
+    add_compiler(&found, callers_compiler());
+    CHECK_MSG(found.count == 1, "%s does not work", callers_compiler());
+    add_compiler(&found, "gcc");
+    add_compiler(&found, "clang");
+    return found;
+}
+
+// Skips the test if there is none: a C compiler is all that zerocp needs.
+static compilers cxx_compilers(void) {
+    compilers found = {0};
+    add_compiler(&found, "g++");
+    add_compiler(&found, "clang++");
+    if (found.count == 0) {
+        leave_directory();
+        test_skip("neither g++ nor clang++ is installed");
+    }
+    return found;
+}
+
+#define FOR_EACH(item, list) for (int item##_at = 0; item##_at < (list).count && ((item) = (list).items[item##_at], 1); item##_at++)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Translation units
+
+enum { HEADERS = 3, ALL_HEADERS = (1 << HEADERS) - 1 };
+
+static const char *const headers[HEADERS] = {"zerocp_relptr.h", "zerocp_shm.h", "zerocp.h"};
+
+// What calls a function of each header, in C as in C++, without another header.
+static const char *const probes[HEADERS] = {
+    "    if (zcp_status_name(ZCP_OK)[4] != 'O') return 1;\n"
+    "    if (zcp_relptr_offset(zcp_relptr_make(3, 7)) != 7) return 2;\n",
+    "    if (zcp_shm_unlink(\"zcpt-no-such-object\") != ZCP_ERR_NOT_FOUND) return 3;\n",
+    "    zcp_config config = EMPTY;\n"
+    "    if (zcp_config_add_pool(&config, 64, 1) != ZCP_OK) return 4;\n"
+    "    if (zcp_config_total_bytes(&config, 0) == 0) return 5;\n",
+};
+
+static const int orders[6][HEADERS] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+
+typedef struct unit {
+    const char *prologue;
+    int includes[2 * HEADERS + 1];                                 // numbers from 1, 0: the end
+    const char *between;                                           // what stands before the last include
+    const char *function;
+} unit;
+
+#define IMPLEMENT "#define ZEROCP_IMPLEMENTATION\n"
+#define STATIC "#define ZEROCP_STATIC\n"
+
+static void append(char *text, size_t bytes, const char *more) {
+    size_t used = strlen(text);
+    CHECK(used + strlen(more) < bytes);
+    snprintf(text + used, bytes - used, "%s", more);
+}
+
+static void append_include(char *text, size_t bytes, int header) {
+    append(text, bytes, "#include \"");
+    append(text, bytes, headers[header]);
+    append(text, bytes, "\"\n");
+}
+
+// Writes a unit that includes these headers and whose function calls something of each.
+static void write_unit(const char *path, unit described) {
+    char text[4096] = "";
+    unsigned included = 0;
+    append(text, sizeof text, described.prologue == NULL ? "" : described.prologue);
+    for (int i = 0; described.includes[i] != 0; i++) {
+        if (described.includes[i + 1] == 0 && described.between != NULL)
+            append(text, sizeof text, described.between);
+        append_include(text, sizeof text, described.includes[i] - 1);
+        included |= 1u << (described.includes[i] - 1);
+    }
+    append(text, sizeof text, "#ifdef __cplusplus\n#define EMPTY {}\n#else\n#define EMPTY {0}\n#endif\n");
+    append(text, sizeof text, described.function == NULL ? "int main(void)" : described.function);
+    append(text, sizeof text, "\n{\n");
+    for (int i = 0; i < HEADERS; i++)
+        append(text, sizeof text, included >> i & 1 ? probes[i] : "");
+    append(text, sizeof text, described.function == NULL ? "    return 0;\n}\n" : "    return OTHER;\n}\n");
+    write_file(path, "%s", text);
+}
+
+#define SECOND_UNIT "int second(void);\n#define OTHER 0\nint second(void)"
+#define FIRST_UNIT "int second(void);\n#define OTHER second()\nint main(void)"
+
+static void compile_and_run(const char *compiler, const char *flags, const char *files) {
+    must("%s %s %s -O0 -I%s -o program %s %s && ./program", compiler, flags, C_WARNINGS, SOURCE_DIR, files, LIBS);
+}
+
+static void compile_only(const char *compiler, const char *flags, const char *file) {
+    must("%s %s %s -fsyntax-only -I%s %s", compiler, flags, C_WARNINGS, SOURCE_DIR, file);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The matrix
+
+static void check_alone(const char *compiler, int header) {
+    static const char *const standards[] = {"-std=c17", "-std=gnu11"};
+    write_unit("with.c", (unit){.prologue = IMPLEMENT, .includes = {header + 1}});
+    write_unit("without.c", (unit){.includes = {header + 1}});
+    compile_and_run(compiler, "-std=c11", "with.c");
+    compile_only(compiler, "-std=c11", "without.c");
+    for (int i = 0; i < 2; i++) {
+        compile_only(compiler, standards[i], "with.c");
+        compile_only(compiler, standards[i], "without.c");
+    }
+}
+
+static void check_each_alone(int header) {
+    const char *compiler;
+    enter_directory();
+    FOR_EACH(compiler, c_compilers())
+        check_alone(compiler, header);
+    leave_directory();
+}
+
+TEST_WITH(compile_relptr_alone, .seconds = 120) {
+    check_each_alone(0);
+}
+
+TEST_WITH(compile_shm_alone, .seconds = 120) {
+    check_each_alone(1);
+}
+
+TEST_WITH(compile_zerocp_alone, .seconds = 120) {
+    check_each_alone(2);
+}
+
+static void check_order(const char *compiler, const int order[HEADERS]) {
+    int first = order[0] + 1, second = order[1] + 1, third = order[2] + 1;
+    write_unit("order.c", (unit){.prologue = IMPLEMENT, .includes = {first, second, third}});
+    write_unit("plain.c", (unit){.includes = {first, second, third}});
+    compile_and_run(compiler, "-std=c11", "order.c");
+    compile_only(compiler, "-std=c11", "plain.c");
+}
+
+TEST_WITH(compile_every_order, .seconds = 120) {
+    const char *compiler;
+    enter_directory();
+    FOR_EACH(compiler, c_compilers())
+        for (int i = 0; i < 6; i++)
+            check_order(compiler, orders[i]);
+    leave_directory();
+}
+
+TEST_WITH(compile_included_twice, .seconds = 120) {
+    const char *compiler;
+    enter_directory();
+    write_unit("twice.c", (unit){.prologue = IMPLEMENT, .includes = {3, 3}});
+    write_unit("plain.c", (unit){.includes = {3, 3}});
+    write_unit("all.c", (unit){.prologue = IMPLEMENT, .includes = {1, 2, 3, 1, 2, 3}});
+    FOR_EACH(compiler, c_compilers()) {
+        compile_and_run(compiler, "-std=c11", "twice.c");
+        compile_only(compiler, "-std=gnu11", "all.c");
+        compile_only(compiler, "-std=c11", "plain.c");
+    }
+    leave_directory();
+}
+
+// The macro comes after a first, plain include: libc's headers have been seen then, so the caller defines _GNU_SOURCE.
+TEST_WITH(compile_implemented_later, .seconds = 120) {
+    const char *compiler;
+    enter_directory();
+    write_unit("later.c", (unit){.includes = {3, 3}, .between = IMPLEMENT});
+    write_unit("upwards.c", (unit){.prologue = IMPLEMENT, .includes = {1, 3}, .between = "#include <stdlib.h>\n"});
+    FOR_EACH(compiler, c_compilers()) {
+        compile_and_run(compiler, "-std=c11 -D_GNU_SOURCE", "later.c");
+        compile_only(compiler, "-std=gnu11 -D_GNU_SOURCE", "later.c");
+        compile_only(compiler, "-std=c11", "upwards.c");
+    }
+    leave_directory();
+}
+
+TEST_WITH(compile_two_units, .seconds = 120) {
+    const char *compiler;
+    enter_directory();
+    write_unit("second.c", (unit){.prologue = IMPLEMENT, .includes = {3}, .function = SECOND_UNIT});
+    write_unit("first.c", (unit){.includes = {1, 2, 3}, .function = FIRST_UNIT});
+    FOR_EACH(compiler, c_compilers()) {
+        compile_and_run(compiler, "-std=c11", "first.c second.c");
+        compile_and_run(compiler, "-std=gnu11 -fno-common", "second.c first.c");
+    }
+    leave_directory();
+}
+
+TEST_WITH(compile_static, .seconds = 120) {
+    const char *compiler;
+    enter_directory();
+    write_unit("second.c", (unit){.prologue = STATIC IMPLEMENT, .includes = {3}, .function = SECOND_UNIT});
+    write_unit("first.c", (unit){.prologue = STATIC IMPLEMENT, .includes = {3}, .function = FIRST_UNIT});
+    write_unit("low.c", (unit){.prologue = STATIC IMPLEMENT, .includes = {1}});
+    FOR_EACH(compiler, c_compilers()) {
+        compile_and_run(compiler, "-std=c11", "first.c second.c");
+        compile_only(compiler, "-std=gnu11", "low.c");
+    }
+    leave_directory();
+}
+
+// Some warnings need the optimiser's eyes.
+TEST_WITH(compile_optimised, .seconds = 120) {
+    const char *compiler;
+    enter_directory();
+    write_unit("fast.c", (unit){.prologue = IMPLEMENT, .includes = {3}});
+    FOR_EACH(compiler, c_compilers()) {
+        must("%s -std=c11 %s -O2 -DNDEBUG -I%s -o program fast.c %s && ./program", compiler, C_WARNINGS, SOURCE_DIR, LIBS);
+    }
+    leave_directory();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// C++
+
+static void check_cxx(const char *compiler, const char *standard) {
+    must("%s %s %s -O0 -I%s -o program main.cpp implementation.o %s && ./program", compiler, standard, CXX_WARNINGS,
+         SOURCE_DIR, LIBS);
+    for (int i = 0; i < HEADERS; i++)
+        must("%s %s %s -fsyntax-only -I%s alone%d.cpp", compiler, standard, CXX_WARNINGS, SOURCE_DIR, i);
+}
+
+static void write_cxx_units(void) {
+    write_unit("implementation.c", (unit){.prologue = IMPLEMENT, .includes = {3}, .function = SECOND_UNIT});
+    write_unit("main.cpp", (unit){.prologue = "#include <cstdio>\n#include <vector>\n", .includes = {3, 2, 1}});
+    write_unit("alone0.cpp", (unit){.includes = {1}});
+    write_unit("alone1.cpp", (unit){.includes = {2}});
+    write_unit("alone2.cpp", (unit){.includes = {3}});
+}
+
+TEST_WITH(compile_cxx, .seconds = 120) {
+    static const char *const standards[] = {"-std=c++11", "-std=c++17", "-std=c++20"};
+    const char *compiler;
+    enter_directory();
+    compilers found = cxx_compilers();
+    write_cxx_units();
+    must("%s -std=c11 -O0 -I%s -c -o implementation.o implementation.c", callers_compiler(), SOURCE_DIR);
+    FOR_EACH(compiler, found)
+        for (int i = 0; i < 3; i++)
+            check_cxx(compiler, standards[i]);
+    leave_directory();
+}
+
+TEST(compile_cxx_implementation_is_refused) {
+    const char *compiler;
+    enter_directory();
+    compilers found = cxx_compilers();
+    for (int i = 0; i < HEADERS; i++) {
+        write_unit("main.cpp", (unit){.prologue = IMPLEMENT, .includes = {i + 1}});
+        FOR_EACH(compiler, found)
+            must_be_refused("put it into a .c file", "%s -std=c++17 -fsyntax-only -I%s main.cpp", compiler, SOURCE_DIR);
+    }
+    leave_directory();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What is refused, and what is visible
+
+TEST(compile_libc_header_first_is_refused) {
+    const char *compiler;
+    enter_directory();
+    for (int i = 0; i < HEADERS; i++) {
+        write_unit("late.c", (unit){.prologue = "#include <stdio.h>\n" IMPLEMENT, .includes = {i + 1}});
+        FOR_EACH(compiler, c_compilers()) {
+            must_be_refused("include zerocp first, or define _GNU_SOURCE", "%s -std=c11 -fsyntax-only -I%s late.c",
+                            compiler, SOURCE_DIR);
+            compile_only(compiler, "-std=c11 -D_GNU_SOURCE", "late.c");
+        }
+    }
+    leave_directory();
+}
+
+TEST(compile_misspelt_macros_are_refused) {
+    static const char *const misspelt[] = {"ZCP_IMPLEMENTATION", "ZEROCP_IMPL", "ZEROCP_IMPLEMENT",
+                                           "ZERO_CP_IMPLEMENTATION", "ZCP_STATIC", "ZCP_API", "ZCP_ASSERT"};
+    const char *compiler = callers_compiler();
+    enter_directory();
+    write_unit("plain.c", (unit){.includes = {3}});
+    for (size_t i = 0; i < sizeof misspelt / sizeof misspelt[0]; i++)
+        must_be_refused("ZEROCP_", "%s -std=c11 -fsyntax-only -D%s -I%s plain.c", compiler, misspelt[i], SOURCE_DIR);
+    leave_directory();
+}
+
+static void compile_object(const char *compiler, const char *prologue) {
+    write_unit("object.c", (unit){.prologue = prologue, .includes = {3}, .function = "#define OTHER 0\nstatic int here(void);\n"
+                                                                                     "int zcp_test(void);\n"
+                                                                                     "int zcp_test(void) { return here(); }\n"
+                                                                                     "static int here(void)"});
+    must("%s -std=c11 -O0 -I%s -c -o object.o object.c", compiler, SOURCE_DIR);
+}
+
+// Checks the names that the object defines; returns how many there are besides our own zcp_test.
+static int check_exports(void) {
+    char name[256], kind;
+    int count = 0;
+    must("nm -g -P --defined-only object.o");
+    FILE *log = fopen("log", "r");
+    CHECK(log != NULL);
+    while (fscanf(log, "%255s %c%*[^\n]", name, &kind) == 2) {
+        CHECK_MSG(strncmp(name, "zcp_", 4) == 0, "the implementation exports %s", name);
+        CHECK_MSG(strncmp(name, "zcp_priv_", 9) != 0, "the implementation exports the private %s", name);
+        CHECK_MSG(kind == 'T', "%s is not a function: %c", name, kind);
+        count += strcmp(name, "zcp_test") != 0;
+    }
+    fclose(log);
+    return count;
+}
+
+// The name of the function that a line declares as ZEROCP_API, or false.
+static bool declared_function(const char *line, char name[128]) {
+    const char *begin = strstr(line, "ZEROCP_API ");
+    do
+        begin = begin == NULL ? NULL : strstr(begin + 1, "zcp_");
+    while (begin != NULL && begin[strspn(begin, "abcdefghijklmnopqrstuvwxyz_0123456789")] != '(');
+    if (begin == NULL)
+        return false;
+    snprintf(name, 128, "%.*s", (int)strcspn(begin, "("), begin);
+    return true;
+}
+
+static bool begins_implementation(const char *line) {
+    return strstr(line, "#if defined(ZEROCP_IMPLEMENTATION) && !defined(ZEROCP_") == line;
+}
+
+static char *read_source(const char *name) {
+    char path[4200];
+    snprintf(path, sizeof path, "%s/%s", TEST_SOURCE_DIR, name);
+    return read_file(path);
+}
+
+// Checks that every declared function is in nm's output; returns how many there are.
+static int check_declared(const char *header, const char *exported) {
+    char name[128], wanted[160];
+    int count = 0;
+    char *text = read_source(header), *rest = text;
+    for (char *line = strsep(&rest, "\n"); line != NULL && !begins_implementation(line); line = strsep(&rest, "\n")) {
+        if (!declared_function(line, name))
+            continue;
+        snprintf(wanted, sizeof wanted, "%s T ", name);
+        CHECK_MSG(strstr(exported, wanted) != NULL, "%s declares %s, which is not there", header, name);
+        count++;
+    }
+    free(text);
+    return count;
+}
+
+TEST_WITH(compile_exports_declared_names_only, .seconds = 120) {
+    const char *compiler;
+    enter_directory();
+    FOR_EACH(compiler, c_compilers()) {
+        compile_object(compiler, IMPLEMENT);
+        int exported = check_exports(), declared = 0;
+        char *names = read_file("log");
+        for (int i = 0; i < HEADERS; i++)
+            declared += check_declared(headers[i], names);
+        free(names);
+        CHECK_EQ(exported, declared);
+        CHECK(declared > 40);
+        compile_object(compiler, STATIC IMPLEMENT);
+        CHECK_EQ(check_exports(), 0);
+        compile_object(compiler, NULL);
+        CHECK_EQ(check_exports(), 0);
+    }
+    leave_directory();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What is documented
+
+// Documented programs use names of their own for their instances, so one runs at a time, whatever runs beside this test.
+static int lock_documented(void) {
+    int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    CHECK(file >= 0 && flock(file, LOCK_EX) == 0);
+    return file;
+}
+
+// Checks that a program has left no instance named by one of its string literals.
+static void check_nothing_left(const char *text) {
+    for (const char *at = strchr(text, '"'); at != NULL; at = strchr(at, '"')) {
+        size_t length = strcspn(at + 1, "\"\n");
+        char path[512];
+        snprintf(path, sizeof path, "/dev/shm/%.*s_memory_management", (int)(length < 256 ? length : 256), at + 1);
+        CHECK_MSG(access(path, F_OK) != 0, "the program left %s", path);
+        at += length + 1 + (at[length + 1] == '"');
+    }
+    CHECK_MSG(access("/dev/shm/zerocp_memory_management", F_OK) != 0, "the program left its instance");
+}
+
+static void run_documented(const char *path, const char *more_files) {
+    const char *compiler;
+    int lock = lock_documented();
+    char *text = read_file(path);
+    FOR_EACH(compiler, c_compilers()) {
+        must("%s -std=c11 -Wall -Wextra -Wpedantic -Werror -O0 -I%s -o program %s %s %s", compiler, SOURCE_DIR, path,
+             more_files, LIBS);
+        must("timeout 20 ./program");
+        check_nothing_left(text);
+    }
+    free(text);
+    close(lock);
+}
+
+// The lines between the two marks, each without its indentation of four.
+static void extract_quick_start(FILE *out) {
+    char *text = read_source("zerocp.h"), *rest = text, *line = strsep(&rest, "\n");
+    while (line != NULL && strstr(line, ">>quickstart") == NULL)
+        line = strsep(&rest, "\n");
+    CHECK_MSG(line != NULL, "zerocp.h has no >>quickstart");
+    for (line = strsep(&rest, "\n"); line != NULL && strstr(line, "<<quickstart") == NULL; line = strsep(&rest, "\n")) {
+        CHECK_MSG(line[strspn(line, " ")] == 0 || strncmp(line, "    ", 4) == 0, "not indented by four: %s", line);
+        fprintf(out, "%s\n", line[0] == 0 ? "" : line + 4);
+    }
+    CHECK_MSG(line != NULL, "zerocp.h has no <<quickstart");
+    free(text);
+}
+
+TEST_WITH(compile_quick_start, .seconds = 120) {
+    enter_directory();
+    FILE *out = fopen("quick.c", "w");
+    CHECK(out != NULL);
+    extract_quick_start(out);
+    CHECK(fclose(out) == 0);
+    run_documented("quick.c", "");
+    leave_directory();
+}
+
+// A block of README.md that begins ```c. `// file: NAME` in its first line names it; a named block without main is a
+// unit of every program that follows and has no implementation of its own. `// fragment` in the first line: statements,
+// to be compiled only; they may use a manager, a chunk, a token and a status.
+typedef struct readme {
+    char units[1024];
+    int blocks, programs;
+} readme;
+
+static void compile_fragment(const char *block) {
+    write_file("fragment.c",
+               "#include \"zerocp.h\"\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\n"
+               "zcp_manager *manager;\nzcp_chunk chunk;\nuint64_t token;\nzcp_status status;\n"
+               "void fragment(void);\nvoid fragment(void)\n{\n%s}\n",
+               block);
+    must("%s -std=c11 -Wall -Wextra -Wno-unused -Werror -fsyntax-only -I%s fragment.c", callers_compiler(), SOURCE_DIR);
+}
+
+static void take_block(readme *found, const char *block) {
+    char name[64] = "block.c";
+    found->blocks++;
+    if (strncmp(block, "// fragment", 11) == 0) {
+        compile_fragment(block);
+        return;
+    }
+    bool named = sscanf(block, "// file: %63s", name) == 1;
+    bool program = strstr(block, "main(") != NULL, implements = strstr(block, "ZEROCP_IMPLEMENTATION") != NULL;
+    write_file(name, "%s", block);
+    CHECK_MSG(program || named, "neither a program, nor a // file: NAME, nor a // fragment: %.200s", block);
+    if (program)
+        run_documented(name, implements ? "" : found->units);
+    else if (strstr(name, ".c") != NULL)
+        snprintf(found->units + strlen(found->units), sizeof found->units - strlen(found->units), " %s", name);
+    found->programs += program;
+}
+
+TEST_WITH(compile_readme, .seconds = 120) {
+    static readme found;
+    enter_directory();
+    char *text = read_source("README.md"), *rest = text;
+    for (char *begin = strstr(rest, "\n```c\n"); begin != NULL; begin = strstr(rest, "\n```c\n")) {
+        char *end = strstr(begin + 6, "\n```");
+        CHECK_MSG(end != NULL, "a block without an end: %.200s", begin);
+        end[1] = 0;
+        take_block(&found, begin + 6);
+        rest = end + 2;
+    }
+    CHECK(found.programs > 0);
+    free(text);
+    leave_directory();
+}
