@@ -71,7 +71,7 @@
      - Pids in messages are those of the writer's PID namespace. Nothing but messages uses them.
      - Two copies of the implementation in one process (two libraries, say) work, but do not know of each other's managers
        (zcp_manager_find, fork handling). Have one copy, or ZEROCP_STATIC.
-     - Nothing here is async-signal-safe. glibc before 2.34 needs -lrt -pthread.
+     - Nothing here is async-signal-safe, and a thread must not be cancelled (pthread_cancel) inside a call. glibc before 2.34 needs -lrt -pthread.
 
    CONFIGURATION
      ZEROCP_IMPLEMENTATION  emit the implementation here           in exactly one file (with ZEROCP_STATIC: in each)
@@ -299,8 +299,8 @@ typedef enum zcp_log_level { ZCP_LOG_OFF = 0, ZCP_LOG_ERROR, ZCP_LOG_WARNING, ZC
 typedef void zcp_log_function(zcp_log_level level, const char *line, void *user);      /* line: no newline at its end */
 ZEROCP_API void zcp_log_set_level(zcp_log_level level);           /* goes before ZEROCP_LOG_LEVEL. Thread-safe */
 ZEROCP_API zcp_log_level zcp_log_get_level(void);
-/* Where lines go instead of stderr; NULL: stderr again. Called by any thread, also under the process's lock: it must not call zerocp. Thread-safe, but
-   user goes with function only if nobody logs meanwhile. */
+/* Where lines go instead of stderr; NULL: stderr again. Any thread may call it, within a zerocp call of its own. Thread-safe, but user goes with
+   function only if nobody logs meanwhile. */
 ZEROCP_API void zcp_log_set_callback(zcp_log_function *function, void *user);
 ZCP_PRIV_PRINTF(2, 3) ZEROCP_API void zcp_log(zcp_log_level level, const char *format, ...);
 #ifndef ZEROCP_LOG
@@ -1288,7 +1288,8 @@ typedef enum zcp_priv_kind { ZCP_PRIV_KIND_FOREIGN, ZCP_PRIV_KIND_HALF_MADE, ZCP
 typedef struct zcp_priv_opening {
     zcp_manager_desc desc;                      /* defaults filled in */
     zcp_config config;
-    bool creates, again, built, removed;        /* may create; start over; this attempt has built, or removed, the instance */
+    bool creates, again;                        /* may create; start over */
+    bool built, removed, missing;               /* this attempt has built or removed the instance, or waits for somebody to create it */
     uint64_t built_device, built_inode;         /* the management file that this call has built */
     zcp_priv_geometry geometry;                 /* of config */
     zcp_priv_path chunk_path;
@@ -1685,13 +1686,11 @@ ZCP_PRIV zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name[32])
     o->creates = desc->mode != ZCP_SHM_OPEN_EXISTING && !(desc->flags & ZCP_READ_ONLY_DATA);
     return zcp_priv_geometry_compute(&o->geometry, &o->config, desc->max_clients);
 }
-/* Nothing is there and this call may not create. */
+/* Nothing is there and this call may not create: says so, or with ZCP_WAIT starts over. */
 ZCP_PRIV zcp_status zcp_priv_not_found(zcp_priv_opening *o, const char *what)
 {
-    if (o->desc.flags & ZCP_WAIT) {
-        o->again = zcp_priv_wait_more(&o->wait);
-        if (o->again) return ZCP_OK;
-    }
+    o->again = o->missing = o->desc.flags & ZCP_WAIT;
+    if (o->again) return ZCP_OK;
     return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: %s %s%s", o->desc.name, o->file.path.text, what,
                          o->desc.mode == ZCP_SHM_OPEN_OR_CREATE && !o->desc.config ? "; to create it takes a configuration" : "");
 }
@@ -1741,12 +1740,13 @@ ZCP_PRIV zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **result
 ZCP_PRIV zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **result)
 {
     for (;;) {
-        o->again = o->built = false;
+        o->again = o->built = o->missing = false;
         zcp_status status = zcp_priv_open_once(o, result);
         zcp_priv_file_forget(&o->file);
         if (status != ZCP_OK || !o->again) return status;
-        if (!o->built && !zcp_priv_wait_more(&o->wait))
-            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept creating and destroying it for %u ms", o->desc.name, o->desc.timeout_ms);
+        if (o->built || zcp_priv_wait_more(&o->wait)) continue;
+        if (o->missing) return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: nobody created it within %u ms", o->desc.name, o->desc.timeout_ms);
+        return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept creating and destroying it for %u ms", o->desc.name, o->desc.timeout_ms);
     }
 }
 ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc)

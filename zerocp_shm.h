@@ -302,20 +302,25 @@ ZCP_PRIV zcp_status zcp_priv_file_unlink(const char *path)
     return shm_unlink(path) == 0 ? ZCP_OK : zcp_priv_fail_system("shm_unlink", path);
 }
 
-/* Reserves pages for bytes, then sets the size, in this order: the size is 0 until everything is there. In slices, because older kernels
-   undo the whole call when a signal comes, so that a large one would never end beside a timer. */
+/* Reserves pages for bytes behind the end of the file; the size is set afterwards, so it is 0 until everything is there. In slices, because older kernels
+   undo the whole call when a signal comes: a slice that was interrupted is tried again at half the length, so that it ends beside any timer. */
+ZCP_PRIV int zcp_priv_reserve_slice(int fd, uint64_t from, uint64_t bytes)      /* 0 or an errno */
+{
+#ifdef FALLOC_FL_KEEP_SIZE
+    int error = fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)bytes) == 0 ? 0 : errno;
+    if (error != EOPNOTSUPP && error != ENOSYS) return error;
+#endif
+    return posix_fallocate(fd, (off_t)from, (off_t)bytes);     /* a file system without the former: the size grows on the way */
+}
 ZCP_PRIV int zcp_priv_reserve_pages(int fd, uint64_t bytes)    /* 0 or an errno */
 {
-    const uint64_t slice = UINT64_C(16) << 20;
-    for (uint64_t done = 0, part; done < bytes; done += part) {
-        part = bytes - done < slice ? bytes - done : slice;
-        int error;
-#ifdef FALLOC_FL_KEEP_SIZE
-        do error = fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)done, (off_t)part) == 0 ? 0 : errno; while (error == EINTR);
-        if (error == EOPNOTSUPP || error == ENOSYS)            /* a file system without it: the size grows on the way */
-#endif
-        do error = posix_fallocate(fd, (off_t)done, (off_t)part); while (error == EINTR);
-        if (error) return error;
+    uint64_t slice = UINT64_C(16) << 20;
+    for (uint64_t done = 0; done < bytes; ) {
+        uint64_t part = bytes - done < slice ? bytes - done : slice;
+        int error = zcp_priv_reserve_slice(fd, done, part);
+        if (error == 0) done += part;
+        else if (error != EINTR) return error;
+        else if (slice > 65536) slice /= 2;
     }
     return 0;
 }
