@@ -115,7 +115,7 @@ pkgconfig = $(DESTDIR)$(PREFIX)/lib/pkgconfig
 
 $(BUILD)/zerocp.pc: FORCE
 	$(call keep,'prefix=$(PREFIX)' 'includedir=$${prefix}/include' '' 'Name: zerocp' \
-	    'Description: Crash-safe pools of shared-memory chunks, passed between processes without a copy' \
+	    'Description: Shared-memory chunk pools that survive the death of their processes' \
 	    'Version: $(version)' 'Cflags: -I$${includedir}' 'Libs: -pthread -lrt')
 
 install: $(BUILD)/zerocp.pc ## Install the headers and zerocp.pc; PREFIX=/usr/local DESTDIR=
