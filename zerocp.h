@@ -81,7 +81,7 @@
      ZEROCP_LOG(level, ...) where log lines go                     implementing file; default: zcp_log(level, ...) if the level is on
      ZEROCP_LOG_LEVEL       level when nobody says otherwise, 0-4  implementing file; default: 1 (errors). A name or a number in the
                             environment variable ZEROCP_LOG_LEVEL goes before it, zcp_log_set_level before both.
-     ZEROCP_THREAD_LOCAL, ZEROCP_CAS, ZEROCP_STEP                  implementing file; see the lower headers
+     ZEROCP_THREAD_LOCAL, _CAS, _ACCESS, _STEP                     implementing file; see the lower headers
 
    Licence: MIT, at the end of zerocp_relptr.h. */
 
@@ -815,7 +815,7 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_release(zcp_priv_pool *pool, uint32_t i, uint
     case ZCP_PRIV_NO:  return ZCP_PRIV_YES;
     case ZCP_PRIV_YES:
         if (zcp_priv_owner_release(pool, i, client, generation) != ZCP_PRIV_GARBAGE) return ZCP_PRIV_YES;
-        atomic_fetch_add_explicit(&counts->owned, 1u, memory_order_relaxed);   /* a double release raced itself and took a newer handle's count */
+        zcp_priv_add_relaxed(&counts->owned, 1);   /* a double release raced itself and took a newer handle's count */
         return ZCP_PRIV_NO;
     default: return zcp_priv_drop_borrowed(pool, i, client) == ZCP_PRIV_GARBAGE ? ZCP_PRIV_NO : ZCP_PRIV_YES;
     }
@@ -1202,7 +1202,7 @@ ZCP_PRIV zcp_manager *zcp_priv_manager_new(void)
     }
     if (best) {
         memset((char *)best + offsetof(zcp_manager, opened), 0, sizeof *best - offsetof(zcp_manager, opened));
-        best->opened = atomic_fetch_add_explicit(&zcp_priv_serial, 1, memory_order_relaxed);
+        best->opened = zcp_priv_add_relaxed(&zcp_priv_serial, 1);
         best->file.fd = -1;
         zcp_priv_store_relaxed(&best->state, (uint32_t)ZCP_PRIV_OPENING);
     }
@@ -1219,7 +1219,7 @@ ZCP_PRIV void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
     zcp_priv_file_forget(&manager->file);
     manager->chunks = manager->counts = manager->header = NULL;
     manager->outstanding = outstanding;
-    manager->closed = atomic_fetch_add_explicit(&zcp_priv_serial, 1, memory_order_relaxed);
+    manager->closed = zcp_priv_add_relaxed(&zcp_priv_serial, 1);
     zcp_priv_store_relaxed(&manager->state, (uint32_t)ZCP_PRIV_CLOSED);
     if (process) zcp_priv_process_unlock(process);
 }

@@ -21,7 +21,7 @@
      ZEROCP_API               linkage of public functions            everywhere the same; default: extern
      ZEROCP_THREAD_LOCAL      storage of the last message            implementing file; default: _Thread_local
      ZEROCP_ASSERT(c)         internal assertions                    implementing file; default: assert(c)
-     ZEROCP_CAS               the compare-and-swap (for checkers)    implementing file
+     ZEROCP_CAS, ZEROCP_ACCESS  the compare-and-swap, and a hook before each atomic access: for checkers   implementing file
 
    Licence: at the end of this file. */
 
@@ -213,19 +213,23 @@ _Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "
 #ifndef ZEROCP_CAS
 #define ZEROCP_CAS(word, seen, next, order) atomic_compare_exchange_strong_explicit(word, seen, next, order, memory_order_relaxed)
 #endif
-#define zcp_priv_load_relaxed(word)              atomic_load_explicit(word, memory_order_relaxed)
-#define zcp_priv_load_acquire(word)              atomic_load_explicit(word, memory_order_acquire)
-#define zcp_priv_load_seq_cst(word)              atomic_load_explicit(word, memory_order_seq_cst)
-#define zcp_priv_store_relaxed(word, value)      atomic_store_explicit(word, value, memory_order_relaxed)
-#define zcp_priv_store_release(word, value)      atomic_store_explicit(word, value, memory_order_release)
-#define zcp_priv_or_relaxed(word, bits)          atomic_fetch_or_explicit(word, bits, memory_order_relaxed)
-#define zcp_priv_or_release(word, bits)          atomic_fetch_or_explicit(word, bits, memory_order_release)
-#define zcp_priv_and_acquire(word, bits)         atomic_fetch_and_explicit(word, bits, memory_order_acquire)
-#define zcp_priv_and_seq_cst(word, bits)         atomic_fetch_and_explicit(word, bits, memory_order_seq_cst)
-#define zcp_priv_cas_relaxed(word, seen, next)   ZEROCP_CAS(word, seen, next, memory_order_relaxed)
-#define zcp_priv_cas_acquire(word, seen, next)   ZEROCP_CAS(word, seen, next, memory_order_acquire)
-#define zcp_priv_cas_release(word, seen, next)   ZEROCP_CAS(word, seen, next, memory_order_release)
-#define zcp_priv_cas_seq_cst(word, seen, next)   ZEROCP_CAS(word, seen, next, memory_order_seq_cst)
+#ifndef ZEROCP_ACCESS
+#define ZEROCP_ACCESS() ((void)0)
+#endif
+#define zcp_priv_load_relaxed(word)              (ZEROCP_ACCESS(), atomic_load_explicit(word, memory_order_relaxed))
+#define zcp_priv_load_acquire(word)              (ZEROCP_ACCESS(), atomic_load_explicit(word, memory_order_acquire))
+#define zcp_priv_load_seq_cst(word)              (ZEROCP_ACCESS(), atomic_load_explicit(word, memory_order_seq_cst))
+#define zcp_priv_store_relaxed(word, value)      (ZEROCP_ACCESS(), atomic_store_explicit(word, value, memory_order_relaxed))
+#define zcp_priv_store_release(word, value)      (ZEROCP_ACCESS(), atomic_store_explicit(word, value, memory_order_release))
+#define zcp_priv_or_relaxed(word, bits)          (ZEROCP_ACCESS(), atomic_fetch_or_explicit(word, bits, memory_order_relaxed))
+#define zcp_priv_or_release(word, bits)          (ZEROCP_ACCESS(), atomic_fetch_or_explicit(word, bits, memory_order_release))
+#define zcp_priv_and_acquire(word, bits)         (ZEROCP_ACCESS(), atomic_fetch_and_explicit(word, bits, memory_order_acquire))
+#define zcp_priv_and_seq_cst(word, bits)         (ZEROCP_ACCESS(), atomic_fetch_and_explicit(word, bits, memory_order_seq_cst))
+#define zcp_priv_add_relaxed(word, value)        (ZEROCP_ACCESS(), atomic_fetch_add_explicit(word, value, memory_order_relaxed))
+#define zcp_priv_cas_relaxed(word, seen, next)   (ZEROCP_ACCESS(), ZEROCP_CAS(word, seen, next, memory_order_relaxed))
+#define zcp_priv_cas_acquire(word, seen, next)   (ZEROCP_ACCESS(), ZEROCP_CAS(word, seen, next, memory_order_acquire))
+#define zcp_priv_cas_release(word, seen, next)   (ZEROCP_ACCESS(), ZEROCP_CAS(word, seen, next, memory_order_release))
+#define zcp_priv_cas_seq_cst(word, seen, next)   (ZEROCP_ACCESS(), ZEROCP_CAS(word, seen, next, memory_order_seq_cst))
 
 /* Every retry loop on words that others write ends after so many rounds: only garbage takes that many. */
 #define ZCP_PRIV_ROUNDS (1u << 16)

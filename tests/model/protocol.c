@@ -1,0 +1,427 @@
+/* tests/model/protocol.c: the record protocol and the private words of the real zerocp.h, checked by GenMC in every interleaving and with every value that
+   C11's memory model lets each load see: one chunk, a few clients, on a segment in plain memory. `make model` runs all scenarios.
+     genmc --rc11 --disable-mm-detector --disable-estimation -- -w -D_GNU_SOURCE -I. -DSCENARIO=3 -DWORDS=2 tests/model/protocol.c
+     SCENARIO  what runs side by side; the list is in front of main()
+     WORDS     borrow words of a record: with 1 all clients share it, with 2 neighbours do not, with 4 nobody does
+     CRASH     thread 1 stops for ever in front of its atomic access number CRASH, from 0 (CRASH_2: thread 2). Whoever sweeps it joins it first: the join
+               stands for the file lock that the kernel drops, which puts all that the dead one did before the sweep
+   What a run can find: an assertion that fails (a chunk lost, or freed while held), or a data race on the payload. */
+#include <assert.h>
+#include <genmc.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifndef WORDS
+#define WORDS 2
+#endif
+#ifndef CRASH
+#define CRASH (-1)
+#endif
+#ifndef CRASH_2
+#define CRASH_2 (-1)
+#endif
+
+static _Thread_local int steps_left = -1;                    /* to the crash; -1: this thread lives on */
+static void step(void) { if (steps_left == 0) pthread_exit(0); if (steps_left > 0) steps_left--; }
+#define ZEROCP_ACCESS() step()
+/* GenMC gives a failed CAS the order of success. So the failure is spelt out as a relaxed load, and the CAS itself assumed to win. */
+static bool won(bool yes) { __VERIFIER_assume(yes); return yes; }
+#define ZEROCP_CAS(word, seen, next, order) __extension__({ \
+    __auto_type w_ = (word); __auto_type s_ = (seen); __auto_type now_ = atomic_load_explicit(w_, memory_order_relaxed); \
+    bool yes_ = now_ == *s_; *s_ = now_; \
+    yes_ && won(atomic_compare_exchange_strong_explicit(w_, s_, (next), order, memory_order_relaxed)); })
+#define ZEROCP_THREAD_LOCAL                                  /* GenMC knows no thread-local arrays */
+#define ZEROCP_WAIT_FOR_SIBLING(round) __VERIFIER_assume(0)  /* an execution that waits is cut off: another one has the value */
+#define ZEROCP_IMPLEMENTATION
+#include "zerocp.h"
+
+/* ---- the segment, and each client's view of it ---- */
+#define CLIENTS 4
+static struct { _Atomic uint64_t state, size, borrow[6]; } chunk;        /* a record of up to 6 words */
+static _Alignas(64) unsigned char list_memory[192];
+static zcp_priv_counts counts[CLIENTS];
+static zcp_priv_pool pools[CLIENTS];
+static _Atomic uint64_t mailbox;            /* a transport that orders nothing: 0, or generation + 1 */
+static uint32_t text;                       /* the payload, not atomic: the claimer writes its generation, every holder reads it */
+
+static uint32_t id_of(int client) { return (uint32_t)(client % WORDS * 64 + client / WORDS); }
+static void begin(uint32_t owner, uint32_t ticket, int borrowers, int hint)      /* owner: client + 1, or 0 */
+{
+    zcp_mpmc_list list;
+    zcp_mpmc_list_create(&list, list_memory, sizeof list_memory, 1, hint);
+    chunk.state = zcp_priv_state(5, owner ? id_of((int)owner - 1) + 1 : 0, ticket);
+    for (int c = 0; c < CLIENTS; c++) {
+        if (borrowers >> c & 1) chunk.borrow[id_of(c) / 64] |= UINT64_C(1) << id_of(c) % 64;
+        pools[c].records = (unsigned char *)&chunk;
+        pools[c].counts = &counts[c];
+        pools[c].record_bytes = sizeof chunk;
+        pools[c].words = WORDS;
+        pools[c].count = 1;
+        pools[c].list = list;
+    }
+    text = 5;
+}
+
+/* ---- what the scenarios are made of: the real functions, and a user of the payload ---- */
+static _Thread_local bool garbled;
+static void use(uint32_t generation)                         /* while it is held */
+{
+    uint64_t s = atomic_load_explicit(&chunk.state, memory_order_relaxed);
+    assert(ZCP_PRIV_GENERATION(s) == generation && !zcp_priv_is_free(s));        /* never freed while held */
+    garbled |= text != generation;                           /* asserted at the end: an assert here would order the read by its branch */
+}
+static void owner_release(int me, uint32_t g) { assert(zcp_priv_owner_release(&pools[me], 0, id_of(me), g) != ZCP_PRIV_GARBAGE); }
+static void give_back(int me) { zcp_priv_give_back(&pools[me], 0, id_of(me)); }
+static bool acquire_and_return(int me, uint32_t g)
+{
+    if (zcp_priv_borrow(&pools[me], 0, id_of(me), g) != ZCP_PRIV_YES) return false;
+    use(g);
+    give_back(me);
+    return true;
+}
+static bool allocate(int me, uint32_t *g)
+{
+    uint32_t i;
+    if (!zcp_priv_take(&pools[me], id_of(me), false, &i, g)) return false;
+    text = *g;
+    return true;
+}
+static void allocate_and_release(int me)                     /* by the record alone */
+{
+    uint32_t g;
+    if (!allocate(me, &g)) return;
+    use(g);
+    atomic_store_explicit(&counts[me].owned, 0, memory_order_relaxed);
+    owner_release(me, g);
+}
+static void sweep(int dead) { zcp_priv_sweep_chunk(&pools[3], 0, id_of(dead)); }
+static void send(uint32_t g) { atomic_thread_fence(memory_order_release); atomic_store_explicit(&mailbox, (uint64_t)g + 1, memory_order_relaxed); }
+static bool receive(uint32_t *g)
+{
+    uint64_t token = atomic_load_explicit(&mailbox, memory_order_relaxed);
+    atomic_thread_fence(memory_order_acquire);
+    *g = (uint32_t)token - 1;
+    return token;
+}
+static void send_token(int me, uint32_t g)                   /* as zcp_chunk_token */
+{
+    zcp_priv_store_relaxed(&counts[me].marked, g);
+    send(g);
+}
+static void release(int me, uint32_t g) { assert(zcp_priv_release(&pools[me], 0, id_of(me), g, false) == ZCP_PRIV_YES); }
+static bool acquire(int me, uint32_t g) { return zcp_priv_acquire(&pools[me], 0, id_of(me), g) == ZCP_PRIV_YES; }
+static void clone_(int me) { assert(zcp_priv_clone(&pools[me], 0)); }
+static void allocated(int me)      { uint32_t g; if (allocate(me, &g)) { use(g); release(me, g); } }
+static void allocated_sent(int me) { uint32_t g; if (allocate(me, &g)) { send_token(me, g); use(g); release(me, g); } }
+static bool acquired(int me, uint32_t g) { bool got = acquire(me, g); if (got) { use(g); release(me, g); } return got; }
+static void received(int me)       { uint32_t g; if (receive(&g)) acquired(me, g); }
+
+/* ---- scenarios: client 0 is the owner, 1 and 2 are borrowers, 3 sweeps. G is the chunk's generation at the start. ----
+   Read by ./check: number, [crash first..last access] */
+#define G 5
+static pthread_t thread_1, thread_2;                         /* those that may die */
+
+#if SCENARIO == 1       /* two borrowers return what the owner left */
+#define START  begin(0, 2, 6, 0)
+#define RUN_1  give_back(1)
+#define RUN_2  give_back(2)
+#elif SCENARIO == 2     /* the owner releases, a borrower returns */
+#define START  begin(1, 1, 2, 0)
+#define RUN_1  owner_release(0, G)
+#define RUN_2  give_back(1)
+#elif SCENARIO == 3     /* the owner releases, two borrowers return */
+#define START  begin(1, 2, 6, 0)
+#define RUN_1  owner_release(0, G)
+#define RUN_2  use(G); give_back(1)
+#define RUN_3  use(G); give_back(2)
+#elif SCENARIO == 4     /* acquire against release and re-allocation */
+#define START  begin(1, 0, 0, 0)
+#define RUN_1  owner_release(0, G); allocate_and_release(0)
+#define RUN_2  acquire_and_return(1, G)
+#elif SCENARIO == 5     /* the owner releases, a stale acquire retracts */
+#define START  begin(1, 1, 0, 0)
+#define RUN_1  owner_release(0, G)
+#define RUN_2  assert(!acquire_and_return(1, G - 1))
+#elif SCENARIO == 6     /* the last borrower returns, a stale acquire retracts */
+#define START  begin(0, 1, 2, 0)
+#define RUN_1  use(G); give_back(1)
+#define RUN_2  assert(!acquire_and_return(2, G - 1))
+#elif SCENARIO == 7     /* two stale acquires, and the owner releases */
+#define START  begin(1, 1, 0, 0)
+#define RUN_1  owner_release(0, G)
+#define RUN_2  acquire_and_return(1, G - 1)
+#define RUN_3  acquire_and_return(2, G - 1)
+#elif SCENARIO == 8     /* a borrower returns, another one acquires with a good token */
+#define START  begin(0, 1, 2, 0)
+#define RUN_1  use(G); give_back(1)
+#define RUN_2  acquire_and_return(2, G)
+#elif SCENARIO == 9     /* two return, a third one allocates what they free, and writes */
+#define START  begin(0, 2, 6, 0)
+#define RUN_1  use(G); give_back(1)
+#define RUN_2  use(G); give_back(2)
+#define RUN_3  allocate_and_release(3)
+#elif SCENARIO == 10    /* a chunk is allocated, its token sent over a transport that orders nothing, acquired, read, returned */
+#define START  begin(0, 0, 0, 1)
+#define RUN_1  uint32_t g; if (allocate(0, &g)) { send(g); counts[0].owned = 0; owner_release(0, g); }
+#define RUN_2  uint32_t g; if (receive(&g)) acquire_and_return(1, g)
+#elif SCENARIO == 11    /* the free list: two clients allocate one chunk, while a sweep of one that held nothing pushes it again */
+#define START  begin(0, 0, 0, 1)
+#define RUN_1  allocate_and_release(0)
+#define RUN_2  allocate_and_release(1)
+#define RUN_3  sweep(2)
+#elif SCENARIO == 12    /* a sweep of the dead owner, a borrower returns */
+#define START  begin(1, 1, 2, 0)
+#define RUN_1  sweep(0)
+#define RUN_2  use(G); give_back(1)
+#elif SCENARIO == 13    /* a sweep of the dead owner, its token is acquired */
+#define START  begin(1, 1, 0, 0)
+#define RUN_1  sweep(0)
+#define RUN_2  acquire_and_return(1, G)
+#elif SCENARIO == 14    /* two sweeps, of the dead owner and of a dead borrower */
+#define START  begin(1, 1, 2, 0)
+#define RUN_1  sweep(0)
+#define RUN_2  sweep(1)
+#elif SCENARIO == 15    /* two sweeps, of two dead borrowers */
+#define START  begin(0, 2, 6, 0)
+#define RUN_1  sweep(1)
+#define RUN_2  sweep(2)
+#elif SCENARIO == 16    /* a sweep of a dead borrower, the owner releases */
+#define START  begin(1, 1, 2, 0)
+#define RUN_1  sweep(1)
+#define RUN_2  owner_release(0, G)
+#elif SCENARIO == 17    /* a sweep of a dead borrower, a stale acquire retracts */
+#define START  begin(0, 1, 2, 0)
+#define RUN_1  sweep(1)
+#define RUN_2  acquire_and_return(2, G - 1)
+#elif SCENARIO == 18    /* a sweep of a dead owner, a borrower returns, another one acquires */
+#define START  begin(1, 1, 2, 0)
+#define RUN_1  sweep(0)
+#define RUN_2  use(G); give_back(1)
+#define RUN_3  acquire_and_return(2, G)
+#elif SCENARIO == 19    /* the owner releases, a borrower returns, a stale acquire retracts, a sweep of a dead borrower */
+#define START  begin(1, 2, 10, 0)
+#define RUN_1  owner_release(0, G)
+#define RUN_2  give_back(1)
+#define RUN_3  acquire_and_return(2, G - 1)
+#define RUN_4  sweep(3)
+#elif SCENARIO == 20    /* as 10, and a third client allocates */
+#define START  begin(0, 0, 0, 1)
+#define RUN_1  uint32_t g; if (allocate(0, &g)) { send(g); counts[0].owned = 0; owner_release(0, g); }
+#define RUN_2  uint32_t g; if (receive(&g)) acquire_and_return(1, g)
+#define RUN_3  allocate_and_release(2)
+#elif SCENARIO == 21    /* the last borrower returns, while a stale hint leads another client to the chunk */
+#define START  begin(0, 1, 2, 1)
+#define RUN_1  use(G); give_back(1)
+#define RUN_2  allocate_and_release(0)
+#elif SCENARIO == 22    /* the owner frees directly, a borrower returns, a stale hint leads a third client to the chunk, who writes */
+#define START  begin(1, 1, 2, 1)
+#define RUN_1  use(G); owner_release(0, G)
+#define RUN_2  use(G); give_back(1)
+#define RUN_3  allocate_and_release(2)
+#elif SCENARIO == 23    /* the owner frees directly what was returned before, a good token is acquired */
+#define START  begin(1, 1, 0, 0)
+#define RUN_1  use(G); owner_release(0, G)
+#define RUN_2  acquire_and_return(1, G)
+#elif SCENARIO == 24    /* the owner frees directly, a good token is acquired twice, a stale hint leads to the chunk */
+#define START  begin(1, 1, 0, 1)
+#define RUN_1  use(G); owner_release(0, G)
+#define RUN_2  acquire_and_return(1, G); acquire_and_return(1, G)
+#define RUN_3  allocate_and_release(2)
+#elif SCENARIO == 25    /* the owner frees directly, one borrower returns, one acquires */
+#define START  begin(1, 1, 2, 0)
+#define RUN_1  use(G); owner_release(0, G)
+#define RUN_2  use(G); give_back(1)
+#define RUN_3  acquire_and_return(2, G)
+#elif SCENARIO == 26    /* the owner frees directly, two acquire */
+#define START  begin(1, 0, 0, 0)
+#define RUN_1  use(G); owner_release(0, G)
+#define RUN_2  acquire_and_return(1, G)
+#define RUN_3  acquire_and_return(2, G)
+
+#elif SCENARIO == 30    /* the owner dies releasing, a borrower returns, a sweep follows [crash 0..16] */
+#define START  begin(1, 1, 2, 0)
+#define RUN_1  owner_release(0, G)
+#define RUN_2  use(G); give_back(1)
+#define RUN_3  AFTER_1; sweep(0)
+#elif SCENARIO == 31    /* a borrower dies returning, the owner releases, a sweep follows [crash 0..16] */
+#define START  begin(1, 1, 2, 0)
+#define RUN_1  give_back(1)
+#define RUN_2  owner_release(0, G)
+#define RUN_3  AFTER_1; sweep(1)
+#elif SCENARIO == 32    /* a borrower dies acquiring and returning, the owner releases, a sweep follows [crash 0..16] */
+#define START  begin(1, 0, 0, 0)
+#define RUN_1  acquire_and_return(1, G)
+#define RUN_2  owner_release(0, G)
+#define RUN_3  AFTER_1; sweep(1)
+#elif SCENARIO == 33    /* a stale acquire dies, the owner releases, a sweep follows [crash 0..16] */
+#define START  begin(1, 1, 0, 0)
+#define RUN_1  acquire_and_return(1, G - 1)
+#define RUN_2  owner_release(0, G)
+#define RUN_3  AFTER_1; sweep(1)
+#elif SCENARIO == 34    /* a borrower dies returning, another one returns, a sweep follows [crash 0..16] */
+#define START  begin(0, 2, 6, 0)
+#define RUN_1  give_back(1)
+#define RUN_2  use(G); give_back(2)
+#define RUN_3  AFTER_1; sweep(1)
+#elif SCENARIO == 35    /* a sweep of the dead owner dies, a borrower returns, another client sweeps both [crash 0..16] */
+#define START  begin(1, 1, 2, 0)
+#define RUN_1  sweep(0)
+#define RUN_2  use(G); give_back(1)
+#define RUN_3  AFTER_1; sweep(0); sweep(2)
+#elif SCENARIO == 36    /* a client dies allocating and releasing, another one allocates, a sweep follows [crash 0..16] */
+#define START  begin(0, 0, 0, 1)
+#define RUN_1  allocate_and_release(0)
+#define RUN_2  allocate_and_release(1)
+#define RUN_3  AFTER_1; sweep(0)
+#elif SCENARIO == 37    /* the owner dies releasing, a good token is acquired, a sweep follows, the freed chunk is allocated [crash 0..16] */
+#define START  begin(1, 1, 0, 0)
+#define RUN_1  owner_release(0, G)
+#define RUN_2  acquire_and_return(1, G)
+#define RUN_3  AFTER_1; sweep(0); allocate_and_release(3)
+#elif SCENARIO == 38    /* the owner dies releasing, a borrower dies returning, two sweeps follow [crash 0..16] [crash_2 0..9] */
+#define START  begin(1, 1, 2, 0)
+#define RUN_1  owner_release(0, G)
+#define RUN_2  give_back(1)
+#define RUN_3  AFTER_1; sweep(0)
+#define RUN_4  AFTER_2; sweep(1)
+#elif SCENARIO == 39    /* the owner dies releasing, while a stale hint leads another client to the chunk, a sweep follows [crash 0..16] */
+#define START  begin(1, 0, 0, 1)
+#define RUN_1  owner_release(0, G)
+#define RUN_2  allocate_and_release(1)
+#define RUN_3  AFTER_1; sweep(0)
+#elif SCENARIO == 40    /* the owner dies in a never-shared release, a stale hint leads another client to the chunk, a sweep follows [crash 0..16] */
+#define START  begin(1, 0, 0, 1); counts[0].owned = 1
+#define RUN_1  release(0, G)
+#define RUN_2  allocate_and_release(1)
+#define RUN_3  AFTER_1; sweep(0)
+#elif SCENARIO == 41    /* the same, while a stale acquire retracts [crash 0..16] */
+#define START  begin(1, 0, 0, 0); counts[0].owned = 1
+#define RUN_1  release(0, G)
+#define RUN_2  acquire_and_return(1, G - 1)
+#define RUN_3  AFTER_1; sweep(0)
+
+#elif SCENARIO == 50    /* a thread allocates and releases, its sibling acquires with a stale token */
+#define START  begin(0, 0, 0, 1)
+#define RUN_1  allocated(0)
+#define RUN_2  assert(!acquired(0, G - 1))
+#elif SCENARIO == 51    /* a never-shared release, a stale hint leads another process to the chunk */
+#define START  begin(1, 0, 0, 1); counts[0].owned = 1
+#define RUN_1  use(G); release(0, G)
+#define RUN_2  allocated(1)
+#elif SCENARIO == 52    /* a never-shared release, a stale hint leads a sibling to the chunk */
+#define START  begin(1, 0, 0, 1); counts[0].owned = 1
+#define RUN_1  use(G); release(0, G)
+#define RUN_2  allocated(0)
+#elif SCENARIO == 53    /* a never-shared release and an allocation, a sibling's and another process's stale acquire */
+#define START  begin(1, 0, 0, 0); counts[0].owned = 1
+#define RUN_1  use(G); release(0, G); allocated(0)
+#define RUN_2  assert(!acquired(0, G - 1))
+#define RUN_3  assert(!acquired(1, G - 1))
+#elif SCENARIO == 54    /* a thread makes a token and drops its clone, its sibling releases, another process acquires */
+#define START  begin(1, 0, 0, 0); counts[0].owned = 2
+#define RUN_1  send_token(0, G); use(G); release(0, G)
+#define RUN_2  use(G); release(0, G)
+#define RUN_3  received(1)
+#elif SCENARIO == 55    /* the same, and a sibling acquires: the process is owner and borrower at once */
+#define START  begin(1, 0, 0, 0); counts[0].owned = 2
+#define RUN_1  send_token(0, G); use(G); release(0, G)
+#define RUN_2  use(G); release(0, G)
+#define RUN_3  received(0)
+#elif SCENARIO == 56    /* a thread allocates, sends and releases, its sibling acquires, another process allocates through a stale hint */
+#define START  begin(0, 0, 0, 1)
+#define RUN_1  allocated_sent(0)
+#define RUN_2  received(0)
+#define RUN_3  allocated(1)
+#elif SCENARIO == 57    /* an owner's handle, a sibling's borrowed one, and another process allocates and writes */
+#define START  begin(1, 1, 1, 1); counts[0].owned = 1; counts[0].borrowed = 1; counts[0].marked = G
+#define RUN_1  use(G); release(0, G)
+#define RUN_2  use(G); release(0, G)
+#define RUN_3  allocated(1)
+#elif SCENARIO == 58    /* the same, a thread acquires again before it releases both */
+#define START  begin(1, 0, 0, 1); counts[0].owned = 1; counts[0].marked = G
+#define RUN_1  use(G); release(0, G)
+#define RUN_2  if (acquire(0, G)) { clone_(0); use(G); release(0, G); use(G); release(0, G); }
+#elif SCENARIO == 59    /* owner and borrower in one process, a borrower in another one */
+#define START  begin(1, 2, 3, 0); counts[0].owned = 1; counts[0].borrowed = 1; counts[0].marked = G
+#define RUN_1  use(G); release(0, G)
+#define RUN_2  use(G); release(0, G)
+#define RUN_3  use(G); give_back(1)
+#elif SCENARIO == 60    /* two siblings acquire, the owner (another process) releases */
+#define START  begin(2, 0, 0, 0); counts[1].owned = 1; counts[1].marked = G
+#define RUN_1  acquired(0, G)
+#define RUN_2  acquired(0, G)
+#define RUN_3  use(G); release(1, G)
+#elif SCENARIO == 61    /* two siblings return, another process allocates and writes */
+#define START  begin(0, 1, 1, 1); counts[0].borrowed = 2
+#define RUN_1  use(G); release(0, G)
+#define RUN_2  use(G); release(0, G)
+#define RUN_3  allocated(1)
+#elif SCENARIO == 62    /* a thread returns, its sibling acquires again, the owner (another process) releases */
+#define START  begin(2, 1, 1, 0); counts[0].borrowed = 1; counts[1].owned = 1; counts[1].marked = G
+#define RUN_1  use(G); release(0, G)
+#define RUN_2  acquired(0, G)
+#define RUN_3  use(G); release(1, G)
+#elif SCENARIO == 63    /* a thread releases what it had shared, and allocates again; its sibling acquires with the first token */
+#define START  begin(1, 0, 0, 0); counts[0].owned = 1; counts[0].marked = G
+#define RUN_1  use(G); release(0, G); allocated(0)
+#define RUN_2  acquired(0, G)
+#elif SCENARIO == 64    /* two owner's clones, and another process allocates and writes */
+#define START  begin(1, 0, 0, 1); counts[0].owned = 2
+#define RUN_1  use(G); release(0, G)
+#define RUN_2  use(G); release(0, G)
+#define RUN_3  allocated(1)
+#elif SCENARIO == 65    /* a thread returns the last, a sibling's stale acquire, a third allocates what is freed */
+#define START  begin(0, 1, 1, 0); counts[0].borrowed = 1
+#define RUN_1  use(G); release(0, G)
+#define RUN_2  acquired(0, G - 1)
+#define RUN_3  allocated(0)
+#elif SCENARIO == 66    /* a thread returns, another process allocates and sends, the thread acquires that; its sibling has the first token */
+#define START  begin(0, 1, 1, 0); counts[0].borrowed = 1
+#define RUN_1  uint32_t g; use(G); release(0, G); if (allocate(1, &g)) { send_token(1, g); acquired(0, g); release(1, g); }
+#define RUN_2  acquired(0, G)
+#elif SCENARIO == 67    /* the same, and it is another thread that allocates and sends, so that no fence of the first one helps */
+#define START  begin(0, 1, 1, 0); counts[0].borrowed = 1
+#define RUN_1  use(G); release(0, G); received(0)
+#define RUN_2  acquired(0, G)
+#define RUN_3  allocated_sent(1)
+#endif
+
+#define AFTER_1   pthread_join(thread_1, 0)
+#define AFTER_2   pthread_join(thread_2, 0)
+
+static void *run_1(void *unused) { steps_left = CRASH; RUN_1; assert(!garbled); return unused; }
+static void *run_2(void *unused) { steps_left = CRASH_2; RUN_2; assert(!garbled); return unused; }
+#ifdef RUN_3
+static void *run_3(void *unused) { RUN_3; assert(!garbled); return unused; }
+#endif
+#ifdef RUN_4
+static void *run_4(void *unused) { RUN_4; assert(!garbled); return unused; }
+#endif
+
+int main(void)
+{
+    START;
+    pthread_create(&thread_1, 0, run_1, 0);
+    pthread_create(&thread_2, 0, run_2, 0);
+#ifdef RUN_3
+    pthread_t thread_3;
+    pthread_create(&thread_3, 0, run_3, 0);
+#endif
+#ifdef RUN_4
+    pthread_t thread_4;
+    pthread_create(&thread_4, 0, run_4, 0);
+    pthread_join(thread_4, 0);
+#endif
+#ifdef RUN_3
+    pthread_join(thread_3, 0);
+#endif
+    pthread_join(thread_2, 0);
+    pthread_join(thread_1, 0);
+
+    assert(zcp_priv_is_free(chunk.state));                   /* not lost: nobody holds it, it is free, */
+    for (int w = 0; w < WORDS; w++) assert(chunk.borrow[w] == 0);
+    for (int c = 0; c < CLIENTS; c++) assert(CRASH >= 0 || (counts[c].owned == 0 && counts[c].borrowed == 0));
+    assert(*zcp_priv_list_leaf(&pools[0].list, 0) == 1);     /* and it can be found */
+}
