@@ -5,6 +5,8 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 
 // Addresses that are registered need no memory behind them: nothing here is read through such a one.
 static void *fake_base(unsigned n) {
@@ -323,31 +325,20 @@ TEST(registry_serves_threads_that_fill_it_together) {
 }
 
 // Segment 21 is now {large, 4096}, now {small, 64}, now absent. The base of one with the size of the other would show.
-// The writer interrupts the readers, wherever they are, until it has changed the segment an odd number of times.
 static struct {
     zcp_registry registry;
     char large[4096], small[64], steady[64];
-    _Atomic uint32_t changes, ready;
+    _Atomic uint32_t ready;
     _Atomic bool stop;
 } changing;
-
-static void be_interrupted(int signal_number) {
-    uint32_t until = atomic_load(&changing.changes) + 3;
-    (void)signal_number;
-    while (!atomic_load(&changing.stop) && (int32_t)(atomic_load(&changing.changes) - until) < 0)
-        continue;
-}
 
 static void *resolve_all_the_time(void *argument) {
     (void)argument;
     test_signal(&changing.ready);
     while (!atomic_load(&changing.stop)) {
-        for (int i = 0; i < 50; i++) {                             // here it is to be interrupted most of the time
-            char *p = zcp_relptr_get(&changing.registry, zcp_relptr_make(21, 100), 8);
-            if (p != NULL && p != changing.large + 100)
-                test_fail(__FILE__, __LINE__, "%p is neither NULL nor %p", (void *)p, (void *)(changing.large + 100));
-        }
-        char *p = zcp_relptr_get(&changing.registry, zcp_relptr_make(21, 0), 64);
+        char *p = zcp_relptr_get(&changing.registry, zcp_relptr_make(21, 100), 8);
+        CHECK(p == NULL || p == changing.large + 100);
+        p = zcp_relptr_get(&changing.registry, zcp_relptr_make(21, 0), 64);
         CHECK(p == NULL || p == changing.large || p == changing.small);
         zcp_relptr of = zcp_relptr_of(&changing.registry, changing.large + 3000);
         CHECK(zcp_relptr_is_null(of) || zcp_relptr_equal(of, zcp_relptr_make(21, 3000)));
@@ -357,26 +348,80 @@ static void *resolve_all_the_time(void *argument) {
     return NULL;
 }
 
+static void change_segment(zcp_registry *registry, bool large) {
+    char *base = large ? changing.large : changing.small;
+    CHECK_OK(zcp_registry_add(registry, 21, base, large ? 4096 : 64));
+    CHECK(zcp_relptr_get(registry, zcp_relptr_make(21, 0), 64) == base);
+}
+
 TEST(registry_changes_while_others_resolve) {
-    signal(SIGUSR1, be_interrupted);
     CHECK_OK(zcp_registry_add(&changing.registry, 85, changing.steady, 64));            // 21 + 64: it has 21's place
     pthread_t threads[2];
     for (int i = 0; i < 2; i++)
         threads[i] = test_thread(resolve_all_the_time, NULL);
     test_await(&changing.ready, 2);
-    for (int i = 0; i < 100000; i++) {
-        bool large = i % 2 == 0;
-        char *base = large ? changing.large : changing.small;
-        CHECK_OK(zcp_registry_add(&changing.registry, 21, base, large ? 4096 : 64));
-        CHECK(zcp_relptr_get(&changing.registry, zcp_relptr_make(21, 0), 64) == base);
+    for (int i = 0; i < 50000; i++) {
+        change_segment(&changing.registry, i % 2 == 0);
         CHECK_OK(zcp_registry_remove(&changing.registry, 21));
-        atomic_fetch_add(&changing.changes, 1);
-        if (i % 20 == 0)
-            pthread_kill(threads[i / 20 % 2], SIGUSR1);
     }
     atomic_store(&changing.stop, true);
     for (int i = 0; i < 2; i++)
         test_thread_join(threads[i]);
+}
+
+// The same, and nothing left to chance: a traced process resolves, and the segment changes before its 1st, 2nd, 3rd ...
+// instruction.
+typedef struct traced {
+    zcp_registry registry;                                         // plain words; shared only so that it can be changed
+    _Atomic bool done;
+} traced;
+
+static void resolve_traced(void *argument) {
+    traced *shared = argument;
+    CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+    for (;;) {
+        atomic_store(&shared->done, false);
+        raise(SIGSTOP);
+        char *p = zcp_relptr_get(&shared->registry, zcp_relptr_make(21, 100), 8);
+        atomic_store(&shared->done, true);
+        CHECK_MSG(p == NULL || p == changing.large + 100, "%s", "the base of one life with the size of the other");
+    }
+}
+
+static int next_stop(pid_t pid, int request) {
+    CHECK(request == 0 || ptrace(request, pid, NULL, NULL) == 0);
+    int status = test_wait(pid);
+    CHECK(WIFSTOPPED(status));
+    return WSTOPSIG(status);
+}
+
+// Lets it do that many instructions, then goes from small over nothing to large. False: the call was over before.
+static bool change_after(traced *shared, pid_t pid, int instructions) {
+    for (int i = 0; i < instructions; i++)
+        CHECK_EQ(next_stop(pid, PTRACE_SINGLESTEP), SIGTRAP);
+    bool in_time = !atomic_load(&shared->done);
+    CHECK_OK(zcp_registry_remove(&shared->registry, 21));
+    change_segment(&shared->registry, true);
+    CHECK_EQ(next_stop(pid, PTRACE_CONT), SIGSTOP);
+    CHECK_OK(zcp_registry_remove(&shared->registry, 21));
+    change_segment(&shared->registry, false);
+    return in_time;
+}
+
+TEST(registry_changes_between_any_two_instructions) {
+#ifdef TEST_TSAN
+    test_skip("a call has too many instructions under TSan");
+#endif
+    traced *shared = test_shared(sizeof *shared);
+    change_segment(&shared->registry, false);
+    pid_t pid = test_spawn(resolve_traced, shared);
+    CHECK_EQ(next_stop(pid, 0), SIGSTOP);
+    int instructions = 0;
+    while (change_after(shared, pid, instructions))
+        instructions++;
+    CHECK(instructions > 30);
+    test_note("%d instructions", instructions);
+    test_kill(pid);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
