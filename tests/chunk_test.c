@@ -748,7 +748,7 @@ TEST(chunk_tokens_go_over_and_back) {
     finish(manager);
 }
 
-// Over shared memory: three processes pass chunks on in a ring, each verifies what it gets and writes what it passes on.
+// Over shared memory: three processes pass chunks on in a ring; each verifies what it gets, and writes it anew.
 typedef struct ring {
     struct {
         _Atomic uint32_t full, taken;
@@ -955,7 +955,7 @@ TEST(chunk_find_gives_the_oldest_open_manager) {
     CHECK(zcp_manager_find(test_instance_n(2)) == NULL);
     zcp_manager_close(first);
     CHECK(zcp_manager_find(test_instance()) == second);
-    first = attach();                                              // the object may be the old one; it is the youngest now
+    first = attach();                                              // perhaps the same object; the youngest now
     CHECK(zcp_manager_find(test_instance()) == second);
     zcp_manager_close(second);
     CHECK(zcp_manager_find(test_instance()) == third);
