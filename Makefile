@@ -21,7 +21,7 @@ flags_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-f
 flags_tsan := -fsanitize=thread -O1 -g -Wno-unknown-warning-option -Wno-tsan
 
 sources_tests := $(wildcard tests/*.c)
-sources_asan  := $(filter-out tests/compile.c,$(sources_tests))
+sources_asan  := $(filter-out tests/compile.c tests/demo_test.c,$(sources_tests))
 sources_tsan  := $(sources_asan)
 
 demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(wildcard tests/demo/*.c))
@@ -80,7 +80,7 @@ test_environment = FILTER=$(call quoted,$(FILTER)) CC=$(call quoted,$(CC))
 demo: $(demos) ## Run the demo: a server and a client exchange chunks
 	$(BUILD)/demo/demo
 
-test: $(BUILD)/tests/run ## Run the tests; FILTER=PATTERNS JOBS=N TEST_OPTIONS=--help
+test: $(BUILD)/tests/run $(demos) ## Run the tests; FILTER=PATTERNS JOBS=N TEST_OPTIONS=--help
 	@$(test_environment) $(BUILD)/tests/run $(test_options)
 
 bench: $(benches) ## Measure; BENCH_OPTIONS=--help
