@@ -320,11 +320,20 @@ static void print_slowest(void) {
     printf("\n");
 }
 
+// Tests that have no result although nobody stopped the run: should the schedule ever lose one, it must show.
+static int count_lost(void) {
+    int lost = run.stopped_by != 0 ? 0 : run.count - run.passed - run.failed - run.skipped;
+    if (lost > 0)
+        printf("%d tests were not run\n", lost);
+    return lost;
+}
+
 static void print_end(void) {
     if (run.count == 0)
         printf("no test matches %s\n", run.chosen.filter == NULL ? "" : run.chosen.filter);
     else
         print_slowest();
+    run.failed += count_lost();
     printf("%d passed, %d failed", run.passed, run.failed);
     if (run.skipped > 0)
         printf(", %d skipped", run.skipped);

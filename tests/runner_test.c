@@ -367,7 +367,7 @@ TEST(runner_reports_left_processes) {
     const char *report = report_of("_leaves_orphan", NULL, NULL);
     check_has(report, "left processes: 1");
     CHECK(!exists(number_after(report, "orphan ")));
-    check_last_line(report_of("_leaves_killed_process", NULL, NULL), "1 passed, 0 failed");
+    check_last_line(report_of("_leaves_killed_process", "--repeat=50", NULL), "50 passed, 0 failed");
 }
 
 TEST(_leaves_file) {
@@ -539,16 +539,20 @@ TEST(runner_seeds_random_numbers) {
     check_lacks(report_of("_draws", "--seed=2", NULL), first);
 }
 
-static int open_meeting(const char *name, int flags) {
-    char path[300];
+// The outer test says under which name they find each other.
+static const char *meeting_path(const char *name) {
+    static char path[300];
+    CHECK(getenv("MEETING") != NULL);
     snprintf(path, sizeof path, "/%s%s", getenv("MEETING"), name);
-    return shm_open(path, flags, 0600);
+    return path;
+}
+
+static int open_meeting(const char *name, int flags) {
+    return shm_open(meeting_path(name), flags, 0600);
 }
 
 static void close_meeting(const char *name) {
-    char path[300];
-    snprintf(path, sizeof path, "/%s%s", getenv("MEETING"), name);
-    shm_unlink(path);
+    shm_unlink(meeting_path(name));
 }
 
 static void meet(const char *mine, const char *other) {
@@ -663,12 +667,47 @@ static void raise_signal(void *number) {
     raise(*(int *)number);
 }
 
+static void end_with_3(void *unused) {
+    (void)unused;
+    _exit(3);
+}
+
+static int kill_signal = SIGKILL, segv_signal = SIGSEGV;
+
 TEST(helpers_join_the_killed) {
-    int kill_signal = SIGKILL, segv = SIGSEGV, none = 0;
-    test_join_signal(test_spawn(raise_signal, &segv), SIGSEGV);
+    int none = 0;
+    test_join_signal(test_spawn(raise_signal, &segv_signal), SIGSEGV);
     CHECK(test_join_killed(test_spawn(raise_signal, &kill_signal)));
     CHECK(!test_join_killed(test_spawn(raise_signal, &none)));
-    CHECK(WIFSIGNALED(test_wait(test_spawn(raise_signal, &segv))));
+    CHECK(WIFSIGNALED(test_wait(test_spawn(raise_signal, &segv_signal))));
+}
+
+TEST(_joins_3) {
+    test_join(test_spawn(end_with_3, NULL));
+}
+
+TEST(_joins_killed) {
+    test_join(test_spawn(raise_signal, &kill_signal));
+}
+
+TEST(_joins_segv_as_killed) {
+    test_join_killed(test_spawn(raise_signal, &segv_signal));
+}
+
+TEST(_joins_killed_as_segv) {
+    test_join_signal(test_spawn(raise_signal, &kill_signal), SIGSEGV);
+}
+
+TEST(_awaits_stop_of_killed) {
+    test_await_stop(test_spawn(raise_signal, &kill_signal));
+}
+
+TEST(helpers_report_unexpected_ends) {
+    check_reported("_joins_3", "ended with 3, expected to end with 0");
+    check_reported("_joins_killed", "was killed by SIGKILL, expected to end with 0");
+    check_reported("_joins_segv_as_killed", "was killed by SIGSEGV, expected");
+    check_reported("_joins_killed_as_segv", "was killed by SIGKILL, expected to be killed by SIGSEGV");
+    check_reported("_awaits_stop_of_killed", "was killed by SIGKILL, expected to stop");
 }
 
 static void count_up(void *word) {
@@ -684,9 +723,23 @@ static bool counts(_Atomic uint64_t *word) {
     return atomic_load(word) != before;
 }
 
+static char state_of(pid_t pid) {
+    char path[64], state = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "re");
+    CHECK(file != NULL && fscanf(file, "%*d (%*[^)]) %c", &state) == 1);
+    fclose(file);
+    return state;
+}
+
 static void check_stop_and_kill(pid_t pid, _Atomic uint64_t *word) {
     while (atomic_load(word) == 0)
         test_sleep(1);
+    for (int round = 0; round < 100; round++) {
+        test_stop(pid);
+        CHECK_EQ(state_of(pid), 'T');
+        test_resume(pid);
+    }
     test_stop(pid);
     CHECK(!counts(word));
     test_resume(pid);
