@@ -458,7 +458,7 @@ static void work(market *shared, zcp_manager *manager, zcp_chunk held[HOLD], uin
 static void worker(void *argument) {
     market *shared = argument;
     zcp_chunk held[HOLD] = {{0}};
-    if (test_random_below(3) == 0)                                 // at a step, whichever comes then; attaching included
+    if (test_random_below(3) == 0)                                 // at some step, attaching included
         test_step_any_kill(1 + (int)test_random_below(400));
     zcp_manager *manager = attach();
     for (;;)
@@ -557,7 +557,7 @@ static void sweep_until_killed(void *argument) {
     zcp_manager_close(manager);
 }
 
-// A victim that owned, borrowed and dropped; the sweeper is killed at one step after the other; a third one sweeps both.
+// A victim that owned, borrowed and dropped; the sweeper is killed at each step in turn; a third one sweeps both.
 static void check_deaths_of_sweepers(bool by_opening, int steps_expected) {
     zcp_manager *manager = create(64, 6);
     int kills = 0;
