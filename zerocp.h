@@ -85,14 +85,6 @@
 
    Licence: MIT, at the end of zerocp_relptr.h. */
 
-#if defined(ZEROCP_IMPLEMENTATION) && !defined(_FEATURES_H) && !defined(_SYS_CDEFS_H_)
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
-#ifndef _FILE_OFFSET_BITS
-#define _FILE_OFFSET_BITS 64
-#endif
-#endif
 #include "zerocp_shm.h"
 
 #ifndef ZEROCP_H
@@ -312,7 +304,7 @@ ZCP_PRIV_PRINTF(2, 3) ZEROCP_API void zcp_log(zcp_log_level level, const char *f
 #endif
 #endif /* ZEROCP_H */
 
-#if defined(ZEROCP_IMPLEMENTATION) && !defined(ZEROCP_IMPLEMENTED)
+#if defined(ZEROCP_IMPLEMENTATION) && !defined(ZEROCP_IMPLEMENTED) && !defined(ZCP_PRIV_REFUSED)
 #define ZEROCP_IMPLEMENTED
 
 #include <sys/prctl.h>

@@ -169,15 +169,19 @@ ZEROCP_API void *zcp_relptr_get_aligned(const zcp_registry *registry, zcp_relptr
 #endif
 #endif /* ZEROCP_RELPTR_H */
 
-#if defined(ZEROCP_IMPLEMENTATION) && !defined(ZEROCP_RELPTR_IMPLEMENTED)
-#define ZEROCP_RELPTR_IMPLEMENTED
-
+/* What cannot be compiled is refused with this one error, on all floors. */
+#if defined(ZEROCP_IMPLEMENTATION) && !defined(ZCP_PRIV_REFUSED)
 #ifdef __cplusplus
+#define ZCP_PRIV_REFUSED
 #error "zerocp: the implementation is C11; put it into a .c file (the declarations work in C++)"
-#endif
-#if !defined(_GNU_SOURCE) && !defined(_DEFAULT_SOURCE) && !defined(_BSD_SOURCE)
+#elif !defined(_GNU_SOURCE) && !defined(_DEFAULT_SOURCE) && !defined(_BSD_SOURCE)
+#define ZCP_PRIV_REFUSED
 #error "zerocp: in the implementing file include zerocp first, or define _GNU_SOURCE"
 #endif
+#endif
+
+#if defined(ZEROCP_IMPLEMENTATION) && !defined(ZEROCP_RELPTR_IMPLEMENTED) && !defined(ZCP_PRIV_REFUSED)
+#define ZEROCP_RELPTR_IMPLEMENTED
 
 #include <stdarg.h>
 #include <stdatomic.h>

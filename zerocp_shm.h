@@ -21,14 +21,6 @@
    CONFIGURATION: that of zerocp_relptr.h, and
      ZEROCP_STEP(name)        called between the steps of a protocol (for tests)   implementing file; default: nothing */
 
-#if defined(ZEROCP_IMPLEMENTATION) && !defined(_FEATURES_H) && !defined(_SYS_CDEFS_H_)
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
-#ifndef _FILE_OFFSET_BITS
-#define _FILE_OFFSET_BITS 64
-#endif
-#endif
 #include "zerocp_relptr.h"
 
 #ifndef ZEROCP_SHM_H
@@ -89,7 +81,7 @@ ZEROCP_API zcp_status zcp_shm_unlink(const char *name);
 #endif
 #endif /* ZEROCP_SHM_H */
 
-#if defined(ZEROCP_IMPLEMENTATION) && !defined(ZEROCP_SHM_IMPLEMENTED)
+#if defined(ZEROCP_IMPLEMENTATION) && !defined(ZEROCP_SHM_IMPLEMENTED) && !defined(ZCP_PRIV_REFUSED)
 #define ZEROCP_SHM_IMPLEMENTED
 
 #include <errno.h>
