@@ -105,7 +105,7 @@ static int own_descriptors(int *found, int at_most) {
 typedef struct family {
     kind how;
     bool leaks;                                                    // the child inherits a dup of each descriptor
-    const char *where;                                             // the step of the child's birth and the parent's death
+    const char *where;                                             // the step at which the child is born, and it dies
     _Atomic uint32_t ready;
     _Atomic pid_t child;
     bool opens;                                                    // and the rest happens there
@@ -339,7 +339,7 @@ static void check_refused_here(inherited *all) {
     CHECK_STATUS(zcp_manager_check(manager), ZCP_ERR_FORKED);
     CHECK_EQ(zcp_manager_pool_count(manager), 0);
     CHECK(zcp_manager_registry(manager) == NULL);
-    CHECK(zcp_manager_find(test_instance()) == NULL);
+    CHECK(zcp_manager_find(test_instance()) != manager);
     CHECK(zcp_manager_format(manager, text, sizeof text) > 0 && strstr(text, "Pool") == NULL);
     CHECK(!zcp_chunk_is_valid(&copy) && zcp_chunk_data(&copy) == NULL && zcp_chunk_token(&copy) == 0);
     CHECK(zcp_chunk_size(&copy) == 0 && zcp_chunk_capacity(&copy) == 0 && zcp_chunk_use_count(&copy) == 0);
@@ -368,6 +368,7 @@ static void check_opens_itself(inherited *all) {
 }
 
 static void child_of_a_client(inherited *all, bool opens) {
+    CHECK(zcp_manager_find(test_instance()) == NULL);
     check_refused_here(all);
     if (opens)
         check_opens_itself(all);

@@ -1,0 +1,430 @@
+// tests/threads_test.c: many threads, on one manager and on several clients of one segment. Under ThreadSanitizer too:
+// payloads are written and read by plain accesses, so that a chunk which two hold as theirs is a race. Tokens go from
+// thread to thread by release and acquire, because TSan does not know the fences that do it otherwise.
+#include "chunks.h"
+
+#include <sched.h>
+
+enum { SLOTS = 8, HOLD = 3 };
+
+typedef struct market {
+    _Atomic uint64_t slots[SLOTS];                                 // tokens on their way from any thread to any
+    _Atomic uint64_t verified, stale, exhausted;
+    _Atomic uint32_t barrier;
+} market;
+
+typedef struct trader {
+    market *shared;
+    zcp_manager *manager;
+    int steps;
+    bool dies;                                                     // keeps what it holds at the end
+    uint64_t size;
+} trader;
+
+// The token's own value is its chunk's pattern, written by whoever allocated it, before the token is seen by anybody.
+static void check_tokened(const zcp_chunk *chunk) {
+    pattern_check(chunk, (uint64_t)chunk->generation << 32 | chunk->index);
+}
+
+static void offer(trader *self, zcp_chunk *chunk) {
+    zcp_status status = zcp_chunk_allocate(self->manager, 1 + test_random_below(self->size), chunk);
+    CHECK(status == ZCP_OK || status == ZCP_ERR_EXHAUSTED);
+    if (status != ZCP_OK) {
+        atomic_fetch_add_explicit(&self->shared->exhausted, 1, memory_order_relaxed);
+        return;
+    }
+    uint64_t token = token_of(chunk);
+    pattern_write(chunk, token);
+    if (test_random_below(4) != 0)
+        atomic_store_explicit(&self->shared->slots[test_random_below(SLOTS)], token, memory_order_release);
+}
+
+static void accept(trader *self, zcp_chunk *chunk) {
+    uint64_t token = atomic_load_explicit(&self->shared->slots[test_random_below(SLOTS)], memory_order_acquire);
+    if (token == 0)
+        return;
+    zcp_status status = zcp_chunk_acquire(self->manager, token, chunk);
+    CHECK(status == ZCP_OK || status == ZCP_ERR_STALE);
+    atomic_fetch_add_explicit(status == ZCP_OK ? &self->shared->verified : &self->shared->stale, 1,
+                              memory_order_relaxed);
+    if (status == ZCP_OK)
+        check_tokened(chunk);
+}
+
+static void *trade(void *argument) {
+    trader *self = argument;
+    zcp_chunk held[HOLD] = {{0}};
+    for (int i = 0; i < self->steps; i++) {
+        zcp_chunk *mine = &held[test_random_below(HOLD)], *other = &held[test_random_below(HOLD)];
+        uint64_t choice = test_random_below(5);
+        if (zcp_chunk_is_valid(mine))
+            check_tokened(mine);
+        zcp_chunk_release(mine);
+        if (choice < 2)
+            offer(self, mine);
+        else if (choice < 4)
+            accept(self, mine);
+        else if (other != mine)
+            *mine = zcp_chunk_clone(other);
+    }
+    for (int i = 0; i < HOLD && !self->dies; i++)
+        zcp_chunk_release(&held[i]);
+    return NULL;
+}
+
+static void check_traded(const market *shared) {
+    test_note("%llu verified, %llu stale, %llu exhausted", (unsigned long long)shared->verified,
+              (unsigned long long)shared->stale, (unsigned long long)shared->exhausted);
+    CHECK(shared->verified > 0 && shared->stale > 0);
+}
+
+static void trade_on_one_manager(uint32_t flags, uint32_t chunks) {
+    enum { THREADS = 4 };
+    zcp_config config = one_pool(64, chunks);
+    zcp_manager *manager = create_named(test_instance(), &config, flags);
+    market shared = {0};
+    trader all[THREADS];
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        all[i] = (trader){&shared, manager, ROUNDS(200000), false, 64};
+        threads[i] = test_thread(trade, &all[i]);
+    }
+    for (int i = 0; i < THREADS; i++)
+        test_thread_join(threads[i]);
+    check_traded(&shared);
+    CHECK_EQ(used(manager), 0);
+    finish(manager);
+}
+
+TEST_WITH(threads_trade_on_one_manager, .weight = 2) {
+    trade_on_one_manager(0, 10);                                   // fewer than they could hold
+}
+
+TEST_WITH(threads_trade_on_one_checked_manager, .weight = 2) {
+    trade_on_one_manager(ZCP_CHECKED, 10);
+}
+
+TEST_WITH(threads_trade_on_plenty, .weight = 2) {
+    trade_on_one_manager(0, 200);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Clients as views of one plain segment
+
+static inside_plain *plain_pools(uint32_t clients) {
+    zcp_config config = {0};
+    CHECK_OK(zcp_config_add_pool(&config, 64, 9));
+    CHECK_OK(zcp_config_add_pool(&config, 128, 5));
+    return inside_plain_new(&config, clients, 0);
+}
+
+TEST_WITH(threads_trade_between_clients, .weight = 2) {
+    enum { CLIENTS = 3, THREADS = 6 };
+    inside_plain *plain = plain_pools(CLIENTS);
+    market shared = {0};
+    trader all[THREADS];
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        all[i] = (trader){&shared, inside_plain_client(plain, (uint32_t)i % CLIENTS), ROUNDS(120000), false, 128};
+        threads[i] = test_thread(trade, &all[i]);
+    }
+    for (int i = 0; i < THREADS; i++)
+        test_thread_join(threads[i]);
+    check_traded(&shared);
+    for (uint32_t c = 0; c < CLIENTS; c++)
+        CHECK_EQ(used(inside_plain_client(plain, c)), 0);
+    books_check_by(inside_plain_client(plain, 0), 0);
+    inside_plain_free(plain);
+}
+
+typedef struct sweeper {
+    inside_plain *plain;
+    uint32_t as, dead;
+} sweeper;
+
+static void *sweep(void *argument) {
+    sweeper *self = argument;
+    inside_plain_sweep(self->plain, self->as, self->dead);
+    return NULL;
+}
+
+// Clients die one after the other, holding what they hold; others sweep them, two at once, while the rest goes on.
+static void trade_and_die(uint64_t size, int steps) {
+    enum { LIVING = 2, DYING = 4, CLIENTS = LIVING + DYING };
+    inside_plain *plain = plain_pools(CLIENTS);
+    market shared = {0};
+    trader all[CLIENTS];
+    pthread_t living[LIVING], dying[2], sweeping[2];
+    for (uint32_t c = 0; c < CLIENTS; c++)
+        all[c] = (trader){&shared, inside_plain_client(plain, c), c < LIVING ? steps : steps / 4, c >= LIVING, size};
+    for (int i = 0; i < LIVING; i++)
+        living[i] = test_thread(trade, &all[i]);
+    for (uint32_t dead = LIVING; dead < CLIENTS; dead++) {
+        for (int i = 0; i < 2; i++)
+            dying[i] = test_thread(trade, &all[dead]);
+        for (int i = 0; i < 2; i++)
+            test_thread_join(dying[i]);
+        sweeper sweepers[2] = {{plain, 0, dead}, {plain, 1, dead}};
+        for (int i = 0; i < 2; i++)
+            sweeping[i] = test_thread(sweep, &sweepers[i]);
+        for (int i = 0; i < 2; i++)
+            test_thread_join(sweeping[i]);
+    }
+    for (int i = 0; i < LIVING; i++)
+        test_thread_join(living[i]);
+    check_traded(&shared);
+    CHECK_EQ(used(inside_plain_client(plain, 0)), 0);
+    books_check_by(inside_plain_client(plain, 1), 0);
+    inside_plain_free(plain);
+}
+
+TEST_WITH(threads_sweep_dead_clients_while_others_trade, .weight = 2) {
+    for (int round = 0; round < 6; round++)
+        trade_and_die(128, ROUNDS(60000));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The last holders leave at the same moment
+
+typedef struct leaver {
+    zcp_manager *manager;
+    market *shared;
+    zcp_chunk handle;                                              // to be released
+    uint64_t token;                                                // or to be acquired first, if not 0
+    uint32_t parties;
+    int rounds;
+    uint64_t got, missed;
+} leaver;
+
+static void spin_meet(_Atomic uint32_t *barrier, uint32_t parties) {
+    uint32_t wanted = test_meeting(atomic_fetch_add(barrier, 1) + 1, parties);
+    while ((int32_t)(atomic_load(barrier) - wanted) < 0)
+        sched_yield();
+}
+
+static void leave_once(leaver *self) {
+    if (self->token != 0) {
+        zcp_status status = zcp_chunk_acquire(self->manager, self->token, &self->handle);
+        CHECK(status == ZCP_OK || status == ZCP_ERR_STALE);
+        *(status == ZCP_OK ? &self->got : &self->missed) += 1;
+    }
+    if (zcp_chunk_is_valid(&self->handle))
+        check_tokened(&self->handle);
+    zcp_chunk_release(&self->handle);
+}
+
+static void *leave(void *argument) {
+    leaver *self = argument;
+    for (int i = 0; i < self->rounds; i++) {
+        spin_meet(&self->shared->barrier, self->parties);
+        leave_once(self);
+        spin_meet(&self->shared->barrier, self->parties);
+    }
+    return NULL;
+}
+
+// An owner's handle, a borrowed one beside it in the same process, another client's, and one who comes late with the
+// token: all at once, and afterwards the chunk is free, once.
+TEST_WITH(threads_last_holders_leave_at_once, .weight = 2) {
+    enum { PARTIES = 4 };
+    inside_plain *plain = plain_pools(3);
+    market shared = {0};
+    int rounds = ROUNDS(20000);
+    leaver all[PARTIES];
+    pthread_t threads[PARTIES];
+    for (uint32_t i = 0; i < PARTIES; i++)
+        all[i] = (leaver){.manager = inside_plain_client(plain, i / 2), .shared = &shared, .parties = PARTIES + 1,
+                          .rounds = rounds};
+    for (int i = 0; i < PARTIES; i++)
+        threads[i] = test_thread(leave, &all[i]);
+    for (int round = 0; round < rounds; round++) {
+        all[0].handle = allocate(all[0].manager, 64);
+        uint64_t token = token_of(&all[0].handle);
+        pattern_write(&all[0].handle, token);
+        if (round % 3 != 0)
+            all[1].handle = acquire(all[1].manager, token);
+        if (round % 2 != 0)
+            all[2].handle = acquire(all[2].manager, token);
+        all[3].token = token;
+        spin_meet(&shared.barrier, PARTIES + 1);
+        spin_meet(&shared.barrier, PARTIES + 1);
+        CHECK_EQ(used(all[0].manager), 0);
+        CHECK_EQ(inside_list_count(all[0].manager, 0), 9);
+    }
+    for (int i = 0; i < PARTIES; i++)
+        test_thread_join(threads[i]);
+    test_note("%llu acquired, %llu stale", (unsigned long long)all[3].got, (unsigned long long)all[3].missed);
+    CHECK_EQ(all[3].got + all[3].missed, rounds);
+    books_check_by(all[0].manager, 0);
+    inside_plain_free(plain);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Acquire and release of one held chunk: 0, CHANGING, n and back all the time. It never is stale.
+
+static void *come_and_go(void *argument) {
+    leaver *self = argument;
+    for (int i = 0; i < self->rounds; i++) {
+        zcp_chunk a = acquire(self->manager, self->token), b = {0};
+        check_tokened(&a);
+        if (i % 3 == 0)
+            b = zcp_chunk_clone(&a);
+        if (i % 3 == 1)
+            b = acquire(self->manager, self->token);
+        zcp_chunk_release(&a);
+        CHECK(i % 3 == 2 || zcp_chunk_is_valid(&b));
+        zcp_chunk_release(&b);
+    }
+    return NULL;
+}
+
+TEST_WITH(threads_come_and_go_at_one_chunk, .weight = 2) {
+    enum { THREADS = 5 };
+    inside_plain *plain = plain_pools(2);
+    leaver all[THREADS];
+    pthread_t threads[THREADS];
+    uint64_t token;
+    zcp_manager *owner = inside_plain_client(plain, 0);
+    zcp_chunk chunk = allocate_with_pattern(owner, 64, &token);
+    for (int i = 0; i < THREADS; i++) {                            // three in the owner's process, two in another
+        all[i] = (leaver){.manager = i < 3 ? owner : inside_plain_client(plain, 1), .token = token,
+                          .rounds = ROUNDS(100000)};
+        threads[i] = test_thread(come_and_go, &all[i]);
+    }
+    for (int i = 0; i < THREADS; i++)
+        test_thread_join(threads[i]);
+    CHECK_EQ(zcp_chunk_use_count(&chunk), 1);
+    check_tokened(&chunk);
+    zcp_chunk_release(&chunk);
+    books_check_by(owner, 0);
+    inside_plain_free(plain);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Handles handed from thread to thread: one allocates, another releases
+
+typedef struct belt {
+    zcp_manager *manager;
+    struct {
+        _Atomic uint32_t full;
+        zcp_chunk chunk;
+    } places[4];
+    int rounds;
+} belt;
+
+static void *consume(void *argument) {
+    belt *shared = argument;
+    for (int i = 0; i < shared->rounds; i++) {
+        _Atomic uint32_t *full = &shared->places[i % 4].full;
+        while (atomic_load_explicit(full, memory_order_acquire) == 0)
+            sched_yield();
+        zcp_chunk chunk = zcp_chunk_move(&shared->places[i % 4].chunk);
+        atomic_store_explicit(full, 0, memory_order_release);
+        pattern_check(&chunk, (uint64_t)i);
+        zcp_chunk_release(&chunk);
+    }
+    return NULL;
+}
+
+static zcp_chunk allocate_or_yield(zcp_manager *manager) {
+    zcp_chunk chunk;
+    zcp_status status = zcp_chunk_allocate(manager, 64, &chunk);
+    while (status == ZCP_ERR_EXHAUSTED) {
+        sched_yield();
+        status = zcp_chunk_allocate(manager, 64, &chunk);
+    }
+    CHECK_OK(status);
+    return chunk;
+}
+
+TEST_WITH(threads_release_what_others_allocated, .weight = 2) {
+    zcp_manager *manager = create(64, 5);
+    belt shared = {.manager = manager, .rounds = ROUNDS(100000)};
+    pthread_t thread = test_thread(consume, &shared);
+    for (int i = 0; i < shared.rounds; i++) {
+        _Atomic uint32_t *full = &shared.places[i % 4].full;
+        zcp_chunk chunk = allocate_or_yield(manager);
+        pattern_write(&chunk, (uint64_t)i);
+        if (i % 3 == 1) {                                          // with a clone that goes first, or a token
+            zcp_chunk cloned = zcp_chunk_clone(&chunk);
+            zcp_chunk_release(&cloned);
+        }
+        if (i % 3 == 2)
+            (void)token_of(&chunk);
+        while (atomic_load_explicit(full, memory_order_acquire) != 0)
+            sched_yield();
+        shared.places[i % 4].chunk = chunk;
+        atomic_store_explicit(full, 1, memory_order_release);
+    }
+    test_thread_join(thread);
+    CHECK_EQ(used(manager), 0);
+    finish(manager);
+}
+
+static void *leave_second(void *argument) {
+    leaver *self = argument;
+    for (int i = 0; i < self->rounds; i++) {
+        spin_meet(&self->shared->barrier, 2);
+        check_tokened(&self->handle);
+        zcp_chunk_release(&self->handle);
+        spin_meet(&self->shared->barrier, 2);
+    }
+    return NULL;
+}
+
+// Two handles of one chunk in two threads: whoever goes last frees it, after the other one's use of the payload.
+TEST_WITH(threads_two_owned_handles_leave_at_once, .weight = 2) {
+    zcp_manager *manager = create(64, 2);
+    market shared = {0};
+    leaver self = {.manager = manager, .shared = &shared, .rounds = ROUNDS(40000)};
+    pthread_t thread = test_thread(leave_second, &self);
+    for (int i = 0; i < self.rounds; i++) {
+        zcp_chunk chunk = allocate(manager, 64);
+        pattern_write(&chunk, (uint64_t)chunk.generation << 32 | chunk.index);
+        if (i % 2 == 0)
+            (void)token_of(&chunk);
+        self.handle = zcp_chunk_clone(&chunk);
+        spin_meet(&shared.barrier, 2);
+        check_tokened(&chunk);
+        zcp_chunk_release(&chunk);
+        spin_meet(&shared.barrier, 2);
+        CHECK_EQ(used(manager), 0);
+        CHECK_EQ(inside_list_count(manager, 0), 2);
+    }
+    test_thread_join(thread);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Threads that open, use and close clients of their own
+
+static void *visit(void *argument) {
+    int rounds = *(int *)argument;
+    for (int i = 0; i < rounds; i++) {
+        zcp_manager *manager = attach();
+        zcp_chunk chunk = allocate_or_yield(manager);
+        uint64_t token = token_of(&chunk);
+        pattern_write(&chunk, token);
+        zcp_chunk again = acquire(manager, token);
+        check_tokened(&again);
+        if (i % 2 == 0)
+            zcp_chunk_release(&again);                             // else close takes it back
+        zcp_chunk_release(&chunk);
+        CHECK(zcp_manager_find(test_instance()) != NULL);
+        zcp_manager_close(manager);
+    }
+    return NULL;
+}
+
+TEST_WITH(threads_open_use_and_close, .weight = 2) {
+    zcp_manager *manager = create(64, 3);
+    int rounds = ROUNDS(300);
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++)
+        threads[i] = test_thread(visit, &rounds);
+    for (int i = 0; i < 4; i++)
+        test_thread_join(threads[i]);
+    CHECK_EQ(used(manager), 0);
+    CHECK_RECOVERS(manager, 0, 0);
+    finish(manager);
+}
