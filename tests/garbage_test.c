@@ -1,0 +1,926 @@
+// tests/garbage_test.c: what happens when somebody else wrote what the library reads. Each attempt ends with a status,
+// in bounded time, inside of its mappings (which stand between guard pages here), and leaves nothing open.
+#include "hostile.h"
+
+#include "test.h"
+
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+
+#if defined(TEST_ASAN) || defined(TEST_TSAN)
+enum { SLOWER = 10 };
+#else
+enum { SLOWER = 1 };
+#endif
+
+#define LIMIT_ACCESSES (UINT64_C(1) << 26)                         // of one call
+#define LIMIT_CPU (UINT64_C(2000000000) * SLOWER)
+#define LIMIT_WALL (UINT64_C(20000000000) * SLOWER)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Calls that have to end
+
+static uint64_t cpu_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+typedef struct call_begin {
+    uint64_t cpu, wall;
+} call_begin;
+
+static call_begin begin_call(void) {
+    hostile_accesses = 0;
+    hostile_limit = LIMIT_ACCESSES;
+    return (call_begin){cpu_now(), test_now()};
+}
+
+static void end_call(call_begin begin, const char *what, int line) {
+    hostile_limit = 0;
+    uint64_t cpu = cpu_now() - begin.cpu, wall = test_now() - begin.wall;
+    if (cpu > LIMIT_CPU || wall > LIMIT_WALL)
+        test_fail(__FILE__, line, "%s took %llu ms of CPU, %llu ms in all", what, (unsigned long long)cpu / 1000000,
+                  (unsigned long long)wall / 1000000);
+}
+
+#define BOUNDED(call)                                                                                                  \
+    do {                                                                                                               \
+        call_begin begin_ = begin_call();                                                                              \
+        call;                                                                                                          \
+        end_call(begin_, #call, __LINE__);                                                                             \
+    } while (0)
+
+// A status that exists and, if it is an error, says something.
+static void check_told(zcp_status status) {
+    CHECK_MSG((unsigned)status < ZCP_STATUS_COUNT, "status %d", (int)status);
+    CHECK(status == ZCP_OK || zcp_last_message()[0] != 0);
+}
+
+#define CHECK_IS(actual, expected)                                                                                     \
+    do {                                                                                                               \
+        zcp_status actual_ = (actual), expected_ = (expected);                                                         \
+        CHECK_MSG(actual_ == expected_, "is %s, expected %s: %s", zcp_status_name(actual_), zcp_status_name(expected_), \
+                  zcp_last_message());                                                                                 \
+    } while (0)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Every operation on a manager whose segments may hold anything
+
+static void check_inside(const zcp_manager_info *info, const void *data, uint64_t bytes) {
+    uint64_t at = (uint64_t)((uintptr_t)data - (uintptr_t)info->chunk_base);
+    CHECK_MSG(at < info->chunk_bytes && bytes <= info->chunk_bytes - at, "%llu bytes at %p", (unsigned long long)bytes, data);
+}
+
+// Atomic, because with garbage in the records two threads may be given one chunk, and that is no race of the library.
+static void touch(void *data, uint64_t bytes) {
+    _Atomic unsigned char *at = data;
+    for (uint64_t i = 0; i < bytes; i = i + 61 < bytes || i == bytes - 1 ? i + 61 : bytes - 1)
+        atomic_store_explicit(&at[i], (unsigned char)i, memory_order_relaxed);
+}
+
+static void exercise_handle(const zcp_manager_info *info, zcp_manager *manager, zcp_chunk *chunk) {
+    zcp_chunk clone = {0}, borrowed = {0};
+    zcp_status status;
+    uint64_t capacity, size, uses, token;
+    void *data;
+    BOUNDED(capacity = zcp_chunk_capacity(chunk));
+    BOUNDED(size = zcp_chunk_size(chunk));
+    CHECK(size <= 4096 && capacity <= 4096);
+    check_inside(info, chunk->data, capacity ? capacity : 1);
+    touch(chunk->data, capacity);
+    BOUNDED(data = zcp_chunk_data(chunk));
+    CHECK(data == NULL || data == chunk->data);
+    BOUNDED(clone = zcp_chunk_clone(chunk));
+    BOUNDED(token = zcp_chunk_token(chunk));
+    BOUNDED(status = zcp_chunk_acquire(manager, token, &borrowed));
+    check_told(status);
+    CHECK((status == ZCP_OK) == (borrowed.manager != NULL));
+    if (status == ZCP_OK)
+        check_inside(info, borrowed.data, 1);
+    BOUNDED(uses = zcp_chunk_use_count(chunk));                    // any figure
+    (void)uses;
+    BOUNDED((void)zcp_chunk_is_valid(chunk));
+    BOUNDED(zcp_chunk_release(&clone));
+    BOUNDED(zcp_chunk_release(&borrowed));
+    CHECK(clone.manager == NULL && borrowed.manager == NULL);
+}
+
+static void exercise_tokens(const zcp_manager_info *info, zcp_manager *manager) {
+    for (int i = 0; i < 4; i++) {
+        zcp_chunk chunk;
+        zcp_status status;
+        uint64_t token = i < 2 ? test_random() : (test_random() % 4 + 1) << 32 | test_random() % 3 << 27 | test_random() % 8;
+        BOUNDED(status = zcp_chunk_acquire(manager, token, &chunk));
+        check_told(status);
+        if (status == ZCP_OK) {
+            check_inside(info, chunk.data, zcp_chunk_size(&chunk));
+            BOUNDED(zcp_chunk_release(&chunk));
+        }
+    }
+}
+
+static void exercise_watching(const zcp_manager_info *info, zcp_manager *manager) {
+    char text[1024];
+    zcp_client_info client;
+    zcp_recovery report;
+    zcp_status status;
+    for (uint32_t p = 0; p < info->pool_count; p++) {
+        zcp_pool_stats stats;
+        BOUNDED(status = zcp_manager_pool_stats(manager, p, &stats));
+        CHECK(status == ZCP_OK && stats.used + stats.free == stats.total);
+    }
+    for (uint32_t slot = 0; slot <= info->max_clients; slot++) {
+        BOUNDED(status = zcp_manager_client_info(manager, slot, &client));
+        check_told(status);
+        CHECK(memchr(client.name, 0, sizeof client.name) != NULL);
+    }
+    BOUNDED(zcp_manager_format(manager, text, sizeof text));
+    BOUNDED(status = zcp_manager_check(manager));
+    check_told(status);
+    BOUNDED(status = zcp_manager_recover(manager, &report));
+    check_told(status);
+}
+
+static void exercise(zcp_manager *manager) {
+    static const uint64_t sizes[] = {1, 100, 101, 1000, 100, 1, 4000, 0, 64};
+    enum { COUNT = sizeof sizes / sizeof sizes[0] };
+    zcp_chunk held[COUNT];
+    zcp_manager_info info;
+    zcp_status status;
+    BOUNDED(status = zcp_manager_get_info(manager, &info));
+    CHECK_IS(status, ZCP_OK);
+    for (int i = 0; i < COUNT; i++) {
+        BOUNDED(status = zcp_chunk_allocate(manager, sizes[i], &held[i]));
+        check_told(status);
+        CHECK((status == ZCP_OK) == (held[i].manager != NULL));
+        if (status == ZCP_OK)
+            exercise_handle(&info, manager, &held[i]);
+    }
+    exercise_tokens(&info, manager);
+    exercise_watching(&info, manager);
+    CHECK(zcp_relptr_get(zcp_manager_registry(manager), zcp_relptr_make(ZCP_SEGMENT_CHUNK, info.chunk_bytes), 1) == NULL);
+    for (int i = 0; i < COUNT - 1; i++)                            // one is left to close
+        BOUNDED(zcp_chunk_release(&held[i]));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Attempts
+
+typedef struct path {
+    char text[320];
+} path;
+
+static path path_of(const char *name, const char *suffix) {
+    path p;
+    snprintf(p.text, sizeof p.text, "/dev/shm/%s%s", name, suffix);
+    return p;
+}
+static path management_path(const char *name) { return path_of(name, "_memory_management"); }
+static path chunk_path(const char *name) { return path_of(name, "_memory_chunk"); }
+
+static void remove_both(const char *name) {
+    path paths[] = {management_path(name), chunk_path(name)};
+    for (int i = 0; i < 2; i++)
+        if (unlink(paths[i].text) != 0 && errno != ENOENT)
+            CHECK_MSG(rmdir(paths[i].text) == 0, "%s: %s", paths[i].text, strerror(errno));
+}
+
+static zcp_config small_config(void) {
+    zcp_config config = {0};
+    CHECK_IS(zcp_config_add_pool(&config, 100, 10), ZCP_OK);
+    CHECK_IS(zcp_config_add_pool(&config, 1000, 5), ZCP_OK);
+    return config;
+}
+
+enum { SMALL_CLIENTS = 4 };
+
+static uint64_t attempts, accepted;
+
+static zcp_status attempt_with(const char *name, zcp_shm_mode mode, uint32_t flags) {
+    zcp_manager *manager = NULL;
+    zcp_config config = small_config();
+    zcp_status status;
+    zcp_manager_desc desc = {.name = name, .mode = mode, .flags = flags, .timeout_ms = 40, .client_name = "attempt"};
+    if (mode != ZCP_SHM_OPEN_EXISTING) {
+        desc.config = &config;
+        desc.max_clients = SMALL_CLIENTS;
+    }
+    attempts++;
+    BOUNDED(status = zcp_manager_open(&manager, &desc));
+    check_told(status);
+    CHECK((status == ZCP_OK) == (manager != NULL));
+    if (status == ZCP_OK) {
+        accepted++;
+        exercise(manager);
+        BOUNDED(zcp_manager_close(manager));
+    }
+    return status;
+}
+
+static zcp_status attempt(const char *name, zcp_shm_mode mode) {
+    return attempt_with(name, mode, 0);
+}
+
+// The garbage was removed: everything is as if it had never been.
+static void check_fresh(const char *name) {
+    remove_both(name);
+    CHECK_IS(attempt(name, ZCP_SHM_OPEN_EXISTING), ZCP_ERR_NOT_FOUND);
+    CHECK_IS(attempt(name, ZCP_SHM_CREATE_EXCLUSIVE), ZCP_OK);
+    CHECK_IS(attempt(name, ZCP_SHM_OPEN_EXISTING), ZCP_OK);
+    CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
+    CHECK(access(management_path(name).text, F_OK) != 0 && access(chunk_path(name).text, F_OK) != 0);
+}
+
+static hostile_holdings before;
+
+// After this the process's own lasting mappings (a manager for its next life, the page of locks) stand.
+static void warm_up(const char *name) {
+    zcp_log_set_level(ZCP_LOG_OFF);
+    check_fresh(name);
+    before = hostile_holds();
+}
+
+static void check_no_leak(void) {
+    hostile_holdings now = hostile_holds();
+    CHECK_MSG(hostile_same(&before, &now), "descriptors %d -> %d, files %d -> %d, anonymous %d -> %d, shm mappings %d -> %d",
+              before.descriptors, now.descriptors, before.files, now.files, before.anonymous, now.anonymous,
+              before.shm_mappings, now.shm_mappings);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A valid instance whose bytes are changed
+
+typedef struct victim {
+    const char *name;
+    int management;                                                // a descriptor of ours
+    size_t bytes;
+    unsigned char image[1 << 16];
+} victim;
+
+static void victim_make(victim *v, const char *name) {
+    zcp_manager *manager;
+    zcp_config config = small_config();
+    struct stat status;
+    if (v->name != NULL)
+        close(v->management);
+    remove_both(name);
+    v->name = name;
+    CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}), ZCP_OK);
+    zcp_manager_close(manager);
+    v->management = open(management_path(name).text, O_RDWR | O_CLOEXEC);
+    CHECK(v->management >= 0 && fstat(v->management, &status) == 0 && (size_t)status.st_size <= sizeof v->image);
+    v->bytes = (size_t)status.st_size;
+    CHECK_EQ(pread(v->management, v->image, v->bytes, 0), v->bytes);
+}
+
+static bool victim_stands(const victim *v) {
+    struct stat named, ours;
+    return stat(management_path(v->name).text, &named) == 0 && fstat(v->management, &ours) == 0 && named.st_ino == ours.st_ino &&
+           access(chunk_path(v->name).text, F_OK) == 0;
+}
+
+static void victim_restore(victim *v) {
+    if (victim_stands(v))
+        CHECK_EQ(pwrite(v->management, v->image, v->bytes, 0), v->bytes);
+    else
+        victim_make(v, v->name);
+}
+
+static void victim_end(victim *v) {
+    close(v->management);
+    check_fresh(v->name);
+    check_no_leak();
+}
+
+// What the library has to say to a header of which one word was changed.
+static zcp_status expected_status(const zcp_priv_header *is, const zcp_priv_header *good, zcp_shm_mode mode) {
+    bool creates = mode != ZCP_SHM_OPEN_EXISTING;
+    if (is->magic != good->magic)
+        return ZCP_ERR_NOT_ZEROCP;
+    if (is->state == ZCP_PRIV_BUILDING || is->state == ZCP_PRIV_RETIRED)
+        return creates ? ZCP_OK : ZCP_ERR_NOT_FOUND;
+    if (mode == ZCP_SHM_PURGE_AND_CREATE)
+        return ZCP_OK;
+    if (is->state != ZCP_PRIV_READY)
+        return ZCP_ERR_CORRUPT;
+    zcp_status header = ZCP_OK;
+    if (is->byte_order != good->byte_order)
+        header = ZCP_ERR_LAYOUT;
+    else if (is->layout_version != good->layout_version)
+        header = ZCP_ERR_VERSION;
+    else if (is->signature != good->signature)
+        header = ZCP_ERR_LAYOUT;
+    else if (is->instance_id == 0 || memcmp(&is->geometry, &good->geometry, sizeof is->geometry) != 0)
+        header = ZCP_ERR_CORRUPT;
+    bool broken = is->chunk_device != good->chunk_device || is->chunk_inode != good->chunk_inode;
+    if (header == ZCP_OK && broken)
+        return creates ? ZCP_OK : ZCP_ERR_NOT_FOUND;
+    return mode == ZCP_SHM_CREATE_EXCLUSIVE ? ZCP_ERR_EXISTS : header;
+}
+
+// These words say which pools there are, the rest follows from them. Where a change of one happens to lead to the same
+// rest (a chunk size that is rounded up to the same stride), the header still adds up, and all stays inside.
+static bool is_configuration(size_t at) {
+    size_t first = offsetof(zcp_priv_header, geometry.pools), in_pool = (at - first) % sizeof(zcp_priv_pool_geometry);
+    return at >= first && (in_pool == offsetof(zcp_priv_pool_geometry, chunk_size) || in_pool == offsetof(zcp_priv_pool_geometry, chunk_count));
+}
+
+static void try_change(victim *v, size_t at, const void *bytes, size_t count, zcp_shm_mode mode) {
+    zcp_priv_header is, good;
+    unsigned char changed[sizeof v->image];
+    memcpy(changed, v->image, v->bytes);
+    memcpy(changed + at, bytes, count);
+    memcpy((void *)&is, changed, sizeof is);
+    memcpy((void *)&good, v->image, sizeof good);
+    CHECK_EQ(pwrite(v->management, bytes, count, (off_t)at), count);
+    zcp_status expected = expected_status(&is, &good, mode), status = attempt(v->name, mode);
+    bool other_pools = expected == ZCP_ERR_CORRUPT && is_configuration(at) && (status == ZCP_OK || status == ZCP_ERR_CONFIG_MISMATCH);
+    CHECK_MSG(status == expected || other_pools, "mode %d, %zu bytes at %zu: is %s, expected %s: %s", (int)mode, count, at,
+              zcp_status_name(status), zcp_status_name(expected), zcp_last_message());
+    victim_restore(v);
+    if (attempts % 64 == 0) {
+        int management = v->management;                            // it is ours, and no leak
+        hostile_holdings now = hostile_holds();
+        CHECK(management >= 0 && now.descriptors == before.descriptors + 1 && now.files == before.files &&
+              now.shm_mappings == before.shm_mappings && now.anonymous == before.anonymous);
+    }
+}
+
+enum { CHANGES = 68 };                                             // 0, all ones, +1, -1, each of 64 bits
+
+static uint64_t changed_word(uint64_t word, int change) {
+    switch (change) {
+    case 0: return 0;
+    case 1: return UINT64_MAX;
+    case 2: return word + 1;
+    case 3: return word - 1;
+    default: return word ^ UINT64_C(1) << (change - 4);
+    }
+}
+
+TEST_WITH(garbage_in_each_word_of_the_header, .seconds = 120) {
+    static victim v;
+    warm_up(test_instance());
+    victim_make(&v, test_instance());
+    for (size_t at = 0; at < sizeof(zcp_priv_header); at += 8)
+        for (int change = 0; change < CHANGES; change++) {
+            uint64_t word, new;
+            memcpy(&word, v.image + at, 8);
+            new = changed_word(word, change);
+            if (new == word)
+                continue;
+            try_change(&v, at, &new, 8, ZCP_SHM_OPEN_EXISTING);
+            if (at < 64 || test_random_below(16) == 0)
+                try_change(&v, at, &new, 8, (zcp_shm_mode)test_random_below(4));
+        }
+    test_note("%llu attempts, %llu accepted", (unsigned long long)attempts, (unsigned long long)accepted);
+    victim_end(&v);
+}
+
+TEST(garbage_in_each_byte_of_the_header) {
+    static victim v;
+    warm_up(test_instance());
+    victim_make(&v, test_instance());
+    for (size_t at = 0; at < 64; at++)
+        for (int change = 0; change < 12; change++) {
+            uint8_t byte = v.image[at], new = (uint8_t)changed_word(byte, change);
+            if (new == byte)
+                continue;
+            for (int mode = 0; mode < 4; mode++)
+                if (mode == ZCP_SHM_OPEN_EXISTING || change < 4)
+                    try_change(&v, at, &new, 1, (zcp_shm_mode)mode);
+        }
+    victim_end(&v);
+}
+
+// Slots, lists and records: attaching does not look at them, and everything has to work on them or say no.
+TEST_WITH(garbage_in_each_word_of_slots_lists_and_records, .seconds = 120) {
+    static victim v;
+    warm_up(test_instance());
+    victim_make(&v, test_instance());
+    for (size_t at = 4096; at < v.bytes; at += 8)
+        for (int change = 0; change < 6; change++) {
+            uint64_t word, new;
+            memcpy(&word, v.image + at, 8);
+            new = changed_word(word, change < 4 ? change : 4 + (int)test_random_below(64));
+            try_change(&v, at, &new, 8, ZCP_SHM_OPEN_EXISTING);
+        }
+    victim_end(&v);
+}
+
+// All of them at once, with values of several kinds.
+TEST_WITH(garbage_in_all_words, .seconds = 120) {
+    static victim v;
+    warm_up(test_instance());
+    victim_make(&v, test_instance());
+    for (int round = 0; round < 300; round++) {
+        size_t first = round % 3 == 0 ? sizeof(zcp_priv_header) : 4096 + SMALL_CLIENTS * sizeof(zcp_priv_slot) * (round % 3 == 1);
+        uint64_t kind = test_random_below(4), dense = test_random_below(3);
+        for (size_t at = first; at < v.bytes; at += 8) {
+            uint64_t values[] = {test_random(), 0, UINT64_MAX, test_random_below(4) << 32 | test_random_below(6) << 21 | test_random_below(3)};
+            if (dense == 0 || test_random_below(4) < dense)
+                CHECK_EQ(pwrite(v.management, &values[kind], 8, (off_t)at), 8);
+        }
+        CHECK_IS(attempt(v.name, ZCP_SHM_OPEN_EXISTING), ZCP_OK);
+        victim_restore(&v);
+    }
+    victim_end(&v);
+}
+
+static void swap_bytes(unsigned char *at, size_t bytes) {
+    for (size_t i = 0; i < bytes / 2; i++) {
+        unsigned char byte = at[i];
+        at[i] = at[bytes - 1 - i];
+        at[bytes - 1 - i] = byte;
+    }
+}
+
+TEST(garbage_of_another_byte_order_or_version) {
+    static victim v;
+    warm_up(test_instance());
+    victim_make(&v, test_instance());
+    zcp_priv_header header;
+    memcpy((void *)&header, v.image, sizeof header);
+    unsigned char other[sizeof header];
+    memcpy(other, v.image, sizeof other);
+    static const struct { size_t at, bytes; } fields[] = {{0, 8}, {8, 4}, {12, 4}, {16, 4}, {20, 4}, {24, 8}, {32, 8}, {40, 8}, {48, 8}};
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+        swap_bytes(other + fields[i].at, fields[i].bytes);
+    CHECK_EQ(pwrite(v.management, other, sizeof other, 0), sizeof other);
+    for (int mode = 0; mode < 4; mode++)
+        CHECK_IS(attempt(v.name, (zcp_shm_mode)mode), ZCP_ERR_LAYOUT);
+    CHECK_IS(zcp_manager_destroy(v.name), ZCP_ERR_LAYOUT);
+    CHECK_MSG(strstr(zcp_last_message(), "byte order") != NULL, "%s", zcp_last_message());
+    victim_restore(&v);
+    header.layout_version = 7;
+    CHECK_EQ(pwrite(v.management, (void *)&header, sizeof header, 0), sizeof header);
+    CHECK_IS(attempt(v.name, ZCP_SHM_OPEN_OR_CREATE), ZCP_ERR_VERSION);
+    CHECK_MSG(strstr(zcp_last_message(), "version 7") != NULL && strstr(zcp_last_message(), "version 1") != NULL, "%s", zcp_last_message());
+    CHECK_IS(zcp_manager_destroy(v.name), ZCP_OK);                 // the first words are the same in every version
+    victim_end(&v);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Files of the wrong size
+
+static void write_file(const char *at, const void *bytes, size_t count) {
+    int fd = open(at, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    CHECK(fd >= 0 && write(fd, bytes, count) == (ssize_t)count);
+    close(fd);
+}
+
+static void check_file(const char *at, const void *bytes, size_t count) {
+    unsigned char is[4096];
+    int fd = open(at, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0 && pread(fd, is, sizeof is, 0) == (ssize_t)count && memcmp(is, bytes, count) == 0);
+    close(fd);
+}
+
+// The beginning of a valid segment, of each length.
+TEST_WITH(garbage_of_each_size_up_to_a_page, .seconds = 120) {
+    static victim v;
+    warm_up(test_instance());
+    victim_make(&v, test_instance());
+    for (size_t bytes = 0; bytes <= 4096; bytes++) {
+        write_file(management_path(v.name).text, v.image, bytes);
+        zcp_status expected = bytes == 0 ? ZCP_ERR_NOT_FOUND : bytes < 16 ? ZCP_ERR_NOT_ZEROCP : bytes < 17 ? ZCP_ERR_NOT_FOUND
+                              : bytes < 21 ? ZCP_ERR_VERSION : bytes < 32 ? ZCP_ERR_LAYOUT : ZCP_ERR_CORRUPT;
+        zcp_status status = attempt(v.name, ZCP_SHM_OPEN_EXISTING);
+        if (bytes >= 32 && bytes < 64)
+            CHECK_MSG(status == ZCP_ERR_CORRUPT || status == ZCP_ERR_NOT_FOUND, "%zu bytes: %s", bytes, zcp_status_name(status));
+        else if (bytes >= 21 && bytes < 32)
+            CHECK_MSG(status == ZCP_ERR_LAYOUT || status == ZCP_ERR_CORRUPT, "%zu bytes: %s", bytes, zcp_status_name(status));
+        else
+            CHECK_MSG(status == expected, "%zu bytes: is %s, expected %s", bytes, zcp_status_name(status), zcp_status_name(expected));
+    }
+    victim_end(&v);
+}
+
+TEST(garbage_that_is_not_ours_is_left_alone) {
+    static const size_t sizes[] = {1, 7, 8, 15, 16, 17, 63, 64, 1087, 1088, 4095, 4096};
+    unsigned char bytes[4096];
+    const char *name = test_instance();
+    warm_up(name);
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
+        for (int fill = 0; fill < 3; fill++) {
+            for (size_t i = 0; i < sizeof bytes; i++)
+                bytes[i] = fill == 0 ? 0 : fill == 1 ? 0xff : (unsigned char)test_random();
+            remove_both(name);
+            write_file(management_path(name).text, bytes, sizes[s]);
+            for (int mode = 0; mode < 4; mode++)
+                CHECK_IS(attempt(name, (zcp_shm_mode)mode), ZCP_ERR_NOT_ZEROCP);
+            CHECK_IS(attempt_with(name, ZCP_SHM_OPEN_EXISTING, ZCP_READ_ONLY_DATA), ZCP_ERR_NOT_ZEROCP);
+            CHECK_IS(zcp_manager_destroy(name), ZCP_ERR_NOT_ZEROCP);
+            check_file(management_path(name).text, bytes, sizes[s]);
+        }
+    check_fresh(name);
+    remove_both(name);
+    write_file(management_path(name).text, "", 0);                      // a killed creator's: taken over, or removed
+    CHECK_IS(attempt(name, ZCP_SHM_OPEN_EXISTING), ZCP_ERR_NOT_FOUND);
+    CHECK_IS(attempt(name, ZCP_SHM_CREATE_EXCLUSIVE), ZCP_OK);
+    remove_both(name);
+    write_file(management_path(name).text, "", 0);
+    CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
+    check_fresh(name);
+    check_no_leak();
+}
+
+static void resize(const char *at, off_t bytes) {
+    CHECK_MSG(truncate(at, bytes) == 0, "%s: %s", at, strerror(errno));
+}
+
+TEST(garbage_truncated_at_each_page) {
+    static victim v;
+    const char *name = test_instance();
+    struct stat status;
+    warm_up(name);
+    victim_make(&v, name);
+    CHECK(stat(chunk_path(name).text, &status) == 0);
+    off_t chunk_bytes = status.st_size, management_bytes = (off_t)v.bytes;
+    CHECK(chunk_bytes >= 2 * 4096 && management_bytes >= 2 * 4096);
+    for (int mode = 0; mode < 3; mode++) {
+        zcp_status refused = mode == ZCP_SHM_CREATE_EXCLUSIVE ? ZCP_ERR_EXISTS : ZCP_ERR_CORRUPT;
+        for (off_t bytes = 4096; bytes <= management_bytes + 4096; bytes += 4096) {
+            resize(management_path(name).text, bytes);
+            zcp_status expected = mode != ZCP_SHM_CREATE_EXCLUSIVE && bytes == management_bytes ? ZCP_OK : refused;
+            CHECK_IS(attempt(name, (zcp_shm_mode)mode), expected);
+            victim_make(&v, name);
+        }
+        for (off_t bytes = 0; bytes <= chunk_bytes + 4096; bytes += 4096) {
+            resize(chunk_path(name).text, bytes);
+            zcp_status expected = mode != ZCP_SHM_CREATE_EXCLUSIVE && bytes >= chunk_bytes ? ZCP_OK : refused;
+            CHECK_IS(attempt(name, (zcp_shm_mode)mode), expected);
+            resize(chunk_path(name).text, chunk_bytes);
+        }
+    }
+    resize(management_path(name).text, 4096);
+    CHECK_IS(attempt(name, ZCP_SHM_PURGE_AND_CREATE), ZCP_OK);
+    resize(management_path(name).text, 16);
+    CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
+    victim_end(&v);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Segments that belong elsewhere, and what is no file
+
+static void exchange(const char *a, const char *b) {
+    CHECK_MSG(renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) == 0, "%s", strerror(errno));
+}
+
+TEST(garbage_of_swapped_segments) {
+    static victim v, w;
+    const char *name = test_instance_n(1), *other = test_instance_n(2);
+    warm_up(name);
+    victim_make(&v, name);
+    exchange(management_path(name).text, chunk_path(name).text);
+    for (int mode = 0; mode < 4; mode++)
+        CHECK_IS(attempt(name, (zcp_shm_mode)mode), ZCP_ERR_NOT_ZEROCP);
+    exchange(management_path(name).text, chunk_path(name).text);
+    CHECK_IS(attempt(name, ZCP_SHM_OPEN_EXISTING), ZCP_OK);
+    victim_make(&w, other);
+    exchange(chunk_path(name).text, chunk_path(other).text);                 // a chunk segment of another instance: broken, so removed
+    CHECK_IS(attempt(name, ZCP_SHM_OPEN_EXISTING), ZCP_ERR_NOT_FOUND);
+    CHECK_IS(attempt(other, ZCP_SHM_OPEN_OR_CREATE), ZCP_OK);
+    victim_make(&v, name);
+    victim_make(&w, other);
+    exchange(management_path(name).text, management_path(other).text);
+    CHECK_IS(attempt(name, ZCP_SHM_OPEN_OR_CREATE), ZCP_OK);
+    CHECK_IS(attempt(other, ZCP_SHM_OPEN_EXISTING), ZCP_ERR_NOT_FOUND);
+    close(w.management);
+    remove_both(other);
+    victim_end(&v);
+}
+
+typedef enum { A_FIFO, A_DIRECTORY, A_FULL_DIRECTORY, A_DANGLING_LINK, A_LINK, A_LOOP, A_SOCKET, A_DEVICE, STRANGERS } stranger;
+
+static void place(stranger what, const char *at, const char *target) {
+    int result = -1;
+    if (what == A_FIFO)
+        result = mkfifo(at, 0600);
+    else if (what == A_DIRECTORY || what == A_FULL_DIRECTORY)
+        result = mkdir(at, 0700);
+    else if (what == A_DANGLING_LINK)
+        result = symlink("/dev/shm/no-such-file-anywhere", at);
+    else if (what == A_LINK)
+        result = symlink(target, at);
+    else if (what == A_LOOP)
+        result = symlink(at, at);
+    else if (what == A_DEVICE)
+        result = mknod(at, S_IFCHR | 0600, makedev(1, 5));
+    else if (what == A_SOCKET) {
+        struct sockaddr_un address = {.sun_family = AF_UNIX};
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        CHECK(fd >= 0 && strlen(at) < sizeof address.sun_path);
+        memcpy(address.sun_path, at, strlen(at));
+        result = bind(fd, (struct sockaddr *)&address, sizeof address);
+        close(fd);
+    }
+    if (what == A_FULL_DIRECTORY && result == 0) {
+        char inner[400];
+        snprintf(inner, sizeof inner, "%s/full", at);
+        result = mkdir(inner, 0700);
+    }
+    CHECK_MSG(result == 0 || (what == A_DEVICE && errno == EPERM), "%d at %s: %s", (int)what, at, strerror(errno));
+}
+
+static void displace(const char *at) {
+    char inner[400];
+    snprintf(inner, sizeof inner, "%s/full", at);
+    rmdir(inner);
+    if (unlink(at) != 0)
+        rmdir(at);
+    CHECK(access(at, F_OK) != 0);
+}
+
+static bool is_refused(zcp_status status) {
+    return status == ZCP_ERR_WRONG_TYPE || status == ZCP_ERR_PERMISSION ||    // the latter for a device where there are none
+           status == ZCP_ERR_INVALID_NAME;                         // what glibc's shm_open makes of a directory (EINVAL)
+}
+
+TEST(garbage_that_is_no_file) {
+    static victim v;
+    const char *name = test_instance_n(1), *whole = test_instance_n(2);
+    warm_up(name);
+    victim_make(&v, whole);
+    for (int what = 0; what < STRANGERS; what++)
+        for (int at_chunk = 0; at_chunk < 2; at_chunk++) {
+            path at = at_chunk ? chunk_path(name) : management_path(name);
+            path target = at_chunk ? chunk_path(whole) : management_path(whole);
+            remove_both(name);
+            place((stranger)what, at.text, target.text);
+            if (access(at.text, F_OK) != 0 && errno == ENOENT && what == A_DEVICE)
+                continue;                                          // no right to make one
+            for (int mode = 0; mode < 4; mode++) {
+                zcp_status status = attempt(name, (zcp_shm_mode)mode);
+                bool untouched = at_chunk && mode == ZCP_SHM_OPEN_EXISTING;
+                CHECK_MSG(untouched ? status == ZCP_ERR_NOT_FOUND : is_refused(status), "%d, mode %d: %s", what, mode, zcp_last_message());
+                CHECK(!at_chunk || access(management_path(name).text, F_OK) != 0);      // nothing half-made is left beside it
+            }
+            CHECK_MSG(is_refused(zcp_manager_destroy(name)), "%d: %s", what, zcp_last_message());
+            displace(at.text);
+            check_fresh(name);
+        }
+    for (int what = 0; what < STRANGERS; what++) {                 // in the place of a segment that was there
+        CHECK_IS(attempt(whole, ZCP_SHM_OPEN_EXISTING), ZCP_OK);
+        for (int at_chunk = 0; at_chunk < 2; at_chunk++) {
+            path at = at_chunk ? chunk_path(whole) : management_path(whole), away = path_of(name, "-away");
+            zcp_manager *manager;
+            CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = whole}), ZCP_OK);
+            CHECK(rename(at.text, away.text) == 0);
+            place((stranger)what, at.text, away.text);
+            if (access(at.text, F_OK) == 0 || errno != ENOENT || what != A_DEVICE) {
+                zcp_status status = zcp_manager_check(manager);
+                CHECK_MSG(at_chunk ? status == ZCP_OK : status == ZCP_ERR_REPLACED || status == ZCP_ERR_PERMISSION, "%d: %s", what, zcp_last_message());
+                CHECK_MSG(is_refused(attempt(whole, ZCP_SHM_OPEN_EXISTING)), "%d: %s", what, zcp_last_message());
+                CHECK(zcp_manager_recover(manager, NULL) == ZCP_OK);
+                displace(at.text);
+            }
+            CHECK(rename(away.text, at.text) == 0);
+            exercise(manager);
+            zcp_manager_close(manager);
+        }
+    }
+    victim_end(&v);
+}
+
+TEST(garbage_that_is_no_file_for_a_segment_alone) {
+    const char *name = test_instance();
+    path at = path_of(name, "");
+    warm_up(name);
+    for (int what = 0; what < STRANGERS; what++) {
+        place((stranger)what, at.text, "/etc/passwd");
+        if (access(at.text, F_OK) != 0 && errno == ENOENT && what == A_DEVICE)
+            continue;
+        for (int mode = 0; mode < 4; mode++)
+            for (uint32_t flags = 0; flags < 2; flags++) {
+                zcp_shm shm;
+                zcp_status status;
+                bool creates = mode == ZCP_SHM_CREATE_EXCLUSIVE || mode == ZCP_SHM_PURGE_AND_CREATE;
+                zcp_shm_desc desc = {.name = name, .bytes = 4096, .mode = (zcp_shm_mode)mode, .flags = flags, .timeout_ms = 40};
+                BOUNDED(status = zcp_shm_open(&shm, &desc));
+                CHECK_MSG(flags && creates ? status == ZCP_ERR_INVALID_FLAGS : is_refused(status), "%d: %s", what, zcp_last_message());
+                CHECK(shm.base == NULL);
+            }
+        displace(at.text);
+        zcp_shm shm;
+        CHECK_IS(zcp_shm_open(&shm, &(zcp_shm_desc){.name = name, .bytes = 4096}), ZCP_OK);
+        memset(shm.base, 1, 4096);
+        zcp_shm_close(&shm);
+        CHECK_IS(zcp_shm_unlink(name), ZCP_OK);
+    }
+    check_no_leak();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A peer that is always just ahead: every retry loop has a bound, and says so
+
+typedef struct chased {
+    zcp_manager *manager;
+    zcp_chunk owned, marked, borrowed;
+} chased;
+
+static void die_holding(void *argument) {
+    const char *name = argument;
+    zcp_manager *manager;
+    zcp_chunk chunk;
+    CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name}), ZCP_OK);
+    for (int i = 0; i < 3; i++)
+        CHECK_IS(zcp_chunk_allocate(manager, 100, &chunk), ZCP_OK);
+    raise(SIGKILL);
+}
+
+static void chase(zcp_manager *manager, hostile_peer peer) {
+    zcp_manager_info info;
+    CHECK_IS(zcp_manager_get_info(manager, &info), ZCP_OK);
+    hostile.first = (char *)info.management_base + 4096;
+    hostile.last = (char *)info.management_base + info.management_bytes;
+    hostile.peer = peer;
+}
+
+TEST(garbage_faster_than_any_loop) {
+    const char *name = test_instance();
+    zcp_config config = small_config();
+    warm_up(name);
+    for (hostile_peer peer = HOSTILE_CAS; peer <= HOSTILE_REFILL; peer++) {
+        zcp_manager *manager;
+        zcp_status status;
+        zcp_chunk owned, marked, borrowed, fresh;
+        CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}), ZCP_OK);
+        pid_t dead = test_spawn(die_holding, (void *)(uintptr_t)name);
+        test_join_signal(dead, SIGKILL);
+        CHECK_IS(zcp_chunk_allocate(manager, 100, &owned), ZCP_OK);
+        CHECK_IS(zcp_chunk_allocate(manager, 1000, &marked), ZCP_OK);
+        uint64_t token = zcp_chunk_token(&marked);
+        CHECK(token != 0);
+        chase(manager, peer);
+        BOUNDED(status = zcp_chunk_acquire(manager, token, &borrowed));
+        CHECK_IS(status, peer == HOSTILE_POP ? ZCP_OK : ZCP_ERR_CORRUPT);
+        BOUNDED(status = zcp_chunk_allocate(manager, 1000, &fresh));
+        check_told(status);
+        CHECK_MSG(status == ZCP_ERR_EXHAUSTED || status == ZCP_ERR_CORRUPT, "peer %d: %s", (int)peer, zcp_status_name(status));
+        BOUNDED(status = zcp_manager_recover(manager, NULL));
+        check_told(status);
+        BOUNDED(zcp_chunk_release(&borrowed));
+        BOUNDED(zcp_chunk_release(&marked));
+        BOUNDED(zcp_chunk_release(&owned));
+        BOUNDED(zcp_manager_close(manager));
+        hostile.peer = HOSTILE_NO_PEER;
+        check_no_leak();
+        check_fresh(name);
+    }
+}
+
+// With a recovery that cannot get on: CORRUPT, and the next one, undisturbed, finds everything.
+TEST(garbage_that_holds_up_a_sweep) {
+    const char *name = test_instance();
+    zcp_config config = small_config();
+    zcp_manager *manager;
+    zcp_status status;
+    zcp_recovery report;
+    warm_up(name);
+    CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}), ZCP_OK);
+    test_join_signal(test_spawn(die_holding, (void *)(uintptr_t)name), SIGKILL);
+    chase(manager, HOSTILE_CAS);
+    BOUNDED(status = zcp_manager_recover(manager, &report));
+    CHECK_IS(status, ZCP_ERR_CORRUPT);
+    hostile.peer = HOSTILE_NO_PEER;
+    zcp_manager_close(manager);
+    CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
+    check_no_leak();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A scribbler beside live clients
+
+enum { LIVE_MS = 450, LIVE_CLIENTS = 2 };
+
+typedef enum { SCRIBBLE_ALL, SCRIBBLE_BEHIND_HEADER, SCRIBBLE_RECORDS, SCRIBBLE_PLAUSIBLE, SCRIBBLES } scribble;
+
+static struct live {
+    _Atomic uint32_t stop, words, calls, refused;
+    scribble kind;
+} *live;
+
+static uint64_t scribbled_value(void) {
+    switch (test_random_below(live->kind == SCRIBBLE_PLAUSIBLE ? 2 : 8)) {
+    case 0: return (test_random_below(3) + 1) << 32 | test_random_below(12) << 21 | test_random_below(4);
+    case 1: return test_random_below(3);
+    case 2: return UINT64_MAX;
+    case 3: return 0;
+    default: return test_random();
+    }
+}
+
+static void scribbler(void *argument) {
+    const char *name = argument;
+    int fd = open(management_path(name).text, O_RDWR | O_CLOEXEC);
+    struct stat status;
+    CHECK(fd >= 0 && fstat(fd, &status) == 0);
+    size_t words = (size_t)status.st_size / 8;
+    _Atomic uint64_t *at = mmap(NULL, words * 8, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(at != MAP_FAILED);
+    size_t first = live->kind == SCRIBBLE_ALL ? 0 : live->kind == SCRIBBLE_BEHIND_HEADER ? 512 : 512 + SMALL_CLIENTS * 16;
+    while (atomic_load(&live->stop) == 0)
+        for (int i = 0; i < 1000; i++) {
+            atomic_store_explicit(&at[first + test_random_below(words - first)], scribbled_value(), memory_order_relaxed);
+            atomic_fetch_add_explicit(&live->words, 1, memory_order_relaxed);
+        }
+}
+
+static void *live_thread(void *argument) {
+    while (atomic_load(&live->stop) == 0)
+        exercise(argument);
+    return NULL;
+}
+
+// Opens existing ones only: who may create would, where the state word says half-made, truncate the file of the others.
+static zcp_status live_open(const char *name, zcp_manager **manager) {
+    zcp_status status;
+    BOUNDED(status = zcp_manager_open(manager, &(zcp_manager_desc){.name = name, .mode = ZCP_SHM_OPEN_EXISTING, .timeout_ms = 20}));
+    check_told(status);
+    return status;
+}
+
+static void live_client(void *argument) {
+    const char *name = argument;
+    zcp_manager *manager = NULL, *again = NULL;
+    int inherited = hostile.files;                                 // counted, though none of them is here
+    for (int i = 0; i < 100 && manager == NULL && live->kind != SCRIBBLE_ALL; i++)
+        live_open(name, &manager);
+    if (manager == NULL) {                                         // the header did not live long enough
+        atomic_fetch_add(&live->refused, 1);
+        live_open(name, &manager);
+    }
+    hostile_holdings with_one = hostile_holds();
+    while (manager != NULL && atomic_load(&live->stop) == 0) {
+        exercise(manager);
+        atomic_fetch_add(&live->calls, 1);
+        if (live_open(name, &again) == ZCP_OK) {
+            exercise(again);
+            BOUNDED(zcp_manager_close(again));
+        } else
+            atomic_fetch_add(&live->refused, 1);
+    }
+    hostile_holdings now = hostile_holds();
+    CHECK(hostile_same(&with_one, &now));
+    BOUNDED(zcp_manager_close(manager));
+    CHECK_EQ(hostile.files, inherited);
+}
+
+TEST_WITH(garbage_live, .seconds = 120, .weight = 2) {
+    const char *name = test_instance();
+    zcp_config config = small_config();
+    live = test_shared(sizeof *live);
+    warm_up(name);
+    for (int kind = 0; kind < SCRIBBLES; kind++) {
+        zcp_manager *manager;
+        pid_t clients[LIVE_CLIENTS];
+        CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS + 4}), ZCP_OK);
+        live->kind = (scribble)kind;
+        atomic_store(&live->stop, 0);
+        for (int i = 0; i < LIVE_CLIENTS; i++)
+            clients[i] = test_spawn(live_client, (void *)(uintptr_t)name);
+        test_sleep(kind == SCRIBBLE_ALL ? 30 : 5);
+        pid_t writer = test_spawn(scribbler, (void *)(uintptr_t)name);
+        pthread_t thread = test_thread(live_thread, manager);      // and two threads on one manager
+        uint64_t until = test_now() + LIVE_MS * UINT64_C(1000000);
+        while (test_now() < until)
+            exercise(manager);
+        atomic_store(&live->stop, 1);
+        test_thread_join(thread);
+        for (int i = 0; i < LIVE_CLIENTS; i++)
+            test_join(clients[i]);
+        test_join(writer);
+        BOUNDED(zcp_manager_close(manager));
+        check_fresh(name);
+        check_no_leak();
+        test_note("kind %d: %u words scribbled, %u rounds, %u opens refused", kind, atomic_exchange(&live->words, 0),
+                  atomic_exchange(&live->calls, 0), atomic_exchange(&live->refused, 0));
+    }
+}
+
+// The word that says READY becomes 0 under a live client. Somebody who may create must not take the file for half-made
+// and truncate it: a client is there, so it is garbage.
+static void create_beside(void *argument) {
+    const char *name = argument;
+    zcp_log_set_level(ZCP_LOG_OFF);
+    CHECK_IS(attempt(name, ZCP_SHM_OPEN_OR_CREATE), ZCP_ERR_CORRUPT);
+}
+
+TEST(_garbage_in_the_state_word_of_a_live_instance) {
+    const char *name = test_instance();
+    zcp_config config = small_config();
+    zcp_manager *manager;
+    zcp_chunk chunk;
+    CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}), ZCP_OK);
+    CHECK_IS(zcp_chunk_allocate(manager, 100, &chunk), ZCP_OK);
+    zcp_priv_store_release(&manager->header->state, (uint32_t)ZCP_PRIV_BUILDING);
+    test_join(test_spawn(create_beside, (void *)(uintptr_t)name));
+    CHECK(zcp_chunk_is_valid(&chunk));
+    zcp_chunk_release(&chunk);
+    zcp_manager_close(manager);
+    CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
+}
