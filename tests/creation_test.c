@@ -1576,6 +1576,7 @@ TEST(creation_header_with_wrong_geometry_is_refused) {
     check_open(OPEN_EXISTING, (zcp_manager_desc){.config = NULL}, ZCP_OK);
     check_works(manager);
     zcp_manager_close(manager);
+    balance_and_destroy(test_instance());
     check_spoilt_word(MAX_CLIENTS_AT, 1025, ZCP_ERR_CORRUPT, "_memory_management", "");
     check_spoilt_word(POOL_COUNT_AT, UINT32_MAX, ZCP_ERR_CORRUPT, "_memory_management", "");
     check_spoilt_word(POOLS_AT, 0, ZCP_ERR_CORRUPT, "_memory_management", "");
