@@ -82,7 +82,7 @@ static bool open_instance(server *s) {
     zcp_config config = {0};
     zcp_status status = ZCP_OK;
     for (uint32_t i = 0; i < DEMO_POOLS && status == ZCP_OK; i++)
-        status = zcp_config_add_pool(&config, demo_pools[i].chunk_size, (uint32_t)demo_pools[i].chunk_count);
+        status = zcp_config_add_pool(&config, demo_pools[i].chunk_size, demo_pools[i].chunk_count);
     if (status != ZCP_OK)
         return fail_status("zcp_config_add_pool", status);
     status = zcp_manager_open(&s->manager, &(zcp_manager_desc){.name = s->name, .config = &config, .client_name = "server"});
@@ -170,7 +170,7 @@ static bool take_message(server *s, const message *got) {
 }
 
 // Waits until the pools are as they should be. A client that was killed is seen as dead once the kernel has torn down its
-// memory, which may be a moment after its socket was closed; zcp_manager_recover then takes back what it held. (In general
+// memory, mostly a moment after its socket was closed; zcp_manager_recover then takes back what it held. (In general
 // nobody has to call it: opening the instance and running out of chunks do so.)
 static bool await_pools(server *s, const uint64_t used[DEMO_POOLS]) {
     for (int round = 0; round < 100; round++) {
