@@ -27,7 +27,7 @@ sources_tsan  := $(sources_asan)
 demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(wildcard tests/demo/*.c))
 benches := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 
-.PHONY: all demo test bench sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
+.PHONY: all demo test bench soak killstep sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -44,7 +44,7 @@ libs    = $(LDLIBS) $(ldlibs)
 quoted  = '$(subst ','\'',$(1))'
 keep    = @mkdir -p $(@D); printf '%s\n' $(1) | cmp -s - $@ || printf '%s\n' $(1) > $@
 
-$(patsubst %,$(BUILD)/%/command,tests asan tsan demo bench): $(BUILD)/%/command: FORCE
+$(patsubst %,$(BUILD)/%/command,tests asan tsan demo bench soak killstep): $(BUILD)/%/command: FORCE
 	$(call keep,$(call quoted,$(CURDIR): $(call compile,$*) $(LDFLAGS) $(libs)))
 
 # All of tests/*.c is one program in each of three flavours. The list of objects: so that a removed file is noticed.
@@ -69,7 +69,18 @@ $(BUILD)/demo/%: tests/demo/%.c $(BUILD)/demo/command
 $(BUILD)/bench/%: bench/%.c $(BUILD)/bench/command
 	$(call compile,bench) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(libs)
 
--include $(addsuffix .d,$(demos) $(benches))
+$(BUILD)/soak/%: tests/soak/%.c $(BUILD)/soak/command
+	$(call compile,soak) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(libs)
+
+# The instructions of these are stepped through; bound at the start, so that none of them are the dynamic linker's.
+objects_killstep := $(addprefix $(BUILD)/killstep/,impl.o killstep/killstep.o)
+$(objects_killstep): $(BUILD)/killstep/%.o: tests/%.c $(BUILD)/killstep/command
+	@mkdir -p $(@D)
+	$(call compile,killstep) -MMD -MP -c -o $@ $<
+$(BUILD)/killstep/killstep: $(objects_killstep)
+	$(call link,killstep) -Wl,-z,now -o $@ $(objects_killstep) $(libs)
+
+-include $(addsuffix .d,$(demos) $(benches) $(BUILD)/soak/soak) $(objects_killstep:.o=.d)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Running
@@ -85,6 +96,13 @@ test: $(BUILD)/tests/run $(demos) ## Run the tests; FILTER=PATTERNS JOBS=N TEST_
 
 bench: $(benches) ## Measure; BENCH_OPTIONS=--help
 	$(BUILD)/bench/bench $(BENCH_OPTIONS)
+
+SECONDS ?= 60
+soak: $(BUILD)/soak/soak ## Kill and stop eight working processes at random for SECONDS=60; SOAK_OPTIONS=--seed=N
+	$(BUILD)/soak/soak --seconds=$(SECONDS) $(SOAK_OPTIONS)
+
+killstep: $(BUILD)/killstep/killstep ## Kill and stop a process at every step of each operation; OP='NAMES...' FULL=1 JOBS=2
+	$< $(if $(FULL),--full) $(if $(JOBS),--jobs=$(JOBS)) $(KILLSTEP_OPTIONS) $(OP)
 
 # Both are run, whatever the first one says; each leaves its output in a log, for the summary.
 sanitize: ## Run the tests under ASan + UBSan, then under TSan; FILTER, JOBS, TEST_OPTIONS
