@@ -200,6 +200,29 @@ TEST(list_finds_what_lost_hints_hide) {
     }
 }
 
+// Not needed to find anything, but without it each pop looks at every leaf.
+static bool has_hint(const zcp_mpmc_list *list, uint32_t leaf) {
+    uint64_t hints;
+    memcpy(&hints, (char *)list->memory + HEADER_BYTES + leaf / 64 * 8, sizeof hints);
+    return hints >> leaf % 64 & 1;
+}
+
+TEST(list_non_empty_leaves_have_hints) {
+    for (int i = 0; i < CAPACITIES; i++) {
+        zcp_mpmc_list list = new_list(capacities[i], true);
+        for (uint32_t leaf = 0; leaf < list.leaves; leaf++)
+            CHECK(has_hint(&list, leaf));
+        CHECK_EQ(drain(&list), capacities[i]);
+        for (uint32_t leaf = 0; leaf < list.leaves; leaf++)
+            CHECK(!has_hint(&list, leaf));
+        for (uint32_t index = 0; index < capacities[i]; index += 1 + capacities[i] / 200) {
+            CHECK(zcp_mpmc_list_push(&list, index));
+            CHECK(has_hint(&list, index >> list.leaf_shift));
+        }
+        free(list.memory);
+    }
+}
+
 // Whoever stumbles over the index puts the hint back, for all.
 TEST(list_pop_repairs_a_lost_hint) {
     zcp_mpmc_list list = new_list(4096, true);
