@@ -1,0 +1,1660 @@
+// tests/killstep/killstep.c: runs one operation in a child under ptrace, and kills or stops it after every instruction that changed the
+// segments, the files or the locks, and after a sample of the others. What the survivors find then has to be exact. `make killstep`;
+// `build/killstep/killstep --help`.
+//
+//   main      no client of anything; forks a worker per operation, and that a stage for each point
+//   stage     a fresh world: the survivor and the peer are two clients of this process, which hold chunks all the time; it is the tracer
+//   victim    runs prepare() at full speed, operate() up to the point, and, if it was only stopped, finish()
+//   dead      up to two clients that are killed before the victim starts (or, `late`, when it is about to operate)
+//   second    in chains: one more client, which recovers after the victim's death and is killed or stopped on the way
+//
+// All stages are forks of one process, so an instruction has the same address in each of them. The points are found once by single steps:
+// the segments are compared after each, and each system call counts as a change. A point is (address, how often it was passed), so it is
+// reached again by a breakpoint and does not depend on how many instructions the C library took for a pid's digits.
+#include "../inside.h"
+#include "../test.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <link.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    SMALL = 64, LARGE = 256,                                       // bytes of the chunks of the two pools
+    SMALLS = 10, LARGES = 4,                                       // their numbers; ten make two leaves of the list
+    CLIENTS = 8,
+    MAX_HELD = 32,
+    MAX_POINTS = 200000,
+    SEGMENT_BYTES = 32768,                                         // more than any segment here has
+    BOUND_MS = 2000,                                               // no call takes longer; a wait that should not be takes 5 s
+    SHORT_TIMEOUT_MS = 40,                                         // of those who meet a stopped creator
+    PATIENT_MS = 60000,                                            // of the victim, which may stand for long
+};
+
+typedef struct point {
+    uint64_t address;                                              // of the instruction after which it is killed; 0: before the first one
+    uint32_t occurrence, step;
+    bool change, syscall;
+} point;
+
+typedef struct board {                                             // shared by all processes of one worker
+    uint32_t points, changes, steps;
+    bool overflow;
+    uint32_t slow, slow_limit;                                     // calls that waited for the 5 s of destroy
+    uint32_t timeouts, unnamed, misnamed;                          // TIMEOUT told beside a stopped creator; without a pid; with another's
+    uint32_t not_reached;
+    uint64_t slowest_ns;
+    char slowest[64];
+    _Atomic uint64_t token, dead_tokens[2];                        // from the victim or a dead client to the others
+    _Atomic uint32_t phase;
+    char failure[1024];
+    point list[MAX_POINTS];
+} board;
+
+typedef struct held {
+    zcp_chunk chunk;
+    uint64_t token;
+    bool shared;                                                   // something of the operation's; else the survivor's own
+} held;
+
+typedef enum mode { DISCOVER, KILL, STOP, CHAIN } mode;
+enum { MODES = 4 };
+static const char *const mode_names[] = {"discover", "kill", "stop", "chain"};
+static const unsigned mode_variants[] = {1, 5, 5, 2};              // ways to go on afterwards, each tried at each point
+
+typedef struct world {
+    const struct operation *operation;
+    char name[64];
+    mode mode;
+    unsigned variant;
+    zcp_manager *survivor, *peer;                                  // of the stage
+    held held[MAX_HELD];
+    uint32_t helds;
+    uint64_t old_token;
+    pid_t dead[2], victim, second;
+    uint32_t deads;
+    zcp_manager *mine;                                             // of the victim
+    zcp_chunk a, b, c;
+    zcp_shm shm;
+    zcp_status status;
+} world;
+
+typedef enum kind { CHUNKS, NAMES, OBJECT } kind;                  // what is looked at afterwards
+
+typedef struct operation {
+    const char *name;
+    kind kind;
+    void (*set)(world *w);                                         // in the stage: the world
+    void (*prepare)(world *w);                                     // in the victim
+    void (*begin)(world *w);                                       // in the stage, when the victim is about to operate
+    void (*operate)(world *w);                                     // in the victim, step by step
+    void (*finish)(world *w);                                      // in the victim, after a stop: what came out, and back to nothing
+    unsigned extra;                                                // chunks that the victim, and whom it sweeps, may hold while it is stopped
+    bool late;                                                     // the dead die when the victim is about to operate
+    bool sweeps;                                                   // has chains
+} operation;
+
+static board *shared;
+static bool full;
+static uint32_t samples = 8;
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Failing: the first message of a run is kept; its process ends. In tests/killstep_test.c the runner does that.
+
+#ifndef KILLSTEP_IN_TESTS
+static const char *die_at;                                         // a step of the library at which this process kills itself
+
+void test_step(const char *where)
+{
+    if (die_at && strcmp(die_at, where) == 0) kill(getpid(), SIGKILL);
+}
+#define DIE_AT(where) (die_at = (where))
+
+void test_at(const char *file, int line) { (void)file, (void)line; }
+
+static _Noreturn void fail_at(const char *file, int line, const char *text)
+{
+    const char *name = strrchr(file, '/');
+    if (!shared->failure[0]) snprintf(shared->failure, sizeof shared->failure, "%s:%d: %s", name ? name + 1 : file, line, text);
+    _exit(1);
+}
+_Noreturn void test_fail(const char *file, int line, const char *format, ...)
+{
+    char text[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    fail_at(file, line, text);
+}
+_Noreturn void test_fail_with(const char *file, int line, const char *condition, const char *format, ...)
+{
+    char text[512];
+    va_list arguments;
+    int n = snprintf(text, sizeof text, "%s: ", condition);
+    va_start(arguments, format);
+    if (n >= 0 && (size_t)n < sizeof text) vsnprintf(text + n, sizeof text - (size_t)n, format, arguments);
+    va_end(arguments);
+    fail_at(file, line, text);
+}
+void test_check_eq(const char *file, int line, const char *what, test_integer actual, test_integer expected)
+{
+    if (actual.bits == expected.bits && actual.negative == expected.negative) return;
+    test_fail(file, line, "%s: %lld, not %lld", what, (long long)actual.bits, (long long)expected.bits);
+}
+void test_check_str(const char *file, int line, const char *what, const char *actual, const char *expected)
+{
+    if (strcmp(actual, expected) != 0) test_fail(file, line, "%s: \"%s\", not \"%s\"", what, actual, expected);
+}
+void test_check_status(const char *file, int line, const char *what, zcp_status actual, zcp_status expected)
+{
+    if (actual != expected) test_fail(file, line, "%s: %s, not %s (%s)", what, zcp_status_name(actual), zcp_status_name(expected), zcp_last_message());
+}
+#else
+#define DIE_AT(where) test_at_step((where), 1, TEST_KILL, NULL)
+#endif
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Bounds: BOUNDED(call) is the call's status, and the call came back in time.
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t call_began;
+
+static void call_begins(void) { call_began = now_ns(); }
+static zcp_status call_ends(const char *what, unsigned bound_ms, zcp_status status)
+{
+    uint64_t took = now_ns() - call_began;
+    if (took > shared->slowest_ns && bound_ms == BOUND_MS) {
+        shared->slowest_ns = took;
+        snprintf(shared->slowest, sizeof shared->slowest, "%s", what);
+    }
+    CHECK_MSG(took < bound_ms * UINT64_C(1000000), "%s took %.1f ms", what, (double)took / 1e6);
+    return status;
+}
+#define BOUNDED_MS(call, ms) (call_begins(), call_ends(#call, (ms), (call)))
+#define BOUNDED(call) BOUNDED_MS(call, BOUND_MS)
+#define BOUNDED_VOID(call) ((void)BOUNDED(((call), ZCP_OK)))
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Payloads: every chunk is filled with what its generation and index say, so every holder knows what must be in it.
+
+static uint64_t name_of(const zcp_chunk *chunk) { return (uint64_t)chunk->generation << 32 | chunk->index; }
+
+static void fill(const zcp_chunk *chunk)
+{
+    uint64_t *words = chunk->data, capacity = zcp_chunk_capacity(chunk);
+    CHECK(capacity != 0);
+    for (uint64_t i = 0; i < capacity / 8; i++) words[i] = name_of(chunk) + i;
+}
+static void verify(const zcp_chunk *chunk)
+{
+    const uint64_t *words = zcp_chunk_data(chunk);
+    CHECK_MSG(words != NULL, "chunk %08x is not held any more", chunk->index);
+    for (uint64_t i = 0; i < zcp_chunk_capacity(chunk) / 8; i++)
+        CHECK_MSG(words[i] == name_of(chunk) + i, "chunk %08x: word %d of the payload was changed", chunk->index, (int)i);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The stage's clients and what they hold
+
+static zcp_status open_as(const world *w, zcp_shm_mode how, uint32_t timeout_ms, zcp_manager **manager)
+{
+    zcp_config config = {0};
+    bool creates = how != ZCP_SHM_OPEN_EXISTING;
+    CHECK_OK(zcp_config_add_pool(&config, SMALL, SMALLS));
+    CHECK_OK(zcp_config_add_pool(&config, LARGE, LARGES));
+    return zcp_manager_open(manager, &(zcp_manager_desc){.name = w->name, .mode = how, .config = creates ? &config : NULL, .max_clients = creates ? CLIENTS : 0,
+                                                         .client_name = "killstep", .timeout_ms = timeout_ms});
+}
+static held *hold(world *w, zcp_chunk chunk, bool is_shared)
+{
+    CHECK(w->helds < MAX_HELD);
+    w->held[w->helds] = (held){chunk, name_of(&chunk), is_shared};
+    return &w->held[w->helds++];
+}
+static held *hold_new(world *w, zcp_manager *manager, uint64_t size, bool is_shared)
+{
+    zcp_chunk chunk;
+    CHECK_OK(zcp_chunk_allocate(manager, size, &chunk));
+    fill(&chunk);
+    return hold(w, chunk, is_shared);
+}
+static void hold_acquired(world *w, zcp_manager *manager, uint64_t token)
+{
+    zcp_chunk chunk;
+    CHECK_OK(zcp_chunk_acquire(manager, token, &chunk));
+    verify(&chunk);
+    hold(w, chunk, true);
+}
+static uint64_t token_of(const held *h)
+{
+    uint64_t token = zcp_chunk_token(&h->chunk);
+    CHECK(token != 0);
+    return token;
+}
+static void verify_held(const world *w)
+{
+    for (uint32_t i = 0; i < w->helds; i++) verify(&w->held[i].chunk);
+}
+static bool holds(const world *w, uint64_t token)
+{
+    for (uint32_t i = 0; i < w->helds; i++)
+        if (w->held[i].token == token) return true;
+    return false;
+}
+static uint32_t held_chunks(const world *w)                        // each counted once
+{
+    uint32_t chunks = 0;
+    for (uint32_t i = 0; i < w->helds; i++) {
+        bool again = false;
+        for (uint32_t j = 0; j < i; j++) again = again || w->held[j].token == w->held[i].token;
+        chunks += !again;
+    }
+    return chunks;
+}
+static void let_go(world *w, bool only_shared)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < w->helds; i++)
+        if (only_shared && !w->held[i].shared) w->held[kept++] = w->held[i];
+        else BOUNDED_VOID(zcp_chunk_release(&w->held[i].chunk));
+    w->helds = kept;
+}
+// Takes every chunk that there is, each of them once, and fills it.
+static uint32_t drain_all(world *w, zcp_manager *manager, zcp_chunk *chunks)
+{
+    uint32_t n = 0;
+    for (unsigned pool = 0; pool < 2; pool++)
+        for (;;) {
+            CHECK(n <= SMALLS + LARGES);
+            zcp_status status = BOUNDED(zcp_chunk_allocate(manager, pool ? LARGE : SMALL, &chunks[n]));
+            if (status == ZCP_ERR_EXHAUSTED) break;
+            CHECK_OK(status);
+            for (uint32_t i = 0; i < n; i++) CHECK_MSG(chunks[i].index != chunks[n].index, "chunk %08x was given out twice", chunks[n].index);
+            for (uint32_t i = 0; i < w->helds; i++)
+                CHECK_MSG(w->held[i].chunk.index != chunks[n].index, "chunk %08x was given out while it was held", chunks[n].index);
+            fill(&chunks[n++]);
+        }
+    verify_held(w);
+    for (uint32_t i = 0; i < n; i++) verify(&chunks[i]);
+    return n;
+}
+static void release_all(zcp_chunk *chunks, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        verify(&chunks[i]);
+        BOUNDED_VOID(zcp_chunk_release(&chunks[i]));
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Files and locks
+
+static const char *const suffixes[] = {"", "_memory_management", "_memory_chunk"};
+enum { PLAIN, MANAGEMENT, CHUNK, SUFFIXES };
+
+static int open_file(const world *w, unsigned which)
+{
+    char name[96];
+    snprintf(name, sizeof name, "/%s%s", w->name, suffixes[which]);
+    return shm_open(name, O_RDWR | O_CLOEXEC, 0);
+}
+static bool is_there(const world *w, unsigned which)
+{
+    int fd = open_file(w, which);
+    if (fd >= 0) close(fd);
+    return fd >= 0;
+}
+static void remove_names(const char *name)
+{
+    char path[96];
+    for (unsigned i = 0; i < SUFFIXES; i++) {
+        snprintf(path, sizeof path, "/%s%s", name, suffixes[i]);
+        shm_unlink(path);
+    }
+}
+static bool byte_is_locked(int fd, off_t byte)
+{
+    struct flock lock;
+    memset(&lock, 0, sizeof lock);
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = byte;
+    lock.l_len = 1;
+    CHECK(fcntl(fd, F_OFD_GETLK, &lock) == 0);
+    return lock.l_type != F_UNLCK;
+}
+#define CREATION_BYTE ((off_t)1 << 30)                             // as in zerocp_shm.h; the slots' bytes follow
+
+static bool creation_is_locked(const world *w, unsigned which)
+{
+    int fd = open_file(w, which);
+    bool locked = fd >= 0 && byte_is_locked(fd, CREATION_BYTE);
+    if (fd >= 0) close(fd);
+    return locked;
+}
+// Waits until no more locks than those of the living are held. The kernel drops a lock when the memory is gone, and somebody who looks into
+// /proc may keep that alive for a moment.
+static void await_locks(const world *w, unsigned which, uint32_t living)
+{
+    int fd = open_file(w, which);
+    for (uint64_t began = now_ns(); fd >= 0 && now_ns() - began < UINT64_C(2000000000); usleep(500)) {
+        uint32_t taken = byte_is_locked(fd, CREATION_BYTE);
+        for (off_t slot = 0; slot < CLIENTS; slot++) taken += byte_is_locked(fd, CREATION_BYTE + 1 + slot);
+        if (taken <= living) break;
+    }
+    if (fd >= 0) close(fd);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Other processes
+
+static void await_phase(uint32_t phase)
+{
+    while (atomic_load(&shared->phase) < phase) usleep(50);
+}
+static uint64_t await_token(void)
+{
+    while (atomic_load(&shared->token) == 0) usleep(50);
+    return atomic_load(&shared->token);
+}
+// A client that does what `run` says, reaches that phase, and waits to be killed.
+static void add_dead(world *w, void (*run)(world *w), uint32_t phase)
+{
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        run(w);
+        atomic_store(&shared->phase, phase);
+        for (;;) pause();
+    }
+    w->dead[w->deads++] = pid;
+}
+static void kill_dead(world *w)
+{
+    for (uint32_t i = 0; i < w->deads; i++) {
+        kill(w->dead[i], SIGKILL);
+        waitpid(w->dead[i], NULL, 0);
+    }
+}
+// Runs something in a child that kills itself at a step of the library.
+static void die_in(world *w, const char *step, void (*run)(world *w))
+{
+    int status;
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        DIE_AT(step);
+        run(w);
+        _exit(0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid);
+    CHECK_MSG(WIFSIGNALED(status), "there is no step \"%s\"", step);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Tracing
+
+__attribute__((noinline)) static void mark_begin(void) { __asm__ volatile("nop" ::: "memory"); }
+__attribute__((noinline)) static void mark_end(void) { __asm__ volatile("nop\n\tnop" ::: "memory"); }
+#define BEGIN ((uint64_t)(uintptr_t)&mark_begin)
+#define END   ((uint64_t)(uintptr_t)&mark_end)
+
+#if defined(__x86_64__)
+enum { BREAK_BYTES = 1, BREAK_BACK = 1 };
+static const uint8_t break_code[] = {0xcc};
+static uint64_t get_pc(pid_t pid) { return (uint64_t)ptrace(PTRACE_PEEKUSER, pid, (void *)offsetof(struct user_regs_struct, rip), NULL); }
+static void set_pc(pid_t pid, uint64_t pc) { ptrace(PTRACE_POKEUSER, pid, (void *)offsetof(struct user_regs_struct, rip), (void *)pc); }
+static bool is_syscall(uint64_t code) { return (code & 0xffff) == 0x050f; }
+#elif defined(__aarch64__)                                         // to be built with -march=armv8.1-a: a step breaks ldxr/stxr pairs
+enum { BREAK_BYTES = 4, BREAK_BACK = 0 };
+static const uint8_t break_code[] = {0x00, 0x00, 0x20, 0xd4};
+static uint64_t get_pc(pid_t pid)
+{
+    struct user_regs_struct regs;
+    struct iovec all = {&regs, sizeof regs};
+    ptrace(PTRACE_GETREGSET, pid, (void *)1, &all);
+    return regs.pc;
+}
+static void set_pc(pid_t pid, uint64_t pc)
+{
+    struct user_regs_struct regs;
+    struct iovec all = {&regs, sizeof regs};
+    ptrace(PTRACE_GETREGSET, pid, (void *)1, &all);
+    regs.pc = pc;
+    ptrace(PTRACE_SETREGSET, pid, (void *)1, &all);
+}
+static bool is_syscall(uint64_t code) { return (uint32_t)code == 0xd4000001; }
+#else
+#define KILLSTEP_NOT_HERE
+enum { BREAK_BYTES = 1, BREAK_BACK = 0 };
+static const uint8_t break_code[] = {0};
+static uint64_t get_pc(pid_t pid) { return (uint64_t)pid; }
+static void set_pc(pid_t pid, uint64_t pc) { (void)pid, (void)pc; }
+static bool is_syscall(uint64_t code) { return code == 0; }
+#endif
+
+static uint64_t peek(pid_t pid, uint64_t address) { return (uint64_t)ptrace(PTRACE_PEEKTEXT, pid, (void *)address, NULL); }
+static uint64_t set_break(pid_t pid, uint64_t address)             // returns what was there
+{
+    uint64_t code = peek(pid, address), with = code;
+    memcpy(&with, break_code, BREAK_BYTES);
+    CHECK(ptrace(PTRACE_POKETEXT, pid, (void *)address, (void *)with) == 0);
+    return code;
+}
+static void clear_break(pid_t pid, uint64_t address, uint64_t code) { CHECK(ptrace(PTRACE_POKETEXT, pid, (void *)address, (void *)code) == 0); }
+
+// Lets it go on until it stops; everything but the trap of a step or a break is an error.
+static void resume(pid_t pid, bool step)
+{
+    int status;
+    CHECK(ptrace(step ? PTRACE_SINGLESTEP : PTRACE_CONT, pid, NULL, NULL) == 0);
+    CHECK(waitpid(pid, &status, 0) == pid);
+    CHECK_MSG(!WIFEXITED(status), "the victim ended with %d", WEXITSTATUS(status));
+    CHECK_MSG(!WIFSIGNALED(status), "the victim died of signal %d", WTERMSIG(status));
+    CHECK_MSG(WSTOPSIG(status) == SIGTRAP, "the victim got signal %d", WSTOPSIG(status));
+}
+// Runs it until it is about to execute one of two instructions.
+static void run_to(pid_t pid, uint64_t one, uint64_t another)
+{
+    uint64_t code = set_break(pid, one), other = another == one ? 0 : set_break(pid, another);   // they may lie in one word
+    resume(pid, false);
+    uint64_t pc = get_pc(pid) - BREAK_BACK;
+    if (another != one) clear_break(pid, another, other);
+    clear_break(pid, one, code);
+    CHECK_MSG(pc == one || pc == another, "trap at %llx", (unsigned long long)pc);
+    set_pc(pid, pc);
+}
+// A traced child, which stands before mark_begin's first instruction.
+static pid_t start_traced(world *w, void (*run)(world *w))
+{
+    int status;
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) _exit(2);
+        kill(getpid(), SIGSTOP);
+        run(w);
+        _exit(0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status));
+    CHECK(ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)PTRACE_O_EXITKILL) == 0);
+    run_to(pid, BEGIN, BEGIN);
+    return pid;
+}
+static void kill_traced(pid_t pid)
+{
+    int status;
+    kill(pid, SIGKILL);
+    while (waitpid(pid, &status, 0) == pid && !WIFSIGNALED(status) && !WIFEXITED(status)) {}
+}
+static void run_victim(world *w)
+{
+    if (w->operation->prepare) w->operation->prepare(w);
+    mark_begin();
+    w->operation->operate(w);
+    mark_end();
+    if (w->operation->finish) w->operation->finish(w);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Looking for changes: the contents of all files that the names led to so far.
+
+typedef struct watched { int fd; dev_t device; ino_t inode; size_t bytes; unsigned char last[SEGMENT_BYTES]; } watched;
+static watched watched_files[8];
+static unsigned watched_count;
+
+static void watch_names(const world *w)
+{
+    for (unsigned i = 0; i < SUFFIXES; i++) {
+        struct stat status;
+        bool known = watched_count == 8;
+        int fd = open_file(w, i);
+        if (fd < 0) continue;
+        CHECK(fstat(fd, &status) == 0);
+        for (unsigned f = 0; f < watched_count; f++) known = known || (watched_files[f].device == status.st_dev && watched_files[f].inode == status.st_ino);
+        if (known) {
+            close(fd);
+            continue;
+        }
+        watched *file = &watched_files[watched_count++];
+        file->fd = fd;
+        file->device = status.st_dev;
+        file->inode = status.st_ino;
+        file->bytes = 0;
+    }
+}
+static bool have_changed(void)
+{
+    static unsigned char now[SEGMENT_BYTES];
+    bool changed = false;
+    for (unsigned f = 0; f < watched_count; f++) {
+        watched *file = &watched_files[f];
+        ssize_t n = pread(file->fd, now, sizeof now, 0);
+        CHECK(n >= 0);
+        if ((size_t)n == file->bytes && memcmp(now, file->last, (size_t)n) == 0) continue;
+        memcpy(file->last, now, (size_t)n);
+        file->bytes = (size_t)n;
+        changed = true;
+    }
+    return changed;
+}
+
+// How often each instruction was passed: an open hash table.
+typedef struct tally { uint64_t address; uint32_t count; } tally;
+enum { TALLIES = 1 << 16 };
+
+static uint32_t tally_up(tally *table, uint64_t address)
+{
+    uint64_t at = address * UINT64_C(0x9e3779b97f4a7c15) >> 48;
+    while (table[at % TALLIES].address != 0 && table[at % TALLIES].address != address) at++;
+    table[at % TALLIES].address = address;
+    return ++table[at % TALLIES].count;
+}
+static void add_point(point p)
+{
+    if (shared->points == MAX_POINTS) shared->overflow = true;
+    else shared->list[shared->points++] = p;
+}
+// Of the points found, keeps the changes and a sample of the others.
+static void thin_out(void)
+{
+    uint32_t kept = 0, others = 0, changes = 0;
+    for (uint32_t i = 0; i < shared->points; i++) changes += shared->list[i].change;
+    uint32_t every = samples ? (shared->points - changes) / samples + 1 : 0;
+    for (uint32_t i = 0; i < shared->points; i++) {
+        bool sampled = !shared->list[i].change && every && ++others % every == every / 2;
+        if (full || shared->list[i].change || sampled) shared->list[kept++] = shared->list[i];
+    }
+    shared->points = kept;
+    shared->changes = changes;
+}
+// Steps through the whole operation. A repeated instruction (rep movs) is stepped turn by turn: its first and last turns are points.
+static void discover(world *w)
+{
+    tally *table = calloc(TALLIES, sizeof *table);
+    uint64_t last = 0;
+    bool turns = false;
+    CHECK(table != NULL);
+    watch_names(w);
+    have_changed();
+    add_point((point){0, 0, 0, true, false});
+    for (uint64_t pc; (pc = get_pc(w->victim)) != END; last = pc) {
+        bool syscall = is_syscall(peek(w->victim, pc));
+        resume(w->victim, true);
+        if (syscall) watch_names(w);
+        bool change = have_changed() || syscall, again = pc == last && !syscall;
+        if (turns && !again) shared->list[shared->points - 1].change = true;
+        turns = change && again;
+        uint32_t occurrence = tally_up(table, pc);
+        shared->steps++;
+        if (!again || change) add_point((point){pc, occurrence, shared->steps, change && !turns, syscall});
+    }
+    kill_traced(w->victim);
+    thin_out();
+}
+// Brings the victim behind that instruction; false: it came to the end before.
+static bool reach(pid_t pid, const point *p)
+{
+    for (uint32_t seen = 0; p->address != 0;) {
+        uint64_t pc = get_pc(pid);
+        if (pc == END) return false;
+        if (pc == p->address) {
+            resume(pid, true);
+            if (++seen == p->occurrence) break;
+        } else {
+            run_to(pid, p->address, END);
+        }
+    }
+    return true;
+}
+// Lets a traced process pass that many changes of the segments, or come to the end.
+static void pass_changes(const world *w, pid_t pid, uint32_t changes)
+{
+    watch_names(w);
+    have_changed();
+    while (changes > 0 && get_pc(pid) != END) {
+        resume(pid, true);
+        changes -= have_changed();
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What has to hold: an instance with survivors
+
+// Nobody is left but those who live: two clients of this process, and `more`.
+static void verify_slots(world *w, uint32_t more)
+{
+    uint32_t alive = 0;
+    for (uint32_t slot = 0; slot < CLIENTS; slot++) {
+        zcp_client_info info;
+        CHECK_OK(BOUNDED(zcp_manager_client_info(w->survivor, slot, &info)));
+        CHECK_MSG(info.state != ZCP_CLIENT_DEAD, "slot %u (pid %u) was not swept", slot, info.pid);
+        alive += info.state == ZCP_CLIENT_ALIVE;
+    }
+    CHECK_EQ(alive, 2 + more);
+}
+static void verify_exact(world *w)
+{
+    zcp_chunk chunks[SMALLS + LARGES + 1];
+    uint64_t token = atomic_load(&shared->token);
+    zcp_manager *newcomer;
+    verify_slots(w, 0);
+    if (token != 0 && !holds(w, token)) CHECK_STATUS(BOUNDED(zcp_chunk_acquire(w->peer, token, &chunks[0])), ZCP_ERR_STALE);
+    uint32_t n = drain_all(w, w->survivor, chunks);
+    CHECK_EQ(n, SMALLS + LARGES - held_chunks(w));
+    release_all(chunks, n);
+    books_check_by(w->survivor, held_chunks(w));
+    CHECK_OK(BOUNDED(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &newcomer)));
+    books_check_by(newcomer, held_chunks(w));
+    verify_slots(w, 1);
+    for (uint32_t i = 0; i < w->helds; i++) {
+        CHECK_OK(BOUNDED(zcp_chunk_acquire(newcomer, token_of(&w->held[i]), &chunks[0])));
+        verify(&chunks[0]);
+        BOUNDED_VOID(zcp_chunk_release(&chunks[0]));
+    }
+    BOUNDED_VOID(zcp_manager_close(newcomer));
+    verify_held(w);
+    let_go(w, false);
+    books_check_by(w->peer, 0);
+}
+static void end_world(world *w)
+{
+    if (w->survivor) {
+        BOUNDED_VOID(zcp_manager_close(w->peer));
+        BOUNDED_VOID(zcp_manager_close(w->survivor));
+    }
+    CHECK_OK(BOUNDED(zcp_manager_destroy(w->name)));
+    CHECK(!is_there(w, MANAGEMENT));
+    CHECK(!is_there(w, CHUNK));
+}
+static void verify_chunks_dead(world *w)
+{
+    zcp_manager *newcomer;
+    zcp_chunk chunks[SMALLS + LARGES + 1];
+    zcp_recovery report;
+    verify_held(w);
+    switch (w->variant) {
+    case 0: break;
+    case 1:                                                        // a newcomer comes first, perhaps into the dead one's slot
+        CHECK_OK(BOUNDED(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &newcomer)));
+        verify_slots(w, 1);
+        books_check_by(newcomer, held_chunks(w));
+        BOUNDED_VOID(zcp_manager_close(newcomer));
+        break;
+    case 2: {                                                      // exhaustion finds the dead
+        uint32_t n = drain_all(w, w->survivor, chunks);            // the peer may have made a look just now
+        CHECK_EQ(n, SMALLS + LARGES - held_chunks(w));
+        release_all(chunks, n);
+        break;
+    }
+    case 3: let_go(w, true); break;                                // what was shared is released before anybody sweeps
+    case 4:                                                        // the same, and they go on as if nothing had happened
+        if (BOUNDED(zcp_chunk_allocate(w->peer, SMALL, &chunks[0])) == ZCP_OK) zcp_chunk_release(&chunks[0]);
+        let_go(w, true);
+        if (BOUNDED(zcp_chunk_allocate(w->survivor, LARGE, &chunks[0])) == ZCP_OK) zcp_chunk_release(&chunks[0]);
+        break;
+    }
+    CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, &report)));
+    CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, &report)));
+    CHECK_EQ(report.dead_clients, 0);
+    verify_exact(w);
+    end_world(w);
+}
+static int slot_of(world *w, pid_t pid)                            // of a living client; -1: it has none
+{
+    for (uint32_t slot = 0; slot < CLIENTS; slot++) {
+        zcp_client_info info;
+        if (zcp_manager_client_info(w->survivor, slot, &info) == ZCP_OK && info.state == ZCP_CLIENT_ALIVE && info.pid == (uint32_t)pid) return (int)slot;
+    }
+    return -1;
+}
+// Everything that others do goes on beside one who stands still.
+static void verify_others(world *w, zcp_manager *manager)
+{
+    zcp_chunk chunk;
+    for (unsigned pool = 0; pool < 2; pool++) {
+        zcp_status status = BOUNDED(zcp_chunk_allocate(manager, pool ? LARGE : SMALL, &chunk));
+        if (status == ZCP_ERR_EXHAUSTED) continue;
+        CHECK_OK(status);
+        fill(&chunk);
+        verify(&chunk);
+        BOUNDED_VOID(zcp_chunk_release(&chunk));
+    }
+    for (uint32_t i = 0; i < w->helds; i++) {
+        CHECK_OK(BOUNDED(zcp_chunk_acquire(manager, token_of(&w->held[i]), &chunk)));
+        verify(&chunk);
+        BOUNDED_VOID(zcp_chunk_release(&chunk));
+    }
+}
+static void await_end(world *w)
+{
+    int status;
+    if (w->victim == 0) return;
+    CHECK(ptrace(PTRACE_CONT, w->victim, NULL, NULL) == 0);
+    CHECK(waitpid(w->victim, &status, 0) == w->victim);
+    CHECK_MSG(WIFEXITED(status), "the victim, going on, came to status %x", (unsigned)status);
+    CHECK_MSG(WEXITSTATUS(status) == 0, "the victim, going on, ended with %d", WEXITSTATUS(status));
+}
+static uint32_t drain_beside(world *w, zcp_manager *manager, zcp_chunk *chunks)
+{
+    uint32_t most = SMALLS + LARGES - held_chunks(w), n = drain_all(w, manager, chunks);
+    CHECK_MSG(n <= most && n + w->operation->extra >= most, "%u chunks obtained beside the stopped one, %d to %u expected", n, (int)(most - w->operation->extra), most);
+    return n;
+}
+static void verify_chunks_stopped(world *w)
+{
+    zcp_manager *newcomer;
+    zcp_chunk chunks[SMALLS + LARGES + 1];
+    zcp_recovery report;
+    uint32_t n;
+    int slot = slot_of(w, w->victim);
+    verify_held(w);
+    verify_others(w, w->peer);
+    CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, &report)));
+    CHECK_MSG(report.dead_clients <= w->deads, "%u clients were swept", report.dead_clients);
+    CHECK_OK(BOUNDED(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &newcomer)));
+    verify_others(w, newcomer);
+    if (slot >= 0) CHECK_MSG(slot_of(w, w->victim) == slot, "the stopped one's slot %d was taken away", slot);
+    switch (w->variant) {
+    case 0:
+        n = drain_beside(w, newcomer, chunks);
+        release_all(chunks, n);
+        break;
+    case 1:                                                        // the others keep everything until it is through
+        n = drain_beside(w, newcomer, chunks);
+        if (get_pc(w->victim) != END) run_to(w->victim, END, END);
+        release_all(chunks, n);
+        break;
+    case 2: let_go(w, true); break;                                // what was shared is released under it
+    case 3:                                                        // and allocated by others
+        let_go(w, true);
+        n = drain_all(w, newcomer, chunks);
+        if (get_pc(w->victim) != END) run_to(w->victim, END, END);
+        release_all(chunks, n);
+        break;
+    case 4:                                                        // it is killed after all
+        kill_traced(w->victim);
+        w->victim = 0;
+        break;
+    }
+    BOUNDED_VOID(zcp_manager_close(newcomer));
+    await_end(w);
+    await_locks(w, MANAGEMENT, 2);
+    CHECK_OK(BOUNDED(zcp_manager_recover(w->peer, NULL)));
+    verify_exact(w);
+    end_world(w);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What has to hold: names
+
+static bool is_ready(const world *w)
+{
+    uint32_t word = 0;
+    int fd = open_file(w, MANAGEMENT);
+    if (fd >= 0 && pread(fd, &word, sizeof word, 16) < 0) word = 0;
+    if (fd >= 0) close(fd);
+    return word == 1 && is_there(w, CHUNK);
+}
+// One of the five calls that look at names, and what it may say; TIMEOUT is the caller's affair.
+static zcp_status call_names(world *w, uint32_t timeout_ms, unsigned bound_ms, zcp_manager **manager)
+{
+    zcp_status status;
+    *manager = NULL;
+    switch (w->variant) {
+    case 0:
+        status = BOUNDED_MS(open_as(w, ZCP_SHM_OPEN_EXISTING, timeout_ms, manager), bound_ms);
+        return status == ZCP_ERR_NOT_FOUND ? ZCP_OK : status;
+    case 1: return BOUNDED_MS(open_as(w, ZCP_SHM_OPEN_OR_CREATE, timeout_ms, manager), bound_ms);
+    case 2:                                                        // EXISTS is said of something that can be used
+        status = BOUNDED_MS(open_as(w, ZCP_SHM_CREATE_EXCLUSIVE, timeout_ms, manager), bound_ms);
+        if (status == ZCP_ERR_EXISTS) status = BOUNDED_MS(open_as(w, ZCP_SHM_OPEN_EXISTING, timeout_ms, manager), bound_ms);
+        return status;
+    case 3: return BOUNDED_MS(open_as(w, ZCP_SHM_PURGE_AND_CREATE, timeout_ms, manager), bound_ms);
+    default:
+        status = BOUNDED_MS(zcp_manager_destroy(w->name), bound_ms);
+        CHECK(status == ZCP_ERR_TIMEOUT || !is_there(w, MANAGEMENT));
+        CHECK(status == ZCP_ERR_TIMEOUT || !is_there(w, CHUNK));
+        return status == ZCP_ERR_NOT_FOUND ? ZCP_OK : status;
+    }
+}
+static void verify_names_dead(world *w)
+{
+    zcp_manager *newcomer;
+    zcp_manager_info is, was;
+    CHECK_OK(call_names(w, 0, BOUND_MS, &newcomer));
+    if (!newcomer) CHECK_OK(BOUNDED(open_as(w, ZCP_SHM_OPEN_OR_CREATE, 0, &newcomer)));
+    CHECK_OK(zcp_manager_get_info(newcomer, &is));
+    if (w->survivor) {                                             // the old instance goes on, with or without its name
+        CHECK_OK(zcp_manager_get_info(w->survivor, &was));
+        bool same = is.instance_id == was.instance_id;
+        CHECK_STATUS(BOUNDED(zcp_manager_check(w->survivor)), same ? ZCP_OK : ZCP_ERR_REPLACED);
+        verify_held(w);
+        CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, NULL)));
+        books_check_by(w->survivor, held_chunks(w));
+        books_check_by(newcomer, same ? held_chunks(w) : 0);
+        verify_held(w);
+        let_go(w, false);
+        books_check_by(w->peer, 0);
+    } else {
+        books_check_by(newcomer, 0);
+    }
+    BOUNDED_VOID(zcp_manager_close(newcomer));
+    end_world(w);
+}
+static void verify_names_stopped(world *w)
+{
+    char pid[32];
+    zcp_manager *newcomer = NULL;
+    bool locked = creation_is_locked(w, MANAGEMENT), ready = is_ready(w);
+    bool slow = w->variant == 4 && locked;                         // destroy waits for its five seconds: not at every point
+    snprintf(pid, sizeof pid, "process %d ", (int)w->victim);
+    if (!slow || shared->slow++ < shared->slow_limit) {
+        zcp_status status = call_names(w, SHORT_TIMEOUT_MS, slow ? 5000 + BOUND_MS : BOUND_MS, &newcomer);
+        if (status == ZCP_ERR_TIMEOUT) {
+            CHECK_MSG(locked, "TIMEOUT beside one who holds no lock: %s", zcp_last_message());
+            CHECK_MSG(!ready || w->variant > 2, "TIMEOUT, but it is ready: %s", zcp_last_message());
+            shared->timeouts++;
+            if (strstr(zcp_last_message(), "process 0 ")) shared->unnamed++;        // it has not come to write its pid
+            else if (!strstr(zcp_last_message(), pid)) shared->misnamed++;
+        } else {
+            CHECK_OK(status);
+        }
+        if (newcomer) BOUNDED_VOID(zcp_manager_close(newcomer));
+    }
+    if (w->survivor) {
+        verify_held(w);
+        CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, NULL)));
+        verify_others(w, w->peer);
+    }
+    await_end(w);
+    w->variant = 1;
+    verify_names_dead(w);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What has to hold: a plain shared-memory object
+
+enum { OBJECT_BYTES = 8192 };
+
+static zcp_status open_object(const world *w, zcp_shm_mode how, uint32_t timeout_ms, zcp_shm *shm)
+{
+    return zcp_shm_open(shm, &(zcp_shm_desc){.name = w->name, .bytes = OBJECT_BYTES, .mode = how, .timeout_ms = timeout_ms});
+}
+static zcp_status call_object(const world *w, uint32_t timeout_ms, zcp_shm *shm)
+{
+    static const zcp_shm_mode modes[] = {ZCP_SHM_OPEN_EXISTING, ZCP_SHM_OPEN_OR_CREATE, ZCP_SHM_CREATE_EXCLUSIVE, ZCP_SHM_PURGE_AND_CREATE};
+    unsigned which = w->variant;
+    *shm = (zcp_shm){0};
+    zcp_status status = which < 4 ? BOUNDED(open_object(w, modes[which], timeout_ms, shm)) : BOUNDED(zcp_shm_unlink(w->name));
+    if ((which == 0 || which == 4) && status == ZCP_ERR_NOT_FOUND) return ZCP_OK;
+    return which == 2 && status == ZCP_ERR_EXISTS ? ZCP_OK : status;
+}
+static void verify_object_dead(world *w)
+{
+    zcp_shm shm;
+    CHECK_OK(call_object(w, 0, &shm));
+    zcp_shm_close(&shm);
+    CHECK_OK(BOUNDED(open_object(w, ZCP_SHM_OPEN_OR_CREATE, 0, &shm)));
+    CHECK_EQ(shm.bytes, OBJECT_BYTES);
+    for (unsigned i = 0; i < OBJECT_BYTES; i++) CHECK_EQ(((unsigned char *)shm.base)[i], 0);
+    memset(shm.base, 1, OBJECT_BYTES);
+    zcp_shm_close(&shm);
+    CHECK_OK(BOUNDED(zcp_shm_unlink(w->name)));
+    CHECK(!is_there(w, PLAIN));
+}
+static void verify_object_stopped(world *w)
+{
+    zcp_shm shm;
+    bool locked = creation_is_locked(w, PLAIN);
+    zcp_status status = call_object(w, SHORT_TIMEOUT_MS, &shm);
+    if (status == ZCP_ERR_TIMEOUT) {
+        CHECK_MSG(locked, "TIMEOUT beside one who holds no lock: %s", zcp_last_message());
+        shared->timeouts++;
+        shared->unnamed++;                                         // a plain object has no place for a pid
+    } else {
+        CHECK_OK(status);
+    }
+    zcp_shm_close(&shm);
+    await_end(w);
+    w->variant = 1;
+    verify_object_dead(w);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Worlds
+
+static void set_nothing(world *w) { (void)w; }
+static void set_instance(world *w)
+{
+    CHECK_OK(open_as(w, ZCP_SHM_OPEN_OR_CREATE, 0, &w->survivor));
+    CHECK_OK(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &w->peer));
+    hold_new(w, w->survivor, 40, false);
+    token_of(hold_new(w, w->survivor, 200, false));
+}
+static void set_shared(world *w)                                   // the peer owns a chunk whose token goes about
+{
+    set_instance(w);
+    atomic_store(&shared->token, token_of(hold_new(w, w->peer, SMALL, true)));
+}
+static void set_shared_twice(world *w)
+{
+    set_shared(w);
+    hold_acquired(w, w->survivor, atomic_load(&shared->token));
+}
+static void take_small(world *w, uint32_t leave)                   // the peer takes all small chunks but some
+{
+    zcp_chunk chunks[SMALLS + 1];
+    uint32_t n = 0;
+    while (zcp_chunk_allocate(w->peer, SMALL, &chunks[n]) == ZCP_OK) fill(&chunks[n++]);
+    CHECK(leave <= n);
+    while (leave--) zcp_chunk_release(&chunks[--n]);
+    for (uint32_t i = 0; i < n; i++) hold(w, chunks[i], true);
+}
+static void set_last(world *w)
+{
+    set_instance(w);
+    take_small(w, 1);
+}
+static void set_exhausted(world *w)
+{
+    set_instance(w);
+    take_small(w, 0);
+}
+static void find_small_list(const world *w, zcp_mpmc_list *list)
+{
+    zcp_manager_info info;
+    CHECK_OK(zcp_manager_get_info(w->survivor, &info));
+    for (uint64_t at = 4096; at < info.management_bytes; at += 64)
+        if (zcp_mpmc_list_attach(list, (char *)info.management_base + at, info.management_bytes - at) == ZCP_OK) break;
+    CHECK_EQ(zcp_mpmc_list_capacity(list), SMALLS);
+}
+static void set_stale_hints(world *w)                              // one chunk is free, the list names all of them
+{
+    zcp_mpmc_list list;
+    set_last(w);
+    find_small_list(w, &list);
+    for (uint32_t i = 0; i < SMALLS; i++) zcp_mpmc_list_push(&list, i);
+}
+static void set_lost_hints(world *w)                               // three chunks are free, the list names none
+{
+    uint32_t index;
+    zcp_mpmc_list list;
+    set_instance(w);
+    take_small(w, 3);
+    find_small_list(w, &list);
+    while (zcp_mpmc_list_pop(&list, &index)) {}
+}
+static void set_freed_token(world *w)
+{
+    zcp_chunk chunk;
+    set_instance(w);
+    CHECK_OK(zcp_chunk_allocate(w->peer, SMALL, &chunk));
+    w->old_token = zcp_chunk_token(&chunk);
+    zcp_chunk_release(&chunk);
+}
+static void set_reallocated(world *w)                              // old_token's chunk has become another one, whose token goes about
+{
+    set_freed_token(w);
+    take_small(w, 0);
+    for (uint32_t i = 0; i < w->helds; i++)
+        if (w->held[i].shared && w->held[i].chunk.index == (uint32_t)w->old_token) atomic_store(&shared->token, token_of(&w->held[i]));
+    CHECK(atomic_load(&shared->token) != 0);
+}
+
+// Dead clients. The first one holds a chunk alone, one that the survivor borrows, one that only the second one borrows, and borrows one.
+static zcp_manager *join(const world *w)
+{
+    zcp_manager *manager;
+    CHECK_OK(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &manager));
+    return manager;
+}
+static void run_first_dead(world *w)
+{
+    zcp_chunk chunk;
+    zcp_manager *manager = join(w);
+    CHECK_OK(zcp_chunk_allocate(manager, SMALL, &chunk));
+    for (unsigned i = 0; i < 2; i++) {
+        CHECK_OK(zcp_chunk_allocate(manager, SMALL, &chunk));
+        fill(&chunk);
+        atomic_store(&shared->dead_tokens[i], zcp_chunk_token(&chunk));
+    }
+    CHECK_OK(zcp_chunk_acquire(manager, w->held[1].token, &chunk));
+}
+static void run_second_dead(world *w)
+{
+    zcp_chunk chunk;
+    zcp_manager *manager = join(w);
+    for (unsigned i = 0; i < 2; i++) CHECK_OK(zcp_chunk_acquire(manager, atomic_load(&shared->dead_tokens[i]), &chunk));
+    CHECK_OK(zcp_chunk_allocate(manager, LARGE, &chunk));
+}
+static void set_one_dead(world *w)
+{
+    set_instance(w);
+    add_dead(w, run_first_dead, 1);
+    await_phase(1);
+    hold_acquired(w, w->survivor, atomic_load(&shared->dead_tokens[0]));
+}
+static void set_two_dead(world *w)
+{
+    set_one_dead(w);
+    add_dead(w, run_second_dead, 2);
+    await_phase(2);
+}
+static void set_exhausted_dead(world *w)                           // the dead have the last chunks
+{
+    set_two_dead(w);
+    take_small(w, 0);
+}
+static void run_dead_owner(world *w)
+{
+    zcp_chunk chunk;
+    CHECK_OK(zcp_chunk_allocate(join(w), SMALL, &chunk));
+    fill(&chunk);
+    atomic_store(&shared->token, zcp_chunk_token(&chunk));
+}
+static void set_dead_owner(world *w)
+{
+    set_instance(w);
+    add_dead(w, run_dead_owner, 1);
+    await_phase(1);
+}
+static void run_dead_borrower(world *w)
+{
+    zcp_chunk chunk;
+    zcp_manager *manager = join(w);
+    CHECK_OK(zcp_chunk_acquire(manager, await_token(), &chunk));
+}
+static void set_dead_borrower(world *w)                            // its chunk comes from the victim
+{
+    set_instance(w);
+    add_dead(w, run_dead_borrower, 1);
+}
+
+static void run_create(world *w)
+{
+    zcp_manager *manager;
+    (void)open_as(w, ZCP_SHM_OPEN_OR_CREATE, 0, &manager);
+}
+static void run_destroy(world *w) { (void)zcp_manager_destroy(w->name); }
+static void set_half_made(world *w) { die_in(w, "formatted", run_create); }
+static void set_retired(world *w)
+{
+    set_instance(w);
+    die_in(w, "retired", run_destroy);
+}
+static void set_chunk_alone(world *w)
+{
+    char name[96];
+    zcp_shm shm;
+    snprintf(name, sizeof name, "%s%s", w->name, suffixes[CHUNK]);
+    CHECK_OK(zcp_shm_open(&shm, &(zcp_shm_desc){.name = name, .bytes = 4096}));
+    zcp_shm_close(&shm);
+}
+static void set_object(world *w)
+{
+    zcp_shm shm;
+    CHECK_OK(open_object(w, ZCP_SHM_OPEN_OR_CREATE, 0, &shm));
+    zcp_shm_close(&shm);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Preparations of the victim, and what the stage does when the victim is about to operate
+
+static void prepare_join(world *w) { w->mine = join(w); }
+static void prepare_join_fallback(world *w)
+{
+    CHECK_OK(zcp_manager_open(&w->mine, &(zcp_manager_desc){.name = w->name, .mode = ZCP_SHM_OPEN_EXISTING, .flags = ZCP_FALLBACK}));
+}
+static void prepare_own(world *w)                                  // owns a chunk of which there is no token
+{
+    prepare_join(w);
+    CHECK_OK(zcp_chunk_allocate(w->mine, SMALL, &w->a));
+    fill(&w->a);
+}
+static void prepare_own_shared(world *w)
+{
+    prepare_own(w);
+    atomic_store(&shared->token, zcp_chunk_token(&w->a));
+}
+static void prepare_own_clone(world *w)
+{
+    prepare_own(w);
+    w->b = zcp_chunk_clone(&w->a);
+}
+static void prepare_own_acquired(world *w)                         // owner and borrower at once
+{
+    prepare_own_shared(w);
+    CHECK_OK(zcp_chunk_acquire(w->mine, atomic_load(&shared->token), &w->b));
+}
+static void prepare_borrow(world *w)
+{
+    prepare_join(w);
+    CHECK_OK(zcp_chunk_acquire(w->mine, await_token(), &w->a));
+    verify(&w->a);
+}
+static void prepare_borrow_twice(world *w)
+{
+    prepare_borrow(w);
+    CHECK_OK(zcp_chunk_acquire(w->mine, await_token(), &w->b));
+}
+static void prepare_hold_many(world *w)                            // one alone, one that the peer will borrow, one borrowed
+{
+    prepare_join(w);
+    CHECK_OK(zcp_chunk_allocate(w->mine, LARGE, &w->a));
+    CHECK_OK(zcp_chunk_acquire(w->mine, w->held[1].token, &w->b));
+    CHECK_OK(zcp_chunk_allocate(w->mine, SMALL, &w->c));
+    fill(&w->c);
+    atomic_store(&shared->token, zcp_chunk_token(&w->c));
+}
+static void prepare_object(world *w) { CHECK_OK(open_object(w, ZCP_SHM_OPEN_EXISTING, 0, &w->shm)); }
+
+static void begin_peer_borrows(world *w) { hold_acquired(w, w->peer, await_token()); }
+static void begin_two_borrow(world *w)
+{
+    hold_acquired(w, w->peer, await_token());
+    hold_acquired(w, w->survivor, await_token());
+}
+static void begin_all_leave(world *w) { let_go(w, true); }
+static void begin_owner_leaves(world *w)                           // the peer lets go, the survivor goes on borrowing
+{
+    for (uint32_t i = 0; i < w->helds; i++)
+        if (w->held[i].shared && w->held[i].chunk.manager == w->peer) {
+            zcp_chunk_release(&w->held[i].chunk);
+            w->held[i] = w->held[--w->helds];
+            return;
+        }
+}
+static void begin_borrower_has_come(world *w)
+{
+    (void)w;
+    await_phase(1);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Operations
+
+static void do_open(world *w) { w->status = open_as(w, ZCP_SHM_OPEN_OR_CREATE, PATIENT_MS, &w->mine); }
+static void do_open_existing(world *w) { w->status = open_as(w, ZCP_SHM_OPEN_EXISTING, PATIENT_MS, &w->mine); }
+static void do_open_exclusive(world *w) { w->status = open_as(w, ZCP_SHM_CREATE_EXCLUSIVE, PATIENT_MS, &w->mine); }
+static void do_open_purge(world *w) { w->status = open_as(w, ZCP_SHM_PURGE_AND_CREATE, PATIENT_MS, &w->mine); }
+static void do_destroy(world *w) { w->status = zcp_manager_destroy(w->name); }
+static void do_close(world *w) { zcp_manager_close(w->mine); }
+static void do_recover(world *w) { w->status = zcp_manager_recover(w->mine, NULL); }
+static void do_allocate(world *w) { w->status = zcp_chunk_allocate(w->mine, SMALL, &w->a); }
+static void do_write(world *w)
+{
+    volatile uint64_t *words = w->a.data;
+    for (unsigned i = 0; i < SMALL / 8; i++) words[i] = ~words[i];
+}
+static void do_token(world *w) { atomic_store(&shared->token, zcp_chunk_token(&w->a)); }
+static void do_clone(world *w) { w->b = zcp_chunk_clone(&w->a); }
+static void do_acquire(world *w) { w->status = zcp_chunk_acquire(w->mine, atomic_load(&shared->token), &w->b); }
+static void do_acquire_old(world *w) { w->status = zcp_chunk_acquire(w->mine, w->old_token, &w->b); }
+static void do_release(world *w) { zcp_chunk_release(&w->a); }
+static void do_release_both(world *w)
+{
+    zcp_chunk_release(&w->a);
+    zcp_chunk_release(&w->b);
+}
+static void do_shm_open(world *w) { w->status = open_object(w, ZCP_SHM_OPEN_OR_CREATE, 0, &w->shm); }
+static void do_shm_purge(world *w) { w->status = open_object(w, ZCP_SHM_PURGE_AND_CREATE, 0, &w->shm); }
+static void do_shm_close(world *w) { zcp_shm_close(&w->shm); }
+static void do_shm_unlink(world *w) { w->status = zcp_shm_unlink(w->name); }
+
+// After a stop. Where the others took what was left, or let go of what was shared, two answers are right.
+static void leave(world *w)
+{
+    zcp_chunk_release(&w->a);
+    zcp_chunk_release(&w->b);
+    zcp_chunk_release(&w->c);
+    zcp_manager_close(w->mine);
+}
+static void finish_leave(world *w)
+{
+    CHECK_OK(w->status);
+    if (w->a.manager) verify(&w->a);
+    if (w->b.manager) verify(&w->b);
+    leave(w);
+}
+static void finish_allocate(world *w)
+{
+    if (w->status != ZCP_ERR_EXHAUSTED || (w->variant != 1 && w->variant != 3)) {
+        CHECK_OK(w->status);
+        fill(&w->a);
+        verify(&w->a);
+    }
+    leave(w);
+}
+static void finish_exhausted(world *w)
+{
+    if (w->status != ZCP_ERR_EXHAUSTED) {
+        CHECK_OK(w->status);
+        CHECK_EQ(w->variant, 2);
+    }
+    leave(w);
+}
+static void finish_write(world *w)
+{
+    const uint64_t *words = zcp_chunk_data(&w->a);
+    CHECK(words != NULL);
+    for (unsigned i = 0; i < SMALL / 8; i++) CHECK_EQ(words[i], ~(name_of(&w->a) + i));
+    leave(w);
+}
+static void finish_acquire(world *w)
+{
+    if (w->status != ZCP_ERR_STALE || (w->variant != 2 && w->variant != 3)) {
+        CHECK_OK(w->status);
+        verify(&w->b);
+    }
+    leave(w);
+}
+static void finish_acquire_dead(world *w)                          // its owner is swept meanwhile
+{
+    if (w->status != ZCP_ERR_STALE) finish_acquire(w);
+    else leave(w);
+}
+static void finish_acquire_old(world *w)
+{
+    CHECK_STATUS(w->status, ZCP_ERR_STALE);
+    if (w->a.manager) verify(&w->a);
+    leave(w);
+}
+static void finish_open(world *w)
+{
+    CHECK_OK(w->status);
+    CHECK_OK(zcp_chunk_allocate(w->mine, SMALL, &w->a));
+    fill(&w->a);
+    verify(&w->a);
+    leave(w);
+}
+static void finish_open_exclusive(world *w)
+{
+    if (w->status != ZCP_ERR_EXISTS) finish_open(w);
+}
+static void finish_open_existing(world *w)
+{
+    if (w->status != ZCP_ERR_NOT_FOUND || w->variant < 3) finish_open(w);
+}
+static void finish_destroy(world *w)
+{
+    if (w->status != ZCP_ERR_NOT_FOUND) CHECK_OK(w->status);
+}
+static void finish_shm(world *w)
+{
+    if (w->status != ZCP_ERR_NOT_FOUND) CHECK_OK(w->status);
+    zcp_shm_close(&w->shm);
+}
+
+static const operation operations[] = {
+    // name, kind, the world, the victim prepares, at the beginning, the operation, afterwards, chunks beside, late, sweeps
+    {"open-fresh", NAMES, set_nothing, NULL, NULL, do_open, finish_open, 0, false, false},
+    {"open-exclusive", NAMES, set_nothing, NULL, NULL, do_open_exclusive, finish_open_exclusive, 0, false, false},
+    {"open-half-made", NAMES, set_half_made, NULL, NULL, do_open, finish_open, 0, false, false},
+    {"open-retired", NAMES, set_retired, NULL, NULL, do_open, finish_open, 0, false, false},
+    {"open-chunk-alone", NAMES, set_chunk_alone, NULL, NULL, do_open, finish_open, 0, false, false},
+    {"open-purge", NAMES, set_instance, NULL, NULL, do_open_purge, finish_open, 0, false, false},
+    {"open-existing-names", NAMES, set_instance, NULL, NULL, do_open_existing, finish_open_existing, 0, false, false},
+    {"destroy", NAMES, set_instance, NULL, NULL, do_destroy, finish_destroy, 0, false, false},
+    {"destroy-retired", NAMES, set_retired, NULL, NULL, do_destroy, finish_destroy, 0, false, false},
+    {"destroy-chunk-alone", NAMES, set_chunk_alone, NULL, NULL, do_destroy, finish_destroy, 0, false, false},
+    {"open-existing", CHUNKS, set_instance, NULL, NULL, do_open_existing, finish_open, 0, false, false},
+    {"join-dead", CHUNKS, set_two_dead, NULL, NULL, do_open_existing, finish_open, 4, false, true},
+    {"allocate-full", CHUNKS, set_instance, prepare_join, NULL, do_allocate, finish_allocate, 1, false, false},
+    {"allocate-last", CHUNKS, set_last, prepare_join, NULL, do_allocate, finish_allocate, 1, false, false},
+    {"allocate-exhausted", CHUNKS, set_exhausted, prepare_join, NULL, do_allocate, finish_exhausted, 0, false, false},
+    {"allocate-stale-hints", CHUNKS, set_stale_hints, prepare_join, NULL, do_allocate, finish_allocate, 1, false, false},
+    {"allocate-lost-hints", CHUNKS, set_lost_hints, prepare_join, NULL, do_allocate, finish_allocate, 1, false, false},
+    {"allocate-fallback", CHUNKS, set_exhausted, prepare_join_fallback, NULL, do_allocate, finish_allocate, 1, false, false},
+    {"allocate-recovers", CHUNKS, set_exhausted_dead, prepare_join, NULL, do_allocate, finish_allocate, 4, true, true},
+    {"write", CHUNKS, set_instance, prepare_own, NULL, do_write, finish_write, 1, false, false},
+    {"token", CHUNKS, set_instance, prepare_own, NULL, do_token, finish_leave, 1, false, false},
+    {"clone", CHUNKS, set_instance, prepare_own, NULL, do_clone, finish_leave, 1, false, false},
+    {"clone-borrowed", CHUNKS, set_shared, prepare_borrow, NULL, do_clone, finish_leave, 0, false, false},
+    {"acquire-first", CHUNKS, set_shared, prepare_join, NULL, do_acquire, finish_acquire, 0, false, false},
+    {"acquire-second", CHUNKS, set_shared, prepare_borrow, NULL, do_acquire, finish_leave, 0, false, false},
+    {"acquire-own", CHUNKS, set_instance, prepare_own_shared, NULL, do_acquire, finish_leave, 1, false, false},
+    {"acquire-dead-owner", CHUNKS, set_dead_owner, prepare_join, NULL, do_acquire, finish_acquire_dead, 1, true, false},
+    {"acquire-free", CHUNKS, set_freed_token, prepare_join, NULL, do_acquire_old, finish_acquire_old, 0, false, false},
+    {"acquire-reallocated", CHUNKS, set_reallocated, prepare_join, NULL, do_acquire_old, finish_acquire_old, 0, false, false},
+    {"acquire-stale-beside-own", CHUNKS, set_reallocated, prepare_borrow, NULL, do_acquire_old, finish_acquire_old, 0, false, false},
+    {"release-alone", CHUNKS, set_instance, prepare_own, NULL, do_release, finish_leave, 1, false, false},
+    {"release-alone-token", CHUNKS, set_instance, prepare_own_shared, NULL, do_release, finish_leave, 1, false, false},
+    {"release-clone", CHUNKS, set_instance, prepare_own_clone, NULL, do_release, finish_leave, 1, false, false},
+    {"release-owner-borrower", CHUNKS, set_instance, prepare_own_shared, begin_peer_borrows, do_release, finish_leave, 0, false, false},
+    {"release-owner-borrowers", CHUNKS, set_instance, prepare_own_shared, begin_two_borrow, do_release, finish_leave, 0, false, false},
+    {"release-owner-dead-borrower", CHUNKS, set_dead_borrower, prepare_own_shared, begin_borrower_has_come, do_release, finish_leave, 1, true, false},
+    {"release-owner-own-borrow", CHUNKS, set_instance, prepare_own_acquired, NULL, do_release_both, finish_leave, 1, false, false},
+    {"release-borrower-owner", CHUNKS, set_shared, prepare_borrow, NULL, do_release, finish_leave, 0, false, false},
+    {"release-borrower-others", CHUNKS, set_shared_twice, prepare_borrow, begin_owner_leaves, do_release, finish_leave, 0, false, false},
+    {"release-borrower-twice", CHUNKS, set_shared, prepare_borrow_twice, begin_all_leave, do_release_both, finish_leave, 1, false, false},
+    {"release-last-borrower", CHUNKS, set_shared, prepare_borrow, begin_all_leave, do_release, finish_leave, 1, false, false},
+    {"release-after-owner-died", CHUNKS, set_dead_owner, prepare_borrow, NULL, do_release, finish_leave, 1, true, false},
+    {"recover-none", CHUNKS, set_instance, prepare_join, NULL, do_recover, finish_leave, 0, false, false},
+    {"recover-one", CHUNKS, set_one_dead, prepare_join, NULL, do_recover, finish_leave, 2, true, true},
+    {"recover-two", CHUNKS, set_two_dead, prepare_join, NULL, do_recover, finish_leave, 4, true, true},
+    {"close-empty", CHUNKS, set_instance, prepare_join, NULL, do_close, NULL, 0, false, false},
+    {"close-held", CHUNKS, set_instance, prepare_hold_many, begin_peer_borrows, do_close, NULL, 1, false, true},
+    {"shm-open-fresh", OBJECT, set_nothing, NULL, NULL, do_shm_open, finish_shm, 0, false, false},
+    {"shm-open-existing", OBJECT, set_object, NULL, NULL, do_shm_open, finish_shm, 0, false, false},
+    {"shm-purge", OBJECT, set_object, NULL, NULL, do_shm_purge, finish_shm, 0, false, false},
+    {"shm-close", OBJECT, set_object, prepare_object, NULL, do_shm_close, NULL, 0, false, false},
+    {"shm-unlink", OBJECT, set_object, NULL, NULL, do_shm_unlink, finish_shm, 0, false, false},
+};
+enum { OPERATIONS = sizeof operations / sizeof operations[0] };
+
+// ---------------------------------------------------------------------------------------------------------------------
+// One point
+
+static void run_second(world *w)
+{
+    w->mine = join(w);
+    mark_begin();
+    zcp_manager_recover(w->mine, NULL);
+    mark_end();
+}
+static uint32_t some_number(uint32_t seed, uint32_t below) { return (uint32_t)(seed * UINT64_C(0x9e3779b97f4a7c15) >> 40) % below; }
+
+// The victim is dead, and the second one sweeps: it dies, too, or stands while others sweep.
+static void chain(world *w, uint32_t number)
+{
+    zcp_manager *newcomer;
+    kill_traced(w->victim);
+    await_locks(w, MANAGEMENT, 3);
+    pass_changes(w, w->second, some_number(number * 2 + w->variant, 20));
+    if (w->variant == 1) {
+        verify_held(w);
+        verify_others(w, w->peer);
+        CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, NULL)));
+        CHECK_OK(BOUNDED(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &newcomer)));
+        verify_others(w, newcomer);
+        BOUNDED_VOID(zcp_manager_close(newcomer));
+    }
+    kill_traced(w->second);
+    await_locks(w, MANAGEMENT, 2);
+    verify_chunks_dead(w);
+}
+static void verify_killed(world *w)
+{
+    kill_traced(w->victim);
+    await_locks(w, w->operation->kind == OBJECT ? PLAIN : MANAGEMENT, w->survivor ? 2 : 0);
+    if (w->operation->kind == CHUNKS) verify_chunks_dead(w);
+    else if (w->operation->kind == NAMES) verify_names_dead(w);
+    else verify_object_dead(w);
+}
+static void verify_stopped(world *w)
+{
+    if (w->operation->kind == CHUNKS) verify_chunks_stopped(w);
+    else if (w->operation->kind == NAMES) verify_names_stopped(w);
+    else verify_object_stopped(w);
+}
+static void run_stage(const operation *o, mode m, unsigned variant, uint32_t number, const char *name)
+{
+    static world w;
+    w.operation = o;
+    w.mode = m;
+    w.variant = variant;
+    snprintf(w.name, sizeof w.name, "%s", name);
+    o->set(&w);
+    if (m == CHAIN) w.second = start_traced(&w, run_second);
+    if (!o->late) kill_dead(&w);
+    if (w.survivor && !o->late) await_locks(&w, MANAGEMENT, m == CHAIN ? 3 : 2);
+    w.victim = start_traced(&w, run_victim);
+    if (o->begin) o->begin(&w);
+    if (o->late) kill_dead(&w);
+    if (w.survivor && o->late) await_locks(&w, MANAGEMENT, m == CHAIN ? 4 : 3);
+    if (m == DISCOVER) discover(&w);
+    else if (!reach(w.victim, &shared->list[number])) shared->not_reached++;
+    if (m == KILL) verify_killed(&w);
+    if (m == STOP) verify_stopped(&w);
+    if (m == CHAIN) chain(&w, number);
+}
+// Runs a stage in a process of its own; true: all is as it has to be.
+static bool run_point(const operation *o, mode m, unsigned variant, uint32_t number, const char *name)
+{
+    int status;
+    shared->failure[0] = 0;
+    atomic_store(&shared->token, 0);
+    atomic_store(&shared->phase, 0);
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        signal(SIGALRM, SIG_DFL);
+        alarm(30);
+        run_stage(o, m, variant, number, name);
+        _exit(0);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid) return false;
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || m == DISCOVER) remove_names(name);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return true;
+    if (!shared->failure[0] && WIFSIGNALED(status))
+        snprintf(shared->failure, sizeof shared->failure, WTERMSIG(status) == SIGALRM ? "it hangs (%d)" : "the survivor died of signal %d", WTERMSIG(status));
+    return false;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// All points of an operation
+
+typedef struct result { uint32_t passed, failed; } result;
+
+typedef struct options {
+    const char *filters[64];
+    unsigned filter_count, jobs;
+    bool modes[MODES], list;
+    int variant;                                                   // -1: all
+    int64_t point;                                                 // -1: all
+    uint32_t chains;
+} options;
+
+static uint64_t program_base;
+static int note_base(struct dl_phdr_info *info, size_t size, void *data)
+{
+    (void)size, (void)data;
+    program_base = info->dlpi_addr;
+    return 1;                                                      // the first one is the program itself
+}
+// Function, file and line of each inlined frame, as far as addr2line can tell.
+static void describe(uint64_t address, char *text, size_t bytes)
+{
+    Dl_info library, program;
+    char command[160], line[256];
+    size_t n = 0;
+    text[0] = 0;
+    if (dladdr((void *)(uintptr_t)address, &library) && dladdr((void *)(uintptr_t)&describe, &program) && library.dli_fbase != program.dli_fbase) {
+        snprintf(text, bytes, "%s in %s", library.dli_sname ? library.dli_sname : "?", library.dli_fname ? library.dli_fname : "?");
+        return;
+    }
+    snprintf(command, sizeof command, "addr2line -f -i -s -e /proc/%d/exe 0x%llx 2> /dev/null", (int)getpid(), (unsigned long long)(address - program_base));
+    FILE *pipe = popen(command, "r");
+    while (pipe && n + 1 < bytes && fgets(line, sizeof line, pipe)) {
+        line[strcspn(line, " \n")] = 0;
+        n += (size_t)snprintf(text + n, bytes - n, "%s%s", n ? " " : "", line);
+    }
+    if (pipe) pclose(pipe);
+}
+static void report_failure(const operation *o, mode m, unsigned variant, uint32_t number)
+{
+    char where[400] = "before the first step", failure[sizeof shared->failure];
+    const point *p = &shared->list[number];
+    memcpy(failure, shared->failure, sizeof failure);
+    dl_iterate_phdr(note_base, NULL);
+    if (m == DISCOVER) snprintf(where, sizeof where, "looking for the points");
+    else if (p->address) describe(p->address, where, sizeof where);
+    printf("FAILED %s --%s --variant=%u --point=%u: step %u (%s) at %llx, %s: %s\n", o->name, mode_names[m], variant, number, p->step,
+           p->syscall ? "a system call" : p->change ? "a change" : "no change", (unsigned long long)(p->address ? p->address - program_base : 0), where, failure);
+}
+static result run_points(const operation *o, const options *opt, mode m, const char *name)
+{
+    result sum = {0, 0};
+    uint32_t every = m == CHAIN && opt->chains && !full ? shared->points / opt->chains + 1 : 1;
+    for (uint32_t p = 0; p < shared->points; p++)
+        for (unsigned v = 0; v < mode_variants[m]; v++) {
+            if ((opt->point >= 0 ? p != opt->point : p % every != 0) || (opt->variant >= 0 && v != (unsigned)opt->variant)) continue;
+            if (run_point(o, m, v, p, name)) sum.passed++;
+            else if (sum.failed++ < 4) report_failure(o, m, v, p);
+        }
+    if (sum.failed > 4) printf("FAILED %s --%s: %u in all\n", o->name, mode_names[m], sum.failed);
+    return sum;
+}
+static result run_operation(const operation *o, const options *opt, const char *name)
+{
+    result sum = {0, 0}, of[MODES] = {{0, 0}};
+    uint64_t began = now_ns();
+    memset((void *)shared, 0, offsetof(board, list));
+    shared->slow_limit = full ? 10 : 1;
+    if (!run_point(o, DISCOVER, 0, 0, name)) {
+        report_failure(o, DISCOVER, 0, 0);
+        return (result){0, 1};
+    }
+    for (mode m = KILL; m <= CHAIN; m++)
+        if (opt->modes[m] && (m != CHAIN || o->sweeps)) {
+            of[m] = run_points(o, opt, m, name);
+            sum.passed += of[m].passed;
+            sum.failed += of[m].failed;
+        }
+    char more[160] = "";
+    if (shared->timeouts) snprintf(more, sizeof more, ", %u TIMEOUT (%u without a pid, %u with another's)", shared->timeouts, shared->unnamed, shared->misnamed);
+    if (shared->not_reached) snprintf(more + strlen(more), sizeof more - strlen(more), ", %u ended before", shared->not_reached);
+    if (shared->overflow) sum.failed++;
+    printf("%-28s %6u steps, %4u points (%u changes); %5u killed, %5u stopped, %3u chained: %u failed; %.1f s, slowest call %.0f ms%s%s\n", o->name, shared->steps,
+           shared->points, shared->changes, of[KILL].passed + of[KILL].failed, of[STOP].passed + of[STOP].failed, of[CHAIN].passed + of[CHAIN].failed, sum.failed,
+           (double)(now_ns() - began) / 1e9, (double)shared->slowest_ns / 1e6, more, shared->overflow ? ", TOO MANY STEPS" : "");
+    fflush(stdout);
+    return sum;
+}
+static bool map_board(void)
+{
+    void *memory = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    shared = memory;
+    return memory != MAP_FAILED;
+}
+// May a process be single-stepped here?
+static bool may_trace(void)
+{
+#ifdef KILLSTEP_NOT_HERE
+    return false;
+#else
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) _exit(1);
+        kill(getpid(), SIGSTOP);
+        _exit(0);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status)) return false;
+    bool steps = ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0 && waitpid(pid, &status, 0) == pid && WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP;
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    return steps;
+#endif
+}
+
+#ifndef KILLSTEP_IN_TESTS
+static int usage(void)
+{
+    printf("killstep [OPTIONS] [OPERATION...]\n"
+           "  OPERATION         its name, or the beginning of names followed by *; none: all\n"
+           "  --full            after every single instruction, not only after those that changed something\n"
+           "  --samples=N       of the instructions that changed nothing (8)\n"
+           "  --chains=N        points per operation after which the sweeper is killed, too (8; 0: all)\n"
+           "  --kill --stop --chain   only these\n"
+           "  --variant=N --point=N   only this one\n"
+           "  --jobs=N          operations at once (2)\n"
+           "  --list            list the operations\n");
+    return 2;
+}
+static bool wanted(const options *opt, const char *name)
+{
+    for (unsigned i = 0; i < opt->filter_count; i++) {
+        const char *filter = opt->filters[i];
+        size_t n = strlen(filter);
+        if (strcmp(filter, name) == 0 || (n > 0 && filter[n - 1] == '*' && strncmp(filter, name, n - 1) == 0)) return true;
+    }
+    return opt->filter_count == 0;
+}
+static bool parse(options *opt, int argc, char **argv)
+{
+    *opt = (options){.jobs = 2, .variant = -1, .point = -1, .chains = 8};
+    for (int i = 1; i < argc; i++) {
+        const char *a = argv[i], *value = strchr(a, '=');
+        unsigned long number = value ? strtoul(value + 1, NULL, 10) : 0;
+        if (strcmp(a, "--full") == 0) full = true;
+        else if (strncmp(a, "--samples=", 10) == 0) samples = (uint32_t)number;
+        else if (strncmp(a, "--chains=", 9) == 0) opt->chains = (uint32_t)number;
+        else if (strcmp(a, "--kill") == 0) opt->modes[KILL] = true;
+        else if (strcmp(a, "--stop") == 0) opt->modes[STOP] = true;
+        else if (strcmp(a, "--chain") == 0) opt->modes[CHAIN] = true;
+        else if (strncmp(a, "--variant=", 10) == 0) opt->variant = (int)number;
+        else if (strncmp(a, "--point=", 8) == 0) opt->point = (int64_t)number;
+        else if (strncmp(a, "--jobs=", 7) == 0) opt->jobs = number ? (unsigned)number : 1;
+        else if (strcmp(a, "--list") == 0) opt->list = true;
+        else if (a[0] != '-' && opt->filter_count < 64) opt->filters[opt->filter_count++] = a;
+        else return false;
+    }
+    if (!opt->modes[KILL] && !opt->modes[STOP] && !opt->modes[CHAIN]) opt->modes[KILL] = opt->modes[STOP] = opt->modes[CHAIN] = true;
+    return true;
+}
+int main(int argc, char **argv)
+{
+    options opt;
+    if (!parse(&opt, argc, argv)) return usage();
+    for (unsigned i = 0; opt.list && i < OPERATIONS; i++) printf("%s\n", operations[i].name);
+    if (opt.list) return 0;
+    if (!may_trace()) {
+        printf("killstep: no process may be single-stepped here: skipped\n0 passed, 0 failed\n");
+        return 0;
+    }
+    result *sums = mmap(NULL, sizeof *sums * OPERATIONS, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), sum = {0, 0};
+    unsigned running = 0, chosen = 0;
+    if (sums == MAP_FAILED) return 2;
+    for (unsigned i = 0; i < OPERATIONS; i++) {
+        if (!wanted(&opt, operations[i].name)) continue;
+        chosen++;
+        if (running == opt.jobs && wait(NULL) > 0) running--;
+        sums[i].failed = 1;                                        // until it says otherwise
+        pid_t pid = fork();
+        if (pid == 0) {
+            char name[64];
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            if (!map_board()) _exit(2);
+            snprintf(name, sizeof name, "zcp-killstep-%d-%02u", (int)getppid(), i);
+            sums[i] = run_operation(&operations[i], &opt, name);
+            _exit(0);
+        }
+        if (pid > 0) running++;
+    }
+    while (wait(NULL) > 0) {}
+    for (unsigned i = 0; i < OPERATIONS; i++) {
+        sum.passed += sums[i].passed;
+        sum.failed += sums[i].failed;
+    }
+    if (chosen == 0) printf("killstep: no operation of that name; --list lists them\n");
+    printf("%u passed, %u failed\n", sum.passed, sum.failed);
+    return sum.failed || chosen == 0 ? 1 : 0;
+}
+#endif
