@@ -388,8 +388,7 @@ static void resolve_traced(void *argument) {
     }
 }
 
-static int next_stop(pid_t pid, int request) {
-    CHECK(request == 0 || ptrace(request, pid, NULL, NULL) == 0);
+static int next_stop(pid_t pid) {
     int status = test_wait(pid);
     CHECK(WIFSTOPPED(status));
     return WSTOPSIG(status);
@@ -397,12 +396,15 @@ static int next_stop(pid_t pid, int request) {
 
 // Lets it do that many instructions, then goes from small over nothing to large. False: the call was over before.
 static bool change_after(traced *shared, pid_t pid, int instructions) {
-    for (int i = 0; i < instructions; i++)
-        CHECK_EQ(next_stop(pid, PTRACE_SINGLESTEP), SIGTRAP);
+    for (int i = 0; i < instructions; i++) {
+        CHECK(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0);
+        CHECK_EQ(next_stop(pid), SIGTRAP);
+    }
     bool in_time = !atomic_load(&shared->done);
     CHECK_OK(zcp_registry_remove(&shared->registry, 21));
     change_segment(&shared->registry, true);
-    CHECK_EQ(next_stop(pid, PTRACE_CONT), SIGSTOP);
+    CHECK(ptrace(PTRACE_CONT, pid, NULL, NULL) == 0);
+    CHECK_EQ(next_stop(pid), SIGSTOP);
     CHECK_OK(zcp_registry_remove(&shared->registry, 21));
     change_segment(&shared->registry, false);
     return in_time;
@@ -415,7 +417,7 @@ TEST(registry_changes_between_any_two_instructions) {
     traced *shared = test_shared(sizeof *shared);
     change_segment(&shared->registry, false);
     pid_t pid = test_spawn(resolve_traced, shared);
-    CHECK_EQ(next_stop(pid, 0), SIGSTOP);
+    CHECK_EQ(next_stop(pid), SIGSTOP);
     int instructions = 0;
     while (change_after(shared, pid, instructions))
         instructions++;

@@ -905,7 +905,7 @@ TEST(shm_reserves_without_fallocate) {
 // A supervisor answers the first calls with EINTR and lets the later ones through.
 typedef struct interrupted {
     int listener;
-    unsigned calls;
+    _Atomic unsigned calls;
     pthread_t thread;
 } interrupted;
 
