@@ -1,0 +1,72 @@
+// tests/sibling_test.c: one thread looks at its handle, and between any two of its accesses to memory a sibling acquires
+// the same chunk and releases what it got. The first thread's handle then counts elsewhere (in `borrowed`, no longer in
+// `owned`), but it is held all the time, and every look at it has to say so.
+#define ZEROCP_STATIC
+#define ZEROCP_IMPLEMENTATION
+static void between_accesses(void);
+#define ZEROCP_ACCESS() between_accesses()
+#include "zerocp.h"
+
+#include "test.h"
+
+static zcp_manager *manager;
+static uint64_t token;
+static int accesses, at;                                           // the sibling comes before that access; 0: never
+static bool came;
+
+// The sibling, played by the same thread at a moment when it is between two accesses: the memory cannot tell.
+static void between_accesses(void) {
+    zcp_chunk chunk;
+    if (at == 0 || came || ++accesses != at)
+        return;
+    came = true;
+    if (zcp_chunk_acquire(manager, token, &chunk) == ZCP_OK)
+        zcp_chunk_release(&chunk);
+}
+
+typedef enum { IS_VALID, DATA, SIZE, CAPACITY, USE_COUNT, TOKEN, CLONE, RELEASE, LOOKS } look;
+
+static bool sees_it(look what, zcp_chunk *chunk) {
+    zcp_pool_stats stats;
+    zcp_chunk clone;
+    bool seen = false;
+    switch (what) {
+    case IS_VALID: return zcp_chunk_is_valid(chunk);
+    case DATA: return zcp_chunk_data(chunk) == chunk->data;
+    case SIZE: return zcp_chunk_size(chunk) == 50;
+    case CAPACITY: return zcp_chunk_capacity(chunk) == 64;
+    case USE_COUNT: return zcp_chunk_use_count(chunk) >= 1;
+    case TOKEN: return zcp_chunk_token(chunk) == token;
+    case CLONE:
+        clone = zcp_chunk_clone(chunk);
+        seen = clone.manager != NULL;
+        zcp_chunk_release(&clone);
+        return seen;
+    case RELEASE:
+        zcp_chunk_release(chunk);
+        return zcp_manager_pool_stats(manager, 0, &stats) == ZCP_OK && stats.used == 0;
+    case LOOKS: break;
+    }
+    return false;
+}
+
+TEST(_sibling_comes_between_any_two_accesses_of_a_look) {
+    zcp_config config = {0};
+    zcp_config_add_pool(&config, 64, 4);
+    CHECK_EQ(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config}), ZCP_OK);
+    for (look what = IS_VALID; what < LOOKS; what++)
+        for (int before = 1; before == 1 || came; before++) {
+            zcp_chunk chunk;
+            CHECK_EQ(zcp_chunk_allocate(manager, 50, &chunk), ZCP_OK);
+            token = zcp_chunk_token(&chunk);
+            came = false;
+            accesses = 0;
+            at = before;
+            bool seen = sees_it(what, &chunk);
+            at = 0;
+            CHECK_MSG(seen, "look %d, the sibling came before access %d", (int)what, before);
+            zcp_chunk_release(&chunk);
+        }
+    zcp_manager_close(manager);
+    CHECK_EQ(zcp_manager_destroy(test_instance()), ZCP_OK);
+}
