@@ -561,7 +561,7 @@ TEST(list_survives_kills) {
     static const uint32_t sizes[] = {1, 2, 65, 4097};
     victims *all = test_shared(sizeof *all);
     all->memory = test_shared(zcp_mpmc_list_bytes(4097));
-    for (int round = 0; round < 80; round++) {
+    for (int round = 0; round < 40; round++) {
         all->capacity = sizes[round % 4];
         zcp_mpmc_list list = fill(all);
         pid_t first = test_spawn(pop_and_push_for_ever, all), second = test_spawn(pop_and_push_for_ever, all);
