@@ -77,6 +77,8 @@ TEST(chunk_acquire_tells_why_not) {
     CHECK_ACQUIRE_FAILS(manager, generation | 31u << 27, ZCP_ERR_INVALID_TOKEN);
     CHECK_ACQUIRE_FAILS(manager, token + (UINT64_C(1) << 32), ZCP_ERR_STALE);
     CHECK_ACQUIRE_FAILS(manager, token - (UINT64_C(1) << 32), ZCP_ERR_STALE);
+    for (uint32_t i = 0; i < 3; i++)                               // made up: the right generation of a free chunk
+        CHECK_ACQUIRE_FAILS(manager, inside_state_word(manager, 0, i) >> 32 << 32 | i, ZCP_ERR_STALE);
     CHECK_EQ(zcp_chunk_use_count(&chunk), 1);
     zcp_chunk same = acquire(manager, token);
     CHECK(same.data == chunk.data && same.index == chunk.index && same.generation == chunk.generation);
@@ -383,6 +385,41 @@ TEST(chunk_released_handles_are_refused) {
     }
 }
 
+// The same chunk again, now borrowed from another client: the copy is of an older life, and takes nothing from it.
+TEST(chunk_released_handles_are_refused_beside_a_borrowed_next_life) {
+    zcp_manager *manager = create(64, 1), *peer = attach();
+    zcp_chunk old = allocate(peer, 64), copy = old;
+    zcp_chunk_release(&old);
+    zcp_chunk chunk = allocate_in_the_end(manager, 64), seen = acquire(peer, token_of(&chunk));
+    CHECK_EQ(chunk.index, copy.index);
+    check_holds_nothing(copy);
+    CHECK(zcp_chunk_is_valid(&seen));
+    CHECK_EQ(zcp_chunk_use_count(&chunk), 2);
+    zcp_chunk_release(&chunk);
+    check_holds_nothing(copy);
+    CHECK_EQ(zcp_chunk_use_count(&seen), 1);
+    zcp_chunk_release(&seen);
+    zcp_manager_close(peer);
+    finish(manager);
+}
+
+// A token that nobody made, but that is right: who has it is a holder all the same, and the owner's release sees that.
+TEST(chunk_right_tokens_that_were_made_up_hold) {
+    zcp_manager *manager = create(64, 1), *peer = attach();
+    zcp_chunk chunk = allocate(manager, 64);
+    uint64_t token = (uint64_t)chunk.generation << 32 | chunk.index;
+    pattern_write(&chunk, token);
+    zcp_chunk seen = acquire(peer, token);
+    zcp_chunk_release(&chunk);
+    CHECK_EQ(used(manager), 1);
+    CHECK_EQ(zcp_chunk_use_count(&seen), 1);
+    CHECK_ALLOCATE_FAILS(manager, 64, ZCP_ERR_EXHAUSTED);
+    pattern_check(&seen, token);
+    zcp_chunk_release(&seen);
+    zcp_manager_close(peer);
+    finish(manager);
+}
+
 TEST(chunk_never_acquired_handles_are_refused) {
     zcp_manager *manager = create(64, 2), *peer = attach(), *third = attach();
     zcp_chunk chunk = allocate(manager, 64), borrowed = acquire(third, token_of(&chunk));
@@ -460,19 +497,28 @@ TEST(chunk_double_release_that_races_itself_is_refused) {
     finish(manager);
 }
 
-// 2^21 borrows of one generation: the ticket passes 0, which would make a held chunk look free.
-TEST(chunk_ticket_wraps) {
-    zcp_manager *manager = create(64, 1);
-    uint64_t token;
-    zcp_chunk chunk = allocate_with_pattern(manager, 64, &token);
+// 2^21 borrows of one generation: the ticket passes 0, which would make a chunk without owner look free.
+static void borrow_until_the_ticket_wraps(zcp_manager *manager, uint64_t token) {
     for (int i = 0; i < ROUNDS((1 << 21) + 10); i++) {
         zcp_chunk again;
         CHECK(zcp_chunk_acquire(manager, token, &again) == ZCP_OK);
         zcp_chunk_release(&again);
     }
-    CHECK_EQ(used(manager), 1);
-    CHECK_EQ(zcp_chunk_use_count(&chunk), 1);
+}
+
+TEST(chunk_ticket_wraps) {
+    zcp_manager *manager = create(64, 1), *peer = attach();
+    uint64_t token;
+    zcp_chunk chunk = allocate_with_pattern(manager, 64, &token), seen = acquire(peer, token);
+    borrow_until_the_ticket_wraps(manager, token);
+    CHECK_EQ(zcp_chunk_use_count(&chunk), 2);
     zcp_chunk_release(&chunk);
+    borrow_until_the_ticket_wraps(manager, token);                 // now the peer alone holds it, as a borrower
+    CHECK_EQ(used(manager), 1);
+    CHECK_EQ(zcp_chunk_use_count(&seen), 1);
+    pattern_check(&seen, token);
+    zcp_chunk_release(&seen);
+    zcp_manager_close(peer);
     finish(manager);
 }
 

@@ -188,27 +188,37 @@ TEST(death_report_adds_up_over_several_dead) {
     finish(manager);
 }
 
-// Opening sweeps the dead, and so does exhaustion; nobody has to call recover.
-TEST(death_is_swept_by_an_opening_and_before_exhaustion) {
-    zcp_config config = one_pool(64, 4);
-    zcp_manager *manager = create_named(test_instance(), &config, 0);
-    for (int i = 0; i < 3; i++) {
+// Opening sweeps the dead, not only the one whose slot it takes; and so does exhaustion. Nobody has to call recover.
+static void kill_two_holders(zcp_manager *manager, int shares) {
+    pid_t victims[2];
+    for (int i = 0; i < 2; i++) {
         orders *told = new_orders();
-        told->owns = 4, told->shares = i;
-        pid_t victim = spawn_holder(told);
-        CHECK_ALLOCATE_FAILS(manager, 64, ZCP_ERR_EXHAUSTED);
-        test_kill(victim);
-        CHECK_EQ(used(manager), 4);
-        if (i == 0) {
-            zcp_manager_close(attach());
-            CHECK_EQ(used(manager), 0);
-        }
-        zcp_chunk chunks[4];
-        for (int n = 0; n < 4; n++)
-            chunks[n] = allocate_in_the_end(manager, 64);
-        for (int n = 0; n < 4; n++)
-            zcp_chunk_release(&chunks[n]);
+        told->owns = 2, told->shares = shares;
+        victims[i] = spawn_holder(told);
     }
+    CHECK_ALLOCATE_FAILS(manager, 64, ZCP_ERR_EXHAUSTED);
+    for (int i = 0; i < 2; i++)
+        kill(victims[i], SIGKILL);
+    for (int i = 0; i < 2; i++)
+        test_join_signal(victims[i], SIGKILL);
+    CHECK_EQ(used(manager), 4);
+}
+
+TEST(death_is_swept_by_an_opening_and_before_exhaustion) {
+    zcp_manager *manager = create(64, 4);
+    for (int shares = 0; shares < 3; shares++)
+        for (int by_opening = 0; by_opening < 2; by_opening++) {
+            zcp_chunk chunks[4];
+            kill_two_holders(manager, shares);
+            if (by_opening) {
+                zcp_manager_close(attach());
+                CHECK_EQ(used(manager), 0);
+            }
+            for (int n = 0; n < 4; n++)
+                chunks[n] = allocate_in_the_end(manager, 64);
+            for (int n = 0; n < 4; n++)
+                zcp_chunk_release(&chunks[n]);
+        }
     finish(manager);
 }
 
@@ -350,6 +360,7 @@ static void check_after_death(zcp_manager *manager, uint32_t dead, zcp_chunk *ke
     CHECK_EQ(used(manager), 1);
     CHECK_EQ(zcp_chunk_use_count(kept), 1);
     pattern_check(kept, token);
+    CHECK_EQ(inside_list_count(manager, 0), 5);                    // the hints are all back, too
     CHECK_RECOVERS(manager, 0, 0);
     books_check(test_instance(), 1);
 }

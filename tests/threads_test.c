@@ -183,6 +183,47 @@ TEST_WITH(threads_sweep_dead_clients_while_others_trade, .weight = 2) {
         trade_and_die(128, ROUNDS(60000));
 }
 
+// Hints may be repeated: here for each free chunk all the time, so that several claim the same one.
+typedef struct claimer {
+    zcp_manager *manager;
+    int rounds;
+    _Atomic uint32_t *left;
+} claimer;
+
+static void *claim(void *argument) {
+    claimer *self = argument;
+    for (int i = 0; i < self->rounds; i++) {
+        zcp_chunk chunk;
+        if (zcp_chunk_allocate(self->manager, 64, &chunk) != ZCP_OK)
+            continue;
+        uint64_t seed = test_random();
+        pattern_write(&chunk, seed);
+        pattern_check(&chunk, seed);
+        zcp_chunk_release(&chunk);
+    }
+    atomic_fetch_sub(self->left, 1);
+    return NULL;
+}
+
+TEST_WITH(threads_claim_beside_repeated_hints, .weight = 2) {
+    enum { CLAIMERS = 3 };
+    zcp_config config = one_pool(64, 2);
+    inside_plain *plain = inside_plain_new(&config, CLAIMERS + 2, 0);
+    _Atomic uint32_t left = CLAIMERS;
+    claimer all[CLAIMERS];
+    pthread_t threads[CLAIMERS];
+    for (uint32_t i = 0; i < CLAIMERS; i++) {
+        all[i] = (claimer){inside_plain_client(plain, i), ROUNDS(300000), &left};
+        threads[i] = test_thread(claim, &all[i]);
+    }
+    while (atomic_load(&left) > 0)
+        inside_plain_sweep(plain, CLAIMERS, CLAIMERS + 1);
+    for (int i = 0; i < CLAIMERS; i++)
+        test_thread_join(threads[i]);
+    books_check_by(inside_plain_client(plain, CLAIMERS), 0);
+    inside_plain_free(plain);
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // The last holders leave at the same moment
 
@@ -426,5 +467,49 @@ TEST_WITH(threads_open_use_and_close, .weight = 2) {
         test_thread_join(threads[i]);
     CHECK_EQ(used(manager), 0);
     CHECK_RECOVERS(manager, 0, 0);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A handle is valid as long as it is held, also while a sibling's release changes the count in which it stands
+
+typedef struct sibling {
+    zcp_manager *manager;
+    _Atomic uint64_t token;
+    _Atomic uint32_t begun, done;
+    int rounds;
+} sibling;
+
+static void *come_and_take_the_owned_count(void *argument) {
+    sibling *self = argument;
+    for (int i = 0; i < self->rounds; i++) {
+        while (atomic_load(&self->begun) != (uint32_t)i + 1)
+            sched_yield();
+        zcp_chunk chunk = acquire(self->manager, atomic_load(&self->token));
+        zcp_chunk_release(&chunk);                                 // counts down the owner's handles first
+        atomic_store(&self->done, (uint32_t)i + 1);
+    }
+    return NULL;
+}
+
+TEST_WITH(threads_a_held_handle_is_valid_at_every_moment, .weight = 2) {
+    zcp_manager *manager = create(64, 2);
+    sibling self = {.manager = manager, .rounds = ROUNDS(30000)};
+    pthread_t thread = test_thread(come_and_take_the_owned_count, &self);
+    uint64_t calls = 0;
+    for (int i = 0; i < self.rounds; i++) {
+        zcp_chunk chunk = allocate(manager, 64);
+        atomic_store(&self.token, token_of(&chunk));
+        atomic_store(&self.begun, (uint32_t)i + 1);
+        for (; atomic_load(&self.done) != (uint32_t)i + 1; calls++) {
+            CHECK_MSG(zcp_chunk_is_valid(&chunk), "round %d, call %llu", i, (unsigned long long)calls);
+            CHECK(zcp_chunk_data(&chunk) == chunk.data && zcp_chunk_token(&chunk) != 0);
+            if (calls % 64 == 0)
+                sched_yield();
+        }
+        zcp_chunk_release(&chunk);
+    }
+    test_thread_join(thread);
+    CHECK_EQ(used(manager), 0);
     finish(manager);
 }
