@@ -765,6 +765,15 @@ static uint32_t drain_beside(world *w, zcp_manager *manager, zcp_chunk *chunks)
     CHECK_MSG(n <= most && n + w->operation->extra >= most, "%u chunks obtained beside the stopped one, %d to %u expected", n, (int)(most - w->operation->extra), most);
     return n;
 }
+// No free chunk lacks its hint, while nobody is within a call (the list may name more than are free).
+static void verify_hints(world *w)
+{
+    for (uint32_t pool = 0; pool < 2; pool++) {
+        zcp_pool_stats stats;
+        CHECK_OK(zcp_manager_pool_stats(w->survivor, pool, &stats));
+        CHECK_MSG(inside_list_count(w->survivor, pool) >= stats.free, "pool %u: %u hints, %u chunks are free", pool, inside_list_count(w->survivor, pool), (unsigned)stats.free);
+    }
+}
 static void verify_chunks_stopped(world *w)
 {
     zcp_manager *newcomer;
@@ -783,6 +792,8 @@ static void verify_chunks_stopped(world *w)
     case 0:
         n = drain_beside(w, newcomer, chunks);
         release_all(chunks, n);
+        if (get_pc(w->victim) != END) run_to(w->victim, END, END);
+        verify_hints(w);
         break;
     case 1:                                                        // the others keep everything until it is through
         n = drain_beside(w, newcomer, chunks);
@@ -820,6 +831,16 @@ static bool is_ready(const world *w)
     if (fd >= 0) close(fd);
     return word == 1 && is_there(w, CHUNK);
 }
+// What has its size has its pages.
+static void verify_reserved(const world *w, unsigned which)
+{
+    struct stat status;
+    int fd = open_file(w, which);
+    if (fd < 0) return;
+    CHECK(fstat(fd, &status) == 0);
+    close(fd);
+    CHECK_MSG((uint64_t)status.st_blocks * 512 >= (uint64_t)status.st_size, "%s: %lld bytes, but %lld blocks", suffixes[which], (long long)status.st_size, (long long)status.st_blocks);
+}
 // One of the five calls that look at names, and what it may say; TIMEOUT is the caller's affair.
 static zcp_status call_names(world *w, uint32_t timeout_ms, unsigned bound_ms, zcp_manager **manager)
 {
@@ -849,6 +870,8 @@ static void verify_names_dead(world *w)
     CHECK_OK(call_names(w, 0, BOUND_MS, &newcomer));
     if (!newcomer) CHECK_OK(BOUNDED(open_as(w, ZCP_SHM_OPEN_OR_CREATE, 0, &newcomer)));
     CHECK_OK(zcp_manager_get_info(newcomer, &is));
+    verify_reserved(w, MANAGEMENT);
+    verify_reserved(w, CHUNK);
     if (w->survivor) {                                             // the old instance goes on, with or without its name
         CHECK_OK(zcp_manager_get_info(w->survivor, &was));
         bool same = is.instance_id == was.instance_id;
@@ -917,6 +940,7 @@ static zcp_status call_object(const world *w, uint32_t timeout_ms, zcp_shm *shm)
 static void verify_object_dead(world *w)
 {
     zcp_shm shm;
+    verify_reserved(w, PLAIN);
     CHECK_OK(call_object(w, 0, &shm));
     zcp_shm_close(&shm);
     CHECK_OK(BOUNDED(open_object(w, ZCP_SHM_OPEN_OR_CREATE, 0, &shm)));
