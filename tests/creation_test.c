@@ -781,7 +781,8 @@ TEST(creation_names_removed_between_look_and_join) {
             CHECK_OK(act(test_instance(), OPEN_OR_CREATE, &second));
             test_steps_clear();
             CHECK_EQ(id_of(first) == id_of(second), which == CHUNK);      // its management name still led there
-            CHECK_OK(zcp_manager_check(second));
+            if (which != CHUNK)
+                CHECK_OK(zcp_manager_check(second));
             check_beside_later(test_instance(), second);
             check_witness(first, ZCP_ERR_REPLACED);
             zcp_manager_close(first);
