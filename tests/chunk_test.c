@@ -301,7 +301,7 @@ static int leave_early(zcp_manager *manager, int where) {
         return (int)used(manager);
     for (int i = 0; i < 3; i++) {
         ZCP_SCOPED zcp_chunk second = zcp_chunk_clone(&first), third = allocate(manager, 10);
-        CHECK_EQ(zcp_chunk_use_count(&first), 2);
+        CHECK_EQ(zcp_chunk_use_count(&second), 2);
         if (where == 1)
             continue;
         if (where == 2)
