@@ -6,11 +6,17 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -656,4 +662,71 @@ TEST(bad_files_at_the_names_are_left_alone) {
     CHECK_STATUS(zcp_manager_destroy(test_instance()), ZCP_ERR_WRONG_TYPE);
     CHECK(rmdir(path) == 0);
     CHECK_EQ(files_of_this_test(), 0);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What the system refuses while an instance is created: its errno is kept, and nothing stays that this call began.
+
+typedef struct fault {
+    const char *what;
+    long call;
+    int argument;                                                  // -1: whatever the arguments
+    uint32_t value;
+    int error;
+    zcp_status status;
+} fault;
+
+enum { MANAGEMENT_BYTES = 16384, CHUNK_BYTES = 20480 };            // of the instance below
+
+static const fault faults[] = {
+    {"fchmod", SYS_fchmod, -1, 0, EPERM, ZCP_ERR_PERMISSION},
+    {"locking", SYS_fcntl, 1, F_OFD_SETLK, ENOLCK, ZCP_ERR_SYSTEM},
+    {"mapping of the lock's page", SYS_mmap, 1, 1, ENOMEM, ZCP_ERR_MAPPING},
+    {"pwrite", SYS_pwrite64, -1, 0, EIO, ZCP_ERR_SYSTEM},
+    {"fallocate", SYS_fallocate, -1, 0, ENOSPC, ZCP_ERR_NO_SPACE},
+    {"sizing of the management segment", SYS_ftruncate, 1, MANAGEMENT_BYTES, EIO, ZCP_ERR_SYSTEM},
+    {"sizing of the chunk segment", SYS_ftruncate, 1, CHUNK_BYTES, EIO, ZCP_ERR_SYSTEM},
+    {"mapping of the management segment", SYS_mmap, 1, MANAGEMENT_BYTES, ENOMEM, ZCP_ERR_MAPPING},
+};
+
+static void fail_a_call(const fault *one) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)one->call, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+                 (uint32_t)offsetof(struct seccomp_data, args) + 8 * (uint32_t)(one->argument < 0 ? 0 : one->argument)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, one->value, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)one->error),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    if (one->argument < 0)
+        filter[3] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, one->value, 0, 0);
+    struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+}
+
+static void create_with_a_fault(void *argument) {
+    const fault *one = argument;
+    zcp_config config = {0};
+    zcp_manager *manager = (zcp_manager *)&config;
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){CHUNK_BYTES, 1, 0}));
+    CHECK_EQ(zcp_config_management_bytes(&config, 0), MANAGEMENT_BYTES);
+    CHECK_EQ(zcp_config_chunk_bytes(&config, 0), CHUNK_BYTES);
+    leave_a_marker();
+    fail_a_call(one);
+    test_note("%s: %s", one->what, strerror(one->error));
+    zcp_manager_desc desc = {.name = test_instance(), .config = &config, .timeout_ms = 100};
+    CHECK_REFUSED_BY_SYSTEM(zcp_manager_open(&manager, &desc), one->status, one->error);
+    CHECK(manager == NULL);
+    CHECK_EQ(files_of_this_test(), 0);
+}
+
+TEST(bad_system_while_an_instance_is_created) {
+    if (prctl(PR_GET_SECCOMP) < 0)
+        test_skip("no seccomp in this kernel");
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        fault copy = faults[i];
+        test_join(test_spawn(create_with_a_fault, &copy));
+    }
 }
