@@ -799,6 +799,31 @@ TEST(creation_names_removed_between_look_and_join) {
     CHECK_EQ(names_there(test_instance()), 0);
 }
 
+static void move_chunk_name(const char *from, const char *to) {
+    CHECK_EQ(rename(path_of(from, CHUNK).text, path_of(to, CHUNK).text), 0);
+}
+
+static void move_chunk_name_back(void) {
+    move_chunk_name(test_instance_n(1), test_instance());
+}
+
+// What looked broken is looked at again under the creation lock, before anything is retired.
+TEST(creation_broken_instance_mended_in_time) {
+    for (action what = OPEN_OR_CREATE; what <= CREATE_EXCLUSIVE; what++) {
+        zcp_manager *first = must_open(test_instance(), CREATE_EXCLUSIVE), *second;
+        move_chunk_name(test_instance(), test_instance_n(1));
+        test_at_step("creation_locked", 1, TEST_CALL, move_chunk_name_back);
+        CHECK_STATUS(act(test_instance(), what, &second), what == CREATE_EXCLUSIVE ? ZCP_ERR_EXISTS : ZCP_OK);
+        test_steps_clear();
+        check_witness(first, ZCP_OK);
+        if (second != NULL)
+            CHECK_EQ(id_of(first), id_of(second));
+        zcp_manager_close(first);
+        zcp_manager_close(second);
+        balance_and_destroy(test_instance());
+    }
+}
+
 static void work_until_replaced(void *argument) {
     const trader *me = argument;
     zcp_manager *manager;
