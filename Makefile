@@ -73,10 +73,11 @@ $(BUILD)/soak/%: tests/soak/%.c $(BUILD)/soak/command
 	$(call compile,soak) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(libs)
 
 # The instructions of these are stepped through; bound at the start, so that none of them are the dynamic linker's.
-objects_killstep := $(addprefix $(BUILD)/killstep/,impl.o killstep/killstep.o)
-$(objects_killstep): $(BUILD)/killstep/%.o: tests/%.c $(BUILD)/killstep/command
-	@mkdir -p $(@D)
-	$(call compile,killstep) -MMD -MP -c -o $@ $<
+objects_killstep := $(addprefix $(BUILD)/killstep/,impl.o killstep.o)
+$(BUILD)/killstep/impl.o: tests/impl.c
+$(BUILD)/killstep/killstep.o: tests/killstep/killstep.c
+$(objects_killstep): $(BUILD)/killstep/command
+	$(call compile,killstep) -MMD -MP -c -o $@ $(filter %.c,$^)
 $(BUILD)/killstep/killstep: $(objects_killstep)
 	$(call link,killstep) -Wl,-z,now -o $@ $(objects_killstep) $(libs)
 
