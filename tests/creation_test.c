@@ -953,17 +953,24 @@ TEST(creation_stopped_creator_is_waited_for) {
     }
 }
 
+// Also when the file that it has created is gone meanwhile: it must not build in a file that no name leads to.
 TEST(creation_stopped_creator_without_lock_blocks_nobody) {
-    uint64_t *id = test_shared(sizeof *id);
-    visit v = {.instance = test_instance(), .what = OPEN_OR_CREATE, .id = id};
-    pid_t pid = stopped_at(&v, "management_created");
-    zcp_manager *manager = must_open(test_instance(), CREATE_EXCLUSIVE);
-    check_works(manager);
-    test_resume(pid);
-    test_join(pid);
-    CHECK_EQ(*id, id_of(manager));
-    zcp_manager_close(manager);
-    balance_and_destroy(test_instance());
+    for (int removed = 0; removed < 2; removed++) {
+        uint64_t *id = test_shared(sizeof *id);
+        visit v = {.instance = test_instance(), .what = OPEN_OR_CREATE, .id = id};
+        pid_t pid = stopped_at(&v, "management_created");
+        if (removed)
+            CHECK_OK(zcp_manager_destroy(test_instance()));
+        zcp_manager *manager = must_open(test_instance(), CREATE_EXCLUSIVE);
+        check_works(manager);
+        test_resume(pid);
+        test_join(pid);
+        CHECK_EQ(*id, id_of(manager));
+        CHECK_EQ(stage_of(test_instance()), WHOLE);
+        check_witness(manager, ZCP_OK);
+        zcp_manager_close(manager);
+        balance_and_destroy(test_instance());
+    }
 }
 
 // Before it has retired the instance, a destroyer keeps nobody from attaching; after that they wait for it.
