@@ -74,7 +74,6 @@ typedef struct held {
 typedef enum mode { DISCOVER, KILL, STOP, CHAIN } mode;
 enum { MODES = 4 };
 static const char *const mode_names[] = {"discover", "kill", "stop", "chain"};
-static const unsigned mode_variants[] = {1, 5, 5, 2};              // ways to go on afterwards, each tried at each point
 
 typedef struct world {
     const struct operation *operation;
@@ -779,7 +778,7 @@ static void verify_chunks_stopped(world *w)
     zcp_manager *newcomer;
     zcp_chunk chunks[SMALLS + LARGES + 1];
     zcp_recovery report;
-    uint32_t n;
+    uint32_t n, most;
     int slot = slot_of(w, w->victim);
     verify_held(w);
     verify_others(w, w->peer);
@@ -807,7 +806,14 @@ static void verify_chunks_stopped(world *w)
         if (get_pc(w->victim) != END) run_to(w->victim, END, END);
         release_all(chunks, n);
         break;
-    case 4:                                                        // it is killed after all
+    case 4:                                                        // all but the last hints are used up, without the look before EXHAUSTED
+        n = inside_list_count(w->survivor, 0);
+        for (most = 0; most + 2 < n; most++) CHECK_OK(BOUNDED(zcp_chunk_allocate(newcomer, SMALL, &chunks[most])));
+        while (most > 0) zcp_chunk_release(&chunks[--most]);
+        if (get_pc(w->victim) != END) run_to(w->victim, END, END);
+        verify_hints(w);
+        break;
+    case 5:                                                        // it is killed after all
         kill_traced(w->victim);
         w->victim = 0;
         break;
@@ -1532,12 +1538,15 @@ static void report_failure(const operation *o, mode m, unsigned variant, uint32_
     printf("FAILED %s --%s --variant=%u --point=%u: step %u (%s) at %llx, %s: %s\n", o->name, mode_names[m], variant, number, p->step,
            p->syscall ? "a system call" : p->change ? "a change" : "no change", (unsigned long long)(p->address ? p->address - program_base : 0), where, failure);
 }
+// The ways to go on afterwards, each tried at each point.
+static unsigned variants(const operation *o, mode m) { return m == CHAIN ? 2 : m == STOP && o->kind == CHUNKS ? 6 : 5; }
+
 static result run_points(const operation *o, const options *opt, mode m, const char *name)
 {
     result sum = {0, 0};
     uint32_t every = m == CHAIN && opt->chains && !full ? shared->points / opt->chains + 1 : 1;
     for (uint32_t p = 0; p < shared->points; p++)
-        for (unsigned v = 0; v < mode_variants[m]; v++) {
+        for (unsigned v = 0; v < variants(o, m); v++) {
             if ((opt->point >= 0 ? p != opt->point : p % every != 0) || (opt->variant >= 0 && v != (unsigned)opt->variant)) continue;
             if (run_point(o, m, v, p, name)) sum.passed++;
             else if (sum.failed++ < 4) report_failure(o, m, v, p);
