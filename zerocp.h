@@ -59,6 +59,8 @@
        Open the instance again in the child.
      - ZCP_ERR_EXHAUSTED right after a kill: a dead client is swept once the kernel has torn down its memory; while a core dump is being
        written it still counts as alive. EXHAUSTED also means "at the last look", up to 1 ms ago (or ten times what the look took).
+     - zcp_manager_recover right after a dead peer's socket or pipe has ended finds nothing: the kernel closes descriptors a moment before it
+       drops the lock. Wait with waitpid or a pidfd, or try again a little later.
      - A vfork or CLONE_VM child shares the memory: its parent's death is seen once it has exec'd or ended. A raw fork (_Fork, clone) that
        hits another thread just while it takes a lock keeps that lock until the child execs or ends.
      - A client that is stopped (SIGSTOP, debugger) keeps what it holds and delays nobody, but for two: one stopped inside creation or
@@ -140,6 +142,7 @@ typedef struct zcp_mpmc_list {
     uint32_t capacity;
     uint32_t cursor;                /* the leaf where this view looks first; a hint, any value will do */
     uint32_t leaves, leaf_shift;    /* a leaf has up to 2^leaf_shift indices */
+    void    *first_leaf;            /* in memory */
 } zcp_mpmc_list;
 
 /* Bytes that a list of that capacity takes; 0 if capacity is 0 or above ZCP_MPMC_LIST_MAX_CAPACITY. */
@@ -431,8 +434,7 @@ ZCP_PRIV _Atomic uint64_t *zcp_priv_list_summary(const zcp_mpmc_list *list, uint
 }
 ZCP_PRIV _Atomic uint64_t *zcp_priv_list_leaf(const zcp_mpmc_list *list, uint32_t leaf)
 {
-    unsigned char *first = (unsigned char *)list->memory + sizeof(zcp_priv_list_header) + zcp_priv_list_summary_bytes(list->leaves);
-    return &((zcp_priv_leaf *)first)[leaf].bits;
+    return &((zcp_priv_leaf *)list->first_leaf)[leaf].bits;
 }
 ZCP_PRIV uint64_t zcp_priv_leaf_mask(const zcp_mpmc_list *list, uint32_t leaf)       /* of the indices that exist */
 {
@@ -450,14 +452,14 @@ ZEROCP_API uint64_t zcp_mpmc_list_bytes(uint32_t capacity)
 }
 ZCP_PRIV zcp_status zcp_priv_list_view(zcp_mpmc_list *list, void *memory, uint32_t capacity)
 {
-    uint32_t shift = zcp_priv_list_leaf_shift(capacity);
-    *list = (zcp_mpmc_list){ memory, capacity, 0, zcp_priv_list_leaves(capacity, shift), shift };
+    uint32_t shift = zcp_priv_list_leaf_shift(capacity), leaves = zcp_priv_list_leaves(capacity, shift);
+    *list = (zcp_mpmc_list){ memory, capacity, 0, leaves, shift, (unsigned char *)memory + sizeof(zcp_priv_list_header) + zcp_priv_list_summary_bytes(leaves) };
     return ZCP_OK;
 }
 ZCP_PRIV zcp_status zcp_priv_list_arguments(zcp_mpmc_list *list, const void *memory)
 {
     if (!list) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
-    *list = (zcp_mpmc_list){ NULL, 0, 0, 0, 0 };
+    *list = (zcp_mpmc_list){ NULL, 0, 0, 0, 0, NULL };
     if (!memory) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
     if ((uintptr_t)memory % 8) return zcp_priv_fail(ZCP_ERR_INVALID_ALIGNMENT, 0, "a list needs memory aligned to 8 bytes");
     return ZCP_OK;
@@ -499,9 +501,8 @@ ZEROCP_API zcp_status zcp_mpmc_list_attach(zcp_mpmc_list *list, void *memory, ui
     return zcp_priv_list_view(list, memory, capacity);
 }
 
-ZEROCP_API bool zcp_mpmc_list_push(zcp_mpmc_list *list, uint32_t index)
+ZCP_PRIV_INLINE bool zcp_priv_list_push(zcp_mpmc_list *list, uint32_t index)      /* index < capacity */
 {
-    if (!list || index >= list->capacity) return false;
     uint32_t leaf = index >> list->leaf_shift;
     uint64_t bit = UINT64_C(1) << (index & ((1u << list->leaf_shift) - 1));
     /* P0, release: publishes the free state of the chunk; pairs with Q0. Always the write, also if the bit looks set: to skip it would lose the
@@ -511,40 +512,41 @@ ZEROCP_API bool zcp_mpmc_list_push(zcp_mpmc_list *list, uint32_t index)
     if (old == 0) zcp_priv_or_release(zcp_priv_list_summary(list, leaf), zcp_priv_leaf_bit(leaf));
     return !(old & bit);
 }
+ZEROCP_API bool zcp_mpmc_list_push(zcp_mpmc_list *list, uint32_t index)
+{
+    return list && index < list->capacity && zcp_priv_list_push(list, index);
+}
 /* Takes an index out of one leaf; false: none is in it. */
-ZCP_PRIV bool zcp_priv_leaf_pop(zcp_mpmc_list *list, uint32_t leaf, uint32_t *index)
+ZCP_PRIV_INLINE bool zcp_priv_leaf_pop(zcp_mpmc_list *list, uint32_t leaf, uint32_t *index)
 {
     _Atomic uint64_t *word = zcp_priv_list_leaf(list, leaf);
     _Atomic uint32_t *cursor = (_Atomic uint32_t *)&list->cursor;
-    uint64_t mask = zcp_priv_leaf_mask(list, leaf);
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
-        uint64_t bits = zcp_priv_load_relaxed(word) & mask;            /* a look; Q0 decides */
+        uint64_t bits = zcp_priv_load_relaxed(word);                   /* a look; Q0 decides */
         if (bits == 0) return false;
-        uint64_t bit = bits & (~bits + 1);
-        if (zcp_priv_and_acquire(word, ~bit) & bit) {                  /* Q0, pairs with P0 */
-            if (zcp_priv_load_relaxed(cursor) != leaf) zcp_priv_store_relaxed(cursor, leaf);     /* relaxed: a hint of this process */
-            *index = (leaf << list->leaf_shift) + zcp_priv_lowest_bit(bit);
-            return true;
-        }
+        uint32_t place = zcp_priv_lowest_bit(bits);
+        if (!zcp_priv_cas_acquire(word, &bits, bits & (bits - 1))) continue;   /* Q0, pairs with P0 */
+        *index = (leaf << list->leaf_shift) + place;
+        if (ZCP_PRIV_UNLIKELY(place >> list->leaf_shift || *index >= list->capacity)) continue;    /* garbage: no index has that bit, and now it is gone */
+        if (zcp_priv_load_relaxed(cursor) != leaf) zcp_priv_store_relaxed(cursor, leaf);     /* relaxed: a hint of this process */
+        return true;
     }
     return false;
 }
 /* The same for a leaf that its hint calls non-empty; corrects the hint. */
-ZCP_PRIV bool zcp_priv_leaf_pop_hinted(zcp_mpmc_list *list, uint32_t leaf, uint32_t *index)
+ZCP_PRIV_NOINLINE bool zcp_priv_leaf_pop_hinted(zcp_mpmc_list *list, uint32_t leaf, uint32_t *index)
 {
     if (zcp_priv_leaf_pop(list, leaf, index)) return true;
     _Atomic uint64_t *summary = zcp_priv_list_summary(list, leaf);
     zcp_priv_and_acquire(summary, ~zcp_priv_leaf_bit(leaf));           /* Q1, pairs with P1 */
-    if ((zcp_priv_load_relaxed(zcp_priv_list_leaf(list, leaf)) & zcp_priv_leaf_mask(list, leaf)) == 0) return false;    /* after Q1's acquire */
+    if (zcp_priv_load_relaxed(zcp_priv_list_leaf(list, leaf)) == 0) return false;      /* after Q1's acquire */
     zcp_priv_or_release(summary, zcp_priv_leaf_bit(leaf));
     return zcp_priv_leaf_pop(list, leaf, index);
 }
-/* Follows the hints only: fast also when nothing is there. */
-ZCP_PRIV bool zcp_priv_list_pop_hinted(zcp_mpmc_list *list, uint32_t *index)
+/* Walks along the hints, from the leaf `start` on and round. */
+ZCP_PRIV_NOINLINE bool zcp_priv_list_walk(zcp_mpmc_list *list, uint32_t start, uint32_t *index)
 {
-    uint32_t start = zcp_priv_load_relaxed((_Atomic uint32_t *)&list->cursor), words = (list->leaves + 63) / 64;
-    if (start >= list->leaves) start = 0;
-    if (zcp_priv_leaf_pop(list, start, index)) return true;            /* the leaf used last: warm chunks are reused first */
+    uint32_t words = (list->leaves + 63) / 64;
     for (uint32_t i = 0; i <= words; i++) {                            /* the first word twice: from the start, then up to it */
         uint32_t word = (start / 64 + i) % words;
         uint64_t hints = zcp_priv_load_acquire(zcp_priv_list_summary(list, word * 64));     /* pairs with P1 */
@@ -555,6 +557,17 @@ ZCP_PRIV bool zcp_priv_list_pop_hinted(zcp_mpmc_list *list, uint32_t *index)
         }
     }
     return false;
+}
+/* Follows the hints only: fast also when nothing is there. */
+ZCP_PRIV_INLINE bool zcp_priv_list_pop_hinted(zcp_mpmc_list *list, uint32_t *index)
+{
+    uint32_t start = zcp_priv_load_relaxed((_Atomic uint32_t *)&list->cursor);
+    if (ZCP_PRIV_UNLIKELY(start >= list->leaves)) start = 0;
+    if (ZCP_PRIV_LIKELY(zcp_priv_leaf_pop(list, start, index))) return true;     /* the leaf used last: warm chunks are reused first */
+    uint32_t walked;                                                   /* a place of its own, so that *index can be a register */
+    bool found = zcp_priv_list_walk(list, start, &walked);
+    if (found) *index = walked;
+    return found;
 }
 ZEROCP_API bool zcp_mpmc_list_pop(zcp_mpmc_list *list, uint32_t *index)
 {
@@ -576,7 +589,7 @@ ZEROCP_API uint32_t zcp_mpmc_list_count(const zcp_mpmc_list *list)
 }
 ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list) { return list ? list->capacity : 0; }
 
-/* ---- >>record  The shared truth about one chunk (DESIGN: section 7; models: Spin and GenMC).
+/* ---- >>record  The shared truth about one chunk (checked with GenMC on this very code: tests/model).
    Byte map:   0  state   generation:32 | owner:11 | ticket:21; owner = client + 1, 0 = none; free <=> owner == 0 and ticket == 0
                8  size    bytes asked for; written by the claimer, read by every holder, bounded by the capacity
               16  borrow  ceil(max_clients / 64) words: bit c set <=> client c holds it as a borrower, or announces that it tries to
@@ -633,7 +646,7 @@ typedef enum zcp_priv_outcome { ZCP_PRIV_NO = 0, ZCP_PRIV_YES, ZCP_PRIV_GARBAGE 
 ZCP_PRIV void zcp_priv_push(zcp_priv_pool *pool, uint32_t i)           /* the hint of a chunk that was freed */
 {
     ZEROCP_STEP("freed");
-    zcp_mpmc_list_push(&pool->list, i);
+    zcp_priv_list_push(&pool->list, i);
 }
 /* Frees the chunk if nobody holds it. YES: this call freed it. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_reap(zcp_priv_pool *pool, uint32_t i)
@@ -653,7 +666,7 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_reap(zcp_priv_pool *pool, uint32_t i)
     return ZCP_PRIV_GARBAGE;
 }
 /* Makes the client the owner of a free chunk. false: the hint was stale. */
-ZCP_PRIV bool zcp_priv_claim(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t *generation)
+ZCP_PRIV_INLINE bool zcp_priv_claim(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t *generation)
 {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     uint64_t s = zcp_priv_load_relaxed(&record->state);                /* a look; C1 decides */
@@ -737,7 +750,7 @@ ZCP_PRIV uint64_t zcp_priv_sweep_pool(zcp_priv_pool *pool, uint32_t dead, bool *
     return freed;
 }
 
-/* ---- >>handles  What one process does with its handles of a chunk, on top of the record (DESIGN: section 7, "within one process"). A handle does not
+/* ---- >>handles  What one process does with its handles of a chunk, on top of the record. A handle does not
    know whether it counts in owned or in borrowed; handles of one chunk and generation are interchangeable.
    Invariants: owned > 0 only while this client is the record's owner; borrowed > 0 only while its borrow bit is set and the record not free; so a
    count of this process pins the generation. owned falls to 0 before the state becomes free, or it would overwrite a sibling's new claim. marked is
@@ -748,7 +761,7 @@ ZCP_PRIV uint32_t zcp_priv_generation_now(const zcp_priv_pool *pool, uint32_t i)
     return ZCP_PRIV_GENERATION(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state));      /* relaxed: a count pins it */
 }
 /* Gets a chunk of the pool through the hints. thorough: look at every leaf before saying no. */
-ZCP_PRIV bool zcp_priv_take(zcp_priv_pool *pool, uint32_t client, bool thorough, uint32_t *i, uint32_t *generation)
+ZCP_PRIV_INLINE bool zcp_priv_take(zcp_priv_pool *pool, uint32_t client, bool thorough, uint32_t *i, uint32_t *generation)
 {
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
         if (!(thorough ? zcp_mpmc_list_pop(&pool->list, i) : zcp_priv_list_pop_hinted(&pool->list, i))) return false;
@@ -790,7 +803,7 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_drop_borrowed(zcp_priv_pool *pool, uint32_t i
     return outcome == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
 }
 /* Gives one handle back. NO: it is not held; nothing changed. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_release(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation, bool checked)
+ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_release(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation, bool checked)
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
@@ -826,12 +839,14 @@ ZCP_PRIV bool zcp_priv_clone(zcp_priv_pool *pool, uint32_t i)
         if (zcp_priv_cas_relaxed(&counts->borrowed, &n, n + 1)) return true;
     }
 }
+/* Does this process hold that generation? owned first: a sibling's release may move the caller's hold from owned to borrowed, never back. */
 ZCP_PRIV bool zcp_priv_is_held(const zcp_priv_pool *pool, uint32_t i, uint32_t generation)
 {
-    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);             /* relaxed: what the caller holds does not change under it */
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    if (zcp_priv_generation_now(pool, i) != generation) return false;
+    if (zcp_priv_load_acquire(&counts->owned) != 0) return true;       /* acquire, pairs with D1: who sees 0 sees the hold in borrowed */
     uint32_t borrowed = zcp_priv_load_relaxed(&counts->borrowed);
-    return zcp_priv_generation_now(pool, i) == generation
-        && (zcp_priv_load_relaxed(&counts->owned) != 0 || (borrowed != 0 && borrowed != ZCP_PRIV_CHANGING));
+    return borrowed != 0 && borrowed != ZCP_PRIV_CHANGING;
 }
 /* Waits for a sibling thread that changes the borrow bit: a few spins, then sleeps, so that a real-time thread cannot starve the one it waits for. */
 ZCP_PRIV void zcp_priv_wait_for_sibling(uint32_t round)
@@ -870,8 +885,9 @@ ZCP_PRIV uint64_t zcp_priv_use_count(zcp_priv_pool *pool, uint32_t i, uint32_t c
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    uint32_t borrowed = zcp_priv_load_relaxed(&counts->borrowed);      /* relaxed, all: a figure for people, exact when quiet */
-    uint64_t count = (uint64_t)zcp_priv_load_relaxed(&counts->owned) + (borrowed == ZCP_PRIV_CHANGING ? 0 : borrowed);
+    uint64_t count = zcp_priv_load_acquire(&counts->owned);            /* acquire, and first: as in is_held */
+    uint32_t borrowed = zcp_priv_load_relaxed(&counts->borrowed);      /* relaxed, the rest: a figure for people, exact when quiet */
+    count += borrowed == ZCP_PRIV_CHANGING ? 0 : borrowed;
     uint32_t owner = ZCP_PRIV_OWNER(zcp_priv_load_relaxed(&record->state));
     for (uint32_t w = 0; w < pool->words; w++) {
         uint64_t others = zcp_priv_load_relaxed(&record->borrow[0] + w);
@@ -1091,7 +1107,7 @@ ZCP_PRIV void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *g
         zcp_priv_pool *pool = &view->pools[p];
         *pool = (zcp_priv_pool){ (unsigned char *)management + from->records_offset, counts, chunks ? (unsigned char *)chunks + from->data_offset : NULL,
                                  from->chunk_size, from->stride, geometry->record_bytes, geometry->words, from->chunk_count, from->alignment,
-                                 { NULL, 0, 0, 0, 0 } };
+                                 { NULL, 0, 0, 0, 0, NULL } };
         zcp_priv_list_view(&pool->list, (unsigned char *)management + from->list_offset, from->chunk_count);
         pool->list.cursor = (uint32_t)((uint64_t)pool->list.leaves * client / geometry->max_clients);       /* clients start far apart */
         if (counts) counts += from->chunk_count;
@@ -1253,7 +1269,7 @@ ZCP_PRIV zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report)
     zcp_status worst = ZCP_OK;
     int fd = -1;
     for (uint32_t slot = 0; slot < manager->geometry.max_clients && worst == ZCP_OK; slot++) {
-        bool taken;
+        bool taken = true;
         if (slot == manager->view.client || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) continue;   /* a look */
         if (fd < 0) worst = zcp_priv_file_reopen(&manager->file, &fd);
         if (worst == ZCP_OK) worst = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, &taken);
@@ -1271,7 +1287,7 @@ ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *re
     return zcp_priv_usable(manager) ? zcp_priv_recover(manager, report) : zcp_priv_why_unusable(manager);
 }
 
-/* ---- >>create  Exactly one process initialises, whoever is killed (DESIGN: section 8). The header's state word is the truth: 0, READY, RETIRED, never back.
+/* ---- >>create  Exactly one process initialises, whoever is killed. The header's state word is the truth: 0, READY, RETIRED, never back.
    All changes of names and of that word happen under the creation lock of the management file, after a check that the name still leads to the locked
    file. A builder may truncate, so the file is looked at with pread, and mapped only once READY, which is final. ---- */
 typedef enum zcp_priv_kind { ZCP_PRIV_KIND_FOREIGN, ZCP_PRIV_KIND_HALF_MADE, ZCP_PRIV_KIND_READY, ZCP_PRIV_KIND_RETIRED, ZCP_PRIV_KIND_GARBAGE } zcp_priv_kind;
@@ -1952,13 +1968,13 @@ ZCP_PRIV zcp_chunk zcp_priv_handle(zcp_manager *manager, const zcp_priv_place *p
     return (zcp_chunk){ manager, pool->data + (uint64_t)place->i * pool->stride, place->pool << ZCP_PRIV_POOL_SHIFT | place->i, place->generation };
 }
 /* Where an index leads; false: it leads nowhere in this instance. */
-ZCP_PRIV bool zcp_priv_place_of(const zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_place *place)
+ZCP_PRIV_INLINE bool zcp_priv_place_of(const zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_place *place)
 {
     *place = (zcp_priv_place){ index >> ZCP_PRIV_POOL_SHIFT, index & (ZCP_MAX_CHUNKS - 1), generation };
     return place->pool < manager->view.pool_count && place->i < manager->view.pools[place->pool].count && generation != 0;
 }
 /* The pool of a handle of an open manager; NULL for any other handle. */
-ZCP_PRIV zcp_priv_pool *zcp_priv_pool_of(const zcp_chunk *chunk, zcp_priv_place *place)
+ZCP_PRIV_INLINE zcp_priv_pool *zcp_priv_pool_of(const zcp_chunk *chunk, zcp_priv_place *place)
 {
     if (ZCP_PRIV_UNLIKELY(!chunk || !zcp_priv_usable(chunk->manager) || !zcp_priv_place_of(chunk->manager, chunk->index, chunk->generation, place))) return NULL;
     return &chunk->manager->view.pools[place->pool];
@@ -2000,19 +2016,36 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, uint64_t si
     return zcp_priv_fail(ZCP_ERR_EXHAUSTED, 0, "%s: %llu bytes: all %u chunks of %llu bytes%s are in use", manager->name, (unsigned long long)size, pool->count,
                          (unsigned long long)pool->chunk_size, view->flags & ZCP_FALLBACK ? " and all larger ones" : "");
 }
+/* The handle of a chunk that was just claimed. */
+ZCP_PRIV_INLINE zcp_status zcp_priv_claimed(zcp_manager *manager, uint64_t size, const zcp_priv_place *place, zcp_chunk *chunk)
+{
+    zcp_priv_store_relaxed(&zcp_priv_record_at(&manager->view.pools[place->pool], place->i)->size, size);    /* relaxed: the token's fence carries it */
+    *chunk = zcp_priv_handle(manager, place);
+    return ZCP_OK;
+}
+/* All that the hints of the pool that fits best cannot serve: other pools, the look, and the reasons why not. */
+ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
+{
+    zcp_priv_place place;
+    *chunk = zcp_priv_no_chunk;
+    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    zcp_priv_view *view = &manager->view;
+    uint32_t first = zcp_priv_view_fit(view, size);
+    if (size == 0 || first == view->pool_count || (view->flags & ZCP_READ_ONLY_DATA)
+        || (!zcp_priv_view_take(view, first, false, &place) && !zcp_priv_take_after_look(manager, first, &place))) return zcp_priv_why_no_chunk(manager, size);
+    return zcp_priv_claimed(manager, size, &place, chunk);
+}
 ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
 {
     zcp_priv_place place;
     if (ZCP_PRIV_UNLIKELY(!chunk)) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
-    *chunk = zcp_priv_no_chunk;
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return zcp_priv_why_unusable(manager);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return zcp_priv_allocate_slowly(manager, size, chunk);
     zcp_priv_view *view = &manager->view;
     uint32_t first = zcp_priv_view_fit(view, size);
-    if (ZCP_PRIV_UNLIKELY(size == 0 || first == view->pool_count || (view->flags & ZCP_READ_ONLY_DATA))) return zcp_priv_why_no_chunk(manager, size);
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_view_take(view, first, false, &place)) && !zcp_priv_take_after_look(manager, first, &place)) return zcp_priv_why_no_chunk(manager, size);
-    zcp_priv_store_relaxed(&zcp_priv_record_at(&view->pools[place.pool], place.i)->size, size);      /* relaxed: the token's fence carries it */
-    *chunk = zcp_priv_handle(manager, &place);
-    return ZCP_OK;
+    if (ZCP_PRIV_UNLIKELY(size == 0 || first == view->pool_count || (view->flags & ZCP_READ_ONLY_DATA))) return zcp_priv_allocate_slowly(manager, size, chunk);
+    place.pool = view->order[first];
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_take(&view->pools[place.pool], view->client, false, &place.i, &place.generation))) return zcp_priv_allocate_slowly(manager, size, chunk);
+    return zcp_priv_claimed(manager, size, &place, chunk);
 }
 ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)
 {
