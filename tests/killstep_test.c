@@ -1,0 +1,29 @@
+// tests/killstep_test.c: a few quick operations of the killstep harness, in every test run; `make killstep` has all of them.
+#define KILLSTEP_IN_TESTS
+#include "killstep/killstep.c"
+
+static void run_quickly(const char *name)
+{
+    const options all = {.modes = {[KILL] = true, [STOP] = true, [CHAIN] = true}, .variant = -1, .point = -1, .chains = 2};
+#if defined(TEST_ASAN) || defined(TEST_TSAN)
+    test_skip("single steps through a sanitizer take too long");
+#endif
+    if (!may_trace()) test_skip("no process may be single-stepped here");
+    CHECK(map_board());
+    samples = 2;
+    for (unsigned i = 0; i < OPERATIONS; i++)
+        if (strcmp(operations[i].name, name) == 0) {
+            result sum = run_operation(&operations[i], &all, test_instance());
+            CHECK(sum.passed > 0);
+            CHECK_EQ(sum.failed, 0);
+            return;
+        }
+    CHECK_MSG(false, "there is no operation %s", name);
+}
+
+TEST(killstep_allocate) { run_quickly("allocate-full"); }
+TEST(killstep_acquire) { run_quickly("acquire-first"); }
+TEST(killstep_release_alone) { run_quickly("release-alone"); }
+TEST(killstep_release_last_borrower) { run_quickly("release-last-borrower"); }
+TEST(killstep_recover) { run_quickly("recover-none"); }
+TEST(killstep_close) { run_quickly("close-held"); }
