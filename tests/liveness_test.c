@@ -166,6 +166,24 @@ TEST(liveness_a_living_child_of_any_kind_does_not_prolong_its_parent) {
     }
 }
 
+TEST_PROGRAM(liveness_look_at_descriptors, argument) {
+    int found[16];
+    (void)argument;
+    CHECK_EQ(own_descriptors(found, 16), 0);
+}
+
+TEST(liveness_descriptors_do_not_cross_exec) {
+    int found[16];
+    zcp_manager *manager = create(64, 4), *peer = attach();
+    CHECK(own_descriptors(found, 16) > 0);
+    test_join(test_exec("liveness_look_at_descriptors", NULL));
+    zcp_manager_close(peer);
+    zcp_manager_close(manager);
+    CHECK_EQ(own_descriptors(found, 16), 0);                       // nor do they stay after close
+    books_check(test_instance(), 0);
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+}
+
 // A child that dies, execs or is killed takes nothing from its parent.
 TEST(liveness_a_dying_child_of_any_kind_does_not_shorten_its_parent) {
     zcp_manager *manager = create(64, 4), *peer = attach();
