@@ -61,6 +61,7 @@ typedef struct board {                                             // shared by 
     char slowest[64];
     _Atomic uint64_t token, dead_tokens[2];                        // from the victim or a dead client to the others
     _Atomic uint32_t phase;
+    uint64_t left[3];                                              // what the victim holds after its operation; 0: nothing
     char failure[1024];
     point list[MAX_POINTS];
 } board;
@@ -515,6 +516,9 @@ static void run_victim(world *w)
     if (w->operation->prepare) w->operation->prepare(w);
     mark_begin();
     w->operation->operate(w);
+    shared->left[0] = w->a.manager ? w->a.index + UINT64_C(1) : 0;
+    shared->left[1] = w->b.manager ? w->b.index + UINT64_C(1) : 0;
+    shared->left[2] = w->c.manager ? w->c.index + UINT64_C(1) : 0;
     mark_end();
     if (w->operation->finish) w->operation->finish(w);
 }
@@ -665,6 +669,7 @@ static void verify_exact(world *w)
     if (token != 0 && !holds(w, token)) CHECK_STATUS(BOUNDED(zcp_chunk_acquire(w->peer, token, &chunks[0])), ZCP_ERR_STALE);
     uint32_t n = drain_all(w, w->survivor, chunks);
     CHECK_EQ(n, SMALLS + LARGES - held_chunks(w));
+    if (token != 0 && !holds(w, token)) CHECK_STATUS(BOUNDED(zcp_chunk_acquire(w->peer, token, &chunks[n])), ZCP_ERR_STALE);
     release_all(chunks, n);
     books_check_by(w->survivor, held_chunks(w));
     CHECK_OK(BOUNDED(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &newcomer)));
@@ -764,14 +769,28 @@ static uint32_t drain_beside(world *w, zcp_manager *manager, zcp_chunk *chunks)
     CHECK_MSG(n <= most && n + w->operation->extra >= most, "%u chunks obtained beside the stopped one, %d to %u expected", n, (int)(most - w->operation->extra), most);
     return n;
 }
-// No free chunk lacks its hint, while nobody is within a call (the list may name more than are free).
-static void verify_hints(world *w)
+// The victim is through, but still there, and nobody is within a call: each chunk that is used is held by somebody, and no free one lacks its
+// hint (the list may name more than are free).
+static void verify_quiet(world *w)
 {
+    uint32_t used = held_chunks(w);
+    for (unsigned i = 0; i < 3; i++) {
+        bool again = shared->left[i] == 0;
+        for (unsigned j = 0; j < i; j++) again = again || shared->left[j] == shared->left[i];
+        for (uint32_t j = 0; j < w->helds; j++) again = again || w->held[j].chunk.index + UINT64_C(1) == shared->left[i];
+        used += !again;
+    }
     for (uint32_t pool = 0; pool < 2; pool++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(w->survivor, pool, &stats));
         CHECK_MSG(inside_list_count(w->survivor, pool) >= stats.free, "pool %u: %u hints, %u chunks are free", pool, inside_list_count(w->survivor, pool), (unsigned)stats.free);
+        used -= (uint32_t)stats.used;
     }
+    CHECK_MSG(used == 0, "%d chunks too many are used", -(int)used);
+}
+static void run_to_end(const world *w)
+{
+    if (get_pc(w->victim) != END) run_to(w->victim, END, END);
 }
 static void verify_chunks_stopped(world *w)
 {
@@ -791,32 +810,32 @@ static void verify_chunks_stopped(world *w)
     case 0:
         n = drain_beside(w, newcomer, chunks);
         release_all(chunks, n);
-        if (get_pc(w->victim) != END) run_to(w->victim, END, END);
-        verify_hints(w);
         break;
     case 1:                                                        // the others keep everything until it is through
         n = drain_beside(w, newcomer, chunks);
-        if (get_pc(w->victim) != END) run_to(w->victim, END, END);
+        run_to_end(w);
         release_all(chunks, n);
         break;
     case 2: let_go(w, true); break;                                // what was shared is released under it
     case 3:                                                        // and allocated by others
         let_go(w, true);
         n = drain_all(w, newcomer, chunks);
-        if (get_pc(w->victim) != END) run_to(w->victim, END, END);
+        run_to_end(w);
         release_all(chunks, n);
         break;
     case 4:                                                        // all but the last hints are used up, without the look before EXHAUSTED
         n = inside_list_count(w->survivor, 0);
         for (most = 0; most + 2 < n; most++) CHECK_OK(BOUNDED(zcp_chunk_allocate(newcomer, SMALL, &chunks[most])));
         while (most > 0) zcp_chunk_release(&chunks[--most]);
-        if (get_pc(w->victim) != END) run_to(w->victim, END, END);
-        verify_hints(w);
         break;
     case 5:                                                        // it is killed after all
         kill_traced(w->victim);
         w->victim = 0;
         break;
+    }
+    if (w->victim) {
+        run_to_end(w);
+        verify_quiet(w);
     }
     BOUNDED_VOID(zcp_manager_close(newcomer));
     await_end(w);
@@ -1233,7 +1252,11 @@ static void do_open_existing(world *w) { w->status = open_as(w, ZCP_SHM_OPEN_EXI
 static void do_open_exclusive(world *w) { w->status = open_as(w, ZCP_SHM_CREATE_EXCLUSIVE, PATIENT_MS, &w->mine); }
 static void do_open_purge(world *w) { w->status = open_as(w, ZCP_SHM_PURGE_AND_CREATE, PATIENT_MS, &w->mine); }
 static void do_destroy(world *w) { w->status = zcp_manager_destroy(w->name); }
-static void do_close(world *w) { zcp_manager_close(w->mine); }
+static void do_close(world *w)
+{
+    zcp_manager_close(w->mine);
+    w->a = w->b = w->c = (zcp_chunk){0};                           // nothing is left of them
+}
 static void do_recover(world *w) { w->status = zcp_manager_recover(w->mine, NULL); }
 static void do_allocate(world *w) { w->status = zcp_chunk_allocate(w->mine, SMALL, &w->a); }
 static void do_write(world *w)
