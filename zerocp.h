@@ -1298,6 +1298,7 @@ typedef struct zcp_priv_opening {
     zcp_config config;
     bool creates, again;                        /* may create; start over */
     bool built, removed, missing;               /* this attempt has built or removed the instance, or waits for somebody to create it */
+    bool fresh;                                 /* this attempt has created the management file, empty */
     uint64_t built_device, built_inode;         /* the management file that this call has built */
     zcp_priv_geometry geometry;                 /* of config */
     zcp_priv_path chunk_path;
@@ -1421,20 +1422,6 @@ ZCP_PRIV zcp_status zcp_priv_build_chunks(zcp_priv_opening *o, int *fd, struct s
     if (result != ZCP_OK) shm_unlink(path);
     return result;
 }
-ZCP_PRIV void zcp_priv_log_built(const zcp_priv_opening *o, const void *base, uint64_t instance_id)
-{
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: sizes computed: management segment %llu bytes, chunk segment %llu bytes, up to %u clients", o->desc.name,
-               (unsigned long long)o->geometry.management_bytes, (unsigned long long)o->geometry.chunk_bytes, o->geometry.max_clients);
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, base %p, id %d, instance %016llx", o->desc.name, o->file.path.text,
-               (unsigned long long)o->geometry.management_bytes, base, ZCP_SEGMENT_MANAGEMENT, (unsigned long long)instance_id);
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, id %d", o->desc.name, o->chunk_path.text, (unsigned long long)o->geometry.chunk_bytes, ZCP_SEGMENT_CHUNK);
-    for (uint32_t p = 0; p < o->geometry.pool_count; p++) {
-        const zcp_priv_pool_geometry *pool = &o->geometry.pools[p];
-        ZEROCP_LOG(ZCP_LOG_INFO, "%s: pool %u: chunk_size=%llu, count=%u, alignment=%u, chunks at %llu, list at %llu, records at %llu", o->desc.name, p,
-                   (unsigned long long)pool->chunk_size, pool->chunk_count, pool->alignment, (unsigned long long)pool->data_offset,
-                   (unsigned long long)pool->list_offset, (unsigned long long)pool->records_offset);
-    }
-}
 /* Writes header, lists and records into the sized management file; READY last. */
 ZCP_PRIV zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const struct stat *chunk)
 {
@@ -1452,7 +1439,6 @@ ZCP_PRIV zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const struct st
     header->chunk_inode = (uint64_t)chunk->st_ino;
     header->geometry = o->geometry;
     zcp_priv_format_pools(base, &o->geometry, instance_id);
-    zcp_priv_log_built(o, base, instance_id);
     ZEROCP_STEP("formatted");
     zcp_priv_store_release(&header->state, (uint32_t)ZCP_PRIV_READY);  /* pairs with the acquire in join */
     munmap(base, (size_t)o->geometry.management_bytes);
@@ -1712,10 +1698,19 @@ ZCP_PRIV zcp_status zcp_priv_open_file(zcp_priv_opening *o)
         if (!o->creates) return zcp_priv_not_found(o, "is not there");
         status = zcp_priv_file_create(path.text, o->desc.permissions, o->desc.group, o->desc.flags, &fd, &o->status);
         ZEROCP_STEP("management_created");
+        o->fresh = status == ZCP_OK;
         if (status == ZCP_ERR_EXISTS) { o->again = true; return ZCP_OK; }
     }
     if (status == ZCP_OK) zcp_priv_file_note(&o->file, fd, &path, 0, &o->status);
     return status;
+}
+/* Ends an attempt: the empty file that it created does not stay when it fails before it has the lock (with TIMEOUT somebody else has taken it over). */
+ZCP_PRIV void zcp_priv_attempt_end(zcp_priv_opening *o, zcp_status status)
+{
+    struct stat now;
+    if (o->fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT && fstat(o->file.fd, &now) == 0 && now.st_nlink == 1 && now.st_size == 0) shm_unlink(o->file.path.text);
+    o->fresh = false;
+    zcp_priv_file_forget(&o->file);
 }
 /* One attempt: *result is set, or the status tells why not, or `again` says to start over. */
 ZCP_PRIV zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **result)
@@ -1750,11 +1745,26 @@ ZCP_PRIV zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **result
     for (;;) {
         o->again = o->built = o->missing = false;
         zcp_status status = zcp_priv_open_once(o, result);
-        zcp_priv_file_forget(&o->file);
+        zcp_priv_attempt_end(o, status);
         if (status != ZCP_OK || !o->again) return status;
         if (o->built || zcp_priv_wait_more(&o->wait)) continue;
         if (o->missing) return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: nobody created it within %u ms", o->desc.name, o->desc.timeout_ms);
         return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept creating and destroying it for %u ms", o->desc.name, o->desc.timeout_ms);
+    }
+}
+ZCP_PRIV void zcp_priv_log_built(const zcp_priv_opening *o, const zcp_manager *m)
+{
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: sizes computed: management segment %llu bytes, chunk segment %llu bytes, up to %u clients", m->name,
+               (unsigned long long)m->geometry.management_bytes, (unsigned long long)m->geometry.chunk_bytes, m->geometry.max_clients);
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, base %p, id %d, instance %016llx", m->name, o->file.path.text,
+               (unsigned long long)m->geometry.management_bytes, m->management.base, ZCP_SEGMENT_MANAGEMENT, (unsigned long long)m->instance_id);
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, base %p, id %d", m->name, o->chunk_path.text, (unsigned long long)m->geometry.chunk_bytes,
+               m->chunks, ZCP_SEGMENT_CHUNK);
+    for (uint32_t p = 0; p < m->geometry.pool_count; p++) {
+        const zcp_priv_pool_geometry *pool = &m->geometry.pools[p];
+        ZEROCP_LOG(ZCP_LOG_INFO, "%s: pool %u: chunk_size=%llu, count=%u, alignment=%u, chunks at %llu, list at %llu, records at %llu", m->name, p,
+                   (unsigned long long)pool->chunk_size, pool->chunk_count, pool->alignment, (unsigned long long)pool->data_offset,
+                   (unsigned long long)pool->list_offset, (unsigned long long)pool->records_offset);
     }
 }
 ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc)
@@ -1775,6 +1785,7 @@ ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_
     if (status != ZCP_OK) return status;
     zcp_registry_add(&m->registry, ZCP_SEGMENT_MANAGEMENT, m->management.base, m->geometry.management_bytes);
     zcp_registry_add(&m->registry, ZCP_SEGMENT_CHUNK, m->chunks, m->geometry.chunk_bytes);
+    if (o.built_inode == m->file.inode && o.built_device == m->file.device) zcp_priv_log_built(&o, m);
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: attached as client %u (\"%s\"): management segment at %p, chunk segment at %p", m->name, m->view.client, client_name, m->management.base, m->chunks);
     zcp_recovery report = { 0, 0 };
     if (zcp_priv_recover(m, &report) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery on attach: %s", m->name, zcp_last_message());
@@ -1837,7 +1848,7 @@ ZEROCP_API zcp_status zcp_manager_destroy(const char *name)
     while (status == ZCP_OK && !o.removed) {
         o.again = false;
         status = zcp_priv_destroy_once(&o);
-        zcp_priv_file_forget(&o.file);
+        zcp_priv_attempt_end(&o, status);
         if (status == ZCP_OK && !o.removed && !zcp_priv_wait_more(&o.wait))
             status = zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept creating and destroying it for %u ms", o.desc.name, o.desc.timeout_ms);
     }

@@ -154,7 +154,7 @@ ZEROCP_API zcp_status zcp_registry_remove(zcp_registry *registry, uint16_t segme
 /* The process-wide registry for whoever needs just one (per copy of the implementation). Never NULL. Thread-safe. */
 ZEROCP_API zcp_registry *zcp_registry_default(void);
 
-/* The relative pointer to an address: of the first registered segment that contains it; null if none does. Thread-safe. */
+/* The relative pointer to an address, by a registered segment that contains it (if several overlap: by one of them); null if none does. Thread-safe. */
 ZEROCP_API zcp_relptr zcp_relptr_of(const zcp_registry *registry, const void *address);
 /* The address; NULL unless the byte at pointer and all of [pointer, pointer + bytes) lie inside the segment. NULL also for a null
    pointer, an unknown segment, a NULL registry. Thread-safe, lock-free. */

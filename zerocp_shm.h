@@ -224,7 +224,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_system(const char *call, const char *path
     case ENOENT: status = ZCP_ERR_NOT_FOUND; break;
     case EACCES: case EPERM: case EROFS: status = ZCP_ERR_PERMISSION; break;
     case EISDIR: case ELOOP: case ENXIO: case ENODEV: status = ZCP_ERR_WRONG_TYPE; break;
-    case ENAMETOOLONG: case EINVAL: status = strcmp(call, "shm_open") == 0 ? ZCP_ERR_INVALID_NAME : ZCP_ERR_SYSTEM; break;
+    case EINVAL: status = strcmp(call, "shm_open") == 0 ? ZCP_ERR_WRONG_TYPE : ZCP_ERR_SYSTEM; break;     /* glibc says so of a directory */
+    case ENAMETOOLONG: status = ZCP_ERR_INVALID_NAME; break;
     case ENOSPC: case EDQUOT: status = ZCP_ERR_NO_SPACE; break;
     case ENOMEM: status = ZCP_ERR_NO_MEMORY; break;
     default: break;
@@ -545,10 +546,11 @@ ZCP_PRIV zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc *desc,
     int fd;
     struct stat now;
     zcp_priv_file file;
-    bool read_only = desc->flags & ZCP_SHM_READ_ONLY, creates = desc->mode != ZCP_SHM_OPEN_EXISTING && !read_only, mine = false;
+    bool read_only = desc->flags & ZCP_SHM_READ_ONLY, creates = desc->mode != ZCP_SHM_OPEN_EXISTING && !read_only, mine = false, fresh = false;
     zcp_status status = zcp_priv_file_open(path->text, read_only ? O_RDONLY : O_RDWR, desc->flags, &fd, &now);
     if (status == ZCP_ERR_NOT_FOUND && creates) {
-        status = zcp_priv_file_create(path->text, desc->permissions, desc->group, desc->flags, &fd, &now);
+        status = zcp_priv_file_create(path->text, desc->permissions | 0600, desc->group, desc->flags, &fd, &now);     /* exact once it is finished */
+        fresh = status == ZCP_OK;
         *again = status == ZCP_ERR_EXISTS;
     }
     if (status != ZCP_OK) return status;
@@ -557,6 +559,7 @@ ZCP_PRIV zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc *desc,
         if (!creates) status = zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "%s is half-made, and this call may not create", path->text);
         else if ((status = zcp_priv_shm_finish(fd, &file, desc, wait, &mine)) == ZCP_OK) *again = !mine;
         if (mine && fstat(fd, &now) != 0) status = zcp_priv_fail_system("fstat", path->text);
+        if (fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT && fstat(fd, &now) == 0 && now.st_size == 0) shm_unlink(path->text);
     } else if (desc->mode == ZCP_SHM_CREATE_EXCLUSIVE) {
         status = zcp_priv_fail(ZCP_ERR_EXISTS, EEXIST, "%s exists", path->text);
     } else if (desc->mode == ZCP_SHM_PURGE_AND_CREATE) {

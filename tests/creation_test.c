@@ -1615,7 +1615,7 @@ TEST(creation_header_with_wrong_geometry_is_refused) {
     check_spoilt_word(POOLS_AT, 0, ZCP_ERR_CORRUPT, "_memory_management", "");
 }
 
-TEST(creation_header_from_dice_never_crashes) {
+TEST(creation_header_from_dice_is_survived) {
     saved_file *file = test_shared(sizeof *file);
     int opened = 0;
     for (int round = 0; round < ROUNDS(2000, 300); round++) {
