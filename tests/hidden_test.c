@@ -425,7 +425,7 @@ TEST(hidden_chunks_without_hints_are_found) {
         for (int with_fallback = 0; with_fallback < 2; with_fallback++) {
             zcp_manager *manager = with_fallback ? fallback : strict;
             uint64_t count = with_fallback ? 32 : 12;
-            for (uint32_t pool = 0; pool < 3; pool++)
+            for (uint32_t pool = 0; pool < 3; pool += with_fallback ? 1 : 2)       // those that serve
                 for (uint32_t i = 0; i < (uint32_t[]){5, 20, 7}[pool]; i++)
                     CHECK(!(all || test_random_below(2) == 0) || inside_drop_hint(manager, pool, i));
             for (uint64_t i = 0; i < count; i++) {

@@ -44,8 +44,11 @@ static pid_t fork_by(kind how) {
     return (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
 }
 
+// Stops itself first, so that one can wait for it to run: exec lets go of the old memory only on its way back to user
+// mode, later than vfork returns in the parent, and later than /proc shows the new program.
 TEST_PROGRAM(liveness_idle, argument) {
     (void)argument;
+    raise(SIGSTOP);
     for (;;)
         pause();
 }
@@ -72,10 +75,12 @@ static pid_t vfork_idle(void) {
 
 // A child that lives on and does nothing. Without exec it makes system calls only, and so works in any process.
 static pid_t idle_child(kind how) {
-    if (how == BY_SPAWN)
-        return spawn_idle();
-    if (how == BY_VFORK)
-        return vfork_idle();
+    if (how == BY_SPAWN || how == BY_VFORK) {
+        pid_t program = how == BY_SPAWN ? spawn_idle() : vfork_idle();
+        test_await_stop(program);
+        test_resume(program);
+        return program;
+    }
     pid_t pid = fork_by(how);
     while (pid == 0)
         syscall(SYS_ppoll, NULL, 0, NULL, NULL, 0);
@@ -558,20 +563,6 @@ static void end_without_closing(void *argument) {
     execve(argv[0], argv, environ);
 }
 
-static bool is_idle_program(pid_t pid) {
-    char path[64], text[256];
-    snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t bytes = file < 0 ? 0 : read(file, text, sizeof text - 1);
-    if (file >= 0)
-        close(file);
-    for (ssize_t i = 0; i < bytes; i++)
-        if (text[i] == 0)
-            text[i] = ' ';
-    text[bytes < 0 ? 0 : bytes] = 0;
-    return strstr(text, "liveness_idle") != NULL;
-}
-
 static bool main_thread_ended(pid_t pid) {
     char path[64], text[256] = "";
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
@@ -595,8 +586,7 @@ TEST(liveness_ends_with_the_address_space) {
         if (how == BY_ABORT)
             test_join_signal(client, SIGTERM);
         if (how == BY_EXEC)
-            while (!is_idle_program(client))
-                test_sleep(1);
+            test_await_stop(client);
         if (how == BY_LAST_THREAD) {
             while (!main_thread_ended(client))
                 test_sleep(1);
