@@ -630,6 +630,8 @@ static void sweep_at_once(void *argument) {
     test_signal(&told->ready);
     test_await(&told->go, 1);
     told->report = recover(manager);
+    test_signal(&told->ready);
+    test_await(&told->go, 2);                                      // a close sweeps too, and would reap without reporting what the other one reports
     zcp_manager_close(manager);
 }
 
@@ -656,6 +658,10 @@ TEST(death_is_reported_once_by_two_sweepers_at_once) {
         CHECK_EQ(used(manager), 16);
         test_signal(&sweeping[0]->go);
         test_signal(&sweeping[1]->go);
+        for (int i = 0; i < 2; i++)
+            test_await(&sweeping[i]->ready, 2);
+        for (int i = 0; i < 2; i++)
+            test_signal(&sweeping[i]->go);
         test_join(sweepers[0]);
         test_join(sweepers[1]);
         const zcp_recovery *a = &sweeping[0]->report, *b = &sweeping[1]->report;
