@@ -556,6 +556,32 @@ TEST_WITH(creation_killed_at_any_moment, .seconds = 120) {
     CHECK_EQ(found[ABSENT] + found[EMPTY] + found[HALF_MADE] + found[WHOLE], ROUNDS(300, 60));
 }
 
+// What a killed creator has left may be longer than what the next one makes, and hold anything behind its first words.
+TEST(creation_takes_over_half_made_files_of_any_content) {
+    static unsigned char bytes[1 << 18];
+    const size_t sizes[] = {16, 20, 4096, 12288, sizeof bytes};
+    killed_at(test_instance(), OPEN_OR_CREATE, "formatted");
+    file_read(path_of(test_instance(), MANAGEMENT).text, 0, bytes, 16);
+    remove_names(test_instance(), BOTH);
+    memset(bytes + 20, 0xff, sizeof bytes - 20);
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        for (action what = OPEN_OR_CREATE; what <= PURGE; what++) {
+            zcp_manager *manager;
+            file_make(path_of(test_instance(), MANAGEMENT).text, bytes, sizes[i], 0600);
+            CHECK_EQ(stage_of(test_instance()), HALF_MADE);
+            zcp_manager_desc desc = {.config = &two_pools, .max_clients = 1};          // so that no sweep of others mends it
+            CHECK_STATUS(act_with(test_instance(), what, &desc, &manager), expected_status(what, true, HALF_MADE));
+            if (manager == NULL) {
+                remove_names(test_instance(), MANAGEMENT);
+                continue;
+            }
+            check_works(manager);
+            zcp_manager_close(manager);
+            CHECK_EQ(file_stat(path_of(test_instance(), MANAGEMENT).text).st_size, (off_t)zcp_config_management_bytes(&two_pools, 1));
+            balance_and_destroy(test_instance());
+        }
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Processes that trade chunks, each verified by all its holders; nobody else may touch them meanwhile
 
@@ -1615,7 +1641,7 @@ TEST(creation_header_with_wrong_geometry_is_refused) {
     check_spoilt_word(POOLS_AT, 0, ZCP_ERR_CORRUPT, "_memory_management", "");
 }
 
-TEST(creation_header_from_dice_is_survived) {
+TEST(creation_header_from_dice_never_crashes) {
     saved_file *file = test_shared(sizeof *file);
     int opened = 0;
     for (int round = 0; round < ROUNDS(2000, 300); round++) {
