@@ -531,6 +531,28 @@ TEST(limits_file_size) {
     file_limited(1 << 20, ZCP_OK);
 }
 
+static void limit_files(void) {
+    struct rlimit soft = {.rlim_cur = 1024, .rlim_max = RLIM_INFINITY};
+    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &soft), 0);
+}
+
+static void create_until_limited(void *argument) {
+    zcp_manager *manager;
+    test_at_step(argument, 1, TEST_CALL, limit_files);
+    CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &sixteen_pages}), ZCP_ERR_NO_SPACE);
+    CHECK(!instance_there());
+}
+
+// The room that was there at the first look is gone when it is needed.
+TEST(limits_room_gone_in_the_midst_of_creation) {
+    static char steps[][24] = {"creation_locked", "started", "management_sized", "chunk_created"};
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        test_join(test_spawn(create_until_limited, steps[i]));
+        zcp_manager_close(open_of(&sixteen_pages, 0));
+        balance_and_destroy();
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Descriptors
 
