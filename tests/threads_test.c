@@ -386,16 +386,16 @@ TEST_WITH(threads_release_what_others_allocated, .weight = 2) {
         _Atomic uint32_t *full = &shared.places[i % 4].full;
         zcp_chunk chunk = allocate_or_yield(manager);
         pattern_write(&chunk, (uint64_t)i);
-        if (i % 3 == 1) {                                          // with a clone that goes first, or a token
-            zcp_chunk cloned = zcp_chunk_clone(&chunk);
-            zcp_chunk_release(&cloned);
-        }
+        zcp_chunk kept = {0};
+        if (i % 3 == 1)                                            // both have a handle, either goes last
+            kept = zcp_chunk_clone(&chunk);
         if (i % 3 == 2)
             (void)token_of(&chunk);
         while (atomic_load_explicit(full, memory_order_acquire) != 0)
             sched_yield();
         shared.places[i % 4].chunk = chunk;
         atomic_store_explicit(full, 1, memory_order_release);
+        zcp_chunk_release(&kept);
     }
     test_thread_join(thread);
     CHECK_EQ(used(manager), 0);
