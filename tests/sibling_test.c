@@ -50,7 +50,7 @@ static bool sees_it(look what, zcp_chunk *chunk) {
     return false;
 }
 
-TEST(_sibling_comes_between_any_two_accesses_of_a_look) {
+TEST(sibling_comes_between_any_two_accesses_of_a_look) {
     zcp_config config = {0};
     zcp_config_add_pool(&config, 64, 4);
     CHECK_EQ(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config}), ZCP_OK);

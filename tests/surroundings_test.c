@@ -83,7 +83,7 @@ static void check_same(const hostile_holdings *before, const char *what) {
 }
 
 // The test's own process may not move to other users, limits or namespaces: a child does.
-HOSTILE_UNUSED static void in_child(void (*function)(void *), const char *name) {
+static void in_child(void (*function)(void *), const char *name) {
     test_join(test_spawn(function, (void *)(uintptr_t)name));
 }
 
@@ -358,7 +358,7 @@ static void try_all(const operation *op, int *trials) {
     for (int nth = 1; nth <= calls; nth++)
         for (const int *error = errors_of(functions[nth - 1]); *error != 0; error++)
             for (int after = 0; after < 2; after++)
-                if (after == 0 || (*error != EINTR && *error != EEXIST && *error != ENOENT))
+                if (after == 0 || (*error != EINTR && *error != EEXIST && *error != ENOENT && !(*error == EAGAIN && op->run == run_destroy)))
                     *trials += try_one(op, nth, *error, after);
 }
 
@@ -384,7 +384,592 @@ TEST_WITH(surroundings_each_system_call_fails, .seconds = 120) {
     let_each_call_fail();
 }
 
+// Also the calls that a process makes once: the page of locks, the handlers of fork.
+static void fail_in_a_fresh_process(void *argument) {
+    int nth = *(int *)argument;
+    hostile.nth = nth;
+    hostile.error = ENOMEM;
+    zcp_status status = run_create();
+    hostile.nth = 0;
+    trial = "first use";
+    CHECK(status != ZCP_OK || hostile.failed == NULL || may_be_overcome(hostile.failed, ENOMEM) || strcmp(hostile.failed, "mmap") != 0);
+    if (status != ZCP_OK)
+        CHECK_IS(run_create(), ZCP_OK);
+    use_all_of(subject_manager);
+    close_all();
+}
+
+TEST(surroundings_each_system_call_fails_at_first_use) {
+    subject = test_instance();
+    for (int nth = 1; nth < 40; nth++) {
+        remove_both(subject);
+        test_join(test_spawn(fail_in_a_fresh_process, &nth));
+    }
+    remove_both(subject);
+}
+
 TEST_WITH(_surroundings_each_system_call_fails_and_nothing_is_left, .seconds = 120) {
     strict = true;
     let_each_call_fail();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Limits
+
+// A macro, because the type of a resource's name differs between compilers and C libraries.
+#define LIMIT(which, value)                                                                                            \
+    do {                                                                                                               \
+        struct rlimit limit_;                                                                                          \
+        CHECK(getrlimit(which, &limit_) == 0);                                                                         \
+        limit_.rlim_cur = (value);                                                                                     \
+        CHECK_MSG(setrlimit(which, &limit_) == 0, "%s", strerror(errno));                                              \
+    } while (0)
+
+static void few_descriptors(void *argument) {
+    const char *name = argument;
+    zcp_manager *manager;
+    int refused = 0, used = hostile_count_descriptors();
+    CHECK_IS(open_mode(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE), ZCP_OK);
+    zcp_manager_close(manager);
+    CHECK_EQ(hostile_count_descriptors(), used);
+    for (int mode = ZCP_SHM_OPEN_OR_CREATE; mode <= ZCP_SHM_PURGE_AND_CREATE; mode++)
+        for (int free_ones = 0; free_ones < 8; free_ones++) {
+            if (mode == ZCP_SHM_CREATE_EXCLUSIVE)
+                remove_both(name);
+            LIMIT(RLIMIT_NOFILE, (rlim_t)(used + free_ones));
+            zcp_status status = open_mode(&manager, name, (zcp_shm_mode)mode), destroyed = ZCP_OK;
+            int error = zcp_last_errno();
+            if (status == ZCP_OK) {
+                LIMIT(RLIMIT_NOFILE, (rlim_t)used);                // nothing that is opened may be needed to go on
+                use_all_of(manager);
+            } else {
+                CHECK_IS(status, ZCP_ERR_SYSTEM);
+                CHECK_EQ(error, EMFILE);
+                refused++;
+                destroyed = free_ones == 0 ? zcp_manager_destroy(name) : ZCP_OK;
+                CHECK(free_ones > 0 || mode == ZCP_SHM_CREATE_EXCLUSIVE || destroyed == ZCP_ERR_SYSTEM);
+            }
+            zcp_manager_close(manager);
+            LIMIT(RLIMIT_NOFILE, 1024);
+            CHECK_EQ(hostile_count_descriptors(), used);
+            if (mode == ZCP_SHM_CREATE_EXCLUSIVE)
+                remove_both(name);
+            CHECK_IS(open_mode(&manager, name, ZCP_SHM_OPEN_OR_CREATE), ZCP_OK);
+            use_all_of(manager);
+            zcp_manager_close(manager);
+        }
+    CHECK(refused >= 4);
+    CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
+}
+
+TEST(surroundings_few_descriptors) {
+    in_child(few_descriptors, test_instance());
+}
+
+#if !defined(TEST_ASAN) && !defined(TEST_TSAN)                     // whose shadow memory is beyond any limit
+static uint64_t address_space(void) {
+    unsigned long long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    CHECK(file != NULL && fscanf(file, "%llu", &pages) == 1);
+    fclose(file);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void little_address_space(void *argument) {
+    const char *name = argument;
+    zcp_manager *manager;
+    int refused = 0, served = 0;
+    CHECK_IS(open_mode(&manager, name, ZCP_SHM_OPEN_OR_CREATE), ZCP_OK);      // what stays in a process stays already
+    zcp_manager_close(manager);
+    hostile_holdings before = hostile_holds();
+    for (int mode = ZCP_SHM_OPEN_OR_CREATE; mode <= ZCP_SHM_PURGE_AND_CREATE; mode++)
+        for (uint64_t pages = 0; pages < 60; pages++) {
+            if (mode == ZCP_SHM_CREATE_EXCLUSIVE)
+                remove_both(name);
+            LIMIT(RLIMIT_AS, address_space() + pages * 4096);
+            zcp_status status = open_mode(&manager, name, (zcp_shm_mode)mode);
+            if (status == ZCP_OK) {
+                served++;
+                use_all_of(manager);
+            } else {
+                refused++;
+                CHECK_MSG(status == ZCP_ERR_MAPPING || status == ZCP_ERR_NO_MEMORY, "%s: %s", zcp_status_name(status), zcp_last_message());
+                CHECK_EQ(zcp_last_errno(), ENOMEM);
+            }
+            zcp_manager_close(manager);
+            LIMIT(RLIMIT_AS, RLIM_INFINITY);
+            check_same(&before, "address space");
+            CHECK_IS(open_mode(&manager, name, ZCP_SHM_OPEN_OR_CREATE), ZCP_OK);
+            use_all_of(manager);
+            zcp_manager_close(manager);
+        }
+    CHECK(refused > 20 && served > 20);
+    CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
+}
+
+TEST(surroundings_little_address_space) {
+    in_child(little_address_space, test_instance());
+}
+#endif
+
+// A file size limit: told, and never a SIGXFSZ. What exists can be opened, used and closed whatever the limit.
+static void small_files(void *argument) {
+    const char *name = argument;
+    zcp_config config = small_config();
+    uint64_t management = zcp_config_management_bytes(&config, CLIENTS), chunks = zcp_config_chunk_bytes(&config, CLIENTS);
+    uint64_t most = management > chunks ? management : chunks, sum = management + chunks;
+    const uint64_t limits[] = {0, 1, 15, 16, 4095, 4096, management - 1, management, chunks - 1, chunks, most, sum - 1, sum};
+    zcp_manager *manager;
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        LIMIT(RLIMIT_FSIZE, limits[i]);
+        zcp_status status = open_mode(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE);
+        if (limits[i] < most)
+            CHECK_IS(status, ZCP_ERR_NO_SPACE);
+        else if (limits[i] >= sum || strict)
+            CHECK_IS(status, ZCP_OK);
+        zcp_manager_close(manager);
+        CHECK(status == ZCP_OK || (!has_management(name) && !has_chunks(name)));
+        LIMIT(RLIMIT_FSIZE, RLIM_INFINITY);
+        remove_both(name);
+        CHECK_IS(open_mode(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE), ZCP_OK);
+        zcp_manager_close(manager);
+        LIMIT(RLIMIT_FSIZE, limits[i]);
+        CHECK_IS(open_mode(&manager, name, ZCP_SHM_OPEN_OR_CREATE), ZCP_OK);
+        use_all_of(manager);
+        zcp_manager_close(manager);
+        if (limits[i] >= 16 || strict)
+            CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
+        LIMIT(RLIMIT_FSIZE, RLIM_INFINITY);
+        remove_both(name);
+    }
+}
+
+TEST(surroundings_small_files) {
+    in_child(small_files, test_instance());
+}
+
+TEST(_surroundings_small_files_each_segment_for_itself) {
+    strict = true;
+    in_child(small_files, test_instance());
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A full /dev/shm: a small file system of its own, in a mount namespace of its own
+
+static bool own_mounts(void) {
+    return unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+}
+
+static void mount_shm(const char *options) {
+    CHECK_MSG(mount("tmpfs", "/dev/shm", "tmpfs", 0, options) == 0, "%s: %s", options, strerror(errno));
+}
+
+static int entries_of_shm(void) {
+    int count = 0;
+    DIR *directory = opendir("/dev/shm");
+    CHECK(directory != NULL);
+    for (struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory))
+        count += entry->d_name[0] != '.';
+    closedir(directory);
+    return count;
+}
+
+// Creates, and uses every byte if that worked; returns the status.
+static zcp_status create_and_use(const char *name, zcp_shm_mode mode) {
+    zcp_manager *manager;
+    zcp_status status = open_mode(&manager, name, mode);
+    if (status == ZCP_OK) {
+        use_all_of(manager);
+        zcp_manager_close(manager);
+    }
+    return status;
+}
+
+static void full_file_system(void *argument) {
+    const char *name = argument;
+    zcp_config config = small_config();
+    uint64_t pages = zcp_config_total_bytes(&config, CLIENTS) / 4096;
+    hostile_holdings before = {0};
+    int refused = 0;
+    CHECK(own_mounts());
+    for (uint64_t there = 1; there <= pages + 3; there++) {
+        char options[64];
+        snprintf(options, sizeof options, "nr_blocks=%llu,mode=1777", (unsigned long long)there);
+        mount_shm(options);
+        zcp_status status = create_and_use(name, ZCP_SHM_OPEN_OR_CREATE);
+        if (there == 1) {                                          // from here on what stays in a process stays already
+            CHECK_IS(status, ZCP_ERR_NO_SPACE);
+            before = hostile_holds();
+        }
+        CHECK_IS(status, there < pages ? ZCP_ERR_NO_SPACE : ZCP_OK);
+        if (status != ZCP_OK) {
+            refused++;
+            CHECK_MSG(strstr(zcp_last_message(), "free") != NULL, "%s", zcp_last_message());
+            CHECK_EQ(entries_of_shm(), 0);
+            if (there > 1)
+                check_same(&before, "full");
+            zcp_shm shm;
+            CHECK_IS(zcp_shm_open(&shm, &(zcp_shm_desc){.name = name, .bytes = (there + 1) * 4096}), ZCP_ERR_NO_SPACE);
+            CHECK_EQ(entries_of_shm(), 0);
+        }
+        CHECK(umount("/dev/shm") == 0);
+    }
+    CHECK_EQ((uint64_t)refused, pages - 1);
+    for (int inodes = 2; inodes <= 4; inodes++) {                  // the root directory takes one
+        char options[64];
+        snprintf(options, sizeof options, "size=4m,nr_inodes=%d,mode=1777", inodes);
+        mount_shm(options);
+        zcp_status status = create_and_use(name, ZCP_SHM_CREATE_EXCLUSIVE);
+        CHECK_IS(status, inodes < 3 ? ZCP_ERR_NO_SPACE : ZCP_OK);
+        CHECK(status == ZCP_OK || entries_of_shm() == 0);
+        CHECK(umount("/dev/shm") == 0);
+    }
+    mount_shm("size=1m,mode=1777");                                // full, until somebody makes room
+    int fd = open("/dev/shm/filler", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    CHECK(fd >= 0 && posix_fallocate(fd, 0, (1 << 20) - 8192) == 0);
+    for (int mode = 0; mode < 4; mode++)
+        CHECK_IS(create_and_use(name, (zcp_shm_mode)mode), mode == ZCP_SHM_OPEN_EXISTING ? ZCP_ERR_NOT_FOUND : ZCP_ERR_NO_SPACE);
+    CHECK_EQ(entries_of_shm(), 1);
+    CHECK(ftruncate(fd, 0) == 0);
+    CHECK_IS(create_and_use(name, ZCP_SHM_CREATE_EXCLUSIVE), ZCP_OK);
+    zcp_manager *manager;
+    CHECK_IS(open_mode(&manager, name, ZCP_SHM_OPEN_EXISTING), ZCP_OK);
+    CHECK(posix_fallocate(fd, 0, 1 << 20) == ENOSPC);              // full again, beside an instance
+    use_all_of(manager);                                           // no SIGBUS: its pages are its own
+    CHECK_IS(zcp_manager_recover(manager, NULL), ZCP_OK);
+    zcp_manager_close(manager);
+    CHECK_IS(create_and_use(name, ZCP_SHM_OPEN_EXISTING), ZCP_OK);
+    close(fd);
+}
+
+static void need_root(void) {
+    if (geteuid() != 0)
+        test_skip("needs root");
+    pid_t child = fork();
+    if (child == 0)
+        _exit(own_mounts() ? 0 : 1);
+    if (test_wait(child) != 0)
+        test_skip("needs the right to make namespaces");
+}
+
+TEST(surroundings_full_file_system) {
+    need_root();
+    in_child(full_file_system, test_instance());
+}
+
+// Somebody fills and frees the file system all the time: each attempt fails cleanly or gives an instance that is whole.
+static void contended_file_system(void *argument) {
+    const char *name = argument;
+    int served = 0;
+    CHECK(own_mounts());
+    mount_shm("size=512k,mode=1777");
+    pid_t filler = fork();
+    CHECK(filler >= 0);
+    if (filler == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (int fd = open("/dev/shm/filler", O_RDWR | O_CREAT | O_CLOEXEC, 0600);; usleep(100)) {
+            for (off_t bytes = 65536; bytes <= 512 << 10; bytes += 16384)
+                if (posix_fallocate(fd, 0, bytes) != 0)
+                    break;
+            if (ftruncate(fd, 0) != 0)
+                _exit(1);
+        }
+    }
+    for (uint64_t end = test_now() + 300000000; test_now() < end;) {
+        zcp_status status = create_and_use(name, ZCP_SHM_CREATE_EXCLUSIVE);
+        CHECK_MSG(status == ZCP_OK || status == ZCP_ERR_NO_SPACE, "%s: %s", zcp_status_name(status), zcp_last_message());
+        CHECK_EQ(has_management(name) + has_chunks(name), status == ZCP_OK ? 2 : 0);
+        served += status == ZCP_OK;
+        remove_both(name);
+    }
+    test_kill(filler);
+    test_note("%d served", served);
+}
+
+TEST(surroundings_contended_file_system) {
+    need_root();
+    in_child(contended_file_system, test_instance());
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Namespaces
+
+static struct meeting {
+    _Atomic uint32_t ready, done;
+    _Atomic uint64_t token;
+    uint32_t slot, pid;
+} *meeting;
+
+typedef enum { PIDS, CONTAINER, WITHOUT_PROC, WORLDS } world;
+
+static void enter_world(world where) {
+    if (where == PIDS)
+        return;
+    CHECK(own_mounts());
+    if (where == CONTAINER) {
+        CHECK(unshare(CLONE_NEWIPC) == 0);
+        CHECK(mount("/dev/shm", "/dev/shm", NULL, MS_BIND, NULL) == 0);       // as `docker run -v /dev/shm:/dev/shm`
+        CHECK_MSG(mount("proc", "/proc", "proc", 0, NULL) == 0, "%s", strerror(errno));
+    } else
+        CHECK(mount("tmpfs", "/proc", "tmpfs", 0, "size=64k") == 0);
+}
+
+static world chosen;
+
+// The first process of a new PID namespace; holds chunks and is killed.
+static void client_elsewhere(void *argument) {
+    const char *name = argument;
+    zcp_manager *manager;
+    zcp_manager_info info;
+    zcp_chunk borrowed, own[3];
+    CHECK_EQ(getpid(), 1);
+    enter_world(chosen);
+    CHECK_IS(open_mode(&manager, name, ZCP_SHM_OPEN_EXISTING), ZCP_OK);
+    CHECK_IS(zcp_manager_get_info(manager, &info), ZCP_OK);
+    CHECK_IS(zcp_manager_recover(manager, NULL), ZCP_OK);
+    CHECK_IS(zcp_manager_check(manager), ZCP_OK);
+    CHECK_IS(zcp_chunk_acquire(manager, atomic_load(&meeting->token), &borrowed), ZCP_OK);
+    CHECK_STR(borrowed.data, "across");
+    for (int i = 0; i < 3; i++)
+        CHECK_IS(zcp_chunk_allocate(manager, 100, &own[i]), ZCP_OK);
+    meeting->slot = info.slot;
+    meeting->pid = (uint32_t)getpid();
+    test_signal(&meeting->ready);
+    for (;;)
+        pause();
+}
+
+static void into_new_pid_namespace(void *argument) {
+    CHECK_MSG(unshare(CLONE_NEWPID) == 0, "%s", strerror(errno));
+    pid_t first = fork();
+    CHECK(first >= 0);
+    if (first == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        client_elsewhere(argument);
+    }
+    test_await(&meeting->done, 1);
+    test_kill(first);
+}
+
+TEST(surroundings_other_namespaces) {
+    need_root();
+    const char *name = test_instance();
+    for (world where = PIDS; where < WORLDS; where++) {
+        zcp_manager *manager;
+        zcp_chunk chunk;
+        zcp_client_info client;
+        zcp_recovery report;
+        meeting = test_shared(sizeof *meeting);
+        chosen = where;
+        CHECK_IS(open_mode(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE), ZCP_OK);
+        CHECK_IS(zcp_chunk_allocate(manager, 100, &chunk), ZCP_OK);
+        strcpy(chunk.data, "across");
+        atomic_store(&meeting->token, zcp_chunk_token(&chunk));
+        pid_t outer = test_spawn(into_new_pid_namespace, (void *)(uintptr_t)name);
+        test_await(&meeting->ready, 1);
+        CHECK_EQ(zcp_chunk_use_count(&chunk), 2);
+        CHECK_IS(zcp_manager_client_info(manager, meeting->slot, &client), ZCP_OK);
+        CHECK_EQ(client.state, ZCP_CLIENT_ALIVE);                  // though there is no such pid, or another one, here
+        CHECK_EQ(client.pid, meeting->pid);
+        CHECK_IS(zcp_manager_recover(manager, &report), ZCP_OK);
+        CHECK_EQ(report.dead_clients, 0);
+        test_signal(&meeting->done);
+        test_join(outer);
+        CHECK_IS(zcp_manager_recover(manager, &report), ZCP_OK);
+        CHECK_EQ(report.dead_clients, 1);
+        CHECK_EQ(report.chunks_reclaimed, 3);
+        CHECK_EQ(zcp_chunk_use_count(&chunk), 1);
+        zcp_chunk_release(&chunk);
+        use_all_of(manager);
+        zcp_manager_close(manager);
+        CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
+    }
+}
+
+// Without /proc a descriptor cannot be opened again by its number; after an unlink not by name either.
+static void nameless_without_proc(void *argument) {
+    const char *name = argument;
+    zcp_manager *manager;
+    enter_world(WITHOUT_PROC);
+    CHECK_IS(open_mode(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE), ZCP_OK);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        zcp_manager *other;
+        zcp_chunk chunk;
+        CHECK_IS(open_mode(&other, name, ZCP_SHM_OPEN_EXISTING), ZCP_OK);
+        CHECK_IS(zcp_chunk_allocate(other, 100, &chunk), ZCP_OK);
+        raise(SIGKILL);
+    }
+    test_join_signal(child, SIGKILL);
+    CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
+    CHECK_IS(zcp_manager_check(manager), ZCP_ERR_REPLACED);
+    CHECK_IS(zcp_manager_recover(manager, NULL), ZCP_ERR_SYSTEM);
+    zcp_chunk chunks[20], none;
+    for (int i = 0; i < 19; i++)
+        CHECK_IS(zcp_chunk_allocate(manager, 100, &chunks[i]), ZCP_OK);
+    CHECK_IS(zcp_chunk_allocate(manager, 100, &none), ZCP_ERR_EXHAUSTED);
+    zcp_manager_close(manager);
+}
+
+TEST(surroundings_without_proc_and_name) {
+    need_root();
+    in_child(nameless_without_proc, test_instance());
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Users
+
+enum { ALICE = 64101, BOB = 64102, CAROL = 64103, FRIENDS = 64200 };
+
+static void become(uid_t user, bool friend) {
+    gid_t group = FRIENDS;
+    CHECK(setgroups(friend ? 1 : 0, &group) == 0 && setresgid(user, user, user) == 0 && setresuid(user, user, user) == 0);
+}
+
+typedef struct visit {
+    const char *name;
+    uid_t user;
+    bool friend;
+    uint32_t flags;
+    zcp_status expected, destroyed;
+} visit;
+
+static void visitor(void *argument) {
+    const visit *v = argument;
+    zcp_manager *manager;
+    zcp_chunk chunk;
+    become(v->user, v->friend);
+    CHECK_IS(open_as(&manager, v->name, ZCP_SHM_OPEN_OR_CREATE, 0, v->flags, 0), v->expected);
+    CHECK_IS(zcp_manager_destroy(v->name), v->destroyed);
+    if (manager == NULL)
+        return;
+    CHECK_IS(zcp_chunk_allocate(manager, 100, &chunk), ZCP_OK);
+    CHECK_IS(zcp_chunk_acquire(manager, atomic_load(&meeting->token), &chunk), ZCP_OK);
+    CHECK_STR(chunk.data, "to friends");
+    CHECK_IS(zcp_manager_recover(manager, NULL), ZCP_OK);
+    raise(SIGKILL);
+}
+
+static void visit_as(const char *name, uid_t user, bool friend, uint32_t flags, zcp_status expected, zcp_status destroyed) {
+    visit v = {name, user, friend, flags, expected, destroyed};
+    pid_t pid = test_spawn(visitor, &v);
+    if (expected == ZCP_OK)
+        test_join_signal(pid, SIGKILL);
+    else
+        test_join(pid);
+}
+
+// Keeps an instance open as Alice until it is told to end.
+static void alice(void *argument) {
+    const char *name = argument;
+    bool shared = meeting->slot;
+    zcp_manager *manager;
+    zcp_chunk chunk;
+    become(ALICE, true);
+    CHECK_IS(open_as(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE, shared ? 0660 : 0, shared ? ZCP_SHM_GROUP : 0, FRIENDS), ZCP_OK);
+    CHECK_IS(zcp_chunk_allocate(manager, 3000, &chunk), ZCP_OK);
+    strcpy(chunk.data, "to friends");
+    atomic_store(&meeting->token, zcp_chunk_token(&chunk));
+    test_signal(&meeting->ready);
+    test_await(&meeting->done, 1);
+    zcp_recovery report;
+    CHECK_IS(zcp_manager_recover(manager, &report), ZCP_OK);
+    CHECK_EQ(report.dead_clients, shared ? 1 : 0);                 // a dead friend's slot can be swept by her
+    CHECK_EQ(report.chunks_reclaimed, shared ? 1 : 0);
+    CHECK_EQ(zcp_chunk_use_count(&chunk), 1);
+    zcp_chunk_release(&chunk);
+    use_all_of(manager);
+    zcp_manager_close(manager);
+    CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
+}
+
+TEST(surroundings_other_users) {
+    need_root();
+    const char *name = test_instance();
+    for (uint32_t shared = 0; shared < 2; shared++) {
+        meeting = test_shared(sizeof *meeting);
+        meeting->slot = shared;
+        pid_t owner = test_spawn(alice, (void *)(uintptr_t)name);
+        test_await(&meeting->ready, 1);
+        visit_as(name, BOB, false, 0, ZCP_ERR_PERMISSION, ZCP_ERR_PERMISSION);
+        visit_as(name, BOB, false, ZCP_SHM_ANY_OWNER, ZCP_ERR_PERMISSION, ZCP_ERR_PERMISSION);
+        visit_as(name, CAROL, true, 0, shared ? ZCP_ERR_WRONG_OWNER : ZCP_ERR_PERMISSION, shared ? ZCP_ERR_WRONG_OWNER : ZCP_ERR_PERMISSION);
+        visit_as(name, CAROL, true, ZCP_SHM_ANY_OWNER, shared ? ZCP_OK : ZCP_ERR_PERMISSION, shared ? ZCP_ERR_WRONG_OWNER : ZCP_ERR_PERMISSION);
+        zcp_manager *manager;                                      // root may open what it is not meant for, but is told whose it is
+        CHECK_IS(open_mode(&manager, name, ZCP_SHM_OPEN_EXISTING), ZCP_ERR_WRONG_OWNER);
+        CHECK_IS(zcp_manager_destroy(name), ZCP_ERR_WRONG_OWNER);
+        CHECK(has_management(name) && has_chunks(name));
+        test_signal(&meeting->done);
+        test_join(owner);
+        CHECK(!has_management(name) && !has_chunks(name));
+    }
+}
+
+static void squat(void *argument) {
+    char path[320];
+    become(BOB, false);
+    snprintf(path, sizeof path, "/dev/shm/%s", (const char *)argument);
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    CHECK(fd >= 0 && fchmod(fd, 0666) == 0);
+    close(fd);
+}
+
+static void meet_squatter(void *argument) {
+    const char *name = argument;
+    zcp_manager *manager;
+    if (meeting->slot != 0)
+        become(ALICE, false);
+    for (int mode = 0; mode < 4; mode++) {
+        zcp_status expected = meeting->pid && mode == ZCP_SHM_OPEN_EXISTING ? ZCP_ERR_NOT_FOUND : ZCP_ERR_WRONG_OWNER;
+        CHECK_IS(open_mode(&manager, name, (zcp_shm_mode)mode), expected);
+        CHECK_EQ(has_management(name) + has_chunks(name), 1);      // the squatter's, and nothing half-made beside it
+    }
+    CHECK_IS(zcp_manager_destroy(name), ZCP_ERR_WRONG_OWNER);
+}
+
+// The names are taken by somebody else: refused, for root and for users, and left alone.
+TEST(surroundings_squatted_names) {
+    need_root();
+    static const char *const suffixes[] = {"_memory_management", "_memory_chunk"};
+    const char *name = test_instance();
+    meeting = test_shared(sizeof *meeting);
+    for (uint32_t i = 0; i < 2; i++) {
+        char full[300], path[320];
+        snprintf(full, sizeof full, "%s%s", name, suffixes[i]);
+        snprintf(path, sizeof path, "/dev/shm/%s", full);
+        in_child(squat, full);
+        meeting->pid = i;
+        for (meeting->slot = 0; meeting->slot < 2; meeting->slot++)
+            in_child(meet_squatter, name);
+        struct stat status;
+        CHECK(stat(path, &status) == 0 && status.st_size == 0 && status.st_uid == BOB);
+        zcp_shm shm;
+        CHECK_IS(zcp_shm_open(&shm, &(zcp_shm_desc){.name = full, .bytes = 4096}), ZCP_ERR_WRONG_OWNER);
+        CHECK(unlink(path) == 0);
+        CHECK_IS(create_and_use(name, ZCP_SHM_CREATE_EXCLUSIVE), ZCP_OK);
+        CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
+    }
+}
+
+TEST(surroundings_permissions_whatever_the_umask) {
+    static const mode_t umasks[] = {0, 022, 077, 0777};
+    static const uint32_t permissions[] = {0, 0600, 0640, 0660, 0666, 0777};
+    const char *name = test_instance();
+    for (size_t u = 0; u < sizeof umasks / sizeof umasks[0]; u++)
+        for (size_t p = 0; p < sizeof permissions / sizeof permissions[0]; p++) {
+            zcp_manager *manager;
+            mode_t old = umask(umasks[u]);
+            CHECK_IS(open_as(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE, permissions[p], 0, 0), ZCP_OK);
+            umask(old);
+            for (int i = 0; i < 2; i++) {
+                char path[320];
+                struct stat status;
+                snprintf(path, sizeof path, "/dev/shm/%s%s", name, i ? "_memory_chunk" : "_memory_management");
+                CHECK(stat(path, &status) == 0);
+                CHECK_EQ(status.st_mode & 07777, permissions[p] ? permissions[p] : 0600);
+            }
+            zcp_manager_close(manager);
+            CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
+        }
 }
