@@ -341,6 +341,7 @@ enum { OPENERS = 16 };
 
 typedef struct crowd {
     _Atomic uint32_t meeting, management, chunk;                   // segments created, by the log
+    _Atomic uint32_t formatted;                                    // by the steps
     stage before;
     action what;
     struct {
@@ -362,7 +363,12 @@ static void nap(void) {
     sched_yield();
 }
 
+static crowd *crowd_here;
 static int crowd_number;                                           // of this process in the crowd
+
+static void count_formatting(void) {
+    crowd_here->formatted++;
+}
 
 static void check_crowd(crowd *all, const char *instance) {
     int opened = 0, first = -1;
@@ -378,6 +384,7 @@ static void check_crowd(crowd *all, const char *instance) {
         CHECK_STR(all->seen[i].pools, all->seen[first].pools);
     }
     CHECK_EQ(opened, all->what == CREATE_EXCLUSIVE ? 1 : OPENERS);
+    CHECK_EQ(all->formatted, 1);
     CHECK_EQ(all->management, 1);
     CHECK_EQ(all->chunk, 1);
     CHECK_STR(all->seen[first].pools, "Pool 0: chunk_size=64, total=8, used=0, free=8\n"
@@ -391,11 +398,12 @@ static void crowd_round(crowd *all, int round) {
     if (crowd_number == 0) {
         prepare(instance, all->before, &witness);
         zcp_manager_close(witness);
-        all->management = all->chunk = 0;
+        all->management = all->chunk = all->formatted = 0;
     }
     test_meet(&all->meeting, OPENERS);
     for (int i = 0; i < 3; i++)                                    // a change of process in the midst of it
         test_at_step(NULL, 1 + (int)test_random_below(14), TEST_CALL, nap);
+    test_at_step("formatted", 1, TEST_CALL, count_formatting);
     zcp_status status = act(instance, all->what, &manager);
     test_steps_clear();
     all->seen[crowd_number].status = status;
@@ -422,6 +430,7 @@ typedef struct crowd_member {
 static void run_crowd(void *argument) {
     static const stage before[] = {EMPTY, HALF_MADE, RETIRED, CHUNK_GONE, CHUNK_ALONE};
     const crowd_member *member = argument;
+    crowd_here = member->all;
     crowd_number = member->number;
     zcp_log_set_level(ZCP_LOG_INFO);
     zcp_log_set_callback(count_creations, member->all);
@@ -1279,7 +1288,7 @@ static void remove_wrong(const char *path, wrong_type type) {
 TEST(creation_wrong_type_at_the_management_name) {
     const file_path file = path_of(test_instance(), MANAGEMENT);
     const char *path = file.text;
-    for (wrong_type type = FIFO; type < WRONG_TYPES; type++) {
+    for (wrong_type type = DIRECTORY; type < WRONG_TYPES; type++) {
         make_wrong(path, type);
         struct stat before = file_stat(path);
         for (action what = OPEN_OR_CREATE; what < ACTIONS; what++) {
@@ -1296,7 +1305,7 @@ TEST(creation_wrong_type_at_the_management_name) {
 TEST(creation_wrong_type_at_the_chunk_name) {
     const file_path file = path_of(test_instance(), CHUNK);
     const char *path = file.text;
-    for (wrong_type type = FIFO; type < WRONG_TYPES; type++) {
+    for (wrong_type type = DIRECTORY; type < WRONG_TYPES; type++) {
         make_wrong(path, type);
         struct stat before = file_stat(path);
         for (action what = OPEN_OR_CREATE; what < ACTIONS; what++) {
