@@ -603,6 +603,18 @@ TEST(limits_descriptors_for_attaching) {
     balance_and_destroy();
 }
 
+TEST(limits_descriptors_for_creating) {
+    bool opened = false;
+    for (int room = 0; room < 8; room++) {
+        bool opens = opens_with_descriptors(room);
+        CHECK(opens || !opened);
+        opened = opens;
+        zcp_manager_close(open_of(&two_pools, 0));                 // nobody else is bothered
+        balance_and_destroy();
+    }
+    CHECK(opened);
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Exhaustion
 
