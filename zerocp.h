@@ -1273,6 +1273,7 @@ ZCP_PRIV zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report)
         if (slot == manager->view.client || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) continue;   /* a look */
         if (fd < 0) worst = zcp_priv_file_reopen(&manager->file, &fd);
         if (worst == ZCP_OK) worst = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, &taken);
+        ZEROCP_STEP("tested");
         if (worst == ZCP_OK && !taken) worst = zcp_priv_slot_recover(manager, slot, report, &garbage);
     }
     if (fd >= 0) close(fd);

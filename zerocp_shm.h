@@ -162,21 +162,31 @@ ZCP_PRIV void zcp_priv_fork_child(void)
         memset((void *)area, 0, area->bytes);
     }
 }
+/* Makes the first page and takes its mutex before anybody sees it, so that nobody takes a lock before the fork handlers are there. NULL: no memory,
+   or another thread was first. */
+ZCP_PRIV zcp_priv_process *zcp_priv_process_make(void)
+{
+    zcp_priv_process *none = NULL, *fresh = (zcp_priv_process *)zcp_priv_anonymous(sizeof *fresh, MADV_WIPEONFORK);
+    if (!fresh) return NULL;
+    pthread_mutex_lock(&fresh->mutex);
+    if (zcp_priv_cas_release(&zcp_priv_process_page, &none, fresh)) {
+        pthread_atfork(zcp_priv_fork_prepare, zcp_priv_fork_parent, zcp_priv_fork_child);
+        return fresh;
+    }
+    pthread_mutex_unlock(&fresh->mutex);
+    munmap(fresh, sizeof *fresh);
+    return NULL;
+}
 /* Takes the process's mutex; NULL: no memory. */
 ZCP_PRIV zcp_priv_process *zcp_priv_process_lock(void)
 {
-    zcp_priv_process *process = zcp_priv_process_get();        /* acquire, pairs with the release of the CAS */
+    zcp_priv_process *process = zcp_priv_process_get(), *made = NULL;      /* acquire, pairs with the release of the CAS */
     if (!process) {
-        zcp_priv_process *fresh = (zcp_priv_process *)zcp_priv_anonymous(sizeof *fresh, MADV_WIPEONFORK);
-        if (!fresh) return NULL;
-        fresh->head.bytes = sizeof *fresh;
-        if (zcp_priv_cas_release(&zcp_priv_process_page, &process, fresh))
-            pthread_atfork(zcp_priv_fork_prepare, zcp_priv_fork_parent, zcp_priv_fork_child);
-        else
-            munmap(fresh, sizeof *fresh);
+        made = zcp_priv_process_make();
         process = zcp_priv_process_get();
     }
-    pthread_mutex_lock(&process->mutex);
+    if (!process) return NULL;
+    if (!made) pthread_mutex_lock(&process->mutex);
     process->head.bytes = sizeof *process;                     /* again: a child finds 0 */
     return process;
 }

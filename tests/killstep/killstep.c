@@ -110,7 +110,7 @@ typedef struct operation {
 
 static board *shared;
 static bool full;
-static uint32_t samples = 8;
+static uint32_t samples = 32;
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Failing: the first message of a run is kept; its process ends. In tests/killstep_test.c the runner does that.
@@ -1636,7 +1636,7 @@ static int usage(void)
     printf("killstep [OPTIONS] [OPERATION...]\n"
            "  OPERATION         its name, or the beginning of names followed by *; none: all\n"
            "  --full            after every single instruction, not only after those that changed something\n"
-           "  --samples=N       of the instructions that changed nothing (8)\n"
+           "  --samples=N       of the instructions that changed nothing (32)\n"
            "  --chains=N        points per operation after which the sweeper is killed, too (8; 0: all)\n"
            "  --kill --stop --chain   only these\n"
            "  --variant=N --point=N   only this one\n"
