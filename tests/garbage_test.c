@@ -737,6 +737,12 @@ static void chase(zcp_manager *manager, hostile_peer peer) {
     CHECK_IS(zcp_manager_get_info(manager, &info), ZCP_OK);
     hostile.first = (char *)info.management_base + 4096;
     hostile.last = (char *)info.management_base + info.management_bytes;
+    hostile.lists = (int)info.pool_count;
+    for (uint32_t p = 0; p < info.pool_count; p++) {
+        const zcp_priv_pool_geometry *pool = &manager->geometry.pools[p];
+        hostile.list_first[p] = (char *)info.management_base + pool->list_offset;
+        hostile.list_last[p] = (char *)info.management_base + pool->records_offset;
+    }
     hostile.peer = peer;
 }
 

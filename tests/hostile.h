@@ -47,6 +47,8 @@ static struct {
     const char *trace[HOSTILE_TRACED];                             // which functions, in their order, when .tracing
     hostile_peer peer;
     const char *first, *last;                                      // what the peer writes to
+    const char *list_first[16], *list_last[16];                    // of that the lists
+    int lists;
 } hostile HOSTILE_UNUSED;
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -67,14 +69,25 @@ HOSTILE_UNUSED static bool hostile_owns(const volatile void *word) {
     return hostile.peer != HOSTILE_NO_PEER && at >= hostile.first && at < hostile.last;
 }
 
-// Before a CAS: another ticket for a chunk that is held, another generation for one that is free, so that all that the
-// caller looked at still stands, and its CAS fails all the same.
+HOSTILE_UNUSED static bool hostile_in_list(const volatile void *word) {
+    const char *at = (const char *)(uintptr_t)word;
+    bool inside = false;
+    for (int i = 0; i < hostile.lists; i++)
+        inside = inside || (at >= hostile.list_first[i] && at < hostile.list_last[i]);
+    return inside;
+}
+
+// Before a CAS. HOSTILE_CAS and HOSTILE_REFILL, a record: another ticket for a chunk that is held, another generation for
+// one that is free, so that all that the caller looked at still stands, and its CAS fails all the same. HOSTILE_POP, a
+// leaf of a list: another index came or went.
 HOSTILE_UNUSED static void hostile_disturb(volatile void *word) {
-    if (!hostile_owns(word) || hostile.peer == HOSTILE_POP)
+    if (!hostile_owns(word) || hostile_in_list(word) != (hostile.peer == HOSTILE_POP))
         return;
     _Atomic uint64_t *state = (_Atomic uint64_t *)(uintptr_t)word;
     uint64_t s = atomic_load(state);
-    if ((uint32_t)s == 0)
+    if (hostile.peer == HOSTILE_POP)
+        s ^= 2;
+    else if ((uint32_t)s == 0)
         s = (s >> 32 == UINT32_MAX ? 1 : (s >> 32) + 1) << 32;
     else if (((s ^ 1) & 0x1fffff) == 0 && (s >> 21 & 0x7ff) == 0)
         s = (s & ~UINT64_C(0x1fffff)) | 3;
@@ -83,7 +96,14 @@ HOSTILE_UNUSED static void hostile_disturb(volatile void *word) {
     atomic_store(state, s);
 }
 
-// The value that the fetch_and is to report, and what stands there afterwards.
+// After a CAS. HOSTILE_REFILL: what was taken from a list is in it again.
+HOSTILE_UNUSED static bool hostile_after(volatile void *word, bool done) {
+    if (done && hostile_owns(word) && hostile_in_list(word) && hostile.peer == HOSTILE_REFILL)
+        atomic_fetch_or((_Atomic uint64_t *)(uintptr_t)word, 1);
+    return done;
+}
+
+// The same for a fetch_and, which always succeeds: with HOSTILE_POP the bit was gone already.
 HOSTILE_UNUSED static uint64_t hostile_and(_Atomic uint64_t *word, uint64_t bits, memory_order order) {
     uint64_t old = atomic_fetch_and_explicit(word, bits, order);
     if (!hostile_owns(word) || hostile.peer == HOSTILE_CAS)
@@ -223,7 +243,8 @@ HOSTILE_UNUSED static int hostile_atfork(void (*prepare)(void), void (*parent)(v
 #define ZEROCP_IMPLEMENTATION
 #define ZEROCP_ACCESS() hostile_access()
 #define ZEROCP_CAS(word, seen, next, order)                                                                            \
-    (hostile_disturb(word), atomic_compare_exchange_strong_explicit(word, seen, next, order, memory_order_relaxed))
+    (hostile_disturb(word),                                                                                            \
+     hostile_after(word, atomic_compare_exchange_strong_explicit(word, seen, next, order, memory_order_relaxed)))
 
 #define mmap(where, bytes, protection, flags, fd, offset) hostile_mmap(where, bytes, protection, flags, fd, offset)
 #define munmap(memory, bytes) hostile_munmap(memory, bytes)
