@@ -151,7 +151,7 @@ static options read_options(int argc, char **argv) {
 // Choosing tests
 
 static bool matches_one(const char *name, const char *pattern) {
-    if (name[0] == '_')                                            // hidden
+    if (name[0] == '_' || pattern[0] == '_')                       // hidden: in full, and nothing else with it
         return strcmp(name, pattern) == 0;
     if (strpbrk(pattern, "*?[") != NULL)
         return fnmatch(pattern, name, 0) == 0;
