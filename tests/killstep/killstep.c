@@ -61,6 +61,7 @@ typedef struct board {                                             // shared by 
     char slowest[64];
     _Atomic uint64_t token, dead_tokens[2];                        // from the victim or a dead client to the others
     _Atomic uint32_t phase;
+    bool current;                                                  // what the victim opens must not have been destroyed meanwhile
     uint64_t left[3];                                              // what the victim holds after its operation; 0: nothing
     char failure[1024];
     point list[MAX_POINTS];
@@ -358,12 +359,14 @@ static bool creation_is_locked(const world *w, unsigned which)
 static void await_locks(const world *w, unsigned which, uint32_t living)
 {
     int fd = open_file(w, which);
+    uint32_t taken = 0;
     for (uint64_t began = now_ns(); fd >= 0 && now_ns() - began < UINT64_C(2000000000); usleep(500)) {
-        uint32_t taken = byte_is_locked(fd, CREATION_BYTE);
+        taken = byte_is_locked(fd, CREATION_BYTE);
         for (off_t slot = 0; slot < CLIENTS; slot++) taken += byte_is_locked(fd, CREATION_BYTE + 1 + slot);
         if (taken <= living) break;
     }
     if (fd >= 0) close(fd);
+    CHECK_MSG(taken <= living, "%u locks are held, %u clients are alive", taken, living);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -398,8 +401,8 @@ static void kill_dead(world *w)
         waitpid(w->dead[i], NULL, 0);
     }
 }
-// Runs something in a child that kills itself at a step of the library.
-static void die_in(world *w, const char *step, void (*run)(world *w))
+// Runs something in a child that kills itself at a step of the library; false: it did not come there.
+static bool die_in(world *w, const char *step, void (*run)(world *w))
 {
     int status;
     pid_t pid = fork();
@@ -411,7 +414,7 @@ static void die_in(world *w, const char *step, void (*run)(world *w))
         _exit(0);
     }
     CHECK(waitpid(pid, &status, 0) == pid);
-    CHECK_MSG(WIFSIGNALED(status), "there is no step \"%s\"", step);
+    return WIFSIGNALED(status);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -888,6 +891,16 @@ static zcp_status call_names(world *w, uint32_t timeout_ms, unsigned bound_ms, z
         return status == ZCP_ERR_NOT_FOUND ? ZCP_OK : status;
     }
 }
+// Writes into every chunk of an instance that nobody else uses.
+static void fill_all(zcp_manager *manager)
+{
+    zcp_chunk chunks[SMALLS + LARGES + 1];
+    uint32_t n = 0;
+    for (unsigned pool = 0; pool < 2; pool++)
+        while (zcp_chunk_allocate(manager, pool ? LARGE : SMALL, &chunks[n]) == ZCP_OK) fill(&chunks[n++]);
+    CHECK_EQ(n, SMALLS + LARGES);
+    while (n > 0) zcp_chunk_release(&chunks[--n]);
+}
 static void verify_names_dead(world *w)
 {
     zcp_manager *newcomer;
@@ -905,6 +918,7 @@ static void verify_names_dead(world *w)
         CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, NULL)));
         books_check_by(w->survivor, held_chunks(w));
         books_check_by(newcomer, same ? held_chunks(w) : 0);
+        if (!same) fill_all(newcomer);
         verify_held(w);
         let_go(w, false);
         books_check_by(w->peer, 0);
@@ -914,14 +928,21 @@ static void verify_names_dead(world *w)
     BOUNDED_VOID(zcp_manager_close(newcomer));
     end_world(w);
 }
+static void do_destroy(world *w) { w->status = zcp_manager_destroy(w->name); }
+static void do_open_existing(world *w) { w->status = open_as(w, ZCP_SHM_OPEN_EXISTING, PATIENT_MS, &w->mine); }
+static void run_destroy(world *w) { (void)zcp_manager_destroy(w->name); }
 static void verify_names_stopped(world *w)
 {
     char pid[32];
     zcp_manager *newcomer = NULL;
     bool locked = creation_is_locked(w, MANAGEMENT), ready = is_ready(w);
     bool slow = w->variant == 4 && locked;                         // destroy waits for its five seconds: not at every point
+    shared->current = w->operation->operate == do_open_existing && slot_of(w, w->victim) < 0;    // it was destroyed before the last look
+    bool removed = w->survivor && !is_there(w, MANAGEMENT);        // by the victim, so what is made now is not its affair
     snprintf(pid, sizeof pid, "process %d ", (int)w->victim);
-    if (!slow || shared->slow++ < shared->slow_limit) {
+    if (w->variant == 5) {                                         // somebody else dies in the middle of a destruction
+        if (!locked) die_in(w, "chunk_unlinked", run_destroy);
+    } else if (!slow || shared->slow++ < shared->slow_limit) {
         zcp_status status = call_names(w, SHORT_TIMEOUT_MS, slow ? 5000 + BOUND_MS : BOUND_MS, &newcomer);
         if (status == ZCP_ERR_TIMEOUT) {
             CHECK_MSG(locked, "TIMEOUT beside one who holds no lock: %s", zcp_last_message());
@@ -932,7 +953,6 @@ static void verify_names_stopped(world *w)
         } else {
             CHECK_OK(status);
         }
-        if (newcomer) BOUNDED_VOID(zcp_manager_close(newcomer));
     }
     if (w->survivor) {
         verify_held(w);
@@ -940,6 +960,11 @@ static void verify_names_stopped(world *w)
         verify_others(w, w->peer);
     }
     await_end(w);
+    if (newcomer && removed && w->operation->operate == do_destroy) {
+        CHECK_OK(zcp_manager_check(newcomer));
+        CHECK(is_there(w, CHUNK));
+    }
+    if (newcomer) BOUNDED_VOID(zcp_manager_close(newcomer));
     w->variant = 1;
     verify_names_dead(w);
 }
@@ -988,8 +1013,11 @@ static void verify_object_stopped(world *w)
     } else {
         CHECK_OK(status);
     }
-    zcp_shm_close(&shm);
+    if (shm.base) memset(shm.base, 1, OBJECT_BYTES);               // what somebody has got is not cut off under him
     await_end(w);
+    for (unsigned i = 0; shm.base && i < OBJECT_BYTES; i++) CHECK_EQ(((unsigned char *)shm.base)[i], 1);
+    if (shm.base) memset(shm.base, 0, OBJECT_BYTES);
+    zcp_shm_close(&shm);
     w->variant = 1;
     verify_object_dead(w);
 }
@@ -1149,12 +1177,18 @@ static void run_create(world *w)
     zcp_manager *manager;
     (void)open_as(w, ZCP_SHM_OPEN_OR_CREATE, 0, &manager);
 }
-static void run_destroy(world *w) { (void)zcp_manager_destroy(w->name); }
-static void set_half_made(world *w) { die_in(w, "formatted", run_create); }
+static void set_half_made(world *w) { CHECK(die_in(w, "formatted", run_create)); }
 static void set_retired(world *w)
 {
     set_instance(w);
-    die_in(w, "retired", run_destroy);
+    CHECK(die_in(w, "retired", run_destroy));
+}
+static void set_management_removed(world *w)                       // by hand, while it is in use
+{
+    char name[96];
+    set_instance(w);
+    snprintf(name, sizeof name, "/%s%s", w->name, suffixes[MANAGEMENT]);
+    CHECK(shm_unlink(name) == 0);
 }
 static void set_chunk_alone(world *w)
 {
@@ -1248,10 +1282,8 @@ static void begin_borrower_has_come(world *w)
 // Operations
 
 static void do_open(world *w) { w->status = open_as(w, ZCP_SHM_OPEN_OR_CREATE, PATIENT_MS, &w->mine); }
-static void do_open_existing(world *w) { w->status = open_as(w, ZCP_SHM_OPEN_EXISTING, PATIENT_MS, &w->mine); }
 static void do_open_exclusive(world *w) { w->status = open_as(w, ZCP_SHM_CREATE_EXCLUSIVE, PATIENT_MS, &w->mine); }
 static void do_open_purge(world *w) { w->status = open_as(w, ZCP_SHM_PURGE_AND_CREATE, PATIENT_MS, &w->mine); }
-static void do_destroy(world *w) { w->status = zcp_manager_destroy(w->name); }
 static void do_close(world *w)
 {
     zcp_manager_close(w->mine);
@@ -1340,6 +1372,10 @@ static void finish_acquire_old(world *w)
 static void finish_open(world *w)
 {
     CHECK_OK(w->status);
+    if (shared->current) {
+        CHECK_OK(zcp_manager_check(w->mine));
+        CHECK(is_there(w, CHUNK));
+    }
     CHECK_OK(zcp_chunk_allocate(w->mine, SMALL, &w->a));
     fill(&w->a);
     verify(&w->a);
@@ -1370,6 +1406,7 @@ static const operation operations[] = {
     {"open-half-made", NAMES, set_half_made, NULL, NULL, do_open, finish_open, 0, false, false},
     {"open-retired", NAMES, set_retired, NULL, NULL, do_open, finish_open, 0, false, false},
     {"open-chunk-alone", NAMES, set_chunk_alone, NULL, NULL, do_open, finish_open, 0, false, false},
+    {"open-management-removed", NAMES, set_management_removed, NULL, NULL, do_open, finish_open, 0, false, false},
     {"open-purge", NAMES, set_instance, NULL, NULL, do_open_purge, finish_open, 0, false, false},
     {"open-existing-names", NAMES, set_instance, NULL, NULL, do_open_existing, finish_open_existing, 0, false, false},
     {"destroy", NAMES, set_instance, NULL, NULL, do_destroy, finish_destroy, 0, false, false},
@@ -1493,6 +1530,7 @@ static bool run_point(const operation *o, mode m, unsigned variant, uint32_t num
     shared->failure[0] = 0;
     atomic_store(&shared->token, 0);
     atomic_store(&shared->phase, 0);
+    shared->current = false;
     fflush(stdout);
     pid_t pid = fork();
     if (pid == 0) {
@@ -1562,7 +1600,7 @@ static void report_failure(const operation *o, mode m, unsigned variant, uint32_
            p->syscall ? "a system call" : p->change ? "a change" : "no change", (unsigned long long)(p->address ? p->address - program_base : 0), where, failure);
 }
 // The ways to go on afterwards, each tried at each point.
-static unsigned variants(const operation *o, mode m) { return m == CHAIN ? 2 : m == STOP && o->kind == CHUNKS ? 6 : 5; }
+static unsigned variants(const operation *o, mode m) { return m == CHAIN ? 2 : m == STOP && o->kind != OBJECT ? 6 : 5; }
 
 static result run_points(const operation *o, const options *opt, mode m, const char *name)
 {
