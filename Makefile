@@ -102,6 +102,32 @@ SECONDS ?= 60
 soak: $(BUILD)/soak/soak ## Kill and stop eight working processes at random for SECONDS=60; SOAK_OPTIONS=--seed=N
 	$(BUILD)/soak/soak --seconds=$(SECONDS) $(SOAK_OPTIONS)
 
+# The fuzzer's runtime comes with clang only. A finding lies in $(BUILD)/fuzz; run $(BUILD)/fuzz/fuzz FILE to see it again.
+FUZZ_CC ?= clang
+flags_fuzz := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g
+
+$(BUILD)/fuzz/fuzz: tests/fuzz/fuzz.c tests/hostile.h $(headers)
+	@mkdir -p $(@D)/corpus
+	$(FUZZ_CC) $(cppflags) $(CPPFLAGS) $(cflags) $(flags_fuzz) -o $@ $< $(libs)
+
+fuzz: ## Feed mutated segments to attach and every operation for SECONDS=60 (clang)
+	@mkdir -p $(BUILD)/fuzz; \
+	printf 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n);\nint LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d && !n; }\n' > $(BUILD)/fuzz/probe.c; \
+	if ! $(FUZZ_CC) $(flags_fuzz) -o $(BUILD)/fuzz/probe $(BUILD)/fuzz/probe.c 2> /dev/null; then \
+	    echo "skipped: $(FUZZ_CC) with its fuzzer runtime is not installed"; \
+	    echo "0 passed, 0 failed, 1 skipped"; \
+	    exit 0; \
+	fi; \
+	$(MAKE) --no-print-directory $(BUILD)/fuzz/fuzz || exit 1; \
+	ZEROCP_FUZZ_NAME=zcp-fuzz-$$$$; \
+	export ZEROCP_FUZZ_NAME; \
+	$(BUILD)/fuzz/fuzz -max_total_time=$(SECONDS) -max_len=2048 -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 \
+	    -verbosity=0 -artifact_prefix=$(BUILD)/fuzz/ $(FUZZ_OPTIONS) $(BUILD)/fuzz/corpus; \
+	status=$$?; \
+	rm -f /dev/shm/$${ZEROCP_FUZZ_NAME}_memory_management /dev/shm/$${ZEROCP_FUZZ_NAME}_memory_chunk; \
+	if test $$status = 0; then echo "1 passed, 0 failed"; else echo "0 passed, 1 failed"; fi; \
+	exit $$status
+
 killstep: $(BUILD)/killstep/killstep ## Kill and stop a process at every step of each operation; OP='NAMES...' FULL=1 JOBS=2
 	$< $(if $(FULL),--full) $(if $(JOBS),--jobs=$(JOBS)) $(KILLSTEP_OPTIONS) $(OP)
 

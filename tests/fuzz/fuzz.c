@@ -1,0 +1,338 @@
+// tests/fuzz/fuzz.c: a libFuzzer target: attach to a segment that somebody else writes to, and every operation on it.
+//
+//   make fuzz SECONDS=60
+//
+// An input is a program of small steps: change a word of the management segment (also while managers are attached to
+// it), replace its beginning by raw bytes, cut or extend the file, open, close, allocate, acquire, release and so on. The seeds are
+// made here, from a real segment, and written into the corpus directory that is given. A finding is what the sanitizers
+// find, an access to the guard pages around each mapping (see hostile.h), a call without an end, a leaked descriptor or
+// mapping, or a handle that lies outside of its segment.
+#include "../hostile.h"
+
+enum { CLIENTS = 5, MANAGERS = 3, HANDLES = 12, TOKENS = 8, IMAGE = 1 << 15 };
+
+static char name[64], management_path[128], chunk_path[128];
+static unsigned char image[IMAGE];
+static size_t image_bytes;
+static int management = -1;
+
+static zcp_manager *managers[MANAGERS];
+static zcp_chunk handles[HANDLES];
+static uint64_t tokens[TOKENS];
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define MUST(condition)                                                                                                \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            fprintf(stderr, "fuzz.c:%d: %s does not hold: %s\n", __LINE__, #condition, zcp_last_message());            \
+            abort();                                                                                                   \
+        }                                                                                                              \
+    } while (0)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The segment
+
+static zcp_config configuration(void) {
+    zcp_config config = {0};
+    MUST(zcp_config_add_pool(&config, 100, 12) == ZCP_OK);
+    MUST(zcp_config_add(&config, &(zcp_pool_config){1000, 5, 256}) == ZCP_OK);
+    MUST(zcp_config_add_pool(&config, 100, 3) == ZCP_OK);
+    return config;
+}
+
+static void make_instance(void) {
+    zcp_config config = configuration();
+    zcp_manager *manager;
+    struct stat status;
+    if (management >= 0)
+        close(management);
+    unlink(management_path);
+    unlink(chunk_path);
+    MUST(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = CLIENTS}) == ZCP_OK);
+    zcp_manager_close(manager);
+    management = open(management_path, O_RDWR | O_CLOEXEC);
+    MUST(management >= 0 && fstat(management, &status) == 0 && status.st_size <= IMAGE);
+    image_bytes = (size_t)status.st_size;
+    MUST(pread(management, image, image_bytes, 0) == (ssize_t)image_bytes);
+}
+
+// Nobody is attached: as it was when it was made, or made again if it was dismantled.
+static void restore_instance(void) {
+    struct stat named, ours;
+    bool stands = stat(management_path, &named) == 0 && fstat(management, &ours) == 0 && named.st_ino == ours.st_ino && access(chunk_path, F_OK) == 0;
+    if (stands && ftruncate(management, (off_t)image_bytes) == 0)
+        MUST(pwrite(management, image, image_bytes, 0) == (ssize_t)image_bytes);
+    else
+        make_instance();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Reading the input
+
+typedef struct input {
+    const uint8_t *at;
+    size_t left;
+} input;
+
+static uint64_t take(input *in, size_t bytes) {
+    uint64_t value = 0;
+    for (size_t i = 0; i < bytes && in->left > 0; i++, in->at++, in->left--)
+        value |= (uint64_t)*in->at << 8 * i;
+    return value;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Steps
+
+static bool anybody_attached(void) {
+    bool any = false;
+    for (int i = 0; i < MANAGERS; i++)
+        any = any || managers[i] != NULL;
+    return any;
+}
+
+static void change_word(input *in) {
+    uint64_t at = take(in, 2) * 8 % image_bytes, how = take(in, 1), value = 0;
+    MUST(pread(management, &value, 8, (off_t)at) >= 0);
+    switch (how % 8) {
+    case 0: value = take(in, 8); break;
+    case 1: value = 0; break;
+    case 2: value = UINT64_MAX; break;
+    case 3: value += 1; break;
+    case 4: value -= 1; break;
+    case 5: value ^= UINT64_C(1) << take(in, 1) % 64; break;
+    case 6: value = (value & ~UINT64_C(0xffffffff)) | take(in, 4); break;
+    default: value = (value & 0xffffffff) | take(in, 4) << 32; break;
+    }
+    if (at == 16 && (uint32_t)value == 0 && anybody_attached())    // a creator would truncate under those who are attached
+        return;
+    MUST(pwrite(management, &value, 8, (off_t)at) == 8);
+}
+
+static void replace_beginning(input *in) {
+    size_t bytes = take(in, 2) % 1200;
+    if (anybody_attached())
+        return;
+    for (size_t i = 0; i < bytes; i++) {
+        uint8_t byte = (uint8_t)take(in, 1);
+        MUST(pwrite(management, &byte, 1, (off_t)i) == 1);
+    }
+}
+
+static void resize(input *in) {                                    // under somebody who is attached it would be a SIGBUS
+    off_t bytes = (off_t)take(in, 2);
+    if (!anybody_attached())
+        MUST(ftruncate(management, bytes) == 0);
+}
+
+static void check_handle(const zcp_chunk *chunk) {
+    zcp_manager_info info;
+    MUST(zcp_manager_get_info(chunk->manager, &info) == ZCP_OK);
+    uint64_t at = (uint64_t)((uintptr_t)chunk->data - (uintptr_t)info.chunk_base), bytes = zcp_chunk_capacity(chunk);
+    MUST(at < info.chunk_bytes && bytes <= info.chunk_bytes - at && zcp_chunk_size(chunk) <= 4096);
+    for (uint64_t i = 0; i < bytes; i += bytes > 64 ? bytes - 1 : 1) {
+        volatile uint8_t *byte = (uint8_t *)chunk->data + i;
+        *(info.flags & ZCP_READ_ONLY_DATA ? &(uint8_t){0} : byte) = *byte;
+    }
+}
+
+static void open_one(input *in) {
+    zcp_manager **manager = &managers[take(in, 1) % MANAGERS];
+    uint64_t how = take(in, 1);
+    zcp_config config = configuration();
+    zcp_manager_desc desc = {.name = name, .mode = (zcp_shm_mode)(how % 4), .timeout_ms = 2, .client_name = "fuzz"};
+    if (*manager != NULL)
+        return;
+    if (how & 4 || desc.mode > ZCP_SHM_OPEN_EXISTING) {
+        desc.config = &config;
+        desc.max_clients = how & 8 ? CLIENTS : 0;
+    }
+    if (how & 16)
+        desc.flags = ZCP_FALLBACK;
+    if (how & 32 && desc.mode < ZCP_SHM_CREATE_EXCLUSIVE)
+        desc.flags |= ZCP_READ_ONLY_DATA;
+    if (how & 64)
+        desc.flags |= ZCP_CHECKED;
+    zcp_status status = zcp_manager_open(manager, &desc);
+    MUST((status == ZCP_OK) == (*manager != NULL) && (unsigned)status < ZCP_STATUS_COUNT);
+}
+
+static void close_one(int which) {
+    zcp_manager *manager = managers[which];
+    for (int i = 0; i < HANDLES; i++)
+        if (manager != NULL && handles[i].manager == manager)
+            zcp_chunk_release(&handles[i]);
+    zcp_manager_close(manager);
+    if (manager != NULL)
+        manager->outstanding = 0;                                  // garbage may have kept a count; no handle of it is left here
+    managers[which] = NULL;
+}
+
+static void look(zcp_manager *manager) {
+    char text[600];
+    zcp_client_info client;
+    zcp_pool_stats stats;
+    for (uint32_t slot = 0; slot <= CLIENTS; slot++)
+        (void)zcp_manager_client_info(manager, slot, &client);
+    for (uint32_t pool = 0; pool <= 3; pool++)
+        if (zcp_manager_pool_stats(manager, pool, &stats) == ZCP_OK)
+            MUST(stats.used + stats.free == stats.total);
+    MUST(zcp_manager_format(manager, text, sizeof text) < sizeof text);
+    (void)zcp_manager_check(manager);
+}
+
+static void step(input *in) {
+    uint64_t what = take(in, 1) % 16;
+    if (what < 3) {
+        change_word(in);
+        return;
+    }
+    if (what == 3) {
+        open_one(in);
+        return;
+    }
+    if (what == 4) {
+        uint64_t how = take(in, 1) % 4;
+        how == 0 ? replace_beginning(in) : how == 1 ? resize(in) : how == 2 ? close_one((int)(take(in, 1) % MANAGERS)) : (void)zcp_manager_destroy(name);
+        return;
+    }
+    zcp_manager *manager = managers[take(in, 1) % MANAGERS];
+    zcp_chunk *chunk = &handles[take(in, 1) % HANDLES];
+    uint64_t *token = &tokens[take(in, 1) % TOKENS];
+    switch (what) {
+    case 5: case 6: case 7:
+        zcp_chunk_release(chunk);
+        if (zcp_chunk_allocate(manager, take(in, 2) % 1100, chunk) == ZCP_OK)
+            check_handle(chunk);
+        break;
+    case 8: case 9:
+        zcp_chunk_release(chunk);
+        if (zcp_chunk_acquire(manager, *token, chunk) == ZCP_OK)
+            check_handle(chunk);
+        break;
+    case 10: *token = zcp_chunk_token(chunk); break;
+    case 11: *token = take(in, 8); break;
+    case 12: zcp_chunk_release(chunk); break;
+    case 13: {
+        zcp_chunk *to = &handles[take(in, 1) % HANDLES];
+        if (to != chunk) {
+            zcp_chunk_release(to);
+            *to = zcp_chunk_clone(chunk);
+            (void)zcp_chunk_use_count(chunk);
+        }
+        break;
+    }
+    case 14: (void)zcp_manager_recover(manager, NULL); break;
+    default: look(manager); break;
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static unsigned runs;
+    input in = {data, size};
+    restore_instance();
+    bool counted = runs++ > 0 && runs % 64 == 0;
+    hostile_holdings before = {0};
+    if (counted)
+        before = hostile_holds();
+    for (int steps = 0; in.left > 0 && steps < 300; steps++) {
+        hostile_accesses = 0;
+        hostile_limit = UINT64_C(1) << 25;
+        step(&in);
+    }
+    hostile_limit = 0;
+    for (int i = 0; i < MANAGERS; i++)
+        close_one(i);
+    memset(handles, 0, sizeof handles);
+    MUST(hostile.files == 0 && hostile.anonymous == 0);
+    if (counted) {
+        hostile_holdings now = hostile_holds();
+        MUST(hostile_same(&before, &now));
+    }
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Seeds
+
+typedef struct seed {
+    uint8_t bytes[2048];
+    size_t count;
+} seed;
+
+static void put(seed *s, uint64_t value, size_t bytes) {
+    for (size_t i = 0; i < bytes && s->count < sizeof s->bytes; i++)
+        s->bytes[s->count++] = (uint8_t)(value >> 8 * i);
+}
+
+static void put_open(seed *s, int manager, int how) { put(s, 3, 1), put(s, (uint64_t)manager, 1), put(s, (uint64_t)how, 1); }
+static void put_act(seed *s, int what, int manager, int handle, int token) {
+    put(s, (uint64_t)what, 1), put(s, (uint64_t)manager, 1), put(s, (uint64_t)handle, 1), put(s, (uint64_t)token, 1);
+}
+static void put_change(seed *s, uint64_t word, int how) { put(s, 0, 1), put(s, word, 2), put(s, (uint64_t)how, 1); }
+
+// Two clients that do everything once; in between, unless it is 0, every stride-th word of the segment changes.
+static void put_life(seed *s, uint64_t stride, int how) {
+    uint64_t word = stride;
+    put_open(s, 0, 1);
+    put_open(s, 1, 1 + 4);
+    for (int i = 0; i < 6; i++) {
+        put_act(s, 5, i % 2, i, 0), put(s, i % 3 == 0 ? 900 : 90, 2);
+        put_act(s, 10, 0, i, i);
+        put_act(s, 8, 1 - i % 2, 6 + i, i);
+        put_act(s, 13, 0, i, 0), put(s, (uint64_t)(i + 1) % 6, 1);
+        for (int n = 0; stride != 0 && n < 4; n++, word += stride)
+            put_change(s, word, how);
+        put_act(s, 12, 0, i, 0);
+        put_act(s, i % 2 ? 14 : 15, 1, 0, 0);
+    }
+    put(s, 4, 1), put(s, 2, 1), put(s, 0, 1);
+}
+
+static void write_seed(const char *directory, int number, const seed *s) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/seed-%d", directory, number);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    MUST(fd >= 0 && write(fd, s->bytes, s->count) == (ssize_t)s->count);
+    close(fd);
+}
+
+static void write_seeds(const char *directory) {
+    static seed s;
+    int number = 0;
+    for (uint64_t stride = 0; stride < 60; stride += 7) {
+        s.count = 0;
+        put_life(&s, stride, (int)(1 + stride % 5));
+        write_seed(directory, number++, &s);
+    }
+    for (uint64_t word = 0; word < sizeof(zcp_priv_header) / 8; word += 5) {       // a changed header
+        s.count = 0;
+        put_change(&s, word, 3);
+        put_open(&s, 0, (int)(word % 4 + 4));
+        put_life(&s, 0, 0);
+        write_seed(directory, number++, &s);
+    }
+    s.count = 0;                                                   // the real header, as raw bytes
+    put(&s, 4, 1), put(&s, 0, 1), put(&s, sizeof(zcp_priv_header), 2);
+    for (size_t i = 0; i < sizeof(zcp_priv_header); i++)
+        put(&s, image[i], 1);
+    put_life(&s, 0, 0);
+    write_seed(directory, number++, &s);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv) {
+    const char *given = getenv("ZEROCP_FUZZ_NAME");
+    snprintf(name, sizeof name, "%.40s", given != NULL ? given : "zcp-fuzz");
+    snprintf(management_path, sizeof management_path, "/dev/shm/%s_memory_management", name);
+    snprintf(chunk_path, sizeof chunk_path, "/dev/shm/%s_memory_chunk", name);
+    zcp_log_set_level(ZCP_LOG_OFF);
+    make_instance();
+    for (int i = 1; i < *argc; i++) {
+        struct stat status;
+        if ((*argv)[i][0] != '-' && stat((*argv)[i], &status) == 0 && S_ISDIR(status.st_mode))
+            write_seeds((*argv)[i]);
+    }
+    return 0;
+}
