@@ -1333,6 +1333,24 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_foreign(const zcp_priv_opening *o)
     if (swapped == ZCP_PRIV_MAGIC) return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s was written by a machine of the other byte order", o->file.path.text);
     return zcp_priv_fail(ZCP_ERR_NOT_ZEROCP, 0, "%s (%lld bytes) was not written by zerocp", o->file.path.text, (long long)o->status.st_size);
 }
+ZCP_PRIV zcp_status zcp_priv_write_start(zcp_priv_opening *o)          /* the first bytes of a file that is ours; one write */
+{
+    struct { uint64_t magic; uint32_t byte_order, pid; } start = { ZCP_PRIV_MAGIC, ZCP_PRIV_BYTE_ORDER, (uint32_t)getpid() };
+    ssize_t n;
+    do n = pwrite(o->file.fd, &start, sizeof start, 0); while (n < 0 && errno == EINTR);
+    return n == (ssize_t)sizeof start ? ZCP_OK : zcp_priv_fail_system("pwrite", o->file.path.text);
+}
+/* Tells those who wait for the creation lock who has it. A file that is not ours is not written to. */
+ZCP_PRIV zcp_status zcp_priv_note_pid(zcp_priv_opening *o)
+{
+    uint32_t pid = (uint32_t)getpid();
+    ssize_t n;
+    if (o->kind == ZCP_PRIV_KIND_FOREIGN) return ZCP_OK;
+    if (o->status.st_size == 0)                                        /* with no room for it, building tells; no SIGXFSZ */
+        return zcp_priv_file_may_grow(o->file.fd, o->file.path.text, sizeof o->header, 0, o->desc.flags) == ZCP_OK ? zcp_priv_write_start(o) : ZCP_OK;
+    do n = pwrite(o->file.fd, &pid, sizeof pid, offsetof(zcp_priv_header, locker_pid)); while (n < 0 && errno == EINTR);
+    return n == (ssize_t)sizeof pid ? ZCP_OK : zcp_priv_fail_system("pwrite", o->file.path.text);
+}
 /* The creation lock of the management file; notes our pid for those who wait. */
 ZCP_PRIV zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_lock *lock)
 {
@@ -1342,19 +1360,13 @@ ZCP_PRIV zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_lock *l
                              o->file.path.text, zcp_priv_load_relaxed(&o->header.locker_pid), o->desc.timeout_ms);
     if (status != ZCP_OK) return status;
     bool same;
-    ZEROCP_STEP("creation_locked");
     status = zcp_priv_file_is(o->file.path.text, o->file.device, o->file.inode, &same);
     if (status == ZCP_OK && !same) o->again = true;
     if (status == ZCP_OK && same) status = zcp_priv_look(o);
+    if (status == ZCP_OK && same) status = zcp_priv_note_pid(o);
+    ZEROCP_STEP("creation_locked");
     if (status != ZCP_OK || o->again) zcp_priv_lock_drop(lock);
     return status;
-}
-ZCP_PRIV zcp_status zcp_priv_write_start(zcp_priv_opening *o)          /* the first bytes of a file that is ours; one write */
-{
-    struct { uint64_t magic; uint32_t byte_order, pid; } start = { ZCP_PRIV_MAGIC, ZCP_PRIV_BYTE_ORDER, (uint32_t)getpid() };
-    ssize_t n;
-    do n = pwrite(o->file.fd, &start, sizeof start, 0); while (n < 0 && errno == EINTR);
-    return n == (ssize_t)sizeof start ? ZCP_OK : zcp_priv_fail_system("pwrite", o->file.path.text);
 }
 
 /* Opens the chunk segment that the header names. *broken: its name is missing or leads to another file. */
@@ -1390,9 +1402,10 @@ ZCP_PRIV zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_broken)
         if (status != ZCP_OK || !broken) { o->again = status == ZCP_OK; zcp_priv_lock_drop(&lock); return status; }
     }
     if (o->kind == ZCP_PRIV_KIND_FOREIGN) status = zcp_priv_fail_foreign(o);
+    else if (o->status.st_uid != geteuid() && geteuid() != 0)          /* /dev/shm is sticky: nothing is retired that cannot be removed */
+        status = zcp_priv_fail(ZCP_ERR_PERMISSION, EPERM, "%s belongs to user %lu: only they and root can remove it", o->file.path.text, (unsigned long)o->status.st_uid);
     if (status == ZCP_OK && o->kind != ZCP_PRIV_KIND_HALF_MADE) {
-        status = zcp_priv_write_start(o);                              /* tells our pid to those who wait */
-        if (status == ZCP_OK && (uint64_t)o->status.st_size >= sizeof(zcp_priv_header))      /* the lock's page is the header's */
+        if ((uint64_t)o->status.st_size >= sizeof(zcp_priv_header))      /* the lock's page is the header's */
             zcp_priv_store_release(&((zcp_priv_header *)lock.base)->state, (uint32_t)ZCP_PRIV_RETIRED);      /* pairs with the acquire in join */
         ZEROCP_STEP("retired");
     }
@@ -1462,7 +1475,7 @@ ZCP_PRIV zcp_status zcp_priv_build(zcp_priv_opening *o)
     int error = zcp_priv_truncate(o->file.fd, 0);
     if (error) { errno = error; status = zcp_priv_fail_system("ftruncate", path); }
     if (status == ZCP_OK) status = zcp_priv_file_grant(o->file.fd, path, o->desc.permissions, o->desc.group, o->desc.flags);
-    if (status == ZCP_OK) status = zcp_priv_file_may_grow(o->file.fd, path, o->geometry.management_bytes + o->geometry.chunk_bytes, o->desc.flags);
+    if (status == ZCP_OK) status = zcp_priv_file_may_grow(o->file.fd, path, o->geometry.management_bytes, o->geometry.chunk_bytes, o->desc.flags);
     if (status == ZCP_OK) status = zcp_priv_write_start(o);
     ZEROCP_STEP("started");
     if (status == ZCP_OK) status = zcp_priv_file_reserve(o->file.fd, path, o->geometry.management_bytes, o->desc.flags);
@@ -1492,7 +1505,8 @@ ZCP_PRIV zcp_status zcp_priv_check_header(const zcp_priv_opening *o)   /* agains
         return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s: layout signature %016llx (version %u), this process has %016llx (version %u)", path, (unsigned long long)h->signature,
                              h->layout_version, (unsigned long long)zcp_priv_signature(), ZCP_PRIV_LAYOUT_VERSION);
     zcp_priv_geometry_config(&h->geometry, &config);
-    if (h->instance_id == 0 || zcp_priv_geometry_compute(&geometry, &config, h->geometry.max_clients) != ZCP_OK || memcmp(&geometry, &h->geometry, sizeof geometry) != 0)
+    if (h->instance_id == 0) return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its instance id is 0, which zerocp never writes", path);
+    if (zcp_priv_geometry_compute(&geometry, &config, h->geometry.max_clients) != ZCP_OK || memcmp(&geometry, &h->geometry, sizeof geometry) != 0)
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the geometry in its header does not add up", path);
     if ((uint64_t)o->status.st_size != geometry.management_bytes)
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s has %lld bytes, its header says %llu", path, (long long)o->status.st_size, (unsigned long long)geometry.management_bytes);
@@ -1740,6 +1754,18 @@ ZCP_PRIV zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **result
     }
     return zcp_priv_attach(o, result);
 }
+/* Removes the instance that this call has built and could not attach to, unless somebody else has. Who joins meanwhile looks at the state once more. */
+ZCP_PRIV_COLD void zcp_priv_unbuild(zcp_priv_opening *o)
+{
+    struct flock slots = zcp_priv_lock_of(ZCP_PRIV_LOCK_SLOTS);
+    slots.l_len = ZCP_MAX_CLIENTS;
+    o->creates = o->again = false;
+    o->desc.flags &= ~ZCP_WAIT;
+    if (zcp_priv_open_file(o) != ZCP_OK) return;
+    if (o->file.inode == o->built_inode && o->file.device == o->built_device && fcntl(o->file.fd, ZCP_PRIV_OFD_GETLK, &slots) == 0 && slots.l_type == F_UNLCK)
+        zcp_priv_dismantle(o, false);
+    zcp_priv_file_forget(&o->file);
+}
 /* Attempts until one is final, within the time. */
 ZCP_PRIV zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **result)
 {
@@ -1783,6 +1809,13 @@ ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_
     o.wait = zcp_priv_wait_begin(o.desc.timeout_ms);
     zcp_manager *m = NULL;
     status = zcp_priv_open_loop(&o, &m);
+    if (status != ZCP_OK && o.built_inode != 0) {
+        char message[384];
+        int error = zcp_last_errno();
+        snprintf(message, sizeof message, "%s", zcp_last_message());
+        zcp_priv_unbuild(&o);
+        return zcp_priv_fail(status, error, "%s", message);
+    }
     if (status != ZCP_OK) return status;
     zcp_registry_add(&m->registry, ZCP_SEGMENT_MANAGEMENT, m->management.base, m->geometry.management_bytes);
     zcp_registry_add(&m->registry, ZCP_SEGMENT_CHUNK, m->chunks, m->geometry.chunk_bytes);

@@ -335,7 +335,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_space(int fd, const char *path, uint64_t 
                          path, (unsigned long long)bytes, available, strerror(error));
 }
 /* What can be known to fail beforehand: nothing is filled up in vain, and no SIGXFSZ ends the process. */
-ZCP_PRIV zcp_status zcp_priv_file_may_grow(int fd, const char *path, uint64_t bytes, uint32_t flags)
+ZCP_PRIV zcp_status zcp_priv_file_may_grow(int fd, const char *path, uint64_t bytes, uint64_t others, uint32_t flags)      /* others: wanted beside it */
 {
     struct rlimit limit;
     struct statvfs space;
@@ -345,8 +345,8 @@ ZCP_PRIV zcp_status zcp_priv_file_may_grow(int fd, const char *path, uint64_t by
     if (bytes > INT64_MAX || (off_t)bytes < 0 || (uint64_t)(off_t)bytes != bytes)
         return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, EFBIG, "%s: %llu bytes are more than a file can have", path, (unsigned long long)bytes);
     if (!(flags & ZCP_SHM_NO_RESERVE) && fstatvfs(fd, &space) == 0 && space.f_blocks != 0     /* 0: a file system without a limit */
-        && bytes / space.f_frsize > space.f_bavail)
-        return zcp_priv_fail_space(fd, path, bytes, ENOSPC);
+        && (bytes + others) / space.f_frsize > space.f_bavail)
+        return zcp_priv_fail_space(fd, path, bytes + others, ENOSPC);
     return ZCP_OK;
 }
 ZCP_PRIV int zcp_priv_truncate(int fd, uint64_t bytes)         /* 0 or an errno */
@@ -357,7 +357,7 @@ ZCP_PRIV int zcp_priv_truncate(int fd, uint64_t bytes)         /* 0 or an errno 
 }
 ZCP_PRIV zcp_status zcp_priv_file_reserve(int fd, const char *path, uint64_t bytes, uint32_t flags)
 {
-    zcp_status status = zcp_priv_file_may_grow(fd, path, bytes, flags);
+    zcp_status status = zcp_priv_file_may_grow(fd, path, bytes, 0, flags);
     if (status != ZCP_OK) return status;
     int error = flags & ZCP_SHM_NO_RESERVE ? 0 : zcp_priv_reserve_pages(fd, bytes);
     if (!error) error = zcp_priv_truncate(fd, bytes);

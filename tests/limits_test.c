@@ -528,6 +528,7 @@ TEST(limits_file_size) {
     file_limited(16, ZCP_ERR_NO_SPACE);
     file_limited(4096, ZCP_ERR_NO_SPACE);
     file_limited(65535, ZCP_ERR_NO_SPACE);
+    file_limited(65536, ZCP_OK);                                   // the limit is each file's, not that of both together
     file_limited(1 << 20, ZCP_OK);
 }
 
@@ -889,6 +890,10 @@ static void lock_too_much(void *unused) {
     }
     CHECK_OK(open_with(&manager, (zcp_manager_desc){.mode = ZCP_SHM_OPEN_EXISTING}));
     zcp_manager_close(manager);
+    zcp_manager_desc fresh = {.name = test_instance_n(1), .config = &two_pools, .flags = ZCP_SHM_LOCK};
+    CHECK_STATUS(zcp_manager_open(&manager, &fresh), ZCP_ERR_NO_MEMORY);
+    check_says("ulimit -l");
+    CHECK_STATUS(zcp_manager_destroy(fresh.name), ZCP_ERR_NOT_FOUND);       // nothing is left of what it had created
 }
 
 TEST(limits_locked_memory) {
