@@ -130,6 +130,16 @@ static void welcome_client(server *s) {
         printf("It did not take our welcome: %s\n", strerror(errno));
 }
 
+// A client that was killed before it took this is no deviation: the next receive finds out that it has gone.
+static bool send_to_client(const server *s, message_kind kind, uint64_t token) {
+    if (transport_send(s->connection, kind, token))
+        return true;
+    if (errno != EPIPE && errno != ECONNRESET)
+        return fail("sending to the client: %s", strerror(errno));
+    printf("The client has gone before it took our answer\n");
+    return true;
+}
+
 // The client gave us a token. It holds on until it has our acknowledgement, so the chunk cannot go away meanwhile.
 static bool acquire_from_client(server *s, uint64_t token) {
     if (s->received.manager != NULL)
@@ -138,8 +148,7 @@ static bool acquire_from_client(server *s, uint64_t token) {
     if (status != ZCP_OK)
         return fail_status("zcp_chunk_acquire", status);
     printf("Acquired the client's chunk: %" PRIu64 " bytes\n", zcp_chunk_size(&s->received));
-    return use_count_is(&s->received, "while both sides hold it", 2) &&
-           (transport_send(s->connection, MESSAGE_ACQUIRED, 0) || fail("acknowledging: %s", strerror(errno)));
+    return use_count_is(&s->received, "while both sides hold it", 2) && send_to_client(s, MESSAGE_ACQUIRED, 0);
 }
 
 // The client has let go: the chunk is ours alone. Works on the list in place, and sends the chunk back.
@@ -148,14 +157,14 @@ static bool answer_client(server *s) {
         return false;
     printf("Multiplied by 10 in place; sending the chunk back\n");
     uint64_t token = zcp_chunk_token(&s->received);
-    return transport_send(s->connection, MESSAGE_TOKEN, token) || fail("sending the token: %s", strerror(errno));
+    return send_to_client(s, MESSAGE_TOKEN, token);
 }
 
 // The client has acquired it: now, and not before, we may let go.
 static bool let_go(server *s) {
     zcp_chunk_release(&s->received);
     printf("The client has it; released\n");
-    return transport_send(s->connection, MESSAGE_RELEASED, 0) || fail("sending: %s", strerror(errno));
+    return send_to_client(s, MESSAGE_RELEASED, 0);
 }
 
 static bool take_message(server *s, const message *got) {
