@@ -156,6 +156,7 @@ static void exercise(zcp_manager *manager) {
         BOUNDED(status = zcp_chunk_allocate(manager, sizes[i], &held[i]));
         check_told(status);
         CHECK((status == ZCP_OK) == (held[i].manager != NULL));
+        CHECK(status != ZCP_OK || held[i].generation != 0);        // an all-zero record is nobody's
         if (status == ZCP_OK)
             exercise_handle(&info, manager, &held[i]);
     }
@@ -761,6 +762,8 @@ TEST(garbage_faster_than_any_loop) {
         CHECK_IS(zcp_chunk_allocate(manager, 1000, &marked), ZCP_OK);
         uint64_t token = zcp_chunk_token(&marked);
         CHECK(token != 0);
+        zcp_priv_record *abandoned = zcp_priv_record_at(&manager->view.pools[1], 4);      // by one who was killed before its reap
+        abandoned->state = zcp_priv_state(ZCP_PRIV_GENERATION(abandoned->state), 0, 3);
         chase(manager, peer);
         BOUNDED(status = zcp_chunk_acquire(manager, token, &borrowed));
         CHECK_IS(status, peer == HOSTILE_POP ? ZCP_OK : ZCP_ERR_CORRUPT);

@@ -44,6 +44,7 @@ static struct {
     bool tracing;
     _Atomic int calls;                                             // made since it was set to 0
     const char *failed;                                            // the function that was made to fail
+    const char *without;                                           // a function that never works
     const char *trace[HOSTILE_TRACED];                             // which functions, in their order, when .tracing
     hostile_peer peer;
     const char *first, *last;                                      // what the peer writes to
@@ -119,6 +120,10 @@ HOSTILE_UNUSED static bool hostile_fails(const char *function) {
     int number = atomic_fetch_add(&hostile.calls, 1) + 1;
     if (hostile.tracing && number <= HOSTILE_TRACED)
         hostile.trace[number - 1] = function;
+    if (hostile.without != NULL && strcmp(hostile.without, function) == 0) {
+        errno = ENOSYS;
+        return true;
+    }
     bool fails = number == hostile.nth;
     if (hostile.ever_after && hostile.nth > 0 && number > hostile.nth)
         fails = strcmp(hostile.failed, function) == 0;
