@@ -1351,20 +1351,27 @@ ZCP_PRIV zcp_status zcp_priv_note_pid(zcp_priv_opening *o)
     do n = pwrite(o->file.fd, &pid, sizeof pid, offsetof(zcp_priv_header, locker_pid)); while (n < 0 && errno == EINTR);
     return n == (ssize_t)sizeof pid ? ZCP_OK : zcp_priv_fail_system("pwrite", o->file.path.text);
 }
+/* The creation lock did not come: names who has it. */
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_locked(zcp_priv_opening *o)
+{
+    char who[64] = "a process that has not yet told its pid";
+    uint32_t pid = zcp_priv_look(o) == ZCP_OK ? zcp_priv_load_relaxed(&o->header.locker_pid) : 0;
+    if (pid != 0) snprintf(who, sizeof who, "process %u", pid);
+    return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: %s is creating or destroying it and was not done within %u ms; if it is stopped, continue or kill it",
+                         o->file.path.text, who, o->desc.timeout_ms);
+}
 /* The creation lock of the management file; notes our pid for those who wait. */
 ZCP_PRIV zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_lock *lock)
 {
+    bool same = false;
     zcp_status status = zcp_priv_lock_creation(&o->file, &o->wait, lock);
-    if (status == ZCP_ERR_TIMEOUT && zcp_priv_look(o) == ZCP_OK)
-        return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: process %u is creating or destroying it and was not done within %u ms; if it is stopped, continue or kill it",
-                             o->file.path.text, zcp_priv_load_relaxed(&o->header.locker_pid), o->desc.timeout_ms);
+    if (status == ZCP_ERR_TIMEOUT) return zcp_priv_fail_locked(o);
     if (status != ZCP_OK) return status;
-    bool same;
-    status = zcp_priv_file_is(o->file.path.text, o->file.device, o->file.inode, &same);
-    if (status == ZCP_OK && !same) o->again = true;
-    if (status == ZCP_OK && same) status = zcp_priv_look(o);
-    if (status == ZCP_OK && same) status = zcp_priv_note_pid(o);
+    status = zcp_priv_look(o);
+    if (status == ZCP_OK) status = zcp_priv_note_pid(o);               /* at once, also where the name leads elsewhere meanwhile */
     ZEROCP_STEP("creation_locked");
+    if (status == ZCP_OK) status = zcp_priv_file_is(o->file.path.text, o->file.device, o->file.inode, &same);
+    if (status == ZCP_OK && !same) o->again = true;
     if (status != ZCP_OK || o->again) zcp_priv_lock_drop(lock);
     return status;
 }
@@ -1474,10 +1481,10 @@ ZCP_PRIV zcp_status zcp_priv_build(zcp_priv_opening *o)
     }
     int error = zcp_priv_truncate(o->file.fd, 0);
     if (error) { errno = error; status = zcp_priv_fail_system("ftruncate", path); }
-    if (status == ZCP_OK) status = zcp_priv_file_grant(o->file.fd, path, o->desc.permissions, o->desc.group, o->desc.flags);
     if (status == ZCP_OK) status = zcp_priv_file_may_grow(o->file.fd, path, o->geometry.management_bytes, o->geometry.chunk_bytes, o->desc.flags);
     if (status == ZCP_OK) status = zcp_priv_write_start(o);
     ZEROCP_STEP("started");
+    if (status == ZCP_OK) status = zcp_priv_file_grant(o->file.fd, path, o->desc.permissions, o->desc.group, o->desc.flags);
     if (status == ZCP_OK) status = zcp_priv_file_reserve(o->file.fd, path, o->geometry.management_bytes, o->desc.flags);
     ZEROCP_STEP("management_sized");
     if (status == ZCP_OK) status = zcp_priv_build_chunks(o, &fd, &chunk);
