@@ -27,7 +27,7 @@ sources_tsan  := $(sources_asan)
 demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(wildcard tests/demo/*.c))
 benches := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 
-.PHONY: all demo test bench soak killstep sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
+.PHONY: all demo test bench soak fuzz killstep model sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -130,6 +130,9 @@ fuzz: ## Feed mutated segments to attach and every operation for SECONDS=60 (cla
 
 killstep: $(BUILD)/killstep/killstep ## Kill and stop a process at every step of each operation; OP='NAMES...' FULL=1 JOBS=2
 	$< $(if $(FULL),--full) $(if $(JOBS),--jobs=$(JOBS)) $(KILLSTEP_OPTIONS) $(OP)
+
+model: ## Check the real record protocol with GenMC; GENMC=path QUICK=1 MODELS='rc11 imm' WORDS='1 2 4'
+	@MODELS=$(call quoted,$(MODELS)) WORDS=$(call quoted,$(WORDS)) QUICK=$(QUICK) SCENARIOS=$(call quoted,$(SCENARIOS)) tests/model/check $(GENMC)
 
 # Both are run, whatever the first one says; each leaves its output in a log, for the summary.
 sanitize: ## Run the tests under ASan + UBSan, then under TSan; FILTER, JOBS, TEST_OPTIONS
