@@ -1341,15 +1341,14 @@ ZCP_PRIV zcp_status zcp_priv_write_start(zcp_priv_opening *o)          /* the fi
     return n == (ssize_t)sizeof start ? ZCP_OK : zcp_priv_fail_system("pwrite", o->file.path.text);
 }
 /* Tells those who wait for the creation lock who has it. A file that is not ours is not written to. */
-ZCP_PRIV zcp_status zcp_priv_note_pid(zcp_priv_opening *o)
+ZCP_PRIV zcp_status zcp_priv_note_pid(zcp_priv_opening *o, const zcp_priv_lock *lock)
 {
-    uint32_t pid = (uint32_t)getpid();
-    ssize_t n;
     if (o->kind == ZCP_PRIV_KIND_FOREIGN) return ZCP_OK;
     if (o->status.st_size == 0)                                        /* with no room for it, building tells; no SIGXFSZ */
         return zcp_priv_file_may_grow(o->file.fd, o->file.path.text, sizeof o->header, 0, o->desc.flags) == ZCP_OK ? zcp_priv_write_start(o) : ZCP_OK;
-    do n = pwrite(o->file.fd, &pid, sizeof pid, offsetof(zcp_priv_header, locker_pid)); while (n < 0 && errno == EINTR);
-    return n == (ssize_t)sizeof pid ? ZCP_OK : zcp_priv_fail_system("pwrite", o->file.path.text);
+    /* Through the lock's page, which is the header's and has 16 bytes at least: a pwrite behind RLIMIT_FSIZE would be a SIGXFSZ. */
+    zcp_priv_store_relaxed(&((zcp_priv_header *)lock->base)->locker_pid, (uint32_t)getpid());
+    return ZCP_OK;
 }
 /* The creation lock did not come: names who has it. */
 ZCP_PRIV_COLD zcp_status zcp_priv_fail_locked(zcp_priv_opening *o)
@@ -1368,7 +1367,7 @@ ZCP_PRIV zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_lock *l
     if (status == ZCP_ERR_TIMEOUT) return zcp_priv_fail_locked(o);
     if (status != ZCP_OK) return status;
     status = zcp_priv_look(o);
-    if (status == ZCP_OK) status = zcp_priv_note_pid(o);               /* at once, also where the name leads elsewhere meanwhile */
+    if (status == ZCP_OK) status = zcp_priv_note_pid(o, lock);         /* at once, also where the name leads elsewhere meanwhile */
     ZEROCP_STEP("creation_locked");
     if (status == ZCP_OK) status = zcp_priv_file_is(o->file.path.text, o->file.device, o->file.inode, &same);
     if (status == ZCP_OK && !same) o->again = true;
@@ -1465,6 +1464,15 @@ ZCP_PRIV zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const struct st
     munmap(base, (size_t)o->geometry.management_bytes);
     return ZCP_OK;
 }
+/* A half-made instance has no clients. Whoever holds a slot's lock has seen it READY: then the state word is garbage, and to truncate the file would take
+   it away from them. */
+ZCP_PRIV zcp_status zcp_priv_check_no_clients(const zcp_priv_opening *o)
+{
+    struct flock range = zcp_priv_lock_of(ZCP_PRIV_LOCK_SLOTS);
+    range.l_len = ZCP_MAX_CLIENTS;
+    if (fcntl(o->file.fd, ZCP_PRIV_OFD_GETLK, &range) != 0) return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: fcntl(F_OFD_GETLK): %s", o->file.path.text, strerror(errno));
+    return range.l_type == F_UNLCK ? ZCP_OK : zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its state word says half-made, but it has clients", o->file.path.text);
+}
 /* Makes an instance of a management file that is empty, or half-made by one who was killed. */
 ZCP_PRIV zcp_status zcp_priv_build(zcp_priv_opening *o)
 {
@@ -1478,6 +1486,10 @@ ZCP_PRIV zcp_status zcp_priv_build(zcp_priv_opening *o)
         o->again = true;
         zcp_priv_lock_drop(&lock);
         return ZCP_OK;
+    }
+    if (!o->fresh && (status = zcp_priv_check_no_clients(o)) != ZCP_OK) {
+        zcp_priv_lock_drop(&lock);
+        return status;
     }
     int error = zcp_priv_truncate(o->file.fd, 0);
     if (error) { errno = error; status = zcp_priv_fail_system("ftruncate", path); }
@@ -1726,11 +1738,12 @@ ZCP_PRIV zcp_status zcp_priv_open_file(zcp_priv_opening *o)
     if (status == ZCP_OK) zcp_priv_file_note(&o->file, fd, &path, 0, &o->status);
     return status;
 }
-/* Ends an attempt: the empty file that it created does not stay when it fails before it has the lock (with TIMEOUT somebody else has taken it over). */
+/* Ends an attempt: the file that it created, empty but for the start of a header, does not stay when it fails before it has the lock (with TIMEOUT
+   somebody else has taken it over). */
 ZCP_PRIV void zcp_priv_attempt_end(zcp_priv_opening *o, zcp_status status)
 {
     struct stat now;
-    if (o->fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT && fstat(o->file.fd, &now) == 0 && now.st_nlink == 1 && now.st_size == 0) shm_unlink(o->file.path.text);
+    if (o->fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT && fstat(o->file.fd, &now) == 0 && now.st_nlink == 1 && now.st_size <= 16) shm_unlink(o->file.path.text);
     o->fresh = false;
     zcp_priv_file_forget(&o->file);
 }

@@ -581,8 +581,8 @@ ZCP_PRIV zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc *desc,
     if (status == ZCP_OK && !*again) {
         *shm = (zcp_shm){ NULL, (uint64_t)now.st_size, (uint64_t)now.st_dev, (uint64_t)now.st_ino, mine, desc->flags };
         status = zcp_priv_file_map(fd, path->text, shm->bytes, desc->flags, &shm->base);
-        if (status != ZCP_OK && mine) shm_unlink(path->text);
     }
+    if (status != ZCP_OK && mine) shm_unlink(path->text);
     zcp_priv_close_fd(fd);
     return status;
 }

@@ -919,7 +919,7 @@ static void create_beside(void *argument) {
     CHECK_IS(attempt(name, ZCP_SHM_OPEN_OR_CREATE), ZCP_ERR_CORRUPT);
 }
 
-TEST(_garbage_in_the_state_word_of_a_live_instance) {
+TEST(garbage_in_the_state_word_of_a_live_instance) {
     const char *name = test_instance();
     zcp_config config = small_config();
     zcp_manager *manager;

@@ -408,7 +408,7 @@ TEST(surroundings_each_system_call_fails_at_first_use) {
     remove_both(subject);
 }
 
-TEST_WITH(_surroundings_each_system_call_fails_and_nothing_is_left, .seconds = 120) {
+TEST_WITH(surroundings_each_system_call_fails_and_nothing_is_left, .seconds = 120) {
     strict = true;
     let_each_call_fail();
 }
@@ -548,7 +548,7 @@ TEST(surroundings_small_files) {
     in_child(small_files, test_instance());
 }
 
-TEST(_surroundings_small_files_each_segment_for_itself) {
+TEST(surroundings_small_files_each_segment_for_itself) {
     strict = true;
     in_child(small_files, test_instance());
 }
