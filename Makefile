@@ -27,7 +27,7 @@ sources_tsan  := $(sources_asan)
 demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(wildcard tests/demo/*.c))
 benches := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 
-.PHONY: all demo test bench soak fuzz killstep model sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
+.PHONY: all demo test bench soak fuzz killstep model machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -133,6 +133,9 @@ killstep: $(BUILD)/killstep/killstep ## Kill and stop a process at every step of
 
 model: ## Check the real record protocol with GenMC; GENMC=path QUICK=1 MODELS='rc11 imm' WORDS='1 2 4'
 	@MODELS=$(call quoted,$(MODELS)) WORDS=$(call quoted,$(WORDS)) QUICK=$(QUICK) SCENARIOS=$(call quoted,$(SCENARIOS)) tests/model/check $(GENMC)
+
+machines: ## Processes of other word sizes, libcs, architectures, compilers and languages in one instance; PARTS='bits musl ...' ROUNDS=N
+	@BUILD=$(call quoted,$(BUILD)) ROUNDS=$(ROUNDS) tests/machines/check $(PARTS)
 
 # Both are run, whatever the first one says; each leaves its output in a log, for the summary.
 sanitize: ## Run the tests under ASan + UBSan, then under TSan; FILTER, JOBS, TEST_OPTIONS

@@ -1,0 +1,424 @@
+// tests/machines/peer.c: one program, compiled for every machine, libc, compiler and language that tests/machines/check finds. Two builds of it
+// run in one instance at the same time. C11 as well as C++11; as C++ it is linked with an implementation that was compiled as C.
+//   peer lead NAME create|attach ROUNDS forks|no-forks OTHER...   runs the whole exchange with `OTHER... follow NAME`; create: this one creates
+//   peer refuse NAME OTHER...                                     creates NAME; `OTHER... refused NAME` must not come in
+//   peer signature NAME                                           prints the layout signature of an instance that it creates
+#ifndef __cplusplus
+#define ZEROCP_IMPLEMENTATION
+#endif
+#include "zerocp.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { SMALL = 64, SMALL_COUNT = 8, LARGE = 3000, LARGE_COUNT = 16, CHUNKS = SMALL_COUNT + LARGE_COUNT, OWNED = 5, BORROWED = 3, SECONDS = 100 };
+
+static const char *self = "";                                      // for messages: who speaks
+
+#define CHECK(condition) do { if (!(condition)) fail(__LINE__, #condition); } while (0)
+#define CHECK_STATUS(call, expected)                                                                                                        \
+    do {                                                                                                                                    \
+        zcp_status got = (call);                                                                                                            \
+        if (got != (expected)) fprintf(stderr, "%s: %s, not %s: %s\n", self, zcp_status_name(got), #expected, zcp_last_message());          \
+        if (got != (expected)) fail(__LINE__, #call);                                                                                       \
+    } while (0)
+#define CHECK_OK(call) CHECK_STATUS(call, ZCP_OK)
+
+static void fail(int line, const char *what)
+{
+    fprintf(stderr, "%s (%u-bit): peer.c:%d: %s\n", self, (unsigned)sizeof(void *) * 8, line, what);
+    exit(1);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What two machines exchange: fixed-width words on a socket; the payload lies in the chunk only.
+
+enum { READY = 1, PASS, GIVE, LET_GO, STORM, HOLD, KEEP, FORK_REFUSED, FORK_AND_STAY, QUIT };
+typedef struct message { uint64_t what, token, seed; } message;
+
+static void send_message(int fd, uint64_t what, uint64_t token, uint64_t seed)
+{
+    message m = { what, token, seed };
+    CHECK(write(fd, &m, sizeof m) == (ssize_t)sizeof m);
+}
+static message receive(int fd, uint64_t expected)                  // 0: whatever comes
+{
+    message m = { 0, 0, 0 };
+    ssize_t n = recv(fd, &m, sizeof m, MSG_WAITALL);
+    if (n == 0) fprintf(stderr, "%s: the other one has gone\n", self);
+    CHECK(n == (ssize_t)sizeof m);
+    CHECK(expected == 0 || m.what == expected);
+    return m;
+}
+static unsigned char pattern(uint64_t seed, uint64_t i) { return (unsigned char)((seed * 0x9e3779b9u >> 7) + i * 7); }
+static void write_pattern(const zcp_chunk *chunk, uint64_t seed)
+{
+    unsigned char *bytes = (unsigned char *)zcp_chunk_data(chunk);
+    CHECK(bytes != NULL);
+    for (uint64_t i = 0; i < zcp_chunk_size(chunk); i++) bytes[i] = pattern(seed, i);
+}
+static void check_pattern(const zcp_chunk *chunk, uint64_t seed)
+{
+    const unsigned char *bytes = (const unsigned char *)zcp_chunk_data(chunk);
+    CHECK(bytes != NULL);
+    for (uint64_t i = 0; i < zcp_chunk_size(chunk); i++) CHECK(bytes[i] == pattern(seed, i));
+}
+static uint64_t size_for(uint64_t seed) { return seed % 3 == 0 ? 1 + seed % SMALL : SMALL + 1 + seed * 31 % (LARGE - SMALL); }
+static zcp_chunk filled(zcp_manager *manager, uint64_t seed)
+{
+    zcp_chunk chunk;
+    CHECK_OK(zcp_chunk_allocate(manager, size_for(seed), &chunk));
+    write_pattern(&chunk, seed);
+    return chunk;
+}
+static zcp_chunk received(zcp_manager *manager, uint64_t token, uint64_t seed)
+{
+    zcp_chunk chunk;
+    CHECK_OK(zcp_chunk_acquire(manager, token, &chunk));
+    CHECK(zcp_chunk_size(&chunk) == size_for(seed));
+    return chunk;
+}
+// Odd seeds are answered within the chunk; of even ones the two let go at the same moment.
+static bool answered(uint64_t seed) { return seed & 1; }
+
+// Allocates, writes, reads again and releases, beside another one that does the same; returns how often there was a chunk.
+static uint64_t storm(zcp_manager *manager, uint64_t rounds, uint64_t seed)
+{
+    uint64_t had = 0;
+    for (uint64_t i = 0; i < rounds; i++) {
+        zcp_chunk chunks[SMALL_COUNT];
+        uint32_t n = 0;
+        zcp_status status = ZCP_OK;
+        while (n < 1 + i % SMALL_COUNT && (status = zcp_chunk_allocate(manager, SMALL, &chunks[n])) == ZCP_OK) write_pattern(&chunks[n++], seed + i);
+        CHECK(status == ZCP_OK || status == ZCP_ERR_EXHAUSTED);
+        had += n;
+        while (n > 0) {
+            check_pattern(&chunks[--n], seed + i);
+            CHECK(zcp_chunk_use_count(&chunks[n]) == 1);
+            zcp_chunk_release(&chunks[n]);
+        }
+    }
+    return had;
+}
+static zcp_status open_instance(zcp_manager **manager, const char *name, zcp_shm_mode mode)
+{
+    zcp_config config;
+    zcp_manager_desc desc;
+    memset(&config, 0, sizeof config);
+    memset(&desc, 0, sizeof desc);
+    CHECK_OK(zcp_config_add_pool(&config, SMALL, SMALL_COUNT));
+    CHECK_OK(zcp_config_add_pool(&config, LARGE, LARGE_COUNT));
+    desc.name = name;
+    desc.mode = mode;
+    desc.config = &config;                                         // equal on every machine, or the attacher is refused
+    desc.max_clients = 70;                                         // two borrow words
+    desc.client_name = self;
+    return zcp_manager_open(manager, &desc);
+}
+static uint64_t used(zcp_manager *manager)
+{
+    uint64_t sum = 0;
+    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+        zcp_pool_stats stats;
+        CHECK_OK(zcp_manager_pool_stats(manager, p, &stats));
+        CHECK(stats.used + stats.free == stats.total);
+        sum += stats.used;
+    }
+    return sum;
+}
+// Each chunk can be had exactly once, and not one more.
+static void check_books(zcp_manager *manager)
+{
+    zcp_chunk chunks[CHUNKS + 1];
+    CHECK(used(manager) == 0);
+    for (uint32_t i = 0; i < CHUNKS; i++) {
+        CHECK_OK(zcp_chunk_allocate(manager, i < SMALL_COUNT ? SMALL : LARGE, &chunks[i]));
+        for (uint32_t j = 0; j < i; j++) CHECK(chunks[j].index != chunks[i].index);
+    }
+    CHECK_STATUS(zcp_chunk_allocate(manager, SMALL, &chunks[CHUNKS]), ZCP_ERR_EXHAUSTED);
+    CHECK_STATUS(zcp_chunk_allocate(manager, LARGE, &chunks[CHUNKS]), ZCP_ERR_EXHAUSTED);
+    for (uint32_t i = 0; i < CHUNKS; i++) zcp_chunk_release(&chunks[i]);
+    CHECK(used(manager) == 0);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The follower does what it is told.
+
+static int follow(const char *name, zcp_shm_mode mode)
+{
+    const int link = 0;
+    zcp_manager *manager;
+    zcp_chunk chunk;
+    message m;
+    uint64_t number = 0;
+    pid_t child;
+    int status = 0;
+    CHECK_OK(open_instance(&manager, name, mode));
+    send_message(link, READY, 0, sizeof(void *));
+    for (;;) {
+        m = receive(link, 0);
+        switch (m.what) {
+        case PASS:
+            chunk = received(manager, m.token, m.seed);
+            if (answered(m.seed)) {
+                check_pattern(&chunk, m.seed);
+                CHECK(zcp_chunk_use_count(&chunk) == 2);
+                write_pattern(&chunk, m.seed + 1);
+                send_message(link, PASS, 0, 0);
+            } else {
+                send_message(link, PASS, 0, 0);
+                check_pattern(&chunk, m.seed);
+            }
+            zcp_chunk_release(&chunk);
+            CHECK(!zcp_chunk_is_valid(&chunk));
+            break;
+        case GIVE:
+            chunk = filled(manager, m.seed);
+            send_message(link, GIVE, zcp_chunk_token(&chunk), m.seed);
+            receive(link, LET_GO);
+            if (answered(m.seed)) check_pattern(&chunk, m.seed + 1);
+            zcp_chunk_release(&chunk);
+            break;
+        case STORM:
+            send_message(link, STORM, 0, storm(manager, m.seed, 1000000));
+            break;
+        case HOLD:                                                 // and never let go
+            for (number = 0; number < m.seed; number++) filled(manager, number);
+            send_message(link, HOLD, 0, number);
+            break;
+        case KEEP:
+            received(manager, m.token, m.seed);
+            send_message(link, KEEP, 0, 0);
+            break;
+        case FORK_REFUSED:
+            chunk = filled(manager, 7);
+            child = fork();
+            CHECK(child >= 0);
+            if (child == 0) {
+                zcp_chunk none;
+                CHECK_STATUS(zcp_chunk_allocate(manager, 1, &none), ZCP_ERR_FORKED);
+                CHECK(!zcp_chunk_is_valid(&chunk));
+                zcp_manager_close(manager);
+                _exit(0);
+            }
+            CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+            check_pattern(&chunk, 7);
+            zcp_chunk_release(&chunk);
+            send_message(link, FORK_REFUSED, 0, 0);
+            break;
+        case FORK_AND_STAY:                                        // a child that outlives this process must not keep it alive
+            child = fork();
+            CHECK(child >= 0);
+            if (child == 0) {
+                close(link);
+                alarm(SECONDS);
+                pause();
+                _exit(0);
+            }
+            send_message(link, FORK_AND_STAY, 0, (uint64_t)child);
+            break;
+        case QUIT:
+            zcp_manager_close(manager);
+            return 0;
+        default:
+            CHECK(!"a message that is known");
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The leader
+
+static pid_t start(int *link, char **command, const char *verb, const char *name, const char *mode)
+{
+    char *arguments[32];
+    int ends[2], n = 0;
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    for (; command[n]; n++) {
+        CHECK(n < 28);
+        arguments[n] = command[n];
+    }
+    arguments[n++] = (char *)verb;
+    arguments[n++] = (char *)name;
+    arguments[n++] = (char *)mode;
+    arguments[n] = NULL;
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        dup2(ends[1], 0);
+        close(ends[0]);
+        close(ends[1]);
+        execv(arguments[0], arguments);
+        fprintf(stderr, "%s: %s\n", arguments[0], strerror(errno));
+        _exit(127);
+    }
+    close(ends[1]);
+    *link = ends[0];
+    return pid;
+}
+static void ended_well(pid_t pid)
+{
+    int status = 0;
+    CHECK(waitpid(pid, &status, 0) == pid);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+static void pass(zcp_manager *manager, int link, uint64_t seed)
+{
+    zcp_chunk chunk = filled(manager, seed);
+    send_message(link, PASS, zcp_chunk_token(&chunk), seed);
+    receive(link, PASS);
+    if (answered(seed)) check_pattern(&chunk, seed + 1);
+    zcp_chunk_release(&chunk);
+}
+static uint64_t take(zcp_manager *manager, int link, uint64_t seed)        // returns the token
+{
+    send_message(link, GIVE, 0, seed);
+    uint64_t token = receive(link, GIVE).token;
+    zcp_chunk chunk = received(manager, token, seed);
+    check_pattern(&chunk, seed);
+    if (answered(seed)) write_pattern(&chunk, seed + 1);
+    send_message(link, LET_GO, 0, 0);
+    zcp_chunk_release(&chunk);
+    return token;
+}
+static int lead(const char *name, bool creates, uint64_t rounds, bool forks, char **other)
+{
+    int link, second_link;
+    zcp_manager *manager = NULL;
+    zcp_chunk kept[BORROWED], none;
+    zcp_recovery report;
+    uint64_t token = 0, stayed = 0, mine, others, width;
+    if (creates) CHECK_OK(open_instance(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE));
+    pid_t pid = start(&link, other, "follow", name, creates ? "attach" : "create");
+    width = receive(link, READY).seed;
+    if (!creates) CHECK_OK(open_instance(&manager, name, ZCP_SHM_OPEN_EXISTING));
+
+    // Tokens both ways, with acknowledgement.
+    for (uint64_t seed = 0; seed < rounds; seed++) {
+        pass(manager, link, seed);
+        token = take(manager, link, seed);
+    }
+    // Both work on the same pool.
+    send_message(link, STORM, 0, rounds);
+    mine = storm(manager, rounds, 0);
+    others = receive(link, STORM).seed;
+    CHECK(mine > 0 && others > 0);
+    check_books(manager);
+    CHECK_STATUS(zcp_chunk_acquire(manager, token, &none), ZCP_ERR_STALE);
+
+    // The other one forks, and is then killed while it holds chunks of its own and of this process.
+    if (forks) {
+        send_message(link, FORK_REFUSED, 0, 0);
+        receive(link, FORK_REFUSED);
+        send_message(link, FORK_AND_STAY, 0, 0);
+        stayed = receive(link, FORK_AND_STAY).seed;
+    }
+    for (uint64_t i = 0; i < BORROWED; i++) {
+        kept[i] = filled(manager, 100 + i);
+        send_message(link, KEEP, zcp_chunk_token(&kept[i]), 100 + i);
+        receive(link, KEEP);
+        CHECK(zcp_chunk_use_count(&kept[i]) == 2);
+    }
+    send_message(link, HOLD, 0, OWNED);
+    receive(link, HOLD);
+    CHECK(used(manager) == OWNED + BORROWED);
+    CHECK_OK(zcp_manager_recover(manager, &report));
+    CHECK(report.dead_clients == 0 && report.chunks_reclaimed == 0);
+    CHECK(kill(pid, SIGKILL) == 0 && waitpid(pid, NULL, 0) == pid);
+    CHECK_OK(zcp_manager_recover(manager, &report));
+    CHECK(report.dead_clients == 1);
+    CHECK(report.chunks_reclaimed == OWNED);
+    if (stayed) CHECK(kill((pid_t)stayed, SIGKILL) == 0);
+    for (uint64_t i = 0; i < BORROWED; i++) {
+        CHECK(zcp_chunk_use_count(&kept[i]) == 1);
+        check_pattern(&kept[i], 100 + i);
+        zcp_chunk_release(&kept[i]);
+    }
+    check_books(manager);
+
+    // A second one of its kind comes in, and leaves in order.
+    pid = start(&second_link, other, "follow", name, "attach");
+    receive(second_link, READY);
+    pass(manager, second_link, 1);
+    take(manager, second_link, 2);
+    send_message(second_link, QUIT, 0, 0);
+    ended_well(pid);
+    CHECK_OK(zcp_manager_recover(manager, &report));
+    CHECK(report.dead_clients == 0);
+    check_books(manager);
+    CHECK_OK(zcp_manager_check(manager));
+    zcp_manager_close(manager);
+    CHECK_OK(zcp_manager_destroy(name));
+    printf("%u- with %u-bit, %" PRIu64 " tokens, %" PRIu64 " + %" PRIu64 " chunks at once, %d reclaimed, %s\n", (unsigned)sizeof(void *) * 8, (unsigned)width * 8, 2 * rounds + 2,
+           mine, others, OWNED, forks ? "forked" : "not forked");
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Those that must not come in
+
+static int refused(const char *name)
+{
+    const zcp_shm_mode modes[] = { ZCP_SHM_OPEN_EXISTING, ZCP_SHM_OPEN_OR_CREATE };
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
+        zcp_manager *manager;
+        CHECK_STATUS(open_instance(&manager, name, modes[i]), ZCP_ERR_LAYOUT);
+        CHECK(manager == NULL);
+        CHECK(strstr(zcp_last_message(), "byte order") != NULL && strstr(zcp_last_message(), name) != NULL);
+    }
+    printf("refused: %s\n", zcp_last_message());
+    return 0;
+}
+static int refuse(const char *name, char **other)
+{
+    int link;
+    zcp_manager *manager;
+    CHECK_OK(open_instance(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE));
+    zcp_chunk chunk = filled(manager, 1);
+    ended_well(start(&link, other, "refused", name, NULL));
+    check_pattern(&chunk, 1);
+    zcp_chunk_release(&chunk);
+    CHECK_OK(zcp_manager_check(manager));
+    check_books(manager);
+    zcp_manager_close(manager);
+    CHECK_OK(zcp_manager_destroy(name));
+    return 0;
+}
+static int signature(const char *name)
+{
+    zcp_manager *manager;
+    char path[300];
+    uint64_t word = 0;
+    CHECK_OK(open_instance(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE));
+    snprintf(path, sizeof path, "/dev/shm/%s_memory_management", name);
+    int fd = open(path, O_RDONLY);
+    CHECK(fd >= 0 && pread(fd, &word, sizeof word, 24) == (ssize_t)sizeof word);
+    close(fd);
+    zcp_manager_close(manager);
+    CHECK_OK(zcp_manager_destroy(name));
+    printf("%016" PRIx64 "\n", word);
+    return 0;
+}
+
+int main(int count, char **arguments)
+{
+    const char *verb = count > 2 ? arguments[1] : "", *name = count > 2 ? arguments[2] : "";
+    self = verb;
+    alarm(SECONDS);
+    if (strcmp(verb, "lead") == 0 && count > 6)
+        return lead(name, strcmp(arguments[3], "create") == 0, strtoul(arguments[4], NULL, 10), strcmp(arguments[5], "forks") == 0, arguments + 6);
+    if (strcmp(verb, "follow") == 0 && count > 3)
+        return follow(name, strcmp(arguments[3], "create") == 0 ? ZCP_SHM_CREATE_EXCLUSIVE : ZCP_SHM_OPEN_EXISTING);
+    if (strcmp(verb, "refuse") == 0 && count > 3) return refuse(name, arguments + 3);
+    if (strcmp(verb, "refused") == 0) return refused(name);
+    if (strcmp(verb, "signature") == 0) return signature(name);
+    fprintf(stderr, "usage: peer lead NAME create|attach ROUNDS forks|no-forks OTHER... | refuse NAME OTHER... | signature NAME\n");
+    return 2;
+}
