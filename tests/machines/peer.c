@@ -21,6 +21,7 @@
 enum { SMALL = 64, SMALL_COUNT = 8, LARGE = 3000, LARGE_COUNT = 16, CHUNKS = SMALL_COUNT + LARGE_COUNT, OWNED = 5, BORROWED = 3, SECONDS = 100 };
 
 static const char *self = "";                                      // for messages: who speaks
+static pid_t follower, stayed;                                     // to be ended with the leader
 
 #define CHECK(condition) do { if (!(condition)) fail(__LINE__, #condition); } while (0)
 #define CHECK_STATUS(call, expected)                                                                                                        \
@@ -34,6 +35,8 @@ static const char *self = "";                                      // for messag
 static void fail(int line, const char *what)
 {
     fprintf(stderr, "%s (%u-bit): peer.c:%d: %s\n", self, (unsigned)sizeof(void *) * 8, line, what);
+    if (follower) kill(follower, SIGKILL);
+    if (stayed) kill(stayed, SIGKILL);
     exit(1);
 }
 
@@ -219,7 +222,7 @@ static int follow(const char *name, zcp_shm_mode mode)
             child = fork();
             CHECK(child >= 0);
             if (child == 0) {
-                close(link);
+                for (int fd = 0; fd < 3; fd++) close(fd);
                 alarm(SECONDS);
                 pause();
                 _exit(0);
@@ -296,9 +299,9 @@ static int lead(const char *name, bool creates, uint64_t rounds, bool forks, cha
     zcp_manager *manager = NULL;
     zcp_chunk kept[BORROWED], none;
     zcp_recovery report;
-    uint64_t token = 0, stayed = 0, mine, others, width;
+    uint64_t token = 0, mine, others, width;
     if (creates) CHECK_OK(open_instance(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE));
-    pid_t pid = start(&link, other, "follow", name, creates ? "attach" : "create");
+    follower = start(&link, other, "follow", name, creates ? "attach" : "create");
     width = receive(link, READY).seed;
     if (!creates) CHECK_OK(open_instance(&manager, name, ZCP_SHM_OPEN_EXISTING));
 
@@ -320,7 +323,7 @@ static int lead(const char *name, bool creates, uint64_t rounds, bool forks, cha
         send_message(link, FORK_REFUSED, 0, 0);
         receive(link, FORK_REFUSED);
         send_message(link, FORK_AND_STAY, 0, 0);
-        stayed = receive(link, FORK_AND_STAY).seed;
+        stayed = (pid_t)receive(link, FORK_AND_STAY).seed;
     }
     for (uint64_t i = 0; i < BORROWED; i++) {
         kept[i] = filled(manager, 100 + i);
@@ -333,11 +336,13 @@ static int lead(const char *name, bool creates, uint64_t rounds, bool forks, cha
     CHECK(used(manager) == OWNED + BORROWED);
     CHECK_OK(zcp_manager_recover(manager, &report));
     CHECK(report.dead_clients == 0 && report.chunks_reclaimed == 0);
-    CHECK(kill(pid, SIGKILL) == 0 && waitpid(pid, NULL, 0) == pid);
+    CHECK(kill(follower, SIGKILL) == 0 && waitpid(follower, NULL, 0) == follower);
+    follower = 0;
     CHECK_OK(zcp_manager_recover(manager, &report));
     CHECK(report.dead_clients == 1);
     CHECK(report.chunks_reclaimed == OWNED);
-    if (stayed) CHECK(kill((pid_t)stayed, SIGKILL) == 0);
+    if (stayed) CHECK(kill(stayed, SIGKILL) == 0);
+    stayed = 0;
     for (uint64_t i = 0; i < BORROWED; i++) {
         CHECK(zcp_chunk_use_count(&kept[i]) == 1);
         check_pattern(&kept[i], 100 + i);
@@ -346,12 +351,13 @@ static int lead(const char *name, bool creates, uint64_t rounds, bool forks, cha
     check_books(manager);
 
     // A second one of its kind comes in, and leaves in order.
-    pid = start(&second_link, other, "follow", name, "attach");
+    follower = start(&second_link, other, "follow", name, "attach");
     receive(second_link, READY);
     pass(manager, second_link, 1);
     take(manager, second_link, 2);
     send_message(second_link, QUIT, 0, 0);
-    ended_well(pid);
+    ended_well(follower);
+    follower = 0;
     CHECK_OK(zcp_manager_recover(manager, &report));
     CHECK(report.dead_clients == 0);
     check_books(manager);
