@@ -319,9 +319,9 @@ static int lead(const char *name, bool creates, uint64_t rounds, bool forks, cha
     CHECK_STATUS(zcp_chunk_acquire(manager, token, &none), ZCP_ERR_STALE);
 
     // The other one forks, and is then killed while it holds chunks of its own and of this process.
+    send_message(link, FORK_REFUSED, 0, 0);                        // also where pthread_atfork alone has to see to it
+    receive(link, FORK_REFUSED);
     if (forks) {
-        send_message(link, FORK_REFUSED, 0, 0);
-        receive(link, FORK_REFUSED);
         send_message(link, FORK_AND_STAY, 0, 0);
         stayed = (pid_t)receive(link, FORK_AND_STAY).seed;
     }
@@ -365,7 +365,7 @@ static int lead(const char *name, bool creates, uint64_t rounds, bool forks, cha
     zcp_manager_close(manager);
     CHECK_OK(zcp_manager_destroy(name));
     printf("%u- with %u-bit, %" PRIu64 " tokens, %" PRIu64 " + %" PRIu64 " chunks at once, %d reclaimed, %s\n", (unsigned)sizeof(void *) * 8, (unsigned)width * 8, 2 * rounds + 2,
-           mine, others, OWNED, forks ? "forked" : "not forked");
+           mine, others, OWNED, forks ? "with a child" : "without a child");
     return 0;
 }
 
