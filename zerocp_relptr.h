@@ -188,7 +188,13 @@ ZEROCP_API void *zcp_relptr_get_aligned(const zcp_registry *registry, zcp_relptr
 #include <stdio.h>
 #include <string.h>
 
-_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "zerocp needs lock-free 32- and 64-bit atomics");
+/* Older clangs judge a plain long long on i386, which has 4-byte alignment there; an _Atomic one has 8, and cmpxchg8b. */
+#if defined(__clang__) && defined(__i386__) && defined(__GCC_HAVE_SYNC_COMPARE_AND_SWAP_8)
+#define ZCP_PRIV_LLONG_LOCK_FREE (_Alignof(_Atomic uint64_t) == 8 ? 2 : 0)
+#else
+#define ZCP_PRIV_LLONG_LOCK_FREE ATOMIC_LLONG_LOCK_FREE
+#endif
+_Static_assert(ZCP_PRIV_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "zerocp needs lock-free 32- and 64-bit atomics");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "atomics are shared between processes as plain words");
 
 #ifndef ZEROCP_ASSERT

@@ -119,7 +119,7 @@ ZCP_PRIV uint64_t zcp_priv_now_ns(void)
 }
 ZCP_PRIV void zcp_priv_sleep_us(uint32_t us)
 {
-    struct timespec t = { us / 1000000, (long)(us % 1000000) * 1000 };
+    struct timespec t = { (time_t)(us / 1000000), (long)(us % 1000000) * 1000 };
     nanosleep(&t, NULL);
 }
 /* A bounded wait: 100 us at first, longer and longer, up to 5 ms a time. */
