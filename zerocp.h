@@ -57,6 +57,7 @@
      - ZCP_ERR_STALE on acquire: the sender let go before the receiver had acquired. A token holds nothing: acknowledge.
      - ZCP_ERR_FORKED: a manager does not cross fork; its memory is not even mapped in the child (touching a payload there faults).
        Open the instance again in the child.
+     - A forked child that does not exec keeps one descriptor of each open manager (it holds no lock), and so the files' memory if they are removed.
      - ZCP_ERR_EXHAUSTED right after a kill: a dead client is swept once the kernel has torn down its memory; while a core dump is being
        written it still counts as alive. EXHAUSTED also means "at the last look", up to 1 ms ago (or ten times what the look took).
      - zcp_manager_recover right after a dead peer's socket or pipe has ended finds nothing: the kernel closes descriptors a moment before it
@@ -83,7 +84,7 @@
      ZEROCP_LOG(level, ...) where log lines go                     implementing file; default: zcp_log(level, ...) if the level is on
      ZEROCP_LOG_LEVEL       level when nobody says otherwise, 0-4  implementing file; default: 1 (errors). A name or a number in the
                             environment variable ZEROCP_LOG_LEVEL goes before it, zcp_log_set_level before both.
-     ZEROCP_THREAD_LOCAL, _CAS, _ACCESS, _STEP                     implementing file; see the lower headers
+     ZEROCP_THREAD_LOCAL, _CAS, _ACCESS, _STEP, _WAIT_FOR_SIBLING                implementing file; see the lower headers
 
    Licence: MIT, at the end of zerocp_relptr.h. */
 
@@ -157,7 +158,7 @@ ZEROCP_API bool zcp_mpmc_list_push(zcp_mpmc_list *list, uint32_t index);
 /* Takes an index out. false: empty, that is: no index was in the list throughout the call (it is no snapshot). */
 ZEROCP_API bool zcp_mpmc_list_pop(zcp_mpmc_list *list, uint32_t *index);
 ZEROCP_API uint32_t zcp_mpmc_list_count(const zcp_mpmc_list *list);        /* exact when nobody pushes or pops */
-ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list);
+ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list);     /* 0 for NULL or a zero view */
 
 /* ==== Manager: one attachment of this process to an instance ==== */
 typedef struct zcp_manager zcp_manager;
@@ -174,7 +175,7 @@ typedef struct zcp_manager_desc {
     uint32_t          max_clients;  /* to create: 1 to 1024, 0 = 64; if it exists already, 0 or equal */
     uint32_t          permissions;  /* of created objects, up to 0777 with 0600 in it, exact; 0 = 0600 */
     uint32_t          flags;        /* ZCP_... above, and ZCP_SHM_PREFAULT, _LOCK, _ANY_OWNER, _NO_RESERVE, _NO_DUMP, _GROUP */
-    const char       *client_name;  /* for people to read, up to 31 bytes; NULL = the thread's name */
+    const char       *client_name;  /* for people to read, up to 31 bytes, like a name above; NULL = the thread's name */
     uint32_t          timeout_ms;   /* bound on all waiting in here; 0 = 5000 */
     uint32_t          group;        /* with ZCP_SHM_GROUP: the group's number */
 } zcp_manager_desc;
@@ -186,7 +187,8 @@ typedef struct zcp_manager_desc {
    CONFIG_MISMATCH, CLIENTS_FULL. After a failure *manager is NULL and nothing is left that this call began to create. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc);
 /* Detaches: warns in the log about chunks still held, gives them back, unmaps. The instance stays. Later calls on the manager or its handles
-   are answered with ZCP_ERR_CLOSED or do nothing; calls that overlap a close are the caller's error. NULL, closed or inherited: does nothing. */
+   are answered with ZCP_ERR_CLOSED or do nothing, until a later zcp_manager_open of this process uses the object again (only if no handle of it was left);
+   calls that overlap a close are the caller's error. NULL, closed or inherited: does nothing. */
 ZEROCP_API void zcp_manager_close(zcp_manager *manager);
 /* Retires the instance and removes its names (NULL = "zerocp"); clients go on with what they have mapped. Errors: INVALID_NAME, NOT_FOUND (neither
    name was there), NOT_ZEROCP (left alone; zcp_shm_unlink removes it), PERMISSION, WRONG_OWNER, WRONG_TYPE, TIMEOUT (5 s), SYSTEM. Repeatable
@@ -198,7 +200,7 @@ typedef struct zcp_recovery {
     uint64_t chunks_reclaimed;      /* which became free by that */
 } zcp_recovery;
 /* Takes back what dead clients hold. Idempotent; runs beside live traffic and beside others that recover; needs no call of yours in general,
-   because opening and exhaustion do it too. report may be NULL. Errors: INVALID_ARGUMENT, FORKED, CLOSED, SYSTEM (the files cannot be opened any
+   because opening and exhaustion do it too. report may be NULL; after a failure it tells what was done until then. Errors: INVALID_ARGUMENT, FORKED, CLOSED, SYSTEM (the files cannot be opened any
    more), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest was swept). Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report);
 
@@ -227,7 +229,7 @@ ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manag
 typedef enum zcp_client_state {
     ZCP_CLIENT_FREE = 0,            /* nobody has the slot */
     ZCP_CLIENT_ALIVE,
-    ZCP_CLIENT_DEAD                 /* it ended without closing, and is not swept yet */
+    ZCP_CLIENT_DEAD                 /* it ended without closing, and nobody has begun to sweep it */
 } zcp_client_state;
 typedef struct zcp_client_info {
     zcp_client_state state;
@@ -271,7 +273,7 @@ ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk);
 /* The handle itself; the source becomes empty. */
 ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk);
 /* Gives the handle back; it becomes empty. The last one of the last process frees the chunk. Empty or NULL: nothing. A handle that is not held (released
-   before through a copy, of a closed manager) changes nothing but a line in the log. */
+   before through a copy) changes nothing but a line in the log; one of a closed manager, nothing. */
 ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk);
 ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk);       /* open manager, current generation, held by this process */
 ZEROCP_API void *zcp_chunk_data(const zcp_chunk *chunk);          /* NULL unless valid. chunk->data is the same without the check */
@@ -293,10 +295,11 @@ ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zc
 typedef enum zcp_log_level { ZCP_LOG_OFF = 0, ZCP_LOG_ERROR, ZCP_LOG_WARNING, ZCP_LOG_INFO, ZCP_LOG_DEBUG } zcp_log_level;
 typedef void zcp_log_function(zcp_log_level level, const char *line, void *user);      /* line: no newline at its end */
 ZEROCP_API void zcp_log_set_level(zcp_log_level level);           /* goes before ZEROCP_LOG_LEVEL. Thread-safe */
-ZEROCP_API zcp_log_level zcp_log_get_level(void);
+ZEROCP_API zcp_log_level zcp_log_get_level(void);                 /* the level in force. Thread-safe */
 /* Where lines go instead of stderr; NULL: stderr again. Any thread may call it, within a zerocp call of its own. Thread-safe, but user goes with
    function only if nobody logs meanwhile. */
 ZEROCP_API void zcp_log_set_callback(zcp_log_function *function, void *user);
+/* Writes a line, as printf, whatever the level: ZEROCP_LOG asks the level first. Thread-safe. */
 ZCP_PRIV_PRINTF(2, 3) ZEROCP_API void zcp_log(zcp_log_level level, const char *format, ...);
 #ifndef ZEROCP_LOG
 #define ZEROCP_LOG(level, ...) do { if ((level) <= zcp_log_get_level()) zcp_log((level), __VA_ARGS__); } while (0)
@@ -406,7 +409,7 @@ ZCP_PRIV uint32_t zcp_priv_count_bits(uint64_t word)
 }
 
 /* ---- >>list
-   Byte map:   0  header   magic:8 capacity:4 leaf_shift:4 leaves:4, written by create, then constant
+   Byte map:   0  header   magic:8 capacity:4, and for people leaf_shift:4 leaves:4; written by create, then constant
               64  summary  a 64-bit word per 64 leaves: a bit per leaf, set if the leaf may be non-empty; padded to 64
                .  leaves   64 bytes each, so that clients in different leaves do not share a line: bits:8, unused:56
    Invariant: an index is in the list if and only if its bit in its leaf is set; one read-modify-write on the leaf decides. Summary bits are
@@ -540,7 +543,7 @@ ZCP_PRIV_NOINLINE bool zcp_priv_leaf_pop_hinted(zcp_mpmc_list *list, uint32_t le
     _Atomic uint64_t *summary = zcp_priv_list_summary(list, leaf);
     zcp_priv_and_acquire(summary, ~zcp_priv_leaf_bit(leaf));           /* Q1, pairs with P1 */
     if (zcp_priv_load_relaxed(zcp_priv_list_leaf(list, leaf)) == 0) return false;      /* after Q1's acquire */
-    zcp_priv_or_release(summary, zcp_priv_leaf_bit(leaf));
+    zcp_priv_or_release(summary, zcp_priv_leaf_bit(leaf));             /* as P1 */
     return zcp_priv_leaf_pop(list, leaf, index);
 }
 /* Walks along the hints, from the leaf `start` on and round. */
@@ -575,7 +578,7 @@ ZEROCP_API bool zcp_mpmc_list_pop(zcp_mpmc_list *list, uint32_t *index)
     if (zcp_priv_list_pop_hinted(list, index)) return true;
     for (uint32_t leaf = 0; leaf < list->leaves; leaf++)
         if (zcp_priv_leaf_pop(list, leaf, index)) {                    /* its hint was lost: somebody was killed between P0 and P1 */
-            zcp_priv_or_release(zcp_priv_list_summary(list, leaf), zcp_priv_leaf_bit(leaf));
+            zcp_priv_or_release(zcp_priv_list_summary(list, leaf), zcp_priv_leaf_bit(leaf));       /* as P1 */
             return true;
         }
     return false;
@@ -658,7 +661,7 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_reap(zcp_priv_pool *pool, uint32_t i)
         for (uint32_t w = 0; w < pool->words; w++)
             if (zcp_priv_load_seq_cst(&record->borrow[0] + w)) return ZCP_PRIV_NO;           /* S4, with S1 */
         ZEROCP_STEP("reaping");
-        if (zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)))) {  /* F1: passes on what was acquired by S4; pairs with C1 */
+        if (zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)))) {  /* F1: passes on what was acquired by S3 and S4; pairs with C1 */
             zcp_priv_push(pool, i);
             return ZCP_PRIV_YES;
         }
@@ -702,13 +705,13 @@ ZCP_PRIV bool zcp_priv_no_borrower(zcp_priv_pool *pool, zcp_priv_record *record)
         if (zcp_priv_load_acquire(&record->borrow[0] + w)) return false;       /* L2, pairs with S1: that borrower's use of the payload is over */
     return true;
 }
-/* The owner lets go of a chunk of which a token may exist. */
+/* The owner lets go of a chunk of which a token may exist. YES: done; NO: it is not the owner of that generation. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
 {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
         uint64_t s = zcp_priv_load_acquire(&record->state);            /* L1, pairs with B1; first the state, then the bits */
-        if (ZCP_PRIV_GENERATION(s) != generation || ZCP_PRIV_OWNER(s) != client + 1) return ZCP_PRIV_GARBAGE;
+        if (ZCP_PRIV_GENERATION(s) != generation || ZCP_PRIV_OWNER(s) != client + 1) return ZCP_PRIV_NO;
         if (ZCP_PRIV_TICKET(s) == 0 || zcp_priv_no_borrower(pool, record)) {
             if (zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(generation))) {      /* F2, pairs with C1 */
                 zcp_priv_push(pool, i);
@@ -716,7 +719,7 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, uint32_t i
             }
         } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) {   /* S2 */
             ZEROCP_STEP("disowned");
-            return zcp_priv_reap(pool, i);
+            return zcp_priv_reap(pool, i) == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
         }
     }
     return ZCP_PRIV_GARBAGE;
@@ -788,13 +791,13 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_drop_owned(zcp_priv_counts *counts)
         if (zcp_priv_cas_release(&counts->owned, &n, n - 1)) return n == 1 ? ZCP_PRIV_YES : ZCP_PRIV_NO;     /* D1: marks and payload use are done */
     return ZCP_PRIV_GARBAGE;
 }
-/* One handle less in borrowed; the last one gives the chunk back. GARBAGE: there was none. */
+/* One handle less in borrowed; the last one gives the chunk back. NO: there was none. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_drop_borrowed(zcp_priv_pool *pool, uint32_t i, uint32_t client)
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
     for (;;) {                                                         /* lock-free: fails only beside a sibling's success */
         uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);         /* a look; the CAS decides */
-        if (n == 0 || n == ZCP_PRIV_CHANGING) return ZCP_PRIV_GARBAGE;
+        if (n == 0 || n == ZCP_PRIV_CHANGING) return ZCP_PRIV_NO;
         if (n > 1 && zcp_priv_cas_release(&counts->borrowed, &n, n - 1)) return ZCP_PRIV_YES;                /* D2: my use of the payload is over */
         if (n == 1 && zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) break;                 /* pairs with D2: so is my siblings' */
     }
@@ -818,12 +821,12 @@ ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_release(zcp_priv_pool *pool, uint32_t 
     }
     switch (zcp_priv_drop_owned(counts)) {
     case ZCP_PRIV_NO:  return ZCP_PRIV_YES;
-    case ZCP_PRIV_YES:
-        if (zcp_priv_owner_release(pool, i, client, generation) != ZCP_PRIV_GARBAGE) return ZCP_PRIV_YES;
-        zcp_priv_add_relaxed(&counts->owned, 1);   /* a double release raced itself and took a newer handle's count */
-        return ZCP_PRIV_NO;
-    default: return zcp_priv_drop_borrowed(pool, i, client) == ZCP_PRIV_GARBAGE ? ZCP_PRIV_NO : ZCP_PRIV_YES;
+    case ZCP_PRIV_YES: break;
+    default:           return zcp_priv_drop_borrowed(pool, i, client);
     }
+    zcp_priv_outcome outcome = zcp_priv_owner_release(pool, i, client, generation);
+    if (outcome == ZCP_PRIV_NO) zcp_priv_add_relaxed(&counts->owned, 1);       /* a double release raced itself and took a newer handle's count; relaxed: as in clone */
+    return outcome;
 }
 /* Counts one handle more, of a chunk that the caller holds. false: it is not held, or counts are used up. */
 ZCP_PRIV bool zcp_priv_clone(zcp_priv_pool *pool, uint32_t i)
@@ -834,7 +837,7 @@ ZCP_PRIV bool zcp_priv_clone(zcp_priv_pool *pool, uint32_t i)
         if (zcp_priv_cas_relaxed(&counts->owned, &n, n + 1)) return true;      /* relaxed: the caller's own hold orders everything */
     }
     for (;;) {
-        uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);
+        uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);         /* relaxed, and the CAS too: the caller's own hold orders everything */
         if (n == 0 || n >= ZCP_PRIV_CHANGING - 1) return false;
         if (zcp_priv_cas_relaxed(&counts->borrowed, &n, n + 1)) return true;
     }
@@ -916,7 +919,7 @@ typedef struct zcp_priv_geometry {
 _Static_assert(sizeof(zcp_priv_pool_geometry) == 64 && sizeof(zcp_priv_geometry) == 64 + 64 * ZCP_MAX_POOLS, "no padding: compared as bytes");
 
 /* ---- >>header  Byte map of the management segment:
-       0  header    this struct. Words 0 to 39 are the same in every layout version: who opens the file can always tell what it is
+       0  header    this struct. Bytes 0 to 39 are the same in every layout version: who opens the file can always tell what it is
     4096  slots     max_clients x 128 bytes
        .  per pool  list, records; each aligned to 64
    Writer: the creator, before state becomes READY; after that only `state` (RETIRED) and `locker_pid` change. ---- */
@@ -1068,7 +1071,7 @@ ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t ma
 _Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_POOLS <= 32, "an index has 32 bits");
 
 typedef struct zcp_priv_view {
-    uint32_t client, pool_count, flags, max_clients;
+    uint32_t client, pool_count, flags;
     uint8_t order[ZCP_MAX_POOLS];               /* the pools by chunk size, equal ones in the order of the configuration */
     zcp_priv_pool pools[ZCP_MAX_POOLS];
 } zcp_priv_view;
@@ -1097,10 +1100,10 @@ ZCP_PRIV void zcp_priv_format_pools(void *management, const zcp_priv_geometry *g
 /* A client's view of an instance whose geometry was checked. counts: one per chunk, all zero; NULL for a view that only sweeps. */
 ZCP_PRIV void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *geometry, void *management, void *chunks, zcp_priv_counts *counts, uint32_t client, uint32_t flags)
 {
+    ZEROCP_ASSERT(client < geometry->max_clients && geometry->pool_count <= ZCP_MAX_POOLS);
     memset(view, 0, sizeof *view);
     view->client = client;
     view->flags = flags;
-    view->max_clients = geometry->max_clients;
     view->pool_count = geometry->pool_count;
     for (uint32_t p = 0; p < geometry->pool_count; p++) {
         const zcp_priv_pool_geometry *from = &geometry->pools[p];
@@ -1196,7 +1199,7 @@ ZCP_PRIV bool zcp_priv_usable(const zcp_manager *manager)
 {
     return manager && zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_OPEN;       /* relaxed: calls that overlap open or close are the caller's error */
 }
-/* Appends a manager for reuse or a fresh one; its state is OPENING. NULL: no memory. */
+/* Takes a closed manager for reuse, else adds a fresh one to the list; its state is OPENING. NULL: no memory. */
 ZCP_PRIV zcp_manager *zcp_priv_manager_new(void)
 {
     zcp_priv_process *process = zcp_priv_process_lock();
@@ -1310,12 +1313,21 @@ typedef struct zcp_priv_opening {
     zcp_priv_wait wait;
 } zcp_priv_opening;
 
-/* Reads the header and tells what the file is. */
-ZCP_PRIV zcp_status zcp_priv_look(zcp_priv_opening *o)
+ZCP_PRIV ssize_t zcp_priv_read_header(zcp_priv_opening *o)
 {
     ssize_t n;
     memset((void *)&o->header, 0, sizeof o->header);
     do n = pread(o->file.fd, (void *)&o->header, sizeof o->header, 0); while (n < 0 && errno == EINTR);
+    return n;
+}
+/* Reads the header and tells what the file is. The kernel copies in no particular order: what goes with READY is read after READY was seen. */
+ZCP_PRIV zcp_status zcp_priv_look(zcp_priv_opening *o)
+{
+    ssize_t n = zcp_priv_read_header(o);
+    if (n > 0 && zcp_priv_load_relaxed(&o->header.state) == ZCP_PRIV_READY) {
+        atomic_thread_fence(memory_order_acquire);                     /* pairs with READY's release in build_contents */
+        n = zcp_priv_read_header(o);
+    }
     if (n < 0 || fstat(o->file.fd, &o->status) != 0) return zcp_priv_fail_system("pread", o->file.path.text);
     uint32_t state = zcp_priv_load_relaxed(&o->header.state);          /* a private copy */
     o->kind = ZCP_PRIV_KIND_FOREIGN;
@@ -1338,6 +1350,7 @@ ZCP_PRIV zcp_status zcp_priv_write_start(zcp_priv_opening *o)          /* the fi
     struct { uint64_t magic; uint32_t byte_order, pid; } start = { ZCP_PRIV_MAGIC, ZCP_PRIV_BYTE_ORDER, (uint32_t)getpid() };
     ssize_t n;
     do n = pwrite(o->file.fd, &start, sizeof start, 0); while (n < 0 && errno == EINTR);
+    if (n >= 0 && n < (ssize_t)sizeof start) errno = ENOSPC;
     return n == (ssize_t)sizeof start ? ZCP_OK : zcp_priv_fail_system("pwrite", o->file.path.text);
 }
 /* Tells those who wait for the creation lock who has it. A file that is not ours is not written to. */
@@ -1460,7 +1473,7 @@ ZCP_PRIV zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const struct st
     header->geometry = o->geometry;
     zcp_priv_format_pools(base, &o->geometry, instance_id);
     ZEROCP_STEP("formatted");
-    zcp_priv_store_release(&header->state, (uint32_t)ZCP_PRIV_READY);  /* pairs with the acquire in join */
+    zcp_priv_store_release(&header->state, (uint32_t)ZCP_PRIV_READY);  /* pairs with the acquires in look and join */
     munmap(base, (size_t)o->geometry.management_bytes);
     return ZCP_OK;
 }
@@ -1493,11 +1506,13 @@ ZCP_PRIV zcp_status zcp_priv_build(zcp_priv_opening *o)
     }
     int error = zcp_priv_truncate(o->file.fd, 0);
     if (error) { errno = error; status = zcp_priv_fail_system("ftruncate", path); }
-    if (status == ZCP_OK) status = zcp_priv_file_may_grow(o->file.fd, path, o->geometry.management_bytes, o->geometry.chunk_bytes, o->desc.flags);
+    uint32_t reserve = o->desc.flags & ~ZCP_SHM_NO_RESERVE;            /* the management segment always is: it is written at once */
+    uint64_t others = o->desc.flags & ZCP_SHM_NO_RESERVE ? 0 : o->geometry.chunk_bytes;
+    if (status == ZCP_OK) status = zcp_priv_file_may_grow(o->file.fd, path, o->geometry.management_bytes, others, reserve);
     if (status == ZCP_OK) status = zcp_priv_write_start(o);
     ZEROCP_STEP("started");
     if (status == ZCP_OK) status = zcp_priv_file_grant(o->file.fd, path, o->desc.permissions, o->desc.group, o->desc.flags);
-    if (status == ZCP_OK) status = zcp_priv_file_reserve(o->file.fd, path, o->geometry.management_bytes, o->desc.flags);
+    if (status == ZCP_OK) status = zcp_priv_file_reserve(o->file.fd, path, o->geometry.management_bytes, reserve);
     ZEROCP_STEP("management_sized");
     if (status == ZCP_OK) status = zcp_priv_build_chunks(o, &fd, &chunk);
     ZEROCP_STEP("chunk_sized");
@@ -1579,12 +1594,13 @@ ZCP_PRIV bool zcp_priv_slots_in_motion(const zcp_priv_opening *o)
 /* Takes a client slot: the lock on its byte, held by the mapping of the management segment. */
 ZCP_PRIV zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *manager, uint32_t *client)
 {
-    for (;;) {
+    for (uint32_t looks = 0;;) {
         int64_t which;
         zcp_status status = zcp_priv_lock_take(&manager->file, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, (size_t)manager->geometry.management_bytes, &manager->management, &which);
         if (status != ZCP_OK) return status;
         if (which >= 0) { *client = (uint32_t)which; return ZCP_OK; }
-        if (!zcp_priv_slots_in_motion(o) || !zcp_priv_wait_more(&o->wait))
+        if (!zcp_priv_slots_in_motion(o)) looks++;                     /* twice, with a pause: a sweeper may just have taken a lock */
+        if (looks == 2 || !zcp_priv_wait_more(&o->wait))
             return zcp_priv_fail(ZCP_ERR_CLIENTS_FULL, 0, "%s: all %u client slots are taken", manager->name, manager->geometry.max_clients);
     }
 }
@@ -1599,8 +1615,8 @@ ZCP_PRIV void zcp_priv_slot_occupy(zcp_manager *manager, const char *name)
     for (int i = 0; i < 4; i++) zcp_priv_store_relaxed(&slot->name[i], words[i]);            /* relaxed, all three: for messages */
     zcp_priv_store_relaxed(&slot->pid, (uint32_t)getpid());
     zcp_priv_store_relaxed(&slot->start, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
-    zcp_priv_store_release(&slot->state, (uint32_t)ZCP_PRIV_SLOT_IN_USE);
-    atomic_thread_fence(memory_order_seq_cst);
+    zcp_priv_store_release(&slot->state, (uint32_t)ZCP_PRIV_SLOT_IN_USE);     /* readers: whoever takes the lock after us */
+    atomic_thread_fence(memory_order_seq_cst);                         /* before the first claim */
 }
 /* Joins: slot, sweep of what a dead predecessor left in it, view. */
 ZCP_PRIV zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manager)
@@ -1616,6 +1632,8 @@ ZCP_PRIV zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manager)
     if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, client)->state) != ZCP_PRIV_SLOT_CLEAN) {     /* relaxed: ordered by the lock */
         uint64_t freed = zcp_priv_slot_sweep(manager, client, &garbage);
         ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u before taking its slot: %llu chunks reclaimed", manager->name, client, (unsigned long long)freed);
+        (void)freed;
+        if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
     }
     zcp_priv_slot_occupy(manager, o->desc.client_name);
     ZEROCP_STEP("joined");
@@ -1666,7 +1684,6 @@ ZCP_PRIV zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **result)
 #define ZCP_PRIV_DEFAULT_NAME "zerocp"
 #define ZCP_PRIV_MANAGEMENT_SUFFIX "_memory_management"
 #define ZCP_PRIV_CHUNK_SUFFIX "_memory_chunk"
-#define ZCP_PRIV_NAME_LONGEST (ZCP_PRIV_PATH_BYTES - 2 - (sizeof ZCP_PRIV_MANAGEMENT_SUFFIX - 1))
 
 ZCP_PRIV zcp_status zcp_priv_resolve_name(zcp_priv_opening *o)
 {
@@ -1743,7 +1760,7 @@ ZCP_PRIV zcp_status zcp_priv_open_file(zcp_priv_opening *o)
 ZCP_PRIV void zcp_priv_attempt_end(zcp_priv_opening *o, zcp_status status)
 {
     struct stat now;
-    if (o->fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT && fstat(o->file.fd, &now) == 0 && now.st_nlink == 1 && now.st_size <= 16) shm_unlink(o->file.path.text);
+    if (o->fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT && fstat(o->file.fd, &now) == 0 && now.st_size <= 16) zcp_priv_file_withdraw(o->file.fd, o->file.path.text);
     o->fresh = false;
     zcp_priv_file_forget(&o->file);
 }
@@ -1870,6 +1887,8 @@ ZEROCP_API void zcp_manager_close(zcp_manager *manager)
     uint64_t freed = zcp_priv_slot_sweep(manager, manager->view.client, &garbage);
     if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: client %u left, %llu chunks given back", manager->name, manager->view.client, (unsigned long long)freed);
+    zcp_registry_remove(&manager->registry, ZCP_SEGMENT_MANAGEMENT);
+    zcp_registry_remove(&manager->registry, ZCP_SEGMENT_CHUNK);
     zcp_priv_manager_end(manager, left != 0);
 }
 /* One attempt; o->removed tells success. */

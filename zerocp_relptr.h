@@ -123,10 +123,10 @@ typedef enum zcp_status {
 ZEROCP_API const char *zcp_status_name(zcp_status status);
 /* What happened and what to do about it, one line. Never NULL, static. Thread-safe. */
 ZEROCP_API const char *zcp_status_message(zcp_status status);
-/* What only the moment knew of this thread's last failure: bytes needed and free, both versions, the name, a pid. Stays until
-   the thread's next failing zerocp call; "" if none failed yet. Never NULL; the thread's own. */
+/* What only the moment knew of this thread's failure: bytes needed and free, both versions, the name, a pid. For right after a call
+   that failed: any later zerocp call of the thread may replace it. Never NULL; the thread's own. */
 ZEROCP_API const char *zcp_last_message(void);
-/* The system's errno of this thread's last failure, 0 if the system was not the cause. As long as the message. */
+/* The system's errno of that failure, 0 if the system was not the cause. As long as the message. */
 ZEROCP_API int zcp_last_errno(void);
 
 /* ==== Relative pointers. Pure functions of their arguments: thread-safe, never fail ==== */
@@ -145,7 +145,8 @@ ZEROCP_API uint64_t   zcp_relptr_offset(zcp_relptr pointer);   /* bytes from the
 typedef struct zcp_registry { ZCP_PRIV_ALIGNED_8 uint64_t words[3 * ZCP_REGISTRY_CAPACITY]; } zcp_registry;
 
 /* Announces that segment (1..65535) is mapped at base with that many bytes (1..2^48). Errors: INVALID_ARGUMENT (NULL, segment 0),
-   INVALID_SIZE (0, above 2^48, or wraps around the address space), EXISTS (that segment is in the registry), FULL (64 are).
+   INVALID_SIZE (0, above 2^48, or wraps around the address space), EXISTS (that segment is in the registry, or another thread
+   is just adding it), FULL (64 are).
    Thread-safe, also beside resolution. After a failure the registry is as before. */
 ZEROCP_API zcp_status zcp_registry_add(zcp_registry *registry, uint16_t segment, void *base, uint64_t bytes);
 /* Takes it out; call before unmapping. Errors: INVALID_ARGUMENT, NOT_FOUND. Thread-safe beside the resolution of other segments;

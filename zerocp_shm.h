@@ -16,7 +16,7 @@
      - Who may write the object can also truncate it: touching what is gone raises SIGBUS. Give write permission to friends only.
      - ZCP_SHM_NO_RESERVE: touching a page when /dev/shm is full raises SIGBUS. Without it, "full" is ZCP_ERR_NO_SPACE at creation.
      - A mapping is inherited by fork like any other; only the locks and the mappings of zerocp.h are not.
-     - glibc before 2.34 needs -lrt -pthread.
+     - Nothing here is async-signal-safe, and a thread must not be cancelled (pthread_cancel) inside a call. glibc before 2.34 needs -lrt -pthread.
 
    CONFIGURATION: that of zerocp_relptr.h, and
      ZEROCP_STEP(name)        called between the steps of a protocol (for tests)   implementing file; default: nothing */
@@ -149,51 +149,51 @@ ZCP_PRIV void *zcp_priv_anonymous(size_t bytes, int advice)    /* private zeroed
 {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return NULL;
-    (void)madvise(p, bytes, advice);                           /* refused by old kernels: then the handler below stands in */
+    (void)madvise(p, bytes, advice);                           /* WIPEONFORK is refused by old kernels: then the handler below stands in */
     return p;
 }
 ZCP_PRIV zcp_priv_process *zcp_priv_process_get(void) { return zcp_priv_load_acquire(&zcp_priv_process_page); }
-ZCP_PRIV void zcp_priv_fork_prepare(void) { pthread_mutex_lock(&zcp_priv_process_get()->mutex); }
-ZCP_PRIV void zcp_priv_fork_parent(void)  { pthread_mutex_unlock(&zcp_priv_process_get()->mutex); }
+/* The handlers may be registered more than once: what this thread's first prepare handler has locked is locked and unlocked once. */
+static ZEROCP_THREAD_LOCAL zcp_priv_process *zcp_priv_forking;
+ZCP_PRIV void zcp_priv_fork_prepare(void)
+{
+    if (zcp_priv_forking || (zcp_priv_forking = zcp_priv_process_get()) == NULL) return;
+    pthread_mutex_lock(&zcp_priv_forking->mutex);
+    zcp_priv_forking->head.bytes = sizeof *zcp_priv_forking;   /* where the kernel does not wipe: what the child has to, also in a child of a child */
+}
+ZCP_PRIV void zcp_priv_fork_parent(void)
+{
+    if (zcp_priv_forking) pthread_mutex_unlock(&zcp_priv_forking->mutex);
+    zcp_priv_forking = NULL;
+}
 ZCP_PRIV void zcp_priv_fork_child(void)
 {
-    for (zcp_priv_wiped *area = &zcp_priv_process_get()->head, *next; area; area = next) {
+    zcp_priv_process *process = zcp_priv_process_get();
+    zcp_priv_forking = NULL;
+    for (zcp_priv_wiped *area = process ? &process->head : NULL, *next; area; area = next) {
         next = area->next;                                     /* NULL at once where the kernel has wiped */
         memset((void *)area, 0, area->bytes);
     }
 }
-/* Makes the first page and takes its mutex before anybody sees it, so that nobody takes a lock before the fork handlers are there. NULL: no memory,
-   or another thread was first. */
-ZCP_PRIV zcp_priv_process *zcp_priv_process_make(void)
-{
-    zcp_priv_process *none = NULL, *fresh = (zcp_priv_process *)zcp_priv_anonymous(sizeof *fresh, MADV_WIPEONFORK);
-    if (!fresh) return NULL;
-    pthread_mutex_lock(&fresh->mutex);
-    if (zcp_priv_cas_release(&zcp_priv_process_page, &none, fresh)) {
-        pthread_atfork(zcp_priv_fork_prepare, zcp_priv_fork_parent, zcp_priv_fork_child);
-        return fresh;
-    }
-    pthread_mutex_unlock(&fresh->mutex);
-    munmap(fresh, sizeof *fresh);
-    return NULL;
-}
-/* Takes the process's mutex; NULL: no memory. */
+/* Takes the process's mutex; makes the first page if there is none. The fork handlers are there before it is. NULL: no memory. */
 ZCP_PRIV zcp_priv_process *zcp_priv_process_lock(void)
 {
-    zcp_priv_process *process = zcp_priv_process_get(), *made = NULL;      /* acquire, pairs with the release of the CAS */
+    zcp_priv_process *process = zcp_priv_process_get();        /* acquire, pairs with the release of the CAS */
     if (!process) {
-        made = zcp_priv_process_make();
+        if (pthread_atfork(zcp_priv_fork_prepare, zcp_priv_fork_parent, zcp_priv_fork_child) != 0) return NULL;
+        zcp_priv_process *fresh = (zcp_priv_process *)zcp_priv_anonymous(sizeof *fresh, MADV_WIPEONFORK);
+        if (!fresh) return NULL;
+        if (!zcp_priv_cas_release(&zcp_priv_process_page, &process, fresh)) munmap(fresh, sizeof *fresh);
         process = zcp_priv_process_get();
     }
-    if (!process) return NULL;
-    if (!made) pthread_mutex_lock(&process->mutex);
-    process->head.bytes = sizeof *process;                     /* again: a child finds 0 */
+    pthread_mutex_lock(&process->mutex);
     return process;
 }
 ZCP_PRIV void zcp_priv_process_unlock(zcp_priv_process *process) { pthread_mutex_unlock(&process->mutex); }
 /* An area that a forked child finds zeroed; it stays until the process ends. Under the process's mutex. NULL: no memory. */
 ZCP_PRIV void *zcp_priv_wiped_new(zcp_priv_process *process, size_t bytes)
 {
+    ZEROCP_ASSERT(bytes >= sizeof(zcp_priv_wiped));
     zcp_priv_wiped *area = (zcp_priv_wiped *)zcp_priv_anonymous(bytes, MADV_WIPEONFORK);
     if (!area) return NULL;
     area->bytes = bytes;
@@ -305,7 +305,14 @@ ZCP_PRIV zcp_status zcp_priv_file_unlink(const char *path)
     return shm_unlink(path) == 0 ? ZCP_OK : zcp_priv_fail_system("shm_unlink", path);
 }
 
-/* Reserves pages for bytes behind the end of the file; the size is set afterwards, so it is 0 until everything is there. In slices, because older kernels
+/* Removes the name of an object that this call has made and could not finish; if it has lost its name already, somebody else may have taken that. Without the
+   creation lock: should another process be finishing the object at this very moment, it finds its name gone, and starts over. */
+ZCP_PRIV void zcp_priv_file_withdraw(int fd, const char *path)
+{
+    struct stat now;
+    if (fstat(fd, &now) == 0 && now.st_nlink == 1) shm_unlink(path);
+}
+/* Reserves pages for bytes behind the end of the file; the size is set afterwards, so it is 0 until everything is there (where fallocate is known). In slices, because older kernels
    undo the whole call when a signal comes: a slice that was interrupted is tried again at half the length, so that it ends beside any timer. */
 ZCP_PRIV int zcp_priv_reserve_slice(int fd, uint64_t from, uint64_t bytes)      /* 0 or an errno */
 {
@@ -359,12 +366,13 @@ ZCP_PRIV zcp_status zcp_priv_file_reserve(int fd, const char *path, uint64_t byt
 {
     zcp_status status = zcp_priv_file_may_grow(fd, path, bytes, 0, flags);
     if (status != ZCP_OK) return status;
+    const char *call = "fallocate";
     int error = flags & ZCP_SHM_NO_RESERVE ? 0 : zcp_priv_reserve_pages(fd, bytes);
-    if (!error) error = zcp_priv_truncate(fd, bytes);
+    if (!error) { call = "ftruncate"; error = zcp_priv_truncate(fd, bytes); }
     if (!error) return ZCP_OK;
     if (error == ENOSPC || error == EDQUOT || error == EFBIG || error == ENOMEM) return zcp_priv_fail_space(fd, path, bytes, error);
     errno = error;
-    return zcp_priv_fail_system("fallocate", path);
+    return zcp_priv_fail_system(call, path);
 }
 
 /* Maps the first bytes of the object, with the flags' effects. */
@@ -399,7 +407,7 @@ ZCP_PRIV zcp_status zcp_priv_file_map(int fd, const char *path, uint64_t bytes, 
    description on which it was taken. So: open the file on a description of its own, map it, keep the mapping out of children, take the
    lock, close the descriptor. From then on the lock lives exactly as long as this address space can touch the memory: exec, exit and
    SIGKILL end it; closefrom, dup and fork neither drop nor prolong it. Source: fcntl(2); tried on a kernel. ---- */
-enum { ZCP_PRIV_LOCK_CREATION = 1 << 30, ZCP_PRIV_LOCK_SLOTS = (1 << 30) + 1 };     /* bytes far behind the contents, below 2^31 */
+enum { ZCP_PRIV_LOCK_CREATION = 1 << 30, ZCP_PRIV_LOCK_SLOTS = (1 << 30) + 1 };     /* bytes below 2^31; they may lie within the contents: locks are advisory */
 
 typedef struct zcp_priv_file {               /* an object known by identity, to be opened again */
     int fd;                                  /* never locked; -1: none. The application may have closed it: compared before each use */
@@ -414,10 +422,9 @@ ZCP_PRIV bool zcp_priv_fd_is(int fd, uint64_t device, uint64_t inode)
     struct stat status;
     return fd >= 0 && fstat(fd, &status) == 0 && (uint64_t)status.st_dev == device && (uint64_t)status.st_ino == inode;
 }
-ZCP_PRIV zcp_status zcp_priv_file_note(zcp_priv_file *file, int fd, const zcp_priv_path *path, uint32_t flags, const struct stat *status)
+ZCP_PRIV void zcp_priv_file_note(zcp_priv_file *file, int fd, const zcp_priv_path *path, uint32_t flags, const struct stat *status)
 {
     *file = (zcp_priv_file){ fd, flags, (uint64_t)status->st_dev, (uint64_t)status->st_ino, *path };
-    return ZCP_OK;
 }
 ZCP_PRIV void zcp_priv_file_forget(zcp_priv_file *file)
 {
@@ -499,7 +506,8 @@ ZCP_PRIV zcp_status zcp_priv_lock_test(int fd, const char *path, off_t byte, boo
     *taken = lock.l_type != F_UNLCK;
     return ZCP_OK;
 }
-/* The creation lock, with a bounded wait: TIMEOUT when the time is over. The page mapped for it is never touched. */
+/* The creation lock, with a bounded wait: TIMEOUT when the time is over. The page mapped for it is touched by zerocp.h only, and only where the
+   file has those bytes. */
 ZCP_PRIV zcp_status zcp_priv_lock_creation(const zcp_priv_file *file, zcp_priv_wait *wait, zcp_priv_lock *lock)
 {
     zcp_priv_file plain = *file;
@@ -569,7 +577,7 @@ ZCP_PRIV zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc *desc,
         if (!creates) status = zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "%s is half-made, and this call may not create", path->text);
         else if ((status = zcp_priv_shm_finish(fd, &file, desc, wait, &mine)) == ZCP_OK) *again = !mine;
         if (mine && fstat(fd, &now) != 0) status = zcp_priv_fail_system("fstat", path->text);
-        if (fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT && fstat(fd, &now) == 0 && now.st_size == 0) shm_unlink(path->text);
+        if (fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT && fstat(fd, &now) == 0 && now.st_size == 0) zcp_priv_file_withdraw(fd, path->text);
     } else if (desc->mode == ZCP_SHM_CREATE_EXCLUSIVE) {
         status = zcp_priv_fail(ZCP_ERR_EXISTS, EEXIST, "%s exists", path->text);
     } else if (desc->mode == ZCP_SHM_PURGE_AND_CREATE) {
@@ -582,7 +590,7 @@ ZCP_PRIV zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc *desc,
         *shm = (zcp_shm){ NULL, (uint64_t)now.st_size, (uint64_t)now.st_dev, (uint64_t)now.st_ino, mine, desc->flags };
         status = zcp_priv_file_map(fd, path->text, shm->bytes, desc->flags, &shm->base);
     }
-    if (status != ZCP_OK && mine) shm_unlink(path->text);
+    if (status != ZCP_OK && mine) zcp_priv_file_withdraw(fd, path->text);
     zcp_priv_close_fd(fd);
     return status;
 }
