@@ -27,7 +27,7 @@ sources_tsan  := $(sources_asan)
 demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(wildcard tests/demo/*.c))
 benches := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 
-.PHONY: all demo test bench soak fuzz killstep model machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
+.PHONY: all demo test bench soak fuzz killstep model weaken machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -131,8 +131,16 @@ fuzz: ## Feed mutated segments to attach and every operation for SECONDS=60 (cla
 killstep: $(BUILD)/killstep/killstep ## Kill and stop a process at every step of each operation; OP='NAMES...' FULL=1 JOBS=2
 	$< $(if $(FULL),--full) $(if $(JOBS),--jobs=$(JOBS)) $(KILLSTEP_OPTIONS) $(OP)
 
-model: ## Check the real record protocol with GenMC; GENMC=path QUICK=1 MODELS='rc11 imm' WORDS='1 2 4'
-	@MODELS=$(call quoted,$(MODELS)) WORDS=$(call quoted,$(WORDS)) QUICK=$(QUICK) SCENARIOS=$(call quoted,$(SCENARIOS)) tests/model/check $(GENMC)
+model: ## Check the protocol with GenMC, and its models with Spin; GENMC=path SPIN=no QUICK=1 MODELS='rc11 imm' WORDS='1 2 4'
+	@{ MODELS=$(call quoted,$(MODELS)) WORDS=$(call quoted,$(WORDS)) QUICK=$(QUICK) SCENARIOS=$(call quoted,$(SCENARIOS)) tests/model/check $(GENMC) || echo "status $$?"; \
+	  test '$(SPIN)' = no || CC=$(call quoted,$(CC)) BUILD=$(call quoted,$(BUILD)) tests/model/spin || echo "status $$?"; } | \
+	awk '/^status [0-9]+$$/ { if ($$2 > status) status = $$2; next } \
+	    /^[0-9]+ passed, [0-9]+ failed/ { passed += $$1; failed += $$3; skipped += $$5; next } \
+	    { print; fflush() } \
+	    END { print passed + 0 " passed, " failed + 0 " failed" (skipped ? ", " skipped " skipped" : ""); exit status }'
+
+weaken: ## Weaken each order of the protocol in a copy and see GenMC find it; GENMC=path LABELS='NAMES...'
+	@LABELS=$(call quoted,$(LABELS)) WORDS=$(call quoted,$(WORDS)) BUILD=$(call quoted,$(BUILD)) tests/model/weaken $(GENMC)
 
 machines: ## Processes of other word sizes, libcs, architectures, compilers and languages in one instance; PARTS='bits musl ...' ROUNDS=N
 	@BUILD=$(call quoted,$(BUILD)) ROUNDS=$(ROUNDS) tests/machines/check $(PARTS)

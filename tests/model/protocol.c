@@ -386,6 +386,14 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  use(G); release(0, G); received(0)
 #define RUN_2  acquired(0, G)
 #define RUN_3  allocated_sent(1)
+#elif SCENARIO == 68    /* a thread acquires, and gives the owner's handle back; its sibling's hold is then the borrowed one: looked at, cloned, released */
+#define START  begin(1, 0, 0, 0); counts[0].owned = 1; counts[0].marked = G
+#define RUN_1  acquired(0, G)
+#define RUN_2  assert(zcp_priv_is_held(&pools[0], 0, G)); clone_(0); use(G); release(0, G); release(0, G)
+#elif SCENARIO == 69    /* the same without the look and the clone */
+#define START  begin(1, 0, 0, 0); counts[0].owned = 1; counts[0].marked = G
+#define RUN_1  acquired(0, G)
+#define RUN_2  use(G); release(0, G)
 #endif
 
 #define AFTER_1   pthread_join(thread_1, 0)
@@ -424,4 +432,5 @@ int main(void)
     for (int w = 0; w < WORDS; w++) assert(chunk.borrow[w] == 0);
     for (int c = 0; c < CLIENTS; c++) assert(CRASH >= 0 || (counts[c].owned == 0 && counts[c].borrowed == 0));
     assert(*zcp_priv_list_leaf(&pools[0].list, 0) == 1);     /* and it can be found */
+    assert(CRASH >= 0 || *zcp_priv_list_summary(&pools[0].list, 0) == 1);        /* by its hint, if nobody died between P0 and P1 */
 }
