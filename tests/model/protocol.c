@@ -72,7 +72,7 @@ static void use(uint32_t generation)                         /* while it is held
     assert(ZCP_PRIV_GENERATION(s) == generation && !zcp_priv_is_free(s));        /* never freed while held */
     garbled |= text != generation;                           /* asserted at the end: an assert here would order the read by its branch */
 }
-static void owner_release(int me, uint32_t g) { assert(zcp_priv_owner_release(&pools[me], 0, id_of(me), g) != ZCP_PRIV_GARBAGE); }
+static void owner_release(int me, uint32_t g) { assert(zcp_priv_owner_release(&pools[me], 0, id_of(me), g) == ZCP_PRIV_YES); }
 static void give_back(int me) { zcp_priv_give_back(&pools[me], 0, id_of(me)); }
 static bool acquire_and_return(int me, uint32_t g)
 {
