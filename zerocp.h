@@ -552,7 +552,7 @@ ZCP_PRIV_NOINLINE bool zcp_priv_list_walk(zcp_mpmc_list *list, uint32_t start, u
     uint32_t words = (list->leaves + 63) / 64;
     for (uint32_t i = 0; i <= words; i++) {                            /* the first word twice: from the start, then up to it */
         uint32_t word = (start / 64 + i) % words;
-        uint64_t hints = zcp_priv_load_acquire(zcp_priv_list_summary(list, word * 64));     /* pairs with P1 */
+        uint64_t hints = zcp_priv_load_acquire(zcp_priv_list_summary(list, word * 64));     /* pairs with P1; not needed, Q1 acquires before a hint is called wrong */
         if (i == 0) hints &= UINT64_MAX << start % 64;
         for (; hints; hints &= hints - 1) {
             uint32_t leaf = word * 64 + zcp_priv_lowest_bit(hints);
@@ -802,7 +802,7 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_drop_borrowed(zcp_priv_pool *pool, uint32_t i
         if (n == 1 && zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) break;                 /* pairs with D2: so is my siblings' */
     }
     zcp_priv_outcome outcome = zcp_priv_give_back(pool, i, client);
-    zcp_priv_store_release(&counts->borrowed, 0u);                     /* D3, pairs with the acquires of acquire: publishes the change of the bit */
+    zcp_priv_store_release(&counts->borrowed, 0u);                     /* D3, pairs with the acquires of acquire; S1's seq_cst alone would do here */
     return outcome == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
 }
 /* Gives one handle back. NO: it is not held; nothing changed. */
@@ -871,7 +871,7 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_acquire(zcp_priv_pool *pool, uint32_t i, uint
         if (n == ZCP_PRIV_CHANGING) { ZEROCP_WAIT_FOR_SIBLING(round); continue; }
         if (n == ZCP_PRIV_CHANGING - 1) return ZCP_PRIV_GARBAGE;       /* four thousand million handles */
         if (n == 0) {
-            if (!zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) continue;   /* acquire, pairs with D3 */
+            if (!zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) continue;   /* acquire, pairs with D3; not needed: the record orders itself */
             ZEROCP_STEP("changing");
             zcp_priv_outcome outcome = zcp_priv_borrow(pool, i, client, generation);
             zcp_priv_store_release(&counts->borrowed, outcome == ZCP_PRIV_YES ? 1u : 0u);    /* D3 */
