@@ -1818,6 +1818,7 @@ ZCP_PRIV zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **result
 }
 ZCP_PRIV void zcp_priv_log_built(const zcp_priv_opening *o, const zcp_manager *m)
 {
+    (void)o;                                                           /* here and below: ZEROCP_LOG may be defined to nothing */
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: sizes computed: management segment %llu bytes, chunk segment %llu bytes, up to %u clients", m->name,
                (unsigned long long)m->geometry.management_bytes, (unsigned long long)m->geometry.chunk_bytes, m->geometry.max_clients);
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, base %p, id %d, instance %016llx", m->name, o->file.path.text,
@@ -1826,6 +1827,7 @@ ZCP_PRIV void zcp_priv_log_built(const zcp_priv_opening *o, const zcp_manager *m
                m->chunks, ZCP_SEGMENT_CHUNK);
     for (uint32_t p = 0; p < m->geometry.pool_count; p++) {
         const zcp_priv_pool_geometry *pool = &m->geometry.pools[p];
+        (void)pool;
         ZEROCP_LOG(ZCP_LOG_INFO, "%s: pool %u: chunk_size=%llu, count=%u, alignment=%u, chunks at %llu, list at %llu, records at %llu", m->name, p,
                    (unsigned long long)pool->chunk_size, pool->chunk_count, pool->alignment, (unsigned long long)pool->data_offset,
                    (unsigned long long)pool->list_offset, (unsigned long long)pool->records_offset);
@@ -1885,6 +1887,7 @@ ZEROCP_API void zcp_manager_close(zcp_manager *manager)
     if (left) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: closed with %llu handles not released; their chunks are given back", manager->name, (unsigned long long)left);
     ZEROCP_STEP("closing");
     uint64_t freed = zcp_priv_slot_sweep(manager, manager->view.client, &garbage);
+    (void)freed;
     if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: client %u left, %llu chunks given back", manager->name, manager->view.client, (unsigned long long)freed);
     zcp_registry_remove(&manager->registry, ZCP_SEGMENT_MANAGEMENT);
@@ -2151,6 +2154,7 @@ ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk)
 }
 ZCP_PRIV_COLD void zcp_priv_log_release(const zcp_chunk *chunk, zcp_priv_outcome outcome)
 {
+    (void)chunk;
     if (outcome == ZCP_PRIV_GARBAGE) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: release of chunk %08x: its record holds garbage", chunk->manager->name, chunk->index);
     else ZEROCP_LOG(ZCP_LOG_WARNING, "%s: release of a handle that is not held (chunk %08x, generation %u): ignored", chunk->manager->name, chunk->index, chunk->generation);
 }
