@@ -1,6 +1,7 @@
 // tests/badinput_test.c: every public function with what it must refuse. Each refusal names its cause, says in a
 // message what to do, leaves the output empty, and changes nothing: neither in /dev/shm nor in an instance.
 #include "zerocp.h"
+#include "filter.h"
 #include "inside.h"
 #include "test.h"
 
@@ -8,15 +9,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -680,31 +677,14 @@ enum { MANAGEMENT_BYTES = 16384, CHUNK_BYTES = 20480 };            // of the ins
 
 static const fault faults[] = {
     {"fchmod", SYS_fchmod, -1, 0, EPERM, ZCP_ERR_PERMISSION},
-    {"locking", SYS_fcntl, 1, F_OFD_SETLK, ENOLCK, ZCP_ERR_SYSTEM},
-    {"mapping of the lock's page", SYS_mmap, 1, 1, ENOMEM, ZCP_ERR_MAPPING},
+    {"locking", FILTER_FCNTL, 1, F_OFD_SETLK, ENOLCK, ZCP_ERR_SYSTEM},
+    {"mapping of the lock's page", FILTER_MMAP, 1, 1, ENOMEM, ZCP_ERR_MAPPING},
     {"pwrite", SYS_pwrite64, -1, 0, EIO, ZCP_ERR_SYSTEM},
     {"fallocate", SYS_fallocate, -1, 0, ENOSPC, ZCP_ERR_NO_SPACE},
-    {"sizing of the management segment", SYS_ftruncate, 1, MANAGEMENT_BYTES, EIO, ZCP_ERR_SYSTEM},
-    {"sizing of the chunk segment", SYS_ftruncate, 1, CHUNK_BYTES, EIO, ZCP_ERR_SYSTEM},
-    {"mapping of the management segment", SYS_mmap, 1, MANAGEMENT_BYTES, ENOMEM, ZCP_ERR_MAPPING},
+    {"sizing of the management segment", FILTER_FTRUNCATE, 1, MANAGEMENT_BYTES, EIO, ZCP_ERR_SYSTEM},
+    {"sizing of the chunk segment", FILTER_FTRUNCATE, 1, CHUNK_BYTES, EIO, ZCP_ERR_SYSTEM},
+    {"mapping of the management segment", FILTER_MMAP, 1, MANAGEMENT_BYTES, ENOMEM, ZCP_ERR_MAPPING},
 };
-
-static void fail_a_call(const fault *one) {
-    struct sock_filter filter[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)one->call, 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-                 (uint32_t)offsetof(struct seccomp_data, args) + 8 * (uint32_t)(one->argument < 0 ? 0 : one->argument)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, one->value, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)one->error),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    if (one->argument < 0)
-        filter[3] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, one->value, 0, 0);
-    struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
-    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
-}
 
 static void create_with_a_fault(void *argument) {
     const fault *one = argument;
@@ -714,7 +694,7 @@ static void create_with_a_fault(void *argument) {
     CHECK_EQ(zcp_config_management_bytes(&config, 0), MANAGEMENT_BYTES);
     CHECK_EQ(zcp_config_chunk_bytes(&config, 0), CHUNK_BYTES);
     leave_a_marker();
-    fail_a_call(one);
+    filter_call(one->call, one->argument, one->value, SECCOMP_RET_ERRNO | (uint32_t)one->error);
     test_note("%s: %s", one->what, strerror(one->error));
     zcp_manager_desc desc = {.name = test_instance(), .config = &config, .timeout_ms = 100};
     CHECK_REFUSED_BY_SYSTEM(zcp_manager_open(&manager, &desc), one->status, one->error);
@@ -723,8 +703,7 @@ static void create_with_a_fault(void *argument) {
 }
 
 TEST(bad_system_while_an_instance_is_created) {
-    if (prctl(PR_GET_SECCOMP) < 0)
-        test_skip("no seccomp in this kernel");
+    filter_need();
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
         fault copy = faults[i];
         test_join(test_spawn(create_with_a_fault, &copy));

@@ -241,7 +241,7 @@ TEST(chunk_payloads_are_aligned_disjoint_and_inside) {
         CHECK_EQ((uintptr_t)chunks[i].data % alignment, 0);
         CHECK(from_base + zcp_chunk_capacity(&chunks[i]) <= info.chunk_bytes);
         CHECK_EQ(zcp_chunk_capacity(&chunks[i]), pools[i / 4].chunk_size);
-        memset(chunks[i].data, i, pools[i / 4].chunk_size);
+        memset(chunks[i].data, i, (size_t)pools[i / 4].chunk_size);
     }
     for (int i = 0; i < 12; i++) {
         for (uint64_t b = 0; b < zcp_chunk_capacity(&chunks[i]); b++)

@@ -171,7 +171,7 @@ static void check_alignment(uint32_t alignment, uint64_t size) {
         CHECK_OK(zcp_chunk_allocate(manager, size, &chunks[i]));
         CHECK_EQ((uintptr_t)chunks[i].data % effective, 0);
         CHECK_EQ(zcp_chunk_capacity(&chunks[i]), size);
-        memset(chunks[i].data, 'a' + i, size);
+        memset(chunks[i].data, 'a' + i, (size_t)size);
     }
     for (int i = 0; i < 6; i++) {
         for (uint64_t k = 0; k < size; k++)

@@ -623,7 +623,7 @@ static void look_at_offer(zcp_manager *manager, market *all) {
 
 static void trade(zcp_manager *manager, market *all, int self) {
     zcp_chunk mine[3];
-    size_t count = 1 + test_random_below(3);
+    size_t count = 1 + (size_t)test_random_below(3);
     for (size_t i = 0; i < count; i++) {
         CHECK_OK(zcp_chunk_allocate(manager, test_random_below(2) == 0 ? 64 : 1024, &mine[i]));
         pattern_write(&mine[i]);
@@ -1696,7 +1696,7 @@ TEST(creation_header_from_dice_never_crashes) {
         }
         for (uint64_t i = 1 + test_random_below(3); i > 0; i--) {
             uint64_t word = test_random_below(3) == 0 ? test_random_below(2048) : test_random() >> test_random_below(64);
-            file_write(file->path.text, (off_t)test_random_below(GEOMETRY_AT + 128 * 8), &word, 1 + test_random_below(sizeof word));
+            file_write(file->path.text, (off_t)test_random_below(GEOMETRY_AT + 128 * 8), &word, 1 + (size_t)test_random_below(sizeof word));
         }
         if (test_random_below(4) == 0)
             CHECK_EQ(truncate(file->path.text, (off_t)test_random_below(2 * (uint64_t)file->status.st_size)), 0);

@@ -446,8 +446,11 @@ TEST(demo_options) {
         START(&run, names[i], "--help");
         must_end(&run, 0);
         must_say(&run, "Usage: ");
-        must_refuse(names[i], "--bogus", NULL, 2, "unrecognized option '--bogus'\nTry --help.\n");
-        must_refuse(names[i], "--name", NULL, 2, "option '--name' requires an argument\nTry --help.\n");
+        static const char *const getopts[][2] = {{"--bogus", "unrecognized option"}, {"--name", "requires an argument"}};
+        for (int g = 0; g < 2; g++) {                              // each C library has its own words around these
+            must_refuse(names[i], getopts[g][0], NULL, 2, getopts[g][1]);
+            must_refuse(names[i], getopts[g][0], NULL, 2, "\nTry --help.\n");
+        }
         must_refuse(names[i], "word", NULL, 2, "unexpected argument \"word\"; try --help\n");
     }
     must_refuse("server", "--period", "0", 2, "server: --period 0: a number of seconds from 0.01 to 86400 is expected\n");
@@ -458,11 +461,12 @@ TEST(demo_options) {
 }
 
 TEST(demo_names) {
-    char longest[120];
+    char longest[120], too_long[120];
+    snprintf(too_long, sizeof too_long, "%s\n", strerror(ENAMETOOLONG));
     memset(longest, 'n', sizeof longest - 1);
     longest[sizeof longest - 1] = 0;
     must_refuse("server", "--name", "a/b", 1, "server: zcp_manager_open: ZCP_ERR_INVALID_NAME: ");
-    must_refuse("server", "--name", longest, 1, "File name too long\n");
+    must_refuse("server", "--name", longest, 1, too_long);
     must_refuse("client", "--name", "a/b", 1, "client: zcp_manager_open: ZCP_ERR_INVALID_NAME: ");
 }
 

@@ -54,7 +54,7 @@ static int by_index(const void *a, const void *b)
 // Allocates every chunk of that size and releases it again; the public way.
 static uint64_t drain(zcp_manager *manager, uint64_t size, uint64_t at_most)
 {
-    zcp_chunk *chunks = malloc((at_most + 1) * sizeof *chunks);
+    zcp_chunk *chunks = malloc((size_t)(at_most + 1) * sizeof *chunks);
     uint64_t n = 0;
     CHECK(chunks != NULL);
     for (; n <= at_most; n++) {
@@ -63,7 +63,7 @@ static uint64_t drain(zcp_manager *manager, uint64_t size, uint64_t at_most)
         CHECK_OK(status);
         CHECK(chunks[n].data != NULL);
     }
-    qsort(chunks, n, sizeof *chunks, by_index);
+    qsort(chunks, (size_t)n, sizeof *chunks, by_index);
     for (uint64_t i = 1; i < n; i++) CHECK_MSG(chunks[i - 1].index != chunks[i].index, "chunk %08x was given out twice", chunks[i].index);
     for (uint64_t i = 0; i < n; i++) zcp_chunk_release(&chunks[i]);
     free(chunks);

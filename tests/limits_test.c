@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -468,9 +469,23 @@ TEST(limits_largest_sizes) {
     CHECK(!instance_there());
 }
 
+// The largest power of two that this process can map so many times.
+static uint64_t mappable(uint64_t most, unsigned times) {
+    for (uint64_t bytes = most; bytes > 4096; bytes /= 2) {
+        void *memory = bytes > SIZE_MAX / times ? MAP_FAILED
+                                                : mmap(NULL, (size_t)bytes * times, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED)
+            continue;
+        munmap(memory, (size_t)bytes * times);
+        return bytes;
+    }
+    test_fail(__FILE__, __LINE__, "nothing can be mapped");
+}
+
 // A large range of offsets, without the pages: first and last bytes of the chunks of a sparse segment.
 TEST(limits_sparse_segment) {
-    uint64_t size = UINT64_C(1) << (SANITIZED ? 30 : 40);
+    uint64_t size = mappable(UINT64_C(1) << (SANITIZED ? 30 : 40), 6);    // two chunks, twice, and room
+    test_note("chunks of %llu MiB", (unsigned long long)size >> 20);
     zcp_config config = {.pools = {.size = 2, .items = {{size, 2, 4096}, {64, 2, 0}}}};
     zcp_manager *manager = open_of(&config, ZCP_SHM_NO_RESERVE), *other = open_of(NULL, 0);
     zcp_chunk chunks[2] = {allocated(manager, size), allocated(manager, size - 1)}, received;
@@ -639,7 +654,7 @@ static void exhaust_once(zcp_manager *manager) {
     CHECK_EQ(stats_of(manager, 1).used, 0);                        // without ZCP_FALLBACK the larger ones are for larger sizes
     large = allocated(manager, 65);
     zcp_chunk_release(&large);
-    size_t at = test_random_below(8);
+    size_t at = (size_t)test_random_below(8);
     uint32_t index = chunks[at].index;
     zcp_chunk_release(&chunks[at]);
     chunks[at] = allocated(manager, 64);                           // at once: its hint is there

@@ -16,8 +16,13 @@ enum { HEADER_BYTES = 64, LEAF_BYTES = 64 };
 static const uint32_t capacities[] = {1, 63, 64, 65, 4095, 4096, 4097, 262145};
 enum { CAPACITIES = sizeof capacities / sizeof capacities[0] };
 
+// Of these capacities, in the type that memory is counted in.
+static size_t bytes_of(uint32_t capacity) {
+    return (size_t)zcp_mpmc_list_bytes(capacity);
+}
+
 static void *memory_for(uint32_t capacity) {
-    uint64_t bytes = (zcp_mpmc_list_bytes(capacity) + 63) / 64 * 64;
+    size_t bytes = (bytes_of(capacity) + 63) / 64 * 64;
     void *memory = aligned_alloc(64, bytes);
     CHECK(memory != NULL);
     memset(memory, 0xa5, bytes);
@@ -32,8 +37,8 @@ static zcp_mpmc_list new_list(uint32_t capacity, bool full) {
     return list;
 }
 
-static uint64_t summary_bytes(const zcp_mpmc_list *list) {
-    return ((uint64_t)list->leaves + 511) / 512 * 64;
+static size_t summary_bytes(const zcp_mpmc_list *list) {
+    return ((size_t)list->leaves + 511) / 512 * 64;
 }
 
 static void set_summary(zcp_mpmc_list *list, int value) {
@@ -61,7 +66,7 @@ static uint32_t drain(zcp_mpmc_list *list) {
 
 // All sequences of pushes and pops up to a length, from a full and from an empty list. The set is a word of bits.
 static void try_all(zcp_mpmc_list *list, uint32_t set, int depth, uint64_t *steps) {
-    uint64_t bytes = zcp_mpmc_list_bytes(list->capacity);
+    size_t bytes = bytes_of(list->capacity);
     unsigned char memory[1024];
     zcp_mpmc_list view = *list;
     CHECK_EQ(zcp_mpmc_list_count(list), __builtin_popcount(set));
@@ -321,7 +326,7 @@ static void check_no_view(const zcp_mpmc_list *list) {
 
 TEST(list_create_stays_within_its_bytes) {
     for (uint32_t capacity = 1; capacity < 5000; capacity += 1 + capacity / 3) {
-        uint64_t bytes = zcp_mpmc_list_bytes(capacity), room = (bytes + 127) / 64 * 64;
+        size_t bytes = bytes_of(capacity), room = (bytes + 127) / 64 * 64;
         unsigned char *memory = aligned_alloc(64, room);
         CHECK(memory != NULL);
         for (int full = 0; full < 2; full++) {
@@ -329,7 +334,7 @@ TEST(list_create_stays_within_its_bytes) {
             memset(memory, 0xa5, room);
             CHECK_OK(zcp_mpmc_list_create(&list, memory, bytes, capacity, full));
             CHECK_EQ(drain(&list), full ? capacity : 0);
-            for (uint64_t i = bytes; i < room; i++)
+            for (size_t i = bytes; i < room; i++)
                 CHECK_EQ(memory[i], 0xa5);
         }
         free(memory);
@@ -482,7 +487,7 @@ static crowd *gather(uint32_t capacity, uint32_t members, uint32_t operations) {
     all->capacity = capacity;
     all->members = members;
     all->operations = operations;
-    all->memory = test_shared(zcp_mpmc_list_bytes(capacity));
+    all->memory = test_shared(bytes_of(capacity));
     all->holders = test_shared(capacity * sizeof *all->holders);
     CHECK_OK(zcp_mpmc_list_create(&all->list, all->memory, zcp_mpmc_list_bytes(capacity), capacity, true));
     return all;
@@ -560,7 +565,7 @@ static void pop_and_push_for_ever(void *argument) {
 TEST(list_survives_kills) {
     static const uint32_t sizes[] = {1, 2, 65, 4097};
     victims *all = test_shared(sizeof *all);
-    all->memory = test_shared(zcp_mpmc_list_bytes(4097));
+    all->memory = test_shared(bytes_of(4097));
     for (int round = 0; round < 40; round++) {
         all->capacity = sizes[round % 4];
         zcp_mpmc_list list = fill(all);
@@ -607,7 +612,7 @@ TEST(list_survives_a_kill_at_each_instruction) {
 #endif
     victims *all = test_shared(sizeof *all);
     all->capacity = 1;                                             // so that push and pop change the hint, too
-    all->memory = test_shared(zcp_mpmc_list_bytes(all->capacity));
+    all->memory = test_shared(bytes_of(all->capacity));
     int instructions = 0;
     while (kill_after(all, instructions))
         instructions++;

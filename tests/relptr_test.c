@@ -8,9 +8,10 @@
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 
-// Addresses that are registered need no memory behind them: nothing here is read through such a one.
+// Addresses that are registered need no memory behind them: nothing here is read through such a one. On 64-bit machines
+// they have bits above the 32nd.
 static void *fake_base(unsigned n) {
-    return (void *)(uintptr_t)(UINT64_C(0x100000000) + n * UINT64_C(0x100000));
+    return (void *)(UINTPTR_MAX / 16 + 1 + (uintptr_t)n * 0x100000);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -90,13 +91,13 @@ TEST(relptr_get_checks_size_and_alignment) {
     zcp_registry registry = {0};
     CHECK_OK(zcp_registry_add(&registry, 1, memory, sizeof memory));
     CHECK(ZCP_RELPTR_GET(uint64_t, &registry, zcp_relptr_make(1, 8)) == (uint64_t *)(void *)(memory + 8));
-    for (unsigned offset = 9; offset < 16; offset++)
+    for (unsigned offset = 9; offset < 8 + _Alignof(uint64_t); offset++)    // 4 on i386
         CHECK(ZCP_RELPTR_GET(uint64_t, &registry, zcp_relptr_make(1, offset)) == NULL);
     CHECK(ZCP_RELPTR_GET(uint32_t, &registry, zcp_relptr_make(1, 12)) != NULL);
     CHECK(ZCP_RELPTR_GET(char, &registry, zcp_relptr_make(1, 127)) == memory + 127);
     CHECK(ZCP_RELPTR_GET(odd, &registry, zcp_relptr_make(1, 96)) == (odd *)(void *)(memory + 96));
     CHECK(ZCP_RELPTR_GET(odd, &registry, zcp_relptr_make(1, 104)) == NULL);             // 8 bytes too far
-    CHECK(ZCP_RELPTR_GET(odd, &registry, zcp_relptr_make(1, 68)) == NULL);              // misaligned
+    CHECK(ZCP_RELPTR_GET(odd, &registry, zcp_relptr_make(1, 66)) == NULL);              // misaligned
     CHECK(ZCP_RELPTR_GET(odd, &registry, zcp_relptr_make(0, 0)) == NULL);
     CHECK(ZCP_RELPTR_GET(odd, NULL, zcp_relptr_make(1, 0)) == NULL);
     CHECK(zcp_relptr_get_aligned(&registry, zcp_relptr_make(1, 64), 1, 64) == memory + 64);
@@ -107,9 +108,10 @@ TEST(relptr_get_checks_size_and_alignment) {
 TEST(relptr_alignment_is_the_address_not_the_offset) {
     _Alignas(16) static char memory[64];
     zcp_registry registry = {0};
-    CHECK_OK(zcp_registry_add(&registry, 1, memory + 4, 60));
+    enum { HALF = _Alignof(uint64_t) / 2 };
+    CHECK_OK(zcp_registry_add(&registry, 1, memory + HALF, sizeof memory - HALF));
     CHECK(ZCP_RELPTR_GET(uint64_t, &registry, zcp_relptr_make(1, 8)) == NULL);
-    CHECK(ZCP_RELPTR_GET(uint64_t, &registry, zcp_relptr_make(1, 4)) == (uint64_t *)(void *)(memory + 8));
+    CHECK(ZCP_RELPTR_GET(uint64_t, &registry, zcp_relptr_make(1, HALF)) == (uint64_t *)(void *)(memory + 2 * HALF));
 }
 
 TEST(relptr_offsets_count_bytes_whatever_the_type) {
@@ -195,9 +197,14 @@ TEST(registry_takes_the_largest_segment_and_the_last_address) {
     CHECK_OK(zcp_registry_add(&registry, UINT16_MAX, last, 10));   // up to and with the last byte there is
     CHECK(zcp_relptr_get(&registry, zcp_relptr_make(UINT16_MAX, 9), 1) == last + 9);
     CHECK(zcp_relptr_get(&registry, zcp_relptr_make(UINT16_MAX, 10), 0) == NULL);
-    CHECK_OK(zcp_registry_add(&registry, 1, (void *)(uintptr_t)4096, UINT64_C(1) << 48));
-    CHECK(zcp_relptr_get(&registry, zcp_relptr_make(1, ZCP_RELPTR_MAX_OFFSET), 1) != NULL);
-    CHECK(zcp_relptr_get(&registry, zcp_relptr_make(1, ZCP_RELPTR_MAX_OFFSET), 2) == NULL);
+    uint64_t largest = UINT64_C(1) << 48;
+    if (largest > UINTPTR_MAX) {                                   // all that a 32-bit address space has from there on
+        CHECK_STATUS(zcp_registry_add(&registry, 1, (void *)(uintptr_t)4096, largest), ZCP_ERR_INVALID_SIZE);
+        largest = (uint64_t)UINTPTR_MAX - 4095;
+    }
+    CHECK_OK(zcp_registry_add(&registry, 1, (void *)(uintptr_t)4096, largest));
+    CHECK(zcp_relptr_get(&registry, zcp_relptr_make(1, largest - 1), 1) != NULL);
+    CHECK(zcp_relptr_get(&registry, zcp_relptr_make(1, largest - 1), 2) == NULL);
     CHECK_EQ(zcp_relptr_offset(zcp_relptr_of(&registry, (void *)(uintptr_t)5000)), 904);
 }
 

@@ -42,6 +42,8 @@ _Noreturn void test_leave(void);
 // The line that the process passed last, as "file:line", or "" if it is not known.
 void test_place_text(const test_block *block, pid_t pid, char *text, size_t bytes);
 
+const char *test_signal_name(int number);                          // "SIGKILL"
+
 enum { TEST_EXIT_FAILED = 1, TEST_EXIT_SKIPPED = 77 };
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ static void quiet_in_one_process(void *name)
     for (int i = 0; i < COUNT; i++) {
         zcp_chunk chunk, borrowed, clone;
         QUIET(zcp_chunk_allocate(manager, 200, &chunk) == ZCP_OK);
-        memset(zcp_chunk_data(&chunk), i, zcp_chunk_size(&chunk));
+        memset(zcp_chunk_data(&chunk), i, (size_t)zcp_chunk_size(&chunk));
         clone = zcp_chunk_clone(&chunk);
         QUIET(zcp_chunk_is_valid(&clone) && zcp_chunk_use_count(&clone) == 2);
         zcp_chunk_release(&clone);

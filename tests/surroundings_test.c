@@ -51,7 +51,7 @@ static void use_all_of(zcp_manager *manager) {
     for (int p = 0; p < 2; p++)
         for (int i = 0; i < sizes[p].count; i++, n++) {
             CHECK_IS(zcp_chunk_allocate(manager, sizes[p].size, &chunks[n]), ZCP_OK);
-            memset(chunks[n].data, n, sizes[p].size);
+            memset(chunks[n].data, n, (size_t)sizes[p].size);
         }
     zcp_chunk none;
     CHECK_IS(zcp_chunk_allocate(manager, 100, &none), ZCP_ERR_EXHAUSTED);
@@ -296,7 +296,7 @@ static bool try_one(const operation *op, int nth, int error, bool ever_after) {
         close_all();
         return false;
     }
-    snprintf(text, sizeof text, "%s: call %d, %s, fails%s with %s", op->name, nth, hostile.failed, ever_after ? " from then on" : "", strerrorname_np(error));
+    snprintf(text, sizeof text, "%s: call %d, %s, fails%s with %s", op->name, nth, hostile.failed, ever_after ? " from then on" : "", strerror(error));
     trial = text;
     bool told = status != ZCP_OK || warnings > 0 || may_be_overcome(hostile.failed, error) || is_fstat() || strcmp(op->name, "close") == 0;
     CHECK_MSG(told, "%s: not told", trial);
@@ -324,7 +324,7 @@ static bool try_one(const operation *op, int nth, int error, bool ever_after) {
         if (subject_manager != NULL)
             use_all_of(subject_manager);
         if (subject_shm.base != NULL)
-            memset(subject_shm.base, 1, subject_shm.bytes);
+            memset(subject_shm.base, 1, (size_t)subject_shm.bytes);
     }
     close_all();
     return true;
@@ -421,7 +421,7 @@ TEST_WITH(surroundings_each_system_call_fails_and_nothing_is_left, .seconds = 12
     do {                                                                                                               \
         struct rlimit limit_;                                                                                          \
         CHECK(getrlimit(which, &limit_) == 0);                                                                         \
-        limit_.rlim_cur = (value);                                                                                     \
+        limit_.rlim_cur = (rlim_t)(value);                                                                             \
         CHECK_MSG(setrlimit(which, &limit_) == 0, "%s", strerror(errno));                                              \
     } while (0)
 

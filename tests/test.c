@@ -286,7 +286,7 @@ uint64_t test_now(void) {
 }
 
 void test_sleep(unsigned milliseconds) {
-    struct timespec left = {.tv_sec = milliseconds / 1000, .tv_nsec = (long)(milliseconds % 1000) * 1000000};
+    struct timespec left = {.tv_sec = (time_t)(milliseconds / 1000), .tv_nsec = (long)(milliseconds % 1000) * 1000000};
     while (nanosleep(&left, &left) != 0 && errno == EINTR)
         continue;
 }
@@ -342,13 +342,30 @@ int test_wait(pid_t pid) {
     return wait_for(pid, 0, __FILE__, __LINE__);
 }
 
+// Not every C library has sigabbrev_np.
+const char *test_signal_name(int number) {
+    static const struct {
+        int number;
+        const char *name;
+    } names[] = {{SIGABRT, "SIGABRT"}, {SIGALRM, "SIGALRM"}, {SIGBUS, "SIGBUS"},   {SIGCONT, "SIGCONT"}, {SIGFPE, "SIGFPE"},
+                 {SIGHUP, "SIGHUP"},   {SIGILL, "SIGILL"},   {SIGINT, "SIGINT"},   {SIGKILL, "SIGKILL"}, {SIGPIPE, "SIGPIPE"},
+                 {SIGQUIT, "SIGQUIT"}, {SIGSEGV, "SIGSEGV"}, {SIGSTOP, "SIGSTOP"}, {SIGSYS, "SIGSYS"},   {SIGTERM, "SIGTERM"},
+                 {SIGTRAP, "SIGTRAP"}, {SIGTSTP, "SIGTSTP"}, {SIGUSR1, "SIGUSR1"}, {SIGUSR2, "SIGUSR2"}, {SIGXFSZ, "SIGXFSZ"}};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (names[i].number == number)
+            return names[i].name;
+    static _Thread_local char other[24];
+    snprintf(other, sizeof other, "signal %d", number);
+    return other;
+}
+
 static const char *status_text(int status, char text[64]) {
     if (WIFEXITED(status))
         snprintf(text, 64, "ended with %d", WEXITSTATUS(status));
     else if (WIFSIGNALED(status))
-        snprintf(text, 64, "was killed by SIG%s", sigabbrev_np(WTERMSIG(status)));
+        snprintf(text, 64, "was killed by %s", test_signal_name(WTERMSIG(status)));
     else if (WIFSTOPPED(status))
-        snprintf(text, 64, "was stopped by SIG%s", sigabbrev_np(WSTOPSIG(status)));
+        snprintf(text, 64, "was stopped by %s", test_signal_name(WSTOPSIG(status)));
     else
         snprintf(text, 64, "has status 0x%x", (unsigned)status);
     return text;
@@ -370,8 +387,8 @@ void test_join_signal_at(const char *file, int line, pid_t pid, int signal_numbe
     int status = join(file, line, pid);
     char text[64];
     if (!WIFSIGNALED(status) || WTERMSIG(status) != signal_number)
-        test_fail(file, line, "child %d %s, expected to be killed by SIG%s", (int)pid, status_text(status, text),
-                  sigabbrev_np(signal_number));
+        test_fail(file, line, "child %d %s, expected to be killed by %s", (int)pid, status_text(status, text),
+                  test_signal_name(signal_number));
 }
 
 bool test_join_killed_at(const char *file, int line, pid_t pid) {
@@ -413,7 +430,7 @@ static bool is_child(pid_t pid) {
 static void send_signal(const char *file, int line, pid_t pid, int signal_number) {
     test_at(file, line);
     if (pid <= 0 || kill(pid, signal_number) != 0)
-        test_fail(file, line, "kill(%d, SIG%s): %s", (int)pid, sigabbrev_np(signal_number), strerror(errno));
+        test_fail(file, line, "kill(%d, %s): %s", (int)pid, test_signal_name(signal_number), strerror(errno));
 }
 
 void test_kill_at(const char *file, int line, pid_t pid) {

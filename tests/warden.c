@@ -396,7 +396,7 @@ static void judge_exit(const test_job *job, const test_block *block, pid_t test,
     char place[256];
     test_place_text(block, test, place, sizeof place);
     if (WIFSIGNALED(status))
-        fail(job, "killed by SIG%s after %s", sigabbrev_np(WTERMSIG(status)), place);
+        fail(job, "killed by %s after %s", test_signal_name(WTERMSIG(status)), place);
     else if (WEXITSTATUS(status) == TEST_EXIT_SKIPPED && atomic_load(&block->skipped) != 0)
         job->report->outcome = TEST_SKIPPED;
     else if (atomic_load(&block->failed) != 0)

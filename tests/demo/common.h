@@ -57,7 +57,7 @@ static inline uint64_t now_ms(void) {
 }
 
 static inline void sleep_ms(unsigned milliseconds) {
-    struct timespec rest = {.tv_sec = milliseconds / 1000, .tv_nsec = (long)(milliseconds % 1000) * 1000000};
+    struct timespec rest = {.tv_sec = (time_t)(milliseconds / 1000), .tv_nsec = (long)(milliseconds % 1000) * 1000000};
     while (nanosleep(&rest, &rest) != 0 && errno == EINTR) {
     }
 }

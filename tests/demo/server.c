@@ -107,7 +107,7 @@ static bool start(server *s) {
     for (int i = 0; i < DEMO_CHUNKS; i++) {
         if (!allocate(s->manager, demo_server_sizes[i], &s->own[i]))
             return false;
-        memset(s->own[i].data, 'A' + i, demo_server_sizes[i]);
+        memset(s->own[i].data, 'A' + i, (size_t)demo_server_sizes[i]);
     }
     if (!show_state(s->manager, "State with the server's chunks", demo_used_by_server))
         return false;

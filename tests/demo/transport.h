@@ -115,7 +115,7 @@ static inline int transport_connect(const char *name) {
 
 // Bounds how long one send or receive waits for the peer; after that errno is EAGAIN. milliseconds: 1 or more.
 static inline bool transport_set_timeout(int connection, unsigned milliseconds) {
-    struct timeval limit = {.tv_sec = milliseconds / 1000, .tv_usec = (suseconds_t)(milliseconds % 1000) * 1000};
+    struct timeval limit = {.tv_sec = (time_t)(milliseconds / 1000), .tv_usec = (suseconds_t)(milliseconds % 1000) * 1000};
     return setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0 &&
            setsockopt(connection, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) == 0;
 }
