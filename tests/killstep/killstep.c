@@ -9,20 +9,25 @@
 //   second    in chains: one more client, which recovers after the victim's death and is killed or stopped on the way
 //
 // All stages are forks of one process, so an instruction has the same address in each of them. The points are found once by single steps:
-// the segments are compared after each, and each system call counts as a change. A point is (address, how often it was passed), so it is
-// reached again by a breakpoint and does not depend on how many instructions the C library took for a pid's digits.
+// the segments are compared after each, and each system call counts as a change. From the list of all steps follows the cheapest way to
+// each of them: breakpoints at addresses that are not passed before, and single steps where there is none; in a loop within a loop that
+// is a few stops instead of thousands. Each stop's address is compared, so who takes another path (a pid of fewer digits) is noticed.
+// A stop costs some 10 us, four times that if it wakes another processor: so a worker and all its stages keep to one.
 #include "../inside.h"
 #include "../test.h"
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -38,25 +43,38 @@ enum {
     SMALLS = 10, LARGES = 4,                                       // their numbers; ten make two leaves of the list
     CLIENTS = 8,
     MAX_HELD = 32,
-    MAX_POINTS = 200000,
+    MAX_STEPS = 200000,
     SEGMENT_BYTES = 32768,                                         // more than any segment here has
     BOUND_MS = 2000,                                               // no call takes longer; a wait that should not be takes 5 s
-    SHORT_TIMEOUT_MS = 40,                                         // of those who meet a stopped creator
+    SHORT_TIMEOUT_MS = 1,                                          // of those who meet a stopped creator; too short for a busy machine,
+    LONG_TIMEOUT_MS = 500,                                         // so who meets nobody tries once more
     PATIENT_MS = 60000,                                            // of the victim, which may stand for long
 };
 
 typedef struct point {
     uint64_t address;                                              // of the instruction after which it is killed; 0: before the first one
-    uint32_t occurrence, step;
+    uint32_t step;
     bool change, syscall;
 } point;
 
-typedef struct board {                                             // shared by all processes of one worker
-    uint32_t points, changes, steps;
+// All steps of an operation. Step 0 is where it begins; step n, where it stands after n instructions.
+typedef struct way {
+    uint64_t at;                                                   // the instruction that comes next
+    uint32_t from, cost;                                           // the step from which one stop leads here; microseconds in all
+    bool single;                                                   // by a single step, not by a breakpoint
+} way;
+
+typedef struct trace {
+    uint32_t steps, points, changes, syscalls;
     bool overflow;
+    point list[MAX_STEPS];
+    way ways[MAX_STEPS];
+} trace;
+
+typedef struct board {                                             // shared by all processes of one worker
     uint32_t slow, slow_limit;                                     // calls that waited for the 5 s of destroy
     uint32_t timeouts, unnamed, misnamed;                          // TIMEOUT told beside a stopped creator; without a pid; with another's
-    uint32_t not_reached;
+    uint32_t not_reached, astray;                                  // it came to the end; or to another instruction
     uint64_t slowest_ns;
     char slowest[64];
     _Atomic uint64_t token, dead_tokens[2];                        // from the victim or a dead client to the others
@@ -64,7 +82,7 @@ typedef struct board {                                             // shared by 
     bool current;                                                  // what the victim opens must not have been destroyed meanwhile
     uint64_t left[3];                                              // what the victim holds after its operation; 0: nothing
     char failure[1024];
-    point list[MAX_POINTS];
+    trace victim, second;                                          // their steps
 } board;
 
 typedef struct held {
@@ -73,9 +91,8 @@ typedef struct held {
     bool shared;                                                   // something of the operation's; else the survivor's own
 } held;
 
-typedef enum mode { DISCOVER, KILL, STOP, CHAIN } mode;
-enum { MODES = 4 };
-static const char *const mode_names[] = {"discover", "kill", "stop", "chain"};
+typedef enum mode { KILL, STOP, CHAIN, MODES, DISCOVER = MODES, DISCOVER_SECOND } mode;
+static const char *const mode_names[] = {"kill", "stop", "chain", "discover", "discover-second"};
 
 typedef struct world {
     const struct operation *operation;
@@ -372,22 +389,32 @@ static void await_locks(const world *w, unsigned which, uint32_t living)
 // ---------------------------------------------------------------------------------------------------------------------
 // Other processes
 
+static void await_other(unsigned round)                            // it is on the same processor
+{
+    if (round < 200) sched_yield();
+    else usleep(50);
+}
 static void await_phase(uint32_t phase)
 {
-    while (atomic_load(&shared->phase) < phase) usleep(50);
+    for (unsigned i = 0; atomic_load(&shared->phase) < phase; i++) await_other(i);
 }
 static uint64_t await_token(void)
 {
-    while (atomic_load(&shared->token) == 0) usleep(50);
+    for (unsigned i = 0; atomic_load(&shared->token) == 0; i++) await_other(i);
     return atomic_load(&shared->token);
+}
+static void die_with_parent(pid_t parent)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(2);
 }
 // A client that does what `run` says, reaches that phase, and waits to be killed.
 static void add_dead(world *w, void (*run)(world *w), uint32_t phase)
 {
-    pid_t pid = fork();
+    pid_t parent = getpid(), pid = fork();
     CHECK(pid >= 0);
     if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        die_with_parent(parent);
         run(w);
         atomic_store(&shared->phase, phase);
         for (;;) pause();
@@ -405,10 +432,10 @@ static void kill_dead(world *w)
 static bool die_in(world *w, const char *step, void (*run)(world *w))
 {
     int status;
-    pid_t pid = fork();
+    pid_t parent = getpid(), pid = fork();
     CHECK(pid >= 0);
     if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        die_with_parent(parent);
         DIE_AT(step);
         run(w);
         _exit(0);
@@ -420,10 +447,25 @@ static bool die_in(world *w, const char *step, void (*run)(world *w))
 // ---------------------------------------------------------------------------------------------------------------------
 // Tracing
 
-__attribute__((noinline)) static void mark_begin(void) { __asm__ volatile("nop" ::: "memory"); }
-__attribute__((noinline)) static void mark_end(void) { __asm__ volatile("nop\n\tnop" ::: "memory"); }
-#define BEGIN ((uint64_t)(uintptr_t)&mark_begin)
-#define END   ((uint64_t)(uintptr_t)&mark_end)
+// The victim stops by itself when it has prepared everything and when it is through.
+#if defined(__x86_64__)
+#define TRAP "int3"
+#elif defined(__aarch64__)
+#define TRAP "brk #0"
+#endif
+#ifdef TRAP
+void killstep_begin(void);
+void killstep_end(void);
+__asm__(".pushsection .text\n"
+        ".globl killstep_begin\n.type killstep_begin, %function\nkillstep_begin: " TRAP "\n ret\n.size killstep_begin, . - killstep_begin\n"
+        ".globl killstep_end\n.type killstep_end, %function\nkillstep_end: " TRAP "\n ret\n.size killstep_end, . - killstep_end\n"
+        ".popsection\n");
+#else
+static void killstep_begin(void) {}
+static void killstep_end(void) {}
+#endif
+#define BEGIN ((uint64_t)(uintptr_t)&killstep_begin)
+#define END   ((uint64_t)(uintptr_t)&killstep_end)
 
 #if defined(__x86_64__)
 enum { BREAK_BYTES = 1, BREAK_BACK = 1 };
@@ -470,42 +512,45 @@ static uint64_t set_break(pid_t pid, uint64_t address)             // returns wh
 static void clear_break(pid_t pid, uint64_t address, uint64_t code) { CHECK(ptrace(PTRACE_POKETEXT, pid, (void *)address, (void *)code) == 0); }
 
 // Lets it go on until it stops; everything but the trap of a step or a break is an error.
-static void resume(pid_t pid, bool step)
+static void await_trap(pid_t pid)
 {
     int status;
-    CHECK(ptrace(step ? PTRACE_SINGLESTEP : PTRACE_CONT, pid, NULL, NULL) == 0);
     CHECK(waitpid(pid, &status, 0) == pid);
     CHECK_MSG(!WIFEXITED(status), "the victim ended with %d", WEXITSTATUS(status));
     CHECK_MSG(!WIFSIGNALED(status), "the victim died of signal %d", WTERMSIG(status));
     CHECK_MSG(WSTOPSIG(status) == SIGTRAP, "the victim got signal %d", WSTOPSIG(status));
 }
-// Runs it until it is about to execute one of two instructions.
-static void run_to(pid_t pid, uint64_t one, uint64_t another)
+static void resume(pid_t pid, bool step)
 {
-    uint64_t code = set_break(pid, one), other = another == one ? 0 : set_break(pid, another);   // they may lie in one word
-    resume(pid, false);
-    uint64_t pc = get_pc(pid) - BREAK_BACK;
-    if (another != one) clear_break(pid, another, other);
-    clear_break(pid, one, code);
-    CHECK_MSG(pc == one || pc == another, "trap at %llx", (unsigned long long)pc);
-    set_pc(pid, pc);
+    CHECK(ptrace(step ? PTRACE_SINGLESTEP : PTRACE_CONT, pid, NULL, NULL) == 0);
+    await_trap(pid);
 }
-// A traced child, which stands before mark_begin's first instruction.
+static bool is_at_end(uint64_t pc) { return pc == END || pc == END + BREAK_BACK; }     // before its trap, or in it
+// Runs it until it is about to execute that instruction, or is at the end.
+static void run_to(pid_t pid, uint64_t address)
+{
+    uint64_t code = set_break(pid, address);
+    resume(pid, false);
+    uint64_t pc = get_pc(pid);
+    clear_break(pid, address, code);
+    CHECK_MSG(pc == address + BREAK_BACK || is_at_end(pc), "trap at %llx", (unsigned long long)pc);
+    set_pc(pid, pc - BREAK_BACK);
+}
+// A traced child, which stands behind killstep_begin's trap.
 static pid_t start_traced(world *w, void (*run)(world *w))
 {
-    int status;
-    pid_t pid = fork();
+    pid_t parent = getpid(), pid = fork();
     CHECK(pid >= 0);
     if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        die_with_parent(parent);
         if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) _exit(2);
-        kill(getpid(), SIGSTOP);
         run(w);
         _exit(0);
     }
-    CHECK(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status));
+    await_trap(pid);
     CHECK(ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)PTRACE_O_EXITKILL) == 0);
-    run_to(pid, BEGIN, BEGIN);
+    CHECK(get_pc(pid) == BEGIN + BREAK_BACK);
+    set_pc(pid, BEGIN + BREAK_BYTES);
     return pid;
 }
 static void kill_traced(pid_t pid)
@@ -517,12 +562,12 @@ static void kill_traced(pid_t pid)
 static void run_victim(world *w)
 {
     if (w->operation->prepare) w->operation->prepare(w);
-    mark_begin();
+    killstep_begin();
     w->operation->operate(w);
     shared->left[0] = w->a.manager ? w->a.index + UINT64_C(1) : 0;
     shared->left[1] = w->b.manager ? w->b.index + UINT64_C(1) : 0;
     shared->left[2] = w->c.manager ? w->c.index + UINT64_C(1) : 0;
-    mark_end();
+    killstep_end();
     if (w->operation->finish) w->operation->finish(w);
 }
 
@@ -569,82 +614,101 @@ static bool have_changed(void)
     return changed;
 }
 
-// How often each instruction was passed: an open hash table.
-typedef struct tally { uint64_t address; uint32_t count; } tally;
-enum { TALLIES = 1 << 16 };
+// At which step each instruction was come to last: an open hash table.
+typedef struct visit { uint64_t address; uint32_t step; } visit;
+enum { VISITS = 1 << 16 };
 
-static uint32_t tally_up(tally *table, uint64_t address)
+static uint32_t visited(visit *table, uint64_t address, uint32_t step)         // the step before, plus 1; 0: it was not yet
 {
     uint64_t at = address * UINT64_C(0x9e3779b97f4a7c15) >> 48;
-    while (table[at % TALLIES].address != 0 && table[at % TALLIES].address != address) at++;
-    table[at % TALLIES].address = address;
-    return ++table[at % TALLIES].count;
+    while (table[at % VISITS].address != 0 && table[at % VISITS].address != address) at++;
+    uint32_t before = table[at % VISITS].step;
+    table[at % VISITS] = (visit){address, step + 1};
+    return before;
 }
-static void add_point(point p)
+// The cheapest way to each step: one single step more than to the step before it; or a breakpoint, from any step since its instruction was
+// passed last. `best` are the steps that no later one beats, cheaper and cheaper the earlier.
+static void find_ways(trace *t)
 {
-    if (shared->points == MAX_POINTS) shared->overflow = true;
-    else shared->list[shared->points++] = p;
+    enum { STEP_US = 21, BREAK_US = 15 };
+    visit *table = calloc(VISITS, sizeof *table);
+    uint32_t *best = malloc((t->steps + 1) * sizeof *best), bests = 0;
+    CHECK(table && best);
+    for (uint32_t step = 0; step <= t->steps; step++) {
+        way *to = &t->ways[step];
+        uint32_t since = visited(table, to->at, step), low = 0, high = bests;
+        if (step > 0) *to = (way){to->at, step - 1, t->ways[step - 1].cost + STEP_US, true};
+        while (low < high) {                                       // the first one that is late enough
+            uint32_t middle = (low + high) / 2;
+            if (best[middle] < since) low = middle + 1;
+            else high = middle;
+        }
+        if (low < bests && t->ways[best[low]].cost + BREAK_US < to->cost) *to = (way){to->at, best[low], t->ways[best[low]].cost + BREAK_US, false};
+        while (bests > 0 && t->ways[best[bests - 1]].cost >= to->cost) bests--;
+        best[bests++] = step;
+    }
+    free(table);
+    free(best);
 }
 // Of the points found, keeps the changes and a sample of the others.
-static void thin_out(void)
+static void thin_out(trace *t)
 {
-    uint32_t kept = 0, others = 0, changes = 0;
-    for (uint32_t i = 0; i < shared->points; i++) changes += shared->list[i].change;
-    uint32_t every = samples ? (shared->points - changes) / samples + 1 : 0;
-    for (uint32_t i = 0; i < shared->points; i++) {
-        bool sampled = !shared->list[i].change && every && ++others % every == every / 2;
-        if (full || shared->list[i].change || sampled) shared->list[kept++] = shared->list[i];
+    uint32_t kept = 0, others = 0;
+    uint32_t every = samples ? (t->points - t->changes) / samples + 1 : 0;
+    for (uint32_t i = 0; i < t->points; i++) {
+        bool sampled = !t->list[i].change && every && ++others % every == every / 2;
+        if (full || t->list[i].change || sampled) t->list[kept++] = t->list[i];
     }
-    shared->points = kept;
-    shared->changes = changes;
+    t->points = kept;
+}
+static void keep_changes(trace *t)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < t->points; i++)
+        if (t->list[i].change) t->list[kept++] = t->list[i];
+    t->points = kept;
 }
 // Steps through the whole operation. A repeated instruction (rep movs) is stepped turn by turn: its first and last turns are points.
-static void discover(world *w)
+static void discover(const world *w, pid_t pid, trace *t)
 {
-    tally *table = calloc(TALLIES, sizeof *table);
-    uint64_t last = 0;
+    uint64_t last = 0, pc;
     bool turns = false;
-    CHECK(table != NULL);
     watch_names(w);
     have_changed();
-    add_point((point){0, 0, 0, true, false});
-    for (uint64_t pc; (pc = get_pc(w->victim)) != END; last = pc) {
-        bool syscall = is_syscall(peek(w->victim, pc));
-        resume(w->victim, true);
+    t->steps = t->changes = t->syscalls = 0;
+    t->points = 1;
+    t->list[0] = (point){0, 0, true, false};
+    for (; !is_at_end(pc = get_pc(pid)) && !t->overflow; last = pc) {
+        bool syscall = is_syscall(peek(pid, pc));
+        resume(pid, true);
         if (syscall) watch_names(w);
         bool change = have_changed() || syscall, again = pc == last && !syscall;
-        if (turns && !again) shared->list[shared->points - 1].change = true;
+        if (turns && !again) t->list[t->points - 1].change = true;
         turns = change && again;
-        uint32_t occurrence = tally_up(table, pc);
-        shared->steps++;
-        if (!again || change) add_point((point){pc, occurrence, shared->steps, change && !turns, syscall});
+        t->ways[t->steps++].at = pc;
+        if (!again || change) t->list[t->points++] = (point){pc, t->steps, change && !turns, syscall};
+        t->syscalls += syscall;
+        t->overflow = t->steps + 1 == MAX_STEPS;
     }
-    kill_traced(w->victim);
-    thin_out();
+    t->ways[t->steps].at = END;
+    for (uint32_t i = 0; i < t->points; i++) t->changes += t->list[i].change;
+    find_ways(t);
 }
-// Brings the victim behind that instruction; false: it came to the end before.
-static bool reach(pid_t pid, const point *p)
+// Brings it to a point.
+static void reach(pid_t pid, const trace *t, const point *p)
 {
-    for (uint32_t seen = 0; p->address != 0;) {
+    static uint32_t path[MAX_STEPS];
+    uint32_t stops = 0;
+    for (uint32_t step = p->step; step != 0; step = t->ways[step].from) path[stops++] = step;
+    while (stops > 0) {
+        const way *to = &t->ways[path[--stops]];
+        if (to->single) resume(pid, true);
+        else run_to(pid, to->at);
         uint64_t pc = get_pc(pid);
-        if (pc == END) return false;
-        if (pc == p->address) {
-            resume(pid, true);
-            if (++seen == p->occurrence) break;
-        } else {
-            run_to(pid, p->address, END);
-        }
-    }
-    return true;
-}
-// Lets a traced process pass that many changes of the segments, or come to the end.
-static void pass_changes(const world *w, pid_t pid, uint32_t changes)
-{
-    watch_names(w);
-    have_changed();
-    while (changes > 0 && get_pc(pid) != END) {
-        resume(pid, true);
-        changes -= have_changed();
+        if (pc == to->at) continue;
+        if (is_at_end(pc)) shared->not_reached++;
+        else shared->astray++;
+        return;
     }
 }
 
@@ -757,10 +821,17 @@ static void verify_others(world *w, zcp_manager *manager)
         BOUNDED_VOID(zcp_chunk_release(&chunk));
     }
 }
+static void run_to_end(const world *w)
+{
+    if (!is_at_end(get_pc(w->victim))) resume(w->victim, false);
+    CHECK(is_at_end(get_pc(w->victim)));
+}
 static void await_end(world *w)
 {
     int status;
     if (w->victim == 0) return;
+    run_to_end(w);
+    set_pc(w->victim, END + BREAK_BYTES);
     CHECK(ptrace(PTRACE_CONT, w->victim, NULL, NULL) == 0);
     CHECK(waitpid(w->victim, &status, 0) == w->victim);
     CHECK_MSG(WIFEXITED(status), "the victim, going on, came to status %x", (unsigned)status);
@@ -790,10 +861,6 @@ static void verify_quiet(world *w)
         used -= (uint32_t)stats.used;
     }
     CHECK_MSG(used == 0, "%d chunks too many are used", -(int)used);
-}
-static void run_to_end(const world *w)
-{
-    if (get_pc(w->victim) != END) run_to(w->victim, END, END);
 }
 static void verify_chunks_stopped(world *w)
 {
@@ -944,6 +1011,7 @@ static void verify_names_stopped(world *w)
         if (!locked) die_in(w, "chunk_unlinked", run_destroy);
     } else if (!slow || shared->slow++ < shared->slow_limit) {
         zcp_status status = call_names(w, SHORT_TIMEOUT_MS, slow ? 5000 + BOUND_MS : BOUND_MS, &newcomer);
+        if (status == ZCP_ERR_TIMEOUT && !locked) status = call_names(w, LONG_TIMEOUT_MS, BOUND_MS, &newcomer);
         if (status == ZCP_ERR_TIMEOUT) {
             CHECK_MSG(locked, "TIMEOUT beside one who holds no lock: %s", zcp_last_message());
             CHECK_MSG(!ready || w->variant > 2, "TIMEOUT, but it is ready: %s", zcp_last_message());
@@ -1006,6 +1074,7 @@ static void verify_object_stopped(world *w)
     zcp_shm shm;
     bool locked = creation_is_locked(w, PLAIN);
     zcp_status status = call_object(w, SHORT_TIMEOUT_MS, &shm);
+    if (status == ZCP_ERR_TIMEOUT && !locked) status = call_object(w, LONG_TIMEOUT_MS, &shm);
     if (status == ZCP_ERR_TIMEOUT) {
         CHECK_MSG(locked, "TIMEOUT beside one who holds no lock: %s", zcp_last_message());
         shared->timeouts++;
@@ -1463,19 +1532,24 @@ enum { OPERATIONS = sizeof operations / sizeof operations[0] };
 static void run_second(world *w)
 {
     w->mine = join(w);
-    mark_begin();
-    zcp_manager_recover(w->mine, NULL);
-    mark_end();
+    killstep_begin();
+    (void)zcp_manager_recover(w->mine, NULL);
+    killstep_end();
 }
 static uint32_t some_number(uint32_t seed, uint32_t below) { return (uint32_t)(seed * UINT64_C(0x9e3779b97f4a7c15) >> 40) % below; }
 
-// The victim is dead, and the second one sweeps: it dies, too, or stands while others sweep.
+// The victim is dead, and the second one sweeps: after one of its changes it dies, too, or stands while others sweep.
 static void chain(world *w, uint32_t number)
 {
     zcp_manager *newcomer;
     kill_traced(w->victim);
     await_locks(w, MANAGEMENT, 3);
-    pass_changes(w, w->second, some_number(number * 2 + w->variant, 20));
+    if (w->mode == DISCOVER_SECOND) {
+        discover(w, w->second, &shared->second);
+        kill_traced(w->second);
+        return;
+    }
+    reach(w->second, &shared->second, &shared->second.list[some_number(number * 2 + w->variant, shared->second.points)]);
     if (w->variant == 1) {
         verify_held(w);
         verify_others(w, w->peer);
@@ -1505,23 +1579,28 @@ static void verify_stopped(world *w)
 static void run_stage(const operation *o, mode m, unsigned variant, uint32_t number, const char *name)
 {
     static world w;
+    bool chained = m == CHAIN || m == DISCOVER_SECOND;
     w.operation = o;
     w.mode = m;
     w.variant = variant;
     snprintf(w.name, sizeof w.name, "%s", name);
     o->set(&w);
-    if (m == CHAIN) w.second = start_traced(&w, run_second);
+    if (chained) w.second = start_traced(&w, run_second);
     if (!o->late) kill_dead(&w);
-    if (w.survivor && !o->late) await_locks(&w, MANAGEMENT, m == CHAIN ? 3 : 2);
+    if (w.survivor && !o->late) await_locks(&w, MANAGEMENT, chained ? 3 : 2);
     w.victim = start_traced(&w, run_victim);
     if (o->begin) o->begin(&w);
     if (o->late) kill_dead(&w);
-    if (w.survivor && o->late) await_locks(&w, MANAGEMENT, m == CHAIN ? 4 : 3);
-    if (m == DISCOVER) discover(&w);
-    else if (!reach(w.victim, &shared->list[number])) shared->not_reached++;
+    if (w.survivor && o->late) await_locks(&w, MANAGEMENT, chained ? 4 : 3);
+    if (m == DISCOVER) {
+        discover(&w, w.victim, &shared->victim);
+        kill_traced(w.victim);
+        return;
+    }
+    reach(w.victim, &shared->victim, &shared->victim.list[number]);
     if (m == KILL) verify_killed(&w);
-    if (m == STOP) verify_stopped(&w);
-    if (m == CHAIN) chain(&w, number);
+    else if (m == STOP) verify_stopped(&w);
+    else chain(&w, number);
 }
 // Runs a stage in a process of its own; true: all is as it has to be.
 static bool run_point(const operation *o, mode m, unsigned variant, uint32_t number, const char *name)
@@ -1532,16 +1611,16 @@ static bool run_point(const operation *o, mode m, unsigned variant, uint32_t num
     atomic_store(&shared->phase, 0);
     shared->current = false;
     fflush(stdout);
-    pid_t pid = fork();
+    pid_t parent = getpid(), pid = fork();
     if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        die_with_parent(parent);
         signal(SIGALRM, SIG_DFL);
         alarm(30);
         run_stage(o, m, variant, number, name);
         _exit(0);
     }
     if (pid < 0 || waitpid(pid, &status, 0) != pid) return false;
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || m == DISCOVER) remove_names(name);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || m >= DISCOVER) remove_names(name);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return true;
     if (!shared->failure[0] && WIFSIGNALED(status))
         snprintf(shared->failure, sizeof shared->failure, WTERMSIG(status) == SIGALRM ? "it hangs (%d)" : "the survivor died of signal %d", WTERMSIG(status));
@@ -1591,10 +1670,10 @@ static void describe(uint64_t address, char *text, size_t bytes)
 static void report_failure(const operation *o, mode m, unsigned variant, uint32_t number)
 {
     char where[400] = "before the first step", failure[sizeof shared->failure];
-    const point *p = &shared->list[number];
+    const point *p = &shared->victim.list[number];
     memcpy(failure, shared->failure, sizeof failure);
     dl_iterate_phdr(note_base, NULL);
-    if (m == DISCOVER) snprintf(where, sizeof where, "looking for the points");
+    if (m >= DISCOVER) snprintf(where, sizeof where, "looking for the points");
     else if (p->address) describe(p->address, where, sizeof where);
     printf("FAILED %s --%s --variant=%u --point=%u: step %u (%s) at %llx, %s: %s\n", o->name, mode_names[m], variant, number, p->step,
            p->syscall ? "a system call" : p->change ? "a change" : "no change", (unsigned long long)(p->address ? p->address - program_base : 0), where, failure);
@@ -1602,16 +1681,37 @@ static void report_failure(const operation *o, mode m, unsigned variant, uint32_
 // The ways to go on afterwards, each tried at each point.
 static unsigned variants(const operation *o, mode m) { return m == CHAIN ? 2 : m == STOP && o->kind != OBJECT ? 6 : 5; }
 
+// Of those that it may use, the one where it is just now; the scheduler may choose another one the next time.
+static void keep_to_one_processor(void)
+{
+    static cpu_set_t all;
+    cpu_set_t one;
+    if (CPU_COUNT(&all) == 0 && sched_getaffinity(0, sizeof all, &all) != 0) return;
+    (void)sched_setaffinity(0, sizeof all, &all);
+    sched_yield();
+    CPU_ZERO(&one);
+    CPU_SET((unsigned)sched_getcpu(), &one);
+    (void)sched_setaffinity(0, sizeof one, &one);
+}
 static result run_points(const operation *o, const options *opt, mode m, const char *name)
 {
     result sum = {0, 0};
-    uint32_t every = m == CHAIN && opt->chains && !full ? shared->points / opt->chains + 1 : 1;
-    for (uint32_t p = 0; p < shared->points; p++)
+    const trace *t = &shared->victim;
+    uint32_t every = m == CHAIN && opt->chains && !full ? t->points / opt->chains + 1 : 1, changes = 0, known = 0;
+    for (uint32_t p = 0; p < t->points; p++) {
+        changes += t->list[p].change;                              // as many: the second one finds the same
         for (unsigned v = 0; v < variants(o, m); v++) {
             if ((opt->point >= 0 ? p != opt->point : p % every != 0) || (opt->variant >= 0 && v != (unsigned)opt->variant)) continue;
+            if (p % 256 == 0) keep_to_one_processor();
+            if (m == CHAIN && known != changes) {
+                known = changes;
+                if (!run_point(o, DISCOVER_SECOND, v, p, name)) report_failure(o, DISCOVER_SECOND, v, p);
+                keep_changes(&shared->second);
+            }
             if (run_point(o, m, v, p, name)) sum.passed++;
             else if (sum.failed++ < 4) report_failure(o, m, v, p);
         }
+    }
     if (sum.failed > 4) printf("FAILED %s --%s: %u in all\n", o->name, mode_names[m], sum.failed);
     return sum;
 }
@@ -1619,12 +1719,14 @@ static result run_operation(const operation *o, const options *opt, const char *
 {
     result sum = {0, 0}, of[MODES] = {{0, 0}};
     uint64_t began = now_ns();
-    memset((void *)shared, 0, offsetof(board, list));
-    shared->slow_limit = full ? 10 : 1;
+    memset((void *)shared, 0, offsetof(board, victim));
+    shared->slow_limit = full ? 3 : 1;
+    keep_to_one_processor();
     if (!run_point(o, DISCOVER, 0, 0, name)) {
         report_failure(o, DISCOVER, 0, 0);
         return (result){0, 1};
     }
+    thin_out(&shared->victim);
     for (mode m = KILL; m <= CHAIN; m++)
         if (opt->modes[m] && (m != CHAIN || o->sweeps)) {
             of[m] = run_points(o, opt, m, name);
@@ -1634,10 +1736,11 @@ static result run_operation(const operation *o, const options *opt, const char *
     char more[160] = "";
     if (shared->timeouts) snprintf(more, sizeof more, ", %u TIMEOUT (%u without a pid, %u with another's)", shared->timeouts, shared->unnamed, shared->misnamed);
     if (shared->not_reached) snprintf(more + strlen(more), sizeof more - strlen(more), ", %u ended before", shared->not_reached);
-    if (shared->overflow) sum.failed++;
-    printf("%-28s %6u steps, %4u points (%u changes); %5u killed, %5u stopped, %3u chained: %u failed; %.1f s, slowest call %.0f ms%s%s\n", o->name, shared->steps,
-           shared->points, shared->changes, of[KILL].passed + of[KILL].failed, of[STOP].passed + of[STOP].failed, of[CHAIN].passed + of[CHAIN].failed, sum.failed,
-           (double)(now_ns() - began) / 1e9, (double)shared->slowest_ns / 1e6, more, shared->overflow ? ", TOO MANY STEPS" : "");
+    if (shared->astray) snprintf(more + strlen(more), sizeof more - strlen(more), ", %u went astray", shared->astray);
+    if (shared->victim.overflow) sum.failed++;
+    printf("%-28s %6u steps, %4u points (%u changes); %5u killed, %5u stopped, %3u chained: %u failed; %.1f s, slowest call %.0f ms%s%s\n", o->name, shared->victim.steps,
+           shared->victim.points, shared->victim.changes, of[KILL].passed + of[KILL].failed, of[STOP].passed + of[STOP].failed, of[CHAIN].passed + of[CHAIN].failed, sum.failed,
+           (double)(now_ns() - began) / 1e9, (double)shared->slowest_ns / 1e6, more, shared->victim.overflow ? ", TOO MANY STEPS" : "");
     fflush(stdout);
     return sum;
 }
@@ -1669,6 +1772,70 @@ static bool may_trace(void)
 }
 
 #ifndef KILLSTEP_IN_TESTS
+// ---------------------------------------------------------------------------------------------------------------------
+// Leaving nothing. All processes of a run hold the lock of its file, zcp-killstep-<pid>-run; the cleaner waits for it, in a session of its
+// own. So whoever is killed or interrupted, what the run left is removed when its last process is gone; and if the cleaner is killed, too,
+// by the next run.
+#define RUNS "zcp-killstep-"
+#define RUN_SUFFIX "-run"
+
+static bool has_suffix(const char *text, const char *suffix) { return strlen(text) >= strlen(suffix) && strcmp(text + strlen(text) - strlen(suffix), suffix) == 0; }
+// Calls it for every name of that prefix.
+static void for_names(const char *prefix, void (*call)(const char *name))
+{
+    DIR *directory = opendir("/dev/shm");
+    if (directory == NULL) return;
+    for (const struct dirent *entry = readdir(directory); entry; entry = readdir(directory))
+        if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0) call(entry->d_name);
+    closedir(directory);
+}
+static void remove_name(const char *name)
+{
+    if (!has_suffix(name, RUN_SUFFIX)) shm_unlink(name);
+}
+static void remove_run(const char *run)                            // the caller has its lock
+{
+    char prefix[64];
+    snprintf(prefix, sizeof prefix, "%.*s-", (int)(strlen(run) - strlen(RUN_SUFFIX)), run);
+    for_names(prefix, remove_name);
+    shm_unlink(run);
+}
+static void sweep_run(const char *name)
+{
+    int fd = has_suffix(name, RUN_SUFFIX) ? shm_open(name, O_RDWR | O_CLOEXEC, 0) : -1;
+    if (fd < 0) return;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        printf("killstep: removes what %s left\n", name);
+        remove_run(name);
+    }
+    close(fd);
+}
+static int lock_run(const char *run)
+{
+    for (unsigned i = 0; i < 100; i++) {
+        struct stat status;
+        int fd = shm_open(run, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        if (fd < 0) return -1;
+        if (flock(fd, LOCK_EX) == 0 && fstat(fd, &status) == 0 && status.st_nlink > 0) return fd;
+        close(fd);                                                 // somebody took it for the rest of a dead run
+    }
+    return -1;
+}
+static pid_t start_cleaner(const char *run, int lock)
+{
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid != 0) return pid;
+    close(lock);
+    setsid();
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    int fd = shm_open(run, O_RDWR | O_CLOEXEC, 0);
+    if (fd >= 0 && flock(fd, LOCK_EX) == 0) remove_run(run);
+    _exit(0);
+}
+
 static int usage(void)
 {
     printf("killstep [OPTIONS] [OPERATION...]\n"
@@ -1713,6 +1880,51 @@ static bool parse(options *opt, int argc, char **argv)
     if (!opt->modes[KILL] && !opt->modes[STOP] && !opt->modes[CHAIN]) opt->modes[KILL] = opt->modes[STOP] = opt->modes[CHAIN] = true;
     return true;
 }
+static pid_t start_worker(const options *opt, unsigned which, result *sum)
+{
+    char name[64];
+    pid_t parent = getpid(), pid = fork();
+    if (pid != 0) return pid;
+    die_with_parent(parent);
+    if (!map_board()) _exit(2);
+    snprintf(name, sizeof name, RUNS "%d-%02u", (int)parent, which);
+    *sum = run_operation(&operations[which], opt, name);
+    _exit(0);
+}
+static unsigned count_workers(const pid_t *workers)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < OPERATIONS; i++) n += workers[i] > 0;
+    return n;
+}
+static void await_worker(pid_t *workers)
+{
+    int status;
+    pid_t pid = waitpid(-1, &status, 0);
+    for (unsigned i = 0; i < OPERATIONS && pid > 0; i++)
+        if (workers[i] == pid) workers[i] = 0;
+}
+static unsigned run_all(const options *opt, result *sum)           // the number of operations chosen
+{
+    static pid_t workers[OPERATIONS];
+    unsigned chosen = 0;
+    result *sums = mmap(NULL, sizeof *sums * OPERATIONS, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (sums == MAP_FAILED) return 0;
+    for (unsigned i = 0; i < OPERATIONS; i++) {
+        if (!wanted(opt, operations[i].name)) continue;
+        chosen++;
+        while (count_workers(workers) >= opt->jobs) await_worker(workers);
+        sums[i].failed = 1;                                        // until it says otherwise
+        workers[i] = start_worker(opt, i, &sums[i]);
+    }
+    while (count_workers(workers) > 0) await_worker(workers);
+    for (unsigned i = 0; i < OPERATIONS; i++) {
+        sum->passed += sums[i].passed;
+        sum->failed += sums[i].failed;
+    }
+    munmap(sums, sizeof *sums * OPERATIONS);
+    return chosen;
+}
 int main(int argc, char **argv)
 {
     options opt;
@@ -1723,30 +1935,16 @@ int main(int argc, char **argv)
         printf("killstep: no process may be single-stepped here: skipped\n0 passed, 0 failed\n");
         return 0;
     }
-    result *sums = mmap(NULL, sizeof *sums * OPERATIONS, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), sum = {0, 0};
-    unsigned running = 0, chosen = 0;
-    if (sums == MAP_FAILED) return 2;
-    for (unsigned i = 0; i < OPERATIONS; i++) {
-        if (!wanted(&opt, operations[i].name)) continue;
-        chosen++;
-        if (running == opt.jobs && wait(NULL) > 0) running--;
-        sums[i].failed = 1;                                        // until it says otherwise
-        pid_t pid = fork();
-        if (pid == 0) {
-            char name[64];
-            prctl(PR_SET_PDEATHSIG, SIGKILL);
-            if (!map_board()) _exit(2);
-            snprintf(name, sizeof name, "zcp-killstep-%d-%02u", (int)getppid(), i);
-            sums[i] = run_operation(&operations[i], &opt, name);
-            _exit(0);
-        }
-        if (pid > 0) running++;
-    }
-    while (wait(NULL) > 0) {}
-    for (unsigned i = 0; i < OPERATIONS; i++) {
-        sum.passed += sums[i].passed;
-        sum.failed += sums[i].failed;
-    }
+    for_names(RUNS, sweep_run);
+    char run[64];
+    snprintf(run, sizeof run, RUNS "%d" RUN_SUFFIX, (int)getpid());
+    int lock = lock_run(run);
+    pid_t cleaner = lock < 0 ? -1 : start_cleaner(run, lock);
+    result sum = {0, 0};
+    if (cleaner < 0) return 2;
+    unsigned chosen = run_all(&opt, &sum);
+    close(lock);
+    waitpid(cleaner, NULL, 0);
     if (chosen == 0) printf("killstep: no operation of that name; --list lists them\n");
     printf("%u passed, %u failed\n", sum.passed, sum.failed);
     return sum.failed || chosen == 0 ? 1 : 0;
