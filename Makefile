@@ -25,7 +25,7 @@ sources_asan  := $(filter-out tests/compile.c tests/demo_test.c,$(sources_tests)
 sources_tsan  := $(sources_asan)
 
 demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(wildcard tests/demo/*.c))
-benches := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
+benches := $(BUILD)/bench/bench
 
 .PHONY: all demo test bench soak fuzz killstep model weaken machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
 .DELETE_ON_ERROR:
@@ -66,8 +66,12 @@ flags_of_compile = -DTEST_SOURCE_DIR=$(call quoted,"$(CURDIR)")
 $(BUILD)/demo/%: tests/demo/%.c $(BUILD)/demo/command
 	$(call compile,demo) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(libs)
 
-$(BUILD)/bench/%: bench/%.c $(BUILD)/bench/command
-	$(call compile,bench) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(libs)
+# The bench: one program, in which zerocp is compiled apart from its callers, as a user's is.
+objects_bench := $(patsubst bench/%.c,$(BUILD)/bench/%.o,$(wildcard bench/*.c))
+$(BUILD)/bench/%.o: bench/%.c $(BUILD)/bench/command
+	$(call compile,bench) -MMD -MP -c -o $@ $<
+$(BUILD)/bench/bench: $(objects_bench)
+	$(call link,bench) -o $@ $(objects_bench) $(libs) -ldl
 
 $(BUILD)/soak/%: tests/soak/%.c $(BUILD)/soak/command
 	$(call compile,soak) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(libs)
@@ -81,7 +85,7 @@ $(objects_killstep): $(BUILD)/killstep/command
 $(BUILD)/killstep/killstep: $(objects_killstep)
 	$(call link,killstep) -Wl,-z,now -o $@ $(objects_killstep) $(libs)
 
--include $(addsuffix .d,$(demos) $(benches) $(BUILD)/soak/soak) $(objects_killstep:.o=.d)
+-include $(addsuffix .d,$(demos) $(BUILD)/soak/soak) $(objects_killstep:.o=.d) $(objects_bench:.o=.d)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Running

@@ -1,0 +1,7 @@
+// bench/machine.h: what is measured on. Chooses the two CPUs, and says all that a reader needs to judge the figures.
+#ifndef ZEROCP_BENCH_MACHINE_H
+#define ZEROCP_BENCH_MACHINE_H
+
+void machine_tell(void);
+
+#endif
