@@ -27,7 +27,7 @@ sources_tsan  := $(sources_asan)
 demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(wildcard tests/demo/*.c))
 benches := $(BUILD)/bench/bench
 
-.PHONY: all demo test bench soak fuzz killstep model weaken machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
+.PHONY: all demo test bench bench-peers soak fuzz killstep model weaken machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -73,6 +73,25 @@ $(BUILD)/bench/%.o: bench/%.c $(BUILD)/bench/command
 $(BUILD)/bench/bench: $(objects_bench)
 	$(call link,bench) -o $@ $(objects_bench) $(libs) -ldl
 
+# What the bench compares with, if it is installed: objects that the bench loads if they are there. Once built they are
+# kept up to date; `make all`, `make bench` and the tests never need them.
+peers       := iceoryx boost dpdk
+CXX         ?= c++
+peers_built := $(wildcard $(patsubst %,$(BUILD)/bench/peers/%.so,$(peers)))
+peer_flags  := -O2 -g -fPIC -shared -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(WERROR) -D_GNU_SOURCE
+peer_needs   = bench/contender.h bench/loops.h
+
+$(BUILD)/bench/peers/iceoryx.so: bench/peers/iceoryx.cpp $(peer_needs)
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 $(peer_flags) -isystem $(dir $(lastword $(wildcard /usr/include/iceoryx/*/iceoryx_posh/))) -o $@ $< -liceoryx_posh -liceoryx_hoofs
+$(BUILD)/bench/peers/boost.so: bench/peers/boost.cpp $(peer_needs)
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 $(peer_flags) -o $@ $<
+$(BUILD)/bench/peers/dpdk.so: bench/peers/dpdk.c $(peer_needs)
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 $(peer_flags) $(patsubst -I%,-isystem %,$(shell pkg-config --cflags libdpdk)) -o $@ $< \
+	    -Wl,--no-as-needed -lrte_eal -lrte_mempool -lrte_mempool_ring -lrte_ring
+
 $(BUILD)/soak/%: tests/soak/%.c $(BUILD)/soak/command
 	$(call compile,soak) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(libs)
 
@@ -99,8 +118,19 @@ demo: $(demos) ## Run the demo: a server and a client exchange chunks
 test: $(BUILD)/tests/run $(demos) ## Run the tests; FILTER=PATTERNS JOBS=N TEST_OPTIONS=--help
 	@$(test_environment) $(BUILD)/tests/run $(test_options)
 
-bench: $(benches) ## Measure; BENCH_OPTIONS=--help
+bench: $(benches) $(peers_built) ## Measure; BENCH_OPTIONS=--help
 	$(BUILD)/bench/bench $(BENCH_OPTIONS)
+
+bench-peers: ## Install (Debian, as root) and build what the bench compares with: iceoryx, Boost.Interprocess, DPDK
+	@if test "$$(id -u)" = 0 && command -v apt-get > /dev/null; then \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends g++ pkg-config iceoryx libiceoryx-posh-dev \
+	        libiceoryx-hoofs-dev libboost-dev libdpdk-dev; \
+	else \
+	    echo "not root, or no apt-get: nothing is installed, what is there is built"; \
+	fi
+	@for peer in $(peers); do \
+	    $(MAKE) --no-print-directory $(BUILD)/bench/peers/$$peer.so || echo "peer=$$peer skipped (does not compile: see above)"; \
+	done
 
 SECONDS ?= 60
 soak: $(BUILD)/soak/soak ## Kill and stop eight working processes at random for SECONDS=60; SOAK_OPTIONS=--seed=N
