@@ -2,8 +2,11 @@
 // segments, the files or the locks, and after a sample of the others. What the survivors find then has to be exact. `make killstep`;
 // `build/killstep/killstep --help`.
 //
-//   main      no client of anything; forks a worker per operation, and that a stage for each point
-//   stage     a fresh world: the survivor and the peer are two clients of this process, which hold chunks all the time; it is the tracer
+//   main      no client of anything; forks a worker per operation, and that its stages
+//   stage     the survivor and the peer are two clients of this process, which hold chunks all the time; it is the tracer. It has a fresh
+//             world for its point; where it is looked at chunks, not at names, it goes on with the same instance to hundreds of points:
+//             after each of them that has to be as good as new, and what fails is tried once more in a fresh one. With --full the stages
+//             of names, too, go on, with new instances; --fresh forbids both
 //   victim    runs prepare() at full speed, operate() up to the point, and, if it was only stopped, finish()
 //   dead      up to two clients that are killed before the victim starts (or, `late`, when it is about to operate)
 //   second    in chains: one more client, which recovers after the victim's death and is killed or stopped on the way
@@ -31,6 +34,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/user.h>
@@ -49,6 +53,7 @@ enum {
     SHORT_TIMEOUT_MS = 1,                                          // of those who meet a stopped creator; too short for a busy machine,
     LONG_TIMEOUT_MS = 500,                                         // so who meets nobody tries once more
     PATIENT_MS = 60000,                                            // of the victim, which may stand for long
+    TRIES = 6,                                                     // to reach a point
 };
 
 typedef struct point {
@@ -74,11 +79,13 @@ typedef struct trace {
 typedef struct board {                                             // shared by all processes of one worker
     uint32_t slow, slow_limit;                                     // calls that waited for the 5 s of destroy
     uint32_t timeouts, unnamed, misnamed;                          // TIMEOUT told beside a stopped creator; without a pid; with another's
-    uint32_t not_reached, astray;                                  // it came to the end; or to another instruction
+    bool missed;                                                   // the victim took another path than when it was discovered,
+    uint32_t not_reached;                                          // and so at each try
     uint64_t slowest_ns;
     char slowest[64];
     _Atomic uint64_t token, dead_tokens[2];                        // from the victim or a dead client to the others
     _Atomic uint32_t phase;
+    uint32_t at, rounds;                                           // of all points and variants, the one that the stage is at; those it had before
     bool current;                                                  // what the victim opens must not have been destroyed meanwhile
     uint64_t left[3];                                              // what the victim holds after its operation; 0: nothing
     char failure[1024];
@@ -127,7 +134,7 @@ typedef struct operation {
 } operation;
 
 static board *shared;
-static bool full;
+static bool full, fresh;
 static uint32_t samples = 32;
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -536,14 +543,16 @@ static void run_to(pid_t pid, uint64_t address)
     CHECK_MSG(pc == address + BREAK_BACK || is_at_end(pc), "trap at %llx", (unsigned long long)pc);
     set_pc(pid, pc - BREAK_BACK);
 }
-// A traced child, which stands behind killstep_begin's trap.
-static pid_t start_traced(world *w, void (*run)(world *w))
+// A traced child, which stands behind killstep_begin's trap. Its stack is always aligned in the same way, for memcmp looks at that.
+__attribute__((noinline)) static pid_t start_traced(world *w, void (*run)(world *w))
 {
     pid_t parent = getpid(), pid = fork();
     CHECK(pid >= 0);
     if (pid == 0) {
         die_with_parent(parent);
         if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) _exit(2);
+        volatile char *below = __builtin_alloca(64 + ((uintptr_t)__builtin_frame_address(0) & 4095));
+        *below = 0;
         run(w);
         _exit(0);
     }
@@ -694,7 +703,7 @@ static void discover(const world *w, pid_t pid, trace *t)
     for (uint32_t i = 0; i < t->points; i++) t->changes += t->list[i].change;
     find_ways(t);
 }
-// Brings it to a point.
+// Brings it to a point; shared->missed: to another one, or to the end.
 static void reach(pid_t pid, const trace *t, const point *p)
 {
     static uint32_t path[MAX_STEPS];
@@ -704,10 +713,8 @@ static void reach(pid_t pid, const trace *t, const point *p)
         const way *to = &t->ways[path[--stops]];
         if (to->single) resume(pid, true);
         else run_to(pid, to->at);
-        uint64_t pc = get_pc(pid);
-        if (pc == to->at) continue;
-        if (is_at_end(pc)) shared->not_reached++;
-        else shared->astray++;
+        if (get_pc(pid) == to->at) continue;
+        shared->missed = true;
         return;
     }
 }
@@ -757,6 +764,7 @@ static void end_world(world *w)
     if (w->survivor) {
         BOUNDED_VOID(zcp_manager_close(w->peer));
         BOUNDED_VOID(zcp_manager_close(w->survivor));
+        w->survivor = w->peer = NULL;
     }
     CHECK_OK(BOUNDED(zcp_manager_destroy(w->name)));
     CHECK(!is_there(w, MANAGEMENT));
@@ -793,7 +801,6 @@ static void verify_chunks_dead(world *w)
     CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, &report)));
     CHECK_EQ(report.dead_clients, 0);
     verify_exact(w);
-    end_world(w);
 }
 static int slot_of(world *w, pid_t pid)                            // of a living client; -1: it has none
 {
@@ -912,7 +919,6 @@ static void verify_chunks_stopped(world *w)
     await_locks(w, MANAGEMENT, 2);
     CHECK_OK(BOUNDED(zcp_manager_recover(w->peer, NULL)));
     verify_exact(w);
-    end_world(w);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -1095,10 +1101,18 @@ static void verify_object_stopped(world *w)
 // Worlds
 
 static void set_nothing(world *w) { (void)w; }
+// Not the instance of the point before. Exhaustion is told without a look if the last one was less than a millisecond ago, and some worlds
+// and some ways to go on need a look.
+static void set_afresh(world *w)
+{
+    if (w->survivor) end_world(w);
+}
 static void set_instance(world *w)
 {
-    CHECK_OK(open_as(w, ZCP_SHM_OPEN_OR_CREATE, 0, &w->survivor));
-    CHECK_OK(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &w->peer));
+    if (!w->survivor) {                                            // else it is that of the point before
+        CHECK_OK(open_as(w, ZCP_SHM_OPEN_OR_CREATE, 0, &w->survivor));
+        CHECK_OK(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &w->peer));
+    }
     hold_new(w, w->survivor, 40, false);
     token_of(hold_new(w, w->survivor, 200, false));
 }
@@ -1150,6 +1164,7 @@ static void set_lost_hints(world *w)                               // three chun
 {
     uint32_t index;
     zcp_mpmc_list list;
+    set_afresh(w);
     set_instance(w);
     take_small(w, 3);
     find_small_list(w, &list);
@@ -1576,61 +1591,41 @@ static void verify_stopped(world *w)
     else if (w->operation->kind == NAMES) verify_names_stopped(w);
     else verify_object_stopped(w);
 }
-static void run_stage(const operation *o, mode m, unsigned variant, uint32_t number, const char *name)
+static void run_round(world *w, mode m, unsigned variant, uint32_t number)
 {
-    static world w;
     bool chained = m == CHAIN || m == DISCOVER_SECOND;
-    w.operation = o;
-    w.mode = m;
-    w.variant = variant;
-    snprintf(w.name, sizeof w.name, "%s", name);
-    o->set(&w);
-    if (chained) w.second = start_traced(&w, run_second);
-    if (!o->late) kill_dead(&w);
-    if (w.survivor && !o->late) await_locks(&w, MANAGEMENT, chained ? 3 : 2);
-    w.victim = start_traced(&w, run_victim);
-    if (o->begin) o->begin(&w);
-    if (o->late) kill_dead(&w);
-    if (w.survivor && o->late) await_locks(&w, MANAGEMENT, chained ? 4 : 3);
-    if (m == DISCOVER) {
-        discover(&w, w.victim, &shared->victim);
-        kill_traced(w.victim);
-        return;
-    }
-    reach(w.victim, &shared->victim, &shared->victim.list[number]);
-    if (m == KILL) verify_killed(&w);
-    else if (m == STOP) verify_stopped(&w);
-    else chain(&w, number);
-}
-// Runs a stage in a process of its own; true: all is as it has to be.
-static bool run_point(const operation *o, mode m, unsigned variant, uint32_t number, const char *name)
-{
-    int status;
-    shared->failure[0] = 0;
+    const operation *o = w->operation;
+    world next = {.operation = o, .mode = m, .variant = variant};
+    if (m == KILL && variant == 2) set_afresh(w);
+    memcpy(next.name, w->name, sizeof next.name);
+    next.survivor = w->survivor;
+    next.peer = w->peer;
+    *w = next;
     atomic_store(&shared->token, 0);
     atomic_store(&shared->phase, 0);
-    shared->current = false;
-    fflush(stdout);
-    pid_t parent = getpid(), pid = fork();
-    if (pid == 0) {
-        die_with_parent(parent);
-        signal(SIGALRM, SIG_DFL);
-        alarm(30);
-        run_stage(o, m, variant, number, name);
-        _exit(0);
+    shared->current = shared->missed = false;
+    alarm(30);
+    o->set(w);
+    if (chained) w->second = start_traced(w, run_second);
+    if (!o->late) kill_dead(w);
+    if (w->survivor && !o->late) await_locks(w, MANAGEMENT, chained ? 3 : 2);
+    w->victim = start_traced(w, run_victim);
+    if (o->begin) o->begin(w);
+    if (o->late) kill_dead(w);
+    if (w->survivor && o->late) await_locks(w, MANAGEMENT, chained ? 4 : 3);
+    if (m == DISCOVER) {
+        discover(w, w->victim, &shared->victim);
+        kill_traced(w->victim);
+        return;
     }
-    if (pid < 0 || waitpid(pid, &status, 0) != pid) return false;
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || m >= DISCOVER) remove_names(name);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return true;
-    if (!shared->failure[0] && WIFSIGNALED(status))
-        snprintf(shared->failure, sizeof shared->failure, WTERMSIG(status) == SIGALRM ? "it hangs (%d)" : "the survivor died of signal %d", WTERMSIG(status));
-    return false;
+    reach(w->victim, &shared->victim, &shared->victim.list[number]);
+    if (m == KILL) verify_killed(w);
+    else if (m == STOP) verify_stopped(w);
+    else chain(w, number);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// All points of an operation
-
-typedef struct result { uint32_t passed, failed; } result;
+// Stages
 
 typedef struct options {
     const char *filters[64];
@@ -1640,6 +1635,72 @@ typedef struct options {
     int64_t point;                                                 // -1: all
     uint32_t chains;
 } options;
+
+// The ways to go on afterwards, each tried at each point.
+static unsigned variants(const operation *o, mode m) { return m == CHAIN ? 2 : m == STOP && o->kind != OBJECT ? 6 : 5; }
+
+static bool is_chosen(const options *opt, mode m, uint32_t number, unsigned variant)
+{
+    if (opt->variant >= 0 && variant != (unsigned)opt->variant) return false;
+    if (opt->point >= 0) return number == opt->point;
+    return m != CHAIN || full || opt->chains == 0 || number % (shared->victim.points / opt->chains + 1) == 0;
+}
+// Names are looked at by processes that opened nothing before, unless that would take hours.
+static uint32_t rounds_of(const operation *o) { return !fresh && (full || o->kind == CHUNKS) ? 250 : 1; }
+
+// A stage in a process of its own, which the worker waits for; true: all is as it has to be.
+static bool end_stage(pid_t pid, const char *name, bool leaves)
+{
+    int status;
+    if (pid < 0 || waitpid(pid, &status, 0) != pid) return false;
+    bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (!good || leaves) remove_names(name);
+    if (!good && !shared->failure[0] && WIFSIGNALED(status))
+        snprintf(shared->failure, sizeof shared->failure, WTERMSIG(status) == SIGALRM ? "it hangs (%d)" : "the survivor died of signal %d", WTERMSIG(status));
+    return good;
+}
+static pid_t start_stage(world *w, const operation *o, const char *name)
+{
+    shared->failure[0] = 0;
+    shared->rounds = 0;
+    fflush(stdout);
+    pid_t parent = getpid(), pid = fork();
+    if (pid != 0) return pid;
+    die_with_parent(parent);
+    signal(SIGALRM, SIG_DFL);
+    *w = (world){.operation = o};
+    snprintf(w->name, sizeof w->name, "%s", name);
+    // The first rounds of a process take other ways through its heap than the later ones.
+    for (unsigned i = 0; rounds_of(o) > 1 && i < 2; i++) run_round(w, KILL, i, 0);
+    return 0;
+}
+// From shared->at on, at most so many rounds.
+static bool run_stage(const operation *o, const options *opt, mode m, uint32_t end, uint32_t rounds, const char *name)
+{
+    static world w;
+    pid_t pid = start_stage(&w, o, name);
+    if (pid == 0) {
+        unsigned ways = m < MODES ? variants(o, m) : 1;
+        for (; shared->at < end && shared->rounds < rounds; shared->at++) {
+            if (m < MODES && !is_chosen(opt, m, shared->at / ways, shared->at % ways)) continue;
+            for (unsigned i = 0; i < TRIES; i++) {
+                if (i % 2 == 1) set_afresh(&w);                    // a digit or a stale hint more or less
+                run_round(&w, m, shared->at % ways, shared->at / ways);
+                if (!shared->missed) break;
+            }
+            shared->not_reached += shared->missed;
+            shared->rounds++;
+        }
+        if (w.survivor && m < MODES) end_world(&w);
+        _exit(0);
+    }
+    return end_stage(pid, name, m >= MODES);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// All points of an operation
+
+typedef struct result { uint32_t passed, failed; } result;
 
 static uint64_t program_base;
 static int note_base(struct dl_phdr_info *info, size_t size, void *data)
@@ -1667,7 +1728,7 @@ static void describe(uint64_t address, char *text, size_t bytes)
     }
     if (pipe) pclose(pipe);
 }
-static void report_failure(const operation *o, mode m, unsigned variant, uint32_t number)
+static void report_failure(const operation *o, mode m, unsigned variant, uint32_t number, const char *remark)
 {
     char where[400] = "before the first step", failure[sizeof shared->failure];
     const point *p = &shared->victim.list[number];
@@ -1675,12 +1736,9 @@ static void report_failure(const operation *o, mode m, unsigned variant, uint32_
     dl_iterate_phdr(note_base, NULL);
     if (m >= DISCOVER) snprintf(where, sizeof where, "looking for the points");
     else if (p->address) describe(p->address, where, sizeof where);
-    printf("FAILED %s --%s --variant=%u --point=%u: step %u (%s) at %llx, %s: %s\n", o->name, mode_names[m], variant, number, p->step,
-           p->syscall ? "a system call" : p->change ? "a change" : "no change", (unsigned long long)(p->address ? p->address - program_base : 0), where, failure);
+    printf("FAILED %s --%s --variant=%u --point=%u: step %u (%s) at %llx, %s: %s%s\n", o->name, mode_names[m], variant, number, p->step,
+           p->syscall ? "a system call" : p->change ? "a change" : "no change", (unsigned long long)(p->address ? p->address - program_base : 0), where, failure, remark);
 }
-// The ways to go on afterwards, each tried at each point.
-static unsigned variants(const operation *o, mode m) { return m == CHAIN ? 2 : m == STOP && o->kind != OBJECT ? 6 : 5; }
-
 // Of those that it may use, the one where it is just now; the scheduler may choose another one the next time.
 static void keep_to_one_processor(void)
 {
@@ -1693,37 +1751,72 @@ static void keep_to_one_processor(void)
     CPU_SET((unsigned)sched_getcpu(), &one);
     (void)sched_setaffinity(0, sizeof one, &one);
 }
+// The points from `at` to `end`; those of one stage after the other.
+static void run_part(const operation *o, const options *opt, mode m, const char *name, uint32_t at, uint32_t end, result *sum)
+{
+    unsigned ways = variants(o, m);
+    uint32_t rounds = rounds_of(o);
+    while (at < end) {
+        shared->at = at;
+        if (at / ways % 250 == 0 || rounds > 1) keep_to_one_processor();
+        bool good = run_stage(o, opt, m, end, rounds, name);
+        sum->passed += shared->rounds;
+        at = shared->at;
+        if (good) continue;
+        const char *remark = "";
+        if (shared->rounds > 0) {
+            char failure[sizeof shared->failure];
+            memcpy(failure, shared->failure, sizeof failure);
+            remark = run_stage(o, opt, m, at + 1, 1, name) ? " (but not in a world that nobody used before)" : " (and again in a fresh world)";
+            memcpy(shared->failure, failure, sizeof failure);
+        }
+        if (sum->failed++ < 4) report_failure(o, m, at % ways, at / ways, remark);
+        at++;
+    }
+}
+static bool run_discovery(const operation *o, const options *opt, mode m, uint32_t number, const char *name)
+{
+    shared->at = number;
+    return run_stage(o, opt, m, number + 1, 1, name);
+}
 static result run_points(const operation *o, const options *opt, mode m, const char *name)
 {
-    result sum = {0, 0};
     const trace *t = &shared->victim;
-    uint32_t every = m == CHAIN && opt->chains && !full ? t->points / opt->chains + 1 : 1, changes = 0, known = 0;
-    for (uint32_t p = 0; p < t->points; p++) {
-        changes += t->list[p].change;                              // as many: the second one finds the same
-        for (unsigned v = 0; v < variants(o, m); v++) {
-            if ((opt->point >= 0 ? p != opt->point : p % every != 0) || (opt->variant >= 0 && v != (unsigned)opt->variant)) continue;
-            if (p % 256 == 0) keep_to_one_processor();
-            if (m == CHAIN && known != changes) {
-                known = changes;
-                if (!run_point(o, DISCOVER_SECOND, v, p, name)) report_failure(o, DISCOVER_SECOND, v, p);
-                keep_changes(&shared->second);
-            }
-            if (run_point(o, m, v, p, name)) sum.passed++;
-            else if (sum.failed++ < 4) report_failure(o, m, v, p);
+    result sum = {0, 0};
+    unsigned ways = variants(o, m);
+    if (m != CHAIN) run_part(o, opt, m, name, 0, t->points * ways, &sum);
+    for (uint32_t from = 0, to = 0; m == CHAIN && from < t->points; from = to) {
+        bool chosen = is_chosen(opt, m, from, 0) || is_chosen(opt, m, from, 1);
+        for (to = from + 1; to < t->points && !t->list[to].change; to++) chosen = chosen || is_chosen(opt, m, to, 0) || is_chosen(opt, m, to, 1);
+        if (!chosen) continue;
+        if (run_discovery(o, opt, DISCOVER_SECOND, from, name)) {       // until the next change it finds the same
+            keep_changes(&shared->second);
+            run_part(o, opt, m, name, from * ways, to * ways, &sum);
+        } else {
+            sum.failed++;
+            report_failure(o, DISCOVER_SECOND, 0, from, "");
         }
     }
     if (sum.failed > 4) printf("FAILED %s --%s: %u in all\n", o->name, mode_names[m], sum.failed);
     return sum;
 }
+static uint64_t cpu_ns(void)                                       // of the worker and all that it waited for
+{
+    struct rusage own, children;
+    getrusage(RUSAGE_SELF, &own);
+    getrusage(RUSAGE_CHILDREN, &children);
+    return (uint64_t)(own.ru_utime.tv_sec + own.ru_stime.tv_sec + children.ru_utime.tv_sec + children.ru_stime.tv_sec) * 1000000000u +
+           (uint64_t)(own.ru_utime.tv_usec + own.ru_stime.tv_usec + children.ru_utime.tv_usec + children.ru_stime.tv_usec) * 1000u;
+}
 static result run_operation(const operation *o, const options *opt, const char *name)
 {
     result sum = {0, 0}, of[MODES] = {{0, 0}};
-    uint64_t began = now_ns();
+    uint64_t began = now_ns(), cpu = cpu_ns();
     memset((void *)shared, 0, offsetof(board, victim));
     shared->slow_limit = full ? 3 : 1;
     keep_to_one_processor();
-    if (!run_point(o, DISCOVER, 0, 0, name)) {
-        report_failure(o, DISCOVER, 0, 0);
+    if (!run_discovery(o, opt, DISCOVER, 0, name)) {
+        report_failure(o, DISCOVER, 0, 0, "");
         return (result){0, 1};
     }
     thin_out(&shared->victim);
@@ -1735,12 +1828,11 @@ static result run_operation(const operation *o, const options *opt, const char *
         }
     char more[160] = "";
     if (shared->timeouts) snprintf(more, sizeof more, ", %u TIMEOUT (%u without a pid, %u with another's)", shared->timeouts, shared->unnamed, shared->misnamed);
-    if (shared->not_reached) snprintf(more + strlen(more), sizeof more - strlen(more), ", %u ended before", shared->not_reached);
-    if (shared->astray) snprintf(more + strlen(more), sizeof more - strlen(more), ", %u went astray", shared->astray);
+    if (shared->not_reached) snprintf(more + strlen(more), sizeof more - strlen(more), ", %u not reached", shared->not_reached);
     if (shared->victim.overflow) sum.failed++;
-    printf("%-28s %6u steps, %4u points (%u changes); %5u killed, %5u stopped, %3u chained: %u failed; %.1f s, slowest call %.0f ms%s%s\n", o->name, shared->victim.steps,
+    printf("%-28s %6u steps, %4u points (%u changes); %5u killed, %5u stopped, %3u chained: %u failed; %.1f s (CPU %.1f), slowest call %.0f ms%s%s\n", o->name, shared->victim.steps,
            shared->victim.points, shared->victim.changes, of[KILL].passed + of[KILL].failed, of[STOP].passed + of[STOP].failed, of[CHAIN].passed + of[CHAIN].failed, sum.failed,
-           (double)(now_ns() - began) / 1e9, (double)shared->slowest_ns / 1e6, more, shared->victim.overflow ? ", TOO MANY STEPS" : "");
+           (double)(now_ns() - began) / 1e9, (double)(cpu_ns() - cpu) / 1e9, (double)shared->slowest_ns / 1e6, more, shared->victim.overflow ? ", TOO MANY STEPS" : "");
     fflush(stdout);
     return sum;
 }
@@ -1841,6 +1933,7 @@ static int usage(void)
     printf("killstep [OPTIONS] [OPERATION...]\n"
            "  OPERATION         its name, or the beginning of names followed by *; none: all\n"
            "  --full            after every single instruction, not only after those that changed something\n"
+           "  --fresh           each in a world and a process of its own\n"
            "  --samples=N       of the instructions that changed nothing (32)\n"
            "  --chains=N        points per operation after which the sweeper is killed, too (8; 0: all)\n"
            "  --kill --stop --chain   only these\n"
@@ -1865,6 +1958,7 @@ static bool parse(options *opt, int argc, char **argv)
         const char *a = argv[i], *value = strchr(a, '=');
         unsigned long number = value ? strtoul(value + 1, NULL, 10) : 0;
         if (strcmp(a, "--full") == 0) full = true;
+        else if (strcmp(a, "--fresh") == 0) fresh = true;
         else if (strncmp(a, "--samples=", 10) == 0) samples = (uint32_t)number;
         else if (strncmp(a, "--chains=", 9) == 0) opt->chains = (uint32_t)number;
         else if (strcmp(a, "--kill") == 0) opt->modes[KILL] = true;
