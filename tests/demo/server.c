@@ -140,13 +140,27 @@ static bool send_to_client(const server *s, message_kind kind, uint64_t token) {
     return true;
 }
 
-// The client gave us a token. It holds on until it has our acknowledgement, so the chunk cannot go away meanwhile.
+// What a killed client held may be taken back, by the next one that opens, before we read what it sent. The end of its
+// connection follows soon.
+static bool died_with_its_chunk(const server *s) {
+    struct pollfd watched = {.fd = s->connection, .events = POLLRDHUP};
+    if (poll(&watched, 1, 1000) <= 0)
+        return false;
+    printf("The client has died, and its chunk was taken back\n");
+    return true;
+}
+
+// The client gave us a token. It holds on until it has our acknowledgement, so the chunk cannot go away while it lives.
 static bool acquire_from_client(server *s, uint64_t token) {
     if (s->received.manager != NULL)
         return fail("the client sent a second chunk before it took the first one back");
     zcp_status status = zcp_chunk_acquire(s->manager, token, &s->received);
+    if (status == ZCP_ERR_STALE && died_with_its_chunk(s))
+        return true;
     if (status != ZCP_OK)
         return fail_status("zcp_chunk_acquire", status);
+    if (zcp_chunk_use_count(&s->received) == 1 && died_with_its_chunk(s))
+        return true;
     printf("Acquired the client's chunk: %" PRIu64 " bytes\n", zcp_chunk_size(&s->received));
     return use_count_is(&s->received, "while both sides hold it", 2) && send_to_client(s, MESSAGE_ACQUIRED, 0);
 }
