@@ -610,6 +610,7 @@ TEST(list_survives_a_kill_at_each_instruction) {
 #if defined(TEST_TSAN) || defined(TEST_ASAN)
     test_skip("a call has too many instructions under a sanitizer");
 #endif
+    test_need("ptrace");
     victims *all = test_shared(sizeof *all);
     all->capacity = 1;                                             // so that push and pop change the hint, too
     all->memory = test_shared(bytes_of(all->capacity));

@@ -165,6 +165,7 @@ static void check_child_does_not_prolong(kind how, bool leaks) {
 }
 
 TEST(liveness_a_living_child_of_any_kind_does_not_prolong_its_parent) {
+    test_need("MADV_DONTFORK");
     for (kind how = BY_FORK; how < KINDS; how++) {
         check_child_does_not_prolong(how, false);
         check_child_does_not_prolong(how, true);
@@ -242,6 +243,7 @@ static void check_opens_at_once(family *shared) {
 }
 
 TEST(liveness_of_a_creator_that_was_killed_with_a_child_alive) {
+    test_need("MADV_DONTFORK");
     static const char *const names[] = {"management_created", "creation_locked", "started", "management_sized",
                                         "chunk_created", "chunk_sized", "formatted", "slot_locked", "joined"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -255,6 +257,7 @@ TEST(liveness_of_a_creator_that_was_killed_with_a_child_alive) {
 }
 
 TEST(liveness_of_one_who_was_killed_attaching_with_a_child_alive) {
+    test_need("MADV_DONTFORK");
     static const char *const names[] = {"slot_locked", "joined"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         for (kind how = BY_FORK; how < KINDS; how++) {
@@ -328,6 +331,7 @@ static void check_killed_sweeper(kind how, const char *where, bool opens) {
 }
 
 TEST(liveness_of_a_sweeper_that_was_killed_with_a_child_alive) {
+    test_need("MADV_DONTFORK");
     static const char *const names[] = {"sweeping", "sweep_disowned", "freed", "swept"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         for (kind how = BY_FORK; how < KINDS; how++) {
@@ -398,8 +402,8 @@ static void child_of_a_client(inherited *all, bool opens) {
     _exit(0);
 }
 
-TEST(liveness_a_forked_child_is_refused_and_harms_nothing) {
-    for (kind how = BY_FORK; how <= BY_CLONE; how++) {
+static void check_refused_and_harmless(kind first, kind last) {
+    for (kind how = first; how <= last; how++) {
         zcp_manager *manager = create(64, 4), *peer = attach();
         inherited all = {.manager = manager};
         all.chunk = allocate_with_pattern(manager, 64, &all.token);
@@ -422,6 +426,15 @@ TEST(liveness_a_forked_child_is_refused_and_harms_nothing) {
         zcp_manager_close(peer);
         finish(manager);
     }
+}
+
+TEST(liveness_a_forked_child_is_refused_and_harms_nothing) {
+    check_refused_and_harmless(BY_FORK, BY_FORK);
+}
+
+TEST(liveness_a_child_forked_without_handlers_is_refused_and_harms_nothing) {
+    test_need("MADV_WIPEONFORK");
+    check_refused_and_harmless(BY_FORK_WITHOUT_HANDLERS, BY_CLONE);
 }
 
 // A child that opened the instance itself, and dies: its chunks come back, its parent's stay.
@@ -453,6 +466,7 @@ static void touch(volatile unsigned char *address) {
 }
 
 TEST(liveness_a_forked_child_that_touches_the_memory_faults) {
+    test_need("MADV_DONTFORK");
     zcp_manager *manager = create(64, 4);
     zcp_manager_info info;
     CHECK_OK(zcp_manager_get_info(manager, &info));
@@ -499,6 +513,7 @@ static void open_once_and_idle(zcp_manager *inherited_manager, busy *shared) {
 }
 
 TEST(liveness_forks_beside_threads_that_open_and_close) {
+    test_need("MADV_DONTFORK");
     enum { CLIENTS = 64, CHILDREN = 50 };
     zcp_manager *manager = create(64, 4), *others[CLIENTS];
     busy *shared = test_shared(sizeof *shared);

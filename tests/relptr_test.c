@@ -421,6 +421,7 @@ TEST(registry_changes_between_any_two_instructions) {
 #if defined(TEST_TSAN) || defined(TEST_ASAN)
     test_skip("a call has too many instructions under a sanitizer");
 #endif
+    test_need("ptrace");
     traced *shared = test_shared(sizeof *shared);
     change_segment(&shared->registry, false);
     pid_t pid = test_spawn(resolve_traced, shared);

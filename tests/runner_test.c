@@ -23,10 +23,9 @@ typedef struct nested {
 } nested;
 
 static char *exec_self(char **argv) {
-    static char self[] = "/proc/self/exe";
-    argv[0] = self;
-    execv(self, argv);
-    return self;
+    argv[0] = test_self();
+    execv(argv[0], argv);
+    return argv[0];
 }
 
 static void nested_start(nested *run, const char *filter, const char *option) {
@@ -154,7 +153,8 @@ TEST(checks_compare_by_value) {
     CHECK_EQ(word, 5);
     CHECK_EQ(true, 1u);
     CHECK_EQ(ZCP_OK, 0);
-    CHECK_EQ((char)-3, -3L);
+    CHECK_EQ((char)3, 3L);
+    CHECK_EQ((signed char)-3, -3L);
     CHECK_EQ(UINT64_MAX, UINT64_MAX);
     CHECK_EQ(INT64_MIN, INT64_MIN);
     CHECK_STR("same", "same");
@@ -363,6 +363,7 @@ TEST(_leaves_killed_process) {
 }
 
 TEST(runner_reports_left_processes) {
+    test_need("PR_SET_CHILD_SUBREAPER");
     check_reported("_leaves_process", "left processes: 1");
     const char *report = report_of("_leaves_orphan", NULL, NULL);
     check_has(report, "left processes: 1");
@@ -421,6 +422,7 @@ TEST_WITH(_stops, .seconds = 1) {
 }
 
 TEST_WITH(runner_reports_hanging, .seconds = 90) {
+    test_need("MADV_WIPEONFORK");
     int code;
     const char *report = report_of("_hangs", "--timeout-scale=0.4", &code);
     check_has(report, "watchdog: still running after");
@@ -470,6 +472,7 @@ TEST(runner_cleans_up_when_interrupted) {
 
 // Nobody is left to report, but the wardens see their runner die, and end everything. They become our children then.
 TEST(runner_killed_leaves_nothing) {
+    test_need("PR_SET_CHILD_SUBREAPER");
     CHECK(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
     interrupt_with(SIGKILL);
     CHECK(WIFSIGNALED(interrupted.status));

@@ -578,6 +578,7 @@ static zcp_shm open_with(uint32_t flags) {
 }
 
 TEST(shm_flags_do_what_they_say) {
+    test_need("MAP_POPULATE");
     struct stat status;
     zcp_shm plain = open_with(0);
     CHECK_EQ(plain.created, 1);
@@ -1099,6 +1100,8 @@ static void die_and_leave_a_child(void *argument) {
 }
 
 TEST(shm_lock_does_not_live_on_in_a_child) {
+    test_need("PR_SET_CHILD_SUBREAPER");
+    test_need("MADV_DONTFORK");
     CHECK(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
     CHECK(test_join_killed(test_spawn(die_and_leave_a_child, NULL)));
     check_sound_after();

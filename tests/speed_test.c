@@ -1,19 +1,16 @@
 // tests/speed_test.c: what speed rests on, as far as it can be tested without a clock: no system call on the paths that
 // are taken per message, and nobody who waits for a process that stands still.
+#include "filter.h"
 #include "inside.h"
 #include "test.h"
 #include "zerocp.h"
 
 #include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { COUNT = 10000 };
@@ -60,6 +57,7 @@ static void require_filters(void)
 #if defined(TEST_TSAN) || defined(TEST_ASAN)
     test_skip("the sanitizer's own runtime makes system calls");
 #endif
+    filter_need();
     if (prctl(PR_GET_SECCOMP) != 0) test_skip("this process is filtered already");
     if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, NULL) == 0 || errno != EFAULT) test_skip("the kernel has no seccomp filters");
     trapped = test_shared(sizeof *trapped);

@@ -308,9 +308,16 @@ pid_t test_spawn(void (*function)(void *argument), void *argument) {
     _exit(0);
 }
 
+char *test_self(void) {
+    static char path[] = "/proc/self/exe";
+    char *otherwise = getenv("TEST_SELF");
+    return otherwise == NULL ? path : otherwise;
+}
+
 char **test_exec_argv(const char *program, const char *argument) {
-    static char path[] = "/proc/self/exe", option[128], text[4096];
-    static char *argv[] = {path, option, text, NULL};
+    static char option[128], text[4096];
+    static char *argv[] = {NULL, option, text, NULL};
+    argv[0] = test_self();
     snprintf(option, sizeof option, "--program=%s", program);
     snprintf(text, sizeof text, "%s", argument == NULL ? "" : argument);
     return argv;

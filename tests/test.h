@@ -82,6 +82,9 @@ void test_register(test_case *test);
 // Ends the test as skipped. Only from the test's own process, not from a child.
 _Noreturn void test_skip(const char *reason);
 
+// Skips the test if this machine, or the emulator that makes it, lacks what a probe of tests/machines/probe.h is named for.
+void test_need(const char *what);
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Checks. One that does not hold prints what, where and in which process, and ends that process with exit code 1; the
 // test has then failed, whatever the other processes do, and is ended within two seconds.
@@ -152,7 +155,9 @@ void test_sleep(unsigned milliseconds);
 pid_t test_spawn(void (*function)(void *argument), void *argument);
 
 // Starts a TEST_PROGRAM by fork and exec. test_exec_argv is for those who start it otherwise (posix_spawn, vfork):
-// argv[0] is the path to execute. It is good until the next call; the environment has to be passed on.
+// argv[0] is the path to execute. It is good until the next call; the environment has to be passed on. test_self is that
+// path: /proc/self/exe, or TEST_SELF of the environment where that is no program that the kernel can start (an emulator's).
+char *test_self(void);
 pid_t test_exec(const char *program, const char *argument);
 char **test_exec_argv(const char *program, const char *argument);
 
