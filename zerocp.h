@@ -114,19 +114,21 @@ extern "C" {
 #define ZCP_MAX_CHUNKS (UINT32_C(1) << 27)       /* in one pool */
 #define ZCP_DEFAULT_CLIENTS 64
 #define ZCP_DEFAULT_ALIGNMENT 64
+#define ZCP_MAX_CACHE_CHUNKS 64
 
 typedef struct zcp_pool_config {
     uint64_t chunk_size;            /* bytes of payload, 1 or more */
     uint32_t chunk_count;           /* 1 to ZCP_MAX_CHUNKS */
     uint32_t alignment;             /* of each chunk: a power of two up to the page size; 0 = 64 */
+    uint32_t cache_chunks;          /* free chunks that each thread may keep for itself, up to ZCP_MAX_CACHE_CHUNKS; 0: none. See CACHES above */
 } zcp_pool_config;
 typedef ZCP_VECTOR(zcp_pool_config, ZCP_MAX_POOLS) zcp_pool_vector;
 typedef struct zcp_config { zcp_pool_vector pools; } zcp_config;         /* {0} is empty. Any order; sizes may repeat */
 
 /* Adds a pool with default alignment. Errors and effects as zcp_config_add. */
 ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uint64_t chunk_size, uint32_t chunk_count);
-/* Adds a pool. Errors: INVALID_ARGUMENT (NULL), INVALID_SIZE (size or count 0, count above ZCP_MAX_CHUNKS), INVALID_ALIGNMENT, OVERFLOW (the
-   configuration would need more than 2^48 bytes), FULL (ZCP_MAX_POOLS are there). After a failure the configuration is as before. */
+/* Adds a pool. Errors: INVALID_ARGUMENT (NULL), INVALID_SIZE (size or count 0, count above ZCP_MAX_CHUNKS, cache_chunks above ZCP_MAX_CACHE_CHUNKS),
+   INVALID_ALIGNMENT, OVERFLOW (the configuration would need more than 2^48 bytes), FULL (ZCP_MAX_POOLS are there). After a failure the configuration is as before. */
 ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zcp_pool_config *pool);
 /* Bytes of the management segment, of the chunk segment, and of both, for up to max_clients clients (0 = 64). 0 on overflow, for a NULL
    or invalid configuration and for max_clients above ZCP_MAX_CLIENTS. */
@@ -206,9 +208,11 @@ ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *re
 
 typedef struct zcp_pool_stats {
     uint64_t chunk_size;            /* bytes, as configured */
-    uint64_t total, used, free;     /* chunks, by their records; used + free == total */
+    uint64_t total, used, free;     /* chunks, by their records; used + free + cached == total */
     uint64_t stride;                /* bytes from one chunk to the next */
     uint32_t alignment;             /* bytes */
+    uint32_t cache_chunks;          /* as configured */
+    uint64_t cached;                /* chunks that nobody uses, kept by a thread for itself */
 } zcp_pool_stats;
 /* Counts the records of a pool (0 .. pool_count - 1, in the order of the configuration). Exact when quiet. Errors: INVALID_ARGUMENT, FORKED,
    CLOSED; *stats is then zero. Thread-safe. Cost: one load per chunk. */
@@ -504,16 +508,20 @@ ZEROCP_API zcp_status zcp_mpmc_list_attach(zcp_mpmc_list *list, void *memory, ui
     return zcp_priv_list_view(list, memory, capacity);
 }
 
-ZCP_PRIV_INLINE bool zcp_priv_list_push(zcp_mpmc_list *list, uint32_t index)      /* index < capacity */
+/* Puts hints into a leaf; returns which were there. */
+ZCP_PRIV_INLINE uint64_t zcp_priv_leaf_put(zcp_mpmc_list *list, uint32_t leaf, uint64_t bits)
 {
-    uint32_t leaf = index >> list->leaf_shift;
-    uint64_t bit = UINT64_C(1) << (index & ((1u << list->leaf_shift) - 1));
     /* P0, release: publishes the free state of the chunk; pairs with Q0. Always the write, also if the bit looks set: to skip it would lose the
        index to a pop at the same moment. */
-    uint64_t old = zcp_priv_or_release(zcp_priv_list_leaf(list, leaf), bit);
-    /* P1, release: whoever clears this hint after us (Q1, acquire) sees our bit when it looks at the leaf again. */
+    uint64_t old = zcp_priv_or_release(zcp_priv_list_leaf(list, leaf), bits);
+    /* P1, release: whoever clears this hint after us (Q1, acquire) sees our bits when it looks at the leaf again. */
     if (old == 0) zcp_priv_or_release(zcp_priv_list_summary(list, leaf), zcp_priv_leaf_bit(leaf));
-    return !(old & bit);
+    return old;
+}
+ZCP_PRIV_INLINE bool zcp_priv_list_push(zcp_mpmc_list *list, uint32_t index)      /* index < capacity */
+{
+    uint64_t bit = UINT64_C(1) << (index & ((1u << list->leaf_shift) - 1));
+    return !(zcp_priv_leaf_put(list, index >> list->leaf_shift, bit) & bit);
 }
 ZEROCP_API bool zcp_mpmc_list_push(zcp_mpmc_list *list, uint32_t index)
 {
@@ -536,41 +544,44 @@ ZCP_PRIV_INLINE bool zcp_priv_leaf_pop(zcp_mpmc_list *list, uint32_t leaf, uint3
     }
     return false;
 }
-/* The same for a leaf that its hint calls non-empty; corrects the hint. */
-ZCP_PRIV_NOINLINE bool zcp_priv_leaf_pop_hinted(zcp_mpmc_list *list, uint32_t leaf, uint32_t *index)
+/* Is something in a leaf that its hint calls non-empty? Corrects the hint. */
+ZCP_PRIV bool zcp_priv_leaf_is_hinted_well(zcp_mpmc_list *list, uint32_t leaf)
 {
-    if (zcp_priv_leaf_pop(list, leaf, index)) return true;
     _Atomic uint64_t *summary = zcp_priv_list_summary(list, leaf);
+    if (zcp_priv_load_relaxed(zcp_priv_list_leaf(list, leaf)) != 0) return true;       /* a look; Q0 decides */
     zcp_priv_and_acquire(summary, ~zcp_priv_leaf_bit(leaf));           /* Q1, pairs with P1 */
     if (zcp_priv_load_relaxed(zcp_priv_list_leaf(list, leaf)) == 0) return false;      /* after Q1's acquire */
     zcp_priv_or_release(summary, zcp_priv_leaf_bit(leaf));             /* as P1 */
-    return zcp_priv_leaf_pop(list, leaf, index);
+    return true;
 }
-/* Walks along the hints, from the leaf `start` on and round. */
-ZCP_PRIV_NOINLINE bool zcp_priv_list_walk(zcp_mpmc_list *list, uint32_t start, uint32_t *index)
+/* A round along the hints: from the leaf `start` to the end, then from the beginning up to it. */
+typedef struct zcp_priv_walk { uint32_t start, words_begun, word; uint64_t hints; } zcp_priv_walk;
+/* The next leaf in which something is; false: the round is over. */
+ZCP_PRIV_NOINLINE bool zcp_priv_list_next(zcp_mpmc_list *list, zcp_priv_walk *walk, uint32_t *leaf)
 {
     uint32_t words = (list->leaves + 63) / 64;
-    for (uint32_t i = 0; i <= words; i++) {                            /* the first word twice: from the start, then up to it */
-        uint32_t word = (start / 64 + i) % words;
-        uint64_t hints = zcp_priv_load_acquire(zcp_priv_list_summary(list, word * 64));     /* pairs with P1; not needed, Q1 acquires before a hint is called wrong */
-        if (i == 0) hints &= UINT64_MAX << start % 64;
-        for (; hints; hints &= hints - 1) {
-            uint32_t leaf = word * 64 + zcp_priv_lowest_bit(hints);
-            if (leaf < list->leaves && zcp_priv_leaf_pop_hinted(list, leaf, index)) return true;
+    for (;;) {
+        for (; walk->hints == 0; walk->words_begun++) {
+            if (walk->words_begun > words) return false;               /* the first word twice: from the start on, then up to it */
+            walk->word = (walk->start / 64 + walk->words_begun) % words;
+            walk->hints = zcp_priv_load_acquire(zcp_priv_list_summary(list, walk->word * 64));     /* pairs with P1; not needed, Q1 acquires before a hint is called wrong */
+            if (walk->words_begun == 0) walk->hints &= UINT64_MAX << walk->start % 64;
         }
+        *leaf = walk->word * 64 + zcp_priv_lowest_bit(walk->hints);
+        walk->hints &= walk->hints - 1;
+        if (*leaf < list->leaves && zcp_priv_leaf_is_hinted_well(list, *leaf)) return true;
     }
-    return false;
 }
 /* Follows the hints only: fast also when nothing is there. */
-ZCP_PRIV_INLINE bool zcp_priv_list_pop_hinted(zcp_mpmc_list *list, uint32_t *index)
+ZCP_PRIV bool zcp_priv_list_pop_hinted(zcp_mpmc_list *list, uint32_t *index)
 {
-    uint32_t start = zcp_priv_load_relaxed((_Atomic uint32_t *)&list->cursor);
-    if (ZCP_PRIV_UNLIKELY(start >= list->leaves)) start = 0;
-    if (ZCP_PRIV_LIKELY(zcp_priv_leaf_pop(list, start, index))) return true;     /* the leaf used last: warm chunks are reused first */
-    uint32_t walked;                                                   /* a place of its own, so that *index can be a register */
-    bool found = zcp_priv_list_walk(list, start, &walked);
-    if (found) *index = walked;
-    return found;
+    zcp_priv_walk walk = { zcp_priv_load_relaxed((_Atomic uint32_t *)&list->cursor), 0, 0, 0 };
+    uint32_t leaf;
+    if (ZCP_PRIV_UNLIKELY(walk.start >= list->leaves)) walk.start = 0;
+    if (zcp_priv_leaf_pop(list, walk.start, index)) return true;       /* the leaf used last: warm chunks are reused first */
+    while (zcp_priv_list_next(list, &walk, &leaf))
+        if (zcp_priv_leaf_pop(list, leaf, index)) return true;
+    return false;
 }
 ZEROCP_API bool zcp_mpmc_list_pop(zcp_mpmc_list *list, uint32_t *index)
 {
@@ -593,7 +604,8 @@ ZEROCP_API uint32_t zcp_mpmc_list_count(const zcp_mpmc_list *list)
 ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list) { return list ? list->capacity : 0; }
 
 /* ---- >>record  The shared truth about one chunk (checked with GenMC on this very code: tests/model).
-   Byte map:   0  state   generation:32 | owner:11 | ticket:21; owner = client + 1, 0 = none; free <=> owner == 0 and ticket == 0
+   Byte map:   0  state   generation:32 | owner:11 | ticket:21; owner = client + 1, 0 = none; free <=> owner == 0 and ticket == 0;
+                          the highest ticket stands for: cached, its owner's but in nobody's use
                8  size    bytes asked for; written by the claimer, read by every holder, bounded by the capacity
               16  borrow  ceil(max_clients / 64) words: bit c set <=> client c holds it as a borrower, or announces that it tries to
    padded to a multiple of 32. Every change of holder is one atomic step that names the client, so there is no instant at which a killed process
@@ -608,20 +620,21 @@ _Static_assert(sizeof(zcp_priv_record) == 32 && offsetof(zcp_priv_record, borrow
 
 /* Counts of this process's handles of one chunk; private memory. */
 typedef struct zcp_priv_counts {
-    _Atomic uint32_t owned;         /* handles as the owner */
+    _Atomic uint64_t owned;         /* generation:32 | handles as its owner:32 */
     _Atomic uint32_t borrowed;      /* handles as a borrower: 0, n, or CHANGING while a thread changes the record's borrow bit */
     _Atomic uint32_t marked;        /* the last generation of which this process made a token */
-    uint32_t unused;
 } zcp_priv_counts;
 #define ZCP_PRIV_CHANGING UINT32_MAX
 
 /* One pool as a client sees it. All of it is private and constant but for the list's cursor. */
+typedef struct zcp_priv_leases zcp_priv_leases;
 typedef struct zcp_priv_pool {
     unsigned char *records;         /* in the management segment */
     zcp_priv_counts *counts;        /* private */
     unsigned char *data;            /* in the chunk segment */
     uint64_t chunk_size, stride;    /* bytes */
-    uint32_t record_bytes, words, count, alignment;
+    uint32_t record_bytes, words, count, alignment, cache_chunks;
+    zcp_priv_leases *leases;        /* in the management segment */
     zcp_mpmc_list list;
 } zcp_priv_pool;
 
@@ -630,26 +643,183 @@ typedef struct zcp_priv_pool {
 #define ZCP_PRIV_TICKET(s)     ((uint32_t)(s) & 0x1fffff)
 
 ZCP_PRIV uint64_t zcp_priv_state(uint32_t generation, uint32_t owner, uint32_t ticket) { return (uint64_t)generation << 32 | (uint64_t)owner << 21 | ticket; }
+#define ZCP_PRIV_CACHED_TICKET 0x1fffffu
+ZCP_PRIV uint32_t zcp_priv_low(uint32_t client) { return (client + 1) << 21; }         /* of the state of a chunk that it owns and nobody ever borrowed */
 ZCP_PRIV bool zcp_priv_is_free(uint64_t s) { return (uint32_t)s == 0; }
-ZCP_PRIV uint64_t zcp_priv_with_ticket(uint64_t s, uint32_t owner)     /* s with that owner and the next ticket, which skips 0 */
+ZCP_PRIV bool zcp_priv_is_cached(uint64_t s) { return ZCP_PRIV_TICKET(s) == ZCP_PRIV_CACHED_TICKET; }
+ZCP_PRIV uint64_t zcp_priv_with_ticket(uint64_t s, uint32_t owner)     /* s with that owner and the next ticket, which skips 0 and cached */
 {
-    uint32_t ticket = (ZCP_PRIV_TICKET(s) + 1) & 0x1fffff;
-    return zcp_priv_state(ZCP_PRIV_GENERATION(s), owner, ticket ? ticket : 1);
+    uint32_t ticket = ZCP_PRIV_TICKET(s) + 1;
+    return zcp_priv_state(ZCP_PRIV_GENERATION(s), owner, ticket < ZCP_PRIV_CACHED_TICKET ? ticket : 1);
 }
-ZCP_PRIV uint64_t zcp_priv_freed(uint32_t generation)                  /* the free state after it; generations skip 0, too */
+ZCP_PRIV uint32_t zcp_priv_next_generation(uint32_t generation) { return generation == UINT32_MAX ? 1 : generation + 1; }     /* skips 0, too */
+ZCP_PRIV uint64_t zcp_priv_cached(uint32_t generation, uint32_t client)        /* the cached state after it */
 {
-    return zcp_priv_state(generation == UINT32_MAX ? 1 : generation + 1, 0, 0);
+    return zcp_priv_state(zcp_priv_next_generation(generation), client + 1, ZCP_PRIV_CACHED_TICKET);
 }
+ZCP_PRIV uint64_t zcp_priv_freed(uint32_t generation) { return zcp_priv_state(zcp_priv_next_generation(generation), 0, 0); }   /* the free state after it */
 ZCP_PRIV zcp_priv_record *zcp_priv_record_at(const zcp_priv_pool *pool, uint32_t i) { return (zcp_priv_record *)(pool->records + (uint64_t)i * pool->record_bytes); }
 ZCP_PRIV _Atomic uint64_t *zcp_priv_borrow_word(zcp_priv_record *record, uint32_t client) { return &record->borrow[0] + client / 64; }
 ZCP_PRIV uint64_t zcp_priv_borrow_bit(uint32_t client) { return UINT64_C(1) << client % 64; }
 
 typedef enum zcp_priv_outcome { ZCP_PRIV_NO = 0, ZCP_PRIV_YES, ZCP_PRIV_GARBAGE } zcp_priv_outcome;
 
-ZCP_PRIV void zcp_priv_push(zcp_priv_pool *pool, uint32_t i)           /* the hint of a chunk that was freed */
+/* ---- >>lease  A thread takes the hints of a whole leaf on loan, and gets and gives back chunks of that leaf without touching the list: allocate
+   and release are then one read-modify-write, the claim. Only hints are on loan: whoever finds nothing in the list claims what the loans name.
+   Per pool:   0  wanted:4    how often somebody was exhausted: threads that see it change give back the chunks that they cache
+              64  leases of 64 bytes, one per leaf but at most 64: holder:4 leaf:4 loan:8; holder = client + 1, 0 = nobody; loan: hints of that leaf. Only the thread that
+                  holds the lease writes leaf and loan, and the sweep of a dead holder
+   Invariant: the hint of a free chunk is at each instant in its leaf or in a loan, but for a moment with a thread that is about to claim the
+   chunk or has just freed it (if that is killed, the sweep pushes it). A loan is shown before its bits are taken out of the leaf, and the bits are
+   back in the leaf before the loan is cleared. So what is free all the time is found by a look at the leaves, then the loans, then the leaves;
+   but if it goes to and fro between the leaves and loans meanwhile, which the look before EXHAUSTED makes good. ---- */
+#define ZCP_PRIV_MAX_LEASES 64u
+typedef struct zcp_priv_lease { _Atomic uint32_t holder, leaf; _Atomic uint64_t loan; uint64_t unused[6]; } zcp_priv_lease;
+struct zcp_priv_leases { _Atomic uint32_t wanted; uint32_t unused[15]; zcp_priv_lease items[]; };
+_Static_assert(sizeof(zcp_priv_lease) == 64 && sizeof(zcp_priv_leases) == 64, "layout of the leases");
+ZCP_PRIV uint32_t zcp_priv_lease_count(uint32_t leaves) { return leaves < ZCP_PRIV_MAX_LEASES ? leaves : ZCP_PRIV_MAX_LEASES; }
+
+/* What one thread keeps of one pool; private. All zero: nothing yet, so that the quick ways see a pool without chunks. */
+typedef struct zcp_priv_local {
+    _Alignas(128) unsigned char *records;       /* copies of the pool's, for the quick ways */
+    zcp_priv_counts *counts;
+    unsigned char *data;
+    uint64_t stride;
+    uint32_t record_bytes, count;
+    uint32_t mine;                  /* low word of the state of this client's chunks that were never borrowed */
+    uint32_t unshared;              /* handles of a chunk that may be freed without a CAS: 1; with ZCP_CHECKED UINT32_MAX, which never are */
+    _Atomic uint32_t *wanted;       /* the pool's */
+    uint64_t *stack;                /* generation << 32 | index of the chunks that it caches; NULL: no cache */
+    uint64_t loan;                  /* as in the lease */
+    zcp_priv_lease *lease;          /* NULL: none */
+    uint32_t first, width;          /* the loan is of the indices first .. first + width - 1 */
+    uint32_t cached, room;          /* chunks on the stack; as many may be */
+    uint32_t wanted_seen, pause;    /* wanted as it was; releases until chunks are cached again */
+    uint32_t retry;                 /* times until it tries again to get a lease */
+} zcp_priv_local;
+/* Gets a lease for the thread, if there is one. */
+ZCP_PRIV_COLD void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client)
 {
+    uint32_t count = zcp_priv_lease_count(pool->list.leaves);
+    for (uint32_t k = 0; k < count; k++) {
+        zcp_priv_lease *lease = &pool->leases->items[(client + k) % count];
+        uint32_t nobody = 0;
+        if (zcp_priv_load_relaxed(&lease->holder) != 0 || !zcp_priv_cas_acquire(&lease->holder, &nobody, client + 1)) continue;    /* E0, pairs with E3 */
+        ZEROCP_STEP("leased");
+        local->lease = lease;
+        return;
+    }
+    local->retry = 1024;
+}
+ZCP_PRIV void zcp_priv_loan_show(zcp_priv_local *local, uint64_t loan)
+{
+    local->loan = loan;
+    zcp_priv_store_release(&local->lease->loan, loan);                 /* E1, pairs with E4: with its leaf, and the free states of its chunks */
+}
+/* Puts the hints of a leaf on loan; the loan is empty. false: there are none. */
+ZCP_PRIV_NOINLINE bool zcp_priv_loan_take(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t leaf)
+{
+    _Atomic uint64_t *word = zcp_priv_list_leaf(&pool->list, leaf);
+    uint64_t bits = zcp_priv_load_relaxed(word);                       /* a look; E2 decides */
+    if (bits == 0) return false;
+    local->first = leaf << pool->list.leaf_shift;
+    local->width = 1u << pool->list.leaf_shift;
+    zcp_priv_store_relaxed(&local->lease->leaf, leaf);                 /* relaxed: E1 carries it */
+    for (uint32_t round = 0; bits != 0 && round < ZCP_PRIV_ROUNDS; round++) {
+        zcp_priv_loan_show(local, bits & zcp_priv_leaf_mask(&pool->list, leaf));     /* first, so that at no instant a hint is in neither */
+        ZEROCP_STEP("loan_shown");
+        if (zcp_priv_cas_acq_rel(word, &bits, 0)) return local->loan != 0;           /* E2, pairs with P0 as Q0 does; release: who sees it empty sees the loan */
+        bits = zcp_priv_load_relaxed(word);
+    }
+    zcp_priv_loan_show(local, 0);
+    return false;
+}
+/* An index out of the loan, which is refilled if empty, at first from the same leaf. false: no hint in the list. */
+ZCP_PRIV bool zcp_priv_loan_pop(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t *i)
+{
+    uint32_t leaf = local->width ? local->first >> pool->list.leaf_shift : pool->list.cursor;
+    if (local->loan == 0 && !zcp_priv_loan_take(pool, local, leaf)) {
+        zcp_priv_walk walk = { leaf, 0, 0, 0 };
+        bool taken = false;
+        while (!taken && zcp_priv_list_next(&pool->list, &walk, &leaf)) taken = zcp_priv_loan_take(pool, local, leaf);
+        if (!taken) return false;
+    }
+    *i = local->first + zcp_priv_lowest_bit(local->loan);
+    zcp_priv_loan_show(local, local->loan & (local->loan - 1));
+    return true;
+}
+/* Gives loan and lease back. */
+ZCP_PRIV void zcp_priv_lease_end(zcp_priv_pool *pool, zcp_priv_local *local)
+{
+    if (!local->lease) return;
+    if (local->loan) zcp_priv_leaf_put(&pool->list, local->first >> pool->list.leaf_shift, local->loan);     /* first, as above */
+    ZEROCP_STEP("loan_returned");
+    zcp_priv_loan_show(local, 0);
+    zcp_priv_store_release(&local->lease->holder, 0u);                 /* E3, pairs with E0: the last write to the lease */
+    local->lease = NULL;
+    local->width = 0;
+}
+ZCP_PRIV void zcp_priv_leases_sweep(zcp_priv_pool *pool, uint32_t dead)        /* after its chunks: their hints are in the list */
+{
+    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++) {
+        zcp_priv_lease *lease = &pool->leases->items[k];
+        if (zcp_priv_load_relaxed(&lease->holder) != dead + 1) continue;       /* relaxed: ordered by the lock */
+        zcp_priv_store_relaxed(&lease->loan, 0);                       /* relaxed: E3 carries it */
+        ZEROCP_STEP("sweep_loan_cleared");
+        zcp_priv_store_release(&lease->holder, 0u);                    /* E3 */
+    }
+}
+/* The hint of a chunk that this thread has freed. */
+ZCP_PRIV_INLINE void zcp_priv_hint(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i)
+{
+    uint32_t at = i - local->first;
     ZEROCP_STEP("freed");
-    zcp_priv_list_push(&pool->list, i);
+    if (ZCP_PRIV_LIKELY(at < local->width)) zcp_priv_loan_show(local, local->loan | UINT64_C(1) << at);
+    else zcp_priv_list_push(&pool->list, i);
+}
+
+/* ---- >>cache  Where the configuration allows it, a thread keeps chunks that it released on a stack of its own: allocate and release are then
+   plain stores. A cached chunk is its client's, with the next generation already, so that every sweep of that client frees it, and no token or handle
+   of before leads to it. Invariant: a chunk on a stack is (g, its client, cached), and owned is 0; only that thread and a sweep change it. ---- */
+ZCP_PRIV bool zcp_priv_unwanted(const zcp_priv_local *local)
+{
+    return zcp_priv_load_relaxed(local->wanted) == local->wanted_seen; /* relaxed: for fairness, nothing else */
+}
+ZCP_PRIV_INLINE bool zcp_priv_cache_keeps(const zcp_priv_local *local) { return local->cached < local->room && zcp_priv_unwanted(local); }
+/* Puts a chunk of the next generation on the stack. */
+ZCP_PRIV_INLINE void zcp_priv_cache_put(zcp_priv_local *local, uint32_t i, uint32_t generation)
+{
+    ZEROCP_STEP("cached");
+    local->stack[local->cached++] = (uint64_t)zcp_priv_next_generation(generation) << 32 | i;
+}
+
+/* Gives all that the thread caches to everybody. */
+ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *local)
+{
+    while (local->cached) {
+        uint64_t top = local->stack[--local->cached];
+        zcp_priv_store_release(&zcp_priv_record_at(pool, (uint32_t)top)->state, zcp_priv_state((uint32_t)(top >> 32), 0, 0));    /* F4, pairs with C1 */
+        zcp_priv_hint(pool, local, (uint32_t)top);
+    }
+}
+/* Somebody needs chunks: flushes, and caches nothing for a while. */
+ZCP_PRIV_COLD void zcp_priv_cache_yield(zcp_priv_pool *pool, zcp_priv_local *local)
+{
+    zcp_priv_cache_flush(pool, local);
+    local->room = 0;
+    local->pause = 64;
+}
+ZCP_PRIV_COLD void zcp_priv_cache_resume(zcp_priv_pool *pool, zcp_priv_local *local)         /* begin, or one release less to wait */
+{
+    if (local->pause != 0 && --local->pause != 0) return;
+    local->wanted_seen = zcp_priv_load_relaxed(local->wanted);         /* relaxed: as in unwanted */
+    local->room = pool->cache_chunks;
+}
+/* The hint of a chunk that this thread has freed and does not keep. */
+ZCP_PRIV_INLINE void zcp_priv_let_go(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i)
+{
+    if (ZCP_PRIV_UNLIKELY(local->cached != 0 && !zcp_priv_unwanted(local))) zcp_priv_cache_yield(pool, local);
+    zcp_priv_hint(pool, local, i);
 }
 /* Frees the chunk if nobody holds it. YES: this call freed it. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_reap(zcp_priv_pool *pool, uint32_t i)
@@ -662,20 +832,20 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_reap(zcp_priv_pool *pool, uint32_t i)
             if (zcp_priv_load_seq_cst(&record->borrow[0] + w)) return ZCP_PRIV_NO;           /* S4, with S1 */
         ZEROCP_STEP("reaping");
         if (zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)))) {  /* F1: passes on what was acquired by S3 and S4; pairs with C1 */
-            zcp_priv_push(pool, i);
+            ZEROCP_STEP("freed");
+            zcp_priv_list_push(&pool->list, i);
             return ZCP_PRIV_YES;
         }
     }
     return ZCP_PRIV_GARBAGE;
 }
-/* Makes the client the owner of a free chunk. false: the hint was stale. */
-ZCP_PRIV_INLINE bool zcp_priv_claim(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t *generation)
+/* Makes a client the owner of a free chunk; mine: the low word of its state then. false: the hint was stale. */
+ZCP_PRIV_INLINE bool zcp_priv_claim(zcp_priv_record *record, uint32_t mine, uint32_t *generation)
 {
-    zcp_priv_record *record = zcp_priv_record_at(pool, i);
     uint64_t s = zcp_priv_load_relaxed(&record->state);                /* a look; C1 decides */
     *generation = ZCP_PRIV_GENERATION(s);
     return zcp_priv_is_free(s) && *generation != 0                     /* 0: an all-zero record, which nobody wrote */
-        && zcp_priv_cas_acquire(&record->state, &s, zcp_priv_state(*generation, client + 1, 0));  /* C1: after all former holders' use; pairs with F1 - F3 */
+        && zcp_priv_cas_acquire(&record->state, &s, s | mine);         /* C1: after all former holders' use; pairs with F1 - F4 */
 }
 /* Clears the client's borrow bit and looks whether it was the last mark. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_give_back(zcp_priv_pool *pool, uint32_t i, uint32_t client)
@@ -693,7 +863,7 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint3
     zcp_priv_outcome outcome = ZCP_PRIV_GARBAGE;
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
         uint64_t s = zcp_priv_load_relaxed(&record->state);            /* a look; B1 decides */
-        if (ZCP_PRIV_GENERATION(s) != generation || zcp_priv_is_free(s)) { outcome = ZCP_PRIV_NO; break; }
+        if (ZCP_PRIV_GENERATION(s) != generation || zcp_priv_is_free(s) || zcp_priv_is_cached(s)) { outcome = ZCP_PRIV_NO; break; }
         if (zcp_priv_cas_release(&record->state, &s, zcp_priv_with_ticket(s, ZCP_PRIV_OWNER(s)))) return ZCP_PRIV_YES;   /* B1: who sees the ticket (L1, S3) sees the bit */
     }
     zcp_priv_give_back(pool, i, client);
@@ -706,15 +876,17 @@ ZCP_PRIV bool zcp_priv_no_borrower(zcp_priv_pool *pool, zcp_priv_record *record)
     return true;
 }
 /* The owner lets go of a chunk of which a token may exist. YES: done; NO: it is not the owner of that generation. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
+ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint32_t client, uint32_t generation)
 {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    bool keeps = zcp_priv_cache_keeps(local);
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
         uint64_t s = zcp_priv_load_acquire(&record->state);            /* L1, pairs with B1; first the state, then the bits */
         if (ZCP_PRIV_GENERATION(s) != generation || ZCP_PRIV_OWNER(s) != client + 1) return ZCP_PRIV_NO;
         if (ZCP_PRIV_TICKET(s) == 0 || zcp_priv_no_borrower(pool, record)) {
-            if (zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(generation))) {      /* F2, pairs with C1 */
-                zcp_priv_push(pool, i);
+            if (zcp_priv_cas_release(&record->state, &s, keeps ? zcp_priv_cached(generation, client) : zcp_priv_freed(generation))) {    /* F2, pairs with C1 */
+                if (keeps) zcp_priv_cache_put(local, i, generation);
+                else zcp_priv_let_go(pool, local, i);
                 return ZCP_PRIV_YES;
             }
         } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) {   /* S2 */
@@ -750,6 +922,7 @@ ZCP_PRIV uint64_t zcp_priv_sweep_pool(zcp_priv_pool *pool, uint32_t dead, bool *
         if (outcome == ZCP_PRIV_YES) freed++;
         if (outcome == ZCP_PRIV_GARBAGE) *garbage = true;
     }
+    zcp_priv_leases_sweep(pool, dead);
     return freed;
 }
 
@@ -758,37 +931,124 @@ ZCP_PRIV uint64_t zcp_priv_sweep_pool(zcp_priv_pool *pool, uint32_t dead, bool *
    Invariants: owned > 0 only while this client is the record's owner; borrowed > 0 only while its borrow bit is set and the record not free; so a
    count of this process pins the generation. owned falls to 0 before the state becomes free, or it would overwrite a sibling's new claim. marked is
    stored before a token leaves; once a token exists owned goes down by CAS only. ---- */
+ZCP_PRIV uint64_t zcp_priv_owned(uint32_t generation, uint32_t handles) { return (uint64_t)generation << 32 | handles; }
+/* Handles of that generation in a value of `owned`. */
+ZCP_PRIV uint32_t zcp_priv_owned_handles(uint64_t owned, uint32_t generation) { return owned >> 32 == generation ? (uint32_t)owned : 0; }
 ZCP_PRIV zcp_priv_counts *zcp_priv_counts_at(const zcp_priv_pool *pool, uint32_t i) { return &pool->counts[i]; }
 ZCP_PRIV uint32_t zcp_priv_generation_now(const zcp_priv_pool *pool, uint32_t i)
 {
     return ZCP_PRIV_GENERATION(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state));      /* relaxed: a count pins it */
 }
-/* Gets a chunk of the pool through the hints. thorough: look at every leaf before saying no. */
-ZCP_PRIV_INLINE bool zcp_priv_take(zcp_priv_pool *pool, uint32_t client, bool thorough, uint32_t *i, uint32_t *generation)
+/* Claims a chunk that a hint names. false: the hint was stale. */
+ZCP_PRIV bool zcp_priv_get(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t *generation)
+{
+    ZEROCP_STEP("popped");
+    if (!zcp_priv_claim(zcp_priv_record_at(pool, i), zcp_priv_low(client), generation)) return false;
+    ZEROCP_STEP("claimed");
+    zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, i)->owned, zcp_priv_owned(*generation, 1));     /* relaxed: whoever else reads it got a handle or token from here */
+    return true;
+}
+/* What the owner's first handle of a chunk writes. */
+ZCP_PRIV_INLINE void zcp_priv_own(zcp_priv_local *local, zcp_priv_record *record, uint64_t size, uint32_t i, uint32_t generation)
+{
+    zcp_priv_store_relaxed(&local->counts[i].owned, zcp_priv_owned(generation, 1));          /* relaxed: as in get */
+    zcp_priv_store_relaxed(&record->size, size);                       /* relaxed: the token's fence carries it */
+}
+ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_local_record(const zcp_priv_local *local, uint32_t i) { return (zcp_priv_record *)(local->records + (uint64_t)i * local->record_bytes); }
+/* A chunk whose hint is on loan to this thread. false: none, or the hint was stale. */
+ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint64_t size, uint32_t *i, uint32_t *generation)
+{
+    uint64_t loan = local->loan;
+    if (ZCP_PRIV_UNLIKELY(loan == 0)) return false;
+    *i = local->first + zcp_priv_lowest_bit(loan);
+    zcp_priv_record *record = zcp_priv_local_record(local, *i);
+    zcp_priv_loan_show(local, loan & (loan - 1));
+    ZEROCP_STEP("popped");
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_claim(record, local->mine, generation))) return false;
+    ZEROCP_STEP("claimed");
+    zcp_priv_own(local, record, size, *i, *generation);
+    return true;
+}
+/* A chunk that this thread has cached: there is one. */
+ZCP_PRIV_INLINE void zcp_priv_take_cached(zcp_priv_local *local, uint64_t size, uint32_t *i, uint32_t *generation)
+{
+    uint64_t top = local->stack[--local->cached];
+    *i = (uint32_t)top;
+    *generation = (uint32_t)(top >> 32);
+    zcp_priv_record *record = zcp_priv_local_record(local, *i);
+    zcp_priv_store_relaxed(&record->state, (uint64_t)*generation << 32 | local->mine);       /* relaxed: as its size */
+    ZEROCP_STEP("uncached");
+    zcp_priv_own(local, record, size, *i, *generation);
+}
+/* A chunk through the hints in the list, into a loan if the thread has a lease. */
+ZCP_PRIV bool zcp_priv_take_listed(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, uint32_t *i, uint32_t *generation)
 {
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
-        if (!(thorough ? zcp_mpmc_list_pop(&pool->list, i) : zcp_priv_list_pop_hinted(&pool->list, i))) return false;
-        ZEROCP_STEP("popped");
-        if (zcp_priv_claim(pool, *i, client, generation)) {            /* else the hint was stale: the next */
-            ZEROCP_STEP("claimed");
-            zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, *i)->owned, 1u);  /* relaxed: whoever else reads it got a handle or token from here */
-            return true;
+        if (!(local->lease ? zcp_priv_loan_pop(pool, local, i) : zcp_priv_list_pop_hinted(&pool->list, i))) return false;
+        if (zcp_priv_get(pool, *i, client, generation)) return true;   /* else the hint was stale: the next */
+    }
+    return false;
+}
+/* A chunk that is on loan to anybody. */
+ZCP_PRIV_NOINLINE bool zcp_priv_take_loaned(zcp_priv_pool *pool, uint32_t client, uint32_t *i, uint32_t *generation)
+{
+    atomic_thread_fence(memory_order_acquire);                         /* pairs with E2: a leaf was empty, so its loan is seen */
+    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++) {
+        uint64_t loan = zcp_priv_load_acquire(&pool->leases->items[k].loan);       /* E4, pairs with E1 */
+        if (loan == 0) continue;
+        uint32_t leaf = zcp_priv_load_relaxed(&pool->leases->items[k].leaf);       /* after E4; a newer one's chunks are no worse */
+        for (; loan != 0 && leaf < pool->list.leaves; loan &= loan - 1) {
+            *i = (leaf << pool->list.leaf_shift) + zcp_priv_lowest_bit(loan);
+            if (*i < pool->count && zcp_priv_get(pool, *i, client, generation)) return true;
         }
     }
     return false;
 }
-/* May a token exist, or another handle? If not, nobody else can hold the chunk or come to hold it. */
-ZCP_PRIV bool zcp_priv_never_shared(zcp_priv_counts *counts, uint64_t s, uint32_t client, uint32_t generation)
+/* A chunk by any hint. false: none in the list, nor on loan, nor in the list again. */
+ZCP_PRIV_NOINLINE bool zcp_priv_take(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, uint32_t *i, uint32_t *generation)
 {
-    return s == zcp_priv_state(generation, client + 1, 0)
-        && zcp_priv_load_acquire(&counts->owned) == 1                  /* acquire, pairs with D1: I see what siblings marked, and their use of the payload as over */
+    if (local->cached) zcp_priv_cache_yield(pool, local);
+    return zcp_priv_take_listed(pool, local, client, i, generation) || zcp_priv_take_loaned(pool, client, i, generation)
+        || zcp_priv_take_listed(pool, local, client, i, generation);
+}
+/* Makes ready what the thread keeps of the pool. */
+ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *local, uint64_t *stack, uint32_t client, bool checked)
+{
+    if (!local->lease && (local->retry == 0 || --local->retry == 0)) zcp_priv_lease_get(pool, local, client);
+    if (local->count) return;
+    local->records = pool->records;
+    local->counts = pool->counts;
+    local->data = pool->data;
+    local->stride = pool->stride;
+    local->record_bytes = pool->record_bytes;
+    local->mine = zcp_priv_low(client);
+    local->unshared = checked ? UINT32_MAX : 1;
+    local->wanted = &pool->leases->wanted;
+    local->count = pool->count;
+    if (pool->cache_chunks == 0) return;
+    local->stack = stack;
+    zcp_priv_cache_resume(pool, local);
+}
+/* Gives back what the thread keeps of the pool. */
+ZCP_PRIV void zcp_priv_local_end(zcp_priv_pool *pool, zcp_priv_local *local)
+{
+    zcp_priv_cache_flush(pool, local);
+    zcp_priv_lease_end(pool, local);
+    memset(local, 0, sizeof *local);
+}
+/* May a token exist, or another handle? If not, nobody else can hold the chunk or come to hold it. */
+ZCP_PRIV bool zcp_priv_never_shared(const zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
+{
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    return zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state) == zcp_priv_state(generation, client + 1, 0)     /* relaxed: the handle's count pins the generation */
+        && zcp_priv_load_acquire(&counts->owned) == zcp_priv_owned(generation, 1)      /* acquire, pairs with D1: I see what siblings marked, and their use of the payload as over */
         && zcp_priv_load_relaxed(&counts->marked) != generation;       /* relaxed: carried by D1 or by the token's fence */
 }
-/* One handle less in owned. YES: it was the last; NO: others are left; GARBAGE: owned is 0, the handle counts in borrowed. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_drop_owned(zcp_priv_counts *counts)
+/* One handle less in owned. YES: it was the last; NO: others are left; GARBAGE: none is of that generation, so the handle counts in borrowed, or is none. */
+ZCP_PRIV zcp_priv_outcome zcp_priv_drop_owned(zcp_priv_counts *counts, uint32_t generation)
 {
-    for (uint32_t n; (n = zcp_priv_load_acquire(&counts->owned)) != 0;)        /* acquire, pairs with D1: who sees 0 sees the hold in borrowed. Lock-free: fails only beside a sibling's success */
-        if (zcp_priv_cas_release(&counts->owned, &n, n - 1)) return n == 1 ? ZCP_PRIV_YES : ZCP_PRIV_NO;     /* D1: marks and payload use are done */
+    for (uint64_t s; zcp_priv_owned_handles(s = zcp_priv_load_acquire(&counts->owned), generation) != 0;)     /* acquire, pairs with D1: who sees 0 sees the hold in borrowed. Lock-free: fails only beside a sibling's success */
+        if (zcp_priv_cas_release(&counts->owned, &s, s - 1)) return (uint32_t)s == 1 ? ZCP_PRIV_YES : ZCP_PRIV_NO;       /* D1: marks and payload use are done */
     return ZCP_PRIV_GARBAGE;
 }
 /* One handle less in borrowed; the last one gives the chunk back. NO: there was none. */
@@ -805,51 +1065,90 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_drop_borrowed(zcp_priv_pool *pool, uint32_t i
     zcp_priv_store_release(&counts->borrowed, 0u);                     /* D3, pairs with the acquires of acquire; S1's seq_cst alone would do here */
     return outcome == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
 }
-/* Gives one handle back. NO: it is not held; nothing changed. */
-ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_release(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation, bool checked)
+/* Frees a chunk that was never shared: the thread keeps it, or its hint, or lists it. */
+ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint32_t client, uint32_t generation)
+{
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, i)->owned, 0);    /* relaxed: F3 carries it to the next claimer */
+    ZEROCP_STEP("unowned");
+    if (zcp_priv_cache_keeps(local)) {
+        zcp_priv_store_relaxed(&record->state, zcp_priv_cached(generation, client));     /* relaxed: stays with this thread; F4 or a sweep's lock carries it on */
+        zcp_priv_cache_put(local, i, generation);
+    } else {
+        zcp_priv_store_release(&record->state, zcp_priv_freed(generation));    /* F3, pairs with C1 */
+        zcp_priv_let_go(pool, local, i);
+    }
+}
+/* May this handle's chunk be freed without a CAS? */
+ZCP_PRIV_INLINE bool zcp_priv_is_quick(const zcp_priv_local *local, uint32_t i, uint32_t generation)
+{
+    if (ZCP_PRIV_UNLIKELY(i >= local->count)) return false;
+    zcp_priv_counts *counts = &local->counts[i];
+    return zcp_priv_load_relaxed(&zcp_priv_local_record(local, i)->state) == ((uint64_t)generation << 32 | local->mine)     /* these three as in never_shared */
+        && zcp_priv_load_acquire(&counts->owned) == zcp_priv_owned(generation, local->unshared)
+        && zcp_priv_load_relaxed(&counts->marked) != generation && generation != UINT32_MAX;
+}
+/* Frees a chunk whose hint comes to this thread's loan. false: nothing was done. */
+ZCP_PRIV_INLINE bool zcp_priv_release_to_loan(zcp_priv_local *local, uint32_t i, uint32_t generation)
+{
+    uint32_t at = i - local->first;
+    if (ZCP_PRIV_UNLIKELY(at >= local->width || !zcp_priv_is_quick(local, i, generation))) return false;
+    zcp_priv_store_relaxed(&local->counts[i].owned, 0);                /* all of it as in free_unshared */
+    ZEROCP_STEP("unowned");
+    zcp_priv_store_release(&zcp_priv_local_record(local, i)->state, (uint64_t)(generation + 1) << 32);     /* F3, pairs with C1 */
+    ZEROCP_STEP("freed");
+    zcp_priv_loan_show(local, local->loan | UINT64_C(1) << at);
+    return true;
+}
+/* Puts a chunk on this thread's stack. false: nothing was done. */
+ZCP_PRIV_INLINE bool zcp_priv_release_to_cache(zcp_priv_local *local, uint32_t i, uint32_t generation)
+{
+    uint64_t next = (uint64_t)(generation + 1) << 32;
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_cache_keeps(local) || !zcp_priv_is_quick(local, i, generation))) return false;
+    zcp_priv_store_relaxed(&local->counts[i].owned, 0);                /* all of it as in free_unshared */
+    ZEROCP_STEP("unowned");
+    zcp_priv_store_relaxed(&zcp_priv_local_record(local, i)->state, next | local->mine | ZCP_PRIV_CACHED_TICKET);
+    ZEROCP_STEP("cached");
+    local->stack[local->cached++] = next | i;
+    return true;
+}
+/* Gives one handle back. NO: it is not held; nothing changed. checked: the steps that free are CAS. */
+ZCP_PRIV_NOINLINE zcp_priv_outcome zcp_priv_release(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint32_t client, uint32_t generation, bool checked)
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
-    zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    uint64_t s = zcp_priv_load_relaxed(&record->state);                /* relaxed: the handle's count pins the generation */
-    if (ZCP_PRIV_UNLIKELY(ZCP_PRIV_GENERATION(s) != generation || zcp_priv_is_free(s))) return ZCP_PRIV_NO;
-    if (ZCP_PRIV_LIKELY(!checked && zcp_priv_never_shared(counts, s, client, generation))) {
-        zcp_priv_store_relaxed(&counts->owned, 0u);                    /* relaxed: F3 carries it to the next claimer */
-        ZEROCP_STEP("unowned");
-        zcp_priv_store_release(&record->state, zcp_priv_freed(generation));    /* F3, pairs with C1 */
-        zcp_priv_push(pool, i);
+    if (local->pause) zcp_priv_cache_resume(pool, local);
+    if (!checked && zcp_priv_never_shared(pool, i, client, generation)) {
+        zcp_priv_free_unshared(pool, local, i, client, generation);
         return ZCP_PRIV_YES;
     }
-    switch (zcp_priv_drop_owned(counts)) {
+    switch (zcp_priv_drop_owned(counts, generation)) {
     case ZCP_PRIV_NO:  return ZCP_PRIV_YES;
-    case ZCP_PRIV_YES: break;
-    default:           return zcp_priv_drop_borrowed(pool, i, client);
+    case ZCP_PRIV_YES: return zcp_priv_owner_release(pool, local, i, client, generation) == ZCP_PRIV_YES ? ZCP_PRIV_YES : ZCP_PRIV_GARBAGE;
+    default:           return zcp_priv_generation_now(pool, i) == generation ? zcp_priv_drop_borrowed(pool, i, client) : ZCP_PRIV_NO;
     }
-    zcp_priv_outcome outcome = zcp_priv_owner_release(pool, i, client, generation);
-    if (outcome == ZCP_PRIV_NO) zcp_priv_add_relaxed(&counts->owned, 1);       /* a double release raced itself and took a newer handle's count; relaxed: as in clone */
-    return outcome;
 }
 /* Counts one handle more, of a chunk that the caller holds. false: it is not held, or counts are used up. */
-ZCP_PRIV bool zcp_priv_clone(zcp_priv_pool *pool, uint32_t i)
+ZCP_PRIV bool zcp_priv_clone(zcp_priv_pool *pool, uint32_t i, uint32_t generation)
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
-    for (uint32_t n; (n = zcp_priv_load_acquire(&counts->owned)) != 0;) {      /* acquire, pairs with D1: as in drop_owned */
-        if (n >= ZCP_PRIV_CHANGING - 1) return false;
-        if (zcp_priv_cas_relaxed(&counts->owned, &n, n + 1)) return true;      /* relaxed: the caller's own hold orders everything */
+    for (uint64_t s; zcp_priv_owned_handles(s = zcp_priv_load_acquire(&counts->owned), generation) != 0;) {     /* acquire, pairs with D1: as in drop_owned */
+        if ((uint32_t)s >= ZCP_PRIV_CHANGING - 1) return false;
+        if (zcp_priv_cas_relaxed(&counts->owned, &s, s + 1)) return true;      /* relaxed: the caller's own hold orders everything */
     }
-    for (;;) {
+    while (zcp_priv_generation_now(pool, i) == generation) {
         uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);         /* relaxed, and the CAS too: the caller's own hold orders everything */
         if (n == 0 || n >= ZCP_PRIV_CHANGING - 1) return false;
         if (zcp_priv_cas_relaxed(&counts->borrowed, &n, n + 1)) return true;
     }
+    return false;
 }
 /* Does this process hold that generation? owned first: a sibling's release may move the caller's hold from owned to borrowed, never back. */
 ZCP_PRIV bool zcp_priv_is_held(const zcp_priv_pool *pool, uint32_t i, uint32_t generation)
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
-    if (zcp_priv_generation_now(pool, i) != generation) return false;
-    if (zcp_priv_load_acquire(&counts->owned) != 0) return true;       /* acquire, pairs with D1: who sees 0 sees the hold in borrowed */
+    if (zcp_priv_owned_handles(zcp_priv_load_acquire(&counts->owned), generation) != 0) return true;  /* acquire, pairs with D1: who sees 0 sees the hold in borrowed */
     uint32_t borrowed = zcp_priv_load_relaxed(&counts->borrowed);
-    return borrowed != 0 && borrowed != ZCP_PRIV_CHANGING;
+    return borrowed != 0 && borrowed != ZCP_PRIV_CHANGING && zcp_priv_generation_now(pool, i) == generation;
 }
 /* Waits for a sibling thread that changes the borrow bit: a few spins, then sleeps, so that a real-time thread cannot starve the one it waits for. */
 ZCP_PRIV void zcp_priv_wait_for_sibling(uint32_t round)
@@ -888,7 +1187,7 @@ ZCP_PRIV uint64_t zcp_priv_use_count(zcp_priv_pool *pool, uint32_t i, uint32_t c
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    uint64_t count = zcp_priv_load_acquire(&counts->owned);            /* acquire, and first: as in is_held */
+    uint64_t count = (uint32_t)zcp_priv_load_acquire(&counts->owned);  /* acquire, and first: as in is_held */
     uint32_t borrowed = zcp_priv_load_relaxed(&counts->borrowed);      /* relaxed, the rest: a figure for people, exact when quiet */
     count += borrowed == ZCP_PRIV_CHANGING ? 0 : borrowed;
     uint32_t owner = ZCP_PRIV_OWNER(zcp_priv_load_relaxed(&record->state));
@@ -906,9 +1205,8 @@ ZCP_PRIV uint64_t zcp_priv_use_count(zcp_priv_pool *pool, uint32_t i, uint32_t c
 #define ZCP_PRIV_PAGE 4096u                     /* unit of the segments' sizes, whatever the system's page size */
 typedef struct zcp_priv_pool_geometry {
     uint64_t chunk_size, stride, data_offset;   /* bytes; data_offset in the chunk segment */
-    uint64_t list_offset, records_offset;       /* in the management segment */
-    uint32_t chunk_count, alignment;
-    uint64_t unused[2];
+    uint64_t list_offset, leases_offset, records_offset;        /* in the management segment */
+    uint32_t chunk_count, alignment, cache_chunks, unused;
 } zcp_priv_pool_geometry;
 typedef struct zcp_priv_geometry {
     uint64_t management_bytes, chunk_bytes, slots_offset;
@@ -921,11 +1219,11 @@ _Static_assert(sizeof(zcp_priv_pool_geometry) == 64 && sizeof(zcp_priv_geometry)
 /* ---- >>header  Byte map of the management segment:
        0  header    this struct. Bytes 0 to 39 are the same in every layout version: who opens the file can always tell what it is
     4096  slots     max_clients x 128 bytes
-       .  per pool  list, records; each aligned to 64
+       .  per pool  list, leases, records; each aligned to 64
    Writer: the creator, before state becomes READY; after that only `state` (RETIRED) and `locker_pid` change. ---- */
 #define ZCP_PRIV_MAGIC UINT64_C(0x3130504f52455a00)             /* "\0ZEROP01", little-endian */
 #define ZCP_PRIV_BYTE_ORDER UINT32_C(0x01020304)
-#define ZCP_PRIV_LAYOUT_VERSION 1u                              /* counts up whenever the signature changes for another reason than a limit */
+#define ZCP_PRIV_LAYOUT_VERSION 2u                              /* counts up whenever the signature changes for another reason than a limit */
 enum { ZCP_PRIV_BUILDING = 0, ZCP_PRIV_READY = 1, ZCP_PRIV_RETIRED = 2 };      /* the state word never goes back */
 typedef struct zcp_priv_header {
     uint64_t magic;                             /*  0: written first, with the next two */
@@ -956,7 +1254,7 @@ ZCP_PRIV uint64_t zcp_priv_signature(void)
 {
     const uint64_t facts[] = {
         sizeof(zcp_priv_header), sizeof(zcp_priv_geometry), sizeof(zcp_priv_pool_geometry), sizeof(zcp_priv_slot), sizeof(zcp_priv_record),
-        sizeof(zcp_priv_list_header), sizeof(zcp_priv_leaf), offsetof(zcp_priv_header, instance_id), offsetof(zcp_priv_header, chunk_device),
+        sizeof(zcp_priv_list_header), sizeof(zcp_priv_leaf), sizeof(zcp_priv_leases), sizeof(zcp_priv_lease), offsetof(zcp_priv_lease, loan), offsetof(zcp_priv_header, instance_id), offsetof(zcp_priv_header, chunk_device),
         offsetof(zcp_priv_geometry, max_clients), offsetof(zcp_priv_pool_geometry, chunk_count), offsetof(zcp_priv_slot, name),
         offsetof(zcp_priv_record, borrow), ZCP_MAX_POOLS, ZCP_MAX_CLIENTS, ZCP_MAX_CHUNKS, ZCP_PRIV_PAGE, ZCP_PRIV_LOCK_CREATION, ZCP_PRIV_LOCK_SLOTS,
     };
@@ -978,7 +1276,13 @@ ZCP_PRIV zcp_status zcp_priv_pool_check(const zcp_pool_config *pool)
                              pool->chunk_count, (unsigned long long)pool->chunk_size, ZCP_MAX_CHUNKS);
     if ((pool->alignment & (pool->alignment - 1)) != 0 || pool->alignment > zcp_priv_page_size())
         return zcp_priv_fail(ZCP_ERR_INVALID_ALIGNMENT, 0, "alignment %u: a power of two up to %u, or 0 for %u", pool->alignment, zcp_priv_page_size(), ZCP_DEFAULT_ALIGNMENT);
+    if (pool->cache_chunks > ZCP_MAX_CACHE_CHUNKS)
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "cache_chunks %u: up to %u for each thread", pool->cache_chunks, ZCP_MAX_CACHE_CHUNKS);
     return ZCP_OK;
+}
+ZCP_PRIV uint64_t zcp_priv_leases_bytes(uint32_t chunk_count)
+{
+    return sizeof(zcp_priv_leases) + zcp_priv_lease_count(zcp_priv_list_leaves(chunk_count, zcp_priv_list_leaf_shift(chunk_count))) * sizeof(zcp_priv_lease);
 }
 /* Appends one pool to the geometry; false on overflow. */
 ZCP_PRIV bool zcp_priv_geometry_add(zcp_priv_geometry *geometry, const zcp_pool_config *config)
@@ -989,11 +1293,13 @@ ZCP_PRIV bool zcp_priv_geometry_add(zcp_priv_geometry *geometry, const zcp_pool_
     pool->chunk_size = config->chunk_size;
     pool->chunk_count = config->chunk_count;
     pool->alignment = config->alignment ? config->alignment : ZCP_DEFAULT_ALIGNMENT;
+    pool->cache_chunks = config->cache_chunks;
     return zcp_priv_round_up(pool->chunk_size, pool->alignment, &pool->stride)
         && zcp_priv_round_up(geometry->chunk_bytes, pool->alignment > 64 ? pool->alignment : 64, &pool->data_offset)
         && zcp_priv_multiply(pool->stride, pool->chunk_count, &bytes) && zcp_priv_add(pool->data_offset, bytes, &geometry->chunk_bytes)
         && zcp_priv_round_up(geometry->management_bytes, 64, &pool->list_offset)
-        && zcp_priv_add(pool->list_offset, zcp_mpmc_list_bytes(pool->chunk_count), &pool->records_offset)
+        && zcp_priv_add(pool->list_offset, zcp_mpmc_list_bytes(pool->chunk_count), &pool->leases_offset)
+        && zcp_priv_add(pool->leases_offset, zcp_priv_leases_bytes(pool->chunk_count), &pool->records_offset)
         && zcp_priv_add(pool->records_offset, (uint64_t)pool->chunk_count * geometry->record_bytes, &geometry->management_bytes);
 }
 /* Errors: INVALID_ARGUMENT (max_clients, number of pools), those of a pool, OVERFLOW. */
@@ -1024,7 +1330,7 @@ ZCP_PRIV void zcp_priv_geometry_config(const zcp_priv_geometry *geometry, zcp_co
     memset(config, 0, sizeof *config);
     for (uint32_t p = 0; p < geometry->pool_count && p < ZCP_MAX_POOLS; p++) {
         const zcp_priv_pool_geometry *pool = &geometry->pools[p];
-        config->pools.items[config->pools.size++] = (zcp_pool_config){ pool->chunk_size, pool->chunk_count, pool->alignment };
+        config->pools.items[config->pools.size++] = (zcp_pool_config){ pool->chunk_size, pool->chunk_count, pool->alignment, pool->cache_chunks };
     }
 }
 
@@ -1042,7 +1348,7 @@ ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zcp_pool_config *
 }
 ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uint64_t chunk_size, uint32_t chunk_count)
 {
-    zcp_pool_config pool = { chunk_size, chunk_count, 0 };
+    zcp_pool_config pool = { chunk_size, chunk_count, 0, 0 };
     return zcp_config_add(config, &pool);
 }
 /* For the three size functions. */
@@ -1070,17 +1376,36 @@ ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t ma
 #define ZCP_PRIV_POOL_SHIFT 27                  /* index of a chunk in the instance = pool << 27 | index in the pool */
 _Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_POOLS <= 32, "an index has 32 bits");
 
+/* What the threads of one process keep, by their number; number 0 stands for threads without one, and stays zero. */
+typedef struct zcp_priv_lane { zcp_priv_local pools[32]; } zcp_priv_lane;      /* as many as an index can name */
+
+#define ZCP_PRIV_NO_POOL 0xffu
 typedef struct zcp_priv_view {
+    uint64_t last[ZCP_MAX_POOLS + 1];           /* chunk size - 1 of the pools that can be allocated from, in that order; then UINT64_MAX */
+    uint8_t order[ZCP_MAX_POOLS + 1];           /* those pools by chunk size, equal ones in the order of the configuration; then NO_POOL */
     uint32_t client, pool_count, flags;
-    uint8_t order[ZCP_MAX_POOLS];               /* the pools by chunk size, equal ones in the order of the configuration */
+    zcp_priv_lane *lanes;                       /* private, ZCP_PRIV_LANES of them, then the stacks of their pools; NULL: this view only sweeps */
     zcp_priv_pool pools[ZCP_MAX_POOLS];
 } zcp_priv_view;
 
+/* Bytes of the lanes: 64 threads, and where a pool is cached a stack for each of them and of the pools. */
+ZCP_PRIV size_t zcp_priv_lanes_bytes(const zcp_priv_geometry *geometry)
+{
+    size_t stacks = 0;
+    for (uint32_t p = 0; p < geometry->pool_count; p++)
+        if (geometry->pools[p].cache_chunks) stacks = (size_t)ZCP_PRIV_LANES * geometry->pool_count * ZCP_MAX_CACHE_CHUNKS * sizeof(uint64_t);
+    return ZCP_PRIV_LANES * sizeof(zcp_priv_lane) + stacks;
+}
+ZCP_PRIV zcp_priv_local *zcp_priv_view_local(const zcp_priv_view *view, uint32_t pool) { return &view->lanes[zcp_priv_thread].pools[pool]; }
 ZCP_PRIV uint64_t zcp_priv_geometry_chunks(const zcp_priv_geometry *geometry)
 {
     uint64_t chunks = 0;
     for (uint32_t p = 0; p < geometry->pool_count; p++) chunks += geometry->pools[p].chunk_count;
     return chunks;
+}
+ZCP_PRIV uint64_t zcp_priv_counts_bytes(const zcp_priv_geometry *geometry)      /* in whole lines */
+{
+    return (zcp_priv_geometry_chunks(geometry) * sizeof(zcp_priv_counts) + 63) / 64 * 64;
 }
 /* Writes lists and records of a fresh instance; everything is free. The memory is zero, and nobody else uses it yet. */
 ZCP_PRIV void zcp_priv_format_pools(void *management, const zcp_priv_geometry *geometry, uint64_t instance_id)
@@ -1097,20 +1422,22 @@ ZCP_PRIV void zcp_priv_format_pools(void *management, const zcp_priv_geometry *g
         }
     }
 }
-/* A client's view of an instance whose geometry was checked. counts: one per chunk, all zero; NULL for a view that only sweeps. */
-ZCP_PRIV void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *geometry, void *management, void *chunks, zcp_priv_counts *counts, uint32_t client, uint32_t flags)
+/* A client's view of an instance whose geometry was checked. counts: one per chunk; lanes: zcp_priv_lanes_bytes; all zero. Both NULL for a view that
+   only sweeps. */
+ZCP_PRIV void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *geometry, void *management, void *chunks, zcp_priv_counts *counts, zcp_priv_lane *lanes, uint32_t client, uint32_t flags)
 {
     ZEROCP_ASSERT(client < geometry->max_clients && geometry->pool_count <= ZCP_MAX_POOLS);
     memset(view, 0, sizeof *view);
     view->client = client;
     view->flags = flags;
+    view->lanes = lanes;
     view->pool_count = geometry->pool_count;
     for (uint32_t p = 0; p < geometry->pool_count; p++) {
         const zcp_priv_pool_geometry *from = &geometry->pools[p];
         zcp_priv_pool *pool = &view->pools[p];
         *pool = (zcp_priv_pool){ (unsigned char *)management + from->records_offset, counts, chunks ? (unsigned char *)chunks + from->data_offset : NULL,
                                  from->chunk_size, from->stride, geometry->record_bytes, geometry->words, from->chunk_count, from->alignment,
-                                 { NULL, 0, 0, 0, 0, NULL } };
+                                 from->cache_chunks, (zcp_priv_leases *)((unsigned char *)management + from->leases_offset), { NULL, 0, 0, 0, 0, NULL } };
         zcp_priv_list_view(&pool->list, (unsigned char *)management + from->list_offset, from->chunk_count);
         pool->list.cursor = (uint32_t)((uint64_t)pool->list.leaves * client / geometry->max_clients);       /* clients start far apart */
         if (counts) counts += from->chunk_count;
@@ -1118,6 +1445,10 @@ ZCP_PRIV void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *g
         for (; at > 0 && view->pools[view->order[at - 1]].chunk_size > pool->chunk_size; at--) view->order[at] = view->order[at - 1];
         view->order[at] = (uint8_t)p;
     }
+    uint32_t usable = flags & ZCP_READ_ONLY_DATA ? 0 : view->pool_count;       /* nothing can be allocated through a read-only mapping */
+    for (uint32_t at = 0; at < usable; at++) view->last[at] = view->pools[view->order[at]].chunk_size - 1;
+    view->last[usable] = UINT64_MAX;
+    view->order[usable] = ZCP_PRIV_NO_POOL;
 }
 ZCP_PRIV uint64_t zcp_priv_view_sweep(zcp_priv_view *view, uint32_t dead, bool *garbage)
 {
@@ -1125,11 +1456,11 @@ ZCP_PRIV uint64_t zcp_priv_view_sweep(zcp_priv_view *view, uint32_t dead, bool *
     for (uint32_t p = 0; p < view->pool_count; p++) freed += zcp_priv_sweep_pool(&view->pools[p], dead, garbage);
     return freed;
 }
-/* The first place in the order whose chunks are large enough; pool_count: none. */
-ZCP_PRIV uint32_t zcp_priv_view_fit(const zcp_priv_view *view, uint64_t size)
+/* The first place in the order whose chunks are large enough; the one of NO_POOL: none, or size is 0. */
+ZCP_PRIV_INLINE uint32_t zcp_priv_view_fit(const zcp_priv_view *view, uint64_t size)
 {
     uint32_t at = 0;
-    while (at < view->pool_count && view->pools[view->order[at]].chunk_size < size) at++;
+    while (view->last[at] < size - 1) at++;
     return at;
 }
 /* May the pool at that place serve what fits best at `first`? */
@@ -1139,30 +1470,60 @@ ZCP_PRIV bool zcp_priv_view_serves(const zcp_priv_view *view, uint32_t first, ui
         && ((view->flags & ZCP_FALLBACK) || view->pools[view->order[at]].chunk_size == view->pools[view->order[first]].chunk_size);
 }
 typedef struct zcp_priv_place { uint32_t pool, i, generation; } zcp_priv_place;      /* of a chunk */
-ZCP_PRIV bool zcp_priv_view_take(zcp_priv_view *view, uint32_t first, bool thorough, zcp_priv_place *place)
+/* A chunk of the pools that serve, by the hints. */
+ZCP_PRIV bool zcp_priv_view_take(zcp_priv_view *view, uint32_t first, zcp_priv_place *place)
 {
     for (uint32_t at = first; zcp_priv_view_serves(view, first, at); at++) {
-        place->pool = view->order[at];
-        if (zcp_priv_take(&view->pools[place->pool], view->client, thorough, &place->i, &place->generation)) return true;
+        zcp_priv_pool *pool = &view->pools[place->pool = view->order[at]];
+        zcp_priv_local *local = zcp_priv_view_local(view, place->pool);
+        uint64_t *stacks = (uint64_t *)(void *)(view->lanes + ZCP_PRIV_LANES);
+        if (zcp_priv_thread)
+            zcp_priv_local_begin(pool, local, stacks + ((uint64_t)zcp_priv_thread * view->pool_count + place->pool) * ZCP_MAX_CACHE_CHUNKS, view->client, view->flags & ZCP_CHECKED);
+        if (zcp_priv_take(pool, local, view->client, &place->i, &place->generation)) return true;
     }
     return false;
 }
-/* Looks at every record of the pools that serve: what nobody holds becomes free, what is free gets its hint. So neither one who was stopped between
-   freeing and pushing nor a lost hint hides a chunk. */
-ZCP_PRIV void zcp_priv_view_look(zcp_priv_view *view, uint32_t first)
+/* A chunk of the pools that serve, from any leaf. */
+ZCP_PRIV bool zcp_priv_view_take_anywhere(zcp_priv_view *view, uint32_t first, zcp_priv_place *place)
 {
+    for (uint32_t at = first; zcp_priv_view_serves(view, first, at); at++) {
+        zcp_priv_pool *pool = &view->pools[place->pool = view->order[at]];
+        for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS && zcp_mpmc_list_pop(&pool->list, &place->i); round++)
+            if (zcp_priv_get(pool, place->i, view->client, &place->generation)) return true;
+    }
+    return false;
+}
+/* Tells the threads that cache chunks of the pools that serve that somebody needs them. */
+ZCP_PRIV void zcp_priv_view_want(zcp_priv_view *view, uint32_t first)
+{
+    for (uint32_t at = first; zcp_priv_view_serves(view, first, at); at++)
+        if (view->pools[view->order[at]].cache_chunks) zcp_priv_add_relaxed(&view->pools[view->order[at]].leases->wanted, 1);     /* relaxed: for fairness, nothing else */
+}
+/* What a thread keeps of this client's pools becomes everybody's. */
+ZCP_PRIV void zcp_priv_view_leave(zcp_priv_view *view, uint32_t thread)
+{
+    for (uint32_t p = 0; p < view->pool_count; p++) zcp_priv_local_end(&view->pools[p], &view->lanes[thread].pools[p]);
+}
+/* Looks at every record of the pools that serve: what nobody holds becomes free, what is free gets its hint. So neither one who was stopped between
+   freeing and pushing nor a lost hint hides a chunk. Returns how many are cached. */
+ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, uint32_t first)
+{
+    uint32_t cached = 0;
     for (uint32_t at = first; zcp_priv_view_serves(view, first, at); at++) {
         zcp_priv_pool *pool = &view->pools[view->order[at]];
         for (uint32_t i = 0; i < pool->count; i++) {
             zcp_priv_reap(pool, i);
-            if (zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state))) zcp_mpmc_list_push(&pool->list, i);   /* relaxed: a hint */
+            uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state);     /* relaxed: for a hint and a figure */
+            if (zcp_priv_is_free(s)) zcp_mpmc_list_push(&pool->list, i);
+            cached += zcp_priv_is_cached(s);
         }
     }
+    return cached;
 }
 
 /* ---- >>manager ---- */
 /* The last look at a pool and those that serve with it. Sibling threads share it. */
-typedef struct zcp_priv_looked { _Atomic uint32_t busy; _Atomic uint64_t until; } zcp_priv_looked;     /* until: EXHAUSTED is told without another look, in ns */
+typedef struct zcp_priv_looked { _Atomic uint32_t busy, cached; _Atomic uint64_t until; } zcp_priv_looked;     /* until: EXHAUSTED is told without another look, in ns */
 
 enum { ZCP_PRIV_OPEN = 0x4f50454e, ZCP_PRIV_CLOSED = 0x434c4f53, ZCP_PRIV_OPENING = 0x42555359 };
 struct zcp_manager {
@@ -1177,8 +1538,8 @@ struct zcp_manager {
     zcp_priv_geometry geometry;                 /* private, checked copy */
     zcp_priv_header *header;                    /* = management.base */
     zcp_priv_lock management;                   /* the mapping of the management segment, which is the client's lock */
-    void *chunks, *counts;                      /* the mapping of the chunk segment; the private words */
-    size_t counts_bytes;
+    void *chunks, *counts;                      /* the mapping of the chunk segment; the private words, and behind them the lanes */
+    size_t private_bytes;
     zcp_priv_file file;                         /* the management file, to be opened again */
     zcp_priv_path chunk_path;
     uint64_t instance_id;
@@ -1224,7 +1585,7 @@ ZCP_PRIV zcp_manager *zcp_priv_manager_new(void)
 ZCP_PRIV void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
 {
     if (manager->chunks) munmap(manager->chunks, (size_t)manager->geometry.chunk_bytes);
-    if (manager->counts) munmap(manager->counts, manager->counts_bytes);
+    if (manager->counts) munmap(manager->counts, manager->private_bytes);
     zcp_priv_lock_drop(&manager->management);
     zcp_priv_process *process = zcp_priv_process_lock();
     zcp_priv_file_forget(&manager->file);
@@ -1233,6 +1594,47 @@ ZCP_PRIV void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
     manager->closed = zcp_priv_add_relaxed(&zcp_priv_serial, 1);
     zcp_priv_store_relaxed(&manager->state, (uint32_t)ZCP_PRIV_CLOSED);
     if (process) zcp_priv_process_unlock(process);
+}
+
+/* ---- >>thread  A thread gets a number when it first needs one, and gives it back when it ends, with what it keeps of any manager. ---- */
+static pthread_once_t zcp_priv_thread_once = PTHREAD_ONCE_INIT;
+static pthread_key_t zcp_priv_thread_key;
+static _Atomic bool zcp_priv_thread_key_made;
+
+/* Called when a thread ends, with its number. Under the mutex, as close changes a manager's state: so the two never free the same chunk. */
+ZCP_PRIV void zcp_priv_thread_end(void *number)
+{
+    uint32_t thread = (uint32_t)(uintptr_t)number;
+    zcp_priv_process *process = zcp_priv_process_lock();
+    for (zcp_manager *m = process ? (zcp_manager *)process->managers : NULL; m; m = m->older)
+        if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN) zcp_priv_view_leave(&m->view, thread);      /* pairs with open's release */
+    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_thread = 0;
+    zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));         /* N1, pairs with N0: the next one finds what this one left */
+}
+ZCP_PRIV void zcp_priv_thread_key_make(void)
+{
+    zcp_priv_store_relaxed(&zcp_priv_thread_key_made, pthread_key_create(&zcp_priv_thread_key, zcp_priv_thread_end) == 0);
+}
+#if defined(__GNUC__)
+/* A library that holds this code may be unloaded before its threads end. */
+__attribute__((destructor)) ZCP_PRIV void zcp_priv_thread_key_drop(void)
+{
+    if (zcp_priv_load_relaxed(&zcp_priv_thread_key_made)) pthread_key_delete(zcp_priv_thread_key);
+}
+#endif
+/* Gives the calling thread a number, unless 63 others have one: then it works without. */
+ZCP_PRIV_COLD void zcp_priv_thread_begin(void)
+{
+    uint64_t taken = zcp_priv_load_relaxed(&zcp_priv_threads);         /* a look; N0 decides */
+    if (!zcp_priv_load_relaxed(&zcp_priv_thread_key_made)) return;     /* ordered by open's pthread_once */
+    while (taken != UINT64_MAX) {
+        uint32_t thread = zcp_priv_lowest_bit(~taken);
+        if (!zcp_priv_cas_acquire(&zcp_priv_threads, &taken, taken | UINT64_C(1) << thread)) continue;       /* N0 */
+        if (pthread_setspecific(zcp_priv_thread_key, (void *)(uintptr_t)thread) == 0) zcp_priv_thread = thread;
+        else zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));      /* N1 */
+        return;
+    }
 }
 
 /* ---- >>recover ---- */
@@ -1559,6 +1961,8 @@ ZCP_PRIV zcp_status zcp_priv_check_config(const zcp_priv_opening *o)   /* agains
         if (a->chunk_size != b->chunk_size || a->chunk_count != b->chunk_count || a->alignment != b->alignment)
             return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists, its pool %u with %u chunks of %llu bytes (alignment %u), asked for: %u of %llu (%u)", o->desc.name, p,
                                  a->chunk_count, (unsigned long long)a->chunk_size, a->alignment, b->chunk_count, (unsigned long long)b->chunk_size, b->alignment);
+        if (a->cache_chunks != b->cache_chunks)
+            return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists, in its pool %u a thread may cache %u chunks, asked for: %u", o->desc.name, p, a->cache_chunks, b->cache_chunks);
     }
     return ZCP_OK;
 }
@@ -1573,13 +1977,17 @@ ZCP_PRIV zcp_status zcp_priv_chunk_map(zcp_priv_opening *o, zcp_manager *manager
     if (process) zcp_priv_process_unlock(process);
     return status;
 }
-/* Private words, one set per chunk; zero, and not in children. */
-ZCP_PRIV zcp_status zcp_priv_counts_map(zcp_manager *manager)
+/* Private words, one set per chunk, and the lanes; zero, and not in children. */
+ZCP_PRIV zcp_status zcp_priv_private_map(zcp_manager *manager)
 {
-    uint64_t bytes = zcp_priv_geometry_chunks(&manager->geometry) * sizeof(zcp_priv_counts);
-    manager->counts_bytes = (size_t)bytes;
+    uint64_t bytes = zcp_priv_counts_bytes(&manager->geometry) + zcp_priv_lanes_bytes(&manager->geometry);
+    manager->private_bytes = (size_t)bytes;
     manager->counts = bytes > SIZE_MAX ? NULL : zcp_priv_anonymous((size_t)bytes, MADV_DONTFORK);
     return manager->counts ? ZCP_OK : zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: %llu bytes of private memory for handle counts", manager->name, (unsigned long long)bytes);
+}
+ZCP_PRIV zcp_priv_lane *zcp_priv_lanes_of(zcp_manager *manager)
+{
+    return (zcp_priv_lane *)(void *)((unsigned char *)manager->counts + zcp_priv_counts_bytes(&manager->geometry));
 }
 /* Is some slot neither free nor in use? Then a sweeper, a joiner or a leaver is at work, and one may become free. */
 ZCP_PRIV bool zcp_priv_slots_in_motion(const zcp_priv_opening *o)
@@ -1627,7 +2035,7 @@ ZCP_PRIV zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manager)
     if (status != ZCP_OK) return status;
     ZEROCP_STEP("slot_locked");
     manager->header = (zcp_priv_header *)manager->management.base;
-    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, manager->chunks, (zcp_priv_counts *)manager->counts, client, o->desc.flags);
+    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, manager->chunks, (zcp_priv_counts *)manager->counts, zcp_priv_lanes_of(manager), client, o->desc.flags);
     uint32_t state = zcp_priv_load_acquire(&manager->header->state);   /* pairs with READY's release: contents; and with RETIRED's */
     if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, client)->state) != ZCP_PRIV_SLOT_CLEAN) {     /* relaxed: ordered by the lock */
         uint64_t freed = zcp_priv_slot_sweep(manager, client, &garbage);
@@ -1666,7 +2074,7 @@ ZCP_PRIV zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **result)
     manager->file.flags = o->desc.flags & (ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_NO_DUMP);
     status = zcp_priv_chunk_map(o, manager, fd);
     close(fd);
-    if (status == ZCP_OK) status = zcp_priv_counts_map(manager);
+    if (status == ZCP_OK) status = zcp_priv_private_map(manager);
     if (status == ZCP_OK) status = zcp_priv_join(o, manager);
     if (status != ZCP_OK || o->again) {
         manager->file.fd = -1;                                         /* still the opening's */
@@ -1846,6 +2254,7 @@ ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_
     zcp_status status = zcp_priv_resolve(&o, client_name);
     if (status != ZCP_OK) return status;
     o.wait = zcp_priv_wait_begin(o.desc.timeout_ms);
+    pthread_once(&zcp_priv_thread_once, zcp_priv_thread_key_make);     /* here, so that no allocate makes a system call for it */
     zcp_manager *m = NULL;
     status = zcp_priv_open_loop(&o, &m);
     if (status != ZCP_OK && o.built_inode != 0) {
@@ -1874,7 +2283,7 @@ ZCP_PRIV uint64_t zcp_priv_handles_left(const zcp_manager *manager)
     const zcp_priv_counts *counts = (const zcp_priv_counts *)manager->counts;
     for (uint64_t i = 0; i < chunks; i++) {
         uint32_t borrowed = zcp_priv_load_relaxed(&counts[i].borrowed);
-        left += (uint64_t)zcp_priv_load_relaxed(&counts[i].owned) + (borrowed == ZCP_PRIV_CHANGING ? 1 : borrowed);
+        left += (uint32_t)zcp_priv_load_relaxed(&counts[i].owned) + (uint64_t)(borrowed == ZCP_PRIV_CHANGING ? 1 : borrowed);
     }
     return left;
 }
@@ -1882,7 +2291,11 @@ ZEROCP_API void zcp_manager_close(zcp_manager *manager)
 {
     bool garbage = false;
     uint32_t open = ZCP_PRIV_OPEN;
-    if (!manager || !zcp_priv_cas_relaxed(&manager->state, &open, (uint32_t)ZCP_PRIV_OPENING)) return;    /* OPENING: neither usable nor to be used again yet */
+    if (!zcp_priv_usable(manager)) return;
+    zcp_priv_process *process = zcp_priv_process_lock();               /* so that no thread's end falls into this */
+    bool mine = zcp_priv_cas_relaxed(&manager->state, &open, (uint32_t)ZCP_PRIV_OPENING);    /* OPENING: neither usable nor to be used again yet */
+    if (process) zcp_priv_process_unlock(process);
+    if (!mine) return;
     uint64_t left = zcp_priv_handles_left(manager);
     if (left) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: closed with %llu handles not released; their chunks are given back", manager->name, (unsigned long long)left);
     ZEROCP_STEP("closing");
@@ -1940,9 +2353,13 @@ ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
     if (pool >= manager->view.pool_count) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: %s has %u", pool, manager->name, manager->view.pool_count);
     const zcp_priv_pool *p = &manager->view.pools[pool];
-    uint64_t free_chunks = 0;
-    for (uint32_t i = 0; i < p->count; i++) free_chunks += zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(p, i)->state));    /* relaxed: a figure */
-    *stats = (zcp_pool_stats){ p->chunk_size, p->count, p->count - free_chunks, free_chunks, p->stride, p->alignment };
+    uint64_t free_chunks = 0, cached = 0;
+    for (uint32_t i = 0; i < p->count; i++) {
+        uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(p, i)->state);    /* relaxed: a figure */
+        free_chunks += zcp_priv_is_free(s);
+        cached += zcp_priv_is_cached(s);
+    }
+    *stats = (zcp_pool_stats){ p->chunk_size, p->count, p->count - free_chunks - cached, free_chunks, p->stride, p->alignment, p->cache_chunks, cached };
     return ZCP_OK;
 }
 ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manager_info *info)
@@ -2022,8 +2439,10 @@ ZCP_PRIV int zcp_priv_pool_line(const zcp_manager *manager, uint32_t pool, char 
 {
     zcp_pool_stats stats;
     if (zcp_manager_pool_stats(manager, pool, &stats) != ZCP_OK) return snprintf(text, bytes, "%s\n", zcp_last_message());
-    return snprintf(text, bytes, "Pool %u: chunk_size=%llu, total=%llu, used=%llu, free=%llu\n", pool, (unsigned long long)stats.chunk_size,
-                    (unsigned long long)stats.total, (unsigned long long)stats.used, (unsigned long long)stats.free);
+    char cached[40] = "";
+    if (stats.cache_chunks) snprintf(cached, sizeof cached, ", cached=%llu", (unsigned long long)stats.cached);
+    return snprintf(text, bytes, "Pool %u: chunk_size=%llu, total=%llu, used=%llu, free=%llu%s\n", pool, (unsigned long long)stats.chunk_size,
+                    (unsigned long long)stats.total, (unsigned long long)stats.used, (unsigned long long)stats.free, cached);
 }
 ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, size_t bytes)
 {
@@ -2080,11 +2499,12 @@ ZCP_PRIV_COLD bool zcp_priv_take_after_look(zcp_manager *manager, uint32_t first
     uint64_t began = zcp_priv_now_ns();
     uint32_t idle = 0;
     zcp_recovery report = { 0, 0 };
+    zcp_priv_view_want(&manager->view, first);
     if (began < zcp_priv_load_relaxed(&looked->until)) return false;   /* relaxed, all: they limit how often, nothing else */
     if (!zcp_priv_cas_acquire(&looked->busy, &idle, 1u)) return false;
     if (zcp_priv_recover(manager, &report) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery before exhaustion: %s", manager->name, zcp_last_message());
-    zcp_priv_view_look(&manager->view, first);
-    bool got = zcp_priv_view_take(&manager->view, first, true, place);
+    zcp_priv_store_relaxed(&looked->cached, zcp_priv_view_look(&manager->view, first));
+    bool got = zcp_priv_view_take_anywhere(&manager->view, first, place);
     if (!got) {
         uint64_t ended = zcp_priv_now_ns(), rest = 10 * (ended - began);
         zcp_priv_store_relaxed(&looked->until, ended + (rest > 1000000 ? rest : 1000000));
@@ -2099,16 +2519,12 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, uint64_t si
     if (size == 0) return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%s: a chunk of 0 bytes", manager->name);
     uint64_t largest = view->pools[view->order[view->pool_count - 1]].chunk_size;
     if (size > largest) return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; the largest chunks have %llu", manager->name, (unsigned long long)size, (unsigned long long)largest);
-    const zcp_priv_pool *pool = &view->pools[view->order[zcp_priv_view_fit(view, size)]];
-    return zcp_priv_fail(ZCP_ERR_EXHAUSTED, 0, "%s: %llu bytes: all %u chunks of %llu bytes%s are in use", manager->name, (unsigned long long)size, pool->count,
-                         (unsigned long long)pool->chunk_size, view->flags & ZCP_FALLBACK ? " and all larger ones" : "");
-}
-/* The handle of a chunk that was just claimed. */
-ZCP_PRIV_INLINE zcp_status zcp_priv_claimed(zcp_manager *manager, uint64_t size, const zcp_priv_place *place, zcp_chunk *chunk)
-{
-    zcp_priv_store_relaxed(&zcp_priv_record_at(&manager->view.pools[place->pool], place->i)->size, size);    /* relaxed: the token's fence carries it */
-    *chunk = zcp_priv_handle(manager, place);
-    return ZCP_OK;
+    uint32_t first = zcp_priv_view_fit(view, size), cached = zcp_priv_load_relaxed(&manager->looked[first].cached);     /* relaxed: a figure */
+    const zcp_priv_pool *pool = &view->pools[view->order[first]];
+    char kept[64] = "";
+    if (cached) snprintf(kept, sizeof kept, ", or (%u of them) cached by a thread", cached);
+    return zcp_priv_fail(ZCP_ERR_EXHAUSTED, 0, "%s: %llu bytes: all %u chunks of %llu bytes%s are in use%s", manager->name, (unsigned long long)size, pool->count,
+                         (unsigned long long)pool->chunk_size, view->flags & ZCP_FALLBACK ? " and all larger ones" : "", kept);
 }
 /* All that the hints of the pool that fits best cannot serve: other pools, the look, and the reasons why not. */
 ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
@@ -2118,21 +2534,51 @@ ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
     zcp_priv_view *view = &manager->view;
     uint32_t first = zcp_priv_view_fit(view, size);
-    if (size == 0 || first == view->pool_count || (view->flags & ZCP_READ_ONLY_DATA)
-        || (!zcp_priv_view_take(view, first, false, &place) && !zcp_priv_take_after_look(manager, first, &place))) return zcp_priv_why_no_chunk(manager, size);
-    return zcp_priv_claimed(manager, size, &place, chunk);
+    if (zcp_priv_thread == 0) zcp_priv_thread_begin();
+    if (view->order[first] == ZCP_PRIV_NO_POOL || (!zcp_priv_view_take(view, first, &place) && !zcp_priv_take_after_look(manager, first, &place)))
+        return zcp_priv_why_no_chunk(manager, size);
+    zcp_priv_store_relaxed(&zcp_priv_record_at(&view->pools[place.pool], place.i)->size, size);      /* relaxed: the token's fence carries it */
+    *chunk = zcp_priv_handle(manager, &place);
+    return ZCP_OK;
+}
+ZCP_PRIV_COLD void zcp_priv_log_release(const zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_outcome outcome)
+{
+    (void)manager, (void)index, (void)generation;
+    if (outcome == ZCP_PRIV_GARBAGE) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: release of chunk %08x: its record holds garbage", manager->name, index);
+    else ZEROCP_LOG(ZCP_LOG_WARNING, "%s: release of a handle that is not held (chunk %08x, generation %u): ignored", manager->name, index, generation);
+}
+ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint32_t index, uint32_t generation)
+{
+    zcp_priv_place place;
+    if (!zcp_priv_usable(manager) || !zcp_priv_place_of(manager, index, generation, &place)) return;
+    zcp_priv_view *view = &manager->view;
+    zcp_priv_outcome outcome = zcp_priv_release(&view->pools[place.pool], zcp_priv_view_local(view, place.pool), place.i, view->client, generation, view->flags & ZCP_CHECKED);
+    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES)) zcp_priv_log_release(manager, index, generation, outcome);
+}
+/* These two are functions of their own, so that the quick ways need few registers. */
+ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_cached(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, zcp_priv_local *local, uint32_t pool)
+{
+    uint32_t i, generation;
+    zcp_priv_take_cached(local, size, &i, &generation);
+    *chunk = (zcp_chunk){ manager, local->data + (uint64_t)i * local->stride, pool << ZCP_PRIV_POOL_SHIFT | i, generation };
+    return ZCP_OK;
+}
+ZCP_PRIV_NOINLINE void zcp_priv_release_cached(zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_local *local)
+{
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_release_to_cache(local, index & (ZCP_MAX_CHUNKS - 1), generation))) zcp_priv_release_slowly(manager, index, generation);
 }
 ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
 {
-    zcp_priv_place place;
+    uint32_t i, generation;
     if (ZCP_PRIV_UNLIKELY(!chunk)) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return zcp_priv_allocate_slowly(manager, size, chunk);
-    zcp_priv_view *view = &manager->view;
-    uint32_t first = zcp_priv_view_fit(view, size);
-    if (ZCP_PRIV_UNLIKELY(size == 0 || first == view->pool_count || (view->flags & ZCP_READ_ONLY_DATA))) return zcp_priv_allocate_slowly(manager, size, chunk);
-    place.pool = view->order[first];
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_take(&view->pools[place.pool], view->client, false, &place.i, &place.generation))) return zcp_priv_allocate_slowly(manager, size, chunk);
-    return zcp_priv_claimed(manager, size, &place, chunk);
+    uint32_t pool = manager->view.order[zcp_priv_view_fit(&manager->view, size)];
+    if (ZCP_PRIV_UNLIKELY(pool == ZCP_PRIV_NO_POOL)) return zcp_priv_allocate_slowly(manager, size, chunk);
+    zcp_priv_local *local = zcp_priv_view_local(&manager->view, pool);
+    if (local->cached != 0) return zcp_priv_allocate_cached(manager, size, chunk, local, pool);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, size, &i, &generation))) return zcp_priv_allocate_slowly(manager, size, chunk);
+    *chunk = (zcp_chunk){ manager, local->data + (uint64_t)i * local->stride, pool << ZCP_PRIV_POOL_SHIFT | i, generation };
+    return ZCP_OK;
 }
 ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)
 {
@@ -2140,7 +2586,7 @@ ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)
     if (!chunk || !chunk->manager) return zcp_priv_no_chunk;
     zcp_priv_pool *pool = zcp_priv_pool_of(chunk, &place);
     if (!pool && !zcp_priv_usable(chunk->manager)) { zcp_priv_why_unusable(chunk->manager); return zcp_priv_no_chunk; }
-    if (!pool || zcp_priv_generation_now(pool, place.i) != place.generation || !zcp_priv_clone(pool, place.i)) {
+    if (!pool || !zcp_priv_clone(pool, place.i, place.generation)) {
         zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: clone of a handle that is not held (chunk %08x, generation %u)", chunk->manager->name, chunk->index, chunk->generation);
         return zcp_priv_no_chunk;
     }
@@ -2152,22 +2598,16 @@ ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk)
     if (chunk) *chunk = zcp_priv_no_chunk;
     return moved;
 }
-ZCP_PRIV_COLD void zcp_priv_log_release(const zcp_chunk *chunk, zcp_priv_outcome outcome)
-{
-    (void)chunk;
-    if (outcome == ZCP_PRIV_GARBAGE) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: release of chunk %08x: its record holds garbage", chunk->manager->name, chunk->index);
-    else ZEROCP_LOG(ZCP_LOG_WARNING, "%s: release of a handle that is not held (chunk %08x, generation %u): ignored", chunk->manager->name, chunk->index, chunk->generation);
-}
 ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
 {
-    zcp_priv_place place;
-    zcp_priv_pool *pool = zcp_priv_pool_of(chunk, &place);
-    if (ZCP_PRIV_LIKELY(pool != NULL)) {
-        zcp_priv_view *view = &chunk->manager->view;
-        zcp_priv_outcome outcome = zcp_priv_release(pool, place.i, view->client, place.generation, view->flags & ZCP_CHECKED);
-        if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES)) zcp_priv_log_release(chunk, outcome);
-    }
-    if (chunk) *chunk = zcp_priv_no_chunk;
+    if (!chunk) return;
+    zcp_chunk was = *chunk;
+    *chunk = zcp_priv_no_chunk;
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(was.manager))) return;
+    zcp_priv_local *local = zcp_priv_view_local(&was.manager->view, was.index >> ZCP_PRIV_POOL_SHIFT);
+    if (local->stack) zcp_priv_release_cached(was.manager, was.index, was.generation, local);
+    else if (ZCP_PRIV_UNLIKELY(!zcp_priv_release_to_loan(local, was.index & (ZCP_MAX_CHUNKS - 1), was.generation)))
+        zcp_priv_release_slowly(was.manager, was.index, was.generation);
 }
 ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk)
 {

@@ -144,6 +144,10 @@ typedef struct zcp_priv_process {
     void *managers;                     /* the list of zerocp.h, newest first */
 } zcp_priv_process;
 static _Atomic(zcp_priv_process *) zcp_priv_process_page;      /* set once, then constant */
+/* Threads that keep something for themselves have a number below 64; 0: none. Which are taken, 0 always. */
+#define ZCP_PRIV_LANES 64u
+static ZEROCP_THREAD_LOCAL uint32_t zcp_priv_thread;
+static _Atomic uint64_t zcp_priv_threads = 1;
 
 ZCP_PRIV void *zcp_priv_anonymous(size_t bytes, int advice)    /* private zeroed pages; NULL: no memory */
 {
@@ -170,6 +174,7 @@ ZCP_PRIV void zcp_priv_fork_child(void)
 {
     zcp_priv_process *process = zcp_priv_process_get();
     zcp_priv_forking = NULL;
+    zcp_priv_store_relaxed(&zcp_priv_threads, UINT64_C(1) << zcp_priv_thread | 1);     /* the other threads are gone; after another kind of fork their numbers stay taken */
     for (zcp_priv_wiped *area = process ? &process->head : NULL, *next; area; area = next) {
         next = area->next;                                     /* NULL at once where the kernel has wiped */
         memset((void *)area, 0, area->bytes);

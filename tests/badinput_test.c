@@ -183,11 +183,11 @@ TEST(bad_open_descriptors) {
         CHECK_NOT_OPENED(ZCP_ERR_INVALID_ARGUMENT, .config = &empty, .mode = (zcp_shm_mode)mode);
     broken.pools.size = 1;
     CHECK_NOT_OPENED(ZCP_ERR_INVALID_SIZE, .config = &broken);
-    broken.pools.items[0] = (zcp_pool_config){64, ZCP_MAX_CHUNKS + 1, 0};
+    broken.pools.items[0] = (zcp_pool_config){.chunk_size = 64, .chunk_count = ZCP_MAX_CHUNKS + 1, .alignment = 0};
     CHECK_NOT_OPENED(ZCP_ERR_INVALID_SIZE, .config = &broken);
-    broken.pools.items[0] = (zcp_pool_config){64, 1, 48};
+    broken.pools.items[0] = (zcp_pool_config){.chunk_size = 64, .chunk_count = 1, .alignment = 48};
     CHECK_NOT_OPENED(ZCP_ERR_INVALID_ALIGNMENT, .config = &broken);
-    broken.pools.items[0] = (zcp_pool_config){UINT64_MAX, 1, 0};
+    broken.pools.items[0] = (zcp_pool_config){.chunk_size = UINT64_MAX, .chunk_count = 1, .alignment = 0};
     CHECK_NOT_OPENED(ZCP_ERR_OVERFLOW, .config = &broken);
     broken.pools.size = ZCP_MAX_POOLS + 1;
     CHECK_NOT_OPENED(ZCP_ERR_INVALID_ARGUMENT, .config = &broken);
@@ -244,8 +244,8 @@ TEST(bad_open_of_an_existing_instance) {
     CHECK_OK(zcp_config_add_pool(&larger, 256, 1));
     CHECK_OK(zcp_config_add_pool(&reordered, 128, 4));
     CHECK_OK(zcp_config_add_pool(&reordered, 64, 4));
-    CHECK_OK(zcp_config_add(&aligned, &(zcp_pool_config){64, 4, 64}));                  // as 0 says
-    CHECK_OK(zcp_config_add(&aligned, &(zcp_pool_config){128, 4, 128}));
+    CHECK_OK(zcp_config_add(&aligned, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 4, .alignment = 64}));                  // as 0 says
+    CHECK_OK(zcp_config_add(&aligned, &(zcp_pool_config){.chunk_size = 128, .chunk_count = 4, .alignment = 128}));
     CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config}));
     CHECK_OK(zcp_chunk_allocate(manager, 64, &chunk));
     memset(chunk.data, 'p', 64);
@@ -604,7 +604,7 @@ TEST(bad_arguments_of_the_lower_floors) {
     CHECK_REFUSED(zcp_config_add_pool(NULL, 1, 1), ZCP_ERR_INVALID_ARGUMENT);
     CHECK_REFUSED(zcp_config_add(&config, NULL), ZCP_ERR_INVALID_ARGUMENT);
     CHECK_REFUSED(zcp_config_add_pool(&config, 0, 1), ZCP_ERR_INVALID_SIZE);
-    CHECK_REFUSED(zcp_config_add(&config, &(zcp_pool_config){1, 1, 3}), ZCP_ERR_INVALID_ALIGNMENT);
+    CHECK_REFUSED(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 1, .chunk_count = 1, .alignment = 3}), ZCP_ERR_INVALID_ALIGNMENT);
     CHECK_REFUSED(zcp_config_add_pool(&config, UINT64_MAX, 2), ZCP_ERR_OVERFLOW);
     CHECK_ZERO(config);
     CHECK_REFUSED_ZERO(list, zcp_mpmc_list_create(&list, NULL, 1000, 10, true), ZCP_ERR_INVALID_ARGUMENT);
@@ -690,7 +690,7 @@ static void create_with_a_fault(void *argument) {
     const fault *one = argument;
     zcp_config config = {0};
     zcp_manager *manager = (zcp_manager *)&config;
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){CHUNK_BYTES, 1, 0}));
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = CHUNK_BYTES, .chunk_count = 1, .alignment = 0}));
     CHECK_EQ(zcp_config_management_bytes(&config, 0), MANAGEMENT_BYTES);
     CHECK_EQ(zcp_config_chunk_bytes(&config, 0), CHUNK_BYTES);
     leave_a_marker();

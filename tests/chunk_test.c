@@ -229,7 +229,7 @@ TEST(chunk_payloads_are_aligned_disjoint_and_inside) {
     zcp_config config = {0};
     zcp_chunk chunks[12];
     zcp_manager_info info;
-    static const zcp_pool_config pools[] = {{24, 4, 8}, {100, 4, 0}, {5000, 4, 4096}};
+    static const zcp_pool_config pools[] = {{24, 4, 8, 0}, {100, 4, 0, 0}, {5000, 4, 4096, 0}};
     for (int i = 0; i < 3; i++)
         CHECK_OK(zcp_config_add(&config, &pools[i]));
     zcp_manager *manager = create_named(test_instance(), &config, 0);
@@ -970,7 +970,7 @@ TEST(chunk_states_print_as_the_original_did) {
 TEST(chunk_pool_stats_statuses) {
     zcp_config config = {0};
     zcp_pool_stats stats;
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){100, 7, 256}));
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 100, .chunk_count = 7, .alignment = 256}));
     zcp_manager *manager = create_named(test_instance(), &config, 0);
     zcp_chunk chunk = allocate(manager, 1);
     CHECK_EQ(zcp_manager_pool_count(manager), 1);

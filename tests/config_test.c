@@ -133,7 +133,7 @@ TEST(config_add_refuses) {
     zcp_config config = {0};
     CHECK_OK(zcp_config_add_pool(&config, 64, 10));
     CHECK_STATUS(zcp_config_add_pool(NULL, 64, 10), ZCP_ERR_INVALID_ARGUMENT);
-    CHECK_STATUS(zcp_config_add(NULL, &(zcp_pool_config){64, 10, 0}), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_STATUS(zcp_config_add(NULL, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 10, .alignment = 0}), ZCP_ERR_INVALID_ARGUMENT);
     CHECK_NOT_ADDED(config, zcp_config_add(&config, NULL), ZCP_ERR_INVALID_ARGUMENT);
     CHECK_NOT_ADDED(config, zcp_config_add_pool(&config, 0, 10), ZCP_ERR_INVALID_SIZE);
     CHECK_NOT_ADDED(config, zcp_config_add_pool(&config, 64, 0), ZCP_ERR_INVALID_SIZE);
@@ -149,9 +149,9 @@ TEST(config_refuses_alignments_that_are_none) {
     zcp_config config = {0};
     uint32_t page = (uint32_t)sysconf(_SC_PAGESIZE);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        CHECK_NOT_ADDED(config, zcp_config_add(&config, &(zcp_pool_config){64, 1, bad[i]}), ZCP_ERR_INVALID_ALIGNMENT);
+        CHECK_NOT_ADDED(config, zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 1, .alignment = bad[i]}), ZCP_ERR_INVALID_ALIGNMENT);
     for (uint32_t large = page * 2; large != 0; large *= 2)
-        CHECK_NOT_ADDED(config, zcp_config_add(&config, &(zcp_pool_config){64, 1, large}), ZCP_ERR_INVALID_ALIGNMENT);
+        CHECK_NOT_ADDED(config, zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 1, .alignment = large}), ZCP_ERR_INVALID_ALIGNMENT);
 }
 
 // Every chunk lies where it was promised, with all its bytes to itself.
@@ -161,8 +161,8 @@ static void check_alignment(uint32_t alignment, uint64_t size) {
     zcp_chunk chunks[6];
     zcp_pool_stats stats;
     uint32_t effective = alignment == 0 ? 64 : alignment;
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){1, 1, 1}));                     // the next begins after it
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){size, 6, alignment}));
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 1, .chunk_count = 1, .alignment = 1}));                     // the next begins after it
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = size, .chunk_count = 6, .alignment = alignment}));
     CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config}));
     CHECK_OK(zcp_manager_pool_stats(manager, 1, &stats));
     CHECK_EQ(stats.alignment, effective);
@@ -229,26 +229,26 @@ static void check_overflow(const zcp_pool_config *pools, uint32_t count) {
 TEST(config_overflow_is_noticed_in_every_product_and_sum) {
     const uint64_t two_48 = UINT64_C(1) << 48;
     // size rounded up to the alignment
-    CHECK_OVERFLOW({UINT64_MAX, 1, 0});
-    CHECK_OVERFLOW({UINT64_MAX - 62, 1, 0});
-    CHECK_OVERFLOW({UINT64_MAX - 4094, 1, 4096});
-    CHECK_OVERFLOW({UINT64_MAX, 1, 1});
+    CHECK_OVERFLOW({UINT64_MAX, 1, 0, 0});
+    CHECK_OVERFLOW({UINT64_MAX - 62, 1, 0, 0});
+    CHECK_OVERFLOW({UINT64_MAX - 4094, 1, 4096, 0});
+    CHECK_OVERFLOW({UINT64_MAX, 1, 1, 0});
     // stride times count: to exactly 0, to little, to much
-    CHECK_OVERFLOW({UINT64_C(1) << 59, 32, 0});
-    CHECK_OVERFLOW({UINT64_C(1) << 37, ZCP_MAX_CHUNKS, 0});
-    CHECK_OVERFLOW({(UINT64_C(1) << 37) + 64, ZCP_MAX_CHUNKS, 0});
-    CHECK_OVERFLOW({UINT64_C(0x5555555555555580), 3, 0});
-    CHECK_OVERFLOW({UINT64_MAX / 2, 2, 1});
+    CHECK_OVERFLOW({UINT64_C(1) << 59, 32, 0, 0});
+    CHECK_OVERFLOW({UINT64_C(1) << 37, ZCP_MAX_CHUNKS, 0, 0});
+    CHECK_OVERFLOW({(UINT64_C(1) << 37) + 64, ZCP_MAX_CHUNKS, 0, 0});
+    CHECK_OVERFLOW({UINT64_C(0x5555555555555580), 3, 0, 0});
+    CHECK_OVERFLOW({UINT64_MAX / 2, 2, 1, 0});
     // pool after pool, in a size that 64 bits do not hold
-    CHECK_OVERFLOW({UINT64_C(1) << 63, 1, 0}, {UINT64_C(1) << 63, 1, 0});
-    CHECK_OVERFLOW({UINT64_MAX - 127, 1, 64}, {256, 1, 64});
-    CHECK_OVERFLOW({64, 1, 0}, {UINT64_MAX - 127, 1, 64});
-    CHECK_OVERFLOW({UINT64_MAX - 63, 1, 1}, {1, 1, 4096});         // the next pool's beginning
-    CHECK_OVERFLOW({UINT64_MAX - 63, 1, 64});                      // the whole, rounded up to pages
+    CHECK_OVERFLOW({UINT64_C(1) << 63, 1, 0, 0}, {UINT64_C(1) << 63, 1, 0, 0});
+    CHECK_OVERFLOW({UINT64_MAX - 127, 1, 64, 0}, {256, 1, 64, 0});
+    CHECK_OVERFLOW({64, 1, 0, 0}, {UINT64_MAX - 127, 1, 64, 0});
+    CHECK_OVERFLOW({UINT64_MAX - 63, 1, 1, 0}, {1, 1, 4096, 0});         // the next pool's beginning
+    CHECK_OVERFLOW({UINT64_MAX - 63, 1, 64, 0});                      // the whole, rounded up to pages
     // more than an offset can tell
-    CHECK_OVERFLOW({two_48 + 1, 1, 1});
-    CHECK_OVERFLOW({two_48 / 2, 1, 0}, {two_48 / 2, 1, 0}, {1, 1, 0});
-    CHECK_OVERFLOW({two_48 / ZCP_MAX_CHUNKS, ZCP_MAX_CHUNKS, 0}, {1, 1, 0});
+    CHECK_OVERFLOW({two_48 + 1, 1, 1, 0});
+    CHECK_OVERFLOW({two_48 / 2, 1, 0, 0}, {two_48 / 2, 1, 0, 0}, {1, 1, 0, 0});
+    CHECK_OVERFLOW({two_48 / ZCP_MAX_CHUNKS, ZCP_MAX_CHUNKS, 0, 0}, {1, 1, 0, 0});
 }
 
 TEST(config_goes_up_to_the_limit) {
@@ -259,7 +259,7 @@ TEST(config_goes_up_to_the_limit) {
     CHECK_NOT_ADDED(config, zcp_config_add_pool(&config, (UINT64_C(1) << 46) + 1, 1), ZCP_ERR_OVERFLOW);
     memset(&config, 0, sizeof config);
     for (int i = 0; i < ZCP_MAX_POOLS; i++)                        // as many chunks as there can be at all
-        CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){1, ZCP_MAX_CHUNKS, 1}));
+        CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 1, .chunk_count = ZCP_MAX_CHUNKS, .alignment = 1}));
     CHECK_EQ(zcp_config_chunk_bytes(&config, 0), (uint64_t)ZCP_MAX_CHUNKS * ZCP_MAX_POOLS);
     CHECK(zcp_config_management_bytes(&config, ZCP_MAX_CLIENTS) > zcp_config_management_bytes(&config, 1));
 }
@@ -305,8 +305,8 @@ TEST(config_sizes_are_those_of_the_files) {
     zcp_config small = {0}, mixed = {0};
     CHECK_OK(zcp_config_add_pool(&small, 1, 1));
     CHECK_OK(zcp_config_add_pool(&mixed, 100, 130));
-    CHECK_OK(zcp_config_add(&mixed, &(zcp_pool_config){5000, 7, 4096}));
-    CHECK_OK(zcp_config_add(&mixed, &(zcp_pool_config){33, 65, 1}));
+    CHECK_OK(zcp_config_add(&mixed, &(zcp_pool_config){.chunk_size = 5000, .chunk_count = 7, .alignment = 4096}));
+    CHECK_OK(zcp_config_add(&mixed, &(zcp_pool_config){.chunk_size = 33, .chunk_count = 65, .alignment = 1}));
     for (size_t i = 0; i < sizeof clients / sizeof clients[0]; i++) {
         check_sizes(&small, clients[i]);
         check_sizes(&mixed, clients[i]);

@@ -83,7 +83,7 @@ static struct stat file_stat(const char *path) {
 // Where the header of the management segment has what: see its byte map in zerocp.h.
 enum { MAGIC_AT = 0, BYTE_ORDER_AT = 8, STATE_AT = 16, VERSION_AT = 20, SIGNATURE_AT = 24, INSTANCE_AT = 32, CHUNK_FILE_AT = 40,
        GEOMETRY_AT = 64, GEOMETRY_BYTES = 64 + 64 * ZCP_MAX_POOLS, MAX_CLIENTS_AT = 64 + 24, POOL_COUNT_AT = 64 + 28, POOLS_AT = 128,
-       LAST_COUNT_AT = 128 + 64 + 40 };                            // of two pools
+       LAST_COUNT_AT = 128 + 64 + 48, CACHE_AT = 56 };             // of two pools; in a pool
 enum { STATE_BUILDING = 0, STATE_READY = 1, STATE_RETIRED = 2 };
 
 static uint32_t header_word(const char *instance, off_t at) {
@@ -1184,6 +1184,9 @@ TEST(creation_configuration_must_be_equal) {
     other.pools.items[1].alignment = 32;
     check_mismatch(&other, 0, "alignment 64", "(32)");
     other = two_pools;
+    other.pools.items[1].cache_chunks = 7;
+    check_mismatch(&other, 0, "cache 0 chunks", "asked for: 7");
+    other = two_pools;
     other.pools.size = 1;
     check_mismatch(&other, 0, "2 pools", "1 were");
     CHECK_OK(zcp_config_add_pool(&other, 1024, 4));
@@ -1621,7 +1624,7 @@ TEST(creation_header_of_another_make_is_refused) {
     zcp_manager_close(manager);
     balance_and_destroy(test_instance());
     snprintf(wanted, sizeof wanted, "uses version %u", version);
-    check_spoilt_word(VERSION_AT, version + 1, ZCP_ERR_VERSION, "has layout version 2", wanted);
+    check_spoilt_word(VERSION_AT, version + 1, ZCP_ERR_VERSION, "has layout version 3", wanted);
     check_spoilt_word(VERSION_AT, 0, ZCP_ERR_VERSION, "has layout version 0", wanted);
     check_spoilt_word(VERSION_AT, UINT32_MAX, ZCP_ERR_VERSION, "has layout version 4294967295", wanted);
     snprintf(wanted, sizeof wanted, "has %08x", order);
@@ -1652,10 +1655,12 @@ TEST(creation_header_with_garbage_for_a_state_is_refused) {
         }
 }
 
-// A chunk size of the same stride, or one chunk more or less in the last pool within the same page, add up as well.
+// A chunk size of the same stride, another number of cached chunks, or one chunk more or less in the last pool within the same page, add up as well.
 static bool may_add_up(off_t at, uint32_t wrong, uint32_t right) {
     if (at == POOLS_AT || at == POOLS_AT + 64)
         return wrong == right - 1;
+    if (at == POOLS_AT + CACHE_AT || at == POOLS_AT + 64 + CACHE_AT)
+        return wrong <= ZCP_MAX_CACHE_CHUNKS;
     return at == LAST_COUNT_AT && (wrong == right - 1 || wrong == right + 1);
 }
 

@@ -360,7 +360,7 @@ static void check_after_death(zcp_manager *manager, uint32_t dead, zcp_chunk *ke
     CHECK_EQ(used(manager), 1);
     CHECK_EQ(zcp_chunk_use_count(kept), 1);
     pattern_check(kept, token);
-    CHECK_EQ(inside_list_count(manager, 0), 5);                    // the hints are all back, too
+    CHECK_EQ(inside_hint_count(manager, 0), 5);                    // the hints are all back, too
     CHECK_RECOVERS(manager, 0, 0);
     books_check(test_instance(), 1);
 }

@@ -131,7 +131,7 @@ static void exercise_watching(const zcp_manager_info *info, zcp_manager *manager
     for (uint32_t p = 0; p < info->pool_count; p++) {
         zcp_pool_stats stats;
         BOUNDED(status = zcp_manager_pool_stats(manager, p, &stats));
-        CHECK(status == ZCP_OK && stats.used + stats.free == stats.total);
+        CHECK(status == ZCP_OK && stats.used + stats.free + stats.cached == stats.total);
     }
     for (uint32_t slot = 0; slot <= info->max_clients; slot++) {
         BOUNDED(status = zcp_manager_client_info(manager, slot, &client));
@@ -327,7 +327,8 @@ static zcp_status expected_status(const zcp_priv_header *is, const zcp_priv_head
 // rest (a chunk size that is rounded up to the same stride), the header still adds up, and all stays inside.
 static bool is_configuration(size_t at) {
     size_t first = offsetof(zcp_priv_header, geometry.pools), in_pool = (at - first) % sizeof(zcp_priv_pool_geometry);
-    return at >= first && (in_pool == offsetof(zcp_priv_pool_geometry, chunk_size) || in_pool == offsetof(zcp_priv_pool_geometry, chunk_count));
+    return at >= first && (in_pool == offsetof(zcp_priv_pool_geometry, chunk_size) || in_pool == offsetof(zcp_priv_pool_geometry, chunk_count) ||
+                           in_pool == offsetof(zcp_priv_pool_geometry, cache_chunks));
 }
 
 static void try_change(victim *v, size_t at, const void *bytes, size_t count, zcp_shm_mode mode) {
@@ -460,7 +461,7 @@ TEST(garbage_of_another_byte_order_or_version) {
     header.layout_version = 7;
     CHECK_EQ(pwrite(v.management, (void *)&header, sizeof header, 0), sizeof header);
     CHECK_IS(attempt(v.name, ZCP_SHM_OPEN_OR_CREATE), ZCP_ERR_VERSION);
-    CHECK_MSG(strstr(zcp_last_message(), "version 7") != NULL && strstr(zcp_last_message(), "version 1") != NULL, "%s", zcp_last_message());
+    CHECK_MSG(strstr(zcp_last_message(), "version 7") != NULL && strstr(zcp_last_message(), "version 2") != NULL, "%s", zcp_last_message());
     CHECK_IS(zcp_manager_destroy(v.name), ZCP_OK);                 // the first words are the same in every version
     victim_end(&v);
 }
@@ -771,7 +772,9 @@ TEST(garbage_faster_than_any_loop) {
         CHECK_IS(status, peer == HOSTILE_POP ? ZCP_OK : ZCP_ERR_CORRUPT);
         BOUNDED(status = zcp_chunk_allocate(manager, 1000, &fresh));
         check_told(status);
-        CHECK_MSG(status == ZCP_ERR_EXHAUSTED || status == ZCP_ERR_CORRUPT, "peer %d: %s", (int)peer, zcp_status_name(status));
+        bool on_loan = peer == HOSTILE_POP && status == ZCP_OK;       // it empties the list; what is on loan stays
+        CHECK_MSG(status == ZCP_ERR_EXHAUSTED || status == ZCP_ERR_CORRUPT || on_loan, "peer %d: %s", (int)peer, zcp_status_name(status));
+        BOUNDED(zcp_chunk_release(&fresh));
         BOUNDED(status = zcp_manager_recover(manager, NULL));
         check_told(status);
         BOUNDED(zcp_chunk_release(&borrowed));

@@ -7,7 +7,21 @@ void test_step(const char *where);
 #include "inside.h"
 #include "test.h"
 
-uint32_t inside_list_count(zcp_manager *manager, uint32_t pool) { return zcp_mpmc_list_count(&manager->view.pools[pool].list); }
+// Is there a hint of a chunk, in the list or on loan?
+static bool hinted(const zcp_priv_pool *pool, uint32_t index)
+{
+    uint32_t leaf = index >> pool->list.leaf_shift;
+    uint64_t bit = UINT64_C(1) << (index & ((1u << pool->list.leaf_shift) - 1)), hints = zcp_priv_load_acquire(zcp_priv_list_leaf(&pool->list, leaf));
+    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++)
+        if (zcp_priv_load_acquire(&pool->leases->items[k].leaf) == leaf) hints |= zcp_priv_load_acquire(&pool->leases->items[k].loan);
+    return hints & bit;
+}
+uint32_t inside_hint_count(zcp_manager *manager, uint32_t pool)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < manager->view.pools[pool].count; i++) count += hinted(&manager->view.pools[pool], i);
+    return count;
+}
 uint32_t inside_pool_of(const zcp_chunk *chunk) { return chunk->index >> ZCP_PRIV_POOL_SHIFT; }
 uint32_t inside_index_in_pool(const zcp_chunk *chunk) { return chunk->index & (ZCP_MAX_CHUNKS - 1); }
 uint64_t inside_state_word(zcp_manager *manager, uint32_t pool, uint32_t index)
@@ -20,9 +34,18 @@ uint64_t inside_borrow_word(zcp_manager *manager, uint32_t pool, uint32_t index,
 }
 bool inside_drop_hint(zcp_manager *manager, uint32_t pool, uint32_t index)
 {
-    zcp_mpmc_list *list = &manager->view.pools[pool].list;
-    uint64_t bit = UINT64_C(1) << (index & ((1u << list->leaf_shift) - 1));
-    return zcp_priv_and_acquire(zcp_priv_list_leaf(list, index >> list->leaf_shift), ~bit) & bit;
+    const zcp_priv_pool *p = &manager->view.pools[pool];
+    uint32_t leaf = index >> p->list.leaf_shift;
+    uint64_t bit = UINT64_C(1) << (index & ((1u << p->list.leaf_shift) - 1));
+    bool was = hinted(p, index);
+    zcp_priv_and_acquire(zcp_priv_list_leaf(&p->list, leaf), ~bit);
+    for (uint32_t k = 0; k < zcp_priv_lease_count(p->list.leaves); k++)
+        if (zcp_priv_load_acquire(&p->leases->items[k].leaf) == leaf) zcp_priv_and_acquire(&p->leases->items[k].loan, ~bit);
+    for (uint32_t thread = 0; thread < ZCP_PRIV_LANES; thread++) {         // what this process's threads know of their loans
+        zcp_priv_local *local = &manager->view.lanes[thread].pools[pool];
+        if (index - local->first < local->width) local->loan &= ~bit;
+    }
+    return was;
 }
 size_t inside_header_bytes(void) { return sizeof(zcp_priv_header); }
 
@@ -37,7 +60,7 @@ static figures figures_of(zcp_manager *manager)
     for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(manager, p, &stats));
-        CHECK_EQ(stats.used + stats.free, stats.total);
+        CHECK_EQ(stats.used + stats.free + stats.cached, stats.total);
         sum.used += stats.used;
         sum.free += stats.free;
         sum.total += stats.total;
@@ -91,7 +114,7 @@ void books_check_by(zcp_manager *manager, uint64_t held)
     for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(manager, p, &stats));
-        CHECK_EQ(inside_list_count(manager, p), stats.free);
+        CHECK_EQ(inside_hint_count(manager, p), stats.free);
     }
 }
 
@@ -138,10 +161,10 @@ inside_plain *inside_plain_new(const zcp_config *config, uint32_t clients, uint3
         manager->management = (zcp_priv_lock){ plain->management, (size_t)plain->geometry.management_bytes };
         manager->header = plain->management;
         manager->chunks = plain->chunks;
-        manager->counts = plain_memory(zcp_priv_geometry_chunks(&plain->geometry) * sizeof(zcp_priv_counts));
+        manager->counts = plain_memory(zcp_priv_counts_bytes(&plain->geometry) + zcp_priv_lanes_bytes(&plain->geometry));
         manager->file.fd = -1;
         snprintf(manager->name, sizeof manager->name, "plain-%u", c);
-        zcp_priv_view_make(&manager->view, &manager->geometry, plain->management, plain->chunks, manager->counts, c, flags);
+        zcp_priv_view_make(&manager->view, &manager->geometry, plain->management, plain->chunks, manager->counts, zcp_priv_lanes_of(manager), c, flags);
         zcp_priv_store_release(&manager->state, (uint32_t)ZCP_PRIV_OPEN);
     }
     return plain;

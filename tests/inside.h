@@ -12,7 +12,7 @@ void books_check(const char *instance, uint64_t held);
 // The same steps by the records and the list alone, for a manager whose instance has no name any more.
 void books_check_by(zcp_manager *manager, uint64_t held);
 
-uint32_t inside_list_count(zcp_manager *manager, uint32_t pool);   // hints in the free list
+uint32_t inside_hint_count(zcp_manager *manager, uint32_t pool);   // free chunks of which there is a hint, in the list or on loan
 uint32_t inside_pool_of(const zcp_chunk *chunk);
 uint32_t inside_index_in_pool(const zcp_chunk *chunk);
 uint64_t inside_state_word(zcp_manager *manager, uint32_t pool, uint32_t index);      // generation:32 | owner:11 | ticket:21

@@ -387,7 +387,7 @@ static void check_layout(zcp_manager *manager, const zcp_config *config) {
 TEST(limits_pools_full) {
     zcp_config config = {0};
     for (uint32_t p = 0; p < ZCP_MAX_POOLS; p++)                   // sizes up and down, some twice, alignments up to a page
-        CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){1 + (p * 37) % 11 * 100, 1 + p % 7, UINT32_C(1) << p % 13}));
+        CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 1 + (p * 37) % 11 * 100, .chunk_count = 1 + p % 7, .alignment = UINT32_C(1) << p % 13}));
     zcp_config before = config;
     CHECK_STATUS(zcp_config_add_pool(&config, 64, 1), ZCP_ERR_FULL);
     CHECK(memcmp(&before, &config, sizeof config) == 0);
@@ -409,8 +409,8 @@ TEST(limits_alignment_of_every_pool) {
     for (uint32_t first = 1; first <= page; first *= 2) {          // with an awkward neighbour in front of each
         zcp_config config = {0};
         for (uint32_t alignment = first; alignment <= page && config.pools.size + 2 <= ZCP_MAX_POOLS; alignment *= 2) {
-            CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){alignment + 1, 3, alignment}));
-            CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){7, 1, 1}));
+            CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = alignment + 1, .chunk_count = 3, .alignment = alignment}));
+            CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 7, .chunk_count = 1, .alignment = 1}));
         }
         zcp_manager *manager = open_of(&config, 0);
         check_layout(manager, &config);

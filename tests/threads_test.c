@@ -290,7 +290,7 @@ TEST_WITH(threads_last_holders_leave_at_once, .weight = 2) {
         spin_meet(&shared.barrier, PARTIES + 1);
         spin_meet(&shared.barrier, PARTIES + 1);
         CHECK_EQ(used(all[0].manager), 0);
-        CHECK_EQ(inside_list_count(all[0].manager, 0), 9);
+        CHECK_EQ(inside_hint_count(all[0].manager, 0), 9);
     }
     for (int i = 0; i < PARTIES; i++)
         test_thread_join(threads[i]);
@@ -430,7 +430,7 @@ TEST_WITH(threads_two_owned_handles_leave_at_once, .weight = 2) {
         zcp_chunk_release(&chunk);
         spin_meet(&shared.barrier, 2);
         CHECK_EQ(used(manager), 0);
-        CHECK_EQ(inside_list_count(manager, 0), 2);
+        CHECK_EQ(inside_hint_count(manager, 0), 2);
     }
     test_thread_join(thread);
     finish(manager);

@@ -37,7 +37,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static zcp_config configuration(void) {
     zcp_config config = {0};
     MUST(zcp_config_add_pool(&config, 100, 12) == ZCP_OK);
-    MUST(zcp_config_add(&config, &(zcp_pool_config){1000, 5, 256}) == ZCP_OK);
+    MUST(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 1000, .chunk_count = 5, .alignment = 256}) == ZCP_OK);
     MUST(zcp_config_add_pool(&config, 100, 3) == ZCP_OK);
     return config;
 }
