@@ -1,5 +1,5 @@
-// tests/killstep/killstep.c: runs one operation in a child under ptrace, and kills or stops it after every instruction that changed the
-// segments, the files or the locks, and after a sample of the others. What the survivors find then has to be exact. `make killstep`;
+// tests/killstep/// killstep.c: runs one operation in a child under ptrace, and kills or stops it after every instruction that changed the
+// segments, the files or the locks, after a sample of the others, and within every system call. What the survivors find then has to be exact. `make killstep`;
 // `build/killstep/killstep --help`.
 //
 //   main      no client of anything; forks a worker per operation, and that its stages
@@ -46,6 +46,7 @@ enum {
     SMALL = 64, LARGE = 256,                                       // bytes of the chunks of the two pools
     SMALLS = 10, LARGES = 4,                                       // their numbers; ten make two leaves of the list
     CLIENTS = 8,
+    WIDE_CLIENTS = 128, FIRST_IN_SECOND = 64,                      // two borrow words; the first client of the second one
     MAX_HELD = 32,
     MAX_STEPS = 200000,
     SEGMENT_BYTES = 32768,                                         // more than any segment here has
@@ -98,8 +99,8 @@ typedef struct held {
     bool shared;                                                   // something of the operation's; else the survivor's own
 } held;
 
-typedef enum mode { KILL, STOP, CHAIN, MODES, DISCOVER = MODES, DISCOVER_SECOND } mode;
-static const char *const mode_names[] = {"kill", "stop", "chain", "discover", "discover-second"};
+typedef enum mode { KILL, CALL, STOP, CHAIN, MODES, DISCOVER = MODES, DISCOVER_SECOND } mode;
+static const char *const mode_names[] = {"kill", "call", "stop", "chain", "discover", "discover-second"};
 
 typedef struct world {
     const struct operation *operation;
@@ -107,6 +108,7 @@ typedef struct world {
     mode mode;
     unsigned variant;
     zcp_manager *survivor, *peer;                                  // of the stage
+    int fillers;                                                   // holds the locks of slots that nobody is to get, if wide
     held held[MAX_HELD];
     uint32_t helds;
     uint64_t old_token;
@@ -131,6 +133,7 @@ typedef struct operation {
     unsigned extra;                                                // chunks that the victim, and whom it sweeps, may hold while it is stopped
     bool late;                                                     // the dead die when the victim is about to operate
     bool sweeps;                                                   // has chains
+    bool wide;                                                     // more than 64 client slots
 } operation;
 
 static board *shared;
@@ -242,13 +245,15 @@ static void verify(const zcp_chunk *chunk)
 // ---------------------------------------------------------------------------------------------------------------------
 // The stage's clients and what they hold
 
+static uint32_t clients_of(const world *w) { return w->operation->wide ? WIDE_CLIENTS : CLIENTS; }
+
 static zcp_status open_as(const world *w, zcp_shm_mode how, uint32_t timeout_ms, zcp_manager **manager)
 {
     zcp_config config = {0};
     bool creates = how != ZCP_SHM_OPEN_EXISTING;
     CHECK_OK(zcp_config_add_pool(&config, SMALL, SMALLS));
     CHECK_OK(zcp_config_add_pool(&config, LARGE, LARGES));
-    return zcp_manager_open(manager, &(zcp_manager_desc){.name = w->name, .mode = how, .config = creates ? &config : NULL, .max_clients = creates ? CLIENTS : 0,
+    return zcp_manager_open(manager, &(zcp_manager_desc){.name = w->name, .mode = how, .config = creates ? &config : NULL, .max_clients = creates ? clients_of(w) : 0,
                                                          .client_name = "killstep", .timeout_ms = timeout_ms});
 }
 static held *hold(world *w, zcp_chunk chunk, bool is_shared)
@@ -370,6 +375,7 @@ static bool byte_is_locked(int fd, off_t byte)
     return lock.l_type != F_UNLCK;
 }
 #define CREATION_BYTE ((off_t)1 << 30)                             // as in zerocp_shm.h; the slots' bytes follow
+#define SLOTS_BYTE (CREATION_BYTE + 1)
 
 static bool creation_is_locked(const world *w, unsigned which)
 {
@@ -386,7 +392,7 @@ static void await_locks(const world *w, unsigned which, uint32_t living)
     uint32_t taken = 0;
     for (uint64_t began = now_ns(); fd >= 0 && now_ns() - began < UINT64_C(2000000000); usleep(500)) {
         taken = byte_is_locked(fd, CREATION_BYTE);
-        for (off_t slot = 0; slot < CLIENTS; slot++) taken += byte_is_locked(fd, CREATION_BYTE + 1 + slot);
+        for (off_t i = 0; i < CLIENTS; i++) taken += byte_is_locked(fd, SLOTS_BYTE + (i > 0 && w->operation->wide ? FIRST_IN_SECOND - 1 + i : i));
         if (taken <= living) break;
     }
     if (fd >= 0) close(fd);
@@ -719,6 +725,19 @@ static void reach(pid_t pid, const trace *t, const point *p)
     }
 }
 
+// Brings it into a system call: an even number is the entry, where nothing is done yet; an odd one the exit, where it is done and the
+// victim does not know. Death is noticed in the kernel there, so a call that it has entered is not made.
+static void reach_call(pid_t pid, uint32_t number)
+{
+    CHECK(ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)(PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD)) == 0);
+    for (uint32_t i = 0; i <= number && !shared->missed; i++) {
+        int status;
+        CHECK(ptrace(PTRACE_SYSCALL, pid, NULL, NULL) == 0);
+        CHECK(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status));
+        shared->missed = WSTOPSIG(status) != (SIGTRAP | 0x80);     // the end
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // What has to hold: an instance with survivors
 
@@ -726,7 +745,7 @@ static void reach(pid_t pid, const trace *t, const point *p)
 static void verify_slots(world *w, uint32_t more)
 {
     uint32_t alive = 0;
-    for (uint32_t slot = 0; slot < CLIENTS; slot++) {
+    for (uint32_t slot = 0; slot < clients_of(w); slot++) {
         zcp_client_info info;
         CHECK_OK(BOUNDED(zcp_manager_client_info(w->survivor, slot, &info)));
         CHECK_MSG(info.state != ZCP_CLIENT_DEAD, "slot %u (pid %u) was not swept", slot, info.pid);
@@ -765,6 +784,7 @@ static void end_world(world *w)
         BOUNDED_VOID(zcp_manager_close(w->peer));
         BOUNDED_VOID(zcp_manager_close(w->survivor));
         w->survivor = w->peer = NULL;
+        if (w->operation->wide) close(w->fillers);
     }
     CHECK_OK(BOUNDED(zcp_manager_destroy(w->name)));
     CHECK(!is_there(w, MANAGEMENT));
@@ -804,7 +824,7 @@ static void verify_chunks_dead(world *w)
 }
 static int slot_of(world *w, pid_t pid)                            // of a living client; -1: it has none
 {
-    for (uint32_t slot = 0; slot < CLIENTS; slot++) {
+    for (uint32_t slot = 0; slot < clients_of(w); slot++) {
         zcp_client_info info;
         if (zcp_manager_client_info(w->survivor, slot, &info) == ZCP_OK && info.state == ZCP_CLIENT_ALIVE && info.pid == (uint32_t)pid) return (int)slot;
     }
@@ -864,7 +884,7 @@ static void verify_quiet(world *w)
     for (uint32_t pool = 0; pool < 2; pool++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(w->survivor, pool, &stats));
-        CHECK_MSG(inside_hint_count(w->survivor, pool) >= stats.free, "pool %u: %u hints, %u chunks are free", pool, inside_hint_count(w->survivor, pool), (unsigned)stats.free);
+        CHECK_MSG(inside_list_count(w->survivor, pool) >= stats.free, "pool %u: %u hints, %u chunks are free", pool, inside_list_count(w->survivor, pool), (unsigned)stats.free);
         used -= (uint32_t)stats.used;
     }
     CHECK_MSG(used == 0, "%d chunks too many are used", -(int)used);
@@ -901,7 +921,7 @@ static void verify_chunks_stopped(world *w)
         release_all(chunks, n);
         break;
     case 4:                                                        // all but the last hints are used up, without the look before EXHAUSTED
-        n = inside_hint_count(w->survivor, 0);
+        n = inside_list_count(w->survivor, 0);
         for (most = 0; most + 2 < n; most++) CHECK_OK(BOUNDED(zcp_chunk_allocate(newcomer, SMALL, &chunks[most])));
         while (most > 0) zcp_chunk_release(&chunks[--most]);
         break;
@@ -1107,11 +1127,26 @@ static void set_afresh(world *w)
 {
     if (w->survivor) end_world(w);
 }
+static void fill_first_word(world *w)                              // but for the survivor, who is in it
+{
+    struct flock lock;
+    memset(&lock, 0, sizeof lock);
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = SLOTS_BYTE + 1;
+    lock.l_len = FIRST_IN_SECOND - 1;
+    w->fillers = open_file(w, MANAGEMENT);
+    CHECK(w->fillers >= 0 && fcntl(w->fillers, F_OFD_SETLK, &lock) == 0);
+}
 static void set_instance(world *w)
 {
+    zcp_manager_info info;
     if (!w->survivor) {                                            // else it is that of the point before
         CHECK_OK(open_as(w, ZCP_SHM_OPEN_OR_CREATE, 0, &w->survivor));
+        if (w->operation->wide) fill_first_word(w);
         CHECK_OK(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &w->peer));
+        CHECK_OK(zcp_manager_get_info(w->peer, &info));
+        CHECK_EQ(info.slot, w->operation->wide ? FIRST_IN_SECOND : 1);
     }
     hold_new(w, w->survivor, 40, false);
     token_of(hold_new(w, w->survivor, 200, false));
@@ -1484,60 +1519,77 @@ static void finish_shm(world *w)
 }
 
 static const operation operations[] = {
-    // name, kind, the world, the victim prepares, at the beginning, the operation, afterwards, chunks beside, late, sweeps
-    {"open-fresh", NAMES, set_nothing, NULL, NULL, do_open, finish_open, 0, false, false},
-    {"open-exclusive", NAMES, set_nothing, NULL, NULL, do_open_exclusive, finish_open_exclusive, 0, false, false},
-    {"open-half-made", NAMES, set_half_made, NULL, NULL, do_open, finish_open, 0, false, false},
-    {"open-retired", NAMES, set_retired, NULL, NULL, do_open, finish_open, 0, false, false},
-    {"open-chunk-alone", NAMES, set_chunk_alone, NULL, NULL, do_open, finish_open, 0, false, false},
-    {"open-management-removed", NAMES, set_management_removed, NULL, NULL, do_open, finish_open, 0, false, false},
-    {"open-purge", NAMES, set_instance, NULL, NULL, do_open_purge, finish_open, 0, false, false},
-    {"open-existing-names", NAMES, set_instance, NULL, NULL, do_open_existing, finish_open_existing, 0, false, false},
-    {"destroy", NAMES, set_instance, NULL, NULL, do_destroy, finish_destroy, 0, false, false},
-    {"destroy-retired", NAMES, set_retired, NULL, NULL, do_destroy, finish_destroy, 0, false, false},
-    {"destroy-chunk-alone", NAMES, set_chunk_alone, NULL, NULL, do_destroy, finish_destroy, 0, false, false},
-    {"open-existing", CHUNKS, set_instance, NULL, NULL, do_open_existing, finish_open, 0, false, false},
-    {"join-dead", CHUNKS, set_two_dead, NULL, NULL, do_open_existing, finish_open, 4, false, true},
-    {"allocate-full", CHUNKS, set_instance, prepare_join, NULL, do_allocate, finish_allocate, 1, false, false},
-    {"allocate-last", CHUNKS, set_last, prepare_join, NULL, do_allocate, finish_allocate, 1, false, false},
-    {"allocate-exhausted", CHUNKS, set_exhausted, prepare_join, NULL, do_allocate, finish_exhausted, 0, false, false},
-    {"allocate-stale-hints", CHUNKS, set_stale_hints, prepare_join, NULL, do_allocate, finish_allocate, 1, false, false},
-    {"allocate-lost-hints", CHUNKS, set_lost_hints, prepare_join, NULL, do_allocate, finish_allocate, 1, false, false},
-    {"allocate-fallback", CHUNKS, set_exhausted, prepare_join_fallback, NULL, do_allocate, finish_allocate, 1, false, false},
-    {"allocate-recovers", CHUNKS, set_exhausted_dead, prepare_join, NULL, do_allocate, finish_allocate, 4, true, true},
-    {"write", CHUNKS, set_instance, prepare_own, NULL, do_write, finish_write, 1, false, false},
-    {"token", CHUNKS, set_instance, prepare_own, NULL, do_token, finish_leave, 1, false, false},
-    {"clone", CHUNKS, set_instance, prepare_own, NULL, do_clone, finish_leave, 1, false, false},
-    {"clone-borrowed", CHUNKS, set_shared, prepare_borrow, NULL, do_clone, finish_leave, 0, false, false},
-    {"acquire-first", CHUNKS, set_shared, prepare_join, NULL, do_acquire, finish_acquire, 0, false, false},
-    {"acquire-second", CHUNKS, set_shared, prepare_borrow, NULL, do_acquire, finish_leave, 0, false, false},
-    {"acquire-own", CHUNKS, set_instance, prepare_own_shared, NULL, do_acquire, finish_leave, 1, false, false},
-    {"acquire-dead-owner", CHUNKS, set_dead_owner, prepare_join, NULL, do_acquire, finish_acquire_dead, 1, true, false},
-    {"acquire-free", CHUNKS, set_freed_token, prepare_join, NULL, do_acquire_old, finish_acquire_old, 0, false, false},
-    {"acquire-reallocated", CHUNKS, set_reallocated, prepare_join, NULL, do_acquire_old, finish_acquire_old, 0, false, false},
-    {"acquire-stale-beside-own", CHUNKS, set_reallocated, prepare_borrow, NULL, do_acquire_old, finish_acquire_old, 0, false, false},
-    {"release-alone", CHUNKS, set_instance, prepare_own, NULL, do_release, finish_leave, 1, false, false},
-    {"release-alone-token", CHUNKS, set_instance, prepare_own_shared, NULL, do_release, finish_leave, 1, false, false},
-    {"release-clone", CHUNKS, set_instance, prepare_own_clone, NULL, do_release, finish_leave, 1, false, false},
-    {"release-owner-borrower", CHUNKS, set_instance, prepare_own_shared, begin_peer_borrows, do_release, finish_leave, 0, false, false},
-    {"release-owner-borrowers", CHUNKS, set_instance, prepare_own_shared, begin_two_borrow, do_release, finish_leave, 0, false, false},
-    {"release-owner-dead-borrower", CHUNKS, set_dead_borrower, prepare_own_shared, begin_borrower_has_come, do_release, finish_leave, 1, true, false},
-    {"release-owner-own-borrow", CHUNKS, set_instance, prepare_own_acquired, NULL, do_release_both, finish_leave, 1, false, false},
-    {"release-borrower-owner", CHUNKS, set_shared, prepare_borrow, NULL, do_release, finish_leave, 0, false, false},
-    {"release-borrower-others", CHUNKS, set_shared_twice, prepare_borrow, begin_owner_leaves, do_release, finish_leave, 0, false, false},
-    {"release-borrower-twice", CHUNKS, set_shared, prepare_borrow_twice, begin_all_leave, do_release_both, finish_leave, 1, false, false},
-    {"release-last-borrower", CHUNKS, set_shared, prepare_borrow, begin_all_leave, do_release, finish_leave, 1, false, false},
-    {"release-after-owner-died", CHUNKS, set_dead_owner, prepare_borrow, NULL, do_release, finish_leave, 1, true, false},
-    {"recover-none", CHUNKS, set_instance, prepare_join, NULL, do_recover, finish_leave, 0, false, false},
-    {"recover-one", CHUNKS, set_one_dead, prepare_join, NULL, do_recover, finish_leave, 2, true, true},
-    {"recover-two", CHUNKS, set_two_dead, prepare_join, NULL, do_recover, finish_leave, 4, true, true},
-    {"close-empty", CHUNKS, set_instance, prepare_join, NULL, do_close, NULL, 0, false, false},
-    {"close-held", CHUNKS, set_instance, prepare_hold_many, begin_peer_borrows, do_close, NULL, 1, false, true},
-    {"shm-open-fresh", OBJECT, set_nothing, NULL, NULL, do_shm_open, finish_shm, 0, false, false},
-    {"shm-open-existing", OBJECT, set_object, NULL, NULL, do_shm_open, finish_shm, 0, false, false},
-    {"shm-purge", OBJECT, set_object, NULL, NULL, do_shm_purge, finish_shm, 0, false, false},
-    {"shm-close", OBJECT, set_object, prepare_object, NULL, do_shm_close, NULL, 0, false, false},
-    {"shm-unlink", OBJECT, set_object, NULL, NULL, do_shm_unlink, finish_shm, 0, false, false},
+    {"open-fresh", NAMES, .set = set_nothing, .operate = do_open, .finish = finish_open},
+    {"open-exclusive", NAMES, .set = set_nothing, .operate = do_open_exclusive, .finish = finish_open_exclusive},
+    {"open-half-made", NAMES, .set = set_half_made, .operate = do_open, .finish = finish_open},
+    {"open-retired", NAMES, .set = set_retired, .operate = do_open, .finish = finish_open},
+    {"open-chunk-alone", NAMES, .set = set_chunk_alone, .operate = do_open, .finish = finish_open},
+    {"open-management-removed", NAMES, .set = set_management_removed, .operate = do_open, .finish = finish_open},
+    {"open-purge", NAMES, .set = set_instance, .operate = do_open_purge, .finish = finish_open},
+    {"open-existing-names", NAMES, .set = set_instance, .operate = do_open_existing, .finish = finish_open_existing},
+    {"destroy", NAMES, .set = set_instance, .operate = do_destroy, .finish = finish_destroy},
+    {"destroy-retired", NAMES, .set = set_retired, .operate = do_destroy, .finish = finish_destroy},
+    {"destroy-chunk-alone", NAMES, .set = set_chunk_alone, .operate = do_destroy, .finish = finish_destroy},
+    {"open-existing", CHUNKS, .set = set_instance, .operate = do_open_existing, .finish = finish_open},
+    {"join-dead", CHUNKS, .set = set_two_dead, .operate = do_open_existing, .finish = finish_open, .extra = 4, .sweeps = true},
+    {"allocate-full", CHUNKS, .set = set_instance, .prepare = prepare_join, .operate = do_allocate, .finish = finish_allocate, .extra = 1},
+    {"allocate-last", CHUNKS, .set = set_last, .prepare = prepare_join, .operate = do_allocate, .finish = finish_allocate, .extra = 1},
+    {"allocate-exhausted", CHUNKS, .set = set_exhausted, .prepare = prepare_join, .operate = do_allocate, .finish = finish_exhausted},
+    {"allocate-stale-hints", CHUNKS, .set = set_stale_hints, .prepare = prepare_join, .operate = do_allocate, .finish = finish_allocate, .extra = 1},
+    {"allocate-lost-hints", CHUNKS, .set = set_lost_hints, .prepare = prepare_join, .operate = do_allocate, .finish = finish_allocate, .extra = 1},
+    {"allocate-fallback", CHUNKS, .set = set_exhausted, .prepare = prepare_join_fallback, .operate = do_allocate, .finish = finish_allocate, .extra = 1},
+    {"allocate-recovers", CHUNKS, .set = set_exhausted_dead, .prepare = prepare_join, .operate = do_allocate, .finish = finish_allocate, .extra = 4, .late = true, .sweeps = true},
+    {"write", CHUNKS, .set = set_instance, .prepare = prepare_own, .operate = do_write, .finish = finish_write, .extra = 1},
+    {"token", CHUNKS, .set = set_instance, .prepare = prepare_own, .operate = do_token, .finish = finish_leave, .extra = 1},
+    {"clone", CHUNKS, .set = set_instance, .prepare = prepare_own, .operate = do_clone, .finish = finish_leave, .extra = 1},
+    {"clone-borrowed", CHUNKS, .set = set_shared, .prepare = prepare_borrow, .operate = do_clone, .finish = finish_leave},
+    {"acquire-first", CHUNKS, .set = set_shared, .prepare = prepare_join, .operate = do_acquire, .finish = finish_acquire},
+    {"acquire-second", CHUNKS, .set = set_shared, .prepare = prepare_borrow, .operate = do_acquire, .finish = finish_leave},
+    {"acquire-own", CHUNKS, .set = set_instance, .prepare = prepare_own_shared, .operate = do_acquire, .finish = finish_leave, .extra = 1},
+    {"acquire-dead-owner", CHUNKS, .set = set_dead_owner, .prepare = prepare_join, .operate = do_acquire, .finish = finish_acquire_dead, .extra = 1, .late = true},
+    {"acquire-free", CHUNKS, .set = set_freed_token, .prepare = prepare_join, .operate = do_acquire_old, .finish = finish_acquire_old},
+    {"acquire-reallocated", CHUNKS, .set = set_reallocated, .prepare = prepare_join, .operate = do_acquire_old, .finish = finish_acquire_old},
+    {"acquire-stale-beside-own", CHUNKS, .set = set_reallocated, .prepare = prepare_borrow, .operate = do_acquire_old, .finish = finish_acquire_old},
+    {"release-alone", CHUNKS, .set = set_instance, .prepare = prepare_own, .operate = do_release, .finish = finish_leave, .extra = 1},
+    {"release-alone-token", CHUNKS, .set = set_instance, .prepare = prepare_own_shared, .operate = do_release, .finish = finish_leave, .extra = 1},
+    {"release-clone", CHUNKS, .set = set_instance, .prepare = prepare_own_clone, .operate = do_release, .finish = finish_leave, .extra = 1},
+    {"release-owner-borrower", CHUNKS, .set = set_instance, .prepare = prepare_own_shared, .begin = begin_peer_borrows, .operate = do_release, .finish = finish_leave},
+    {"release-owner-borrowers", CHUNKS, .set = set_instance, .prepare = prepare_own_shared, .begin = begin_two_borrow, .operate = do_release, .finish = finish_leave},
+    {"release-owner-dead-borrower", CHUNKS, .set = set_dead_borrower, .prepare = prepare_own_shared, .begin = begin_borrower_has_come, .operate = do_release, .finish = finish_leave, .extra = 1, .late = true},
+    {"release-owner-own-borrow", CHUNKS, .set = set_instance, .prepare = prepare_own_acquired, .operate = do_release_both, .finish = finish_leave, .extra = 1},
+    {"release-borrower-owner", CHUNKS, .set = set_shared, .prepare = prepare_borrow, .operate = do_release, .finish = finish_leave},
+    {"release-borrower-others", CHUNKS, .set = set_shared_twice, .prepare = prepare_borrow, .begin = begin_owner_leaves, .operate = do_release, .finish = finish_leave},
+    {"release-borrower-twice", CHUNKS, .set = set_shared, .prepare = prepare_borrow_twice, .begin = begin_all_leave, .operate = do_release_both, .finish = finish_leave, .extra = 1},
+    {"release-last-borrower", CHUNKS, .set = set_shared, .prepare = prepare_borrow, .begin = begin_all_leave, .operate = do_release, .finish = finish_leave, .extra = 1},
+    {"release-after-owner-died", CHUNKS, .set = set_dead_owner, .prepare = prepare_borrow, .operate = do_release, .finish = finish_leave, .extra = 1, .late = true},
+    {"recover-none", CHUNKS, .set = set_instance, .prepare = prepare_join, .operate = do_recover, .finish = finish_leave},
+    {"recover-one", CHUNKS, .set = set_one_dead, .prepare = prepare_join, .operate = do_recover, .finish = finish_leave, .extra = 2, .late = true, .sweeps = true},
+    {"recover-two", CHUNKS, .set = set_two_dead, .prepare = prepare_join, .operate = do_recover, .finish = finish_leave, .extra = 4, .late = true, .sweeps = true},
+    {"close-empty", CHUNKS, .set = set_instance, .prepare = prepare_join, .operate = do_close},
+    {"close-held", CHUNKS, .set = set_instance, .prepare = prepare_hold_many, .begin = begin_peer_borrows, .operate = do_close, .extra = 1, .sweeps = true},
+    {"shm-open-fresh", OBJECT, .set = set_nothing, .operate = do_shm_open, .finish = finish_shm},
+    {"shm-open-existing", OBJECT, .set = set_object, .operate = do_shm_open, .finish = finish_shm},
+    {"shm-purge", OBJECT, .set = set_object, .operate = do_shm_purge, .finish = finish_shm},
+    {"shm-close", OBJECT, .set = set_object, .prepare = prepare_object, .operate = do_shm_close},
+    {"shm-unlink", OBJECT, .set = set_object, .operate = do_shm_unlink, .finish = finish_shm},
+
+    // Where a record has two borrow words: the survivor is in the first one, all others in the second.
+    {"wide-join-dead", CHUNKS, .set = set_two_dead, .operate = do_open_existing, .finish = finish_open, .extra = 4, .sweeps = true, .wide = true},
+    {"wide-allocate-full", CHUNKS, .set = set_instance, .prepare = prepare_join, .operate = do_allocate, .finish = finish_allocate, .extra = 1, .wide = true},
+    {"wide-allocate-exhausted", CHUNKS, .set = set_exhausted, .prepare = prepare_join, .operate = do_allocate, .finish = finish_exhausted, .wide = true},
+    {"wide-allocate-recovers", CHUNKS, .set = set_exhausted_dead, .prepare = prepare_join, .operate = do_allocate, .finish = finish_allocate, .extra = 4, .late = true, .sweeps = true, .wide = true},
+    {"wide-acquire-first", CHUNKS, .set = set_shared, .prepare = prepare_join, .operate = do_acquire, .finish = finish_acquire, .wide = true},
+    {"wide-acquire-own", CHUNKS, .set = set_instance, .prepare = prepare_own_shared, .operate = do_acquire, .finish = finish_leave, .extra = 1, .wide = true},
+    {"wide-acquire-dead-owner", CHUNKS, .set = set_dead_owner, .prepare = prepare_join, .operate = do_acquire, .finish = finish_acquire_dead, .extra = 1, .late = true, .wide = true},
+    {"wide-release-alone-token", CHUNKS, .set = set_instance, .prepare = prepare_own_shared, .operate = do_release, .finish = finish_leave, .extra = 1, .wide = true},
+    {"wide-release-owner-borrowers", CHUNKS, .set = set_instance, .prepare = prepare_own_shared, .begin = begin_two_borrow, .operate = do_release, .finish = finish_leave, .wide = true},
+    {"wide-release-owner-dead-borrower", CHUNKS, .set = set_dead_borrower, .prepare = prepare_own_shared, .begin = begin_borrower_has_come, .operate = do_release, .finish = finish_leave, .extra = 1, .late = true, .wide = true},
+    {"wide-release-borrower-owner", CHUNKS, .set = set_shared, .prepare = prepare_borrow, .operate = do_release, .finish = finish_leave, .wide = true},
+    {"wide-release-borrower-others", CHUNKS, .set = set_shared_twice, .prepare = prepare_borrow, .begin = begin_owner_leaves, .operate = do_release, .finish = finish_leave, .wide = true},
+    {"wide-release-last-borrower", CHUNKS, .set = set_shared, .prepare = prepare_borrow, .begin = begin_all_leave, .operate = do_release, .finish = finish_leave, .extra = 1, .wide = true},
+    {"wide-release-after-owner-died", CHUNKS, .set = set_dead_owner, .prepare = prepare_borrow, .operate = do_release, .finish = finish_leave, .extra = 1, .late = true, .wide = true},
+    {"wide-recover-two", CHUNKS, .set = set_two_dead, .prepare = prepare_join, .operate = do_recover, .finish = finish_leave, .extra = 4, .late = true, .sweeps = true, .wide = true},
+    {"wide-close-held", CHUNKS, .set = set_instance, .prepare = prepare_hold_many, .begin = begin_peer_borrows, .operate = do_close, .extra = 1, .sweeps = true, .wide = true},
 };
 enum { OPERATIONS = sizeof operations / sizeof operations[0] };
 
@@ -1596,10 +1648,11 @@ static void run_round(world *w, mode m, unsigned variant, uint32_t number)
     bool chained = m == CHAIN || m == DISCOVER_SECOND;
     const operation *o = w->operation;
     world next = {.operation = o, .mode = m, .variant = variant};
-    if (m == KILL && variant == 2) set_afresh(w);
+    if ((m == KILL || m == CALL) && variant == 2) set_afresh(w);
     memcpy(next.name, w->name, sizeof next.name);
     next.survivor = w->survivor;
     next.peer = w->peer;
+    next.fillers = w->fillers;
     *w = next;
     atomic_store(&shared->token, 0);
     atomic_store(&shared->phase, 0);
@@ -1618,8 +1671,9 @@ static void run_round(world *w, mode m, unsigned variant, uint32_t number)
         kill_traced(w->victim);
         return;
     }
-    reach(w->victim, &shared->victim, &shared->victim.list[number]);
-    if (m == KILL) verify_killed(w);
+    if (m == CALL) reach_call(w->victim, number);
+    else reach(w->victim, &shared->victim, &shared->victim.list[number]);
+    if (m == KILL || m == CALL) verify_killed(w);
     else if (m == STOP) verify_stopped(w);
     else chain(w, number);
 }
@@ -1630,7 +1684,7 @@ static void run_round(world *w, mode m, unsigned variant, uint32_t number)
 typedef struct options {
     const char *filters[64];
     unsigned filter_count, jobs;
-    bool modes[MODES], list;
+    bool modes[MODES], list, turns;
     int variant;                                                   // -1: all
     int64_t point;                                                 // -1: all
     uint32_t chains;
@@ -1639,9 +1693,12 @@ typedef struct options {
 // The ways to go on afterwards, each tried at each point.
 static unsigned variants(const operation *o, mode m) { return m == CHAIN ? 2 : m == STOP && o->kind != OBJECT ? 6 : 5; }
 
-static bool is_chosen(const options *opt, mode m, uint32_t number, unsigned variant)
+static uint32_t points_of(const trace *t, mode m) { return m == CALL ? 2 * t->syscalls : t->points; }
+
+static bool is_chosen(const operation *o, const options *opt, mode m, uint32_t number, unsigned variant)
 {
-    if (opt->variant >= 0 && variant != (unsigned)opt->variant) return false;
+    bool in_turn = m == CALL ? !full : m != CHAIN && opt->turns && !shared->victim.list[number].change;
+    if (opt->variant >= 0 ? variant != (unsigned)opt->variant : in_turn && variant != number % variants(o, m)) return false;
     if (opt->point >= 0) return number == opt->point;
     return m != CHAIN || full || opt->chains == 0 || number % (shared->victim.points / opt->chains + 1) == 0;
 }
@@ -1682,7 +1739,7 @@ static bool run_stage(const operation *o, const options *opt, mode m, uint32_t e
     if (pid == 0) {
         unsigned ways = m < MODES ? variants(o, m) : 1;
         for (; shared->at < end && shared->rounds < rounds; shared->at++) {
-            if (m < MODES && !is_chosen(opt, m, shared->at / ways, shared->at % ways)) continue;
+            if (m < MODES && !is_chosen(o, opt, m, shared->at / ways, shared->at % ways)) continue;
             for (unsigned i = 0; i < TRIES; i++) {
                 if (i % 2 == 1) set_afresh(&w);                    // a digit or a stale hint more or less
                 run_round(&w, m, shared->at % ways, shared->at / ways);
@@ -1728,13 +1785,21 @@ static void describe(uint64_t address, char *text, size_t bytes)
     }
     if (pipe) pclose(pipe);
 }
+static const point *find_call(const trace *t, uint32_t number)
+{
+    const point *p = t->list;
+    for (uint32_t i = 0; i < t->points; i++)
+        if (t->list[i].syscall && number-- == 0) p = &t->list[i];
+    return p;
+}
 static void report_failure(const operation *o, mode m, unsigned variant, uint32_t number, const char *remark)
 {
     char where[400] = "before the first step", failure[sizeof shared->failure];
-    const point *p = &shared->victim.list[number];
+    const point *p = m == CALL ? find_call(&shared->victim, number / 2) : &shared->victim.list[number];
     memcpy(failure, shared->failure, sizeof failure);
     dl_iterate_phdr(note_base, NULL);
-    if (m >= DISCOVER) snprintf(where, sizeof where, "looking for the points");
+    if (m == CALL) snprintf(where, sizeof where, "%s of that call", number % 2 ? "exit" : "entry");
+    else if (m >= DISCOVER) snprintf(where, sizeof where, "looking for the points");
     else if (p->address) describe(p->address, where, sizeof where);
     printf("FAILED %s --%s --variant=%u --point=%u: step %u (%s) at %llx, %s: %s%s\n", o->name, mode_names[m], variant, number, p->step,
            p->syscall ? "a system call" : p->change ? "a change" : "no change", (unsigned long long)(p->address ? p->address - program_base : 0), where, failure, remark);
@@ -1784,10 +1849,10 @@ static result run_points(const operation *o, const options *opt, mode m, const c
     const trace *t = &shared->victim;
     result sum = {0, 0};
     unsigned ways = variants(o, m);
-    if (m != CHAIN) run_part(o, opt, m, name, 0, t->points * ways, &sum);
+    if (m != CHAIN) run_part(o, opt, m, name, 0, points_of(t, m) * ways, &sum);
     for (uint32_t from = 0, to = 0; m == CHAIN && from < t->points; from = to) {
-        bool chosen = is_chosen(opt, m, from, 0) || is_chosen(opt, m, from, 1);
-        for (to = from + 1; to < t->points && !t->list[to].change; to++) chosen = chosen || is_chosen(opt, m, to, 0) || is_chosen(opt, m, to, 1);
+        bool chosen = is_chosen(o, opt, m, from, 0) || is_chosen(o, opt, m, from, 1);
+        for (to = from + 1; to < t->points && !t->list[to].change; to++) chosen = chosen || is_chosen(o, opt, m, to, 0) || is_chosen(o, opt, m, to, 1);
         if (!chosen) continue;
         if (run_discovery(o, opt, DISCOVER_SECOND, from, name)) {       // until the next change it finds the same
             keep_changes(&shared->second);
@@ -1830,8 +1895,8 @@ static result run_operation(const operation *o, const options *opt, const char *
     if (shared->timeouts) snprintf(more, sizeof more, ", %u TIMEOUT (%u without a pid, %u with another's)", shared->timeouts, shared->unnamed, shared->misnamed);
     if (shared->not_reached) snprintf(more + strlen(more), sizeof more - strlen(more), ", %u not reached", shared->not_reached);
     if (shared->victim.overflow) sum.failed++;
-    printf("%-28s %6u steps, %4u points (%u changes); %5u killed, %5u stopped, %3u chained: %u failed; %.1f s (CPU %.1f), slowest call %.0f ms%s%s\n", o->name, shared->victim.steps,
-           shared->victim.points, shared->victim.changes, of[KILL].passed + of[KILL].failed, of[STOP].passed + of[STOP].failed, of[CHAIN].passed + of[CHAIN].failed, sum.failed,
+    printf("%-28s %6u steps, %4u points (%u changes, %u calls); %5u killed, %4u in calls, %5u stopped, %3u chained: %u failed; %.1f s (CPU %.1f), slowest call %.0f ms%s%s\n", o->name, shared->victim.steps,
+           shared->victim.points, shared->victim.changes, shared->victim.syscalls, of[KILL].passed + of[KILL].failed, of[CALL].passed + of[CALL].failed, of[STOP].passed + of[STOP].failed, of[CHAIN].passed + of[CHAIN].failed, sum.failed,
            (double)(now_ns() - began) / 1e9, (double)(cpu_ns() - cpu) / 1e9, (double)shared->slowest_ns / 1e6, more, shared->victim.overflow ? ", TOO MANY STEPS" : "");
     fflush(stdout);
     return sum;
@@ -1936,7 +2001,8 @@ static int usage(void)
            "  --fresh           each in a world and a process of its own\n"
            "  --samples=N       of the instructions that changed nothing (32)\n"
            "  --chains=N        points per operation after which the sweeper is killed, too (8; 0: all)\n"
-           "  --kill --stop --chain   only these\n"
+           "  --turns           with --full: where nothing changed, one of the ways to go on afterwards in turn, instead of all of them\n"
+           "  --kill --call --stop --chain   only these: killed at a step, in a system call, stopped, killed or stopped while it sweeps the killed\n"
            "  --variant=N --point=N   only this one\n"
            "  --jobs=N          operations at once (2)\n"
            "  --list            list the operations\n");
@@ -1964,6 +2030,8 @@ static bool parse(options *opt, int argc, char **argv)
         else if (strcmp(a, "--kill") == 0) opt->modes[KILL] = true;
         else if (strcmp(a, "--stop") == 0) opt->modes[STOP] = true;
         else if (strcmp(a, "--chain") == 0) opt->modes[CHAIN] = true;
+        else if (strcmp(a, "--call") == 0) opt->modes[CALL] = true;
+        else if (strcmp(a, "--turns") == 0) opt->turns = true;
         else if (strncmp(a, "--variant=", 10) == 0) opt->variant = (int)number;
         else if (strncmp(a, "--point=", 8) == 0) opt->point = (int64_t)number;
         else if (strncmp(a, "--jobs=", 7) == 0) opt->jobs = number ? (unsigned)number : 1;
@@ -1971,7 +2039,9 @@ static bool parse(options *opt, int argc, char **argv)
         else if (a[0] != '-' && opt->filter_count < 64) opt->filters[opt->filter_count++] = a;
         else return false;
     }
-    if (!opt->modes[KILL] && !opt->modes[STOP] && !opt->modes[CHAIN]) opt->modes[KILL] = opt->modes[STOP] = opt->modes[CHAIN] = true;
+    bool some = false;
+    for (mode m = KILL; m < MODES; m++) some = some || opt->modes[m];
+    for (mode m = KILL; m < MODES; m++) opt->modes[m] = opt->modes[m] || !some;
     return true;
 }
 static pid_t start_worker(const options *opt, unsigned which, result *sum)
