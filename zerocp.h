@@ -1403,9 +1403,9 @@ ZCP_PRIV uint64_t zcp_priv_geometry_chunks(const zcp_priv_geometry *geometry)
     for (uint32_t p = 0; p < geometry->pool_count; p++) chunks += geometry->pools[p].chunk_count;
     return chunks;
 }
-ZCP_PRIV uint64_t zcp_priv_counts_bytes(const zcp_priv_geometry *geometry)      /* in whole lines */
+ZCP_PRIV uint64_t zcp_priv_counts_bytes(const zcp_priv_geometry *geometry)      /* rounded up, so that lanes may follow */
 {
-    return (zcp_priv_geometry_chunks(geometry) * sizeof(zcp_priv_counts) + 63) / 64 * 64;
+    return (zcp_priv_geometry_chunks(geometry) * sizeof(zcp_priv_counts) + sizeof(zcp_priv_local) - 1) / sizeof(zcp_priv_local) * sizeof(zcp_priv_local);
 }
 /* Writes lists and records of a fresh instance; everything is free. The memory is zero, and nobody else uses it yet. */
 ZCP_PRIV void zcp_priv_format_pools(void *management, const zcp_priv_geometry *geometry, uint64_t instance_id)
