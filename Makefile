@@ -78,12 +78,12 @@ $(BUILD)/bench/bench: $(objects_bench)
 peers       := iceoryx boost dpdk
 CXX         ?= c++
 peers_built := $(wildcard $(patsubst %,$(BUILD)/bench/peers/%.so,$(peers)))
-peer_flags  := -O2 -g -fPIC -shared -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(WERROR) -D_GNU_SOURCE
+peer_flags  := -O2 -g -fPIC -shared -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(WERROR) -D_GNU_SOURCE -DNDEBUG
 peer_needs   = bench/contender.h bench/loops.h
 
 $(BUILD)/bench/peers/iceoryx.so: bench/peers/iceoryx.cpp $(peer_needs)
 	@mkdir -p $(@D)
-	$(CXX) -std=c++17 $(peer_flags) -isystem $(dir $(lastword $(wildcard /usr/include/iceoryx/*/iceoryx_posh/))) -o $@ $< -liceoryx_posh -liceoryx_hoofs
+	$(CXX) -std=c++17 $(peer_flags) -isystem $(patsubst %/iceoryx_posh/,%,$(lastword $(wildcard /usr/include/iceoryx/*/iceoryx_posh/))) -o $@ $< -liceoryx_posh -liceoryx_hoofs
 $(BUILD)/bench/peers/boost.so: bench/peers/boost.cpp $(peer_needs)
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 $(peer_flags) -o $@ $<

@@ -1,6 +1,7 @@
 // bench/bench.c: how fast zerocp is on this machine, and others on the same. See --help.
 #include "contender.h"
 #include "controls.h"
+#include "cost.h"
 #include "kit.h"
 #include "machine.h"
 #include "measure.h"
@@ -26,6 +27,11 @@ static const struct {
     const char *what;
 } suites[] = {
     {"merit", suite_merit, 1, "each contender alone and with a second process; zerocp's other operations"},
+    {"cost", suite_cost, 1, "instructions of each operation, and how many of them are locked"},
+    {"workers", suite_workers, 12, "the curve over processes and over threads"},
+    {"chunks", suite_chunks, 1, "the curve over chunk counts; zerocp in states of its list"},
+    {"payload", suite_payload, 12, "hand-off over payloads, beside pipe, socket and memcpy"},
+    {"instances", suite_instances, 12, "create, attach, recover"},
 };
 enum { SUITES = sizeof suites / sizeof suites[0] };
 

@@ -154,10 +154,11 @@ typedef struct contender {
     void (*send_timed)(void *pool, uint64_t count);
     void (*receive)(void *pool, uint64_t count);
     bool threads;                                                  // several threads of a process may use it
+    bool crowds;                                                   // more workers than CPUs may: who is preempted stalls nobody for long
 } contender;
 
 // What a peer's object gives: NULL if it was made for another version of this file.
-enum { BENCH_ABI = 1 };
+enum { BENCH_ABI = 2 };
 typedef const contender *const *bench_peer_function(const bench_host *host, int abi);   // ends with NULL
 
 #ifdef __cplusplus

@@ -41,7 +41,7 @@ static inline void malloc_release(void *pool, void **chunk) {
 #define malloc_host host
 #include "loops.h"
 static const contender malloc_contender = {
-    "malloc", "glibc's malloc + free: private memory of one process", malloc_create, NULL, NULL, free, NULL, LOOP_TABLE, true,
+    "malloc", "glibc's malloc + free: private memory of one process", malloc_create, NULL, NULL, free, NULL, LOOP_TABLE, true, true,
 };
 #undef LOOP
 #undef handle
@@ -130,7 +130,7 @@ static inline void mutex_taken(void *memory, uint32_t *chunk) {
 #define mutex_host host
 #include "loops.h"
 static const contender mutex_contender = {
-    "mutex", "control: free list behind a mutex in shared memory", mutex_create, NULL, NULL, mutex_destroy, mutex_check, LOOP_TABLE, true,
+    "mutex", "control: free list behind a mutex in shared memory", mutex_create, NULL, NULL, mutex_destroy, mutex_check, LOOP_TABLE, true, true,
 };
 #undef LOOP
 #undef handle
@@ -239,7 +239,7 @@ static inline void stack_taken(void *memory, const uint32_t *chunk) {
 #define stack_host host
 #include "loops.h"
 static const contender stack_contender = {
-    "stack", "linked stack with a tag and a count per chunk, not crash-safe", stack_create, NULL, NULL, stack_destroy, stack_check, LOOP_TABLE, true,
+    "stack", "linked stack with a tag and a count per chunk, not crash-safe", stack_create, NULL, NULL, stack_destroy, stack_check, LOOP_TABLE, true, true,
 };
 #undef LOOP
 #undef handle
@@ -285,7 +285,7 @@ static inline void slots_taken(void *pool, uint32_t *chunk) {
 #define slots_host host
 #include "loops.h"
 static const contender slots_contender = {
-    "slots", "the limit: static slots, nothing allocated or counted", slots_create, NULL, NULL, NULL, NULL, LOOP_TABLE, true,
+    "slots", "the limit: static slots, nothing allocated or counted", slots_create, NULL, NULL, NULL, NULL, LOOP_TABLE, true, true,
 };
 
 const contender *const *controls(const bench_host *given) {

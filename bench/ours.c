@@ -156,8 +156,8 @@ static inline void ours_taken(void *pool, zcp_chunk *chunk) {
 #include "loops.h"
 
 const contender ours = {
-    "zerocp", "zerocp", ours_create, ours_join, ours_leave, ours_destroy, ours_check, LOOP_TABLE, true,
+    "zerocp", "zerocp", ours_create, ours_join, ours_leave, ours_destroy, ours_check, LOOP_TABLE, true, true,
 };
 const contender ours_cached = {
-    "zerocp-cached", "zerocp with cache_chunks = 64", cached_create, ours_join, ours_leave, ours_destroy, ours_check, LOOP_TABLE, true,
+    "zerocp-cached", "zerocp with cache_chunks = 64", cached_create, ours_join, ours_leave, ours_destroy, ours_check, LOOP_TABLE, true, true,
 };

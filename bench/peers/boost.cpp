@@ -157,7 +157,7 @@ inline void cached_taken(void *pool, void **chunk) { cached_release(pool, chunk)
 #define LOOP_HANDS_OFF
 #include "../loops.h"
 const contender managed_contender = {
-    "boost-managed", "Boost.Interprocess, managed segment: best fit behind a mutex", managed_create, NULL, NULL, NULL, managed_check, LOOP_TABLE, true,
+    "boost-managed", "Boost.Interprocess, managed segment: best fit behind a mutex", managed_create, NULL, NULL, NULL, managed_check, LOOP_TABLE, true, true,
 };
 #undef LOOP
 
@@ -165,7 +165,7 @@ const contender managed_contender = {
 #define LOOP_HANDS_OFF
 #include "../loops.h"
 const contender node_contender = {
-    "boost-node", "Boost.Interprocess, node_allocator: shared pool of nodes behind a mutex", node_create, NULL, NULL, NULL, node_check, LOOP_TABLE, true,
+    "boost-node", "Boost.Interprocess, node_allocator: shared pool of nodes behind a mutex", node_create, NULL, NULL, NULL, node_check, LOOP_TABLE, true, true,
 };
 #undef LOOP
 
@@ -175,7 +175,7 @@ const contender node_contender = {
 #include "../loops.h"
 const contender cached_contender = {
     "boost-cached", "Boost.Interprocess, cached_node_allocator: 64 nodes cached per process", cached_create, cached_join, cached_leave, NULL,
-    cached_check, LOOP_TABLE, false,
+    cached_check, LOOP_TABLE, false, true,
 };
 #undef LOOP
 

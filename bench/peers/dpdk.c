@@ -1,6 +1,8 @@
 // bench/peers/dpdk.c: DPDK's mempool over its default ring, without a cache and with one of 256 per lcore. It gives raw
-// pointers; a process that dies with some of them loses them. Its memory is the environment's, without huge pages, and the
-// workers inherit it; each takes a number of an lcore, which is what caches are found by.
+// pointers; a process that dies with some of them loses them. By its documentation nobody who uses the ring may be
+// preempted, because the others spin until he is done: so there are never more workers than CPUs. Its memory is the
+// environment's, without huge pages, and the workers inherit it; each takes the number of an lcore of its own, because
+// caches are found by that.
 #include "../contender.h"
 
 #include <rte_eal.h>
@@ -109,10 +111,10 @@ static void *cached_create(uint32_t chunks, uint32_t bytes) {
 #include "../loops.h"
 
 static const contender plain = {
-    "dpdk", "DPDK mempool without a cache: raw pointers, not crash-safe", plain_create, dpdk_join, dpdk_leave, dpdk_destroy, dpdk_check, LOOP_TABLE, true,
+    "dpdk", "DPDK mempool without a cache: raw pointers, not crash-safe", plain_create, dpdk_join, dpdk_leave, dpdk_destroy, dpdk_check, LOOP_TABLE, true, false,
 };
 static const contender cached = {
-    "dpdk-cached", "DPDK mempool with a cache of 256 per lcore: raw pointers, not crash-safe", cached_create, dpdk_join, dpdk_leave, dpdk_destroy, dpdk_check, LOOP_TABLE, true,
+    "dpdk-cached", "DPDK mempool with a cache of 256 per lcore: raw pointers, not crash-safe", cached_create, dpdk_join, dpdk_leave, dpdk_destroy, dpdk_check, LOOP_TABLE, true, false,
 };
 
 // The environment talks, pins the caller and changes handlers; the bench wants none of that.

@@ -105,7 +105,7 @@ inline void iceoryx_taken(void *memory, chunk_words *chunk) {
 #include "../loops.h"
 
 const contender iceoryx_contender = {
-    "iceoryx", "iceoryx's memory manager and shared chunk, without its daemon", iceoryx_create, NULL, NULL, NULL, iceoryx_check, LOOP_TABLE, true,
+    "iceoryx", "iceoryx's memory manager and shared chunk, without its daemon", iceoryx_create, NULL, NULL, NULL, iceoryx_check, LOOP_TABLE, true, true,
 };
 
 } // namespace
