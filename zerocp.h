@@ -737,7 +737,8 @@ ZCP_PRIV_NOINLINE bool zcp_priv_loan_take(zcp_priv_pool *pool, zcp_priv_local *l
 /* An index out of the loan, which is refilled if empty, at first from the same leaf. false: no hint in the list. */
 ZCP_PRIV bool zcp_priv_loan_pop(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t *i)
 {
-    uint32_t leaf = local->width ? local->first >> pool->list.leaf_shift : pool->list.cursor;
+    uint32_t leaf = local->width ? local->first >> pool->list.leaf_shift : zcp_priv_load_relaxed((_Atomic uint32_t *)&pool->list.cursor);   /* relaxed: a hint */
+    if (leaf >= pool->list.leaves) leaf = 0;
     if (local->loan == 0 && !zcp_priv_loan_take(pool, local, leaf)) {
         zcp_priv_walk walk = { leaf, 0, 0, 0 };
         bool taken = false;
