@@ -884,7 +884,7 @@ static void verify_quiet(world *w)
     for (uint32_t pool = 0; pool < 2; pool++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(w->survivor, pool, &stats));
-        CHECK_MSG(inside_list_count(w->survivor, pool) >= stats.free, "pool %u: %u hints, %u chunks are free", pool, inside_list_count(w->survivor, pool), (unsigned)stats.free);
+        CHECK_MSG(inside_hint_count(w->survivor, pool) >= stats.free, "pool %u: %u hints, %u chunks are free", pool, inside_hint_count(w->survivor, pool), (unsigned)stats.free);
         used -= (uint32_t)stats.used;
     }
     CHECK_MSG(used == 0, "%d chunks too many are used", -(int)used);
@@ -921,7 +921,7 @@ static void verify_chunks_stopped(world *w)
         release_all(chunks, n);
         break;
     case 4:                                                        // all but the last hints are used up, without the look before EXHAUSTED
-        n = inside_list_count(w->survivor, 0);
+        n = inside_hint_count(w->survivor, 0);
         for (most = 0; most + 2 < n; most++) CHECK_OK(BOUNDED(zcp_chunk_allocate(newcomer, SMALL, &chunks[most])));
         while (most > 0) zcp_chunk_release(&chunks[--most]);
         break;
