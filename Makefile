@@ -27,7 +27,7 @@ sources_tsan  := $(sources_asan)
 demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(wildcard tests/demo/*.c))
 benches := $(BUILD)/bench/bench
 
-.PHONY: all demo test bench bench-peers soak fuzz killstep model weaken machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
+.PHONY: all demo test bench bench-check bench-peers soak fuzz killstep model weaken machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -71,7 +71,7 @@ objects_bench := $(patsubst bench/%.c,$(BUILD)/bench/%.o,$(wildcard bench/*.c))
 $(BUILD)/bench/%.o: bench/%.c $(BUILD)/bench/command
 	$(call compile,bench) -MMD -MP -c -o $@ $<
 $(BUILD)/bench/bench: $(objects_bench)
-	$(call link,bench) -o $@ $(objects_bench) $(libs) -ldl
+	$(call link,bench) -o $@ $(objects_bench) $(libs) -ldl -lm
 
 # What the bench compares with, if it is installed: objects that the bench loads if they are there. Once built they are
 # kept up to date; `make all`, `make bench` and the tests never need them.
@@ -79,16 +79,16 @@ peers       := iceoryx boost dpdk
 CXX         ?= c++
 peers_built := $(wildcard $(patsubst %,$(BUILD)/bench/peers/%.so,$(peers)))
 peer_flags  := -O2 -g -fPIC -shared -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(WERROR) -D_GNU_SOURCE -DNDEBUG
-peer_needs   = bench/contender.h bench/loops.h
+peer_needs   = bench/contender.h bench/loops.h $(BUILD)/bench/peers/command
+
+$(BUILD)/bench/peers/command: FORCE
+	$(call keep,$(call quoted,$(CXX) $(CC) $(peer_flags)))
 
 $(BUILD)/bench/peers/iceoryx.so: bench/peers/iceoryx.cpp $(peer_needs)
-	@mkdir -p $(@D)
 	$(CXX) -std=c++17 $(peer_flags) -isystem $(patsubst %/iceoryx_posh/,%,$(lastword $(wildcard /usr/include/iceoryx/*/iceoryx_posh/))) -o $@ $< -liceoryx_posh -liceoryx_hoofs
 $(BUILD)/bench/peers/boost.so: bench/peers/boost.cpp $(peer_needs)
-	@mkdir -p $(@D)
 	$(CXX) -std=c++17 $(peer_flags) -o $@ $<
 $(BUILD)/bench/peers/dpdk.so: bench/peers/dpdk.c $(peer_needs)
-	@mkdir -p $(@D)
 	$(CC) -std=gnu11 $(peer_flags) $(patsubst -I%,-isystem %,$(shell pkg-config --cflags libdpdk)) -o $@ $< \
 	    -Wl,--no-as-needed -lrte_eal -lrte_mempool -lrte_mempool_ring -lrte_ring
 
@@ -120,6 +120,10 @@ test: $(BUILD)/tests/run $(demos) ## Run the tests; FILTER=PATTERNS JOBS=N TEST_
 
 bench: $(benches) $(peers_built) ## Measure; BENCH_OPTIONS=--help
 	$(BUILD)/bench/bench $(BENCH_OPTIONS)
+
+# OLD and NEW each had better be a run of many rounds on a quiet machine.
+bench-check: $(benches) ## Compare two CSVs of the bench, OLD=file NEW=file: status 1 if something got slower
+	@$(BUILD)/bench/bench --check=$(call quoted,$(OLD)),$(call quoted,$(NEW)) $(BENCH_OPTIONS)
 
 bench-peers: ## Install (Debian, as root) and build what the bench compares with: iceoryx, Boost.Interprocess, DPDK
 	@if test "$$(id -u)" = 0 && command -v apt-get > /dev/null; then \
@@ -224,4 +228,4 @@ clean: ## Remove build/
 
 help: ## List these targets
 	@echo "Variables: CC CFLAGS CPPFLAGS LDFLAGS LDLIBS, WERROR= (warnings are no errors), BUILD=build (all output)"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20

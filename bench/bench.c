@@ -1,4 +1,5 @@
 // bench/bench.c: how fast zerocp is on this machine, and others on the same. See --help.
+#include "check.h"
 #include "contender.h"
 #include "controls.h"
 #include "cost.h"
@@ -7,6 +8,7 @@
 #include "measure.h"
 #include "ours.h"
 #include "peers.h"
+#include "plot.h"
 #include "record.h"
 #include "suites.h"
 
@@ -17,8 +19,10 @@
 static struct {
     int rounds;
     bool quick;
-    const char *filter, *suites, *csv, *plots;
-} options;
+    const char *filter, *suites, *csv, *plots, *draw, *check;
+    double least;
+    bool in_rmws;
+} options = {.least = 5};
 
 static const struct {
     const char *name;
@@ -102,6 +106,10 @@ static void print_help(void) {
            "  --cpus=A,B       the two CPUs to use; default: the nearest two\n"
            "  --csv=FILE       write the figures there\n"
            "  --plots=DIR      write the plots there\n"
+           "  --draw=FILE      measure nothing: only write the plots of that CSV\n"
+           "  --check=OLD,NEW  measure nothing: compare two CSVs; status 1 if something got slower\n"
+           "  --least=PERCENT  with --check: less than that is no difference; default 5\n"
+           "  --in-rmws        with --check: compare multiples of an atomic operation's cost, for two machines\n"
            "  --list           say what the suites are\n"
            "  --help\n",
            MAX_ROUNDS);
@@ -117,11 +125,29 @@ static int usage(const char *what, const char *value) {
     return 2;
 }
 
+static int compare(const char *files) {                            // two, with a comma between them
+    char older[4096];
+    const char *comma = strchr(files, ',');
+    if (!comma)
+        return usage("not two files:", files);
+    snprintf(older, sizeof older, "%.*s", (int)(comma - files), files);
+    return check_files(older, comma + 1, options.least / 100, options.in_rmws);
+}
+
+static int draw(const char *file) {
+    static record_table table;
+    if (!options.plots)
+        return usage("--draw without", "--plots");
+    return record_read(&table, file) && plots_write(&table, options.plots) ? 0 : 1;
+}
+
 int main(int argc, char **argv) {
     static const struct option known[] = {{"quick", no_argument, NULL, 'q'},        {"rounds", required_argument, NULL, 'r'},
                                           {"filter", required_argument, NULL, 'f'}, {"suites", required_argument, NULL, 's'},
                                           {"cpus", required_argument, NULL, 'c'},   {"csv", required_argument, NULL, 'o'},
-                                          {"plots", required_argument, NULL, 'p'},  {"list", no_argument, NULL, 'l'},
+                                          {"plots", required_argument, NULL, 'p'},  {"draw", required_argument, NULL, 'd'},
+                                          {"check", required_argument, NULL, 'k'},  {"least", required_argument, NULL, 'e'},
+                                          {"in-rmws", no_argument, NULL, 'm'},      {"list", no_argument, NULL, 'l'},
                                           {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
     char rest;
     cpus_find();
@@ -132,6 +158,13 @@ int main(int argc, char **argv) {
         case 's': options.suites = optarg; break;
         case 'o': options.csv = optarg; break;
         case 'p': options.plots = optarg; break;
+        case 'd': options.draw = optarg; break;
+        case 'k': options.check = optarg; break;
+        case 'm': options.in_rmws = true; break;
+        case 'e':
+            if (sscanf(optarg, "%lf%c", &options.least, &rest) != 1 || options.least < 0)
+                return usage("not a percentage:", optarg);
+            break;
         case 'l': print_list(); return 0;
         case 'h': print_help(); return 0;
         case 'r':
@@ -147,10 +180,15 @@ int main(int argc, char **argv) {
     }
     if (optind < argc)
         return usage("an argument too many:", argv[optind]);
+    if (options.check)
+        return compare(options.check);
+    if (options.draw)
+        return draw(options.draw);
     if (!options.rounds)
         options.rounds = options.quick ? 15 : 101;
     names_begin();
     clean_up_on_signals();
     bench();
-    return options.csv && !record_write(&records, options.csv) ? 1 : 0;
+    bool good = !options.csv || record_write(&records, options.csv);
+    return good && (!options.plots || plots_write(&records, options.plots)) ? 0 : 1;
 }

@@ -16,8 +16,8 @@
 
 static void bounces(line *ball, uint64_t odd, int count) {
     for (int i = 0; i < count; i++) {
-        while (get_acquire(ball) % 2 != odd)
-            spin();
+        for (unsigned tries = 0; get_acquire(ball) % 2 != odd;)
+            spin_long(&tries);
         __atomic_fetch_add(&ball->word, 1, __ATOMIC_RELEASE);
     }
 }

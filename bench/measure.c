@@ -166,7 +166,7 @@ static int crew_count;
 
 static void await_go(void) {
     for (unsigned tries = 0; !get_acquire(&host.shared->go); tries++)
-        tries % 64 == 63 ? (void)sched_yield() : spin();
+        tries % 64 == 63 ? (void)sched_yield() : spin();               // there may be more of us than CPUs
 }
 
 static void arrive(void) {
@@ -180,8 +180,8 @@ static outcome part_of_two(const point *p, uint64_t count) {
     uint64_t block = (count / BLOCKS / p->block + 1) * p->block, done = 0;
     host.window = p->window;
     arrive();
-    while (get_acquire(&host.shared->arrived) < 2)
-        spin();
+    for (unsigned tries = 0; get_acquire(&host.shared->arrived) < 2;)
+        spin_long(&tries);
     uint64_t began = now_ns();
     if (p->peer) {
         (worker_number ? p->peer : p->loop)(p->pool, done = count);
@@ -377,6 +377,7 @@ static double measure(point *p, uint64_t count, bool keep) {
 
 // As many operations as take about a slice, by the fastest of some tries, because others may be on the CPUs too.
 static uint64_t calibrate(point *p) {
+    enum { LATENCIES = 1024 };                                     // a round of fewer has no p99.9
     if (p->kind != POINT_ALONE && p->kind != POINT_TWO)
         return 1;
     for (uint64_t count = p->kind == POINT_TWO ? p->block : 1;; count *= 4) {
@@ -388,6 +389,8 @@ static uint64_t calibrate(point *p) {
         }
         if (ns * (double)count > (double)p->slice / 8) {
             uint64_t fit = (uint64_t)((double)p->slice / ns);
+            if (p->latency && fit < LATENCIES)                     // the partner was not on its CPU, most likely
+                fit = LATENCIES;
             return fit == 0 ? 1 : fit < 256 ? fit : fit / 64 * 64;
         }
     }

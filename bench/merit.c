@@ -34,16 +34,16 @@ static void nothing_timed(void *pool, uint64_t count) {
 // One bounce = there and back; so a count of n crosses 2 n times. Reported per crossing.
 static void bounce(uint64_t count, uint64_t odd) {
     for (uint64_t i = 0; i < count; i++) {
-        while (get_acquire(&host.shared->ball) % 2 != odd)
-            spin();
+        for (unsigned tries = 0; get_acquire(&host.shared->ball) % 2 != odd;)
+            spin_long(&tries);
         __atomic_fetch_add(&host.shared->ball.word, 1, __ATOMIC_RELEASE);
     }
 }
 static void bounce_loop(void *pool, uint64_t count) {
     (void)pool;
     bounce(count / 2, 0);
-    while (get_acquire(&host.shared->ball) % 2 != 0)
-        spin();
+    for (unsigned tries = 0; get_acquire(&host.shared->ball) % 2 != 0;)
+        spin_long(&tries);
 }
 static void bounce_peer(void *pool, uint64_t count) {
     (void)pool;

@@ -43,12 +43,7 @@ static void *our_create(uint32_t chunks, uint32_t bytes, uint32_t cache) {
     static int created;
     char word[16];
     zcp_config config = {0};
-    zcp_pool_config pool_config = {.chunk_size = bytes, .chunk_count = chunks};
-#if BENCH_CACHE_CHUNKS
-    pool_config.cache_chunks = cache;
-#else
-    (void)cache;
-#endif
+    zcp_pool_config pool_config = {.chunk_size = bytes, .chunk_count = chunks, .cache_chunks = cache};
     our_pool *pool = malloc(sizeof *pool);
     MUST(pool != NULL);
     MUST_OK(zcp_config_add(&config, &pool_config));
@@ -65,7 +60,7 @@ static void *ours_create(uint32_t chunks, uint32_t bytes) {
 // With so few chunks that the caches of 16 could hold them all there is nothing to compare.
 static void *cached_create(uint32_t chunks, uint32_t bytes) {
     enum { CACHE = 64 };
-    return BENCH_CACHE_CHUNKS && chunks >= 16 * 2 * CACHE ? our_create(chunks, bytes, CACHE) : NULL;
+    return chunks >= 16 * 2 * CACHE ? our_create(chunks, bytes, CACHE) : NULL;
 }
 
 static void ours_join(void *memory, int worker) {

@@ -7,11 +7,6 @@
 #include "contender.h"
 #include "kit.h"
 
-// One line to be removed with all that hangs on it once zcp_pool_config has the field.
-#ifndef BENCH_CACHE_CHUNKS
-#define BENCH_CACHE_CHUNKS 0
-#endif
-
 extern const contender ours, ours_cached;                          // ours_cached: each thread has a cache
 
 zcp_manager *ours_manager(void *pool);                             // this process's
