@@ -34,69 +34,120 @@ static bool won(bool yes) { __VERIFIER_assume(yes); return yes; }
     yes_ && won(atomic_compare_exchange_strong_explicit(w_, s_, (next), order, memory_order_relaxed)); })
 #define ZEROCP_THREAD_LOCAL                                  /* GenMC knows no thread-local arrays */
 #define ZEROCP_WAIT_FOR_SIBLING(round) __VERIFIER_assume(0)  /* an execution that waits is cut off: another one has the value */
+#define pthread_key_delete(key) 0                            /* called by a destructor; GenMC has none */
+#define ZEROCP_STATIC                                        /* what no scenario calls is not compiled: a second less for each run */
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp.h"
 
 /* ---- the segment, and each client's view of it ---- */
 #define CLIENTS 4
-static struct { _Atomic uint64_t state, size, borrow[6]; } chunk;        /* a record of up to 6 words */
-static _Alignas(64) unsigned char list_memory[192];
-static zcp_priv_counts counts[CLIENTS];
+#define THREADS 5                           /* main is 0, the others have the numbers of their RUN */
+#define I      (SCENARIO / 10 == 11 ? 8 : 0)         /* the chunk that a scenario is about; from 110 on it is the last one, in a second leaf, */
+#define COUNT  (SCENARIO / 10 == 12 ? 2 : I + 1)     /* and from 120 on there are two */
+#define LEAVES (I / 8 + 1)
+#define CACHE  (SCENARIO / 10 == 9 || SCENARIO / 10 == 10)     /* from 90 on threads cache a chunk */
+static struct record { _Atomic uint64_t state, size, borrow[6]; } chunks[COUNT];      /* of up to 6 words */
+#define chunk chunks[I]
+static _Alignas(64) unsigned char list_memory[128 + 64 * LEAVES], leases_memory[64 + 64 * LEAVES];
+static zcp_priv_counts counts[CLIENTS][COUNT];
 static zcp_priv_pool pools[CLIENTS];
+static zcp_priv_local locals[THREADS][CLIENTS];              /* what a thread keeps, as each client that it plays */
+static uint64_t stacks[THREADS][CLIENTS];
+static _Thread_local int thread;
 static _Atomic uint64_t mailbox;            /* a transport that orders nothing: 0, or generation + 1 */
 static uint32_t text;                       /* the payload, not atomic: the claimer writes its generation, every holder reads it */
 
 static uint32_t id_of(int client) { return (uint32_t)(client % WORDS * 64 + client / WORDS); }
+static zcp_priv_lease *lease_at(uint32_t k) { return &((zcp_priv_leases *)(void *)leases_memory)->items[k]; }
+static zcp_priv_local *local_of(int me) { return &locals[thread][me]; }
+static _Atomic uint64_t *owned(int me) { return &counts[me][I].owned; }
+static _Atomic uint32_t *borrowed(int me) { return &counts[me][I].borrowed; }
+static _Atomic uint32_t *marked(int me) { return &counts[me][I].marked; }
 static void begin(uint32_t owner, uint32_t ticket, int borrowers, int hint)      /* owner: client + 1, or 0 */
 {
     zcp_mpmc_list list;
-    zcp_mpmc_list_create(&list, list_memory, sizeof list_memory, 1, hint);
+    zcp_mpmc_list_create(&list, list_memory, sizeof list_memory, COUNT, false);
+    if (hint) zcp_mpmc_list_push(&list, I);
     chunk.state = zcp_priv_state(5, owner ? id_of((int)owner - 1) + 1 : 0, ticket);
     for (int c = 0; c < CLIENTS; c++) {
         if (borrowers >> c & 1) chunk.borrow[id_of(c) / 64] |= UINT64_C(1) << id_of(c) % 64;
-        pools[c].records = (unsigned char *)&chunk;
-        pools[c].counts = &counts[c];
+        pools[c].records = (unsigned char *)chunks;
+        pools[c].counts = counts[c];
         pools[c].record_bytes = sizeof chunk;
         pools[c].words = WORDS;
-        pools[c].count = 1;
+        pools[c].count = COUNT;
+        pools[c].cache_chunks = CACHE;
+        pools[c].leases = (zcp_priv_leases *)(void *)leases_memory;
         pools[c].list = list;
     }
     text = 5;
 }
+/* As a thread with a number: with a lease, if there is one, and a cache where the scenario has one. */
+static void get_ready_as(int of_thread, int me) { zcp_priv_local_begin(&pools[me], &locals[of_thread][me], &stacks[of_thread][me], id_of(me), false); }
+static void get_ready(int me) { get_ready_as(thread, me); }
+static void put_on_loan(int me) { if (local_of(me)->lease) zcp_priv_loan_take(&pools[me], local_of(me), I / 8); }
+static void get_loan_as(int of_thread, int me) { get_ready_as(of_thread, me); zcp_priv_loan_take(&pools[me], &locals[of_thread][me], I / 8); }
+static void give_up(int me) { zcp_priv_lease_end(&pools[me], local_of(me)); }
+static void flush(int me) { zcp_priv_cache_flush(&pools[me], local_of(me)); }
 
 /* ---- what the scenarios are made of: the real functions, and a user of the payload ---- */
 static _Thread_local bool garbled;
 static void use(uint32_t generation)                         /* while it is held */
 {
     uint64_t s = atomic_load_explicit(&chunk.state, memory_order_relaxed);
-    assert(ZCP_PRIV_GENERATION(s) == generation && !zcp_priv_is_free(s));        /* never freed while held */
+    assert(ZCP_PRIV_GENERATION(s) == generation && !zcp_priv_is_free(s) && !zcp_priv_is_cached(s));      /* never freed while held */
     garbled |= text != generation;                           /* asserted at the end: an assert here would order the read by its branch */
 }
-static void owner_release(int me, uint32_t g) { assert(zcp_priv_owner_release(&pools[me], 0, id_of(me), g) == ZCP_PRIV_YES); }
-static void give_back(int me) { zcp_priv_give_back(&pools[me], 0, id_of(me)); }
+static void owner_release(int me, uint32_t g) { assert(zcp_priv_owner_release(&pools[me], local_of(me), I, id_of(me), g) == ZCP_PRIV_YES); }
+static void give_back(int me) { zcp_priv_give_back(&pools[me], I, id_of(me)); }
 static bool acquire_and_return(int me, uint32_t g)
 {
-    if (zcp_priv_borrow(&pools[me], 0, id_of(me), g) != ZCP_PRIV_YES) return false;
+    if (zcp_priv_borrow(&pools[me], I, id_of(me), g) != ZCP_PRIV_YES) return false;
     use(g);
     give_back(me);
     return true;
 }
-static bool allocate(int me, uint32_t *g)
+static bool allocate(int me, uint32_t *g)                    /* as zcp_chunk_allocate, without the look before EXHAUSTED */
 {
     uint32_t i;
-    if (!zcp_priv_take(&pools[me], id_of(me), false, &i, g)) return false;
+    zcp_priv_local *local = local_of(me);
+    if (local->cached) zcp_priv_take_cached(local, 1, &i, g);
+    else if (!zcp_priv_take_loan(local, 1, &i, g)) {
+#ifdef LEASES
+        get_ready(me);
+#endif
+        if (!zcp_priv_take(&pools[me], local, id_of(me), &i, g)) return false;
+    }
+    assert(i == I);
     text = *g;
     return true;
+}
+static bool take_any(int me)                                 /* as zcp_chunk_allocate, with the look before EXHAUSTED */
+{
+    static zcp_priv_view view[CLIENTS];
+    uint32_t i, g;
+    zcp_priv_place place;
+    zcp_priv_local *local = local_of(me);
+    if (zcp_priv_take_loan(local, 1, &i, &g) || zcp_priv_take(&pools[me], local, id_of(me), &i, &g)) return true;
+    view[me].pool_count = 1;
+    view[me].client = id_of(me);
+    view[me].pools[0] = pools[me];
+    zcp_priv_view_look(&view[me], 0);
+    return zcp_priv_view_take_anywhere(&view[me], 0, &place);
 }
 static void allocate_and_release(int me)                     /* by the record alone */
 {
     uint32_t g;
     if (!allocate(me, &g)) return;
     use(g);
-    atomic_store_explicit(&counts[me].owned, 0, memory_order_relaxed);
+    atomic_store_explicit(owned(me), 0, memory_order_relaxed);
     owner_release(me, g);
 }
-static void sweep(int dead) { zcp_priv_sweep_chunk(&pools[3], 0, id_of(dead)); }
+static void sweep(int dead)                                  /* as zcp_priv_sweep_pool, but only of the chunk */
+{
+    zcp_priv_sweep_chunk(&pools[3], I, id_of(dead));
+    zcp_priv_leases_sweep(&pools[3], id_of(dead));
+}
 static void send(uint32_t g) { atomic_thread_fence(memory_order_release); atomic_store_explicit(&mailbox, (uint64_t)g + 1, memory_order_relaxed); }
 static bool receive(uint32_t *g)
 {
@@ -107,16 +158,22 @@ static bool receive(uint32_t *g)
 }
 static void send_token(int me, uint32_t g)                   /* as zcp_chunk_token */
 {
-    zcp_priv_store_relaxed(&counts[me].marked, g);
+    zcp_priv_store_relaxed(marked(me), g);
     send(g);
 }
-static void release(int me, uint32_t g) { assert(zcp_priv_release(&pools[me], 0, id_of(me), g, false) == ZCP_PRIV_YES); }
-static bool acquire(int me, uint32_t g) { return zcp_priv_acquire(&pools[me], 0, id_of(me), g) == ZCP_PRIV_YES; }
-static void clone_(int me) { assert(zcp_priv_clone(&pools[me], 0)); }
-static void allocated(int me)      { uint32_t g; if (allocate(me, &g)) { use(g); release(me, g); } }
+static void release(int me, uint32_t g)                      /* as zcp_chunk_release */
+{
+    zcp_priv_local *local = local_of(me);
+    if (!(local->stack ? zcp_priv_release_to_cache(local, I, g) : zcp_priv_release_to_loan(local, I, g)))
+        assert(zcp_priv_release(&pools[me], local, I, id_of(me), g, false) == ZCP_PRIV_YES);
+}
+static bool acquire(int me, uint32_t g) { return zcp_priv_acquire(&pools[me], I, id_of(me), g) == ZCP_PRIV_YES; }
+static void clone_(int me, uint32_t g) { assert(zcp_priv_clone(&pools[me], I, g)); }
+static bool allocated(int me)      { uint32_t g; if (!allocate(me, &g)) return false; use(g); release(me, g); return true; }
 static void allocated_sent(int me) { uint32_t g; if (allocate(me, &g)) { send_token(me, g); use(g); release(me, g); } }
 static bool acquired(int me, uint32_t g) { bool got = acquire(me, g); if (got) { use(g); release(me, g); } return got; }
 static void received(int me)       { uint32_t g; if (receive(&g)) acquired(me, g); }
+static void holds(int me, uint32_t handles) { *owned(me) = zcp_priv_owned(5, handles); }
 
 /* ---- scenarios: client 0 is the owner, 1 and 2 are borrowers, 3 sweeps. G is the chunk's generation at the start. ----
    Read by ./check: number, [crash first..last access] */
@@ -164,7 +221,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_3  allocate_and_release(3)
 #elif SCENARIO == 10    /* a chunk is allocated, its token sent over a transport that orders nothing, acquired, read, returned */
 #define START  begin(0, 0, 0, 1)
-#define RUN_1  uint32_t g; if (allocate(0, &g)) { send(g); counts[0].owned = 0; owner_release(0, g); }
+#define RUN_1  uint32_t g; if (allocate(0, &g)) { send(g); *owned(0) = 0; owner_release(0, g); }
 #define RUN_2  uint32_t g; if (receive(&g)) acquire_and_return(1, g)
 #elif SCENARIO == 11    /* the free list: two clients allocate one chunk, while a sweep of one that held nothing pushes it again */
 #define START  begin(0, 0, 0, 1)
@@ -208,7 +265,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_4  sweep(3)
 #elif SCENARIO == 20    /* as 10, and a third client allocates */
 #define START  begin(0, 0, 0, 1)
-#define RUN_1  uint32_t g; if (allocate(0, &g)) { send(g); counts[0].owned = 0; owner_release(0, g); }
+#define RUN_1  uint32_t g; if (allocate(0, &g)) { send(g); *owned(0) = 0; owner_release(0, g); }
 #define RUN_2  uint32_t g; if (receive(&g)) acquire_and_return(1, g)
 #define RUN_3  allocate_and_release(2)
 #elif SCENARIO == 21    /* the last borrower returns, while a stale hint leads another client to the chunk */
@@ -292,12 +349,12 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  allocate_and_release(1)
 #define RUN_3  AFTER_1; sweep(0)
 #elif SCENARIO == 40    /* the owner dies in a never-shared release, a stale hint leads another client to the chunk, a sweep follows [crash 0..16] */
-#define START  begin(1, 0, 0, 1); counts[0].owned = 1
+#define START  begin(1, 0, 0, 1); holds(0, 1)
 #define RUN_1  release(0, G)
 #define RUN_2  allocate_and_release(1)
 #define RUN_3  AFTER_1; sweep(0)
 #elif SCENARIO == 41    /* the same, while a stale acquire retracts [crash 0..16] */
-#define START  begin(1, 0, 0, 0); counts[0].owned = 1
+#define START  begin(1, 0, 0, 0); holds(0, 1)
 #define RUN_1  release(0, G)
 #define RUN_2  acquire_and_return(1, G - 1)
 #define RUN_3  AFTER_1; sweep(0)
@@ -307,25 +364,25 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  allocated(0)
 #define RUN_2  assert(!acquired(0, G - 1))
 #elif SCENARIO == 51    /* a never-shared release, a stale hint leads another process to the chunk */
-#define START  begin(1, 0, 0, 1); counts[0].owned = 1
+#define START  begin(1, 0, 0, 1); holds(0, 1)
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  allocated(1)
 #elif SCENARIO == 52    /* a never-shared release, a stale hint leads a sibling to the chunk */
-#define START  begin(1, 0, 0, 1); counts[0].owned = 1
+#define START  begin(1, 0, 0, 1); holds(0, 1)
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  allocated(0)
 #elif SCENARIO == 53    /* a never-shared release and an allocation, a sibling's and another process's stale acquire */
-#define START  begin(1, 0, 0, 0); counts[0].owned = 1
+#define START  begin(1, 0, 0, 0); holds(0, 1)
 #define RUN_1  use(G); release(0, G); allocated(0)
 #define RUN_2  assert(!acquired(0, G - 1))
 #define RUN_3  assert(!acquired(1, G - 1))
 #elif SCENARIO == 54    /* a thread makes a token and drops its clone, its sibling releases, another process acquires */
-#define START  begin(1, 0, 0, 0); counts[0].owned = 2
+#define START  begin(1, 0, 0, 0); holds(0, 2)
 #define RUN_1  send_token(0, G); use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  received(1)
 #elif SCENARIO == 55    /* the same, and a sibling acquires: the process is owner and borrower at once */
-#define START  begin(1, 0, 0, 0); counts[0].owned = 2
+#define START  begin(1, 0, 0, 0); holds(0, 2)
 #define RUN_1  send_token(0, G); use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  received(0)
@@ -335,77 +392,240 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  received(0)
 #define RUN_3  allocated(1)
 #elif SCENARIO == 57    /* an owner's handle, a sibling's borrowed one, and another process allocates and writes */
-#define START  begin(1, 1, 1, 1); counts[0].owned = 1; counts[0].borrowed = 1; counts[0].marked = G
+#define START  begin(1, 1, 1, 1); holds(0, 1); *borrowed(0) = 1; *marked(0) = G
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  allocated(1)
 #elif SCENARIO == 58    /* the same, a thread acquires again before it releases both */
-#define START  begin(1, 0, 0, 1); counts[0].owned = 1; counts[0].marked = G
+#define START  begin(1, 0, 0, 1); holds(0, 1); *marked(0) = G
 #define RUN_1  use(G); release(0, G)
-#define RUN_2  if (acquire(0, G)) { clone_(0); use(G); release(0, G); use(G); release(0, G); }
+#define RUN_2  if (acquire(0, G)) { clone_(0, G); use(G); release(0, G); use(G); release(0, G); }
 #elif SCENARIO == 59    /* owner and borrower in one process, a borrower in another one */
-#define START  begin(1, 2, 3, 0); counts[0].owned = 1; counts[0].borrowed = 1; counts[0].marked = G
+#define START  begin(1, 2, 3, 0); holds(0, 1); *borrowed(0) = 1; *marked(0) = G
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  use(G); give_back(1)
 #elif SCENARIO == 60    /* two siblings acquire, the owner (another process) releases */
-#define START  begin(2, 0, 0, 0); counts[1].owned = 1; counts[1].marked = G
+#define START  begin(2, 0, 0, 0); holds(1, 1); *marked(1) = G
 #define RUN_1  acquired(0, G)
 #define RUN_2  acquired(0, G)
 #define RUN_3  use(G); release(1, G)
 #elif SCENARIO == 61    /* two siblings return, another process allocates and writes */
-#define START  begin(0, 1, 1, 1); counts[0].borrowed = 2
+#define START  begin(0, 1, 1, 1); *borrowed(0) = 2
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  allocated(1)
 #elif SCENARIO == 62    /* a thread returns, its sibling acquires again, the owner (another process) releases */
-#define START  begin(2, 1, 1, 0); counts[0].borrowed = 1; counts[1].owned = 1; counts[1].marked = G
+#define START  begin(2, 1, 1, 0); *borrowed(0) = 1; holds(1, 1); *marked(1) = G
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  acquired(0, G)
 #define RUN_3  use(G); release(1, G)
 #elif SCENARIO == 63    /* a thread releases what it had shared, and allocates again; its sibling acquires with the first token */
-#define START  begin(1, 0, 0, 0); counts[0].owned = 1; counts[0].marked = G
+#define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
 #define RUN_1  use(G); release(0, G); allocated(0)
 #define RUN_2  acquired(0, G)
 #elif SCENARIO == 64    /* two owner's clones, and another process allocates and writes */
-#define START  begin(1, 0, 0, 1); counts[0].owned = 2
+#define START  begin(1, 0, 0, 1); holds(0, 2)
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  allocated(1)
 #elif SCENARIO == 65    /* a thread returns the last, a sibling's stale acquire, a third allocates what is freed */
-#define START  begin(0, 1, 1, 0); counts[0].borrowed = 1
+#define START  begin(0, 1, 1, 0); *borrowed(0) = 1
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  acquired(0, G - 1)
 #define RUN_3  allocated(0)
 #elif SCENARIO == 66    /* a thread returns, another process allocates and sends, the thread acquires that; its sibling has the first token */
-#define START  begin(0, 1, 1, 0); counts[0].borrowed = 1
+#define START  begin(0, 1, 1, 0); *borrowed(0) = 1
 #define RUN_1  uint32_t g; use(G); release(0, G); if (allocate(1, &g)) { send_token(1, g); acquired(0, g); release(1, g); }
 #define RUN_2  acquired(0, G)
 #elif SCENARIO == 67    /* the same, and it is another thread that allocates and sends, so that no fence of the first one helps */
-#define START  begin(0, 1, 1, 0); counts[0].borrowed = 1
+#define START  begin(0, 1, 1, 0); *borrowed(0) = 1
 #define RUN_1  use(G); release(0, G); received(0)
 #define RUN_2  acquired(0, G)
 #define RUN_3  allocated_sent(1)
 #elif SCENARIO == 68    /* a thread acquires, and gives the owner's handle back; its sibling's hold is then the borrowed one: looked at, cloned, released */
-#define START  begin(1, 0, 0, 0); counts[0].owned = 1; counts[0].marked = G
+#define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
 #define RUN_1  acquired(0, G)
-#define RUN_2  assert(zcp_priv_is_held(&pools[0], 0, G)); clone_(0); use(G); release(0, G); release(0, G)
+#define RUN_2  assert(zcp_priv_is_held(&pools[0], I, G)); clone_(0, G); use(G); release(0, G); release(0, G)
 #elif SCENARIO == 69    /* the same without the look and the clone */
-#define START  begin(1, 0, 0, 0); counts[0].owned = 1; counts[0].marked = G
+#define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
 #define RUN_1  acquired(0, G)
 #define RUN_2  use(G); release(0, G)
+
+/* Hints on loan. Thread 1 of client 0 is the lessee, if nothing else is said; found(1) is a client without a lease, to whom no hint is left but that. */
+#elif SCENARIO == 70    /* two clients lease, allocate, release and give up */
+#define START  begin(0, 0, 0, 1)
+#define RUN_1  get_ready(0); allocated(0); give_up(0)
+#define RUN_2  get_ready(1); allocated(1); give_up(1)
+#elif SCENARIO == 71    /* one does, beside a client without a lease */
+#define START  begin(0, 0, 0, 1)
+#define RUN_1  get_ready(0); allocated(0); give_up(0)
+#define RUN_2  allocated(1)
+#elif SCENARIO == 72    /* a lessee allocates and releases into its loan, a client without a lease takes the chunk from the loan, another has a stale hint */
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); zcp_mpmc_list_push(&pools[0].list, I)
+#define RUN_1  allocated(0)
+#define RUN_2  allocated(1)
+#define RUN_3  allocated(2)
+#elif SCENARIO == 73    /* what is free all the time is found while its hint is put on loan, */
+#define START  begin(0, 0, 0, 1)
+#define RUN_1  get_ready(0); put_on_loan(0)
+#define RUN_2  assert(allocated(1))
+#elif SCENARIO == 74    /* while it comes back from a loan, */
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0)
+#define RUN_1  give_up(0)
+#define RUN_2  assert(allocated(1))
+#elif SCENARIO == 75    /* and while it does both, in this order */
+#define START  begin(0, 0, 0, 1)
+#define RUN_1  get_ready(0); put_on_loan(0); give_up(0)
+#define RUN_2  assert(allocated(1))
+#elif SCENARIO == 76    /* the other way round it may be missed; nothing is lost */
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0)
+#define RUN_1  give_up(0); get_ready(0); put_on_loan(0)
+#define RUN_2  allocated(1)
+#elif SCENARIO == 77    /* what is free all the time is found while its dead lessee is swept */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 2)
+#define RUN_1  sweep(2)
+#define RUN_2  assert(allocated(1))
+#elif SCENARIO == 78    /* a dead lessee is swept, a client looks for a chunk, another one takes the lease and allocates */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 2)
+#define RUN_1  sweep(2)
+#define RUN_2  allocated(1)
+#define RUN_3  get_ready(0); allocated(0)
+#elif SCENARIO == 79    /* a lessee dies, a client looks for a chunk, a sweep follows, and its client leases [crash 0..40] */
+#define START  begin(0, 0, 0, 1)
+#define RUN_1  get_ready(0); allocated(0); give_up(0)
+#define RUN_2  allocated(1)
+#define RUN_3  AFTER_1; sweep(0); get_ready(3); allocated(3)
+#elif SCENARIO == 80    /* a never-shared release into a loan that names the chunk already, and the give-up; that hint leads another process to the chunk */
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); holds(0, 1); chunk.state = zcp_priv_state(G, id_of(0) + 1, 0)
+#define RUN_1  use(G); release(0, G); give_up(0)
+#define RUN_2  allocated(1)
+#elif SCENARIO == 81    /* the last borrower returns, to the list, while a lessee follows a stale hint and gives up; a third client allocates */
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); chunk.state = zcp_priv_state(G, 0, 1); *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
+#define RUN_1  allocated(0); give_up(0)
+#define RUN_2  use(G); give_back(1)
+#define RUN_3  allocated(3)
+#elif SCENARIO == 82    /* a lease is given up, another client has it next, a third one allocates */
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0)
+#define RUN_1  give_up(0)
+#define RUN_2  get_ready(1); allocated(1)
+#define RUN_3  allocated(2)
+#elif SCENARIO == 83    /* two have one lease after the other, and put the hint on loan; what the second one shows is what stays */
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0)
+#define RUN_1  give_up(0)
+#define RUN_2  get_ready(1); put_on_loan(1)
+#elif SCENARIO == 84    /* a marked chunk's last handle goes back to a loan, a borrower returns, a stale hint leads a third client to the chunk */
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); holds(0, 1); *marked(0) = G; chunk.state = zcp_priv_state(G, id_of(0) + 1, 1); *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
+#define RUN_1  use(G); release(0, G)
+#define RUN_2  use(G); give_back(1)
+#define RUN_3  allocated(2)
+#elif SCENARIO == 85    /* a lessee makes a token and drops its clone, its sibling releases into its own loan, another process acquires */
+#define START  begin(0, 0, 0, 1); get_loan_as(2, 0); holds(0, 2); chunk.state = zcp_priv_state(G, id_of(0) + 1, 0)
+#define RUN_1  send_token(0, G); use(G); release(0, G)
+#define RUN_2  use(G); release(0, G)
+#define RUN_3  received(1)
+#elif SCENARIO == 86    /* a chunk is allocated from a loan, its token sent and acquired, the owner releases and allocates again */
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0)
+#define RUN_1  allocated_sent(0); allocated(0)
+#define RUN_2  received(1)
+
+/* Chunks in the cache of a thread: with CACHE each release of a client that is ready goes there, if it frees. */
+#elif SCENARIO == 90    /* a chunk goes to the cache and is allocated again, while a stale acquire retracts, and a stale hint leads a third client to it */
+#define START  begin(1, 0, 0, 1); holds(0, 1)
+#define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
+#define RUN_2  assert(!acquire_and_return(1, G - 1))
+#define RUN_3  allocated(2)
+#elif SCENARIO == 91    /* the same, with a token of what goes to the cache */
+#define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
+#define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
+#define RUN_2  acquired(1, G)
+#elif SCENARIO == 92    /* a cache is flushed, a stale hint leads another client to the chunk */
+#define START  begin(1, 0, 0, 1); holds(0, 1)
+#define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
+#define RUN_2  allocated(1)
+#elif SCENARIO == 93    /* the same, and the hint comes to a loan, from which a client without a lease takes it */
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); holds(0, 1); chunk.state = zcp_priv_state(G, id_of(0) + 1, 0)
+#define RUN_1  use(G); release(0, G); allocated(0); zcp_priv_cache_yield(&pools[0], local_of(0)); give_up(0)
+#define RUN_2  allocated(1)
+#elif SCENARIO == 94    /* a client dies with a chunk in its cache, or near it; a stale hint leads another one to it, a sweep follows [crash 0..24] */
+#define START  begin(1, 0, 0, 1); holds(0, 1)
+#define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
+#define RUN_2  allocated(1)
+#define RUN_3  AFTER_1; sweep(0)
+#elif SCENARIO == 95    /* the same, and a token of what goes to the cache is acquired [crash 0..24] */
+#define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
+#define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
+#define RUN_2  acquired(1, G)
+#define RUN_3  AFTER_1; sweep(0)
+#elif SCENARIO == 96    /* a marked chunk's last handle goes to the cache if a borrower has returned; allocated and written again */
+#define START  begin(1, 1, 2, 0); holds(0, 1); *marked(0) = G
+#define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
+#define RUN_2  use(G); give_back(1)
+#elif SCENARIO == 97    /* the same, while a stale hint leads a third client to the chunk */
+#define START  begin(1, 1, 2, 1); holds(0, 1); *marked(0) = G
+#define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
+#define RUN_2  use(G); give_back(1)
+#define RUN_3  allocated(2)
+#elif SCENARIO == 98    /* a forged token of the generation in the cache leads nowhere */
+#define START  begin(1, 0, 0, 0); holds(0, 1)
+#define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
+#define RUN_2  assert(!acquired(1, G + 1))
+#elif SCENARIO == 99    /* nor for a sibling, whose borrow bit is the owner's */
+#define START  begin(1, 0, 0, 0); holds(0, 1)
+#define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
+#define RUN_2  assert(!acquired(0, G + 1))
+#elif SCENARIO == 100   /* a sibling acquires a token of what goes to the cache and is allocated again */
+#define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
+#define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
+#define RUN_2  acquired(0, G)
+#elif SCENARIO == 101   /* a thread makes a token and drops its clone, its sibling releases into its cache, another process acquires */
+#define START  begin(1, 0, 0, 0); holds(0, 2)
+#define RUN_1  send_token(0, G); use(G); release(0, G)
+#define RUN_2  get_ready(0); use(G); release(0, G); flush(0)
+#define RUN_3  received(1)
+#elif SCENARIO == 102   /* what comes from the cache is sent, acquired by another process, and goes to the cache or not */
+#define START  begin(1, 0, 0, 0); holds(0, 1)
+#define RUN_1  get_ready(0); use(G); release(0, G); allocated_sent(0); flush(0)
+#define RUN_2  received(1)
+#elif SCENARIO == 103   /* a dead client's cached chunk is swept by two at once, while a stale acquire retracts */
+#define START  begin(0, 0, 0, 0); chunk.state = zcp_priv_cached(G, id_of(0))
+#define RUN_1  sweep(0)
+#define RUN_2  sweep(0)
+#define RUN_3  assert(!acquire_and_return(1, G))
+
+/* Two leaves: the chunk is in the second one, and everybody begins to look at the first. */
+#elif SCENARIO == 110   /* what is free all the time is found while its leaf is put on loan, and a third client corrects the hint of the leaf */
+#define START  begin(0, 0, 0, 1)
+#define RUN_1  get_ready(0); put_on_loan(0)
+#define RUN_2  zcp_priv_leaf_is_hinted_well(&pools[2].list, 1)
+#define RUN_3  assert(allocated(1))
+#elif SCENARIO == 111   /* two siblings allocate, one with a lease, one without */
+#define START  begin(0, 0, 0, 1)
+#define RUN_1  get_ready(0); allocated(0)
+#define RUN_2  allocated(0)
+#elif SCENARIO == 112   /* two lessees, and one hint */
+#define START  begin(0, 0, 0, 1)
+#define RUN_1  get_ready(0); allocated(0); give_up(0)
+#define RUN_2  get_ready(1); allocated(1); give_up(1)
+
+/* Two chunks. */
+#elif SCENARIO == 120   /* two chunks are free, but have no hints: one client looks at every record before it says EXHAUSTED, a lessee allocates */
+#define START  begin(0, 0, 0, 0); chunks[1].state = chunk.state
+#define RUN_1  get_ready(0); take_any(0)
+#define RUN_2  assert(take_any(1))
 #endif
 
 #define AFTER_1   pthread_join(thread_1, 0)
 #define AFTER_2   pthread_join(thread_2, 0)
 
-static void *run_1(void *unused) { steps_left = CRASH; RUN_1; assert(!garbled); return unused; }
-static void *run_2(void *unused) { steps_left = CRASH_2; RUN_2; assert(!garbled); return unused; }
+#define RUN(number, steps) static void *run_##number(void *unused) { thread = number; steps_left = steps; RUN_##number; assert(!garbled); return unused; }
+RUN(1, CRASH)
+RUN(2, CRASH_2)
 #ifdef RUN_3
-static void *run_3(void *unused) { RUN_3; assert(!garbled); return unused; }
+RUN(3, -1)
 #endif
 #ifdef RUN_4
-static void *run_4(void *unused) { RUN_4; assert(!garbled); return unused; }
+RUN(4, -1)
 #endif
 
 int main(void)
@@ -428,9 +648,12 @@ int main(void)
     pthread_join(thread_2, 0);
     pthread_join(thread_1, 0);
 
+    if (COUNT > 1) return 0;
     assert(zcp_priv_is_free(chunk.state));                   /* not lost: nobody holds it, it is free, */
     for (int w = 0; w < WORDS; w++) assert(chunk.borrow[w] == 0);
-    for (int c = 0; c < CLIENTS; c++) assert(CRASH >= 0 || (counts[c].owned == 0 && counts[c].borrowed == 0));
-    assert(*zcp_priv_list_leaf(&pools[0].list, 0) == 1);     /* and it can be found */
-    assert(CRASH >= 0 || *zcp_priv_list_summary(&pools[0].list, 0) == 1);        /* by its hint, if nobody died between P0 and P1 */
+    for (int c = 0; c < CLIENTS; c++) assert(CRASH >= 0 || ((uint32_t)*owned(c) == 0 && *borrowed(c) == 0));
+    bool lent = false, listed = *zcp_priv_list_leaf(&pools[0].list, I / 8) & 1;
+    for (uint32_t k = 0; k < LEAVES; k++) lent |= lease_at(k)->holder != 0 && lease_at(k)->leaf == I / 8 && (lease_at(k)->loan & 1);
+    assert(listed || lent);                                  /* and it can be found, */
+    assert(CRASH >= 0 || !listed || *zcp_priv_list_summary(&pools[0].list, 0) >> I / 8 & 1);     /* by its hint, if nobody died between P0 and P1 */
 }
