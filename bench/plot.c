@@ -8,7 +8,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
-enum { WIDTH = 860, LEFT = 150, TOP = 84, LEGEND = 170, MAX_SERIES = 16, MAX_AT = 32, MAX_ROWS = 20, MAX_PARTS = 4 };
+enum { WIDTH = 860, LEFT = 165, TOP = 84, LEGEND = 170, MAX_SERIES = 16, MAX_AT = 32, MAX_ROWS = 20, MAX_PARTS = 4 };
 
 typedef struct at {
     double x, y, low, high;                                        // y 0: nothing there
@@ -39,7 +39,7 @@ typedef struct bars {
 static const struct {
     const char *system, *colour;
 } colours[] = {
-    {"zerocp", "#d1495b"},       {"zerocp-cached", "#8c1c3a"}, {"malloc", "#777777"},       {"mutex", "#a6761d"},  {"stack", "#2b7a78"},
+    {"zerocp", "#d1495b"},       {"zerocp-cached", "#8c1c3a"}, {"clock", "#444444"}, {"malloc", "#777777"},       {"mutex", "#a6761d"},  {"stack", "#2b7a78"},
     {"slots", "#999999"},        {"iceoryx", "#1b6ca8"},       {"boost-managed", "#6a4c93"}, {"boost-node", "#9b72cf"}, {"boost-cached", "#c39bd3"},
     {"dpdk", "#3c8d2f"},         {"dpdk-cached", "#7fb800"},   {"memcpy", "#1b6ca8"},       {"pipe", "#3c8d2f"},   {"socket", "#a6761d"},
 };
@@ -49,7 +49,7 @@ static const char *colour_of(const char *system) {
         if (strncmp(system, colours[i].system, strlen(colours[i].system)) == 0
             && (system[strlen(colours[i].system)] == 0 || system[strlen(colours[i].system)] == ' '))
             return colours[i].colour;
-    return "#333333";
+    return colours[0].colour;                                      // a state of zerocp's own
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ static void bars_take(bars *b, const record_table *table, int part, const char *
     b->part_count = part + 1 > b->part_count ? part + 1 : b->part_count;
     for (int i = 0; i < table->count; i++) {
         const record *r = &table->rows[i];
-        if (strcmp(r->name, name) != 0 || strcmp(r->workers, workers) != 0 || strcmp(r->metric, metric) != 0 || strcmp(r->system, "clock") == 0)
+        if (strcmp(r->name, name) != 0 || strcmp(r->workers, workers) != 0 || strcmp(r->metric, metric) != 0)
             continue;
         int row = bars_row(b, r->system);
         if (row >= 0)
