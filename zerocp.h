@@ -48,6 +48,14 @@
      which alone says who holds it: its owner (the client that allocated it), its borrowers (clients that acquired its token), and which
      generation of it. The free list only says where to look. When a process dies, however it dies, the kernel drops the lock on its
      client slot; whoever comes by next sweeps what it held. There is no daemon, no heartbeat and no time-out in that.
+     A thread works on hints that it has on loan, so that it seldom meets the others; who finds none claims what is on loan to others.
+
+   CACHES
+     zcp_pool_config.cache_chunks lets each thread keep so many of the chunks of a pool that it releases for its own next allocations; the two
+     then take no locked instruction at all. Such chunks are hidden from the others. When an allocate elsewhere finds nothing, it says EXHAUSTED,
+     and each thread gives back what it has cached with its next release in that pool, and caches nothing for 64 releases. A thread that does nothing
+     keeps up to cache_chunks chunks: size the pool for that. They also come back when the thread ends, when the manager is closed, and when
+     the process dies. zcp_pool_stats.cached tells how many there are. All processes have to agree on cache_chunks, as on the rest.
 
    ZEROCP DOES NOT
      - queue or deliver anything: a token is sent by whatever IPC you have; - protect payloads from concurrent writers: agree on who writes;
@@ -72,6 +80,8 @@
      - The instance vanished: somebody removed the names by hand, or systemd's RemoveIPC did at logout. Clients go on with what they have
        mapped; zcp_manager_check says ZCP_ERR_REPLACED; close and open again.
      - Pids in messages are those of the writer's PID namespace. Nothing but messages uses them.
+     - The 64th thread of a process at once, and the 65th in a pool on the whole machine, work as well, but two locked instructions slower, and cache nothing.
+     - A library that holds this code may be unloaded, but not while one of its threads ends. Each thread that allocates takes one pthread key's value.
      - Two copies of the implementation in one process (two libraries, say) work, but do not know of each other's managers
        (zcp_manager_find, fork handling). Have one copy, or ZEROCP_STATIC.
      - Nothing here is async-signal-safe, and a thread must not be cancelled (pthread_cancel) inside a call. glibc before 2.34 needs -lrt -pthread.
@@ -214,7 +224,7 @@ typedef struct zcp_pool_stats {
     uint32_t cache_chunks;          /* as configured */
     uint64_t cached;                /* chunks that nobody uses, kept by a thread for itself */
 } zcp_pool_stats;
-/* Counts the records of a pool (0 .. pool_count - 1, in the order of the configuration). Exact when quiet. Errors: INVALID_ARGUMENT, FORKED,
+/* Counts the records of a pool (0 .. pool_count - 1, in the order of the configuration). Exact when quiet; cached ones are in nobody's use. Errors: INVALID_ARGUMENT, FORKED,
    CLOSED; *stats is then zero. Thread-safe. Cost: one load per chunk. */
 ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats);
 ZEROCP_API uint32_t zcp_manager_pool_count(const zcp_manager *manager);    /* 0 for NULL, closed or inherited. Thread-safe */
@@ -248,7 +258,8 @@ ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32
 ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager);
 /* This process's manager of that name (NULL = "zerocp") that was opened first and is still open; NULL if there is none. Thread-safe. */
 ZEROCP_API zcp_manager *zcp_manager_find(const char *name);
-/* Writes a line per pool: "Pool 0: chunk_size=256, total=100, used=1, free=99". For a manager that is not open: one line that says so. Thread-safe. */
+/* Writes a line per pool: "Pool 0: chunk_size=256, total=100, used=1, free=99", and ", cached=2" where threads may cache. For a manager that is
+   not open: one line that says so. Thread-safe. */
 ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FILE *out);
 /* The same text as snprintf would: at most bytes, the final 0 included; returns the length that the whole has. Thread-safe. */
 ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, size_t bytes);
@@ -548,8 +559,8 @@ ZCP_PRIV_INLINE bool zcp_priv_leaf_pop(zcp_mpmc_list *list, uint32_t leaf, uint3
 ZCP_PRIV bool zcp_priv_leaf_is_hinted_well(zcp_mpmc_list *list, uint32_t leaf)
 {
     _Atomic uint64_t *summary = zcp_priv_list_summary(list, leaf);
-    if (zcp_priv_load_relaxed(zcp_priv_list_leaf(list, leaf)) != 0) return true;       /* a look; Q0 decides */
-    zcp_priv_and_acquire(summary, ~zcp_priv_leaf_bit(leaf));           /* Q1, pairs with P1 */
+    if (zcp_priv_load_acquire(zcp_priv_list_leaf(list, leaf)) != 0) return true;       /* Q2, pairs with E2, for whoever sees Q1; else Q0 decides */
+    zcp_priv_and_acq_rel(summary, ~zcp_priv_leaf_bit(leaf));           /* Q1, pairs with P1; release: who sees no hint sees the loan that emptied the leaf */
     if (zcp_priv_load_relaxed(zcp_priv_list_leaf(list, leaf)) == 0) return false;      /* after Q1's acquire */
     zcp_priv_or_release(summary, zcp_priv_leaf_bit(leaf));             /* as P1 */
     return true;
