@@ -66,7 +66,7 @@ static inline uint32_t slot_of(zcp_manager *manager) {
 static inline uint64_t used_in(zcp_manager *manager, uint32_t pool) {
     zcp_pool_stats stats;
     CHECK_OK(zcp_manager_pool_stats(manager, pool, &stats));
-    CHECK_EQ(stats.used + stats.free, stats.total);
+    CHECK_EQ(stats.used + stats.free + stats.cached, stats.total);
     return stats.used;
 }
 

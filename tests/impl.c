@@ -18,8 +18,9 @@ static bool hinted(const zcp_priv_pool *pool, uint32_t index)
 }
 uint32_t inside_hint_count(zcp_manager *manager, uint32_t pool)
 {
+    const zcp_priv_pool *p = &manager->view.pools[pool];
     uint32_t count = 0;
-    for (uint32_t i = 0; i < manager->view.pools[pool].count; i++) count += hinted(&manager->view.pools[pool], i);
+    for (uint32_t i = 0; i < p->count; i++) count += hinted(p, i) && zcp_priv_is_free(inside_state_word(manager, pool, i));
     return count;
 }
 uint32_t inside_pool_of(const zcp_chunk *chunk) { return chunk->index >> ZCP_PRIV_POOL_SHIFT; }
@@ -47,6 +48,26 @@ bool inside_drop_hint(zcp_manager *manager, uint32_t pool, uint32_t index)
     }
     return was;
 }
+void inside_set_state_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint64_t word)
+{
+    zcp_priv_store_release(&zcp_priv_record_at(&manager->view.pools[pool], index)->state, word);
+}
+uint32_t inside_leases_held(zcp_manager *manager, uint32_t pool)
+{
+    const zcp_priv_pool *p = &manager->view.pools[pool];
+    uint32_t count = 0;
+    for (uint32_t k = 0; k < zcp_priv_lease_count(p->list.leaves); k++) count += zcp_priv_load_acquire(&p->leases->items[k].holder) != 0;
+    return count;
+}
+uint32_t inside_loaned_count(zcp_manager *manager, uint32_t pool)
+{
+    const zcp_priv_pool *p = &manager->view.pools[pool];
+    uint32_t count = 0;
+    for (uint32_t k = 0; k < zcp_priv_lease_count(p->list.leaves); k++) count += zcp_priv_count_bits(zcp_priv_load_acquire(&p->leases->items[k].loan));
+    return count;
+}
+uint32_t inside_thread_number(void) { return zcp_priv_thread; }
+uint32_t inside_thread_count(void) { return zcp_priv_count_bits(zcp_priv_load_acquire(&zcp_priv_threads)) - 1; }
 size_t inside_header_bytes(void) { return sizeof(zcp_priv_header); }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,11 @@ uint32_t inside_index_in_pool(const zcp_chunk *chunk);
 uint64_t inside_state_word(zcp_manager *manager, uint32_t pool, uint32_t index);      // generation:32 | owner:11 | ticket:21
 uint64_t inside_borrow_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint32_t word);
 bool inside_drop_hint(zcp_manager *manager, uint32_t pool, uint32_t index);           // as if a pusher had been killed
+void inside_set_state_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint64_t word);     // of a chunk that nobody uses
+uint32_t inside_leases_held(zcp_manager *manager, uint32_t pool);  // leases that somebody holds
+uint32_t inside_loaned_count(zcp_manager *manager, uint32_t pool); // hints that are on loan, stale ones too
+uint32_t inside_thread_number(void);                               // of the calling thread; 0: none
+uint32_t inside_thread_count(void);                                // numbers that are taken
 size_t inside_header_bytes(void);
 
 // Several clients as views of one segment in plain memory, so that ThreadSanitizer sees what happens between them (it sees nothing

@@ -1,0 +1,672 @@
+// tests/cache_test.c: chunks that a thread keeps for itself: what they cost, who sees them, who gets them, and what becomes
+// of them when their thread or process ends, however it ends.
+#include "chunks.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#if defined(__x86_64__) && !defined(TEST_ASAN) && !defined(TEST_TSAN)
+#include <sys/ptrace.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#endif
+
+enum { TOTAL = 100, CACHE = 8, PAUSE = 64 };
+
+static zcp_config cached_pool(uint32_t chunk_count, uint32_t cache_chunks) {
+    zcp_config config = {0};
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = chunk_count,
+                                                        .cache_chunks = cache_chunks}));
+    return config;
+}
+
+static zcp_manager *create_cached(uint32_t chunk_count, uint32_t cache_chunks) {
+    zcp_config config = cached_pool(chunk_count, cache_chunks);
+    return create_named(test_instance(), &config, 0);
+}
+
+static zcp_pool_stats stats_of(zcp_manager *manager) {
+    zcp_pool_stats stats;
+    CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
+    CHECK_EQ(stats.used + stats.free + stats.cached, stats.total);
+    return stats;
+}
+
+#define CHECK_FIGURES(manager, used_, cached_)                                                                         \
+    do {                                                                                                               \
+        zcp_pool_stats stats_ = stats_of(manager);                                                                     \
+        CHECK_EQ(stats_.used, (used_));                                                                                \
+        CHECK_EQ(stats_.cached, (cached_));                                                                            \
+    } while (0)
+
+// Allocates so many and releases them: as many as may be are then on this thread's stack.
+static void use(zcp_manager *manager, int count) {
+    zcp_chunk chunks[128];
+    CHECK(count <= 128);
+    for (int i = 0; i < count; i++) {
+        chunks[i] = allocate(manager, 64);
+        pattern_write(&chunks[i], (uint64_t)i);
+    }
+    for (int i = 0; i < count; i++) {
+        pattern_check(&chunks[i], (uint64_t)i);
+        zcp_chunk_release(&chunks[i]);
+    }
+}
+
+static int by_index(const void *a, const void *b) {
+    uint32_t x = ((const zcp_chunk *)a)->index, y = ((const zcp_chunk *)b)->index;
+    return (x > y) - (x < y);
+}
+
+// Takes chunks until there are none; returns how many, each another one.
+static uint32_t take_all(zcp_manager *manager, zcp_chunk *chunks, uint32_t at_most) {
+    uint32_t n = 0;
+    zcp_status status = ZCP_OK;
+    for (; n <= at_most && (status = zcp_chunk_allocate(manager, 64, &chunks[n])) == ZCP_OK; n++)
+        pattern_write(&chunks[n], n);
+    CHECK_STATUS(status, ZCP_ERR_EXHAUSTED);
+    for (uint32_t i = 0; i < n; i++)
+        pattern_check(&chunks[i], i);
+    qsort(chunks, n, sizeof *chunks, by_index);
+    for (uint32_t i = 1; i < n; i++)
+        CHECK(chunks[i - 1].index != chunks[i].index);
+    return n;
+}
+
+static void give_all(zcp_chunk *chunks, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++)
+        zcp_chunk_release(&chunks[i]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Another process, told step by step what to do
+
+typedef struct helper {
+    void (*act)(struct helper *self, zcp_manager *manager, uint32_t what);
+    _Atomic uint32_t order, done;
+    uint32_t what;
+    uint64_t token;
+    pid_t pid;
+} helper;
+
+enum { CLOSE = 0, USE, ALLOCATE, RELEASE, PAIR, TOKEN };
+
+static void serve(void *argument) {
+    helper *self = argument;
+    zcp_manager *manager = attach();
+    test_signal(&self->done);
+    for (uint32_t n = 1;; n++) {
+        test_await(&self->order, n);
+        uint32_t what = self->what;
+        if (what == CLOSE)
+            break;
+        self->act(self, manager, what);
+        test_signal(&self->done);
+    }
+    zcp_manager_close(manager);
+}
+
+static helper *helper_begin(void (*act)(helper *, zcp_manager *, uint32_t)) {
+    helper *self = test_shared(sizeof *self);
+    self->act = act;
+    self->pid = test_spawn(serve, self);
+    test_await(&self->done, 1);
+    return self;
+}
+
+static void tell(helper *self, uint32_t what) {
+    self->what = what;
+    uint32_t order = test_signal(&self->order);
+    if (what == CLOSE)
+        test_join(self->pid);
+    else
+        test_await(&self->done, order + 1);
+}
+
+static void act_simply(helper *self, zcp_manager *manager, uint32_t what) {
+    static zcp_chunk held[128];
+    static int count;
+    (void)self;
+    switch (what) {
+    case USE: use(manager, 2 * CACHE); break;
+    case ALLOCATE: held[count++] = allocate(manager, 64); break;
+    case RELEASE: zcp_chunk_release(&held[--count]); break;
+    case PAIR: held[count] = allocate(manager, 64); zcp_chunk_release(&held[count]); break;
+    case TOKEN: held[count] = allocate(manager, 64); self->token = token_of(&held[count++]); break;
+    default: CHECK(false);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Figures
+
+TEST(cache_figures_are_exact) {
+    zcp_manager *manager = create_cached(TOTAL, CACHE), *peer = attach();
+    zcp_chunk chunks[TOTAL];
+    char text[200];
+    CHECK_FIGURES(manager, 0, 0);
+    CHECK_EQ(stats_of(manager).cache_chunks, CACHE);
+    for (int i = 0; i < TOTAL; i++) {
+        chunks[i] = allocate(manager, 64);
+        CHECK_FIGURES(peer, (uint64_t)i + 1, 0);
+    }
+    for (int i = 0; i < TOTAL; i++) {
+        zcp_chunk_release(&chunks[i]);
+        uint64_t cached = i + 1 < CACHE ? (uint64_t)i + 1 : CACHE;
+        CHECK_FIGURES(manager, TOTAL - 1 - (uint64_t)i, cached);
+        CHECK_FIGURES(peer, TOTAL - 1 - (uint64_t)i, cached);
+    }
+    zcp_manager_format(manager, text, sizeof text);
+    CHECK_STR(text, "Pool 0: chunk_size=64, total=100, used=0, free=92, cached=8\n");
+    for (int i = 0; i < 2 * CACHE; i++) {
+        chunks[i] = allocate(manager, 64);
+        CHECK_FIGURES(peer, (uint64_t)i + 1, i < CACHE ? CACHE - 1 - (uint64_t)i : 0);
+    }
+    give_all(chunks, 2 * CACHE);
+    zcp_manager_close(peer);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Somebody needs them
+
+TEST(cache_yields_at_the_next_release) {
+    zcp_manager *manager = create_cached(TOTAL, CACHE);
+    zcp_chunk chunks[TOTAL + 1];
+    helper *cacher = helper_begin(act_simply);
+    for (int round = 0; round < 3; round++) {
+        tell(cacher, USE);
+        CHECK_FIGURES(manager, 0, CACHE);
+        tell(cacher, ALLOCATE);
+        uint32_t n = take_all(manager, chunks, TOTAL);
+        CHECK_EQ(n, TOTAL - CACHE);
+        CHECK_FIGURES(manager, TOTAL - CACHE + 1, CACHE - 1);
+        tell(cacher, RELEASE);
+        CHECK_FIGURES(manager, TOTAL - CACHE, 0);
+        for (; n < TOTAL; n++)
+            chunks[n] = allocate(manager, 64);                     // at once, all that it had
+        CHECK_ALLOCATE_FAILS(manager, 64, ZCP_ERR_EXHAUSTED);
+        give_all(chunks, n);
+        use(manager, PAUSE);
+        zcp_manager_close(manager);                                // nothing of this process's own
+        manager = attach();
+        for (int i = 1; i < PAUSE - 1; i++) {
+            tell(cacher, PAIR);
+            CHECK_FIGURES(manager, 0, 0);
+        }
+        tell(cacher, PAIR);
+        tell(cacher, PAIR);
+        tell(cacher, USE);
+        CHECK_FIGURES(manager, 0, CACHE);
+    }
+    tell(cacher, CLOSE);
+    finish(manager);
+}
+
+TEST(cache_is_named_in_the_message_of_exhaustion) {
+    zcp_manager *manager = create_cached(TOTAL, CACHE);
+    zcp_chunk chunks[TOTAL + 1];
+    helper *cacher = helper_begin(act_simply);
+    tell(cacher, USE);
+    uint32_t n = take_all(manager, chunks, TOTAL);
+    CHECK_STR(zcp_last_message() + strlen(test_instance()),
+              ": 64 bytes: all 100 chunks of 64 bytes are in use, or (8 of them) cached by a thread");
+    give_all(chunks, n);
+    zcp_manager_close(manager);
+    tell(cacher, CLOSE);
+    manager = attach();
+    CHECK_EQ(take_all(manager, chunks, TOTAL), TOTAL);
+    CHECK(strstr(zcp_last_message(), "cached") == NULL);
+    give_all(chunks, TOTAL);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Ends: of a thread, of a client, of a process
+
+typedef struct threads {
+    zcp_manager *manager;
+    _Atomic uint32_t ready, go;
+} threads;
+
+static void *cache_and_wait(void *argument) {
+    threads *shared = argument;
+    use(shared->manager, 2 * CACHE);
+    test_signal(&shared->ready);
+    test_await(&shared->go, 1);
+    return NULL;
+}
+
+TEST(cache_of_threads_that_idle_is_bounded_and_goes_with_them) {
+    enum { THREADS = 5 };
+    zcp_manager *manager = create_cached(TOTAL, CACHE), *peer = attach();
+    threads shared = {.manager = manager};
+    pthread_t all[THREADS];
+    zcp_chunk chunks[TOTAL + 1];
+    for (uint32_t i = 0; i < THREADS; i++) {
+        all[i] = test_thread(cache_and_wait, &shared);
+        test_await(&shared.ready, i + 1);
+        CHECK_FIGURES(peer, 0, (i + 1) * CACHE);
+    }
+    uint32_t n = take_all(peer, chunks, TOTAL);
+    CHECK_EQ(n, TOTAL - THREADS * CACHE);
+    test_signal(&shared.go);
+    for (int i = 0; i < THREADS; i++)
+        test_thread_join(all[i]);
+    CHECK_FIGURES(peer, n, 0);
+    for (; n < TOTAL; n++)
+        chunks[n] = allocate(peer, 64);
+    give_all(chunks, n);
+    zcp_manager_close(peer);
+    finish(manager);
+}
+
+TEST(cache_goes_with_close) {
+    zcp_manager *manager = create_cached(TOTAL, CACHE), *peer = attach(), *other = attach();
+    zcp_chunk chunks[TOTAL + 1];
+    use(peer, CACHE);
+    use(other, CACHE);
+    zcp_chunk held = allocate(other, 64);
+    CHECK_FIGURES(manager, 1, 2 * CACHE - 1);
+    zcp_manager_close(peer);
+    CHECK_FIGURES(manager, 1, CACHE - 1);
+    zcp_chunk_release(&held);
+    zcp_manager_close(other);
+    CHECK_FIGURES(manager, 0, 0);
+    CHECK_EQ(inside_hint_count(manager, 0), TOTAL);
+    CHECK_EQ(take_all(manager, chunks, TOTAL), TOTAL);
+    give_all(chunks, TOTAL);
+    finish(manager);
+}
+
+typedef struct script {
+    int nth;
+    const char *where;
+} script;
+
+#if !defined(TEST_TSAN)
+static void *play_in_a_thread(void *manager) {
+    use(manager, 5);
+    return NULL;
+}
+#endif
+
+static void play(void *argument) {
+    script *told = argument;
+    zcp_manager *manager = attach(), *peer = attach();
+    test_at_step(told->where, told->nth, TEST_KILL, NULL);
+    use(manager, 5);
+    zcp_chunk marked = allocate(manager, 64), shared = allocate(manager, 64), more[8];
+    uint64_t token = token_of(&marked);
+    zcp_chunk borrowed = acquire(peer, token_of(&shared));
+    zcp_chunk_release(&marked);
+    zcp_chunk_release(&shared);
+    zcp_chunk_release(&borrowed);
+    CHECK_ACQUIRE_FAILS(peer, token, ZCP_ERR_STALE);
+#if !defined(TEST_TSAN)                                              // which does not know that the kernel wipes the mutex in a child
+    test_thread_join(test_thread(play_in_a_thread, manager));
+#endif
+    uint32_t n = 0;
+    while (n < 8 && zcp_chunk_allocate(peer, 64, &more[n]) == ZCP_OK)
+        n++;
+    give_all(more, n);
+    zcp_chunk again = allocate(manager, 64);
+    zcp_chunk_release(&again);
+    zcp_manager_close(manager);
+    zcp_manager_close(peer);
+    test_steps_clear();
+}
+
+TEST(cache_killed_at_each_step_loses_nothing) {
+    enum { SMALL = 12 };
+    zcp_manager *manager = create_cached(SMALL, 4);
+    script *told = test_shared(sizeof *told);
+    int kills = 0;
+    zcp_chunk kept = allocate(manager, 64), chunks[SMALL + 1];
+    for (told->nth = 1; test_join_killed(test_spawn(play, told)); told->nth++, kills++) {
+        zcp_pool_stats before = stats_of(manager);
+        zcp_recovery report = recover(manager);
+        CHECK_EQ(report.chunks_reclaimed, before.used - 1 + before.cached);
+        CHECK_FIGURES(manager, 1, 0);
+        CHECK_EQ(inside_hint_count(manager, 0), SMALL - 1);
+        CHECK_EQ(inside_leases_held(manager, 0), 1);
+        CHECK_EQ(take_all(manager, chunks, SMALL), SMALL - 1);
+        give_all(chunks, SMALL - 1);
+        zcp_manager_close(manager);                                // so that nothing is cached here
+        manager = attach();
+        kept = allocate(manager, 64);
+    }
+    CHECK_MSG(kills > 50, "only %d steps", kills);
+    zcp_chunk_release(&kept);
+    finish(manager);
+}
+
+static void killed_at(void *argument) {
+    const script *told = argument;
+    zcp_manager *manager = attach();
+    test_at_step(told->where, told->nth, TEST_KILL, NULL);
+    use(manager, CACHE);
+    use(manager, CACHE + 1);
+}
+
+TEST(cache_killed_at_each_named_step) {
+    static const struct { const char *where; int nth; uint64_t used, cached; } cases[] = {
+        {"unowned", 1, CACHE, 0}, {"cached", 1, CACHE - 1, 1}, {"unowned", CACHE, 1, CACHE - 1}, {"cached", CACHE, 0, CACHE},
+        {"uncached", 1, 1, CACHE - 1}, {"uncached", CACHE, CACHE, 0}, {"freed", 1, 0, CACHE}};
+    zcp_manager *manager = create_cached(TOTAL, CACHE);
+    script *told = test_shared(sizeof *told);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        *told = (script){cases[i].nth, cases[i].where};
+        test_join_signal(test_spawn(killed_at, told), SIGKILL);
+        CHECK_FIGURES(manager, cases[i].used, cases[i].cached);
+        CHECK_RECOVERS(manager, 1, cases[i].used + cases[i].cached);
+        CHECK_FIGURES(manager, 0, 0);
+        CHECK_EQ(inside_hint_count(manager, 0), TOTAL);
+    }
+    finish(manager);
+}
+
+static void look_in_a_child(void *inherited) {
+    zcp_chunk chunk;
+    CHECK_STATUS(zcp_chunk_allocate(inherited, 64, &chunk), ZCP_ERR_FORKED);
+    zcp_manager_close(inherited);
+    zcp_manager *manager = attach();
+    zcp_chunk chunks[TOTAL + 1];
+    CHECK_FIGURES(manager, 0, CACHE);
+    uint32_t n = take_all(manager, chunks, TOTAL);
+    CHECK_EQ(n, TOTAL - CACHE);
+    give_all(chunks, n);
+    zcp_manager_close(manager);
+}
+
+TEST(cache_stays_the_parent_s_through_a_fork) {
+    zcp_manager *manager = create_cached(TOTAL, CACHE);
+    zcp_chunk chunks[CACHE];
+    use(manager, CACHE);
+    test_join(test_spawn(look_in_a_child, manager));
+    CHECK_FIGURES(manager, 0, CACHE);
+    for (int i = 0; i < CACHE; i++)
+        chunks[i] = allocate(manager, 64);
+    CHECK_FIGURES(manager, CACHE, 0);
+    give_all(chunks, CACHE);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What leads to a cached chunk: nothing
+
+static void check_leads_nowhere(zcp_manager *manager, zcp_manager *peer, const zcp_chunk *stale, uint64_t token) {
+    uint64_t word = inside_state_word(manager, 0, inside_index_in_pool(stale));
+    zcp_pool_stats before = stats_of(manager), after;
+    zcp_chunk copy = *stale, clone = zcp_chunk_clone(&copy);
+    CHECK(is_empty(&clone));
+    CHECK(!zcp_chunk_is_valid(&copy) && zcp_chunk_data(&copy) == NULL && zcp_chunk_token(&copy) == 0);
+    CHECK(zcp_chunk_size(&copy) == 0 && zcp_chunk_capacity(&copy) == 0 && zcp_chunk_use_count(&copy) == 0);
+    if (token != 0)
+        CHECK_ACQUIRE_FAILS(manager, token, ZCP_ERR_STALE);
+    if (token != 0)
+        CHECK_ACQUIRE_FAILS(peer, token, ZCP_ERR_STALE);
+    zcp_chunk_release(&copy);                                      // refused, and told in the log
+    CHECK(is_empty(&copy));
+    CHECK_EQ(inside_state_word(manager, 0, inside_index_in_pool(stale)), word);
+    CHECK_EQ(inside_borrow_word(manager, 0, inside_index_in_pool(stale), 0), 0);
+    after = stats_of(manager);
+    CHECK(memcmp(&before, &after, sizeof before) == 0);
+}
+
+static void stale_and_cached(uint32_t flags) {
+    zcp_config config = cached_pool(1, 1);
+    zcp_manager *manager = create_named(test_instance(), &config, flags), *peer = attach_named(test_instance(), flags);
+    zcp_log_set_level(ZCP_LOG_OFF);
+    for (int marks = 0; marks < 4; marks++) {
+        zcp_chunk chunk = allocate(manager, 64), stale = chunk, other = {0};
+        uint64_t token = marks ? token_of(&chunk) : 0;
+        if (marks == 2)
+            other = acquire(peer, token);
+        if (marks == 3)
+            other = acquire(manager, token);
+        zcp_chunk_release(&other);
+        uint64_t made_up = (uint64_t)(stale.generation + 1) << 32 | stale.index;
+        zcp_chunk next = stale;
+        next.generation++;
+        zcp_chunk_release(&chunk);
+        CHECK_FIGURES(manager, 0, marks == 3 ? 0 : 1);             // the last handle counted as a borrower's: that frees for all
+        check_leads_nowhere(manager, peer, &stale, (uint64_t)stale.generation << 32 | stale.index);
+        check_leads_nowhere(manager, peer, &next, made_up);        // not even the generation that it has now
+        check_leads_nowhere(peer, manager, &(zcp_chunk){peer, NULL, next.index, next.generation}, made_up);
+        chunk = allocate(manager, 64);                             // out of the cache
+        CHECK_EQ(chunk.generation, stale.generation + 1);
+        pattern_write(&chunk, 7);
+        check_leads_nowhere(manager, peer, &stale, (uint64_t)stale.generation << 32 | stale.index);
+        CHECK_EQ(zcp_chunk_use_count(&chunk), 1);
+        pattern_check(&chunk, 7);
+        zcp_chunk_release(&chunk);
+        CHECK_FIGURES(manager, 0, 1);
+        check_leads_nowhere(manager, peer, &stale, (uint64_t)stale.generation << 32 | stale.index);
+    }
+    zcp_manager_close(peer);
+    finish(manager);
+}
+
+TEST(cache_is_led_to_by_no_stale_token_or_handle) {
+    stale_and_cached(0);
+}
+
+TEST(cache_is_led_to_by_no_stale_token_or_handle_if_checked) {
+    stale_and_cached(ZCP_CHECKED);
+}
+
+// A borrower is there when the owner lets go: not cached but freed by the last one, and for all.
+TEST(cache_has_no_chunk_that_somebody_borrows) {
+    for (int own = 0; own < 2; own++) {
+        zcp_manager *manager = create_cached(2, 2), *peer = attach();
+        zcp_chunk chunk = allocate(manager, 64), seen = acquire(own ? manager : peer, token_of(&chunk));
+        pattern_write(&chunk, 3);
+        zcp_chunk_release(&chunk);
+        CHECK_FIGURES(manager, 1, 0);
+        zcp_chunk rest = allocate(manager, 64);
+        CHECK_ALLOCATE_FAILS(manager, 64, ZCP_ERR_EXHAUSTED);
+        pattern_check(&seen, 3);
+        zcp_chunk_release(&seen);
+        CHECK_FIGURES(peer, 1, 0);
+        seen = allocate(peer, 64);
+        zcp_chunk_release(&seen);
+        zcp_chunk_release(&rest);
+        zcp_manager_close(peer);
+        finish(manager);
+    }
+}
+
+// At the end of their range generations go on with 1, on the quick ways too.
+TEST(cache_and_loan_at_the_last_generation) {
+    for (uint32_t cache = 0; cache < 2; cache++)
+        for (uint32_t flags = 0; flags <= ZCP_CHECKED; flags += ZCP_CHECKED)
+            for (int marked = 0; marked < 2; marked++) {
+                zcp_config config = cached_pool(1, cache);
+                zcp_manager *manager = create_named(test_instance(), &config, flags);
+                zcp_log_set_level(ZCP_LOG_OFF);
+                for (uint32_t first = UINT32_MAX - 2; first != 0; first++) {
+                    inside_set_state_word(manager, 0, 0, (uint64_t)first << 32);
+                    for (uint32_t i = 0, expected = first; i < 5; i++, expected = expected == UINT32_MAX ? 1 : expected + 1) {
+                        zcp_chunk chunk = allocate(manager, 64), stale = chunk;
+                        CHECK_EQ(chunk.generation, expected);
+                        uint64_t token = marked ? token_of(&chunk) : 0;
+                        pattern_write(&chunk, i);
+                        zcp_chunk_release(&chunk);
+                        CHECK_FIGURES(manager, 0, cache);
+                        CHECK_EQ(inside_state_word(manager, 0, 0) >> 32, expected == UINT32_MAX ? 1 : expected + 1);
+                        zcp_chunk_release(&stale);
+                        if (token)
+                            CHECK_ACQUIRE_FAILS(manager, token, ZCP_ERR_STALE);
+                        CHECK_FIGURES(manager, 0, cache);
+                    }
+                    zcp_manager_close(manager);
+                    manager = attach_named(test_instance(), flags);
+                }
+                finish(manager);
+            }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What it costs: a child allocates and releases, and its parent steps it through every instruction.
+
+#if defined(__x86_64__) && !defined(TEST_ASAN) && !defined(TEST_TSAN)
+enum { WARM = 200, PAIRS = 6, HELD = 4 };
+
+typedef struct cost {
+    uint32_t cache, held;                                          // chunks that are held at a time
+    _Atomic uint32_t counting, done;
+    uint64_t instructions, locked, calls;
+} cost;
+
+static void work_by_steps(void *argument) {
+    cost *self = argument;
+    zcp_manager *manager = attach();
+    zcp_chunk chunks[HELD];
+    for (uint32_t round = 0; round < WARM + PAIRS; round++) {
+        if (round == WARM) {
+            CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+            raise(SIGSTOP);
+            atomic_store(&self->counting, 1);
+        }
+        for (uint32_t i = 0; i < self->held; i++)
+            if (zcp_chunk_allocate(manager, 64, &chunks[i]) != ZCP_OK)
+                _exit(5);
+        for (uint32_t i = 0; i < self->held; i++)
+            zcp_chunk_release(&chunks[i]);
+    }
+    atomic_store(&self->counting, 0);
+    atomic_store(&self->done, 1);
+    zcp_manager_close(manager);
+}
+
+static bool is_locked(const unsigned char *code) {
+    static const unsigned char prefixes[] = {0x66, 0x67, 0xf2, 0xf3, 0x2e, 0x3e, 0x64, 0x65, 0x26, 0x36};
+    bool locked = false;
+    for (; *code == 0xf0 || memchr(prefixes, *code, sizeof prefixes) != NULL; code++)
+        locked = locked || *code == 0xf0;
+    if ((*code & 0xf0) == 0x40)
+        code++;                                                    // REX
+    return locked || ((code[0] == 0x86 || code[0] == 0x87) && code[1] < 0xc0);     // an exchange with memory
+}
+
+static bool may_trace(void) {
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
+            _exit(1);
+        raise(SIGSTOP);
+        _exit(0);
+    }
+    bool may = waitpid(pid, &status, 0) == pid && WIFSTOPPED(status) && ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0
+               && waitpid(pid, &status, 0) == pid && WIFSTOPPED(status);
+    if (may) {
+        test_kill(pid);
+        return true;
+    }
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    return false;
+}
+
+static void count_steps(cost *self) {
+    int status;
+    pid_t pid = test_spawn(work_by_steps, self);
+    CHECK(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status));
+    while (WIFSTOPPED(status) && !atomic_load(&self->done)) {
+        if (atomic_load(&self->counting)) {                        // forked from here: its code is at the same place
+            const unsigned char *code = (const unsigned char *)ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user_regs_struct, rip), NULL);
+            self->instructions++;
+            self->locked += is_locked(code);
+            self->calls += code[0] == 0x0f && code[1] == 0x05;     // syscall
+        }
+        CHECK(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0 && waitpid(pid, &status, 0) == pid);
+    }
+    CHECK(WIFSTOPPED(status) && ptrace(PTRACE_DETACH, pid, NULL, NULL) == 0);
+    test_join(pid);
+}
+
+static void check_cost(uint32_t cache, uint32_t held, uint64_t locked) {
+    zcp_manager *manager = create_cached(TOTAL, cache);
+    cost *self = test_shared(sizeof *self);
+    if (!may_trace())
+        test_skip("no process may be single-stepped here");
+    self->cache = cache, self->held = held;
+    count_steps(self);
+    uint64_t pairs = (uint64_t)PAIRS * held;
+    test_note("cache %u, %u held: %llu instructions for each pair", cache, held, (unsigned long long)(self->instructions / pairs));
+    CHECK_EQ(self->locked, locked * pairs + 1);                    // and the store that ends the counting
+    CHECK_EQ(self->calls, 0);
+    CHECK(self->instructions > 20 * pairs);
+    finish(manager);
+}
+
+TEST(cache_costs_no_locked_instruction) {
+    check_cost(CACHE, 1, 0);
+    check_cost(CACHE, HELD, 0);
+}
+
+TEST(lease_costs_one_locked_instruction) {
+    check_cost(0, 1, 1);
+    check_cost(0, HELD, 1);
+}
+#endif
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Configuration
+
+TEST(cache_larger_than_may_be_is_refused) {
+    zcp_config config = {0}, before;
+    zcp_manager *manager;
+    zcp_pool_config pool = {.chunk_size = 64, .chunk_count = TOTAL, .cache_chunks = 64};
+    CHECK_OK(zcp_config_add(&config, &pool));
+    before = config;
+    for (uint32_t cache = 65; cache != 0; cache = cache < 67 ? cache + 1 : cache == 67 ? UINT32_MAX : 0) {
+        pool.cache_chunks = cache;
+        CHECK_STATUS(zcp_config_add(&config, &pool), ZCP_ERR_INVALID_SIZE);
+        CHECK(memcmp(&config, &before, sizeof config) == 0);
+        zcp_config wrong = config;
+        wrong.pools.items[0].cache_chunks = cache;
+        CHECK_STATUS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &wrong}), ZCP_ERR_INVALID_SIZE);
+        CHECK(manager == NULL && zcp_config_total_bytes(&wrong, 0) == 0);
+    }
+    manager = create_named(test_instance(), &config, 0);
+    use(manager, 80);
+    CHECK_FIGURES(manager, 0, 64);
+    finish(manager);
+}
+
+TEST(cache_of_another_size_is_a_mismatch) {
+    zcp_manager *manager = create_cached(TOTAL, CACHE), *other;
+    for (uint32_t cache = CACHE - 1; cache <= CACHE + 1; cache++) {
+        zcp_config config = cached_pool(TOTAL, cache);
+        CHECK_STATUS(zcp_manager_open(&other, &(zcp_manager_desc){.name = test_instance(), .config = &config}),
+                     cache == CACHE ? ZCP_OK : ZCP_ERR_CONFIG_MISMATCH);
+        CHECK(cache == CACHE || strstr(zcp_last_message(), "cache") != NULL);
+        zcp_manager_close(other);
+    }
+    finish(manager);
+}
+
+// A client that only reads takes part with tokens, and caches nothing.
+TEST(cache_beside_a_client_that_only_reads) {
+    zcp_manager *manager = create_cached(TOTAL, CACHE), *reader = attach_named(test_instance(), ZCP_READ_ONLY_DATA);
+    use(manager, CACHE);
+    CHECK_ALLOCATE_FAILS(reader, 64, ZCP_ERR_READ_ONLY);
+    for (int reader_last = 0; reader_last < 2; reader_last++) {
+        uint64_t token;
+        zcp_chunk chunk = allocate_with_pattern(manager, 64, &token), seen = acquire(reader, token);
+        CHECK_FIGURES(reader, 1, CACHE - 1);
+        pattern_check(&seen, token);
+        zcp_chunk_release(reader_last ? &chunk : &seen);
+        CHECK_FIGURES(reader, 1, CACHE - 1);
+        zcp_chunk_release(reader_last ? &seen : &chunk);
+        CHECK_FIGURES(reader, 0, reader_last ? CACHE - 1 : CACHE);
+        use(manager, CACHE);
+        CHECK_FIGURES(reader, 0, CACHE);
+    }
+    zcp_manager_close(reader);
+    finish(manager);
+}

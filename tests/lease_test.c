@@ -1,0 +1,629 @@
+// tests/lease_test.c: hints on loan to a thread hide no chunk from anybody, whatever becomes of the thread: it works, sleeps,
+// is stopped, is killed, ends, forks, closes. Whoever is exhausted has had every chunk that was free.
+#include "chunks.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { MOST = 5000 };
+
+static int by_index(const void *a, const void *b) {
+    uint32_t x = ((const zcp_chunk *)a)->index, y = ((const zcp_chunk *)b)->index;
+    return (x > y) - (x < y);
+}
+
+// Takes every chunk that a size can have: as many as expected, each another one, and gives them back.
+static void check_obtains(zcp_manager *manager, uint64_t size, uint32_t expected) {
+    zcp_chunk *chunks = calloc((size_t)expected + 1, sizeof *chunks);
+    CHECK(chunks != NULL);
+    for (uint32_t i = 0; i < expected; i++) {
+        chunks[i] = allocate_in_the_end(manager, size);
+        pattern_write(&chunks[i], i);
+    }
+    CHECK_STATUS(zcp_chunk_allocate(manager, size, &chunks[expected]), ZCP_ERR_EXHAUSTED);
+    for (uint32_t i = 0; i < expected; i++)
+        pattern_check(&chunks[i], i);
+    qsort(chunks, expected, sizeof *chunks, by_index);
+    for (uint32_t i = 1; i < expected; i++)
+        CHECK_MSG(chunks[i - 1].index != chunks[i].index, "chunk %08x was given out twice", chunks[i].index);
+    for (uint32_t i = 0; i < expected; i++)
+        zcp_chunk_release(&chunks[i]);
+    free(chunks);
+}
+
+static uint32_t free_in(zcp_manager *manager) {
+    zcp_pool_stats stats;
+    CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
+    return (uint32_t)stats.free;
+}
+
+// A hint for each free chunk, and for leases only those who live.
+static void check_hints(zcp_manager *manager) {
+    CHECK_EQ(inside_hint_count(manager, 0), free_in(manager));
+}
+
+static void touch(zcp_manager *manager) {
+    zcp_chunk chunk = allocate(manager, 64);
+    pattern_write(&chunk, chunk.index);
+    zcp_chunk_release(&chunk);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// One who has a leaf on loan
+
+typedef struct lessee {
+    int keeps;                                                     // chunks that it holds meanwhile
+    _Atomic uint32_t ready, go;
+} lessee;
+
+static void borrow_a_leaf(void *argument) {
+    lessee *self = argument;
+    zcp_manager *manager = attach();
+    zcp_chunk held[8];
+    for (int i = 0; i < self->keeps; i++)
+        held[i] = allocate(manager, 64);
+    touch(manager);
+    CHECK(inside_leases_held(manager, 0) > 0);
+    test_signal(&self->ready);
+    test_await(&self->go, 1);
+    for (int i = 0; i < self->keeps; i++)
+        zcp_chunk_release(&held[i]);
+    touch(manager);
+    zcp_manager_close(manager);
+}
+
+static pid_t lessee_begin(lessee **self, int keeps) {
+    *self = test_shared(sizeof **self);
+    (*self)->keeps = keeps;
+    pid_t pid = test_spawn(borrow_a_leaf, *self);
+    test_await(&(*self)->ready, 1);
+    return pid;
+}
+
+static void lessee_end(lessee *self, pid_t pid) {
+    test_signal(&self->go);
+    test_join(pid);
+}
+
+// Leaves of 8 to 64, a last leaf that is not full, more leaves than leases.
+static const uint32_t capacities[] = {1, 2, 7, 8, 9, 15, 16, 17, 63, 64, 65, 100, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1000, 1023, 1024, 1025, 4095, 4096, 4097, MOST};
+enum { CAPACITIES = sizeof capacities / sizeof capacities[0] };
+
+TEST(lease_of_one_who_idles_hides_nothing_at_any_capacity) {
+    for (int c = 0; c < CAPACITIES; c++) {
+        zcp_manager *manager = create(64, capacities[c]);
+        lessee *self;
+        int keeps = capacities[c] > 3 ? 3 : 0;
+        pid_t pid = lessee_begin(&self, keeps);
+        CHECK_EQ(inside_leases_held(manager, 0), 1);
+        check_obtains(manager, 64, capacities[c] - (uint32_t)keeps);
+        check_obtains(manager, 64, capacities[c] - (uint32_t)keeps);
+        check_hints(manager);
+        lessee_end(self, pid);
+        check_obtains(manager, 64, capacities[c]);
+        finish(manager);
+    }
+}
+
+TEST(lease_of_one_who_is_stopped_or_dead_hides_nothing) {
+    zcp_manager *manager = create(64, 100);
+    lessee *self;
+    pid_t pid = lessee_begin(&self, 2);
+    test_stop(pid);
+    check_obtains(manager, 64, 98);
+    CHECK_RECOVERS(manager, 0, 0);
+    test_resume(pid);
+    lessee_end(self, pid);
+    pid = lessee_begin(&self, 2);
+    test_kill(pid);
+    check_obtains(manager, 64, 100);                               // swept before exhaustion
+    check_hints(manager);
+    pid = lessee_begin(&self, 2);
+    CHECK_EQ(inside_leases_held(manager, 0), 2);
+    test_kill(pid);
+    CHECK_RECOVERS(manager, 1, 2);
+    CHECK_EQ(inside_leases_held(manager, 0), 1);
+    check_hints(manager);
+    check_obtains(manager, 64, 100);
+    finish(manager);
+}
+
+// The dead leave no lease behind: after more of them than there are leases, one is left for the next.
+TEST(lease_of_the_dead_is_free_again) {
+    zcp_manager *manager = create(64, 16);
+    lessee *self;
+    for (int i = 0; i < 10; i++) {
+        pid_t pid = lessee_begin(&self, 1);
+        CHECK_EQ(inside_leases_held(manager, 0), 1);
+        test_kill(pid);
+        CHECK_RECOVERS(manager, 1, 1);
+        CHECK_EQ(inside_leases_held(manager, 0), 0);
+        CHECK_EQ(inside_loaned_count(manager, 0), 0);
+        check_hints(manager);
+    }
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Stopped and killed at each step
+
+typedef struct stepper {
+    const char *where;
+    int nth;
+    _Atomic uint32_t ready, go;
+} stepper;
+
+static void *allocate_in_a_thread(void *manager) {
+    touch(manager);
+    return NULL;
+}
+
+static void step_through(void *argument) {
+    stepper *self = argument;
+    zcp_manager *manager = attach();
+    test_signal(&self->ready);
+    test_await(&self->go, 1);
+    zcp_chunk a, b;
+    zcp_status status[2] = {zcp_chunk_allocate(manager, 64, &a), zcp_chunk_allocate(manager, 64, &b)};
+    for (int i = 0; i < 2; i++)
+        CHECK(status[i] == ZCP_OK || status[i] == ZCP_ERR_EXHAUSTED);
+    zcp_chunk_release(&a);
+    zcp_chunk_release(&b);
+    zcp_manager_close(manager);
+}
+
+static void end_a_thread(void *argument) {
+    stepper *self = argument;
+    zcp_manager *manager = attach();
+    test_signal(&self->ready);
+    test_await(&self->go, 1);
+    test_at_step("loan_returned", 1, self->nth ? TEST_KILL : TEST_STOP, NULL);
+    test_thread_join(test_thread(allocate_in_a_thread, manager));
+    touch(manager);
+    zcp_manager_close(manager);
+}
+
+static void step_and_stop(void *argument) {
+    stepper *self = argument;
+    test_at_step(self->where, 1, TEST_STOP, NULL);
+    step_through(self);
+}
+
+static void step_and_die(void *argument) {
+    stepper *self = argument;
+    test_at_step(self->where, 1, TEST_KILL, NULL);
+    step_through(self);
+}
+
+static stepper *stepper_begin(const char *where, void (*function)(void *), pid_t *pid) {
+    stepper *self = test_shared(sizeof *self);
+    self->where = where;
+    *pid = test_spawn(function, self);
+    test_await(&self->ready, 1);
+    test_signal(&self->go);
+    return self;
+}
+
+static const struct { const char *where; uint32_t holds; } steps[] = {
+    {"leased", 0}, {"loan_shown", 0}, {"popped", 0}, {"claimed", 1}, {"unowned", 2}, {"freed", 1}};
+enum { STEPS = sizeof steps / sizeof steps[0] };
+
+TEST(lease_stopped_at_each_step_hides_nothing) {
+    for (int capacity = 9; capacity <= 1000; capacity += 991)
+        for (int s = 0; s < STEPS; s++) {
+            zcp_manager *manager = create(64, (uint32_t)capacity);
+            pid_t pid;
+            stepper_begin(steps[s].where, step_and_stop, &pid);
+            test_await_stop(pid);
+            check_obtains(manager, 64, (uint32_t)capacity - steps[s].holds);
+            check_obtains(manager, 64, (uint32_t)capacity - steps[s].holds);
+            test_resume(pid);
+            test_join(pid);
+            check_obtains(manager, 64, (uint32_t)capacity);
+            finish(manager);
+        }
+}
+
+TEST(lease_killed_at_each_step_loses_nothing) {
+    zcp_manager *manager = create(64, 100);
+    for (int by_exhaustion = 0; by_exhaustion < 2; by_exhaustion++)
+        for (int s = 0; s < STEPS; s++) {
+            pid_t pid;
+            stepper_begin(steps[s].where, step_and_die, &pid);
+            test_join_signal(pid, SIGKILL);
+            if (by_exhaustion)
+                check_obtains(manager, 64, 100);
+            else
+                CHECK_RECOVERS(manager, 1, steps[s].holds);
+            CHECK_EQ(inside_leases_held(manager, 0), by_exhaustion);
+            check_hints(manager);
+            check_obtains(manager, 64, 100);
+            zcp_manager_close(manager);
+            manager = attach();
+        }
+    finish(manager);
+}
+
+TEST(lease_stopped_or_killed_while_a_thread_ends_hides_nothing) {
+#if defined(TEST_TSAN)
+    test_skip("TSan does not know that the kernel wipes the mutex in a child");
+#endif
+    for (int dies = 0; dies < 2; dies++) {
+        zcp_manager *manager = create(64, 100);
+        stepper *self = test_shared(sizeof *self);
+        self->nth = dies;
+        pid_t pid = test_spawn(end_a_thread, self);
+        test_await(&self->ready, 1);
+        test_signal(&self->go);
+        if (dies) {
+            test_join_signal(pid, SIGKILL);
+            CHECK_RECOVERS(manager, 1, 0);
+        } else {
+            test_await_stop(pid);
+            check_obtains(manager, 64, 100);
+            test_resume(pid);
+            test_join(pid);
+        }
+        CHECK_EQ(inside_leases_held(manager, 0), dies ? 0 : 1);    // the test's own
+        check_obtains(manager, 64, 100);
+        check_hints(manager);
+        finish(manager);
+    }
+}
+
+// A sweeper is killed in the middle of the dead one's leases: the next one does it again.
+static void sweep_and_die(void *unused) {
+    (void)unused;
+    test_at_step("sweep_loan_cleared", 1, TEST_KILL, NULL);
+    attach();
+}
+
+TEST(lease_sweep_killed_half_way_is_done_again) {
+    zcp_manager *manager = create(64, 100);
+    lessee *self;
+    for (int by_exhaustion = 0; by_exhaustion < 2; by_exhaustion++) {
+        pid_t pid = lessee_begin(&self, 2);
+        test_kill(pid);
+        pid = test_spawn(sweep_and_die, NULL);
+        test_join_signal(pid, SIGKILL);
+        if (by_exhaustion)
+            check_obtains(manager, 64, 100);
+        else
+            CHECK_OK(zcp_manager_recover(manager, NULL));
+        CHECK_EQ(inside_leases_held(manager, 0), by_exhaustion);
+        CHECK_EQ(used(manager), 0);
+        check_hints(manager);
+        check_obtains(manager, 64, 100);
+        zcp_manager_close(manager);
+        manager = attach();
+    }
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Threads
+
+typedef struct crowd {
+    zcp_manager *manager;
+    _Atomic uint32_t meeting, numbered, leave;
+    uint32_t parties;
+    int rounds;
+} crowd;
+
+static void *work_in_a_crowd(void *argument) {
+    crowd *shared = argument;
+    for (int i = 0; i < shared->rounds; i++)
+        touch(shared->manager);
+    zcp_chunk chunk = allocate(shared->manager, 64);
+    pattern_write(&chunk, chunk.index);
+    if (inside_thread_number() != 0)
+        atomic_fetch_add(&shared->numbered, 1);
+    test_meet(&shared->meeting, shared->parties);                  // all are there at once
+    pattern_check(&chunk, chunk.index);
+    zcp_chunk_release(&chunk);
+    test_await(&shared->leave, 1);
+    touch(shared->manager);
+    return NULL;
+}
+
+// More threads than leases and than numbers; those that end give both back, for the next ones.
+TEST(lease_for_more_threads_than_there_are) {
+    enum { THREADS = 70 };
+    static const uint32_t counts[] = {71, 1024, 4200};
+    for (int c = 0; c < 3; c++) {
+        zcp_manager *manager = create(64, counts[c]);
+        uint32_t leases = c == 0 ? 9 : c == 1 ? 16 : 63;
+        for (int round = 0; round < 2; round++) {
+            crowd shared = {.manager = manager, .parties = THREADS + 1, .rounds = ROUNDS(200)};
+            pthread_t threads[THREADS];
+            CHECK_EQ(inside_thread_count(), round == 0 && c == 0 ? 0 : 1);
+            for (int i = 0; i < THREADS; i++)
+                threads[i] = test_thread(work_in_a_crowd, &shared);
+            test_meet(&shared.meeting, THREADS + 1);
+            CHECK_EQ(shared.numbered, round == 0 && c == 0 ? 63 : 62);
+            CHECK_EQ(inside_thread_count(), 63);
+            CHECK_EQ(inside_leases_held(manager, 0), c == 2 && round == 0 ? leases - 1 : leases);     // in the second round with the test's own
+            while (used(manager) != 0)
+                test_sleep(1);
+            check_obtains(manager, 64, counts[c]);                 // all are idle now, with their loans
+            test_signal(&shared.leave);
+            for (int i = 0; i < THREADS; i++)
+                test_thread_join(threads[i]);
+            CHECK_EQ(inside_thread_count(), round == 0 && c == 0 ? 0 : 1);         // the test's own, if there was one left for it
+            CHECK(inside_leases_held(manager, 0) <= 1);
+            check_hints(manager);
+            check_obtains(manager, 64, counts[c]);
+        }
+        finish(manager);
+    }
+}
+
+TEST(lease_ends_with_its_thread) {
+    zcp_manager *manager = create(64, 100), *peer = attach();
+    for (int i = 0; i < 200; i++) {
+        test_thread_join(test_thread(allocate_in_a_thread, manager));
+        CHECK_EQ(inside_leases_held(peer, 0), 0);
+        CHECK_EQ(inside_loaned_count(peer, 0), 0);
+        CHECK_EQ(inside_hint_count(peer, 0), 100);
+        CHECK_EQ(inside_thread_count(), 0);
+    }
+    zcp_manager_close(peer);
+    finish(manager);
+}
+
+// A thread may keep something of many managers; all of it comes back, and closed ones are left alone.
+TEST(lease_ends_with_its_thread_in_each_manager) {
+    enum { INSTANCES = 3 };
+    zcp_manager *managers[INSTANCES][2];
+    zcp_config config = one_pool(64, 20);
+    for (int i = 0; i < INSTANCES; i++) {
+        managers[i][0] = create_named(test_instance_n(i), &config, 0);
+        managers[i][1] = attach_named(test_instance_n(i), 0);
+    }
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < INSTANCES; i++)
+            test_thread_join(test_thread(allocate_in_a_thread, managers[i][round % 2]));
+        for (int i = 0; i < INSTANCES; i++) {
+            CHECK_EQ(inside_leases_held(managers[i][0], 0), round < 2 ? round : 2);        // this thread's, of before
+            check_obtains(managers[i][round % 2], 64, 20);
+        }
+    }
+    for (int i = 0; i < INSTANCES; i++) {
+        touch(managers[i][0]);
+        touch(managers[i][1]);
+        CHECK_EQ(inside_leases_held(managers[i][0], 0), 2);
+        check_obtains(managers[i][0], 64, 20);
+        check_obtains(managers[i][1], 64, 20);
+        zcp_manager_close(managers[i][0]);
+        CHECK_EQ(inside_leases_held(managers[i][1], 0), 1);
+        check_obtains(managers[i][1], 64, 20);
+        zcp_manager_close(managers[i][1]);
+        books_check(test_instance_n(i), 0);
+        CHECK_OK(zcp_manager_destroy(test_instance_n(i)));
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Close and fork
+
+TEST(lease_is_given_back_by_close) {
+    zcp_manager *manager = create(64, 100), *peer = attach(), *third = attach();
+    touch(peer);
+    touch(third);
+    CHECK_EQ(inside_leases_held(manager, 0), 2);
+    zcp_chunk held = allocate(peer, 64);
+    CHECK_EQ(used(manager), 1);
+    zcp_manager_close(peer);
+    CHECK_EQ(inside_leases_held(manager, 0), 1);
+    CHECK_EQ(used(manager), 0);
+    check_hints(manager);
+    zcp_chunk_release(&held);
+    zcp_manager_close(third);
+    CHECK_EQ(inside_leases_held(manager, 0), 0);
+    CHECK_EQ(inside_loaned_count(manager, 0), 0);
+    check_obtains(manager, 64, 100);
+    finish(manager);
+}
+
+typedef struct race {
+    zcp_manager *manager;
+    _Atomic uint32_t meeting;
+} race;
+
+static void *touch_and_end(void *argument) {
+    race *shared = argument;
+    zcp_chunk chunks[4];
+    for (int i = 0; i < 4; i++)
+        chunks[i] = allocate(shared->manager, 64);
+    for (int i = 0; i < 4; i++)
+        zcp_chunk_release(&chunks[i]);
+    test_meet(&shared->meeting, 4);
+    return NULL;
+}
+
+// A thread that ends gives back what it keeps, or close does; never both, never neither.
+TEST(lease_of_threads_that_end_while_another_closes) {
+    zcp_config config = {0};
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 100}));
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 50, .cache_chunks = 4}));
+    zcp_manager *watcher = create_named(test_instance(), &config, 0);
+    int rounds = ROUNDS(400);
+    for (int i = 0; i < rounds; i++) {
+        race shared = {.manager = attach()};
+        pthread_t threads[3];
+        for (int t = 0; t < 3; t++)
+            threads[t] = test_thread(touch_and_end, &shared);
+        test_meet(&shared.meeting, 4);
+        zcp_manager_close(shared.manager);
+        CHECK_EQ(used(watcher), 0);
+        CHECK_EQ(inside_leases_held(watcher, 0) + inside_leases_held(watcher, 1), 0);
+        CHECK_EQ(inside_hint_count(watcher, 0) + inside_hint_count(watcher, 1), 150);
+        for (int t = 0; t < 3; t++)
+            test_thread_join(threads[t]);
+        CHECK_EQ(inside_hint_count(watcher, 0) + inside_hint_count(watcher, 1), 150);
+        CHECK_EQ(inside_thread_count(), 0);
+    }
+    finish(watcher);
+}
+
+static void open_in_a_child(void *inherited) {
+    zcp_chunk chunk;
+    CHECK_STATUS(zcp_chunk_allocate(inherited, 64, &chunk), ZCP_ERR_FORKED);
+    zcp_manager *manager = attach();
+    CHECK_EQ(inside_leases_held(manager, 0), 1);                   // the parent's
+    check_obtains(manager, 64, 97);
+    CHECK_EQ(inside_leases_held(manager, 0), 2);
+    zcp_manager_close(manager);
+}
+
+TEST(lease_stays_the_parent_s_through_a_fork) {
+    zcp_manager *manager = create(64, 100);
+    zcp_chunk held[3];
+    for (int i = 0; i < 3; i++)
+        held[i] = allocate(manager, 64);
+    for (int round = 0; round < 3; round++) {
+        touch(manager);
+        uint32_t loaned = inside_loaned_count(manager, 0);
+        CHECK(loaned > 0);
+        test_join(test_spawn(open_in_a_child, manager));
+        CHECK_EQ(inside_leases_held(manager, 0), 1);
+        check_hints(manager);
+        check_obtains(manager, 64, 97);
+    }
+    for (int i = 0; i < 3; i++)
+        zcp_chunk_release(&held[i]);
+    finish(manager);
+}
+
+static void *fork_from_here(void *argument) {
+    crowd *shared = argument;
+    touch(shared->manager);
+    test_meet(&shared->meeting, 4);
+    pid_t pid = fork();
+    if (pid == 0) {                                                // only this thread is here, and its number is its own
+        CHECK_EQ(inside_thread_count(), 1);
+        CHECK(inside_thread_number() != 0);
+        crowd mine = {.manager = attach(), .parties = 9, .rounds = 20};
+        pthread_t threads[8];
+        for (int i = 0; i < 8; i++)
+            threads[i] = test_thread(work_in_a_crowd, &mine);
+        test_meet(&mine.meeting, 9);
+        CHECK_EQ(mine.numbered, 8);
+        CHECK_EQ(inside_thread_count(), 9);
+        test_signal(&mine.leave);
+        for (int i = 0; i < 8; i++)
+            test_thread_join(threads[i]);
+        CHECK_EQ(inside_thread_count(), 1);
+        zcp_manager_close(mine.manager);
+        _exit(0);
+    }
+    test_join(pid);
+    test_meet(&shared->meeting, 4);
+    touch(shared->manager);
+    return NULL;
+}
+
+TEST(lease_through_a_fork_of_many_threads) {
+#if defined(TEST_TSAN)
+    test_skip("TSan does not know that the kernel wipes the mutex in the child");
+#endif
+    zcp_manager *manager = create(64, 200);
+    crowd shared = {.manager = manager};
+    pthread_t threads[3];
+    touch(manager);
+    for (int i = 0; i < 3; i++)
+        threads[i] = test_thread(fork_from_here, &shared);
+    test_meet(&shared.meeting, 4);
+    CHECK_EQ(inside_thread_count(), 4);
+    test_meet(&shared.meeting, 4);
+    for (int i = 0; i < 3; i++)
+        test_thread_join(threads[i]);
+    CHECK_EQ(inside_thread_count(), 1);
+    CHECK_EQ(inside_leases_held(manager, 0), 1);
+    check_hints(manager);
+    check_obtains(manager, 64, 200);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Many at once
+
+typedef struct party {
+    _Atomic uint32_t meeting, end;
+    _Atomic uint64_t got[8];
+    uint32_t parties, chunks;
+} party;
+
+static void take_and_tell(party *shared, zcp_manager *manager, int number) {
+    zcp_chunk chunks[300];
+    uint32_t n = 0;
+    for (;; n++) {                                                 // in whatever order they come by: together they get them all
+        zcp_status status = zcp_chunk_allocate(manager, 64, &chunks[n]);
+        if (status == ZCP_ERR_EXHAUSTED)
+            break;
+        CHECK_OK(status);
+        CHECK(n < shared->chunks);
+        pattern_write(&chunks[n], (uint64_t)number << 32 | n);
+    }
+    atomic_store(&shared->got[number], n);
+    test_meet(&shared->meeting, shared->parties);
+    for (uint32_t i = 0; i < n; i++) {
+        pattern_check(&chunks[i], (uint64_t)number << 32 | i);
+        zcp_chunk_release(&chunks[i]);
+    }
+}
+
+static void be_in_the_party(void *argument) {
+    party *shared = argument;
+    zcp_manager *manager = attach();
+    zcp_chunk held[16] = {{0}};
+    int number = (int)test_signal(&shared->end) - 1;
+    for (int round = 0; round < ROUNDS(60); round++) {
+        for (int i = 0; i < 2000; i++) {
+            zcp_chunk *one = &held[test_random_below(16)];
+            if (one->manager) {
+                pattern_check(one, one->index);
+                zcp_chunk_release(one);
+            } else if (zcp_chunk_allocate(manager, 64, one) == ZCP_OK)
+                pattern_write(one, one->index);
+        }
+        for (int i = 0; i < 16; i++)
+            zcp_chunk_release(&held[i]);
+        test_meet(&shared->meeting, shared->parties);
+        take_and_tell(shared, manager, number);
+        test_meet(&shared->meeting, shared->parties);
+        test_meet(&shared->meeting, shared->parties);              // the test looks meanwhile
+    }
+    zcp_manager_close(manager);
+}
+
+TEST_WITH(lease_of_many_processes_hides_nothing, .weight = 2) {
+    enum { PROCESSES = 4 };
+    static const uint32_t counts[] = {20, 61, 256};
+    for (int c = 0; c < 3; c++) {
+        zcp_manager *manager = create(64, counts[c]);
+        party *shared = test_shared(sizeof *shared);
+        pid_t pids[PROCESSES];
+        shared->parties = PROCESSES + 1;
+        shared->chunks = counts[c];
+        for (int i = 0; i < PROCESSES; i++)
+            pids[i] = test_spawn(be_in_the_party, shared);
+        for (int round = 0; round < ROUNDS(60); round++) {
+            test_meet(&shared->meeting, shared->parties);
+            test_meet(&shared->meeting, shared->parties);
+            uint64_t sum = 0;
+            for (int i = 0; i < PROCESSES; i++)
+                sum += shared->got[i];
+            CHECK_EQ(sum, counts[c]);
+            test_meet(&shared->meeting, shared->parties);
+            check_hints(manager);
+            test_meet(&shared->meeting, shared->parties);
+        }
+        for (int i = 0; i < PROCESSES; i++)
+            test_join(pids[i]);
+        check_obtains(manager, 64, counts[c]);
+        finish(manager);
+    }
+}
