@@ -67,35 +67,40 @@ static void print_row(const comparison *c) {
 
 static void print_fact(const record_table *older, const record_table *newer, const char *key) {
     const char *a = record_fact_of(older, key), *b = record_fact_of(newer, key);
-    if (!a || !b || strcmp(a, b) != 0)
+    if ((a || b) && (!a || !b || strcmp(a, b) != 0))
         printf("# %s differs: %s | %s\n", key, a ? a : "?", b ? b : "?");
 }
 
-int check_files(const char *older_path, const char *newer_path, double least, bool in_rmws) {
+static int check_tables(const record_table *older, const record_table *newer, double least, bool in_rmws) {
     static const char *const facts[] = {"cpu", "kernel", "compiler", "compiled", "placement"};
-    record_table older, newer;
-    int count[4] = {0, 0, 0, 0}, rows = 0, missing = 0;
-    if (!record_read(&older, older_path) || !record_read(&newer, newer_path))
-        return 2;
+    int count[4] = {0, 0, 0, 0}, rows = 0;
     for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++)
-        print_fact(&older, &newer, facts[i]);
+        print_fact(older, newer, facts[i]);
     printf("%-72s %12s %12s     %8s %8s\n", "what", "older", "newer", "ratio", "noise");
-    for (int i = 0; i < older.count; i++) {
-        const record *partner = partner_of(&newer, &older.rows[i]);
-        if (!partner) {
-            missing++;
+    for (int i = 0; i < older->count; i++) {
+        const record *partner = partner_of(newer, &older->rows[i]);
+        if (!partner)
             continue;
-        }
-        comparison c = compare(&older.rows[i], partner, least, in_rmws);
+        comparison c = compare(&older->rows[i], partner, least, in_rmws);
         print_row(&c);
         count[c.verdict]++;
         rows++;
     }
-    printf("rows=%d slower=%d faster=%d only_in_older=%d only_in_newer=%d unit=%s\n", rows, count[SLOWER], count[FASTER], missing, newer.count - rows,
-           in_rmws ? "rmws" : "ns");
-    if (rows == 0) {
+    printf("rows=%d slower=%d faster=%d only_in_older=%d only_in_newer=%d unit=%s\n", rows, count[SLOWER], count[FASTER], older->count - rows,
+           newer->count - rows, in_rmws ? "rmws" : "ns");
+    if (rows == 0)
         fputs("bench: the two files have no row in common\n", stderr);
-        return 2;
+    return rows == 0 ? 2 : count[SLOWER] ? 1 : 0;
+}
+
+int check_files(const char *older_path, const char *newer_path, double least, bool in_rmws) {
+    record_table older, newer;
+    int status = 2;
+    if (record_read(&older, older_path)) {
+        if (record_read(&newer, newer_path))
+            status = check_tables(&older, &newer, least, in_rmws);
+        record_free(&newer);
     }
-    return count[SLOWER] ? 1 : 0;
+    record_free(&older);
+    return status;
 }

@@ -162,3 +162,10 @@ bool record_read(record_table *table, const char *path) {
     fclose(file);
     return good && headed;
 }
+
+void record_free(record_table *table) {
+    for (int i = 0; i < table->fact_count; i++)
+        free(table->facts[i]);
+    free(table->rows);
+    memset(table, 0, sizeof *table);
+}

@@ -31,5 +31,6 @@ const record *record_find(const record_table *table, const char *name, const cha
 bool record_same_key(const record *a, const record *b);
 bool record_write(const record_table *table, const char *path);
 bool record_read(record_table *table, const char *path);           // tells on stderr what is wrong
+void record_free(record_table *table);
 
 #endif

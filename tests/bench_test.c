@@ -20,8 +20,7 @@ static void write_run(char path[32], const char *metric, double q1, double media
     row_add(&table, &row);
     fact_add(&table, "cpu=one of a test");
     CHECK(record_write(&table, path));
-    free(table.facts[0]);
-    free(table.rows);
+    record_free(&table);
 }
 
 static int compare_runs(const char *metric, const double older[3], const double newer[3]) {
