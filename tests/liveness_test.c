@@ -41,7 +41,11 @@ static pid_t fork_by(kind how) {
         return fork();
     if (how == BY_FORK_WITHOUT_HANDLERS && _Fork != NULL)
         return _Fork();
+#if defined(__s390x__)
+    return (pid_t)syscall(SYS_clone, NULL, SIGCHLD, NULL, NULL, NULL);      // the stack comes first there
+#else
     return (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+#endif
 }
 
 // Stops itself first, so that one can wait for it to run: exec lets go of the old memory only on its way back to user
