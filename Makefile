@@ -166,8 +166,8 @@ fuzz: ## Feed mutated segments to attach and every operation for SECONDS=60 (cla
 	if test $$status = 0; then echo "1 passed, 0 failed"; else echo "0 passed, 1 failed"; fi; \
 	exit $$status
 
-killstep: $(BUILD)/killstep/killstep ## Kill and stop a process at every step of each operation; OP='NAMES...' FULL=1 JOBS=2
-	$< $(if $(FULL),--full) $(if $(JOBS),--jobs=$(JOBS)) $(KILLSTEP_OPTIONS) $(OP)
+killstep: $(BUILD)/killstep/killstep ## Kill and stop a process at every step of each operation; OP='NAMES...' FULL=1 (2: at most) JOBS=2
+	$< $(if $(FULL),--full) $(if $(filter 2,$(FULL)),--all-ways) $(if $(JOBS),--jobs=$(JOBS)) $(KILLSTEP_OPTIONS) $(OP)
 
 model: ## Check the protocol with GenMC, and its models with Spin; GENMC=path SPIN=no QUICK=1 MODELS='rc11 imm' WORDS='1 2 4'
 	@{ MODELS=$(call quoted,$(MODELS)) WORDS=$(call quoted,$(WORDS)) QUICK=$(QUICK) SCENARIOS=$(call quoted,$(SCENARIOS)) tests/model/check $(GENMC) || echo "status $$?"; \

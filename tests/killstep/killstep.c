@@ -30,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -54,6 +55,8 @@ enum {
     SHORT_TIMEOUT_MS = 1,                                          // of those who meet a stopped creator; too short for a busy machine,
     LONG_TIMEOUT_MS = 500,                                         // so who meets nobody tries once more
     PATIENT_MS = 60000,                                            // of the victim, which may stand for long
+    VDSO_BYTES = 16384,
+    LOOKS_APART_US = 1000,                                         // EXHAUSTED is told without another look
     TRIES = 6,                                                     // to reach a point
 };
 
@@ -81,7 +84,7 @@ typedef struct board {                                             // shared by 
     uint32_t slow, slow_limit;                                     // calls that waited for the 5 s of destroy
     uint32_t timeouts, unnamed, misnamed;                          // TIMEOUT told beside a stopped creator; without a pid; with another's
     bool missed;                                                   // the victim took another path than when it was discovered,
-    uint32_t not_reached;                                          // and so at each try
+    uint32_t not_reached, missed_step;                             // and so at each try; the first one
     uint64_t slowest_ns;
     char slowest[64];
     _Atomic uint64_t token, dead_tokens[2];                        // from the victim or a dead client to the others
@@ -310,21 +313,29 @@ static void let_go(world *w, bool only_shared)
         else BOUNDED_VOID(zcp_chunk_release(&w->held[i].chunk));
     w->helds = kept;
 }
-// Takes every chunk that there is, each of them once, and fills it.
-static uint32_t drain_all(world *w, zcp_manager *manager, zcp_chunk *chunks)
+static bool take(const world *w, zcp_manager *manager, uint64_t size, zcp_chunk *chunks, uint32_t *n)
+{
+    zcp_chunk *chunk = &chunks[*n];
+    CHECK(*n <= SMALLS + LARGES);
+    zcp_status status = BOUNDED(zcp_chunk_allocate(manager, size, chunk));
+    if (status == ZCP_ERR_EXHAUSTED) return false;
+    CHECK_OK(status);
+    for (uint32_t i = 0; i < *n; i++) CHECK_MSG(chunks[i].index != chunk->index, "chunk %08x was given out twice", chunk->index);
+    for (uint32_t i = 0; i < w->helds; i++) CHECK_MSG(w->held[i].chunk.index != chunk->index, "chunk %08x was given out while it was held", chunk->index);
+    fill(chunk);
+    ++*n;
+    return true;
+}
+// Takes every chunk that there is, each of them once, and fills it. If there should be more, then once more after a while: EXHAUSTED may
+// be what a look of the point before found.
+static uint32_t drain_all(world *w, zcp_manager *manager, zcp_chunk *chunks, uint32_t expected)
 {
     uint32_t n = 0;
-    for (unsigned pool = 0; pool < 2; pool++)
-        for (;;) {
-            CHECK(n <= SMALLS + LARGES);
-            zcp_status status = BOUNDED(zcp_chunk_allocate(manager, pool ? LARGE : SMALL, &chunks[n]));
-            if (status == ZCP_ERR_EXHAUSTED) break;
-            CHECK_OK(status);
-            for (uint32_t i = 0; i < n; i++) CHECK_MSG(chunks[i].index != chunks[n].index, "chunk %08x was given out twice", chunks[n].index);
-            for (uint32_t i = 0; i < w->helds; i++)
-                CHECK_MSG(w->held[i].chunk.index != chunks[n].index, "chunk %08x was given out while it was held", chunks[n].index);
-            fill(&chunks[n++]);
-        }
+    for (unsigned i = 0; i == 0 || (i < 3 && n < expected); i++) {
+        if (i > 0) usleep(LOOKS_APART_US << i);
+        while (take(w, manager, SMALL, chunks, &n)) {}
+        while (take(w, manager, LARGE, chunks, &n)) {}
+    }
     verify_held(w);
     for (uint32_t i = 0; i < n; i++) verify(&chunks[i]);
     return n;
@@ -683,10 +694,21 @@ static void keep_changes(trace *t)
         if (t->list[i].change) t->list[kept++] = t->list[i];
     t->points = kept;
 }
+// The kernel's page for reading the clock: if that ticks meanwhile, it is read again, as often as not when this is done step by step. Such
+// a turn, which starts with the step `since` at the earliest, cannot be reached later, and is forgotten.
+static bool is_in_vdso(uint64_t pc) { return pc - getauxval(AT_SYSINFO_EHDR) < VDSO_BYTES; }
+static void forget_turn(trace *t, uint32_t since, uint64_t pc)
+{
+    uint32_t step = since;
+    while (step < t->steps && t->ways[step].at != pc) step++;
+    t->steps = step;
+    while (t->list[t->points - 1].step > step) t->points--;
+}
 // Steps through the whole operation. A repeated instruction (rep movs) is stepped turn by turn: its first and last turns are points.
 static void discover(const world *w, pid_t pid, trace *t)
 {
     uint64_t last = 0, pc;
+    uint32_t vdso_since = 0;
     bool turns = false;
     watch_names(w);
     have_changed();
@@ -695,6 +717,8 @@ static void discover(const world *w, pid_t pid, trace *t)
     t->list[0] = (point){0, 0, true, false};
     for (; !is_at_end(pc = get_pc(pid)) && !t->overflow; last = pc) {
         bool syscall = is_syscall(peek(pid, pc));
+        if (is_in_vdso(pc)) forget_turn(t, vdso_since, pc);
+        else vdso_since = t->steps + 1;
         resume(pid, true);
         if (syscall) watch_names(w);
         bool change = have_changed() || syscall, again = pc == last && !syscall;
@@ -760,7 +784,7 @@ static void verify_exact(world *w)
     zcp_manager *newcomer;
     verify_slots(w, 0);
     if (token != 0 && !holds(w, token)) CHECK_STATUS(BOUNDED(zcp_chunk_acquire(w->peer, token, &chunks[0])), ZCP_ERR_STALE);
-    uint32_t n = drain_all(w, w->survivor, chunks);
+    uint32_t n = drain_all(w, w->survivor, chunks, SMALLS + LARGES - held_chunks(w));
     CHECK_EQ(n, SMALLS + LARGES - held_chunks(w));
     if (token != 0 && !holds(w, token)) CHECK_STATUS(BOUNDED(zcp_chunk_acquire(w->peer, token, &chunks[n])), ZCP_ERR_STALE);
     release_all(chunks, n);
@@ -790,6 +814,15 @@ static void end_world(world *w)
     CHECK(!is_there(w, MANAGEMENT));
     CHECK(!is_there(w, CHUNK));
 }
+// A sweep leaves no free chunk without its hint (the list may name more than are free).
+static void verify_hints(world *w)
+{
+    for (uint32_t pool = 0; pool < 2; pool++) {
+        zcp_pool_stats stats;
+        CHECK_OK(zcp_manager_pool_stats(w->survivor, pool, &stats));
+        CHECK_MSG(inside_hint_count(w->survivor, pool) >= stats.free, "pool %u: %u hints, %u chunks are free", pool, inside_hint_count(w->survivor, pool), (unsigned)stats.free);
+    }
+}
 static void verify_chunks_dead(world *w)
 {
     zcp_manager *newcomer;
@@ -805,7 +838,7 @@ static void verify_chunks_dead(world *w)
         BOUNDED_VOID(zcp_manager_close(newcomer));
         break;
     case 2: {                                                      // exhaustion finds the dead
-        uint32_t n = drain_all(w, w->survivor, chunks);            // the peer may have made a look just now
+        uint32_t n = drain_all(w, w->survivor, chunks, SMALLS + LARGES - held_chunks(w));     // the peer may have made a look just now
         CHECK_EQ(n, SMALLS + LARGES - held_chunks(w));
         release_all(chunks, n);
         break;
@@ -820,6 +853,7 @@ static void verify_chunks_dead(world *w)
     CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, &report)));
     CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, &report)));
     CHECK_EQ(report.dead_clients, 0);
+    verify_hints(w);
     verify_exact(w);
 }
 static int slot_of(world *w, pid_t pid)                            // of a living client; -1: it has none
@@ -866,15 +900,16 @@ static void await_end(world *w)
 }
 static uint32_t drain_beside(world *w, zcp_manager *manager, zcp_chunk *chunks)
 {
-    uint32_t most = SMALLS + LARGES - held_chunks(w), n = drain_all(w, manager, chunks);
+    uint32_t most = SMALLS + LARGES - held_chunks(w), n = drain_all(w, manager, chunks, most - w->operation->extra);
     CHECK_MSG(n <= most && n + w->operation->extra >= most, "%u chunks obtained beside the stopped one, %d to %u expected", n, (int)(most - w->operation->extra), most);
     return n;
 }
 // The victim is through, but still there, and nobody is within a call: each chunk that is used is held by somebody, and no free one lacks its
-// hint (the list may name more than are free).
+// hint.
 static void verify_quiet(world *w)
 {
     uint32_t used = held_chunks(w);
+    verify_hints(w);
     for (unsigned i = 0; i < 3; i++) {
         bool again = shared->left[i] == 0;
         for (unsigned j = 0; j < i; j++) again = again || shared->left[j] == shared->left[i];
@@ -884,7 +919,6 @@ static void verify_quiet(world *w)
     for (uint32_t pool = 0; pool < 2; pool++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(w->survivor, pool, &stats));
-        CHECK_MSG(inside_hint_count(w->survivor, pool) >= stats.free, "pool %u: %u hints, %u chunks are free", pool, inside_hint_count(w->survivor, pool), (unsigned)stats.free);
         used -= (uint32_t)stats.used;
     }
     CHECK_MSG(used == 0, "%d chunks too many are used", -(int)used);
@@ -916,7 +950,7 @@ static void verify_chunks_stopped(world *w)
     case 2: let_go(w, true); break;                                // what was shared is released under it
     case 3:                                                        // and allocated by others
         let_go(w, true);
-        n = drain_all(w, newcomer, chunks);
+        n = drain_all(w, newcomer, chunks, 0);
         run_to_end(w);
         release_all(chunks, n);
         break;
@@ -1156,6 +1190,12 @@ static void set_shared(world *w)                                   // the peer o
     set_instance(w);
     atomic_store(&shared->token, token_of(hold_new(w, w->peer, SMALL, true)));
 }
+static void set_shared_by_first(world *w)                          // the survivor owns it, the peer borrows it
+{
+    set_instance(w);
+    atomic_store(&shared->token, token_of(hold_new(w, w->survivor, SMALL, true)));
+    hold_acquired(w, w->peer, atomic_load(&shared->token));
+}
 static void set_shared_twice(world *w)
 {
     set_shared(w);
@@ -1382,14 +1422,21 @@ static void begin_two_borrow(world *w)
     hold_acquired(w, w->survivor, await_token());
 }
 static void begin_all_leave(world *w) { let_go(w, true); }
-static void begin_owner_leaves(world *w)                           // the peer lets go, the survivor goes on borrowing
+static void leave_shared(world *w, zcp_manager *manager)
 {
     for (uint32_t i = 0; i < w->helds; i++)
-        if (w->held[i].shared && w->held[i].chunk.manager == w->peer) {
+        if (w->held[i].shared && w->held[i].chunk.manager == manager) {
             zcp_chunk_release(&w->held[i].chunk);
             w->held[i] = w->held[--w->helds];
             return;
         }
+}
+static void begin_peer_leaves(world *w) { leave_shared(w, w->peer); }             // the survivor goes on borrowing
+static void begin_survivor_leaves(world *w) { leave_shared(w, w->survivor); }     // the peer does
+static void begin_peer_came_and_left(world *w)
+{
+    begin_two_borrow(w);
+    begin_peer_leaves(w);
 }
 static void begin_borrower_has_come(world *w)
 {
@@ -1558,7 +1605,7 @@ static const operation operations[] = {
     {"release-owner-dead-borrower", CHUNKS, .set = set_dead_borrower, .prepare = prepare_own_shared, .begin = begin_borrower_has_come, .operate = do_release, .finish = finish_leave, .extra = 1, .late = true},
     {"release-owner-own-borrow", CHUNKS, .set = set_instance, .prepare = prepare_own_acquired, .operate = do_release_both, .finish = finish_leave, .extra = 1},
     {"release-borrower-owner", CHUNKS, .set = set_shared, .prepare = prepare_borrow, .operate = do_release, .finish = finish_leave},
-    {"release-borrower-others", CHUNKS, .set = set_shared_twice, .prepare = prepare_borrow, .begin = begin_owner_leaves, .operate = do_release, .finish = finish_leave},
+    {"release-borrower-others", CHUNKS, .set = set_shared_twice, .prepare = prepare_borrow, .begin = begin_peer_leaves, .operate = do_release, .finish = finish_leave},
     {"release-borrower-twice", CHUNKS, .set = set_shared, .prepare = prepare_borrow_twice, .begin = begin_all_leave, .operate = do_release_both, .finish = finish_leave, .extra = 1},
     {"release-last-borrower", CHUNKS, .set = set_shared, .prepare = prepare_borrow, .begin = begin_all_leave, .operate = do_release, .finish = finish_leave, .extra = 1},
     {"release-after-owner-died", CHUNKS, .set = set_dead_owner, .prepare = prepare_borrow, .operate = do_release, .finish = finish_leave, .extra = 1, .late = true},
@@ -1582,10 +1629,13 @@ static const operation operations[] = {
     {"wide-acquire-own", CHUNKS, .set = set_instance, .prepare = prepare_own_shared, .operate = do_acquire, .finish = finish_leave, .extra = 1, .wide = true},
     {"wide-acquire-dead-owner", CHUNKS, .set = set_dead_owner, .prepare = prepare_join, .operate = do_acquire, .finish = finish_acquire_dead, .extra = 1, .late = true, .wide = true},
     {"wide-release-alone-token", CHUNKS, .set = set_instance, .prepare = prepare_own_shared, .operate = do_release, .finish = finish_leave, .extra = 1, .wide = true},
+    {"wide-release-owner-second", CHUNKS, .set = set_instance, .prepare = prepare_own_shared, .begin = begin_peer_borrows, .operate = do_release, .finish = finish_leave, .wide = true},
+    {"wide-release-owner-first", CHUNKS, .set = set_instance, .prepare = prepare_own_shared, .begin = begin_peer_came_and_left, .operate = do_release, .finish = finish_leave, .wide = true},
+    {"wide-release-borrower-second", CHUNKS, .set = set_shared_by_first, .prepare = prepare_borrow, .begin = begin_survivor_leaves, .operate = do_release, .finish = finish_leave, .wide = true},
     {"wide-release-owner-borrowers", CHUNKS, .set = set_instance, .prepare = prepare_own_shared, .begin = begin_two_borrow, .operate = do_release, .finish = finish_leave, .wide = true},
     {"wide-release-owner-dead-borrower", CHUNKS, .set = set_dead_borrower, .prepare = prepare_own_shared, .begin = begin_borrower_has_come, .operate = do_release, .finish = finish_leave, .extra = 1, .late = true, .wide = true},
     {"wide-release-borrower-owner", CHUNKS, .set = set_shared, .prepare = prepare_borrow, .operate = do_release, .finish = finish_leave, .wide = true},
-    {"wide-release-borrower-others", CHUNKS, .set = set_shared_twice, .prepare = prepare_borrow, .begin = begin_owner_leaves, .operate = do_release, .finish = finish_leave, .wide = true},
+    {"wide-release-borrower-others", CHUNKS, .set = set_shared_twice, .prepare = prepare_borrow, .begin = begin_peer_leaves, .operate = do_release, .finish = finish_leave, .wide = true},
     {"wide-release-last-borrower", CHUNKS, .set = set_shared, .prepare = prepare_borrow, .begin = begin_all_leave, .operate = do_release, .finish = finish_leave, .extra = 1, .wide = true},
     {"wide-release-after-owner-died", CHUNKS, .set = set_dead_owner, .prepare = prepare_borrow, .operate = do_release, .finish = finish_leave, .extra = 1, .late = true, .wide = true},
     {"wide-recover-two", CHUNKS, .set = set_two_dead, .prepare = prepare_join, .operate = do_recover, .finish = finish_leave, .extra = 4, .late = true, .sweeps = true, .wide = true},
@@ -1648,7 +1698,7 @@ static void run_round(world *w, mode m, unsigned variant, uint32_t number)
     bool chained = m == CHAIN || m == DISCOVER_SECOND;
     const operation *o = w->operation;
     world next = {.operation = o, .mode = m, .variant = variant};
-    if ((m == KILL || m == CALL) && variant == 2) set_afresh(w);
+    if (m >= MODES || ((m == KILL || m == CALL) && variant == 2)) set_afresh(w);
     memcpy(next.name, w->name, sizeof next.name);
     next.survivor = w->survivor;
     next.peer = w->peer;
@@ -1684,20 +1734,21 @@ static void run_round(world *w, mode m, unsigned variant, uint32_t number)
 typedef struct options {
     const char *filters[64];
     unsigned filter_count, jobs;
-    bool modes[MODES], list, turns;
+    bool modes[MODES], list, all_ways;
     int variant;                                                   // -1: all
     int64_t point;                                                 // -1: all
     uint32_t chains;
 } options;
 
-// The ways to go on afterwards, each tried at each point.
+// The ways to go on afterwards, each tried at each change, and the samples. With --full the instructions that changed nothing have them in
+// turn: between two changes the segments are the same, so all are tried there.
 static unsigned variants(const operation *o, mode m) { return m == CHAIN ? 2 : m == STOP && o->kind != OBJECT ? 6 : 5; }
 
 static uint32_t points_of(const trace *t, mode m) { return m == CALL ? 2 * t->syscalls : t->points; }
 
 static bool is_chosen(const operation *o, const options *opt, mode m, uint32_t number, unsigned variant)
 {
-    bool in_turn = m == CALL ? !full : m != CHAIN && opt->turns && !shared->victim.list[number].change;
+    bool in_turn = m == CALL ? !full : m != CHAIN && full && !opt->all_ways && !shared->victim.list[number].change;
     if (opt->variant >= 0 ? variant != (unsigned)opt->variant : in_turn && variant != number % variants(o, m)) return false;
     if (opt->point >= 0) return number == opt->point;
     return m != CHAIN || full || opt->chains == 0 || number % (shared->victim.points / opt->chains + 1) == 0;
@@ -1741,11 +1792,11 @@ static bool run_stage(const operation *o, const options *opt, mode m, uint32_t e
         for (; shared->at < end && shared->rounds < rounds; shared->at++) {
             if (m < MODES && !is_chosen(o, opt, m, shared->at / ways, shared->at % ways)) continue;
             for (unsigned i = 0; i < TRIES; i++) {
-                if (i % 2 == 1) set_afresh(&w);                    // a digit or a stale hint more or less
+                if (i % 2 == 1) set_afresh(&w);                    // a loan more or less: as it was when the steps were found
                 run_round(&w, m, shared->at % ways, shared->at / ways);
                 if (!shared->missed) break;
             }
-            shared->not_reached += shared->missed;
+            if (shared->missed && shared->not_reached++ == 0) shared->missed_step = m == CALL ? 0 : shared->victim.list[shared->at / ways].step;
             shared->rounds++;
         }
         if (w.survivor && m < MODES) end_world(&w);
@@ -1803,6 +1854,7 @@ static void report_failure(const operation *o, mode m, unsigned variant, uint32_
     else if (p->address) describe(p->address, where, sizeof where);
     printf("FAILED %s --%s --variant=%u --point=%u: step %u (%s) at %llx, %s: %s%s\n", o->name, mode_names[m], variant, number, p->step,
            p->syscall ? "a system call" : p->change ? "a change" : "no change", (unsigned long long)(p->address ? p->address - program_base : 0), where, failure, remark);
+    fflush(stdout);
 }
 // Of those that it may use, the one where it is just now; the scheduler may choose another one the next time.
 static void keep_to_one_processor(void)
@@ -1893,7 +1945,7 @@ static result run_operation(const operation *o, const options *opt, const char *
         }
     char more[160] = "";
     if (shared->timeouts) snprintf(more, sizeof more, ", %u TIMEOUT (%u without a pid, %u with another's)", shared->timeouts, shared->unnamed, shared->misnamed);
-    if (shared->not_reached) snprintf(more + strlen(more), sizeof more - strlen(more), ", %u not reached", shared->not_reached);
+    if (shared->not_reached) snprintf(more + strlen(more), sizeof more - strlen(more), ", %u not reached from step %u on", shared->not_reached, shared->missed_step);
     if (shared->victim.overflow) sum.failed++;
     printf("%-28s %6u steps, %4u points (%u changes, %u calls); %5u killed, %4u in calls, %5u stopped, %3u chained: %u failed; %.1f s (CPU %.1f), slowest call %.0f ms%s%s\n", o->name, shared->victim.steps,
            shared->victim.points, shared->victim.changes, shared->victim.syscalls, of[KILL].passed + of[KILL].failed, of[CALL].passed + of[CALL].failed, of[STOP].passed + of[STOP].failed, of[CHAIN].passed + of[CHAIN].failed, sum.failed,
@@ -2001,7 +2053,7 @@ static int usage(void)
            "  --fresh           each in a world and a process of its own\n"
            "  --samples=N       of the instructions that changed nothing (32)\n"
            "  --chains=N        points per operation after which the sweeper is killed, too (8; 0: all)\n"
-           "  --turns           with --full: where nothing changed, one of the ways to go on afterwards in turn, instead of all of them\n"
+           "  --all-ways        with --full: every way to go on afterwards at each of them; else, where nothing changed, one in turn\n"
            "  --kill --call --stop --chain   only these: killed at a step, in a system call, stopped, killed or stopped while it sweeps the killed\n"
            "  --variant=N --point=N   only this one\n"
            "  --jobs=N          operations at once (2)\n"
@@ -2031,7 +2083,7 @@ static bool parse(options *opt, int argc, char **argv)
         else if (strcmp(a, "--stop") == 0) opt->modes[STOP] = true;
         else if (strcmp(a, "--chain") == 0) opt->modes[CHAIN] = true;
         else if (strcmp(a, "--call") == 0) opt->modes[CALL] = true;
-        else if (strcmp(a, "--turns") == 0) opt->turns = true;
+        else if (strcmp(a, "--all-ways") == 0) opt->all_ways = true;
         else if (strncmp(a, "--variant=", 10) == 0) opt->variant = (int)number;
         else if (strncmp(a, "--point=", 8) == 0) opt->point = (int64_t)number;
         else if (strncmp(a, "--jobs=", 7) == 0) opt->jobs = number ? (unsigned)number : 1;
