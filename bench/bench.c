@@ -11,6 +11,7 @@
 #include "plot.h"
 #include "record.h"
 #include "suites.h"
+#include "summary.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -105,8 +106,8 @@ static void print_help(void) {
            "  --suites=WORDS   only the suites in whose names one of these words is\n"
            "  --cpus=A,B       the two CPUs to use; default: the nearest two\n"
            "  --csv=FILE       write the figures there\n"
-           "  --plots=DIR      write the plots there\n"
-           "  --draw=FILE      measure nothing: only write the plots of that CSV\n"
+           "  --plots=DIR      write the plots there, and summary.md with tables\n"
+           "  --draw=FILE      measure nothing: only write the plots and tables of that CSV\n"
            "  --check=OLD,NEW  measure nothing: compare two CSVs; status 1 if something got slower\n"
            "  --least=PERCENT  with --check: less than that is no difference; default 5\n"
            "  --in-rmws        with --check: compare multiples of an atomic operation's cost, for two machines\n"
@@ -134,11 +135,15 @@ static int compare(const char *files) {                            // two, with 
     return check_files(older, comma + 1, options.least / 100, options.in_rmws);
 }
 
+static bool told(const record_table *table) {
+    return !options.plots || (plots_write(table, options.plots) && summary_write(table, options.plots));
+}
+
 static int draw(const char *file) {
     static record_table table;
     if (!options.plots)
         return usage("--draw without", "--plots");
-    return record_read(&table, file) && plots_write(&table, options.plots) ? 0 : 1;
+    return record_read(&table, file) && told(&table) ? 0 : 1;
 }
 
 int main(int argc, char **argv) {
@@ -190,5 +195,5 @@ int main(int argc, char **argv) {
     clean_up_on_signals();
     bench();
     bool good = !options.csv || record_write(&records, options.csv);
-    return good && (!options.plots || plots_write(&records, options.plots)) ? 0 : 1;
+    return good && told(&records) ? 0 : 1;
 }

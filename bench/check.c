@@ -2,7 +2,7 @@
 //
 // Noise: half of what lies between the quartiles of a row is how far its rounds stray; that of both runs is added. A row is
 // slower if its median grew by more than that and more than the least, and its lower quartile lies above the other's upper
-// one, so that neither a wild run nor a hair's breadth raises an alarm.
+// one, so that neither a wild run nor a hair's breadth raises an alarm. A latency strays at least by a step of the clock.
 #include "check.h"
 
 #include "record.h"
@@ -23,9 +23,15 @@ static double spread_of(const record *r) {
     return r->median > 0 ? (r->q3 - r->q1) / 2 / r->median : 0;
 }
 
-// The largest of all latencies is one event; no verdict rests on it.
+static bool is_latency(const record *r) {
+    return r->metric[0] == 'p';
+}
+
+// The largest of all latencies is one event, and few rounds have no quartiles to speak of; no verdict rests on them.
 static bool is_judged(const record *r) {
-    return strcmp(r->metric, "max") != 0 && strcmp(r->name, "rmw") != 0 && strcmp(r->system, "clock") != 0 && strcmp(r->name, "transfer") != 0;
+    enum { FEW = 5 };
+    bool timed = strcmp(r->metric, "time") == 0 || is_latency(r);
+    return !(timed && r->rounds < FEW) && strcmp(r->metric, "max") != 0 && strcmp(r->name, "rmw") != 0 && strcmp(r->system, "clock") != 0 && strcmp(r->name, "transfer") != 0;
 }
 
 // How many of the older one's ns (or of its atomic operations) the newer one's are counted in.
@@ -34,7 +40,7 @@ static double scale_of(const record *older, const record *newer, bool in_rmws) {
     return times ? (newer->rmws / newer->median) / (older->rmws / older->median) : 1;
 }
 
-static comparison compare(const record *older, const record *newer, double least, bool in_rmws) {
+static comparison compare(const record *older, const record *newer, double least, double clock_step, bool in_rmws) {
     comparison c = {older, newer, 0, spread_of(older) + spread_of(newer), UNJUDGED};
     double scale = scale_of(older, newer, in_rmws);
     if (older->median <= 0 || newer->median <= 0) {                // instructions and locked ones may be none
@@ -43,8 +49,10 @@ static comparison compare(const record *older, const record *newer, double least
         return c;
     }
     c.ratio = scale * newer->median / older->median;
+    if (is_latency(older))
+        c.noise += clock_step / older->median;
     double limit = 1 + (c.noise > least ? c.noise : least);
-    if (is_judged(older))
+    if (is_judged(older) && is_judged(newer))
         c.verdict = c.ratio > limit && scale * newer->q1 > older->q3 ? SLOWER : c.ratio < 1 / limit && scale * newer->q3 < older->q1 ? FASTER : SAME;
     return c;
 }
@@ -74,6 +82,7 @@ static void print_fact(const record_table *older, const record_table *newer, con
 static int check_tables(const record_table *older, const record_table *newer, double least, bool in_rmws) {
     static const char *const facts[] = {"cpu", "kernel", "compiler", "compiled", "placement"};
     int count[4] = {0, 0, 0, 0}, rows = 0;
+    const char *step = record_fact_of(older, "clock_step_ns");
     for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++)
         print_fact(older, newer, facts[i]);
     printf("%-72s %12s %12s     %8s %8s\n", "what", "older", "newer", "ratio", "noise");
@@ -81,7 +90,7 @@ static int check_tables(const record_table *older, const record_table *newer, do
         const record *partner = partner_of(newer, &older->rows[i]);
         if (!partner)
             continue;
-        comparison c = compare(&older->rows[i], partner, least, in_rmws);
+        comparison c = compare(&older->rows[i], partner, least, step ? strtod(step, NULL) : 0, in_rmws);
         print_row(&c);
         count[c.verdict]++;
         rows++;

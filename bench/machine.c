@@ -168,5 +168,7 @@ void machine_tell(void) {
     if (text_of("/proc/loadavg", load, sizeof load))
         record_fact("load", "%s", load);
     placement_tell();
+    record_fact("clock_step_ns", "%.1f", clock_step_ns());
+    record_fact("pool", "64 clients; in suites merit and workers 4096 chunks of 256 B; the first and the last line of each chunk is written");
     record_fact("counters", "%s", counters_there() ? "instructions and cycles of the hardware" : "none of the hardware; instructions are counted by stepping");
 }

@@ -42,6 +42,21 @@ static void ticks_calibrate(void) {
     tick_ns = (double)(now_ns() - ns) / (double)(ended - began);
 }
 
+// What the clock can tell apart: on some machines it goes in steps of many ticks.
+double clock_step_ns(void) {
+    uint64_t first = ticks(), common = 0;
+    for (int i = 0; i < 1000; i++) {                               // the greatest common divisor of all that it tells
+        uint64_t a = ticks() - first, b = common;
+        while (b != 0) {
+            uint64_t rest = a % b;
+            a = b;
+            b = rest;
+        }
+        common = a;
+    }
+    return (double)common * tick_ns;
+}
+
 static double histogram_quantile(const histogram *h, double part) {
     uint64_t rank = (uint64_t)(part * (double)h->count), seen = 0;
     for (unsigned cell = 0; cell < HISTOGRAM_CELLS; cell++) {
@@ -377,7 +392,7 @@ static double measure(point *p, uint64_t count, bool keep) {
 
 // As many operations as take about a slice, by the fastest of some tries, because others may be on the CPUs too.
 static uint64_t calibrate(point *p) {
-    enum { LATENCIES = 1024 };                                     // a round of fewer has no p99.9
+    enum { MESSAGES = 1024 };                                      // fewer have no p99.9, and begin more often than they flow
     if (p->kind != POINT_ALONE && p->kind != POINT_TWO)
         return 1;
     for (uint64_t count = p->kind == POINT_TWO ? p->block : 1;; count *= 4) {
@@ -389,8 +404,8 @@ static uint64_t calibrate(point *p) {
         }
         if (ns * (double)count > (double)p->slice / 8) {
             uint64_t fit = (uint64_t)((double)p->slice / ns);
-            if (p->latency && fit < LATENCIES)                     // the partner was not on its CPU, most likely
-                fit = LATENCIES;
+            if ((p->latency || p->peer) && p->block > 1 && fit < MESSAGES)
+                fit = MESSAGES;                                    // the partner was not on its CPU, most likely
             return fit == 0 ? 1 : fit < 256 ? fit : fit / 64 * 64;
         }
     }
@@ -418,9 +433,13 @@ static void run_point(point *p, double *rmw) {
 }
 
 void rounds_run(int rounds) {
+    enum { LEAST_ROUNDS = 7 };
     double rmw = 0;
-    for (int i = 0; i < point_count; i++)
+    for (int i = 0; i < point_count; i++) {
         points[i]->count = calibrate(points[i]);
+        while (points[i]->every > 1 && rounds / points[i]->every < LEAST_ROUNDS)
+            points[i]->every--;
+    }
     for (int round = 0; round < rounds; round++)
         for (int i = 0; i < point_count; i++)
             if (round % points[i]->every == 0)

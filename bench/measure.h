@@ -55,6 +55,7 @@ void crew_end(void);
 void pools_check(const char *when);                                // conservation, of all pools of the suite
 void suite_end(void);                                              // tells the points to the records, and destroys the pools
 double ns_per_tick(void);
+double clock_step_ns(void);                                        // of the clock for single operations
 bool counters_there(void);
 
 #endif
