@@ -332,7 +332,7 @@ static uint32_t drain_all(world *w, zcp_manager *manager, zcp_chunk *chunks, uin
 {
     uint32_t n = 0;
     for (unsigned i = 0; i == 0 || (i < 3 && n < expected); i++) {
-        if (i > 0) usleep(LOOKS_APART_US << i);
+        if (i > 0) usleep(2 * i * LOOKS_APART_US);
         while (take(w, manager, SMALL, chunks, &n)) {}
         while (take(w, manager, LARGE, chunks, &n)) {}
     }
