@@ -575,7 +575,7 @@ ZCP_PRIV_NOINLINE bool zcp_priv_list_next(zcp_mpmc_list *list, zcp_priv_walk *wa
         for (; walk->hints == 0; walk->words_begun++) {
             if (walk->words_begun > words) return false;               /* the first word twice: from the start on, then up to it */
             walk->word = (walk->start / 64 + walk->words_begun) % words;
-            walk->hints = zcp_priv_load_acquire(zcp_priv_list_summary(list, walk->word * 64));     /* pairs with P1; not needed, Q1 acquires before a hint is called wrong */
+            walk->hints = zcp_priv_load_acquire(zcp_priv_list_summary(list, walk->word * 64));     /* pairs with P1 and Q1; not needed: Q1 acquires before a hint is called wrong, and take_loaned has a fence */
             if (walk->words_begun == 0) walk->hints &= UINT64_MAX << walk->start % 64;
         }
         *leaf = walk->word * 64 + zcp_priv_lowest_bit(walk->hints);
@@ -776,7 +776,7 @@ ZCP_PRIV void zcp_priv_leases_sweep(zcp_priv_pool *pool, uint32_t dead)        /
     for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++) {
         zcp_priv_lease *lease = &pool->leases->items[k];
         if (zcp_priv_load_relaxed(&lease->holder) != dead + 1) continue;       /* relaxed: ordered by the lock */
-        zcp_priv_store_relaxed(&lease->loan, 0);                       /* relaxed: E3 carries it */
+        zcp_priv_store_release(&lease->loan, 0);                       /* as E1: who sees it sees the hints that the sweep has pushed */
         ZEROCP_STEP("sweep_loan_cleared");
         zcp_priv_store_release(&lease->holder, 0u);                    /* E3 */
     }
@@ -1004,7 +1004,7 @@ ZCP_PRIV bool zcp_priv_take_listed(zcp_priv_pool *pool, zcp_priv_local *local, u
 /* A chunk that is on loan to anybody. */
 ZCP_PRIV_NOINLINE bool zcp_priv_take_loaned(zcp_priv_pool *pool, uint32_t client, uint32_t *i, uint32_t *generation)
 {
-    atomic_thread_fence(memory_order_acquire);                         /* pairs with E2: a leaf was empty, so its loan is seen */
+    atomic_thread_fence(memory_order_acquire);                         /* pairs with E2 and Q1: a leaf was empty or without hint, so its loan is seen */
     for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++) {
         uint64_t loan = zcp_priv_load_acquire(&pool->leases->items[k].loan);       /* E4, pairs with E1 */
         if (loan == 0) continue;
@@ -1495,12 +1495,12 @@ ZCP_PRIV bool zcp_priv_view_take(zcp_priv_view *view, uint32_t first, zcp_priv_p
     }
     return false;
 }
-/* A chunk of the pools that serve, from any leaf. */
+/* A chunk of the pools that serve, by the records: hints may go to and fro between the list and the loans. */
 ZCP_PRIV bool zcp_priv_view_take_anywhere(zcp_priv_view *view, uint32_t first, zcp_priv_place *place)
 {
     for (uint32_t at = first; zcp_priv_view_serves(view, first, at); at++) {
         zcp_priv_pool *pool = &view->pools[place->pool = view->order[at]];
-        for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS && zcp_mpmc_list_pop(&pool->list, &place->i); round++)
+        for (place->i = 0; place->i < pool->count; place->i++)
             if (zcp_priv_get(pool, place->i, view->client, &place->generation)) return true;
     }
     return false;
