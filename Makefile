@@ -118,8 +118,11 @@ demo: $(demos) ## Run the demo: a server and a client exchange chunks
 test: $(BUILD)/tests/run $(demos) ## Run the tests; FILTER=PATTERNS JOBS=N TEST_OPTIONS=--help
 	@$(test_environment) $(BUILD)/tests/run $(test_options)
 
-bench: $(benches) $(peers_built) ## Measure; BENCH_OPTIONS=--help
-	$(BUILD)/bench/bench $(BENCH_OPTIONS)
+results := $(BUILD)/bench/results
+
+bench: $(benches) $(peers_built) ## Measure; CSV, plots and tables go to build/bench/results; BENCH_OPTIONS=--help
+	@mkdir -p $(results)
+	$(BUILD)/bench/bench --csv=$(results)/bench.csv --plots=$(results) $(BENCH_OPTIONS)
 
 # OLD and NEW each had better be a run of many rounds on a quiet machine.
 bench-check: $(benches) ## Compare two CSVs of the bench, OLD=file NEW=file: status 1 if something got slower

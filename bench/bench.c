@@ -96,6 +96,8 @@ static void bench(void) {
             suites[i].run(&(suite_options){rounds, options.quick, contenders});
         }
     clean_up();
+    machine_tell_load("load_after");
+    summary_print(stdout, &records);
 }
 
 static void print_help(void) {

@@ -224,10 +224,3 @@ summary summarise(const figures *f) {
     qsort(sorted, (size_t)f->count, sizeof sorted[0], by_value);
     return (summary){quantile(sorted, f->count, 0.25), quantile(sorted, f->count, 0.5), quantile(sorted, f->count, 0.75)};
 }
-
-figures figures_ratio(const figures *a, const figures *b) {
-    figures ratios = {NULL, 0};
-    for (int i = 0; i < a->count && i < b->count; i++)
-        figures_add(&ratios, a->values[i] / b->values[i]);
-    return ratios;
-}

@@ -72,6 +72,5 @@ typedef struct summary {
 
 void figures_add(figures *f, double value);
 summary summarise(const figures *f);
-figures figures_ratio(const figures *a, const figures *b);         // round by round
 
 #endif

@@ -157,16 +157,20 @@ static void compiler_tell(void) {
     }
 }
 
+void machine_tell_load(const char *key) {
+    double load[3];
+    if (getloadavg(load, 3) == 3)
+        record_fact(key, "%.2f %.2f %.2f", load[0], load[1], load[2]);
+}
+
 void machine_tell(void) {
     struct utsname kernel;
-    char load[64];
     cpu_tell();
     caches_tell();
     if (uname(&kernel) == 0)
         record_fact("kernel", "%s %s %s", kernel.sysname, kernel.release, kernel.machine);
     compiler_tell();
-    if (text_of("/proc/loadavg", load, sizeof load))
-        record_fact("load", "%s", load);
+    machine_tell_load("load_before");
     placement_tell();
     record_fact("clock_step_ns", "%.1f", clock_step_ns());
     record_fact("pool", "64 clients; in suites merit and workers 4096 chunks of 256 B; the first and the last line of each chunk is written");

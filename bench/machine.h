@@ -3,5 +3,6 @@
 #define ZEROCP_BENCH_MACHINE_H
 
 void machine_tell(void);
+void machine_tell_load(const char *key);
 
 #endif

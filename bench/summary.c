@@ -1,6 +1,8 @@
 // bench/summary.c: see summary.h.
 #include "summary.h"
 
+#include "targets.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -138,10 +140,21 @@ static void crowds_write(FILE *out, const record_table *table) {
             fprintf(out, "| %s |", table->rows[i].system);
             for (int j = 0; j < WORKERS; j++) {
                 const record *r = record_find(table, "crowd", table->rows[i].system, workers[j], "time", 0, 0);
-                r ? fprintf(out, " %.1f |", 1000 / r->median) : fprintf(out, " |");
+                if (r)
+                    fprintf(out, " %.1f", 1000 / r->median);
+                fputs(" |", out);
             }
             fputc('\n', out);
         }
+}
+
+void summary_print(FILE *out, const record_table *table) {
+    fputc('\n', out);
+    systems_write(out, table);
+    operations_write(out, table);
+    states_write(out, table);
+    crowds_write(out, table);
+    targets_print(out, table);
 }
 
 bool summary_write(const record_table *table, const char *directory) {
@@ -154,11 +167,7 @@ bool summary_write(const record_table *table, const char *directory) {
     }
     for (int i = 0; i < table->fact_count; i++)
         fprintf(out, "    %s\n", table->facts[i]);
-    fputc('\n', out);
-    systems_write(out, table);
-    operations_write(out, table);
-    states_write(out, table);
-    crowds_write(out, table);
+    summary_print(out, table);
     bool good = !ferror(out);
     return fclose(out) == 0 && good;
 }

@@ -4,6 +4,7 @@
 
 #include "record.h"
 
+void summary_print(FILE *out, const record_table *table);
 bool summary_write(const record_table *table, const char *directory);   // summary.md there
 
 #endif

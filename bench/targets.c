@@ -1,0 +1,80 @@
+// bench/targets.c: see targets.h.
+#include "targets.h"
+
+#include <string.h>
+
+typedef struct place {
+    const char *name, *system, *workers, *metric;
+    uint64_t chunks;
+} place;
+
+// A figure, or its ratio to another one of the same run, and what it may be at most.
+typedef struct target {
+    const char *what;
+    place of, by;                                                  // by.name NULL: the figure itself
+    double most, unit;                                             // unit: what the figure is divided by; 0: 1
+    bool rmws;
+} target;
+
+#define TIME(name, system, workers) {name, system, workers, "time", 0}
+#define COST(name, system, metric) {name, system, "1", metric, 0}
+
+static const target targets[] = {
+    {.what = "allocate + release: locked instructions", .of = COST("cost_pair", "zerocp", "locked"), .most = 1},
+    {.what = "allocate + release, in RMWs", .of = TIME("pair", "zerocp", "1"), .most = 3.2, .rmws = true},
+    {.what = "allocate + release by malloc + free", .of = TIME("pair", "zerocp", "1"), .by = TIME("pair", "malloc", "1"), .most = 2},
+    {.what = "two processes on one pool by one alone", .of = TIME("pair", "zerocp", "2p"), .by = TIME("pair", "zerocp", "1"), .most = 1.15},
+    {.what = "the same in bursts", .of = TIME("burst", "zerocp", "2p"), .by = TIME("burst", "zerocp", "1"), .most = 1.15},
+    {.what = "beside a stopped client by alone", .of = TIME("stopped", "zerocp", "1"), .by = TIME("pair", "zerocp", "1"), .most = 1.1},
+    {.what = "exhaustion told, ns", .of = TIME("exhausted", "zerocp", "1"), .most = 1000},
+    {.what = "cached: locked instructions", .of = COST("cost_pair", "zerocp-cached", "locked"), .most = 0.1},
+    {.what = "cached by malloc + free", .of = TIME("pair", "zerocp-cached", "1"), .by = TIME("pair", "malloc", "1"), .most = 0.7},
+    {.what = "cached: two processes by one alone", .of = TIME("pair", "zerocp-cached", "2p"), .by = TIME("pair", "zerocp-cached", "1"), .most = 1.05},
+    {.what = "hand-off of 256 B, ns", .of = TIME("handoff", "zerocp", "2p"), .most = 70},
+    {.what = "hand-off of 256 B, cached, ns", .of = TIME("handoff", "zerocp-cached", "2p"), .most = 50},
+    {.what = "clone: locked instructions", .of = COST("cost_clone", "zerocp", "locked"), .most = 1},
+    {.what = "release of a clone: locked instructions", .of = COST("cost_release_clone", "zerocp", "locked"), .most = 1},
+    {.what = "recover 1,000 chunks of 1 M, ms", .of = {"recover_1000", "zerocp", "1", "time", 1000000}, .most = 20, .unit = 1e6},
+    {.what = "the same, instance for 1,024 clients, ms", .of = TIME("recover_1000_of_1024", "zerocp", "1"), .most = 20, .unit = 1e6},
+    {.what = "recover 1 M chunks of 1 M, ms", .of = TIME("recover_all", "zerocp", "1"), .most = 20, .unit = 1e6},
+    {.what = "attach, instance for 1,024 clients, ms", .of = TIME("attach_1024", "zerocp", "1"), .most = 2, .unit = 1e6},
+    {.what = "the same, 1,022 others attached, ms", .of = TIME("attach_1024_taken", "zerocp", "1"), .most = 2, .unit = 1e6},
+    {.what = "16 processes by 2, wall time per operation", .of = TIME("crowd", "zerocp", "16p"), .by = TIME("crowd", "zerocp", "2p"), .most = 1.5},
+    {.what = "16 threads by 2, wall time per operation", .of = TIME("crowd", "zerocp", "16t"), .by = TIME("crowd", "zerocp", "2t"), .most = 1.5},
+    {.what = "create 1 GiB by posix_fallocate of as many bytes", .of = TIME("create_1g", "zerocp", "1"), .by = TIME("fallocate_1g", "kernel", "1"), .most = 1.2},
+    {.what = "management per chunk, pool of 1,024, bytes", .of = {"management_per_chunk", "zerocp", "1", "memory", 1024}, .most = 40},
+    {.what = "management per chunk, pool of 1 M, bytes", .of = {"management_per_chunk", "zerocp", "1", "memory", 1000000}, .most = 40},
+};
+
+static const record *at_place(const record_table *table, const place *p) {
+    return record_find(table, p->name, p->system, p->workers, p->metric, p->chunks, 0);
+}
+
+static void print_target(FILE *out, const char *what, double value, double most) {
+    fprintf(out, "| %s | %.2f | %g | %s |\n", what, value, most, value <= most * 1.0005 ? "yes" : "**no**");
+}
+
+// A million chunks by a thousand, whichever of them are free.
+static void print_states(FILE *out, const record_table *table) {
+    for (int i = 0; i < table->count; i++)
+        for (int j = 0; j < table->count; j++) {
+            const record *small = &table->rows[i], *large = &table->rows[j];
+            char what[96];
+            if (strncmp(small->name, "state_", 6) != 0 || small->chunks != 1000 || large->chunks != 1000000
+                || strcmp(small->name, large->name) != 0 || strcmp(small->state, large->state) != 0)
+                continue;
+            snprintf(what, sizeof what, "1,000,000 chunks by 1,000, %s, %s", small->state, strcmp(small->name, "state_pair") == 0 ? "pairs" : "bursts");
+            print_target(out, what, large->median / small->median, 1.3);
+        }
+}
+
+void targets_print(FILE *out, const record_table *table) {
+    fputs("\n| target | measured | at most | met |\n| --- | --- | --- | --- |\n", out);
+    for (size_t i = 0; i < sizeof targets / sizeof targets[0]; i++) {
+        const target *t = &targets[i];
+        const record *of = at_place(table, &t->of), *by = t->by.name ? at_place(table, &t->by) : NULL;
+        if (of && (by || !t->by.name))
+            print_target(out, t->what, (t->rmws ? of->rmws : of->median) / (by ? by->median : t->unit > 0 ? t->unit : 1), t->most);
+    }
+    print_states(out, table);
+}
