@@ -529,6 +529,7 @@ TEST(lease_through_a_fork_of_many_threads) {
 #if defined(TEST_TSAN)
     test_skip("TSan does not know that the kernel wipes the mutex in the child");
 #endif
+    test_need("threads-of-forked-children");
     zcp_manager *manager = create(64, 200);
     crowd shared = {.manager = manager};
     pthread_t threads[3];

@@ -3,6 +3,7 @@
 #define ZEROCP_MACHINES_PROBE_H
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -155,10 +156,40 @@ static bool populate(void)
     return all != 0;
 }
 
+// An emulator may lose count of its processors where a thread that is not the first one forks, and end in the child.
+static void *come_and_go(void *nothing) { return nothing; }
+static void *fork_and_make_threads(void *good)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        pthread_t threads[8];
+        close(STDOUT_FILENO);                                      // for what the emulator says of it
+        close(STDERR_FILENO);
+        alarm(10);
+        for (int i = 0; i < 8; i++)
+            if (pthread_create(&threads[i], NULL, come_and_go, NULL) != 0) _exit(1);
+        for (int i = 0; i < 8; i++) pthread_join(threads[i], NULL);
+        _exit(0);
+    }
+    *(bool *)good = probe_child_says_yes(pid);
+    return NULL;
+}
+static bool threads_of_forked_children(void)
+{
+    enum { FORKERS = 3 };
+    pthread_t threads[FORKERS];
+    bool good[FORKERS] = { false, false, false };
+    for (int i = 0; i < FORKERS; i++)
+        if (pthread_create(&threads[i], NULL, fork_and_make_threads, &good[i]) != 0) return false;
+    for (int i = 0; i < FORKERS; i++) pthread_join(threads[i], NULL);
+    return good[0] && good[1] && good[2];
+}
+
 static const struct { const char *name; bool (*works)(void); } probes[] = {
     { "OFD-locks", locks_exclude }, { "OFD-locks-in-mappings", locks_live_in_mappings }, { "OFD-locks-ended-by-SIGKILL", locks_die_with_the_process },
     { "atomics-between-processes", atomics_between_processes }, { "MADV_DONTFORK", dontfork }, { "MADV_WIPEONFORK", wipeonfork }, { "ptrace", can_ptrace },
     { "PR_SET_CHILD_SUBREAPER", subreaper }, { "RLIMIT_AS", limits_of_the_address_space }, { "MAP_POPULATE", populate },
+    { "threads-of-forked-children", threads_of_forked_children },
 };
 
 #endif
