@@ -511,9 +511,9 @@ TEST(cache_and_loan_at_the_last_generation) {
 // ---------------------------------------------------------------------------------------------------------------------
 // What it costs: a child allocates and releases, and its parent steps it through every instruction.
 
-#if defined(__x86_64__) && !defined(TEST_ASAN) && !defined(TEST_TSAN)
 enum { WARM = 200, PAIRS = 6, HELD = 4 };
 
+#if defined(__x86_64__) && !defined(TEST_ASAN) && !defined(TEST_TSAN)
 typedef struct cost {
     uint32_t cache, held;                                          // chunks that are held at a time
     _Atomic uint32_t counting, done;
