@@ -26,6 +26,7 @@ typedef struct step {
     void *pool;
     void (*call)(void *pool, uint64_t count);
     uint64_t calls;                                                // operations in one call
+    bool joins;                                                    // the first of its pool: the child joins it once
     uint64_t instructions, locked;
 } step;
 
@@ -48,7 +49,8 @@ static void step_acquire(void *pool, uint64_t count) { (void)count; MUST_OK(zcp_
 
 static void add_step(const char *name, const contender *by, void *pool, void (*call)(void *, uint64_t), uint64_t calls) {
     MUST(step_count < MOST_STEPS);
-    steps[step_count++] = (step){name, by ? by->name : "nothing", by, pool, call, calls, 0, 0};
+    bool joins = step_count == 0 || steps[step_count - 1].pool != pool;
+    steps[step_count++] = (step){name, by ? by->name : "nothing", by, pool, call, calls, joins, 0, 0};
 }
 
 static void add_calls(const contender *by, void *pool) {
@@ -82,7 +84,7 @@ static void add_steps(const contender *const *all) {
 
 _Noreturn static void cost_child(void) {
     for (int i = 0; i < step_count; i++)
-        if (steps[i].by && steps[i].by->join && strcmp(steps[i].name ? steps[i].name : "", "pair") == 0)
+        if (steps[i].joins && steps[i].by && steps[i].by->join)
             steps[i].by->join(steps[i].pool, 1);
     for (int round = 0; round < WARM + COUNTED; round++) {
         if (round == WARM) {
@@ -98,7 +100,7 @@ _Noreturn static void cost_child(void) {
     }
     __atomic_store_n(&host.shared->phase.word, UINT64_MAX, __ATOMIC_RELAXED);
     for (int i = 0; i < step_count; i++)
-        if (steps[i].by && steps[i].by->leave && strcmp(steps[i].name ? steps[i].name : "", "pair") == 0)
+        if (steps[i].joins && steps[i].by && steps[i].by->leave)
             steps[i].by->leave(steps[i].pool, 1);
     _exit(0);
 }

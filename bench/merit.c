@@ -165,48 +165,55 @@ static double stopped_once(void *pool) {
 
 // ---------------------------------------------------------------------------------------------------------------------
 
+typedef void loop_function(void *pool, uint64_t count);
+
+static void add_loop(point at, const char *name, loop_function *loop, loop_function *peer) {
+    at.name = name;
+    at.loop = loop;
+    at.peer = peer;
+    point_add(&at);
+}
+
+// What needs many operations in a row, and so has longer slices in fewer rounds.
+static void add_long(point at, const char *name, loop_function *loop, loop_function *peer, bool latency) {
+    at.slice = 4000000;
+    at.every = 8;
+    at.latency = latency;
+    add_loop(at, name, loop, peer);
+}
+
 static void add_common(const contender *by) {
     void *pool = pool_add(by, CHUNKS, BYTES);
-    point base = {.system = by->name, .what = by->what, .pool = pool, .by = by, .chunks = CHUNKS, .bytes = BYTES};
-    point alone = base, two = base;
+    point alone = {.system = by->name, .what = by->what, .pool = pool, .by = by, .chunks = CHUNKS, .bytes = BYTES}, two = alone;
     two.kind = POINT_TWO;
-    if (!pool)
-        return;
-#define ADD(of, title, ...) of##_copy = of, of##_copy.name = title, __VA_ARGS__, (void)point_add(&of##_copy)
-    point alone_copy, two_copy;
-    if (by->pair) {
-        ADD(alone, "pair", alone_copy.loop = by->pair);
-        ADD(two, "pair", two_copy.loop = by->pair);
-        ADD(alone, "burst", alone_copy.loop = by->burst);
-        ADD(two, "burst", two_copy.loop = by->burst);
-        ADD(alone, "live", alone_copy.loop = by->live, alone_copy.slice = 2000000, alone_copy.every = 4);
-        ADD(alone, "pair_latency", alone_copy.loop = by->pair_timed, alone_copy.slice = 4000000, alone_copy.every = 8, alone_copy.latency = true);
-        ADD(two, "pair_latency", two_copy.loop = by->pair_timed, two_copy.slice = 4000000, two_copy.every = 8, two_copy.latency = true);
+    if (pool && by->pair) {
+        add_loop(alone, "pair", by->pair, NULL);
+        add_loop(two, "pair", by->pair, NULL);
+        add_loop(alone, "burst", by->burst, NULL);
+        add_loop(two, "burst", by->burst, NULL);
+        add_long(alone, "live", by->live, NULL, false);
+        add_long(alone, "pair_latency", by->pair_timed, NULL, true);
+        add_long(two, "pair_latency", by->pair_timed, NULL, true);
     }
-    if (by->send) {
-        ADD(two, "handoff", two_copy.loop = by->send, two_copy.peer = by->receive);
-        ADD(two, "handoff_latency", two_copy.loop = by->send_timed, two_copy.peer = by->receive, two_copy.slice = 4000000, two_copy.every = 8,
-            two_copy.latency = true);
+    if (pool && by->send) {
+        add_loop(two, "handoff", by->send, by->receive);
+        add_long(two, "handoff_latency", by->send_timed, by->receive, true);
     }
-#undef ADD
 }
 
 static void add_own(void *pool, void *full) {
-    point base = {.system = "zerocp", .pool = pool, .by = &ours, .chunks = CHUNKS, .bytes = BYTES};
-    point clone = base, acquire = base, exhausted = base, stopped = base, list = base;
-    clone.name = "clone", clone.loop = clone_loop;
-    acquire.name = "acquire", acquire.loop = acquire_loop;
-    stopped.name = "stopped", stopped.kind = POINT_ONCE, stopped.once = stopped_once;
-    exhausted.name = "exhausted", exhausted.loop = exhausted_loop, exhausted.pool = full, exhausted.chunks = FULL_CHUNKS, exhausted.bytes = 64;
-    list.name = "list", list.loop = list_loop, list.bytes = 0, list.pool = pool_add(&list_contender, CHUNKS, 0), list.by = &list_contender;
-    point_add(&clone);
-    point_add(&acquire);
-    point_add(&exhausted);
+    point at = {.system = "zerocp", .pool = pool, .by = &ours, .chunks = CHUNKS, .bytes = BYTES}, other = at;
+    add_loop(at, "clone", clone_loop, NULL);
+    add_loop(at, "acquire", acquire_loop, NULL);
+    other.pool = full, other.chunks = FULL_CHUNKS, other.bytes = 64;
+    add_loop(other, "exhausted", exhausted_loop, NULL);
+    at.kind = POINT_ONCE, at.once = stopped_once;
     if (cpus[1] >= 0)
-        point_add(&stopped);
-    point_add(&list);
-    list.kind = POINT_TWO;
-    point_add(&list);
+        add_loop(at, "stopped", NULL, NULL);
+    other.pool = pool_add(&list_contender, CHUNKS, 0), other.by = &list_contender, other.chunks = CHUNKS, other.bytes = 0;
+    add_loop(other, "list", list_loop, NULL);
+    other.kind = POINT_TWO;
+    add_loop(other, "list", list_loop, NULL);
 }
 
 void suite_merit(const suite_options *options) {

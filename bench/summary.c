@@ -148,12 +148,19 @@ static void crowds_write(FILE *out, const record_table *table) {
         }
 }
 
+static bool has(const record_table *table, const char *name) {
+    return record_find(table, name, NULL, NULL, NULL, 0, 0) != NULL;
+}
+
 void summary_print(FILE *out, const record_table *table) {
     fputc('\n', out);
-    systems_write(out, table);
+    if (has(table, "pair") || has(table, "handoff"))
+        systems_write(out, table);
     operations_write(out, table);
-    states_write(out, table);
-    crowds_write(out, table);
+    if (has(table, "state_pair") || has(table, "state_burst"))
+        states_write(out, table);
+    if (has(table, "crowd"))
+        crowds_write(out, table);
     targets_print(out, table);
 }
 
