@@ -53,8 +53,8 @@
    CACHES
      zcp_pool_config.cache_chunks lets each thread keep so many of the chunks of a pool that it releases for its own next allocations; the two
      then take no locked instruction at all. Such chunks are hidden from the others. When an allocate elsewhere finds nothing, it says EXHAUSTED,
-     and each thread gives back what it has cached with its next release in that pool, and caches nothing for 64 releases. A thread that does nothing
-     keeps up to cache_chunks chunks: size the pool for that. They also come back when the thread ends, when the manager is closed, and when
+     and each thread gives back what it has cached with its next allocate or release in that pool, and caches nothing for 64 releases. A thread
+     that does nothing keeps up to cache_chunks chunks: size the pool for that. They also come back when the thread ends, when the manager is closed, and when
      the process dies. zcp_pool_stats.cached tells how many there are. All processes have to agree on cache_chunks, as on the rest.
 
    ZEROCP DOES NOT
@@ -80,7 +80,7 @@
      - The instance vanished: somebody removed the names by hand, or systemd's RemoveIPC did at logout. Clients go on with what they have
        mapped; zcp_manager_check says ZCP_ERR_REPLACED; close and open again.
      - Pids in messages are those of the writer's PID namespace. Nothing but messages uses them.
-     - The 64th thread of a process at once, and the 65th in a pool on the whole machine, work as well, but two locked instructions slower, and cache nothing.
+     - A process's 64th thread at once caches nothing; it, and the 65th thread at once in a pool, pay two more locked instructions.
      - A library that holds this code may be unloaded, but not while one of its threads ends. Each thread that allocates takes one pthread key's value.
      - Two copies of the implementation in one process (two libraries, say) work, but do not know of each other's managers
        (zcp_manager_find, fork handling). Have one copy, or ZEROCP_STATIC.
@@ -565,6 +565,13 @@ ZCP_PRIV bool zcp_priv_leaf_is_hinted_well(zcp_mpmc_list *list, uint32_t leaf)
     zcp_priv_or_release(summary, zcp_priv_leaf_bit(leaf));             /* as P1 */
     return true;
 }
+/* Sets the hint of the leaf that index is the last one of: somebody may have been killed between P0 and P1. For those who look at everything. */
+ZCP_PRIV void zcp_priv_leaf_mend(zcp_mpmc_list *list, uint32_t index)
+{
+    uint32_t leaf = index >> list->leaf_shift;
+    if (index + 1 != list->capacity && (index + 1) >> list->leaf_shift == leaf) return;
+    if (zcp_priv_load_relaxed(zcp_priv_list_leaf(list, leaf)) != 0) zcp_priv_or_release(zcp_priv_list_summary(list, leaf), zcp_priv_leaf_bit(leaf));   /* as P1 */
+}
 /* A round along the hints: from the leaf `start` to the end, then from the beginning up to it. */
 typedef struct zcp_priv_walk { uint32_t start, words_begun, word; uint64_t hints; } zcp_priv_walk;
 /* The next leaf in which something is; false: the round is over. */
@@ -819,7 +826,7 @@ ZCP_PRIV_COLD void zcp_priv_cache_yield(zcp_priv_pool *pool, zcp_priv_local *loc
 {
     zcp_priv_cache_flush(pool, local);
     local->room = 0;
-    local->pause = 64;
+    local->pause = 65;                                                 /* the 65th release from here caches again */
 }
 ZCP_PRIV_COLD void zcp_priv_cache_resume(zcp_priv_pool *pool, zcp_priv_local *local)         /* begin, or one release less to wait */
 {
@@ -830,7 +837,7 @@ ZCP_PRIV_COLD void zcp_priv_cache_resume(zcp_priv_pool *pool, zcp_priv_local *lo
 /* The hint of a chunk that this thread has freed and does not keep. */
 ZCP_PRIV_INLINE void zcp_priv_let_go(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i)
 {
-    if (ZCP_PRIV_UNLIKELY(local->cached != 0 && !zcp_priv_unwanted(local))) zcp_priv_cache_yield(pool, local);
+    if (ZCP_PRIV_UNLIKELY(local->room != 0 && !zcp_priv_unwanted(local))) zcp_priv_cache_yield(pool, local);
     zcp_priv_hint(pool, local, i);
 }
 /* Frees the chunk if nobody holds it. YES: this call freed it. */
@@ -933,6 +940,7 @@ ZCP_PRIV uint64_t zcp_priv_sweep_pool(zcp_priv_pool *pool, uint32_t dead, bool *
         zcp_priv_outcome outcome = zcp_priv_sweep_chunk(pool, i, dead);
         if (outcome == ZCP_PRIV_YES) freed++;
         if (outcome == ZCP_PRIV_GARBAGE) *garbage = true;
+        zcp_priv_leaf_mend(&pool->list, i);
     }
     zcp_priv_leases_sweep(pool, dead);
     return freed;
@@ -1019,6 +1027,10 @@ ZCP_PRIV_NOINLINE bool zcp_priv_take_loaned(zcp_priv_pool *pool, uint32_t client
 /* A chunk by any hint. false: none in the list, nor on loan, nor in the list again. */
 ZCP_PRIV_NOINLINE bool zcp_priv_take(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, uint32_t *i, uint32_t *generation)
 {
+    if (local->cached && zcp_priv_unwanted(local)) {                   /* a pool that serves for another one */
+        zcp_priv_take_cached(local, 0, i, generation);
+        return true;
+    }
     if (local->cached) zcp_priv_cache_yield(pool, local);
     return zcp_priv_take_listed(pool, local, client, i, generation) || zcp_priv_take_loaned(pool, client, i, generation)
         || zcp_priv_take_listed(pool, local, client, i, generation);
@@ -1528,6 +1540,7 @@ ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, uint32_t first)
             uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state);     /* relaxed: for a hint and a figure */
             if (zcp_priv_is_free(s)) zcp_mpmc_list_push(&pool->list, i);
             cached += zcp_priv_is_cached(s);
+            zcp_priv_leaf_mend(&pool->list, i);
         }
     }
     return cached;
@@ -2571,6 +2584,7 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint32_t in
 ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_cached(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, zcp_priv_local *local, uint32_t pool)
 {
     uint32_t i, generation;
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) return zcp_priv_allocate_slowly(manager, size, chunk);     /* which yields */
     zcp_priv_take_cached(local, size, &i, &generation);
     *chunk = (zcp_chunk){ manager, local->data + (uint64_t)i * local->stride, pool << ZCP_PRIV_POOL_SHIFT | i, generation };
     return ZCP_OK;
