@@ -39,6 +39,8 @@ static const target targets[] = {
     {.what = "recover 1 M chunks of 1 M, ms", .of = TIME("recover_all", "zerocp", "1"), .most = 20, .unit = 1e6},
     {.what = "attach, instance for 1,024 clients, ms", .of = TIME("attach_1024", "zerocp", "1"), .most = 2, .unit = 1e6},
     {.what = "the same, 1,022 others attached, ms", .of = TIME("attach_1024_taken", "zerocp", "1"), .most = 2, .unit = 1e6},
+    {.what = "256 at once, one free in each thousand of 1 M, by bursts of 1,000 nearly full", .of = TIME("state_burst256", "zerocp", "1"),
+     .by = {"state_burst", "zerocp", "1", "time", 1000}, .most = 1.3},
     {.what = "16 processes by 2, wall time per operation", .of = TIME("crowd", "zerocp", "16p"), .by = TIME("crowd", "zerocp", "2p"), .most = 1.5},
     {.what = "16 threads by 2, wall time per operation", .of = TIME("crowd", "zerocp", "16t"), .by = TIME("crowd", "zerocp", "2t"), .most = 1.5},
     {.what = "create 1 GiB by posix_fallocate of as many bytes", .of = TIME("create_1g", "zerocp", "1"), .by = TIME("fallocate_1g", "kernel", "1"), .most = 1.2},
