@@ -191,16 +191,79 @@ TEST(cache_yields_at_the_next_release) {
         use(manager, PAUSE);
         zcp_manager_close(manager);                                // nothing of this process's own
         manager = attach();
-        for (int i = 1; i < PAUSE - 1; i++) {
+        for (int i = 0; i < PAUSE; i++) {
             tell(cacher, PAIR);
             CHECK_FIGURES(manager, 0, 0);
         }
         tell(cacher, PAIR);
-        tell(cacher, PAIR);
+        CHECK_FIGURES(manager, 0, 1);
         tell(cacher, USE);
         CHECK_FIGURES(manager, 0, CACHE);
     }
     tell(cacher, CLOSE);
+    finish(manager);
+}
+
+TEST(cache_yields_at_the_next_allocate) {
+    zcp_manager *manager = create_cached(TOTAL, CACHE);
+    zcp_chunk chunks[TOTAL + 1];
+    helper *cacher = helper_begin(act_simply);
+    tell(cacher, USE);
+    uint32_t n = take_all(manager, chunks, TOTAL);
+    CHECK_EQ(n, TOTAL - CACHE);
+    CHECK_FIGURES(manager, n, CACHE);
+    tell(cacher, ALLOCATE);
+    CHECK_FIGURES(manager, n + 1, 0);
+    for (; n < TOTAL - 1; n++)
+        chunks[n] = allocate(manager, 64);                         // at once, all the others that it had
+    CHECK_ALLOCATE_FAILS(manager, 64, ZCP_ERR_EXHAUSTED);
+    tell(cacher, RELEASE);
+    for (int i = 1; i < PAUSE; i++) {
+        CHECK_FIGURES(manager, n, 0);
+        tell(cacher, PAIR);
+    }
+    CHECK_FIGURES(manager, n, 0);
+    tell(cacher, PAIR);
+    CHECK_FIGURES(manager, n, 1);
+    give_all(chunks, n);
+    tell(cacher, CLOSE);
+    finish(manager);
+}
+
+// After the release that yields, so many are uncached, then all is as before: also where the thread cached nothing at that
+// time, be it that it was exhausted itself or that it held all it had.
+TEST(cache_goes_on_after_its_own_thread_was_exhausted) {
+    zcp_manager *manager = create_cached(TOTAL, CACHE);
+    zcp_chunk chunks[TOTAL + 1];
+    use(manager, CACHE);
+    CHECK_FIGURES(manager, 0, CACHE);
+    for (int round = 0; round < 3; round++) {
+        CHECK_EQ(take_all(manager, chunks, TOTAL), TOTAL);
+        give_all(chunks, 1 + PAUSE);
+        CHECK_FIGURES(manager, TOTAL - 1 - PAUSE, 0);
+        give_all(chunks + 1 + PAUSE, 1);
+        CHECK_FIGURES(manager, TOTAL - 2 - PAUSE, 1);
+        give_all(chunks + 2 + PAUSE, TOTAL - 2 - PAUSE);
+        CHECK_FIGURES(manager, 0, CACHE);
+    }
+    finish(manager);
+}
+
+TEST(cache_goes_on_after_another_was_exhausted_while_it_was_empty) {
+    zcp_manager *manager = create_cached(TOTAL, CACHE), *peer = attach();
+    zcp_chunk chunks[TOTAL + 1], mine[CACHE];
+    for (int i = 0; i < CACHE; i++)
+        mine[i] = allocate(manager, 64);
+    CHECK_FIGURES(manager, CACHE, 0);
+    give_all(chunks, take_all(peer, chunks, TOTAL));
+    zcp_manager_close(peer);
+    give_all(mine, CACHE);
+    use(manager, 1 + PAUSE - CACHE);
+    CHECK_FIGURES(manager, 0, 0);
+    use(manager, 1);
+    CHECK_FIGURES(manager, 0, 1);
+    use(manager, CACHE);
+    CHECK_FIGURES(manager, 0, CACHE);
     finish(manager);
 }
 

@@ -2,6 +2,7 @@
 // obtain every chunk that nobody holds, and once the stopped one goes on, everything ends exactly.
 #include "chunks.h"
 
+#include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -441,6 +442,61 @@ TEST(hidden_chunks_without_hints_are_found) {
         }
     zcp_manager_close(fallback);
     finish(strict);
+}
+
+// Frees two chunks as their last borrower, and is killed when they are listed but the hint of their leaf is not there yet.
+static void die_before_the_leaf_is_hinted(void *argument) {
+    stopped *self = argument;
+    zcp_manager *manager = attach();
+    zcp_chunk a = acquire(manager, self->given), b = acquire(manager, self->token);
+    uint32_t index = inside_index_in_pool(&a);
+    say_and_wait(self);
+    zcp_chunk_release(&a);
+    zcp_chunk_release(&b);
+    CHECK(inside_drop_leaf_hint(manager, 0, index));
+    raise(SIGKILL);
+}
+
+// Whoever sweeps the dead one, or looks at all the records, makes the leaf be found by everybody, at once: also by those who
+// make no look themselves because one was made a moment ago.
+TEST(hidden_leaf_without_hint_is_found_after_a_sweep_or_look) {
+    enum { COUNT = 100, LOST = 43 };                               // leaves of 8; nobody's own
+    for (int by_look = 0; by_look < 2; by_look++) {
+        zcp_manager *manager = create(64, COUNT), *peer = attach();
+        stopped *self = test_shared(sizeof *self);
+        zcp_chunk chunks[COUNT], lost[2];
+        for (int i = 0; i < COUNT; i++) {
+            zcp_chunk chunk = allocate(manager, 64);
+            chunks[inside_index_in_pool(&chunk)] = chunk;
+        }
+        self->given = token_of(&chunks[LOST]);
+        self->token = token_of(&chunks[LOST + 1]);
+        pid_t pid = test_spawn(die_before_the_leaf_is_hinted, self);
+        test_await(&self->holding, 1);
+        zcp_chunk_release(&chunks[LOST]);
+        zcp_chunk_release(&chunks[LOST + 1]);
+        test_signal(&self->go);
+        test_join_signal(pid, SIGKILL);
+        inside_let_looks_rest(manager, 0, true);
+        inside_let_looks_rest(peer, 0, true);
+        CHECK_EQ(used(manager), COUNT - 2);
+        CHECK_ALLOCATE_FAILS(manager, 64, ZCP_ERR_EXHAUSTED);      // lost indeed
+        CHECK_ALLOCATE_FAILS(peer, 64, ZCP_ERR_EXHAUSTED);
+        if (by_look)
+            inside_let_looks_rest(manager, 0, false);
+        else
+            CHECK_RECOVERS(manager, 1, 0);
+        lost[0] = allocate(manager, 64);
+        lost[1] = allocate(peer, 64);
+        CHECK(lost[0].index != lost[1].index);
+        CHECK_ALLOCATE_FAILS(peer, 64, ZCP_ERR_EXHAUSTED);
+        for (int i = 0; i < COUNT; i++)
+            zcp_chunk_release(&chunks[i]);
+        zcp_chunk_release(&lost[0]);
+        zcp_chunk_release(&lost[1]);
+        zcp_manager_close(peer);
+        finish(manager);
+    }
 }
 
 static void release_when_told(void *argument) {

@@ -48,6 +48,17 @@ bool inside_drop_hint(zcp_manager *manager, uint32_t pool, uint32_t index)
     }
     return was;
 }
+bool inside_drop_leaf_hint(zcp_manager *manager, uint32_t pool, uint32_t index)
+{
+    const zcp_mpmc_list *list = &manager->view.pools[pool].list;
+    uint64_t bit = zcp_priv_leaf_bit(index >> list->leaf_shift);
+    return zcp_priv_and_acq_rel(zcp_priv_list_summary(list, index >> list->leaf_shift), ~bit) & bit;
+}
+void inside_let_looks_rest(zcp_manager *manager, uint32_t pool, bool rest)
+{
+    for (uint32_t at = 0; at < manager->view.pool_count; at++)
+        if (manager->view.order[at] == pool) zcp_priv_store_relaxed(&manager->looked[at].until, rest ? UINT64_MAX : 0);
+}
 void inside_set_state_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint64_t word)
 {
     zcp_priv_store_release(&zcp_priv_record_at(&manager->view.pools[pool], index)->state, word);

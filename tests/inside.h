@@ -18,6 +18,8 @@ uint32_t inside_index_in_pool(const zcp_chunk *chunk);
 uint64_t inside_state_word(zcp_manager *manager, uint32_t pool, uint32_t index);      // generation:32 | owner:11 | ticket:21
 uint64_t inside_borrow_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint32_t word);
 bool inside_drop_hint(zcp_manager *manager, uint32_t pool, uint32_t index);           // as if a pusher had been killed
+bool inside_drop_leaf_hint(zcp_manager *manager, uint32_t pool, uint32_t index);      // of its whole leaf, as if one had been killed between P0 and P1
+void inside_let_looks_rest(zcp_manager *manager, uint32_t pool, bool rest);           // as if the last look before EXHAUSTED were always a moment ago
 void inside_set_state_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint64_t word);     // of a chunk that nobody uses
 uint32_t inside_leases_held(zcp_manager *manager, uint32_t pool);  // leases that somebody holds
 uint32_t inside_loaned_count(zcp_manager *manager, uint32_t pool); // hints that are on loan, stale ones too
