@@ -166,6 +166,7 @@ struct inside_plain {
     zcp_priv_geometry geometry;
     void *management, *chunks;
     uint32_t clients;
+    _Atomic bool swept[ZCP_MAX_CLIENTS];
     zcp_manager *managers[];
 };
 
@@ -202,9 +203,16 @@ inside_plain *inside_plain_new(const zcp_config *config, uint32_t clients, uint3
     return plain;
 }
 zcp_manager *inside_plain_client(inside_plain *plain, uint32_t client) { return plain->managers[client]; }
+void inside_plain_leave(inside_plain *plain)
+{
+    for (uint32_t c = 0; c < plain->clients; c++)
+        for (uint32_t thread = 1; thread < ZCP_PRIV_LANES; thread++)
+            if (!plain->swept[c]) zcp_priv_view_leave(&plain->managers[c]->view, thread);
+}
 void inside_plain_sweep(inside_plain *plain, uint32_t sweeper, uint32_t dead)
 {
     bool garbage = false;
+    plain->swept[dead] = true;
     zcp_priv_view_sweep(&plain->managers[sweeper]->view, dead, &garbage);
     CHECK(!garbage);
 }

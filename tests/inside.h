@@ -33,6 +33,7 @@ size_t inside_header_bytes(void);
 typedef struct inside_plain inside_plain;
 inside_plain *inside_plain_new(const zcp_config *config, uint32_t clients, uint32_t flags);
 zcp_manager *inside_plain_client(inside_plain *plain, uint32_t client);
+void inside_plain_leave(inside_plain *plain);                      // what ended threads of living clients keep, which no ending thread finds here; all are joined
 void inside_plain_sweep(inside_plain *plain, uint32_t sweeper, uint32_t dead);       // as recovery does; the dead client's threads are joined
 void inside_plain_free(inside_plain *plain);
 

@@ -21,6 +21,14 @@ typedef struct trader {
     uint64_t size;
 } trader;
 
+// One pool of 64 bytes; its threads cache some.
+static zcp_config cached_pool(uint32_t chunk_count, uint32_t cache_chunks) {
+    zcp_config config = {0};
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = chunk_count,
+                                                        .cache_chunks = cache_chunks}));
+    return config;
+}
+
 // The token's own value is its chunk's pattern, written by whoever allocated it, before the token is seen by anybody.
 static void check_tokened(const zcp_chunk *chunk) {
     pattern_check(chunk, (uint64_t)chunk->generation << 32 | chunk->index);
@@ -78,9 +86,9 @@ static void check_traded(const market *shared) {
     CHECK(shared->verified > 0 && shared->stale > 0);
 }
 
-static void trade_on_one_manager(uint32_t flags, uint32_t chunks) {
+static void trade_on_one_manager(uint32_t flags, uint32_t chunks, uint32_t cache_chunks) {
     enum { THREADS = 4 };
-    zcp_config config = one_pool(64, chunks);
+    zcp_config config = cached_pool(chunks, cache_chunks);
     zcp_manager *manager = create_named(test_instance(), &config, flags);
     market shared = {0};
     trader all[THREADS];
@@ -97,15 +105,72 @@ static void trade_on_one_manager(uint32_t flags, uint32_t chunks) {
 }
 
 TEST_WITH(threads_trade_on_one_manager, .weight = 2) {
-    trade_on_one_manager(0, 10);                                   // fewer than they could hold
+    trade_on_one_manager(0, 10, 0);                                   // fewer than they could hold
 }
 
 TEST_WITH(threads_trade_on_one_checked_manager, .weight = 2) {
-    trade_on_one_manager(ZCP_CHECKED, 10);
+    trade_on_one_manager(ZCP_CHECKED, 10, 0);
 }
 
 TEST_WITH(threads_trade_on_plenty, .weight = 2) {
-    trade_on_one_manager(0, 200);
+    trade_on_one_manager(0, 200, 0);
+}
+
+TEST_WITH(threads_trade_out_of_caches, .weight = 2) {
+    trade_on_one_manager(0, 200, 8);
+}
+
+TEST_WITH(threads_trade_out_of_checked_caches, .weight = 2) {
+    trade_on_one_manager(ZCP_CHECKED, 200, 8);
+}
+
+TEST_WITH(threads_trade_where_caches_are_wanted, .weight = 2) {
+    trade_on_one_manager(0, 10, 4);
+}
+
+static void check_nothing_is_cached(zcp_manager *manager) {
+    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+        zcp_pool_stats stats;
+        CHECK_OK(zcp_manager_pool_stats(manager, p, &stats));
+        CHECK_EQ(stats.cached, 0);
+        CHECK_EQ(stats.free, stats.total);
+        CHECK_EQ(inside_hint_count(manager, p), stats.total);
+    }
+}
+
+// Generations of threads: more of them than there are numbers, some of which end while the others trade, each with a cache.
+static void *trade_in_short_lives(void *argument) {
+    trader self = *(trader *)argument;
+    self.steps = 50 + (int)test_random_below(200);
+    return trade(&self);
+}
+
+static void *live_often(void *argument) {
+    trader *self = argument;
+    for (int i = 0; i < self->steps; i++)
+        test_thread_join(test_thread(trade_in_short_lives, self));
+    return NULL;
+}
+
+TEST_WITH(threads_that_end_give_up_their_caches, .weight = 2) {
+    enum { LINES = 6, CHUNKS = 60, CACHE = 8 };
+    zcp_config config = cached_pool(CHUNKS, CACHE);
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    market shared = {0};
+    trader all = {&shared, manager, ROUNDS(300), false, 64};
+    pthread_t lines[LINES];
+    zcp_chunk chunks[CHUNKS];
+    for (int i = 0; i < LINES; i++)
+        lines[i] = test_thread(live_often, &all);
+    for (int i = 0; i < LINES; i++)
+        test_thread_join(lines[i]);
+    check_nothing_is_cached(manager);
+    CHECK_EQ(inside_leases_held(manager, 0), 0);
+    for (int i = 0; i < CHUNKS; i++)
+        chunks[i] = allocate(manager, 64);
+    for (int i = 0; i < CHUNKS; i++)
+        zcp_chunk_release(&chunks[i]);
+    finish(manager);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -118,9 +183,16 @@ static inside_plain *plain_pools(uint32_t clients) {
     return inside_plain_new(&config, clients, 0);
 }
 
-TEST_WITH(threads_trade_between_clients, .weight = 2) {
+// The first pool is cached, so its threads have to yield all the time; the second one is plain.
+static inside_plain *cached_pools(uint32_t clients) {
+    zcp_config config = cached_pool(24, 4);
+    CHECK_OK(zcp_config_add_pool(&config, 128, 5));
+    return inside_plain_new(&config, clients, 0);
+}
+
+static void trade_between_clients(inside_plain *(*make)(uint32_t)) {
     enum { CLIENTS = 3, THREADS = 6 };
-    inside_plain *plain = plain_pools(CLIENTS);
+    inside_plain *plain = make(CLIENTS);
     market shared = {0};
     trader all[THREADS];
     pthread_t threads[THREADS];
@@ -133,8 +205,18 @@ TEST_WITH(threads_trade_between_clients, .weight = 2) {
     check_traded(&shared);
     for (uint32_t c = 0; c < CLIENTS; c++)
         CHECK_EQ(used(inside_plain_client(plain, c)), 0);
+    inside_plain_leave(plain);
+    check_nothing_is_cached(inside_plain_client(plain, 0));
     books_check_by(inside_plain_client(plain, 0), 0);
     inside_plain_free(plain);
+}
+
+TEST_WITH(threads_trade_between_clients, .weight = 2) {
+    trade_between_clients(plain_pools);
+}
+
+TEST_WITH(threads_trade_between_clients_that_cache, .weight = 2) {
+    trade_between_clients(cached_pools);
 }
 
 typedef struct sweeper {
@@ -149,9 +231,9 @@ static void *sweep(void *argument) {
 }
 
 // Clients die one after the other, holding what they hold; others sweep them, two at once, while the rest goes on.
-static void trade_and_die(uint64_t size, int steps) {
+static void trade_and_die(inside_plain *(*make)(uint32_t), uint64_t size, int steps) {
     enum { LIVING = 2, DYING = 4, CLIENTS = LIVING + DYING };
-    inside_plain *plain = plain_pools(CLIENTS);
+    inside_plain *plain = make(CLIENTS);
     market shared = {0};
     trader all[CLIENTS];
     pthread_t living[LIVING], dying[2], sweeping[2];
@@ -173,14 +255,20 @@ static void trade_and_die(uint64_t size, int steps) {
     for (int i = 0; i < LIVING; i++)
         test_thread_join(living[i]);
     check_traded(&shared);
-    CHECK_EQ(used(inside_plain_client(plain, 0)), 0);
+    inside_plain_leave(plain);
+    check_nothing_is_cached(inside_plain_client(plain, 0));
     books_check_by(inside_plain_client(plain, 1), 0);
     inside_plain_free(plain);
 }
 
 TEST_WITH(threads_sweep_dead_clients_while_others_trade, .weight = 2) {
     for (int round = 0; round < 6; round++)
-        trade_and_die(128, ROUNDS(60000));
+        trade_and_die(plain_pools, 128, ROUNDS(60000));
+}
+
+TEST_WITH(threads_sweep_dead_clients_that_cached, .weight = 2) {
+    for (int round = 0; round < 6; round++)
+        trade_and_die(cached_pools, 128, ROUNDS(60000));
 }
 
 // Hints may be repeated: here for each free chunk all the time, so that several claim the same one.

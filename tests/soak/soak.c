@@ -6,7 +6,9 @@
 // clones, releases, closes and opens again, and verifies each payload whenever it gets and before it gives. The conductor
 // (this process) sends SIGKILL and SIGSTOP to them at random and starts the killed ones again. Every few seconds it asks
 // for quiet: each worker stops where it is and tells what it holds, and the books are compared: what is used is what is
-// held, every other chunk can be had exactly once. The last line is `N passed, N failed`.
+// held, what is cached can be by the threads that there are, every other chunk can be had exactly once. Half of the workers
+// have a second thread, which ends all the time, now and then without releasing, and another one goes on with what it
+// held. At the end, when all have closed, nothing is cached any more. The last line is `N passed, N failed`.
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp.h"
 
@@ -23,12 +25,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WORKERS = 8, THREADS = 2, HOLDS = 24, MAIL = 16, MAX_CLIENTS = 40, SHOWN_ERRORS = 20 };
+enum { WORKERS = 8, THREADS = 2, CACHE = 8, HOLDS = 24, MAIL = 16, MAX_CLIENTS = 40, SHOWN_ERRORS = 20 };
 
 #define WAIT_LIMIT UINT64_C(1000000000)
 #define QUIET_EVERY UINT64_C(2500000000)
 
-static const struct { uint64_t size; uint32_t count; } pools[] = {{64, 250}, {256, 120}, {1000, 60}, {4096, 30}, {60000, 9}};
+static const struct { uint64_t size; uint32_t count, cache; } pools[] = {{64, 250, 0}, {256, 120, CACHE}, {1000, 60, 0}, {4096, 30, 0}, {60000, 9, 0}};
 enum { POOLS = sizeof pools / sizeof pools[0], CHUNKS = 250 + 120 + 60 + 30 + 9 };
 
 // What a thread holds, as it tells it when asked for quiet.
@@ -46,6 +48,7 @@ static struct board {
     told told[WORKERS][THREADS];
     _Atomic uint64_t operations, allocated, exhausted, acquired, stale, opened, verified;
     _Atomic uint64_t sweeps, reclaimed, longest;                   // longest: wait in a call, ns
+    _Atomic uint64_t threads;                                      // that have ended
     _Atomic uint64_t status_errors, payload_errors, hold_errors, wait_errors;
 } *board;
 
@@ -204,6 +207,7 @@ static void verify(const zcp_chunk *chunk, const char *when) {
 typedef struct thread {
     int worker, number;
     zcp_manager *manager;
+    uint64_t random;
     uint32_t count;
     zcp_chunk held[HOLDS];
 } thread;
@@ -336,10 +340,10 @@ static void act(thread *t, bool alone) {
         open_again(t);
 }
 
-static void *work(void *argument) {
-    thread *t = argument;
+// Until the end, or for so many rounds.
+static void work(thread *t, uint64_t rounds) {
     bool alone = t->worker % 2 == 0;
-    while (atomic_load(&board->end) == 0 && t->manager != NULL) {
+    for (uint64_t round = 0; round < rounds && atomic_load(&board->end) == 0 && t->manager != NULL; round++) {
         if (atomic_load(&board->quiet) % 2 != 0)
             keep_quiet(t);
         for (int i = 0; i < 64 && t->manager != NULL; i++)
@@ -347,15 +351,35 @@ static void *work(void *argument) {
         if (below(16) == 0)
             sleep_us(below(2000));                                 // so that the others get a turn in the middle of ours
     }
+}
+
+static void release_all(thread *t) {
     while (t->count > 0 && t->manager != NULL)
         let_go(t, t->count - 1);
+}
+
+// One thread of many, which come one after the other.
+static void *work_a_while(void *argument) {
+    thread *t = argument;
+    random_state = mix(t->random++) | 1;
+    work(t, below(60));
+    if (below(2) == 0)
+        release_all(t);                                            // so that something is cached; else it leaves what it holds to the next
+    add(&board->threads, 1);
     return NULL;
 }
 
 static void *work_beside(void *argument) {
     thread *t = argument;
-    random_state = mix(seed ^ (uint64_t)(uintptr_t)getpid() << 20 ^ 77) | 1;
-    return work(t);
+    pthread_t one;
+    t->random = seed ^ (uint64_t)getpid() << 20 ^ 77;
+    while (atomic_load(&board->end) == 0) {
+        if (pthread_create(&one, NULL, work_a_while, t) != 0)
+            _exit(1);
+        pthread_join(one, NULL);
+    }
+    release_all(t);
+    return NULL;
 }
 
 _Noreturn static void be_worker(int worker, uint64_t incarnation, pid_t conductor) {
@@ -372,7 +396,8 @@ _Noreturn static void be_worker(int worker, uint64_t incarnation, pid_t conducto
     bool two = worker % 2 != 0 && threads[0].manager != NULL;
     if (two && pthread_create(&beside, NULL, work_beside, &threads[1]) != 0)
         _exit(1);
-    work(&threads[0]);
+    work(&threads[0], UINT64_MAX);
+    release_all(&threads[0]);
     if (two)
         pthread_join(beside, NULL);
     zcp_manager_close(threads[0].manager);
@@ -387,7 +412,7 @@ static struct {
     uint64_t incarnation, continue_at;                             // 0: it is not stopped
 } workers[WORKERS];
 
-static uint64_t kills, stops_made, quiet_checks, deaths_by_themselves, book_errors;
+static uint64_t kills, stops_made, quiet_checks, deaths_by_themselves, book_errors, most_cached;
 static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int number) {
@@ -487,10 +512,21 @@ static uint32_t all_that_is_told(uint32_t *items) {
     return distinct(items, count);
 }
 
-// Nobody else works: used == held, all the rest can be had exactly once, and goes back.
-static void compare_books(uint32_t *held, uint32_t held_count) {
+// Is there a hint of the chunk, in the list or on loan?
+static bool hinted(const zcp_priv_pool *pool, uint32_t i) {
+    uint32_t leaf = i >> pool->list.leaf_shift;
+    uint64_t hints = atomic_load(zcp_priv_list_leaf(&pool->list, leaf));
+    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++)
+        if (atomic_load(&pool->leases->items[k].leaf) == leaf)
+            hints |= atomic_load(&pool->leases->items[k].loan);
+    return hints >> (i & ((1u << pool->list.leaf_shift) - 1)) & 1;
+}
+
+// Nobody else works: used == held, what is neither used nor cached can be had exactly once, and goes back. Of a cached
+// pool some may be kept by each of `cachers` threads.
+static void compare_books(uint32_t *held, uint32_t held_count, uint32_t cachers) {
     static zcp_chunk got[CHUNKS + 1];
-    uint64_t used = 0, total = 0, in_lists = 0;
+    uint64_t used = 0, total = 0, cached = 0, free_hinted = 0, own = 0;
     uint32_t count = 0;
     zcp_manager *manager = NULL;
     zcp_status status = zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .mode = ZCP_SHM_OPEN_EXISTING});
@@ -510,24 +546,38 @@ static void compare_books(uint32_t *held, uint32_t held_count) {
     for (uint32_t p = 0; p < POOLS; p++) {
         zcp_pool_stats stats;
         zcp_manager_pool_stats(manager, p, &stats);
+        if (stats.used + stats.free + stats.cached != stats.total)
+            book_error("used, free and cached of a pool", stats.used + stats.free + stats.cached, stats.total);
+        if (stats.cached > (uint64_t)cachers * pools[p].cache)
+            book_error("cached chunks of a pool, at most", stats.cached, (uint64_t)cachers * pools[p].cache);
         used += stats.used;
         total += stats.total;
+        cached += stats.cached;
     }
+    if (cached > most_cached)
+        most_cached = cached;
     if (used != held_count)
         book_error("chunks used, and chunks held by somebody", used, held_count);
     for (uint32_t p = 0; p < POOLS; p++)
         while (count <= CHUNKS && (status = zcp_chunk_allocate(manager, pools[p].size, &got[count])) == ZCP_OK)
             held[held_count + count] = got[count].index, count++;
-    if (status != ZCP_ERR_EXHAUSTED || count != total - used)
-        book_error("chunks that could be had", count, total - used);
+    if (status != ZCP_ERR_EXHAUSTED || count != total - used - cached)
+        book_error("chunks that could be had", count, total - used - cached);
     if (distinct(held, held_count + count) != held_count + count)
         book_error("different chunks among those held and those had", distinct(held, held_count + count), held_count + count);
     for (uint32_t i = 0; i < count; i++)
         zcp_chunk_release(&got[i]);
-    for (uint32_t p = 0; p < POOLS; p++)
-        in_lists += zcp_mpmc_list_count(&manager->view.pools[p].list);
-    if (in_lists != total - used)
-        book_error("chunks in the lists", in_lists, total - used);
+    for (uint32_t p = 0; p < POOLS; p++) {
+        const zcp_priv_pool *pool = &manager->view.pools[p];
+        zcp_pool_stats stats;
+        zcp_manager_pool_stats(manager, p, &stats);
+        own += stats.cached;                                       // and what this thread keeps now
+        for (uint32_t i = 0; i < pool->count; i++)
+            free_hinted += zcp_priv_is_free(atomic_load(&zcp_priv_record_at(pool, i)->state)) && hinted(pool, i);
+    }
+    own -= cached;
+    if (own > CACHE || free_hinted != total - used - cached - own)
+        book_error("free chunks of which there is a hint", free_hinted, total - used - cached - own);
     zcp_manager_close(manager);
 }
 
@@ -543,7 +593,7 @@ static void be_quiet_and_compare(void) {
         sleep_us(500);
     }
     if (all_quiet(epoch))
-        compare_books(held, all_that_is_told(held));
+        compare_books(held, all_that_is_told(held), WORKERS + WORKERS / 2);
     else
         book_error("not quiet within 20 s; workers", 0, WORKERS);
     quiet_checks++;
@@ -621,7 +671,7 @@ static void create(void) {
     zcp_config config = {0};
     zcp_manager *manager;
     for (int p = 0; p < POOLS; p++)
-        zcp_config_add_pool(&config, pools[p].size, pools[p].count);
+        zcp_config_add(&config, &(zcp_pool_config){.chunk_size = pools[p].size, .chunk_count = pools[p].count, .cache_chunks = pools[p].cache});
     zcp_status status = zcp_manager_open(
         &manager, &(zcp_manager_desc){.name = name, .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = MAX_CLIENTS});
     if (status != ZCP_OK) {
@@ -645,7 +695,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     snprintf(name, sizeof name, "zcp-soak-%d", (int)getpid());
-    printf("soak: %" PRIu64 " s, seed %" PRIu64 ", %d workers (half of them with two threads), %d chunks in %d pools\n", seconds, seed,
+    printf("soak: %" PRIu64 " s, seed %" PRIu64 ", %d workers (half of them with a second thread, ever another one), %d chunks in %d pools, one of them cached\n", seconds, seed,
            (int)WORKERS, (int)CHUNKS, (int)POOLS);
     random_state = mix(seed) | 1;
     signal(SIGINT, on_interrupt);
@@ -658,7 +708,7 @@ int main(int argc, char **argv) {
     conduct(seconds);
     end_workers();
     static uint32_t nothing[CHUNKS + 1];
-    compare_books(nothing, 0);
+    compare_books(nothing, 0, 0);
     zcp_status destroyed = zcp_manager_destroy(name);
 
     judge(board->status_errors == 0, "every call gave a status that it may give; operations", board->operations);
@@ -667,6 +717,8 @@ int main(int argc, char **argv) {
     judge(board->wait_errors == 0, "no call waited above a second; longest, ms", board->longest / 1000000);
     judge(book_errors == 0, "no chunk lost or doubled; quiet moments", quiet_checks);
     judge(deaths_by_themselves == 0, "no worker died of itself; kills", kills);
+    judge(most_cached > 0 || quiet_checks < 4, "chunks were cached; most at a quiet moment", most_cached);
+    judge(board->threads > 0, "threads ended and others began; threads", board->threads);
     judge(board->sweeps > 0 || kills == 0, "the killed were swept; sweeps", board->sweeps);
     judge(destroyed == ZCP_OK && zcp_shm_unlink(name) == ZCP_ERR_NOT_FOUND, "destroyed; chunks reclaimed", board->reclaimed);
     printf("%d passed, %d failed\n", passed, failed);
