@@ -2,8 +2,8 @@
 //
 //   make fuzz SECONDS=60
 //
-// An input is a program of small steps: change a word of the management segment (also while managers are attached to
-// it), replace its beginning by raw bytes, cut or extend the file, open, close, allocate, acquire, release and so on. The seeds are
+// An input is a program of small steps: change a word of the management segment, or one of its leases (also while managers
+// are attached to it), replace its beginning by raw bytes, cut or extend the file, open, close, allocate, acquire, release and so on. The seeds are
 // made here, from a real segment, and written into the corpus directory that is given. A finding is what the sanitizers
 // find, an access to the guard pages around each mapping (see hostile.h), a call without an end, a leaked descriptor or
 // mapping, or a handle that lies outside of its segment.
@@ -36,7 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static zcp_config configuration(void) {
     zcp_config config = {0};
-    MUST(zcp_config_add_pool(&config, 100, 12) == ZCP_OK);
+    MUST(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 100, .chunk_count = 12, .cache_chunks = 4}) == ZCP_OK);
     MUST(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 1000, .chunk_count = 5, .alignment = 256}) == ZCP_OK);
     MUST(zcp_config_add_pool(&config, 100, 3) == ZCP_OK);
     return config;
@@ -93,8 +93,23 @@ static bool anybody_attached(void) {
     return any;
 }
 
+// The nth word of the leases of all pools: wanted, holders with leaves, loans, and what is unused.
+static uint64_t word_of_leases(uint64_t n) {
+    zcp_priv_geometry geometry;
+    zcp_config config = configuration();
+    uint64_t words[3], all = 0;
+    MUST(zcp_priv_geometry_compute(&geometry, &config, CLIENTS) == ZCP_OK && geometry.pool_count == 3);
+    for (uint32_t p = 0; p < 3; p++)
+        all += words[p] = (geometry.pools[p].records_offset - geometry.pools[p].leases_offset) / 8;
+    uint32_t pool = 0;
+    for (n %= all; n >= words[pool]; pool++)
+        n -= words[pool];
+    return geometry.pools[pool].leases_offset / 8 + n;
+}
+
 static void change_word(input *in) {
-    uint64_t at = take(in, 2) * 8 % image_bytes, how = take(in, 1), value = 0;
+    uint64_t word = take(in, 2), how = take(in, 1), value = 0;
+    uint64_t at = (how & 8 ? word_of_leases(word) : word) * 8 % image_bytes;
     MUST(pread(management, &value, 8, (off_t)at) >= 0);
     switch (how % 8) {
     case 0: value = take(in, 8); break;
@@ -178,7 +193,7 @@ static void look(zcp_manager *manager) {
         (void)zcp_manager_client_info(manager, slot, &client);
     for (uint32_t pool = 0; pool <= 3; pool++)
         if (zcp_manager_pool_stats(manager, pool, &stats) == ZCP_OK)
-            MUST(stats.used + stats.free == stats.total);
+            MUST(stats.used + stats.free + stats.cached == stats.total);
     MUST(zcp_manager_format(manager, text, sizeof text) < sizeof text);
     (void)zcp_manager_check(manager);
 }
@@ -314,6 +329,19 @@ static void write_seeds(const char *directory) {
         put_life(&s, 0, 0);
         write_seed(directory, number++, &s);
     }
+    for (uint64_t word = 0; word < 64; word += 8)                  // wanted, and the first word of each lease, with its loan
+        for (int how = 0; how < 6; how += 5) {
+            s.count = 0;
+            put_open(&s, 0, 1);
+            for (int i = 0; i < 12; i++)
+                put_act(&s, i % 4 == 3 ? 12 : 5, 0, i / 2, 0), put(&s, 90, i % 4 == 3 ? 0 : 2);
+            for (uint64_t n = word; n < word + 2; n++) {
+                put_change(&s, n, how + 8);
+                put(&s, 33 * n, how == 0 ? 8 : 1);
+            }
+            put_life(&s, 0, 0);
+            write_seed(directory, number++, &s);
+        }
     s.count = 0;                                                   // the real header, as raw bytes
     put(&s, 4, 1), put(&s, 0, 1), put(&s, sizeof(zcp_priv_header), 2);
     for (size_t i = 0; i < sizeof(zcp_priv_header); i++)
