@@ -156,22 +156,32 @@ static bool populate(void)
     return all != 0;
 }
 
-// An emulator may lose count of its processors where a thread that is not the first one forks, and end in the child.
+// An emulator may lose count of its processors where a thread forks that was not the last to come, and end or hang in the child.
+static pthread_barrier_t all_have_come;
 static void *come_and_go(void *nothing) { return nothing; }
+static bool child_says_yes_within(pid_t pid, int milliseconds)
+{
+    int status = 1 << 8;                                           // should waitpid fail
+    for (; waitpid(pid, &status, WNOHANG) == 0; milliseconds--) {
+        if (milliseconds == 0) kill(pid, SIGKILL);
+        usleep(1000);
+    }
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
 static void *fork_and_make_threads(void *good)
 {
+    pthread_barrier_wait(&all_have_come);
     pid_t pid = fork();
     if (pid == 0) {
         pthread_t threads[8];
         close(STDOUT_FILENO);                                      // for what the emulator says of it
         close(STDERR_FILENO);
-        alarm(10);
         for (int i = 0; i < 8; i++)
             if (pthread_create(&threads[i], NULL, come_and_go, NULL) != 0) _exit(1);
         for (int i = 0; i < 8; i++) pthread_join(threads[i], NULL);
         _exit(0);
     }
-    *(bool *)good = probe_child_says_yes(pid);
+    *(bool *)good = child_says_yes_within(pid, 5000);
     return NULL;
 }
 static bool threads_of_forked_children(void)
@@ -179,6 +189,7 @@ static bool threads_of_forked_children(void)
     enum { FORKERS = 3 };
     pthread_t threads[FORKERS];
     bool good[FORKERS] = { false, false, false };
+    if (pthread_barrier_init(&all_have_come, NULL, FORKERS) != 0) return false;
     for (int i = 0; i < FORKERS; i++)
         if (pthread_create(&threads[i], NULL, fork_and_make_threads, &good[i]) != 0) return false;
     for (int i = 0; i < FORKERS; i++) pthread_join(threads[i], NULL);
