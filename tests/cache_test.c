@@ -343,6 +343,86 @@ TEST(cache_goes_with_close) {
     finish(manager);
 }
 
+// A thread stands in the middle of its end, with half of its cache given back, and another one closes: close waits for it.
+// Else the thread would go on with chunks that close has given to everybody, and somebody else holds by then.
+static struct {
+    _Atomic uint32_t ready, go, ending, closed;
+    pthread_t thread;
+    zcp_manager *peer;
+    zcp_chunk chunks[TOTAL + 1];
+} end;
+
+static void wait_in_the_end(void) {
+    test_signal(&end.ending);
+    for (int i = 0; i < 200 && atomic_load(&end.closed) == 0; i++)
+        test_sleep(1);                                             // in vain: close cannot end before this
+}
+
+static void *cache_and_end_slowly(void *manager) {
+    use(manager, CACHE);
+    test_at_step("freed", CACHE / 2, TEST_CALL, wait_in_the_end);
+    return NULL;
+}
+
+TEST(cache_of_a_thread_in_the_middle_of_its_end_when_another_closes) {
+    zcp_manager *manager = create_cached(TOTAL, CACHE), *peer = attach();
+    zcp_chunk chunks[TOTAL + 1];
+    pthread_t thread = test_thread(cache_and_end_slowly, manager);
+    test_await(&end.ending, 1);
+    zcp_manager_close(manager);
+    CHECK_FIGURES(peer, 0, 0);
+    CHECK_EQ(take_all(peer, chunks, TOTAL), TOTAL);
+    test_signal(&end.closed);
+    test_thread_join(thread);
+    CHECK_FIGURES(peer, TOTAL, 0);
+    for (uint32_t i = 0; i < TOTAL; i++)
+        CHECK(zcp_chunk_is_valid(&chunks[i]));
+    give_all(chunks, TOTAL);
+    finish(peer);
+}
+
+// The other way round: close has begun, and the thread that ends leaves everything to it.
+static void *cache_and_end(void *manager) {
+    use(manager, CACHE);
+    test_signal(&end.ready);
+    test_await(&end.go, 1);
+    return NULL;
+}
+
+static void take_what_is_free_and_let_it_end(void) {
+    zcp_pool_stats stats = stats_of(end.peer);
+    for (uint64_t i = 0; i < stats.free; i++)
+        end.chunks[i] = allocate(end.peer, 64);
+    test_signal(&end.go);
+    test_thread_join(end.thread);
+}
+
+TEST(cache_of_a_thread_that_ends_in_the_middle_of_a_close) {
+    static const char *const names[] = {"closing", "sweeping", "swept"};
+    for (int i = 0; i < 3; i++) {
+        zcp_manager *manager = create_cached(TOTAL, CACHE), *peer = attach();
+        zcp_chunk chunks[TOTAL + 1];
+        end.peer = peer;
+        atomic_store(&end.ready, 0);
+        atomic_store(&end.go, 0);
+        end.thread = test_thread(cache_and_end, manager);
+        test_await(&end.ready, 1);
+        test_at_step(names[i], 1, TEST_CALL, take_what_is_free_and_let_it_end);
+        zcp_manager_close(manager);
+        CHECK(atomic_load(&end.go) == 1);
+        bool swept = i == 2;
+        CHECK_FIGURES(peer, swept ? TOTAL : TOTAL - CACHE, 0);
+        give_all(end.chunks, swept ? TOTAL : TOTAL - CACHE);
+        zcp_manager_close(peer);
+        peer = attach();
+        CHECK_EQ(inside_hint_count(peer, 0), TOTAL);
+        CHECK_EQ(inside_leases_held(peer, 0), 0);
+        CHECK_EQ(take_all(peer, chunks, TOTAL), TOTAL);
+        give_all(chunks, TOTAL);
+        finish(peer);
+    }
+}
+
 typedef struct script {
     int nth;
     const char *where;

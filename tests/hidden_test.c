@@ -444,8 +444,9 @@ TEST(hidden_chunks_without_hints_are_found) {
     finish(strict);
 }
 
-// Frees two chunks as their last borrower, and is killed when they are listed but the hint of their leaf is not there yet.
-static void die_before_the_leaf_is_hinted(void *argument) {
+// Frees two chunks as their last borrower, and is stopped or killed when they are listed but the hint of their leaf is not
+// there yet.
+static void stop_before_the_leaf_is_hinted(void *argument) {
     stopped *self = argument;
     zcp_manager *manager = attach();
     zcp_chunk a = acquire(manager, self->given), b = acquire(manager, self->token);
@@ -454,7 +455,7 @@ static void die_before_the_leaf_is_hinted(void *argument) {
     zcp_chunk_release(&a);
     zcp_chunk_release(&b);
     CHECK(inside_drop_leaf_hint(manager, 0, index));
-    raise(SIGKILL);
+    raise(self->nth);
 }
 
 // Whoever sweeps the dead one, or looks at all the records, makes the leaf be found by everybody, at once: also by those who
@@ -471,12 +472,13 @@ TEST(hidden_leaf_without_hint_is_found_after_a_sweep_or_look) {
         }
         self->given = token_of(&chunks[LOST]);
         self->token = token_of(&chunks[LOST + 1]);
-        pid_t pid = test_spawn(die_before_the_leaf_is_hinted, self);
+        self->nth = by_look ? SIGSTOP : SIGKILL;
+        pid_t pid = test_spawn(stop_before_the_leaf_is_hinted, self);
         test_await(&self->holding, 1);
         zcp_chunk_release(&chunks[LOST]);
         zcp_chunk_release(&chunks[LOST + 1]);
         test_signal(&self->go);
-        test_join_signal(pid, SIGKILL);
+        by_look ? test_await_stop(pid) : test_join_signal(pid, SIGKILL);
         inside_let_looks_rest(manager, 0, true);
         inside_let_looks_rest(peer, 0, true);
         CHECK_EQ(used(manager), COUNT - 2);
@@ -490,6 +492,10 @@ TEST(hidden_leaf_without_hint_is_found_after_a_sweep_or_look) {
         lost[1] = allocate(peer, 64);
         CHECK(lost[0].index != lost[1].index);
         CHECK_ALLOCATE_FAILS(peer, 64, ZCP_ERR_EXHAUSTED);
+        if (by_look) {
+            test_kill(pid);
+            CHECK_RECOVERS(manager, 1, 0);
+        }
         for (int i = 0; i < COUNT; i++)
             zcp_chunk_release(&chunks[i]);
         zcp_chunk_release(&lost[0]);

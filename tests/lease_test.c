@@ -206,8 +206,9 @@ static stepper *stepper_begin(const char *where, void (*function)(void *), pid_t
     return self;
 }
 
-static const struct { const char *where; uint32_t holds; } steps[] = {
-    {"leased", 0}, {"loan_shown", 0}, {"popped", 0}, {"claimed", 1}, {"unowned", 2}, {"freed", 1}};
+// What it holds when it is stopped there, and of how many chunks there is no hint then.
+static const struct { const char *where; uint32_t holds, unhinted; } steps[] = {
+    {"leased", 0, 0}, {"loan_shown", 0, 0}, {"popped", 0, 1}, {"claimed", 1, 1}, {"unowned", 2, 2}, {"freed", 1, 2}};
 enum { STEPS = sizeof steps / sizeof steps[0] };
 
 TEST(lease_stopped_at_each_step_hides_nothing) {
@@ -217,6 +218,9 @@ TEST(lease_stopped_at_each_step_hides_nothing) {
             pid_t pid;
             stepper_begin(steps[s].where, step_and_stop, &pid);
             test_await_stop(pid);
+            inside_let_looks_rest(manager, 0, true);
+            check_obtains(manager, 64, (uint32_t)capacity - steps[s].unhinted);      // by the hints alone
+            inside_let_looks_rest(manager, 0, false);
             check_obtains(manager, 64, (uint32_t)capacity - steps[s].holds);
             check_obtains(manager, 64, (uint32_t)capacity - steps[s].holds);
             test_resume(pid);
@@ -262,6 +266,9 @@ TEST(lease_stopped_or_killed_while_a_thread_ends_hides_nothing) {
             CHECK_RECOVERS(manager, 1, 0);
         } else {
             test_await_stop(pid);
+            inside_let_looks_rest(manager, 0, true);
+            check_obtains(manager, 64, 100);                       // by the hints alone
+            inside_let_looks_rest(manager, 0, false);
             check_obtains(manager, 64, 100);
             test_resume(pid);
             test_join(pid);
@@ -271,6 +278,29 @@ TEST(lease_stopped_or_killed_while_a_thread_ends_hides_nothing) {
         check_hints(manager);
         finish(manager);
     }
+}
+
+// A sweeper is stopped in the middle of the dead one's leases: all that they named is in the list by then.
+static void sweep_and_stop(void *unused) {
+    (void)unused;
+    test_at_step("sweep_loan_cleared", 1, TEST_STOP, NULL);
+    zcp_manager_close(attach());
+}
+
+TEST(lease_sweep_stopped_half_way_hides_nothing) {
+    zcp_manager *manager = create(64, 100);
+    lessee *self;
+    pid_t pid = lessee_begin(&self, 2);
+    test_kill(pid);
+    pid = test_spawn(sweep_and_stop, NULL);
+    test_await_stop(pid);
+    inside_let_looks_rest(manager, 0, true);
+    check_obtains(manager, 64, 100);                               // by the hints alone
+    inside_let_looks_rest(manager, 0, false);
+    test_resume(pid);
+    test_join(pid);
+    check_hints(manager);
+    finish(manager);
 }
 
 // A sweeper is killed in the middle of the dead one's leases: the next one does it again.
@@ -436,7 +466,7 @@ static void *touch_and_end(void *argument) {
     race *shared = argument;
     zcp_chunk chunks[4];
     for (int i = 0; i < 4; i++)
-        chunks[i] = allocate(shared->manager, 64);
+        chunks[i] = allocate(shared->manager, i % 2 ? 64 : 128);   // of the second pool, cached
     for (int i = 0; i < 4; i++)
         zcp_chunk_release(&chunks[i]);
     test_meet(&shared->meeting, 4);
@@ -447,7 +477,7 @@ static void *touch_and_end(void *argument) {
 TEST(lease_of_threads_that_end_while_another_closes) {
     zcp_config config = {0};
     CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 100}));
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 50, .cache_chunks = 4}));
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 128, .chunk_count = 50, .cache_chunks = 4}));
     zcp_manager *watcher = create_named(test_instance(), &config, 0);
     int rounds = ROUNDS(400);
     for (int i = 0; i < rounds; i++) {
