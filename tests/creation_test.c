@@ -96,7 +96,7 @@ static uint32_t header_word(const char *instance, off_t at) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Opening, and work that shows whether an instance is one
 
-static const zcp_config two_pools = {.pools = {.size = 2, .items = {{64, 8, 0}, {1024, 4, 0}}}};
+static const zcp_config two_pools = {.pools = {.size = 2, .items = {{64, 8, 0, 0}, {1024, 4, 0, 0}}}};
 
 typedef enum action { OPEN_OR_CREATE, OPEN_EXISTING, CREATE_EXCLUSIVE, PURGE, DESTROY, ACTIONS } action;
 
@@ -509,7 +509,7 @@ TEST_WITH(creation_killed_at_each_step, .seconds = 120) {
     CHECK(victims > ROUNDS(300, 150));
 }
 
-static const zcp_config wide_pools = {.pools = {.size = 2, .items = {{256 << 10, 8, 0}, {1024, 512, 0}}}};
+static const zcp_config wide_pools = {.pools = {.size = 2, .items = {{256 << 10, 8, 0, 0}, {1024, 512, 0, 0}}}};
 
 static void create_when_told(void *argument) {
     _Atomic uint32_t *words = argument;                            // ready, go
@@ -597,7 +597,7 @@ TEST(creation_takes_over_half_made_files_of_any_content) {
 
 enum { TRADERS = 8 };
 
-static const zcp_config market_pools = {.pools = {.size = 2, .items = {{64, 64, 0}, {1024, 64, 0}}}};
+static const zcp_config market_pools = {.pools = {.size = 2, .items = {{64, 64, 0, 0}, {1024, 64, 0, 0}}}};
 
 typedef struct market {
     _Atomic uint32_t stop, left;

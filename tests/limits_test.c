@@ -25,7 +25,7 @@
 // ---------------------------------------------------------------------------------------------------------------------
 // Helpers
 
-static const zcp_config two_pools = {.pools = {.size = 2, .items = {{64, 8, 0}, {1024, 4, 0}}}};
+static const zcp_config two_pools = {.pools = {.size = 2, .items = {{64, 8, 0, 0}, {1024, 4, 0, 0}}}};
 
 static bool segment_there(const char *which, struct stat *status) {
     char path[512];
@@ -420,7 +420,7 @@ TEST(limits_alignment_of_every_pool) {
     }
     const uint32_t refused[] = {3, 65, 127, 2 * page, 1u << 31, UINT32_MAX};
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
-        zcp_config config = {.pools = {.size = 1, .items = {{64, 1, refused[i]}}}};
+        zcp_config config = {.pools = {.size = 1, .items = {{64, 1, refused[i], 0}}}};
         zcp_manager *manager;
         CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &config}), ZCP_ERR_INVALID_ALIGNMENT);
         CHECK(!instance_there());
@@ -431,7 +431,7 @@ TEST(limits_alignment_of_every_pool) {
 // Sizes
 
 static void check_size_refused(uint64_t size, uint32_t count, zcp_status expected) {
-    zcp_config config = {.pools = {.size = 1, .items = {{size, count, 0}}}}, empty = {0};
+    zcp_config config = {.pools = {.size = 1, .items = {{size, count, 0, 0}}}}, empty = {0};
     zcp_manager *manager;
     CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &config}), expected);
     CHECK(!instance_there());
@@ -460,7 +460,7 @@ TEST(limits_largest_sizes) {
     check_says("are free in shared memory");
     check_size_refused(most / 2, 1, ZCP_ERR_NO_SPACE);
     check_size_refused(UINT64_C(1) << 43, 16, ZCP_ERR_NO_SPACE);
-    zcp_config two = {.pools = {.size = 2, .items = {{most / 2, 1, 0}, {most / 2 + 1, 1, 0}}}};
+    zcp_config two = {.pools = {.size = 2, .items = {{most / 2, 1, 0, 0}, {most / 2 + 1, 1, 0, 0}}}};
     zcp_manager *manager;
     CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &two}), ZCP_ERR_OVERFLOW);
     CHECK_EQ(zcp_config_chunk_bytes(&two, 0), 0);
@@ -496,7 +496,7 @@ static uint64_t mappable(uint64_t most, unsigned times) {
 TEST(limits_sparse_segment) {
     uint64_t size = mappable(UINT64_C(1) << (SANITIZED ? 30 : 40), 6);    // two chunks, twice, and room
     test_note("chunks of %llu MiB", (unsigned long long)size >> 20);
-    zcp_config config = {.pools = {.size = 2, .items = {{size, 2, 4096}, {64, 2, 0}}}};
+    zcp_config config = {.pools = {.size = 2, .items = {{size, 2, 4096, 0}, {64, 2, 0, 0}}}};
     zcp_manager *manager = open_of(&config, ZCP_SHM_NO_RESERVE), *other = open_of(NULL, 0);
     zcp_chunk chunks[2] = {allocated(manager, size), allocated(manager, size - 1)}, received;
     for (int i = 0; i < 2; i++) {
@@ -520,7 +520,7 @@ TEST(limits_sparse_segment) {
     balance_and_destroy();
 }
 
-static const zcp_config sixteen_pages = {.pools = {.size = 1, .items = {{4096, 16, 0}}}};
+static const zcp_config sixteen_pages = {.pools = {.size = 1, .items = {{4096, 16, 0, 0}}}};
 
 typedef struct file_limit {
     rlim_t bytes;
@@ -719,7 +719,7 @@ TEST(limits_exhaustion_ends_with_a_death) {
 }
 
 TEST(limits_fallback) {
-    zcp_config config = {.pools = {.size = 4, .items = {{512, 2, 0}, {64, 2, 0}, {128, 2, 0}, {64, 1, 0}}}};
+    zcp_config config = {.pools = {.size = 4, .items = {{512, 2, 0, 0}, {64, 2, 0, 0}, {128, 2, 0, 0}, {64, 1, 0, 0}}}};
     static const uint64_t served_by[] = {64, 64, 64, 128, 128, 512, 512};
     zcp_manager *manager = open_of(&config, ZCP_FALLBACK), *strict = open_of(&config, 0);
     zcp_chunk chunks[7];
