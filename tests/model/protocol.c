@@ -146,6 +146,7 @@ static void allocate_and_release(int me)                     /* by the record al
 static void sweep(int dead)                                  /* as zcp_priv_sweep_pool, but only of the chunk */
 {
     zcp_priv_sweep_chunk(&pools[3], I, id_of(dead));
+    zcp_priv_leaf_mend(&pools[3].list, I);
     zcp_priv_leases_sweep(&pools[3], id_of(dead));
 }
 static void send(uint32_t g) { atomic_thread_fence(memory_order_release); atomic_store_explicit(&mailbox, (uint64_t)g + 1, memory_order_relaxed); }
@@ -297,27 +298,27 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  acquire_and_return(1, G)
 #define RUN_3  acquire_and_return(2, G)
 
-#elif SCENARIO == 30    /* the owner dies releasing, a borrower returns, a sweep follows [crash 0..16] */
+#elif SCENARIO == 30    /* the owner dies releasing, a borrower returns, a sweep follows [crash 0..12] */
 #define START  begin(1, 1, 2, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 31    /* a borrower dies returning, the owner releases, a sweep follows [crash 0..16] */
+#elif SCENARIO == 31    /* a borrower dies returning, the owner releases, a sweep follows [crash 0..9] */
 #define START  begin(1, 1, 2, 0)
 #define RUN_1  give_back(1)
 #define RUN_2  owner_release(0, G)
 #define RUN_3  AFTER_1; sweep(1)
-#elif SCENARIO == 32    /* a borrower dies acquiring and returning, the owner releases, a sweep follows [crash 0..16] */
+#elif SCENARIO == 32    /* a borrower dies acquiring and returning, the owner releases, a sweep follows [crash 0..12] */
 #define START  begin(1, 0, 0, 0)
 #define RUN_1  acquire_and_return(1, G)
 #define RUN_2  owner_release(0, G)
 #define RUN_3  AFTER_1; sweep(1)
-#elif SCENARIO == 33    /* a stale acquire dies, the owner releases, a sweep follows [crash 0..16] */
+#elif SCENARIO == 33    /* a stale acquire dies, the owner releases, a sweep follows [crash 0..11] */
 #define START  begin(1, 1, 0, 0)
 #define RUN_1  acquire_and_return(1, G - 1)
 #define RUN_2  owner_release(0, G)
 #define RUN_3  AFTER_1; sweep(1)
-#elif SCENARIO == 34    /* a borrower dies returning, another one returns, a sweep follows [crash 0..16] */
+#elif SCENARIO == 34    /* a borrower dies returning, another one returns, a sweep follows [crash 0..9] */
 #define START  begin(0, 2, 6, 0)
 #define RUN_1  give_back(1)
 #define RUN_2  use(G); give_back(2)
@@ -327,33 +328,33 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  sweep(0)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  AFTER_1; sweep(0); sweep(2)
-#elif SCENARIO == 36    /* a client dies allocating and releasing, another one allocates, a sweep follows [crash 0..16] */
+#elif SCENARIO == 36    /* a client dies allocating and releasing, another one allocates, a sweep follows [crash 0..25] */
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  allocate_and_release(0)
 #define RUN_2  allocate_and_release(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 37    /* the owner dies releasing, a good token is acquired, a sweep follows, the freed chunk is allocated [crash 0..16] */
+#elif SCENARIO == 37    /* the owner dies releasing, a good token is acquired, a sweep follows, the freed chunk is allocated [crash 0..18] */
 #define START  begin(1, 1, 0, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  acquire_and_return(1, G)
 #define RUN_3  AFTER_1; sweep(0); allocate_and_release(3)
-#elif SCENARIO == 38    /* the owner dies releasing, a borrower dies returning, two sweeps follow [crash 0..16] [crash_2 0..9] */
+#elif SCENARIO == 38    /* the owner dies releasing, a borrower dies returning, two sweeps follow [crash 0..12] [crash_2 0..9] */
 #define START  begin(1, 1, 2, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  give_back(1)
 #define RUN_3  AFTER_1; sweep(0)
 #define RUN_4  AFTER_2; sweep(1)
-#elif SCENARIO == 39    /* the owner dies releasing, while a stale hint leads another client to the chunk, a sweep follows [crash 0..16] */
+#elif SCENARIO == 39    /* the owner dies releasing, while a stale hint leads another client to the chunk, a sweep follows [crash 0..4] */
 #define START  begin(1, 0, 0, 1)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  allocate_and_release(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 40    /* the owner dies in a never-shared release, a stale hint leads another client to the chunk, a sweep follows [crash 0..16] */
+#elif SCENARIO == 40    /* the owner dies in a never-shared release, a stale hint leads another client to the chunk, a sweep follows [crash 0..7] */
 #define START  begin(1, 0, 0, 1); holds(0, 1)
 #define RUN_1  release(0, G)
 #define RUN_2  allocate_and_release(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 41    /* the same, while a stale acquire retracts [crash 0..16] */
+#elif SCENARIO == 41    /* the same, while a stale acquire retracts [crash 0..7] */
 #define START  begin(1, 0, 0, 0); holds(0, 1)
 #define RUN_1  release(0, G)
 #define RUN_2  acquire_and_return(1, G - 1)
@@ -528,6 +529,11 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0)
 #define RUN_1  allocated_sent(0); allocated(0)
 #define RUN_2  received(1)
+#elif SCENARIO == 87    /* as 85, and it is a sibling that acquires */
+#define START  begin(0, 0, 0, 1); get_loan_as(2, 0); holds(0, 2); chunk.state = zcp_priv_state(G, id_of(0) + 1, 0)
+#define RUN_1  send_token(0, G); use(G); release(0, G)
+#define RUN_2  use(G); release(0, G)
+#define RUN_3  received(0)
 
 /* Chunks in the cache of a thread: with CACHE each release of a client that is ready goes there, if it frees. */
 #elif SCENARIO == 90    /* a chunk goes to the cache and is allocated again, while a stale acquire retracts, and a stale hint leads a third client to it */
@@ -547,12 +553,12 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0); holds(0, 1); chunk.state = zcp_priv_state(G, id_of(0) + 1, 0)
 #define RUN_1  use(G); release(0, G); allocated(0); zcp_priv_cache_yield(&pools[0], local_of(0)); give_up(0)
 #define RUN_2  allocated(1)
-#elif SCENARIO == 94    /* a client dies with a chunk in its cache, or near it; a stale hint leads another one to it, a sweep follows [crash 0..24] */
+#elif SCENARIO == 94    /* a client dies with a chunk in its cache, or near it; a stale hint leads another one to it, a sweep follows [crash 0..21] */
 #define START  begin(1, 0, 0, 1); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
 #define RUN_2  allocated(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 95    /* the same, and a token of what goes to the cache is acquired [crash 0..24] */
+#elif SCENARIO == 95    /* the same, and a token of what goes to the cache is acquired [crash 0..27] */
 #define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
 #define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
 #define RUN_2  acquired(1, G)
@@ -592,6 +598,11 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  sweep(0)
 #define RUN_2  sweep(0)
 #define RUN_3  assert(!acquire_and_return(1, G))
+#elif SCENARIO == 104   /* as 101, and it is a sibling that acquires */
+#define START  begin(1, 0, 0, 0); holds(0, 2)
+#define RUN_1  send_token(0, G); use(G); release(0, G)
+#define RUN_2  get_ready(0); use(G); release(0, G); flush(0)
+#define RUN_3  received(0)
 
 /* Two leaves: the chunk is in the second one, and everybody begins to look at the first. */
 #elif SCENARIO == 110   /* what is free all the time is found while its leaf is put on loan, and a third client corrects the hint of the leaf */
@@ -607,6 +618,10 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  get_ready(0); allocated(0); give_up(0)
 #define RUN_2  get_ready(1); allocated(1); give_up(1)
+#elif SCENARIO == 113   /* the hint of a leaf is set and corrected at once */
+#define START  begin(0, 0, 0, 0)
+#define RUN_1  zcp_mpmc_list_push(&pools[0].list, I)
+#define RUN_2  zcp_priv_leaf_is_hinted_well(&pools[1].list, 1)
 
 /* Two chunks. */
 #elif SCENARIO == 120   /* two chunks are free, but have no hints: one client looks at every record before it says EXHAUSTED, a lessee allocates */
@@ -648,12 +663,12 @@ int main(void)
     pthread_join(thread_2, 0);
     pthread_join(thread_1, 0);
 
-    if (COUNT > 1) return 0;
+    if (SCENARIO / 10 == 12) return 0;                       /* not so with two chunks */
     assert(zcp_priv_is_free(chunk.state));                   /* not lost: nobody holds it, it is free, */
     for (int w = 0; w < WORDS; w++) assert(chunk.borrow[w] == 0);
     for (int c = 0; c < CLIENTS; c++) assert(CRASH >= 0 || ((uint32_t)*owned(c) == 0 && *borrowed(c) == 0));
     bool lent = false, listed = *zcp_priv_list_leaf(&pools[0].list, I / 8) & 1;
     for (uint32_t k = 0; k < LEAVES; k++) lent |= lease_at(k)->holder != 0 && lease_at(k)->leaf == I / 8 && (lease_at(k)->loan & 1);
     assert(listed || lent);                                  /* and it can be found, */
-    assert(CRASH >= 0 || !listed || *zcp_priv_list_summary(&pools[0].list, 0) >> I / 8 & 1);     /* by its hint, if nobody died between P0 and P1 */
+    assert(!listed || *zcp_priv_list_summary(&pools[0].list, 0) >> I / 8 & 1);       /* by its hint, also if somebody died between P0 and P1 */
 }
