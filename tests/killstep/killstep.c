@@ -115,6 +115,7 @@ typedef struct world {
     held held[MAX_HELD];
     uint32_t helds;
     uint64_t old_token;
+    uint32_t lost;                                                 // free chunks without a hint, from the start
     pid_t dead[2], victim, second;
     uint32_t deads;
     zcp_manager *mine;                                             // of the victim
@@ -816,13 +817,15 @@ static void end_world(world *w)
     CHECK(!is_there(w, MANAGEMENT));
     CHECK(!is_there(w, CHUNK));
 }
-// A sweep leaves no free chunk without its hint (the list may name more than are free).
-static void verify_hints(world *w)
+// No more free chunks than those lack their hint (the list may name more than are free): none after a sweep; one beside somebody who stands still,
+// who took it and has not claimed the chunk yet, or freed that and has not given it yet.
+static void verify_hints(world *w, uint32_t lacking)
 {
     for (uint32_t pool = 0; pool < 2; pool++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(w->survivor, pool, &stats));
-        CHECK_MSG(inside_hint_count(w->survivor, pool) >= stats.free, "pool %u: %u hints, %u chunks are free", pool, inside_hint_count(w->survivor, pool), (unsigned)stats.free);
+        CHECK_EQ(stats.used + stats.free + stats.cached, stats.total);
+        CHECK_MSG(inside_hint_count(w->survivor, pool) + lacking >= stats.free, "pool %u: %u hints, %u chunks are free", pool, inside_hint_count(w->survivor, pool), (unsigned)stats.free);
     }
 }
 static void verify_chunks_dead(world *w)
@@ -855,7 +858,7 @@ static void verify_chunks_dead(world *w)
     CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, &report)));
     CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, &report)));
     CHECK_EQ(report.dead_clients, 0);
-    verify_hints(w);
+    verify_hints(w, 0);
     verify_exact(w);
 }
 static int slot_of(world *w, pid_t pid)                            // of a living client; -1: it has none
@@ -911,7 +914,7 @@ static uint32_t drain_beside(world *w, zcp_manager *manager, zcp_chunk *chunks)
 static void verify_quiet(world *w)
 {
     uint32_t used = held_chunks(w);
-    verify_hints(w);
+    verify_hints(w, 0);
     for (unsigned i = 0; i < 3; i++) {
         bool again = shared->left[i] == 0;
         for (unsigned j = 0; j < i; j++) again = again || shared->left[j] == shared->left[i];
@@ -932,6 +935,7 @@ static void verify_chunks_stopped(world *w)
     zcp_recovery report;
     uint32_t n, most;
     int slot = slot_of(w, w->victim);
+    verify_hints(w, w->lost + 1);
     verify_held(w);
     verify_others(w, w->peer);
     CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, &report)));
@@ -1247,6 +1251,30 @@ static void set_lost_hints(world *w)                               // three chun
         inside_drop_hint(w->peer, 0, i);
     }
     CHECK_EQ(inside_hint_count(w->survivor, 0), 0);
+    w->lost = 3;
+}
+// Two leaves, two leases. The survivor has a loan of what it does not hold of the first leaf; the victim's is of the second one, of two chunks.
+// So the instance is a new one each time: in that of the point before the peer has the second lease.
+static void set_lease_left(world *w)
+{
+    set_afresh(w);
+    set_instance(w);
+    CHECK_EQ(inside_leases_held(w->survivor, 0), 1);
+}
+static void touch(zcp_manager *manager, uint64_t size)             // leaves it a loan, if there is a lease
+{
+    zcp_chunk chunk;
+    CHECK_OK(zcp_chunk_allocate(manager, size, &chunk));
+    zcp_chunk_release(&chunk);
+}
+static void set_all_on_loan(world *w)                              // to the survivor and the peer; the victim gets no lease
+{
+    zcp_mpmc_list list;
+    set_lease_left(w);
+    touch(w->peer, SMALL);
+    find_small_list(w, &list);
+    CHECK_EQ(zcp_mpmc_list_count(&list), 0);
+    CHECK_EQ(inside_leases_held(w->survivor, 0), 2);
 }
 static void set_freed_token(world *w)
 {
@@ -1297,6 +1325,21 @@ static void set_one_dead(world *w)
     add_dead(w, run_first_dead, 1);
     await_phase(1);
     hold_acquired(w, w->survivor, atomic_load(&shared->dead_tokens[0]));
+}
+static void run_dead_lessee(world *w)                              // has one chunk of its leaf; the hint of the other one is on loan to it
+{
+    zcp_chunk chunk;
+    zcp_manager *manager = join(w);
+    CHECK_OK(zcp_chunk_allocate(manager, SMALL, &chunk));
+    touch(manager, SMALL);
+    touch(manager, LARGE);                                         // without a lease: the survivor has that pool's
+}
+static void set_dead_lessee(world *w)
+{
+    set_lease_left(w);
+    add_dead(w, run_dead_lessee, 1);
+    await_phase(1);
+    CHECK_EQ(inside_leases_held(w->survivor, 0), 2);
 }
 static void set_two_dead(world *w)
 {
@@ -1381,6 +1424,26 @@ static void prepare_own(world *w)                                  // owns a chu
     CHECK_OK(zcp_chunk_allocate(w->mine, SMALL, &w->a));
     fill(&w->a);
 }
+static void prepare_loan(world *w)
+{
+    prepare_join(w);
+    touch(w->mine, SMALL);
+}
+static void prepare_loan_used_up(world *w)                         // has all chunks of the leaf that it took on loan
+{
+    prepare_join(w);
+    CHECK_OK(zcp_chunk_allocate(w->mine, SMALL, &w->b));
+    CHECK_OK(zcp_chunk_allocate(w->mine, SMALL, &w->c));
+    CHECK_EQ(inside_loaned_count(w->mine, 0), SMALLS - 3);         // the survivor's
+    fill(&w->b);
+    fill(&w->c);
+}
+static void prepare_own_elsewhere(world *w)                        // and one of the survivor's leaf
+{
+    prepare_loan_used_up(w);
+    CHECK_OK(zcp_chunk_allocate(w->mine, SMALL, &w->a));
+    fill(&w->a);
+}
 static void prepare_own_shared(world *w)
 {
     prepare_own(w);
@@ -1423,6 +1486,16 @@ static void begin_two_borrow(world *w)
 {
     hold_acquired(w, w->peer, await_token());
     hold_acquired(w, w->survivor, await_token());
+}
+static void begin_peer_lists(world *w)                             // two hints of the first leaf come into the list, and leave the survivor's loan
+{
+    zcp_chunk chunks[SMALLS];
+    uint32_t n = 0;
+    for (; n < 2; n++) CHECK_OK(zcp_chunk_allocate(w->peer, SMALL, &chunks[n]));     // it has no lease
+    while (inside_loaned_count(w->survivor, 0) > 0) CHECK_OK(zcp_chunk_allocate(w->survivor, SMALL, &chunks[n++]));
+    while (n > 0) zcp_chunk_release(&chunks[--n]);
+    CHECK_EQ(inside_loaned_count(w->survivor, 0), SMALLS - 5);
+    CHECK_EQ(inside_hint_count(w->survivor, 0), SMALLS - 3);
 }
 static void begin_all_leave(world *w) { let_go(w, true); }
 static void leave_shared(world *w, zcp_manager *manager)
@@ -1617,6 +1690,16 @@ static const operation operations[] = {
     {"recover-two", CHUNKS, .set = set_two_dead, .prepare = prepare_join, .operate = do_recover, .finish = finish_leave, .extra = 4, .late = true, .sweeps = true},
     {"close-empty", CHUNKS, .set = set_instance, .prepare = prepare_join, .operate = do_close},
     {"close-held", CHUNKS, .set = set_instance, .prepare = prepare_hold_many, .begin = begin_peer_borrows, .operate = do_close, .extra = 1, .sweeps = true},
+
+    // Loans of the hints of a leaf.
+    {"allocate-loan", CHUNKS, .set = set_lease_left, .prepare = prepare_loan, .operate = do_allocate, .finish = finish_allocate, .extra = 1},
+    {"allocate-next-leaf", CHUNKS, .set = set_lease_left, .prepare = prepare_loan_used_up, .begin = begin_peer_lists, .operate = do_allocate, .finish = finish_allocate, .extra = 3},
+    {"allocate-from-loans", CHUNKS, .set = set_all_on_loan, .prepare = prepare_join, .operate = do_allocate, .finish = finish_allocate, .extra = 1},
+    {"release-loan", CHUNKS, .set = set_lease_left, .prepare = prepare_own, .operate = do_release, .finish = finish_leave, .extra = 1},
+    {"release-elsewhere", CHUNKS, .set = set_lease_left, .prepare = prepare_own_elsewhere, .operate = do_release, .finish = finish_leave, .extra = 3},
+    {"close-loan", CHUNKS, .set = set_lease_left, .prepare = prepare_loan, .operate = do_close, .sweeps = true},
+    {"recover-lessee", CHUNKS, .set = set_dead_lessee, .prepare = prepare_join, .operate = do_recover, .finish = finish_leave, .extra = 1, .late = true, .sweeps = true},
+
     {"shm-open-fresh", OBJECT, .set = set_nothing, .operate = do_shm_open, .finish = finish_shm},
     {"shm-open-existing", OBJECT, .set = set_object, .operate = do_shm_open, .finish = finish_shm},
     {"shm-purge", OBJECT, .set = set_object, .operate = do_shm_purge, .finish = finish_shm},
