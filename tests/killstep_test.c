@@ -32,3 +32,4 @@ TEST(killstep_release_last_borrower) { run_quickly("release-last-borrower"); }
 TEST(killstep_recover) { run_quickly("recover-none"); }
 TEST(killstep_close) { run_quickly("close-held"); }
 TEST(killstep_loan) { run_quickly("allocate-next-leaf"); }
+TEST(killstep_cache) { run_quickly("yield-at-release"); }

@@ -48,6 +48,7 @@ enum {
     SMALLS = 10, LARGES = 4,                                       // their numbers; ten make two leaves of the list
     CLIENTS = 8,
     WIDE_CLIENTS = 128, FIRST_IN_SECOND = 64,                      // two borrow words; the first client of the second one
+    CACHED = 4,                                                    // chunks that each thread may cache of each pool, if cached
     MAX_HELD = 32,
     MAX_STEPS = 200000,
     SEGMENT_BYTES = 32768,                                         // more than any segment here has
@@ -115,11 +116,11 @@ typedef struct world {
     held held[MAX_HELD];
     uint32_t helds;
     uint64_t old_token;
-    uint32_t lost;                                                 // free chunks without a hint, from the start
+    uint32_t lost;                                                 // free chunks without a hint, besides one at most
     pid_t dead[2], victim, second;
     uint32_t deads;
     zcp_manager *mine;                                             // of the victim
-    zcp_chunk a, b, c;
+    zcp_chunk a, b, c, before;                                     // before: a copy of a handle that it has released
     zcp_shm shm;
     zcp_status status;
 } world;
@@ -138,6 +139,7 @@ typedef struct operation {
     bool late;                                                     // the dead die when the victim is about to operate
     bool sweeps;                                                   // has chains
     bool wide;                                                     // more than 64 client slots
+    bool cached;                                                   // threads cache chunks, those of the survivor and the peer, too
 } operation;
 
 static board *shared;
@@ -257,6 +259,7 @@ static zcp_status open_as(const world *w, zcp_shm_mode how, uint32_t timeout_ms,
     bool creates = how != ZCP_SHM_OPEN_EXISTING;
     CHECK_OK(zcp_config_add_pool(&config, SMALL, SMALLS));
     CHECK_OK(zcp_config_add_pool(&config, LARGE, LARGES));
+    for (uint32_t pool = 0; pool < 2 && w->operation->cached; pool++) config.pools.items[pool].cache_chunks = CACHED;
     return zcp_manager_open(manager, &(zcp_manager_desc){.name = w->name, .mode = how, .config = creates ? &config : NULL, .max_clients = creates ? clients_of(w) : 0,
                                                          .client_name = "killstep", .timeout_ms = timeout_ms});
 }
@@ -327,13 +330,23 @@ static bool take(const world *w, zcp_manager *manager, uint64_t size, zcp_chunk 
     ++*n;
     return true;
 }
+// Somebody was exhausted; so what these cache of the two pools is everybody's afterwards.
+static void ask_others(const world *w, const zcp_manager *manager)
+{
+    zcp_manager *others[] = {w->survivor, w->peer};
+    for (unsigned i = 0; i < 4; i++) {
+        zcp_chunk chunk;
+        if (others[i / 2] != manager && BOUNDED(zcp_chunk_allocate(others[i / 2], i % 2 ? LARGE : SMALL, &chunk)) == ZCP_OK) BOUNDED_VOID(zcp_chunk_release(&chunk));
+    }
+}
 // Takes every chunk that there is, each of them once, and fills it. If there should be more, then once more after a while: EXHAUSTED may
-// be what a look of the point before found.
+// be what a look of the point before found, or others cache what is left; and who happens to cache again just then does so once.
 static uint32_t drain_all(world *w, zcp_manager *manager, zcp_chunk *chunks, uint32_t expected)
 {
     uint32_t n = 0;
-    for (unsigned i = 0; i == 0 || (i < 3 && n < expected); i++) {
+    for (unsigned i = 0; i == 0 || (i < 4 && n < expected); i++) {
         if (i > 0) usleep(2 * i * LOOKS_APART_US);
+        if (i > 0 && w->operation->cached) ask_others(w, manager);
         while (take(w, manager, SMALL, chunks, &n)) {}
         while (take(w, manager, LARGE, chunks, &n)) {}
     }
@@ -778,6 +791,31 @@ static void verify_slots(world *w, uint32_t more)
     }
     CHECK_EQ(alive, 2 + more);
 }
+static uint32_t cached_of(zcp_manager *manager, uint32_t pool)
+{
+    zcp_pool_stats stats;
+    CHECK_OK(zcp_manager_pool_stats(manager, pool, &stats));
+    return (uint32_t)stats.cached;
+}
+// Neither the survivor nor the peer caches anything, nor will for the next fifty releases: whoever is exhausted and then releases caches nothing
+// for 64 releases, if he has not begun to wait before. Only what they cannot get hold of, because the other one caches it, needs a second turn.
+static void empty_caches(world *w)
+{
+    for (unsigned i = 0; i < 8 && w->operation->cached; i++) {
+        zcp_manager *manager = i / 2 % 2 ? w->peer : w->survivor;
+        zcp_chunk chunks[SMALLS + 1];
+        uint32_t n = 0;
+        for (unsigned turn = 0; turn < 66 && zcp_chunk_allocate(manager, i % 2 ? LARGE : SMALL, &chunks[0]) == ZCP_OK; turn++) zcp_chunk_release(&chunks[0]);
+        while (zcp_chunk_allocate(manager, i % 2 ? LARGE : SMALL, &chunks[n]) == ZCP_OK) CHECK(++n <= SMALLS);
+        while (n > 0) zcp_chunk_release(&chunks[--n]);
+    }
+    for (uint32_t pool = 0; pool < 2; pool++) CHECK_EQ(cached_of(w->survivor, pool), 0);     // nor does anybody else: those who did are dead
+}
+static void check_books(world *w, zcp_manager *manager)
+{
+    empty_caches(w);
+    books_check_by(manager, held_chunks(w));
+}
 static void verify_exact(world *w)
 {
     zcp_chunk chunks[SMALLS + LARGES + 1];
@@ -789,9 +827,9 @@ static void verify_exact(world *w)
     CHECK_EQ(n, SMALLS + LARGES - held_chunks(w));
     if (token != 0 && !holds(w, token)) CHECK_STATUS(BOUNDED(zcp_chunk_acquire(w->peer, token, &chunks[n])), ZCP_ERR_STALE);
     release_all(chunks, n);
-    books_check_by(w->survivor, held_chunks(w));
+    check_books(w, w->survivor);
     CHECK_OK(BOUNDED(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &newcomer)));
-    books_check_by(newcomer, held_chunks(w));
+    check_books(w, newcomer);
     verify_slots(w, 1);
     for (uint32_t i = 0; i < w->helds; i++) {
         CHECK_OK(BOUNDED(zcp_chunk_acquire(newcomer, token_of(&w->held[i]), &chunks[0])));
@@ -801,7 +839,7 @@ static void verify_exact(world *w)
     BOUNDED_VOID(zcp_manager_close(newcomer));
     verify_held(w);
     let_go(w, false);
-    books_check_by(w->peer, 0);
+    check_books(w, w->peer);
 }
 static void end_world(world *w)
 {
@@ -839,7 +877,7 @@ static void verify_chunks_dead(world *w)
     case 1:                                                        // a newcomer comes first, perhaps into the dead one's slot
         CHECK_OK(BOUNDED(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &newcomer)));
         verify_slots(w, 1);
-        books_check_by(newcomer, held_chunks(w));
+        check_books(w, newcomer);
         BOUNDED_VOID(zcp_manager_close(newcomer));
         break;
     case 2: {                                                      // exhaustion finds the dead
@@ -927,6 +965,8 @@ static void verify_quiet(world *w)
         used -= (uint32_t)stats.used;
     }
     CHECK_MSG(used == 0, "%d chunks too many are used", -(int)used);
+    zcp_chunk chunk;
+    if (w->operation->cached && shared->token != 0) CHECK_STATUS(BOUNDED(zcp_chunk_acquire(w->peer, atomic_load(&shared->token), &chunk)), ZCP_ERR_STALE);
 }
 static void verify_chunks_stopped(world *w)
 {
@@ -1326,6 +1366,34 @@ static void set_one_dead(world *w)
     await_phase(1);
     hold_acquired(w, w->survivor, atomic_load(&shared->dead_tokens[0]));
 }
+static void cache(zcp_manager *manager, uint64_t size, uint32_t n)
+{
+    zcp_chunk chunks[CACHED];
+    uint32_t pool = size == SMALL ? 0 : 1, before = cached_of(manager, pool);
+    for (uint32_t i = 0; i < n; i++) CHECK_OK(zcp_chunk_allocate(manager, size, &chunks[i]));
+    for (uint32_t i = 0; i < n; i++) zcp_chunk_release(&chunks[i]);
+    CHECK_EQ(cached_of(manager, pool), before + n);
+}
+static void set_beside_cacher(world *w)                            // the peer caches all that nobody holds; nobody was exhausted yet
+{
+    set_lease_left(w);
+    cache(w->peer, SMALL, 2);
+    for (unsigned i = 0; i < SMALLS - 3; i++) hold_new(w, w->survivor, SMALL, true);
+}
+static void run_dead_cacher(world *w)
+{
+    zcp_chunk chunk;
+    zcp_manager *manager = join(w);
+    CHECK_OK(zcp_chunk_allocate(manager, SMALL, &chunk));
+    cache(manager, SMALL, 2);
+    cache(manager, LARGE, 1);
+}
+static void set_dead_cacher(world *w)
+{
+    set_lease_left(w);
+    add_dead(w, run_dead_cacher, 1);
+    await_phase(1);
+}
 static void run_dead_lessee(world *w)                              // has one chunk of its leaf; the hint of the other one is on loan to it
 {
     zcp_chunk chunk;
@@ -1444,10 +1512,46 @@ static void prepare_own_elsewhere(world *w)                        // and one of
     CHECK_OK(zcp_chunk_allocate(w->mine, SMALL, &w->a));
     fill(&w->a);
 }
+static void prepare_cache(world *w)                                // of both pools
+{
+    prepare_join(w);
+    cache(w->mine, SMALL, 2);
+    cache(w->mine, LARGE, 1);
+}
+static void prepare_own_and_cache(world *w)
+{
+    prepare_own(w);
+    w->before = w->a;
+    cache(w->mine, SMALL, 2);
+}
+static void prepare_own_and_full_cache(world *w)
+{
+    prepare_own(w);
+    w->before = w->a;
+    cache(w->mine, SMALL, CACHED);
+}
+static void prepare_cached(world *w)                               // the one that it had
+{
+    prepare_own(w);
+    w->before = w->a;
+    zcp_chunk_release(&w->a);
+    CHECK_EQ(cached_of(w->mine, 0), 1);
+}
 static void prepare_own_shared(world *w)
 {
     prepare_own(w);
     atomic_store(&shared->token, zcp_chunk_token(&w->a));
+}
+static void prepare_own_marked(world *w)
+{
+    prepare_own_shared(w);
+    w->before = w->a;
+}
+static void prepare_cached_marked(world *w)
+{
+    prepare_own_marked(w);
+    zcp_chunk_release(&w->a);
+    CHECK_EQ(cached_of(w->mine, 0), 1);
 }
 static void prepare_own_clone(world *w)
 {
@@ -1496,6 +1600,12 @@ static void begin_peer_lists(world *w)                             // two hints 
     while (n > 0) zcp_chunk_release(&chunks[--n]);
     CHECK_EQ(inside_loaned_count(w->survivor, 0), SMALLS - 5);
     CHECK_EQ(inside_hint_count(w->survivor, 0), SMALLS - 3);
+}
+static void begin_peer_exhausted(world *w) { take_small(w, 0); }
+static void begin_peer_exhausted_before_release(world *w)
+{
+    take_small(w, 0);
+    w->lost = 1;                                                   // the released chunk's hint comes after those of the cached ones
 }
 static void begin_all_leave(world *w) { let_go(w, true); }
 static void leave_shared(world *w, zcp_manager *manager)
@@ -1582,6 +1692,25 @@ static void finish_exhausted(world *w)
     if (w->status != ZCP_ERR_EXHAUSTED) {
         CHECK_OK(w->status);
         CHECK_EQ(w->variant, 2);
+    }
+    leave(w);
+}
+static void finish_cached(world *w)                                // what it released is no more, whatever became of the chunk
+{
+    CHECK(!zcp_chunk_is_valid(&w->before));
+    finish_leave(w);
+}
+static void finish_allocate_cached(world *w)
+{
+    CHECK(!zcp_chunk_is_valid(&w->before));
+    finish_allocate(w);
+}
+static void finish_beside_cacher(world *w)                         // who gets what the peer gives back is open
+{
+    if (w->status != ZCP_ERR_EXHAUSTED) {
+        CHECK_OK(w->status);
+        fill(&w->a);
+        verify(&w->a);
     }
     leave(w);
 }
@@ -1699,6 +1828,18 @@ static const operation operations[] = {
     {"release-elsewhere", CHUNKS, .set = set_lease_left, .prepare = prepare_own_elsewhere, .operate = do_release, .finish = finish_leave, .extra = 3},
     {"close-loan", CHUNKS, .set = set_lease_left, .prepare = prepare_loan, .operate = do_close, .sweeps = true},
     {"recover-lessee", CHUNKS, .set = set_dead_lessee, .prepare = prepare_join, .operate = do_recover, .finish = finish_leave, .extra = 1, .late = true, .sweeps = true},
+
+    // Chunks that threads keep for themselves.
+    {"allocate-cached", CHUNKS, .set = set_lease_left, .prepare = prepare_cached, .operate = do_allocate, .finish = finish_allocate_cached, .extra = 1, .cached = true},
+    {"allocate-cached-token", CHUNKS, .set = set_lease_left, .prepare = prepare_cached_marked, .operate = do_allocate, .finish = finish_allocate_cached, .extra = 1, .cached = true},
+    {"allocate-beside-cacher", CHUNKS, .set = set_beside_cacher, .prepare = prepare_join, .operate = do_allocate, .finish = finish_beside_cacher, .cached = true},
+    {"release-cached", CHUNKS, .set = set_lease_left, .prepare = prepare_own_and_cache, .operate = do_release, .finish = finish_cached, .extra = 3, .cached = true},
+    {"release-cached-token", CHUNKS, .set = set_lease_left, .prepare = prepare_own_marked, .operate = do_release, .finish = finish_cached, .extra = 1, .cached = true},
+    {"release-cached-full", CHUNKS, .set = set_lease_left, .prepare = prepare_own_and_full_cache, .operate = do_release, .finish = finish_cached, .extra = CACHED + 1, .cached = true},
+    {"yield-at-allocate", CHUNKS, .set = set_lease_left, .prepare = prepare_cache, .begin = begin_peer_exhausted, .operate = do_allocate, .finish = finish_allocate, .extra = 3, .cached = true},
+    {"yield-at-release", CHUNKS, .set = set_lease_left, .prepare = prepare_own_and_cache, .begin = begin_peer_exhausted_before_release, .operate = do_release, .finish = finish_cached, .extra = 3, .cached = true},
+    {"close-cached", CHUNKS, .set = set_lease_left, .prepare = prepare_cache, .operate = do_close, .extra = 3, .sweeps = true, .cached = true},
+    {"recover-cacher", CHUNKS, .set = set_dead_cacher, .prepare = prepare_join, .operate = do_recover, .finish = finish_leave, .extra = 4, .late = true, .sweeps = true, .cached = true},
 
     {"shm-open-fresh", OBJECT, .set = set_nothing, .operate = do_shm_open, .finish = finish_shm},
     {"shm-open-existing", OBJECT, .set = set_object, .operate = do_shm_open, .finish = finish_shm},
