@@ -24,6 +24,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -599,16 +600,20 @@ static void kill_traced(pid_t pid)
     kill(pid, SIGKILL);
     while (waitpid(pid, &status, 0) == pid && !WIFSIGNALED(status) && !WIFEXITED(status)) {}
 }
-static void run_victim(world *w)
+static void complete(world *w)
 {
-    if (w->operation->prepare) w->operation->prepare(w);
-    killstep_begin();
-    w->operation->operate(w);
     shared->left[0] = w->a.manager ? w->a.index + UINT64_C(1) : 0;
     shared->left[1] = w->b.manager ? w->b.index + UINT64_C(1) : 0;
     shared->left[2] = w->c.manager ? w->c.index + UINT64_C(1) : 0;
     killstep_end();
     if (w->operation->finish) w->operation->finish(w);
+}
+static void run_victim(world *w)
+{
+    if (w->operation->prepare) w->operation->prepare(w);
+    killstep_begin();
+    w->operation->operate(w);
+    complete(w);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -1518,6 +1523,34 @@ static void prepare_cache(world *w)                                // of both po
     cache(w->mine, SMALL, 2);
     cache(w->mine, LARGE, 1);
 }
+// The victim's only thread will end; this comes after what the library does then, because its key is a newer one.
+static void end_of_thread(void *of)
+{
+    world *w = of;
+    complete(w);
+    _exit(0);
+}
+static void *end_at_once(void *nothing)
+{
+    pthread_exit(nothing);
+}
+static void prepare_end(world *w)
+{
+    pthread_key_t key;
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, end_at_once, NULL) == 0 && pthread_join(thread, NULL) == 0);    // so that nothing is to be loaded later
+    CHECK(pthread_key_create(&key, end_of_thread) == 0 && pthread_setspecific(key, w) == 0);
+}
+static void prepare_end_loan(world *w)
+{
+    prepare_loan(w);
+    prepare_end(w);
+}
+static void prepare_end_cache(world *w)
+{
+    prepare_cache(w);
+    prepare_end(w);
+}
 static void prepare_own_and_cache(world *w)
 {
     prepare_own(w);
@@ -1658,6 +1691,11 @@ static void do_release_both(world *w)
     zcp_chunk_release(&w->a);
     zcp_chunk_release(&w->b);
 }
+static void do_end_thread(world *w)
+{
+    (void)w;
+    pthread_exit(NULL);                                            // the process goes on in end_of_thread
+}
 static void do_shm_open(world *w) { w->status = open_object(w, ZCP_SHM_OPEN_OR_CREATE, 0, &w->shm); }
 static void do_shm_purge(world *w) { w->status = open_object(w, ZCP_SHM_PURGE_AND_CREATE, 0, &w->shm); }
 static void do_shm_close(world *w) { zcp_shm_close(&w->shm); }
@@ -1704,6 +1742,16 @@ static void finish_allocate_cached(world *w)
 {
     CHECK(!zcp_chunk_is_valid(&w->before));
     finish_allocate(w);
+}
+static void finish_end_thread(world *w)                            // nothing is left of it
+{
+    zcp_manager_info info;
+    CHECK_OK(zcp_manager_get_info(w->mine, &info));
+    for (uint32_t i = 0; i < SMALLS + LARGES; i++) {
+        uint64_t state = inside_state_word(w->mine, i < SMALLS ? 0 : 1, i < SMALLS ? i : i - SMALLS);
+        CHECK_MSG((state >> 21 & 0x7ff) != info.slot + 1, "chunk %u is still its own", i);
+    }
+    leave(w);
 }
 static void finish_beside_cacher(world *w)                         // who gets what the peer gives back is open
 {
@@ -1827,6 +1875,7 @@ static const operation operations[] = {
     {"release-loan", CHUNKS, .set = set_lease_left, .prepare = prepare_own, .operate = do_release, .finish = finish_leave, .extra = 1},
     {"release-elsewhere", CHUNKS, .set = set_lease_left, .prepare = prepare_own_elsewhere, .operate = do_release, .finish = finish_leave, .extra = 3},
     {"close-loan", CHUNKS, .set = set_lease_left, .prepare = prepare_loan, .operate = do_close, .sweeps = true},
+    {"end-thread-loan", CHUNKS, .set = set_lease_left, .prepare = prepare_end_loan, .operate = do_end_thread, .finish = finish_end_thread},
     {"recover-lessee", CHUNKS, .set = set_dead_lessee, .prepare = prepare_join, .operate = do_recover, .finish = finish_leave, .extra = 1, .late = true, .sweeps = true},
 
     // Chunks that threads keep for themselves.
@@ -1839,6 +1888,7 @@ static const operation operations[] = {
     {"yield-at-allocate", CHUNKS, .set = set_lease_left, .prepare = prepare_cache, .begin = begin_peer_exhausted, .operate = do_allocate, .finish = finish_allocate, .extra = 3, .cached = true},
     {"yield-at-release", CHUNKS, .set = set_lease_left, .prepare = prepare_own_and_cache, .begin = begin_peer_exhausted_before_release, .operate = do_release, .finish = finish_cached, .extra = 3, .cached = true},
     {"close-cached", CHUNKS, .set = set_lease_left, .prepare = prepare_cache, .operate = do_close, .extra = 3, .sweeps = true, .cached = true},
+    {"end-thread-cached", CHUNKS, .set = set_lease_left, .prepare = prepare_end_cache, .operate = do_end_thread, .finish = finish_end_thread, .extra = 3, .cached = true},
     {"recover-cacher", CHUNKS, .set = set_dead_cacher, .prepare = prepare_join, .operate = do_recover, .finish = finish_leave, .extra = 4, .late = true, .sweeps = true, .cached = true},
 
     {"shm-open-fresh", OBJECT, .set = set_nothing, .operate = do_shm_open, .finish = finish_shm},
