@@ -909,14 +909,14 @@ static void scribbler(void *argument) {
     size_t first = live->kind == SCRIBBLE_ALL ? 0 : live->kind == SCRIBBLE_BEHIND_HEADER ? 512 : 512 + SMALL_CLIENTS * 16;
     size_t leases[SMALL_POOLS], count[SMALL_POOLS];
     for (int p = 0; p < SMALL_POOLS; p++) {
-        leases[p] = pools[p].leases_offset / 8;
-        count[p] = pools[p].records_offset / 8 - leases[p];
+        leases[p] = (size_t)pools[p].leases_offset / 8;
+        count[p] = (size_t)pools[p].records_offset / 8 - leases[p];
     }
     while (atomic_load(&live->stop) == 0)
         for (int i = 0; i < 1000; i++) {
-            size_t word = first + test_random_below(words - first);
+            size_t word = first + (size_t)test_random_below(words - first);
             if (live->kind == SCRIBBLE_LEASES)
-                word = leases[i % SMALL_POOLS] + test_random_below(count[i % SMALL_POOLS]);
+                word = leases[i % SMALL_POOLS] + (size_t)test_random_below(count[i % SMALL_POOLS]);
             atomic_store_explicit(&at[word], scribbled_value(), memory_order_relaxed);
             atomic_fetch_add_explicit(&live->words, 1, memory_order_relaxed);
         }
