@@ -178,7 +178,7 @@ typedef struct zcp_manager zcp_manager;
 #define ZCP_FALLBACK        (UINT32_C(1) << 16)  /* larger pools serve when those that fit best are exhausted */
 #define ZCP_READ_ONLY_DATA  (UINT32_C(1) << 17)  /* map the chunk segment read-only: this client acquires and reads, and cannot scribble */
 #define ZCP_WAIT            (UINT32_C(1) << 18)  /* wait up to timeout_ms for somebody to create the instance */
-#define ZCP_CHECKED         (UINT32_C(1) << 19)  /* a double release that races itself is refused, not executed; costs two locked instructions */
+#define ZCP_CHECKED         (UINT32_C(1) << 19)  /* a double release that races itself is refused; without this it may give a chunk out twice. Costs two locked instructions */
 
 typedef struct zcp_manager_desc {
     const char       *name;         /* up to 236 bytes, no slash, no control character; NULL = "zerocp" */
@@ -688,7 +688,7 @@ typedef enum zcp_priv_outcome { ZCP_PRIV_NO = 0, ZCP_PRIV_YES, ZCP_PRIV_GARBAGE 
               64  leases of 64 bytes, one per leaf but at most 64: holder:4 leaf:4 loan:8; holder = client + 1, 0 = nobody; loan: hints of that leaf. Only the thread that
                   holds the lease writes leaf and loan, and the sweep of a dead holder
    Invariant: the hint of a free chunk is at each instant in its leaf or in a loan, but for a moment with a thread that is about to claim the
-   chunk or has just freed it (if that is killed, the sweep pushes it). A loan is shown before its bits are taken out of the leaf, and the bits are
+   chunk or has just freed it, and may flush its cache first (if that is killed, the sweep pushes it; if stopped, the look finds it). A loan is shown before its bits are taken out of the leaf, and the bits are
    back in the leaf before the loan is cleared. So what is free all the time is found by a look at the leaves, then the loans, then the leaves;
    but if it goes to and fro between the leaves and loans meanwhile, which the look before EXHAUSTED makes good. ---- */
 #define ZCP_PRIV_MAX_LEASES 64u
