@@ -59,7 +59,7 @@
 
    ZEROCP DOES NOT
      - queue or deliver anything: a token is sent by whatever IPC you have; - protect payloads from concurrent writers: agree on who writes;
-     - grow a pool; - cross machines; - wait for a free chunk; - defend against a peer that truncates the files (SIGBUS).
+     - grow a pool (add another one); - cross machines; - defend against a peer that truncates the files (SIGBUS).
 
    CAVEATS (symptom: reason, and what to do)
      - ZCP_ERR_STALE on acquire: the sender let go before the receiver had acquired. A token holds nothing: acknowledge.
@@ -120,10 +120,12 @@ extern "C" {
 
 /* ==== Configuration: which pools an instance has. Plain data; not thread-safe ==== */
 #define ZCP_MAX_POOLS 16
+#define ZCP_MAX_LIVE_POOLS 32                    /* that an instance can have at once, those that were added and those being retired included */
 #define ZCP_MAX_CLIENTS 1024
 #define ZCP_MAX_CHUNKS (UINT32_C(1) << 27)       /* in one pool */
 #define ZCP_DEFAULT_CLIENTS 64
 #define ZCP_DEFAULT_ALIGNMENT 64
+#define ZCP_NO_CLIENT UINT32_MAX                 /* where a client's slot is told */
 #define ZCP_MAX_CACHE_CHUNKS 64
 
 typedef struct zcp_pool_config {
@@ -178,6 +180,7 @@ typedef struct zcp_manager zcp_manager;
 #define ZCP_FALLBACK        (UINT32_C(1) << 16)  /* larger pools serve when those that fit best are exhausted */
 #define ZCP_READ_ONLY_DATA  (UINT32_C(1) << 17)  /* map the chunk segment read-only: this client acquires and reads, and cannot scribble */
 #define ZCP_WAIT            (UINT32_C(1) << 18)  /* wait up to timeout_ms for somebody to create the instance */
+#define ZCP_OBSERVE         (UINT32_C(1) << 20)  /* only look: takes no client slot, changes nothing, sweeps nothing, maps no payload; never creates. Read permission will do */
 #define ZCP_CHECKED         (UINT32_C(1) << 19)  /* a double release that races itself is refused; without this it may give a chunk out twice. Costs two locked instructions */
 
 typedef struct zcp_manager_desc {
@@ -216,6 +219,30 @@ typedef struct zcp_recovery {
    more), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest was swept). Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report);
 
+/* ---- Pools may come and go while everybody works ---- */
+/* Adds a pool. All clients use it from their next call on, without doing anything for it; each maps it for itself, when it first meets it. Its chunks lie in a segment of their own
+   of the registry. *index (may be NULL) becomes its number. Limits: ZCP_MAX_LIVE_POOLS at once, 2^48 bytes and 2^32 pools in an instance's life. Errors: INVALID_ARGUMENT
+   (NULL), those of zcp_config_add, FULL, FORKED, CLOSED, READ_ONLY, REPLACED (destroyed, or its name is gone), NO_SPACE, NO_MEMORY, MAPPING, PERMISSION, SYSTEM, CORRUPT,
+   TIMEOUT (5 s: somebody else creates, destroys or adds and is stopped); after a failure, and if the process is killed within, the instance is as before.
+   Thread-safe. */
+ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool, uint32_t *index);
+/* Retires a pool: nothing more is allocated from it, and once its last chunk is released the memory of its chunks goes back to the system and its number may be given to another one. Clients
+   that hold its chunks are undisturbed. What lies in a cache comes back as any cached chunk. (What stays until the instance is destroyed is its part of the management segment.)
+   Errors: INVALID_ARGUMENT (pool >= ZCP_MAX_LIVE_POOLS), NOT_FOUND (no pool of that number, or it is retiring), FORKED, CLOSED, READ_ONLY, and those
+   of learning about changed pools: NO_MEMORY, MAPPING, SYSTEM, CORRUPT. Thread-safe. */
+ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manager, uint32_t pool);
+/* Adds and retires until the live pools are those of config, in whatever order; pools that are right already stay. Errors: those of both; what was
+   added is retired again then, and nothing else has changed. Thread-safe; two such calls come one after the other. */
+ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manager, const zcp_config *config);
+/* The live pools, by their numbers (the first ZCP_MAX_POOLS of them). Errors: INVALID_ARGUMENT, FORKED, CLOSED; *config is then empty. Thread-safe. */
+ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_config *config);
+
+/* ---- Statistics. All are always on, and cost a working thread nothing but stores into lines of its own ---- */
+typedef enum zcp_pool_state {
+    ZCP_POOL_NONE = 0,              /* there is no pool of that number (any more) */
+    ZCP_POOL_LIVE,
+    ZCP_POOL_RETIRING               /* gives out nothing more, and goes when its last chunk is released */
+} zcp_pool_state;
 typedef struct zcp_pool_stats {
     uint64_t chunk_size;            /* bytes, as configured */
     uint64_t total, used, free;     /* chunks, by their records; used + free + cached == total */
@@ -223,18 +250,25 @@ typedef struct zcp_pool_stats {
     uint32_t alignment;             /* bytes */
     uint32_t cache_chunks;          /* as configured */
     uint64_t cached;                /* chunks that nobody uses, kept by a thread for itself */
+    zcp_pool_state state;           /* NONE: all else is 0 */
+    uint64_t peak_used;             /* the most chunks in use at once: exact where each thread frees what it allocates, else at least so many */
+    uint64_t allocations, releases; /* since the pool was made; allocations - releases == used */
+    uint64_t failures;              /* calls that found nothing: EXHAUSTED */
+    uint64_t waits;                 /* calls of zcp_chunk_allocate_wait that slept */
 } zcp_pool_stats;
-/* Counts the records of a pool (0 .. pool_count - 1, in the order of the configuration). Exact when quiet; cached ones are in nobody's use. Errors: INVALID_ARGUMENT, FORKED,
+/* Counts the records of a pool (0 .. pool_count - 1: at first in the order of the configuration). Exact when quiet, but that a process which is killed just while it allocates
+   may count for one more or less. Errors: INVALID_ARGUMENT, FORKED,
    CLOSED; *stats is then zero. Thread-safe. Cost: one load per chunk. */
 ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats);
-ZEROCP_API uint32_t zcp_manager_pool_count(const zcp_manager *manager);    /* 0 for NULL, closed or inherited. Thread-safe */
+/* One more than the highest number that a pool has or had; numbers below it may be of no pool any more. 0 for NULL, closed or inherited. Thread-safe. */
+ZEROCP_API uint32_t zcp_manager_pool_count(const zcp_manager *manager);
 
 typedef struct zcp_manager_info {
     char     name[256], management_name[256], chunk_name[256];             /* the latter two as in /dev/shm, with a slash in front */
-    uint64_t management_bytes, chunk_bytes;
+    uint64_t management_bytes, chunk_bytes;     /* as created; of pools that were added the statistics tell */
     void    *management_base, *chunk_base;
     uint64_t instance_id;           /* random, never 0 */
-    uint32_t max_clients, slot;     /* slot: this client's number, from 0 */
+    uint32_t max_clients, slot;     /* slot: this client's number, from 0; ZCP_NO_CLIENT with ZCP_OBSERVE */
     uint32_t pool_count, flags;     /* flags as given */
 } zcp_manager_info;
 /* Errors: INVALID_ARGUMENT, FORKED, CLOSED; *info is then zero. Thread-safe. */
@@ -253,6 +287,32 @@ typedef struct zcp_client_info {
 } zcp_client_info;
 /* Errors: INVALID_ARGUMENT (NULL, slot >= max_clients), FORKED, CLOSED, SYSTEM; *info is then zero. For people to read. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot, zcp_client_info *info);
+typedef struct zcp_client_stats {
+    zcp_client_state state;
+    uint32_t pid;
+    uint64_t start;
+    char     name[32];              /* all four as above */
+    uint64_t owned, borrowed;       /* chunks that it holds as their owner, and as a borrower (both, if it acquired a token of its own) */
+    uint64_t bytes;                 /* capacity of all that it holds */
+    uint64_t cached;                /* chunks that its threads keep for themselves */
+} zcp_client_stats;
+/* What a client holds, by the records. Errors: as zcp_manager_client_info. Thread-safe. Cost: two loads per chunk. */
+ZEROCP_API zcp_status zcp_manager_client_stats(const zcp_manager *manager, uint32_t slot, zcp_client_stats *stats);
+
+typedef struct zcp_census_entry {   /* a chunk that somebody holds */
+    uint32_t pool, index;           /* index: within the pool */
+    uint32_t generation;
+    uint32_t tag;                   /* as given at allocation; 0: none */
+    uint64_t size, capacity;        /* bytes asked for; bytes that the pool's chunks have */
+    uint32_t owner;                 /* a client's slot; ZCP_NO_CLIENT: the owner has let go, or died */
+    uint32_t borrowers;             /* how many clients hold it as a borrower */
+    uint64_t borrower_mask[ZCP_MAX_CLIENTS / 64];      /* bit c % 64 of word c / 64: client c */
+    uint64_t age;                   /* how many chunks the thread that allocated it has allocated from that pool since (modulo 2^32) */
+    uint64_t token;
+} zcp_census_entry;
+typedef bool zcp_census_function(const zcp_census_entry *entry, void *user);    /* false: no more. It may call zerocp */
+/* Calls function for each chunk that somebody holds, pool by pool. Each entry is of one moment, all together are not. Errors: INVALID_ARGUMENT, FORKED, CLOSED. Thread-safe. */
+ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manager, zcp_census_function *function, void *user);
 /* OK: the name still leads to this instance. REPLACED: it was destroyed, purged or removed by hand; go on, or close and open again. Else:
    INVALID_ARGUMENT, FORKED, CLOSED, PERMISSION, SYSTEM. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager);
@@ -271,7 +331,8 @@ ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager);
 /* ==== Chunk handle: a process-local reference to a chunk. {0} is the empty handle. Counts are kept per chunk and process, so a struct copy of
    a handle is not a second reference (use clone), and cannot be told from its original while the process holds the same generation. All calls
    are thread-safe on one manager; one handle object must not be used by two threads at once. No call makes a system call, but for
-   allocate when it is about to say EXHAUSTED, and acquire when it has to wait for a sibling thread's acquire or release of the same chunk. ==== */
+   allocate when it is about to say EXHAUSTED, acquire when it has to wait for a sibling thread's acquire or release of the same chunk, release when
+   somebody waits for a chunk, and each when pools have come or gone. ==== */
 typedef struct zcp_chunk {
     zcp_manager *manager;
     void        *data;              /* the payload, in this process */
@@ -283,6 +344,12 @@ typedef struct zcp_chunk {
    last user left. The handle is overwritten, not released. Errors: INVALID_ARGUMENT (NULL), FORKED, CLOSED, READ_ONLY, INVALID_SIZE (0), TOO_LARGE,
    EXHAUSTED, CORRUPT; the handle is then empty. */
 ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk);
+/* The same, with 32 bits that tell whoever looks at the chunks held (who, what for): zcp_chunk_tag, zcp_manager_census. */
+ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk);
+/* The same as zcp_chunk_allocate, but sleeps up to timeout_ms (UINT32_MAX: for ever) until a chunk that fits is free; also one that comes back because its holder died is seen, within 0.1 s.
+   Who waits has no right of precedence. Errors: as zcp_chunk_allocate, and TIMEOUT instead of EXHAUSTED (but with timeout_ms 0). A system call for those who wait, and for who
+   frees a chunk of that pool meanwhile. */
+ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms, zcp_chunk *chunk);
 /* One more handle of the same chunk, to be released on its own; empty if the source is empty, released or not held (see zcp_last_message). */
 ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk);
 /* The handle itself; the source becomes empty. */
@@ -294,6 +361,7 @@ ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk);       /* open manage
 ZEROCP_API void *zcp_chunk_data(const zcp_chunk *chunk);          /* NULL unless valid. chunk->data is the same without the check */
 ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk);       /* bytes asked for at allocation, in every process; 0 unless valid */
 ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk);   /* bytes that the pool's chunks have; 0 unless valid */
+ZEROCP_API uint32_t zcp_chunk_tag(const zcp_chunk *chunk);        /* as given at allocation, in every process; 0 unless valid and given */
 /* Handles of this client, and each other client that holds the chunk once (however many handles it has); 0 unless valid. Exact when quiet. */
 ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk);
 /* 64 bits, never 0, that name this chunk and generation in every process; 0 for a handle that holds nothing. A token holds nothing either: keep the
@@ -623,9 +691,11 @@ ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list) { return l
 
 /* ---- >>record  The shared truth about one chunk (checked with GenMC on this very code: tests/model).
    Byte map:   0  state   generation:32 | owner:11 | ticket:21; owner = client + 1, 0 = none; free <=> owner == 0 and ticket == 0;
-                          the highest ticket stands for: cached, its owner's but in nobody's use
-               8  size    bytes asked for; written by the claimer, read by every holder, bounded by the capacity
-              16  borrow  ceil(max_clients / 64) words: bit c set <=> client c holds it as a borrower, or announces that it tries to
+                          the highest ticket stands for: cached, its owner's but in nobody's use; the highest owner for: retired, never to be had again
+               8  size    lease:16 | bytes asked for:48; written by the claimer, read by every holder, bounded by the capacity
+              16  note    tag:32 | birth:32, by the claimer, for people: birth is how many chunks had been allocated before, by the counter of that lease (+ 1;
+                          0: the pool's own)
+              24  borrow  ceil(max_clients / 64) words: bit c set <=> client c holds it as a borrower, or announces that it tries to
    padded to a multiple of 32. Every change of holder is one atomic step that names the client, so there is no instant at which a killed process
    leaves a chunk that nobody can account for.
    Invariant: the state becomes free only by a CAS (or, if no token was ever made, a store) of one who has seen no other holder since the
@@ -633,8 +703,8 @@ ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list) { return l
    borrow, makes the reaper's CAS fail. The bit is set before the ticket is raised, so who sees the ticket sees the bit.
    Of two that leave at once, each clears its mark, then looks for the other's: at least one must see the other gone, hence seq_cst on
    S1 return/retract/sweep's clear of the bit, S2 the leave of owner and sweep, S3 reap's load of the state, S4 reap's loads of the bits. ---- */
-typedef struct zcp_priv_record { _Atomic uint64_t state, size, borrow[2]; } zcp_priv_record;      /* borrow: as many words as it takes */
-_Static_assert(sizeof(zcp_priv_record) == 32 && offsetof(zcp_priv_record, borrow) == 16, "layout of a record");
+typedef struct zcp_priv_record { _Atomic uint64_t state, size, note, borrow[1]; } zcp_priv_record;      /* borrow: as many words as it takes */
+_Static_assert(sizeof(zcp_priv_record) == 32 && offsetof(zcp_priv_record, borrow) == 24, "layout of a record");
 
 /* Counts of this process's handles of one chunk; private memory. */
 typedef struct zcp_priv_counts {
@@ -646,14 +716,22 @@ typedef struct zcp_priv_counts {
 
 /* One pool as a client sees it. All of it is private and constant but for the list's cursor. */
 typedef struct zcp_priv_leases zcp_priv_leases;
+typedef struct zcp_priv_pool_slot zcp_priv_pool_slot;
+typedef struct zcp_priv_signals zcp_priv_signals;
 typedef struct zcp_priv_pool {
     unsigned char *records;         /* in the management segment */
     zcp_priv_counts *counts;        /* private */
     unsigned char *data;            /* in the chunk segment */
     uint64_t chunk_size, stride;    /* bytes */
     uint32_t record_bytes, words, count, alignment, cache_chunks;
-    zcp_priv_leases *leases;        /* in the management segment */
+    zcp_priv_leases *leases;        /* in the management segment, like the next two */
     zcp_mpmc_list list;
+    zcp_priv_pool_slot *slot;       /* which tells whether the pool is live; NULL, as signals: a pool that stays for ever */
+    zcp_priv_signals *signals;
+    uint64_t *stacks;               /* private: where the threads keep what they cache, ZCP_MAX_CACHE_CHUNKS each; NULL: no cache */
+    uint32_t number, serial;        /* in the instance; serial: different for each pool that the instance ever had */
+    _Atomic uint32_t retired;       /* private: the first so many chunks are retired */
+    bool punches;                   /* can give the memory of its chunks back to the system */
 } zcp_priv_pool;
 
 #define ZCP_PRIV_GENERATION(s) ((uint32_t)((s) >> 32))
@@ -662,9 +740,12 @@ typedef struct zcp_priv_pool {
 
 ZCP_PRIV uint64_t zcp_priv_state(uint32_t generation, uint32_t owner, uint32_t ticket) { return (uint64_t)generation << 32 | (uint64_t)owner << 21 | ticket; }
 #define ZCP_PRIV_CACHED_TICKET 0x1fffffu
+#define ZCP_PRIV_RETIRED_OWNER 0x7ffu
 ZCP_PRIV uint32_t zcp_priv_low(uint32_t client) { return (client + 1) << 21; }         /* of the state of a chunk that it owns and nobody ever borrowed */
 ZCP_PRIV bool zcp_priv_is_free(uint64_t s) { return (uint32_t)s == 0; }
 ZCP_PRIV bool zcp_priv_is_cached(uint64_t s) { return ZCP_PRIV_TICKET(s) == ZCP_PRIV_CACHED_TICKET; }
+ZCP_PRIV bool zcp_priv_is_retired(uint64_t s) { return ZCP_PRIV_OWNER(s) == ZCP_PRIV_RETIRED_OWNER; }
+ZCP_PRIV bool zcp_priv_is_held(uint64_t s) { return !zcp_priv_is_free(s) && !zcp_priv_is_cached(s) && !zcp_priv_is_retired(s); }
 ZCP_PRIV uint64_t zcp_priv_with_ticket(uint64_t s, uint32_t owner)     /* s with that owner and the next ticket, which skips 0 and cached */
 {
     uint32_t ticket = ZCP_PRIV_TICKET(s) + 1;
@@ -684,17 +765,26 @@ typedef enum zcp_priv_outcome { ZCP_PRIV_NO = 0, ZCP_PRIV_YES, ZCP_PRIV_GARBAGE 
 
 /* ---- >>lease  A thread takes the hints of a whole leaf on loan, and gets and gives back chunks of that leaf without touching the list: allocate
    and release are then one read-modify-write, the claim. Only hints are on loan: whoever finds nothing in the list claims what the loans name.
-   Per pool:   0  wanted:4    how often somebody was exhausted: threads that see it change give back the chunks that they cache
-              64  leases of 64 bytes, one per leaf but at most 64: holder:4 leaf:4 loan:8; holder = client + 1, 0 = nobody; loan: hints of that leaf. Only the thread that
-                  holds the lease writes leaf and loan, and the sweep of a dead holder
+   Per pool:   0  wanted:4    counts up whenever each thread is to look up from its work: somebody was exhausted, or waits, or the pools have changed (>>pools)
+               4  waiting:4 woken:4   differ: somebody may sleep until a chunk is freed (>>wait)
+              12  retiring:4  1: nothing is to be had from this pool any more
+              64  counters of those who have no lease (>>counters)
+             128  leases of 64 bytes, one per leaf but at most 64: holder:4 leaf:4 loan:8 allocated:8 freed:8; holder = client + 1, 0 = nobody; loan: hints of that leaf.
+                  Only the thread that holds the lease writes leaf, loan and counters, and the sweep of a dead holder the first two
    Invariant: the hint of a free chunk is at each instant in its leaf or in a loan, but for a moment with a thread that is about to claim the
    chunk or has just freed it, and may flush its cache first (if that is killed, the sweep pushes it; if stopped, the look finds it). A loan is shown before its bits are taken out of the leaf, and the bits are
    back in the leaf before the loan is cleared. So what is free all the time is found by a look at the leaves, then the loans, then the leaves;
    but if it goes to and fro between the leaves and loans meanwhile, which the look before EXHAUSTED makes good. ---- */
 #define ZCP_PRIV_MAX_LEASES 64u
-typedef struct zcp_priv_lease { _Atomic uint32_t holder, leaf; _Atomic uint64_t loan; uint64_t unused[6]; } zcp_priv_lease;
-struct zcp_priv_leases { _Atomic uint32_t wanted; uint32_t unused[15]; zcp_priv_lease items[]; };
-_Static_assert(sizeof(zcp_priv_lease) == 64 && sizeof(zcp_priv_leases) == 64, "layout of the leases");
+typedef struct zcp_priv_lease { _Atomic uint32_t holder, leaf; _Atomic uint64_t loan, allocated, freed; uint64_t unused[4]; } zcp_priv_lease;
+struct zcp_priv_leases {
+    _Atomic uint32_t wanted, waiting, woken, retiring;
+    uint32_t unused[12];
+    _Atomic uint64_t allocated, freed, failures, waits, peak;
+    uint64_t unused_too[3];
+    zcp_priv_lease items[];
+};
+_Static_assert(sizeof(zcp_priv_lease) == 64 && sizeof(zcp_priv_leases) == 128, "layout of the leases");
 ZCP_PRIV uint32_t zcp_priv_lease_count(uint32_t leaves) { return leaves < ZCP_PRIV_MAX_LEASES ? leaves : ZCP_PRIV_MAX_LEASES; }
 
 /* What one thread keeps of one pool; private. All zero: nothing yet, so that the quick ways see a pool without chunks. */
@@ -714,7 +804,70 @@ typedef struct zcp_priv_local {
     uint32_t cached, room;          /* chunks on the stack; as many may be */
     uint32_t wanted_seen, pause;    /* wanted as it was; releases until chunks are cached again */
     uint32_t retry;                 /* times until it tries again to get a lease */
+    int32_t below_peak;             /* so many chunks more than now may this thread use before somebody looks whether that is a new peak */
+    uint32_t peak_rest;             /* below_peak after a look that found none */
+    uint32_t mark;                  /* upper half of the size word: which lease */
+    zcp_priv_pool *pool;            /* which this is about; NULL: none yet */
 } zcp_priv_local;
+ZCP_PRIV bool zcp_priv_unwanted(const zcp_priv_local *local)
+{
+    return zcp_priv_load_relaxed(local->wanted) == local->wanted_seen; /* relaxed: attend acquires */
+}
+
+/* ---- >>counters  How many chunks of a pool were allocated and freed: a thread with a lease counts in its line, which nobody else writes; the others,
+   who take slower ways anyway, count together. allocated - freed are in use, but for one more or less for each process that was killed just there.
+   The peak is looked for when a thread uses more chunks than ever before (or, if that never is a peak, because others free what it allocates, at
+   longer and longer intervals), so it is exact for a thread that frees what it allocates, and else a lower bound. ---- */
+#ifndef ZEROCP_COUNT
+#define ZEROCP_COUNT(counter, n) ((void)zcp_priv_add_relaxed(counter, n))      /* relaxed, all of them: figures for people */
+#endif
+ZCP_PRIV_INLINE void zcp_priv_bump(_Atomic uint64_t *counter)         /* which has one writer */
+{
+    zcp_priv_store_relaxed(counter, zcp_priv_load_relaxed(counter) + 1);
+}
+ZCP_PRIV uint64_t zcp_priv_allocated(const zcp_priv_pool *pool, uint64_t *freed)
+{
+    uint64_t allocated = zcp_priv_load_relaxed(&pool->leases->allocated);
+    *freed = zcp_priv_load_relaxed(&pool->leases->freed);
+    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++) {
+        *freed += zcp_priv_load_relaxed(&pool->leases->items[k].freed);
+        allocated += zcp_priv_load_relaxed(&pool->leases->items[k].allocated);
+    }
+    return allocated;
+}
+/* Notes a peak; false: it is none. */
+ZCP_PRIV bool zcp_priv_peak_note(zcp_priv_pool *pool, uint64_t used)
+{
+    uint64_t peak = zcp_priv_load_relaxed(&pool->leases->peak);
+    if (used > pool->count) used = pool->count;
+    for (uint32_t round = 0; used > peak && round < ZCP_PRIV_ROUNDS; round++)
+        if (zcp_priv_cas_relaxed(&pool->leases->peak, &peak, used)) return true;
+    return false;
+}
+ZCP_PRIV_COLD void zcp_priv_peak_look(zcp_priv_pool *pool, zcp_priv_local *local)
+{
+    uint64_t freed, allocated = zcp_priv_allocated(pool, &freed);
+    bool higher = zcp_priv_peak_note(pool, allocated > freed ? allocated - freed : 0);
+    if (!local) return;
+    local->peak_rest = higher ? 0 : local->peak_rest < 128 ? local->peak_rest * 2 + 1 : 255;
+    local->below_peak = (int32_t)local->peak_rest;
+}
+ZCP_PRIV_INLINE void zcp_priv_count_allocated(zcp_priv_local *local)  /* has a lease */
+{
+    zcp_priv_bump(&local->lease->allocated);
+    if (ZCP_PRIV_UNLIKELY(--local->below_peak < 0)) zcp_priv_peak_look(local->pool, local);
+}
+ZCP_PRIV_INLINE void zcp_priv_count_freed(zcp_priv_local *local)      /* has a lease */
+{
+    zcp_priv_bump(&local->lease->freed);
+    local->below_peak++;
+}
+/* The same for whoever may have no lease in that pool. */
+ZCP_PRIV void zcp_priv_count_freed_by(zcp_priv_pool *pool, zcp_priv_local *local)
+{
+    if (local->lease && local->pool == pool) zcp_priv_count_freed(local);
+    else ZEROCP_COUNT(&pool->leases->freed, 1);
+}
 /* Gets a lease for the thread, if there is one. */
 ZCP_PRIV_COLD void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client)
 {
@@ -725,6 +878,8 @@ ZCP_PRIV_COLD void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *local
         if (zcp_priv_load_relaxed(&lease->holder) != 0 || !zcp_priv_cas_acquire(&lease->holder, &nobody, client + 1)) continue;    /* E0, pairs with E3 */
         ZEROCP_STEP("leased");
         local->lease = lease;
+        local->mark = ((client + k) % count + 1) << 16;
+        local->below_peak = 0;
         return;
     }
     local->retry = 1024;
@@ -800,10 +955,6 @@ ZCP_PRIV_INLINE void zcp_priv_hint(zcp_priv_pool *pool, zcp_priv_local *local, u
 /* ---- >>cache  Where the configuration allows it, a thread keeps chunks that it released on a stack of its own: allocate and release are then
    plain stores. A cached chunk is its client's, with the next generation already, so that every sweep of that client frees it, and no token or handle
    of before leads to it. Invariant: a chunk on a stack is (g, its client, cached), and owned is 0; only that thread and a sweep change it. ---- */
-ZCP_PRIV bool zcp_priv_unwanted(const zcp_priv_local *local)
-{
-    return zcp_priv_load_relaxed(local->wanted) == local->wanted_seen; /* relaxed: for fairness, nothing else */
-}
 ZCP_PRIV_INLINE bool zcp_priv_cache_keeps(const zcp_priv_local *local) { return local->cached < local->room && zcp_priv_unwanted(local); }
 /* Puts a chunk of the next generation on the stack. */
 ZCP_PRIV_INLINE void zcp_priv_cache_put(zcp_priv_local *local, uint32_t i, uint32_t generation)
@@ -821,24 +972,19 @@ ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *loc
         zcp_priv_hint(pool, local, (uint32_t)top);
     }
 }
-/* Somebody needs chunks: flushes, and caches nothing for a while. */
-ZCP_PRIV_COLD void zcp_priv_cache_yield(zcp_priv_pool *pool, zcp_priv_local *local)
+/* Sees that `wanted` was raised: somebody may need chunks, so it flushes, and caches nothing for a while. Whoever calls this looks after that whether somebody
+   waits (>>pools), because nobody will remind this thread again. */
+ZCP_PRIV_COLD void zcp_priv_local_attend(zcp_priv_pool *pool, zcp_priv_local *local)
 {
+    local->wanted_seen = zcp_priv_load_acquire(local->wanted);         /* W0, pairs with W1: who sees it sees why */
+    if (!local->stack) return;
     zcp_priv_cache_flush(pool, local);
     local->room = 0;
     local->pause = 65;                                                 /* the 65th release from here caches again */
 }
 ZCP_PRIV_COLD void zcp_priv_cache_resume(zcp_priv_pool *pool, zcp_priv_local *local)         /* begin, or one release less to wait */
 {
-    if (local->pause != 0 && --local->pause != 0) return;
-    local->wanted_seen = zcp_priv_load_relaxed(local->wanted);         /* relaxed: as in unwanted */
-    local->room = pool->cache_chunks;
-}
-/* The hint of a chunk that this thread has freed and does not keep. */
-ZCP_PRIV_INLINE void zcp_priv_let_go(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i)
-{
-    if (ZCP_PRIV_UNLIKELY(local->room != 0 && !zcp_priv_unwanted(local))) zcp_priv_cache_yield(pool, local);
-    zcp_priv_hint(pool, local, i);
+    if (local->pause == 0 || --local->pause == 0) local->room = pool->cache_chunks;
 }
 /* Frees the chunk if nobody holds it. YES: this call freed it. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_reap(zcp_priv_pool *pool, uint32_t i)
@@ -858,6 +1004,13 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_reap(zcp_priv_pool *pool, uint32_t i)
     }
     return ZCP_PRIV_GARBAGE;
 }
+/* The same, for a chunk that was in use. */
+ZCP_PRIV zcp_priv_outcome zcp_priv_reap_counted(zcp_priv_pool *pool, uint32_t i)
+{
+    zcp_priv_outcome outcome = zcp_priv_reap(pool, i);
+    if (outcome == ZCP_PRIV_YES) ZEROCP_COUNT(&pool->leases->freed, 1);
+    return outcome;
+}
 /* Makes a client the owner of a free chunk; mine: the low word of its state then. false: the hint was stale. */
 ZCP_PRIV_INLINE bool zcp_priv_claim(zcp_priv_record *record, uint32_t mine, uint32_t *generation)
 {
@@ -871,7 +1024,7 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_give_back(zcp_priv_pool *pool, uint32_t i, ui
 {
     zcp_priv_and_seq_cst(zcp_priv_borrow_word(zcp_priv_record_at(pool, i), client), ~zcp_priv_borrow_bit(client));   /* S1 */
     ZEROCP_STEP("cleared");
-    return zcp_priv_reap(pool, i);
+    return zcp_priv_reap_counted(pool, i);
 }
 /* Makes the client a borrower of a chunk that somebody holds in that generation. NO: stale. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
@@ -882,7 +1035,7 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint3
     zcp_priv_outcome outcome = ZCP_PRIV_GARBAGE;
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
         uint64_t s = zcp_priv_load_relaxed(&record->state);            /* a look; B1 decides */
-        if (ZCP_PRIV_GENERATION(s) != generation || zcp_priv_is_free(s) || zcp_priv_is_cached(s)) { outcome = ZCP_PRIV_NO; break; }
+        if (ZCP_PRIV_GENERATION(s) != generation || !zcp_priv_is_held(s)) { outcome = ZCP_PRIV_NO; break; }
         if (zcp_priv_cas_release(&record->state, &s, zcp_priv_with_ticket(s, ZCP_PRIV_OWNER(s)))) return ZCP_PRIV_YES;   /* B1: who sees the ticket (L1, S3) sees the bit */
     }
     zcp_priv_give_back(pool, i, client);
@@ -904,13 +1057,14 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_l
         if (ZCP_PRIV_GENERATION(s) != generation || ZCP_PRIV_OWNER(s) != client + 1) return ZCP_PRIV_NO;
         if (ZCP_PRIV_TICKET(s) == 0 || zcp_priv_no_borrower(pool, record)) {
             if (zcp_priv_cas_release(&record->state, &s, keeps ? zcp_priv_cached(generation, client) : zcp_priv_freed(generation))) {    /* F2, pairs with C1 */
+                zcp_priv_count_freed_by(pool, local);
                 if (keeps) zcp_priv_cache_put(local, i, generation);
-                else zcp_priv_let_go(pool, local, i);
+                else zcp_priv_hint(pool, local, i);
                 return ZCP_PRIV_YES;
             }
         } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) {   /* S2 */
             ZEROCP_STEP("disowned");
-            return zcp_priv_reap(pool, i) == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
+            return zcp_priv_reap_counted(pool, i) == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
         }
     }
     return ZCP_PRIV_GARBAGE;
@@ -935,14 +1089,17 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, 
 /* Takes back what a client holds in one pool; returns how many chunks became free, and sets *garbage if there is some. */
 ZCP_PRIV uint64_t zcp_priv_sweep_pool(zcp_priv_pool *pool, uint32_t dead, bool *garbage)
 {
-    uint64_t freed = 0;
+    uint64_t freed = 0, cached = 0;
     for (uint32_t i = 0; i < pool->count; i++) {
+        uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state);       /* relaxed: for a figure */
+        cached += zcp_priv_is_cached(s) && ZCP_PRIV_OWNER(s) == dead + 1;
         zcp_priv_outcome outcome = zcp_priv_sweep_chunk(pool, i, dead);
         if (outcome == ZCP_PRIV_YES) freed++;
         if (outcome == ZCP_PRIV_GARBAGE) *garbage = true;
         zcp_priv_leaf_mend(&pool->list, i);
     }
     zcp_priv_leases_sweep(pool, dead);
+    if (cached) ZEROCP_COUNT(&pool->leases->freed, 0 - cached);        /* which were counted when they came into the cache */
     return freed;
 }
 
@@ -968,37 +1125,56 @@ ZCP_PRIV bool zcp_priv_get(zcp_priv_pool *pool, uint32_t i, uint32_t client, uin
     zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, i)->owned, zcp_priv_owned(*generation, 1));     /* relaxed: whoever else reads it got a handle or token from here */
     return true;
 }
+/* What was asked for. */
+typedef struct zcp_priv_request { uint64_t size; uint32_t tag; } zcp_priv_request;
+#define ZCP_PRIV_SIZE(word) ((word) & ZCP_RELPTR_MAX_OFFSET)
+ZCP_PRIV_INLINE void zcp_priv_describe(zcp_priv_record *record, zcp_priv_request request, uint32_t mark, uint64_t allocated)
+{
+    zcp_priv_store_relaxed(&record->size, request.size | (uint64_t)mark << 32);          /* relaxed, both: the token's fence carries them */
+    zcp_priv_store_relaxed(&record->note, (uint64_t)request.tag << 32 | (uint32_t)allocated);
+}
+/* The same, and counts it, for whoever may have no lease in that pool. */
+ZCP_PRIV void zcp_priv_describe_by(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, zcp_priv_request request)
+{
+    bool leased = local->lease && local->pool == pool;
+    _Atomic uint64_t *allocated = leased ? &local->lease->allocated : &pool->leases->allocated;
+    zcp_priv_describe(zcp_priv_record_at(pool, i), request, leased ? local->mark : 0, zcp_priv_load_relaxed(allocated));
+    if (leased) { zcp_priv_count_allocated(local); return; }
+    ZEROCP_COUNT(allocated, 1);
+    if (zcp_priv_lease_count(pool->list.leaves) <= 16) zcp_priv_peak_look(pool, NULL);       /* a look at more is too much for each */
+}
 /* What the owner's first handle of a chunk writes. */
-ZCP_PRIV_INLINE void zcp_priv_own(zcp_priv_local *local, zcp_priv_record *record, uint64_t size, uint32_t i, uint32_t generation)
+ZCP_PRIV_INLINE void zcp_priv_own(zcp_priv_local *local, zcp_priv_record *record, zcp_priv_request request, uint32_t i, uint32_t generation)
 {
     zcp_priv_store_relaxed(&local->counts[i].owned, zcp_priv_owned(generation, 1));          /* relaxed: as in get */
-    zcp_priv_store_relaxed(&record->size, size);                       /* relaxed: the token's fence carries it */
+    zcp_priv_describe(record, request, local->mark, zcp_priv_load_relaxed(&local->lease->allocated));
+    zcp_priv_count_allocated(local);
 }
 ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_local_record(const zcp_priv_local *local, uint32_t i) { return (zcp_priv_record *)(local->records + (uint64_t)i * local->record_bytes); }
 /* A chunk whose hint is on loan to this thread. false: none, or the hint was stale. */
-ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint64_t size, uint32_t *i, uint32_t *generation)
+ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, zcp_priv_request request, uint32_t *i, uint32_t *generation)
 {
     uint64_t loan = local->loan;
-    if (ZCP_PRIV_UNLIKELY(loan == 0)) return false;
+    if (ZCP_PRIV_UNLIKELY(loan == 0 || !zcp_priv_unwanted(local))) return false;
     *i = local->first + zcp_priv_lowest_bit(loan);
     zcp_priv_record *record = zcp_priv_local_record(local, *i);
     zcp_priv_loan_show(local, loan & (loan - 1));
     ZEROCP_STEP("popped");
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_claim(record, local->mine, generation))) return false;
     ZEROCP_STEP("claimed");
-    zcp_priv_own(local, record, size, *i, *generation);
+    zcp_priv_own(local, record, request, *i, *generation);
     return true;
 }
 /* A chunk that this thread has cached: there is one. */
-ZCP_PRIV_INLINE void zcp_priv_take_cached(zcp_priv_local *local, uint64_t size, uint32_t *i, uint32_t *generation)
+ZCP_PRIV_INLINE void zcp_priv_take_cached(zcp_priv_local *local, uint32_t *i, uint32_t *generation)
 {
     uint64_t top = local->stack[--local->cached];
     *i = (uint32_t)top;
     *generation = (uint32_t)(top >> 32);
     zcp_priv_record *record = zcp_priv_local_record(local, *i);
-    zcp_priv_store_relaxed(&record->state, (uint64_t)*generation << 32 | local->mine);       /* relaxed: as its size */
+    zcp_priv_store_relaxed(&record->state, (uint64_t)*generation << 32 | local->mine);       /* relaxed: the token's fence carries it */
     ZEROCP_STEP("uncached");
-    zcp_priv_own(local, record, size, *i, *generation);
+    zcp_priv_store_relaxed(&local->counts[*i].owned, zcp_priv_owned(*generation, 1));        /* relaxed: as in get */
 }
 /* A chunk through the hints in the list, into a loan if the thread has a lease. */
 ZCP_PRIV bool zcp_priv_take_listed(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, uint32_t *i, uint32_t *generation)
@@ -1027,15 +1203,14 @@ ZCP_PRIV_NOINLINE bool zcp_priv_take_loaned(zcp_priv_pool *pool, uint32_t client
 /* A chunk by any hint. false: none in the list, nor on loan, nor in the list again. */
 ZCP_PRIV_NOINLINE bool zcp_priv_take(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, uint32_t *i, uint32_t *generation)
 {
-    if (local->cached && zcp_priv_unwanted(local)) {                   /* a pool that serves for another one */
-        zcp_priv_take_cached(local, 0, i, generation);
+    if (local->cached) {                                               /* a pool that serves for another one */
+        zcp_priv_take_cached(local, i, generation);
         return true;
     }
-    if (local->cached) zcp_priv_cache_yield(pool, local);
     return zcp_priv_take_listed(pool, local, client, i, generation) || zcp_priv_take_loaned(pool, client, i, generation)
         || zcp_priv_take_listed(pool, local, client, i, generation);
 }
-/* Makes ready what the thread keeps of the pool. */
+/* Makes ready what the thread keeps of the pool. Whoever calls this looks after that whether somebody waits, as for attend. */
 ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *local, uint64_t *stack, uint32_t client, bool checked)
 {
     if (!local->lease && (local->retry == 0 || --local->retry == 0)) zcp_priv_lease_get(pool, local, client);
@@ -1048,6 +1223,8 @@ ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *loc
     local->mine = zcp_priv_low(client);
     local->unshared = checked ? UINT32_MAX : 1;
     local->wanted = &pool->leases->wanted;
+    local->wanted_seen = zcp_priv_load_acquire(local->wanted);         /* W0 */
+    local->pool = pool;
     local->count = pool->count;
     if (pool->cache_chunks == 0) return;
     local->stack = stack;
@@ -1095,12 +1272,13 @@ ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local 
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, i)->owned, 0);    /* relaxed: F3 carries it to the next claimer */
     ZEROCP_STEP("unowned");
+    zcp_priv_count_freed_by(pool, local);
     if (zcp_priv_cache_keeps(local)) {
         zcp_priv_store_relaxed(&record->state, zcp_priv_cached(generation, client));     /* relaxed: stays with this thread; F4 or a sweep's lock carries it on */
         zcp_priv_cache_put(local, i, generation);
     } else {
         zcp_priv_store_release(&record->state, zcp_priv_freed(generation));    /* F3, pairs with C1 */
-        zcp_priv_let_go(pool, local, i);
+        zcp_priv_hint(pool, local, i);
     }
 }
 /* May this handle's chunk be freed without a CAS? */
@@ -1122,6 +1300,7 @@ ZCP_PRIV_INLINE bool zcp_priv_release_to_loan(zcp_priv_local *local, uint32_t i,
     zcp_priv_store_release(&zcp_priv_local_record(local, i)->state, (uint64_t)(generation + 1) << 32);     /* F3, pairs with C1 */
     ZEROCP_STEP("freed");
     zcp_priv_loan_show(local, local->loan | UINT64_C(1) << at);
+    zcp_priv_count_freed(local);
     return true;
 }
 /* Puts a chunk on this thread's stack. false: nothing was done. */
@@ -1134,6 +1313,7 @@ ZCP_PRIV_INLINE bool zcp_priv_release_to_cache(zcp_priv_local *local, uint32_t i
     zcp_priv_store_relaxed(&zcp_priv_local_record(local, i)->state, next | local->mine | ZCP_PRIV_CACHED_TICKET);
     ZEROCP_STEP("cached");
     local->stack[local->cached++] = next | i;
+    zcp_priv_count_freed_by(local->pool, local);
     return true;
 }
 /* Gives one handle back. NO: it is not held; nothing changed. checked: the steps that free are CAS. */
@@ -1167,7 +1347,7 @@ ZCP_PRIV bool zcp_priv_clone(zcp_priv_pool *pool, uint32_t i, uint32_t generatio
     return false;
 }
 /* Does this process hold that generation? owned first: a sibling's release may move the caller's hold from owned to borrowed, never back. */
-ZCP_PRIV bool zcp_priv_is_held(const zcp_priv_pool *pool, uint32_t i, uint32_t generation)
+ZCP_PRIV bool zcp_priv_holds(const zcp_priv_pool *pool, uint32_t i, uint32_t generation)
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
     if (zcp_priv_owned_handles(zcp_priv_load_acquire(&counts->owned), generation) != 0) return true;  /* acquire, pairs with D1: who sees 0 sees the hold in borrowed */
@@ -1211,7 +1391,7 @@ ZCP_PRIV uint64_t zcp_priv_use_count(zcp_priv_pool *pool, uint32_t i, uint32_t c
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    uint64_t count = (uint32_t)zcp_priv_load_acquire(&counts->owned);  /* acquire, and first: as in is_held */
+    uint64_t count = (uint32_t)zcp_priv_load_acquire(&counts->owned);  /* acquire, and first: as in holds */
     uint32_t borrowed = zcp_priv_load_relaxed(&counts->borrowed);      /* relaxed, the rest: a figure for people, exact when quiet */
     count += borrowed == ZCP_PRIV_CHANGING ? 0 : borrowed;
     uint32_t owner = ZCP_PRIV_OWNER(zcp_priv_load_relaxed(&record->state));
@@ -1244,11 +1424,28 @@ _Static_assert(sizeof(zcp_priv_pool_geometry) == 64 && sizeof(zcp_priv_geometry)
        0  header    this struct. Bytes 0 to 39 are the same in every layout version: who opens the file can always tell what it is
     4096  slots     max_clients x 128 bytes
        .  per pool  list, leases, records; each aligned to 64
-   Writer: the creator, before state becomes READY; after that only `state` (RETIRED) and `locker_pid` change. ---- */
+       .            and behind management_bytes the same of each pool that was added later (>>pools)
+   Writer: the creator, before state becomes READY; after that only `state` (RETIRED), `locker_pid`, and what is about pools that come and go change. ---- */
 #define ZCP_PRIV_MAGIC UINT64_C(0x3130504f52455a00)             /* "\0ZEROP01", little-endian */
 #define ZCP_PRIV_BYTE_ORDER UINT32_C(0x01020304)
-#define ZCP_PRIV_LAYOUT_VERSION 2u                              /* counts up whenever the signature changes for another reason than a limit */
+#define ZCP_PRIV_LAYOUT_VERSION 3u                              /* counts up whenever the signature changes for another reason than a limit */
 enum { ZCP_PRIV_BUILDING = 0, ZCP_PRIV_READY = 1, ZCP_PRIV_RETIRED = 2 };      /* the state word never goes back */
+/* What tells that pools have come or gone (epoch counts up), where waiters sleep (wakes counts up), and up to where the two segments are used. */
+struct zcp_priv_signals {
+    _Atomic uint32_t epoch, wakes;
+    _Atomic uint64_t management_end, chunk_end; /* bytes; written under the creation lock */
+    uint64_t unused[5];
+};
+/* A pool number: which pool has it, if any. The serial is never used again. Writer of all but the phase: the adder, under the creation lock, while the phase
+   is NONE or GONE. `check` is of the words before it, so that what changes while it is read, or is garbage, is found out. */
+enum { ZCP_PRIV_POOL_NONE = 0, ZCP_PRIV_POOL_LIVE = 1, ZCP_PRIV_POOL_RETIRING = 2, ZCP_PRIV_POOL_GONE = 3 };
+struct zcp_priv_pool_slot {
+    _Atomic uint64_t state;                     /* serial:32 | phase:32; the phase goes from NONE to LIVE to RETIRING to GONE */
+    _Atomic uint64_t chunk_size, chunk_count, alignment, cache_chunks;         /* of an added pool; those of the creation have them in the geometry */
+    _Atomic uint64_t management_offset, data_offset, check;
+};
+_Static_assert(sizeof(zcp_priv_signals) == 64 && sizeof(zcp_priv_pool_slot) == 64, "layout of the header's end");
+ZCP_PRIV uint64_t zcp_priv_pool_state(uint32_t serial, uint32_t phase) { return (uint64_t)serial << 32 | phase; }
 typedef struct zcp_priv_header {
     uint64_t magic;                             /*  0: written first, with the next two */
     uint32_t byte_order;                        /*  8 */
@@ -1259,9 +1456,12 @@ typedef struct zcp_priv_header {
     uint64_t instance_id;                       /* 32: random, never 0 */
     uint64_t chunk_device, chunk_inode;         /* 40: the identity of the chunk segment */
     uint64_t unused[1];
-    zcp_priv_geometry geometry;                 /* 64 */
+    zcp_priv_geometry geometry;                 /* 64: as created */
+    zcp_priv_signals signals;
+    zcp_priv_pool_slot pools[ZCP_MAX_LIVE_POOLS];
 } zcp_priv_header;
-_Static_assert(offsetof(zcp_priv_header, state) == 16 && offsetof(zcp_priv_header, geometry) == 64 && sizeof(zcp_priv_header) <= ZCP_PRIV_PAGE, "layout of the header");
+_Static_assert(offsetof(zcp_priv_header, state) == 16 && offsetof(zcp_priv_header, geometry) == 64 && offsetof(zcp_priv_header, signals) % 64 == 0
+               && sizeof(zcp_priv_header) <= ZCP_PRIV_PAGE, "layout of the header");
 
 /* A client's slot. Writers: whoever holds the slot's lock. Readers: anyone, for messages; recovery looks at state before it takes the lock, and again after. */
 enum { ZCP_PRIV_SLOT_CLEAN = 0, ZCP_PRIV_SLOT_IN_USE = 1, ZCP_PRIV_SLOT_SWEEPING = 2 };
@@ -1280,7 +1480,7 @@ ZCP_PRIV uint64_t zcp_priv_signature(void)
         sizeof(zcp_priv_header), sizeof(zcp_priv_geometry), sizeof(zcp_priv_pool_geometry), sizeof(zcp_priv_slot), sizeof(zcp_priv_record),
         sizeof(zcp_priv_list_header), sizeof(zcp_priv_leaf), sizeof(zcp_priv_leases), sizeof(zcp_priv_lease), offsetof(zcp_priv_lease, loan), offsetof(zcp_priv_header, instance_id), offsetof(zcp_priv_header, chunk_device),
         offsetof(zcp_priv_geometry, max_clients), offsetof(zcp_priv_pool_geometry, chunk_count), offsetof(zcp_priv_slot, name),
-        offsetof(zcp_priv_record, borrow), ZCP_MAX_POOLS, ZCP_MAX_CLIENTS, ZCP_MAX_CHUNKS, ZCP_PRIV_PAGE, ZCP_PRIV_LOCK_CREATION, ZCP_PRIV_LOCK_SLOTS,
+        offsetof(zcp_priv_record, borrow), sizeof(zcp_priv_signals), sizeof(zcp_priv_pool_slot), offsetof(zcp_priv_lease, freed), offsetof(zcp_priv_leases, peak), ZCP_MAX_LIVE_POOLS, ZCP_MAX_POOLS, ZCP_MAX_CLIENTS, ZCP_MAX_CHUNKS, ZCP_PRIV_PAGE, ZCP_PRIV_LOCK_CREATION, ZCP_PRIV_LOCK_SLOTS,
     };
     uint64_t signature = ZCP_PRIV_LAYOUT_VERSION;
     for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++) signature = zcp_priv_mix(signature ^ facts[i]);
@@ -1334,7 +1534,7 @@ ZCP_PRIV zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry, const
     if (config->pools.size > ZCP_MAX_POOLS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%u pools: up to %u are possible", config->pools.size, ZCP_MAX_POOLS);
     geometry->max_clients = max_clients ? max_clients : ZCP_DEFAULT_CLIENTS;
     geometry->words = (geometry->max_clients + 63) / 64;
-    geometry->record_bytes = (16 + 8 * geometry->words + 31) / 32 * 32;
+    geometry->record_bytes = (24 + 8 * geometry->words + 31) / 32 * 32;
     geometry->slots_offset = ZCP_PRIV_PAGE;
     geometry->management_bytes = ZCP_PRIV_PAGE + geometry->max_clients * sizeof(zcp_priv_slot);
     bool fits = true;
@@ -1404,21 +1604,57 @@ _Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_P
 typedef struct zcp_priv_lane { zcp_priv_local pools[32]; } zcp_priv_lane;      /* as many as an index can name */
 
 #define ZCP_PRIV_NO_POOL 0xffu
+/* Which pools serve which sizes. Private, and never changed once a view points to it, so that sibling threads may be reading it. */
+typedef struct zcp_priv_table {
+    uint64_t last[ZCP_MAX_LIVE_POOLS + 1];      /* chunk size - 1 of the pools that can be allocated from, in that order; then UINT64_MAX */
+    uint8_t order[ZCP_MAX_LIVE_POOLS + 1];      /* those pools by chunk size, equal ones by their numbers; then NO_POOL */
+    uint32_t count;
+} zcp_priv_table;
 typedef struct zcp_priv_view {
-    uint64_t last[ZCP_MAX_POOLS + 1];           /* chunk size - 1 of the pools that can be allocated from, in that order; then UINT64_MAX */
-    uint8_t order[ZCP_MAX_POOLS + 1];           /* those pools by chunk size, equal ones in the order of the configuration; then NO_POOL */
-    uint32_t client, pool_count, flags;
+    _Atomic(const zcp_priv_table *) table;
+    uint32_t client, flags;
+    _Atomic uint32_t pool_count;                /* one more than the highest number of a pool that was there */
+    _Atomic uint32_t epoch;                     /* of the pools, as far as it was seen */
+    zcp_priv_signals *signals;                  /* NULL: pools neither come nor go */
     zcp_priv_lane *lanes;                       /* private, ZCP_PRIV_LANES of them, then the stacks of their pools; NULL: this view only sweeps */
-    zcp_priv_pool pools[ZCP_MAX_POOLS];
+    _Atomic(zcp_priv_pool *) pools[ZCP_MAX_LIVE_POOLS];      /* NULL: none, or not known here. What one pointed to stays as long as the view */
+    zcp_priv_pool own[ZCP_MAX_POOLS];           /* those of the creation, and the first table */
+    zcp_priv_table first;
 } zcp_priv_view;
 
-/* Bytes of the lanes: 64 threads, and where a pool is cached a stack for each of them and of the pools. */
+ZCP_PRIV bool zcp_priv_pool_is_retiring(const zcp_priv_pool *pool)
+{
+    return pool->slot && zcp_priv_load_relaxed(&pool->slot->state) == zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING);       /* relaxed: nothing of it is given out anyway */
+}
+ZCP_PRIV zcp_priv_pool *zcp_priv_view_pool(const zcp_priv_view *view, uint32_t pool) { return zcp_priv_load_acquire(&view->pools[pool]); }      /* V0, pairs with V1 */
+ZCP_PRIV const zcp_priv_table *zcp_priv_view_table(const zcp_priv_view *view) { return zcp_priv_load_acquire(&view->table); }         /* V0 */
+/* Makes the table of the pools that can be allocated from. */
+ZCP_PRIV void zcp_priv_table_make(zcp_priv_table *table, const zcp_priv_view *view)
+{
+    uint32_t count = 0;
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && !(view->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE)); p++) {
+        const zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
+        if (!pool || !pool->data || zcp_priv_pool_is_retiring(pool)) continue;
+        uint32_t at = count++;                                         /* insertion by size, stable */
+        for (; at > 0 && table->last[at - 1] > pool->chunk_size - 1; at--) {
+            table->last[at] = table->last[at - 1];
+            table->order[at] = table->order[at - 1];
+        }
+        table->last[at] = pool->chunk_size - 1;
+        table->order[at] = (uint8_t)p;
+    }
+    table->last[count] = UINT64_MAX;
+    table->order[count] = ZCP_PRIV_NO_POOL;
+    table->count = count;
+}
+
+/* Bytes of the lanes: 64 threads, and for each cached pool their stacks. */
+ZCP_PRIV size_t zcp_priv_stacks_bytes(uint32_t cache_chunks) { return cache_chunks ? ZCP_PRIV_LANES * ZCP_MAX_CACHE_CHUNKS * sizeof(uint64_t) : 0; }
 ZCP_PRIV size_t zcp_priv_lanes_bytes(const zcp_priv_geometry *geometry)
 {
-    size_t stacks = 0;
-    for (uint32_t p = 0; p < geometry->pool_count; p++)
-        if (geometry->pools[p].cache_chunks) stacks = (size_t)ZCP_PRIV_LANES * geometry->pool_count * ZCP_MAX_CACHE_CHUNKS * sizeof(uint64_t);
-    return ZCP_PRIV_LANES * sizeof(zcp_priv_lane) + stacks;
+    size_t bytes = ZCP_PRIV_LANES * sizeof(zcp_priv_lane);
+    for (uint32_t p = 0; p < geometry->pool_count; p++) bytes += zcp_priv_stacks_bytes(geometry->pools[p].cache_chunks);
+    return bytes;
 }
 ZCP_PRIV zcp_priv_local *zcp_priv_view_local(const zcp_priv_view *view, uint32_t pool) { return &view->lanes[zcp_priv_thread].pools[pool]; }
 ZCP_PRIV uint64_t zcp_priv_geometry_chunks(const zcp_priv_geometry *geometry)
@@ -1431,117 +1667,280 @@ ZCP_PRIV uint64_t zcp_priv_counts_bytes(const zcp_priv_geometry *geometry)      
 {
     return (zcp_priv_geometry_chunks(geometry) * sizeof(zcp_priv_counts) + sizeof(zcp_priv_local) - 1) / sizeof(zcp_priv_local) * sizeof(zcp_priv_local);
 }
-/* Writes lists and records of a fresh instance; everything is free. The memory is zero, and nobody else uses it yet. */
+/* Writes list and records of a fresh pool; everything is free. The memory is zero, and nobody else uses it yet. Generations start anywhere, by the salt:
+   tokens of earlier lives are stale. */
+ZCP_PRIV void zcp_priv_format_pool(void *management, const zcp_priv_pool_geometry *pool, uint32_t record_bytes, uint64_t salt)
+{
+    unsigned char *records = (unsigned char *)management + pool->records_offset;
+    zcp_mpmc_list list;
+    zcp_mpmc_list_create(&list, (unsigned char *)management + pool->list_offset, zcp_mpmc_list_bytes(pool->chunk_count), pool->chunk_count, true);
+    for (uint32_t i = 0; i < pool->chunk_count; i++) {
+        uint32_t generation = (uint32_t)(zcp_priv_mix(salt ^ i) >> 32);
+        zcp_priv_record *record = (zcp_priv_record *)(records + (uint64_t)i * record_bytes);
+        zcp_priv_store_relaxed(&record->state, zcp_priv_state(generation ? generation : 1, 0, 0));      /* relaxed: the release of READY or LIVE carries it */
+    }
+}
 ZCP_PRIV void zcp_priv_format_pools(void *management, const zcp_priv_geometry *geometry, uint64_t instance_id)
 {
-    for (uint32_t p = 0; p < geometry->pool_count; p++) {
-        const zcp_priv_pool_geometry *pool = &geometry->pools[p];
-        unsigned char *records = (unsigned char *)management + pool->records_offset;
-        zcp_mpmc_list list;
-        zcp_mpmc_list_create(&list, (unsigned char *)management + pool->list_offset, zcp_mpmc_list_bytes(pool->chunk_count), pool->chunk_count, true);
-        for (uint32_t i = 0; i < pool->chunk_count; i++) {             /* generations start anywhere: tokens of earlier lives are stale */
-            uint32_t generation = (uint32_t)(zcp_priv_mix(instance_id ^ ((uint64_t)p << ZCP_PRIV_POOL_SHIFT | i)) >> 32);
-            zcp_priv_record *record = (zcp_priv_record *)(records + (uint64_t)i * geometry->record_bytes);
-            zcp_priv_store_relaxed(&record->state, zcp_priv_state(generation ? generation : 1, 0, 0));      /* relaxed: READY's release carries it */
-        }
-    }
+    for (uint32_t p = 0; p < geometry->pool_count; p++)
+        zcp_priv_format_pool(management, &geometry->pools[p], geometry->record_bytes, instance_id ^ (uint64_t)p << ZCP_PRIV_POOL_SHIFT);
+}
+/* A pool as a client sees it; offsets are from management and chunks. */
+ZCP_PRIV void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_geometry *from, const zcp_priv_geometry *geometry, void *management, void *chunks, uint32_t client)
+{
+    memset((void *)pool, 0, sizeof *pool);
+    pool->records = (unsigned char *)management + from->records_offset;
+    pool->data = chunks ? (unsigned char *)chunks + from->data_offset : NULL;
+    pool->chunk_size = from->chunk_size;
+    pool->stride = from->stride;
+    pool->record_bytes = geometry->record_bytes;
+    pool->words = geometry->words;
+    pool->count = from->chunk_count;
+    pool->alignment = from->alignment;
+    pool->cache_chunks = from->cache_chunks;
+    pool->leases = (zcp_priv_leases *)((unsigned char *)management + from->leases_offset);
+    zcp_priv_list_view(&pool->list, (unsigned char *)management + from->list_offset, from->chunk_count);
+    pool->list.cursor = (uint32_t)((uint64_t)pool->list.leaves * client / geometry->max_clients) % pool->list.leaves;       /* clients start far apart */
 }
 /* A client's view of an instance whose geometry was checked. counts: one per chunk; lanes: zcp_priv_lanes_bytes; all zero. Both NULL for a view that
    only sweeps. */
 ZCP_PRIV void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *geometry, void *management, void *chunks, zcp_priv_counts *counts, zcp_priv_lane *lanes, uint32_t client, uint32_t flags)
 {
-    ZEROCP_ASSERT(client < geometry->max_clients && geometry->pool_count <= ZCP_MAX_POOLS);
-    memset(view, 0, sizeof *view);
+    ZEROCP_ASSERT(geometry->pool_count <= ZCP_MAX_POOLS);
+    memset((void *)view, 0, sizeof *view);
     view->client = client;
     view->flags = flags;
     view->lanes = lanes;
-    view->pool_count = geometry->pool_count;
+    uint64_t *stacks = (uint64_t *)(void *)(lanes + ZCP_PRIV_LANES);
     for (uint32_t p = 0; p < geometry->pool_count; p++) {
-        const zcp_priv_pool_geometry *from = &geometry->pools[p];
-        zcp_priv_pool *pool = &view->pools[p];
-        *pool = (zcp_priv_pool){ (unsigned char *)management + from->records_offset, counts, chunks ? (unsigned char *)chunks + from->data_offset : NULL,
-                                 from->chunk_size, from->stride, geometry->record_bytes, geometry->words, from->chunk_count, from->alignment,
-                                 from->cache_chunks, (zcp_priv_leases *)((unsigned char *)management + from->leases_offset), { NULL, 0, 0, 0, 0, NULL } };
-        zcp_priv_list_view(&pool->list, (unsigned char *)management + from->list_offset, from->chunk_count);
-        pool->list.cursor = (uint32_t)((uint64_t)pool->list.leaves * client / geometry->max_clients);       /* clients start far apart */
-        if (counts) counts += from->chunk_count;
-        uint32_t at = p;                                               /* insertion by size, stable */
-        for (; at > 0 && view->pools[view->order[at - 1]].chunk_size > pool->chunk_size; at--) view->order[at] = view->order[at - 1];
-        view->order[at] = (uint8_t)p;
+        zcp_priv_pool *pool = &view->own[p];
+        zcp_priv_pool_make(pool, &geometry->pools[p], geometry, management, chunks, client);
+        pool->counts = counts;
+        pool->number = p;
+        pool->serial = 1;
+        if (counts) counts += pool->count;
+        if (pool->cache_chunks && lanes) {
+            pool->stacks = stacks;
+            stacks += zcp_priv_stacks_bytes(pool->cache_chunks) / sizeof *stacks;
+        }
+        zcp_priv_store_relaxed(&view->pools[p], pool);                 /* relaxed, all: nobody else has the view yet */
     }
-    uint32_t usable = flags & ZCP_READ_ONLY_DATA ? 0 : view->pool_count;       /* nothing can be allocated through a read-only mapping */
-    for (uint32_t at = 0; at < usable; at++) view->last[at] = view->pools[view->order[at]].chunk_size - 1;
-    view->last[usable] = UINT64_MAX;
-    view->order[usable] = ZCP_PRIV_NO_POOL;
+    zcp_priv_store_relaxed(&view->pool_count, geometry->pool_count);
+    zcp_priv_table_make(&view->first, view);
+    zcp_priv_store_relaxed(&view->table, &view->first);
 }
 ZCP_PRIV uint64_t zcp_priv_view_sweep(zcp_priv_view *view, uint32_t dead, bool *garbage)
 {
     uint64_t freed = 0;
-    for (uint32_t p = 0; p < view->pool_count; p++) freed += zcp_priv_sweep_pool(&view->pools[p], dead, garbage);
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
+        if (pool) freed += zcp_priv_sweep_pool(pool, dead, garbage);
+    }
     return freed;
 }
 /* The first place in the order whose chunks are large enough; the one of NO_POOL: none, or size is 0. */
-ZCP_PRIV_INLINE uint32_t zcp_priv_view_fit(const zcp_priv_view *view, uint64_t size)
+ZCP_PRIV_INLINE uint32_t zcp_priv_table_fit(const zcp_priv_table *table, uint64_t size)
 {
     uint32_t at = 0;
-    while (view->last[at] < size - 1) at++;
+    while (table->last[at] < size - 1) at++;
     return at;
 }
-/* May the pool at that place serve what fits best at `first`? */
-ZCP_PRIV bool zcp_priv_view_serves(const zcp_priv_view *view, uint32_t first, uint32_t at)
+/* The pool at that place, if it may serve what fits best at `first`; else NULL, and so for all later places. */
+ZCP_PRIV zcp_priv_pool *zcp_priv_view_serving(const zcp_priv_view *view, const zcp_priv_table *table, uint32_t first, uint32_t at)
 {
-    return at < view->pool_count
-        && ((view->flags & ZCP_FALLBACK) || view->pools[view->order[at]].chunk_size == view->pools[view->order[first]].chunk_size);
+    if (at >= table->count || (table->last[at] != table->last[first] && !(view->flags & ZCP_FALLBACK))) return NULL;
+    return zcp_priv_view_pool(view, table->order[at]);
 }
-typedef struct zcp_priv_place { uint32_t pool, i, generation; } zcp_priv_place;      /* of a chunk */
-/* A chunk of the pools that serve, by the hints. */
-ZCP_PRIV bool zcp_priv_view_take(zcp_priv_view *view, uint32_t first, zcp_priv_place *place)
+typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } zcp_priv_place;      /* of a chunk */
+
+/* ---- >>pools  Pools come and go while everybody works. Each has a number, below ZCP_MAX_LIVE_POOLS, and a serial of its own; the header's slot of the number tells
+   which it is, and whether it is live. An added pool's parts lie behind what the two files had before, which are made longer; each client maps them
+   for itself when it first meets the pool (so no client has to reserve addresses for what may come, and there are no more names that could be left over). The epoch
+   counts up with each change; who looks for a pool in vain, allocates by a slow way, or looks at the instance, compares it. So that working threads look,
+   the `wanted` of all pools is raised too.
+   A pool that retires gives out nothing more: what is free is claimed for an owner that nobody is, by whoever retires it and then by whoever
+   frees its chunks, so the records alone say when it is empty. Then the pages of its chunks go back to the system, and its number is free. Its
+   place in the files is never used again: who was stopped while it was at work on an old pool finds its records retired, and harms nothing.
+   A thread that frees a chunk looks at `wanted` after that, and whoever wants chunks looks for free ones after it has raised it. One of the two has to see the other: between
+   the two stands a barrier that costs only the latter something (membarrier; Dice et al., "Asymmetric Dekker synchronization", 2001). */
+#ifndef ZEROCP_LIGHT_BARRIER
+#define ZEROCP_LIGHT_BARRIER() atomic_signal_fence(memory_order_seq_cst)
+#define ZEROCP_HEAVY_BARRIER() zcp_priv_heavy_barrier()
+#endif
+static _Atomic int zcp_priv_barriers;                                  /* this process: 0 has not registered yet, 1 has, -1 cannot: its light barriers are fences */
+enum { ZCP_PRIV_BARRIER_GLOBAL = 1, ZCP_PRIV_BARRIER_EXPEDITED = 2, ZCP_PRIV_BARRIER_REGISTER = 4 };     /* membarrier's */
+ZCP_PRIV int zcp_priv_membarrier(int command)
 {
-    for (uint32_t at = first; zcp_priv_view_serves(view, first, at); at++) {
-        zcp_priv_pool *pool = &view->pools[place->pool = view->order[at]];
-        zcp_priv_local *local = zcp_priv_view_local(view, place->pool);
-        uint64_t *stacks = (uint64_t *)(void *)(view->lanes + ZCP_PRIV_LANES);
-        if (zcp_priv_thread)
-            zcp_priv_local_begin(pool, local, stacks + ((uint64_t)zcp_priv_thread * view->pool_count + place->pool) * ZCP_MAX_CACHE_CHUNKS, view->client, view->flags & ZCP_CHECKED);
+#ifdef SYS_membarrier
+    return (int)syscall(SYS_membarrier, command, 0, 0);
+#else
+    (void)command;
+    return -1;
+#endif
+}
+ZCP_PRIV void zcp_priv_barriers_register(void)
+{
+    zcp_priv_store_relaxed(&zcp_priv_barriers, zcp_priv_membarrier(ZCP_PRIV_BARRIER_REGISTER) == 0 ? 1 : -1);
+}
+/* Every thread of every process that has registered passes a full barrier; and this one. */
+ZCP_PRIV_COLD void zcp_priv_heavy_barrier(void)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    if (zcp_priv_membarrier(ZCP_PRIV_BARRIER_EXPEDITED) != 0) (void)zcp_priv_membarrier(ZCP_PRIV_BARRIER_GLOBAL);      /* where there is none, nobody has registered */
+}
+ZCP_PRIV void zcp_priv_light_barrier(void)
+{
+    if (zcp_priv_load_relaxed(&zcp_priv_barriers) < 0) atomic_thread_fence(memory_order_seq_cst);    /* relaxed: set at the first open */
+    else ZEROCP_LIGHT_BARRIER();
+}
+/* Every thread of every process is to look up from its work in that pool. */
+ZCP_PRIV void zcp_priv_pool_want(zcp_priv_pool *pool) { zcp_priv_add_release(&pool->leases->wanted, 1); }         /* W1, pairs with W0 */
+
+/* futex(2) on a word that processes share; timeout NULL: for ever; else until that time of CLOCK_MONOTONIC. */
+ZCP_PRIV int zcp_priv_futex(_Atomic uint32_t *word, int operation, uint32_t value, const struct timespec *until, uint32_t bits)
+{
+#if defined(SYS_futex_time64) && !defined(__LP64__) && !defined(_LP64)
+    if (sizeof(time_t) > sizeof(long)) return (int)syscall(SYS_futex_time64, word, operation, value, until, NULL, bits);
+#endif
+    return (int)syscall(SYS_futex, word, operation, value, until, NULL, bits);
+}
+enum { ZCP_PRIV_FUTEX_WAIT = 9, ZCP_PRIV_FUTEX_WAKE = 10 };              /* FUTEX_WAIT_BITSET, FUTEX_WAKE_BITSET: a bit per pool number */
+ZCP_PRIV bool zcp_priv_somebody_waits(const zcp_priv_pool *pool)
+{
+    return zcp_priv_load_relaxed(&pool->leases->waiting) != zcp_priv_load_relaxed(&pool->leases->woken);       /* relaxed: the barrier before; a woken that is too old wakes in vain */
+}
+/* Wakes all who wait for this pool: all, because one alone might be killed just then. `woken` comes last, so that if this one is stopped, the next who frees a chunk wakes. */
+ZCP_PRIV_COLD void zcp_priv_wake(zcp_priv_pool *pool)
+{
+    uint32_t waiting = zcp_priv_load_acquire(&pool->leases->waiting);  /* pairs with W2: its wakes was read before */
+    if (!pool->signals) return;
+    zcp_priv_add_release(&pool->signals->wakes, 1);                    /* W3, pairs with W4: who sees it sees what was freed */
+    ZEROCP_STEP("waking");
+    (void)zcp_priv_futex(&pool->signals->wakes, ZCP_PRIV_FUTEX_WAKE, INT32_MAX, NULL, UINT32_C(1) << pool->number);
+    zcp_priv_store_relaxed(&pool->leases->woken, waiting);             /* relaxed: only to save wakes */
+}
+/* All chunks are retired: their memory goes back to the system. Idempotent; may be done by several at once. */
+ZCP_PRIV_COLD void zcp_priv_pool_empty(zcp_priv_pool *pool)
+{
+    uint64_t live = zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING), page = zcp_priv_page_size();
+    uintptr_t begin = ((uintptr_t)pool->data + page - 1) & ~(uintptr_t)(page - 1), end = ((uintptr_t)pool->data + (uintptr_t)(pool->stride * pool->count)) & ~(uintptr_t)(page - 1);
+    if (!pool->punches || !pool->slot || zcp_priv_load_relaxed(&pool->slot->state) != live) return;     /* a read-only mapping cannot: somebody else will */
+    if (begin < end) {
+        (void)munlock((void *)begin, end - begin);                     /* what is locked is not punched */
+        if (madvise((void *)begin, end - begin, MADV_REMOVE) != 0) return;
+    }
+    ZEROCP_STEP("punched");
+    if (zcp_priv_cas_acq_rel(&pool->slot->state, &live, zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_GONE))) zcp_priv_add_release(&pool->signals->epoch, 1);   /* release: as V2 */
+}
+/* Claims what is free of a retiring pool, from where this process has got to. */
+ZCP_PRIV_COLD void zcp_priv_pool_retire(zcp_priv_pool *pool)
+{
+    uint32_t i = zcp_priv_load_relaxed(&pool->retired);                /* relaxed: a hint; siblings may set it back */
+    while (i < pool->count) {
+        _Atomic uint64_t *state = &zcp_priv_record_at(pool, i)->state;
+        uint64_t s = zcp_priv_load_acquire(state);                     /* acquire: as C1, also where another one has claimed it */
+        if (zcp_priv_is_retired(s)) i++;
+        else if (!zcp_priv_is_free(s)) break;
+        else (void)zcp_priv_cas_acq_rel(state, &s, s | (uint64_t)ZCP_PRIV_RETIRED_OWNER << 21);      /* C1; release: passes on what was acquired */
+    }
+    zcp_priv_store_relaxed(&pool->retired, i);
+    ZEROCP_STEP("retired");
+    if (i == pool->count) zcp_priv_pool_empty(pool);
+}
+/* After something became free: wakes who waits for it; what is retiring is not had again. */
+ZCP_PRIV void zcp_priv_after_free(zcp_priv_pool *pool)
+{
+    zcp_priv_light_barrier();
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_somebody_waits(pool))) zcp_priv_wake(pool);
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&pool->leases->retiring) != 0) && zcp_priv_pool_is_retiring(pool)) zcp_priv_pool_retire(pool);       /* relaxed: the barrier before */
+}
+/* A thread sees that `wanted` was raised. */
+ZCP_PRIV_COLD void zcp_priv_attend(zcp_priv_local *local)
+{
+    zcp_priv_local_attend(local->pool, local);
+    if (zcp_priv_pool_is_retiring(local->pool)) zcp_priv_lease_end(local->pool, local);      /* after W0 */
+    zcp_priv_after_free(local->pool);
+}
+/* What the calling thread keeps of a pool, made ready for use; it may have been of an earlier pool of that number. */
+ZCP_PRIV zcp_priv_local *zcp_priv_view_begin(zcp_priv_view *view, zcp_priv_pool *pool)
+{
+    zcp_priv_local *local = zcp_priv_view_local(view, pool->number);
+    if (ZCP_PRIV_UNLIKELY(local->pool != NULL && local->pool != pool)) {
+        zcp_priv_pool *before = local->pool;
+        zcp_priv_local_end(before, local);
+        zcp_priv_after_free(before);
+    }
+    return local;
+}
+/* A chunk of the pools that serve, by the hints. */
+ZCP_PRIV bool zcp_priv_view_take(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first, zcp_priv_place *place)
+{
+    zcp_priv_pool *pool;
+    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
+        zcp_priv_local *local = zcp_priv_view_begin(view, pool);
+        place->pool = pool;
+        if (zcp_priv_thread) {
+            bool slowly = (view->flags & ZCP_CHECKED) || zcp_priv_load_relaxed(&zcp_priv_barriers) < 0;      /* the quick ways have no fence */
+            zcp_priv_local_begin(pool, local, pool->stacks ? pool->stacks + (size_t)zcp_priv_thread * ZCP_MAX_CACHE_CHUNKS : NULL, view->client, slowly);
+            if (!zcp_priv_unwanted(local)) zcp_priv_attend(local);
+            else zcp_priv_after_free(pool);
+        }
         if (zcp_priv_take(pool, local, view->client, &place->i, &place->generation)) return true;
     }
     return false;
 }
 /* A chunk of the pools that serve, by the records: hints may go to and fro between the list and the loans. */
-ZCP_PRIV bool zcp_priv_view_take_anywhere(zcp_priv_view *view, uint32_t first, zcp_priv_place *place)
+ZCP_PRIV bool zcp_priv_view_take_anywhere(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first, zcp_priv_place *place)
 {
-    for (uint32_t at = first; zcp_priv_view_serves(view, first, at); at++) {
-        zcp_priv_pool *pool = &view->pools[place->pool = view->order[at]];
+    zcp_priv_pool *pool;
+    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
+        place->pool = pool;
         for (place->i = 0; place->i < pool->count; place->i++)
             if (zcp_priv_get(pool, place->i, view->client, &place->generation)) return true;
     }
     return false;
 }
 /* Tells the threads that cache chunks of the pools that serve that somebody needs them. */
-ZCP_PRIV void zcp_priv_view_want(zcp_priv_view *view, uint32_t first)
+ZCP_PRIV void zcp_priv_view_want(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first)
 {
-    for (uint32_t at = first; zcp_priv_view_serves(view, first, at); at++)
-        if (view->pools[view->order[at]].cache_chunks) zcp_priv_add_relaxed(&view->pools[view->order[at]].leases->wanted, 1);     /* relaxed: for fairness, nothing else */
+    zcp_priv_pool *pool;
+    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
+        if (pool->cache_chunks) zcp_priv_pool_want(pool);
+}
+/* After any chunks became free. */
+ZCP_PRIV void zcp_priv_view_after_free(zcp_priv_view *view)
+{
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
+        if (pool) zcp_priv_after_free(pool);
+    }
 }
 /* What a thread keeps of this client's pools becomes everybody's. */
 ZCP_PRIV void zcp_priv_view_leave(zcp_priv_view *view, uint32_t thread)
 {
-    for (uint32_t p = 0; p < view->pool_count; p++) zcp_priv_local_end(&view->pools[p], &view->lanes[thread].pools[p]);
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        zcp_priv_local *local = &view->lanes[thread].pools[p];
+        zcp_priv_pool *pool = local->pool;
+        if (!pool) continue;
+        zcp_priv_local_end(pool, local);
+        zcp_priv_after_free(pool);
+    }
 }
 /* Looks at every record of the pools that serve: what nobody holds becomes free, what is free gets its hint. So neither one who was stopped between
    freeing and pushing nor a lost hint hides a chunk. Returns how many are cached. */
-ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, uint32_t first)
+ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first)
 {
     uint32_t cached = 0;
-    for (uint32_t at = first; zcp_priv_view_serves(view, first, at); at++) {
-        zcp_priv_pool *pool = &view->pools[view->order[at]];
+    zcp_priv_pool *pool;
+    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
         for (uint32_t i = 0; i < pool->count; i++) {
-            zcp_priv_reap(pool, i);
+            zcp_priv_reap_counted(pool, i);
             uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state);     /* relaxed: for a hint and a figure */
             if (zcp_priv_is_free(s)) zcp_mpmc_list_push(&pool->list, i);
             cached += zcp_priv_is_cached(s);
             zcp_priv_leaf_mend(&pool->list, i);
         }
+        zcp_priv_after_free(pool);
     }
     return cached;
 }
@@ -1550,15 +1949,15 @@ ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, uint32_t first)
 /* The last look at a pool and those that serve with it. Sibling threads share it. */
 typedef struct zcp_priv_looked { _Atomic uint32_t busy, cached; _Atomic uint64_t until; } zcp_priv_looked;     /* until: EXHAUSTED is told without another look, in ns */
 
-enum { ZCP_PRIV_OPEN = 0x4f50454e, ZCP_PRIV_CLOSED = 0x434c4f53, ZCP_PRIV_OPENING = 0x42555359 };
+enum { ZCP_PRIV_OPEN = 0x4f50454e, ZCP_PRIV_CLOSED = 0x434c4f53, ZCP_PRIV_OPENING = 0x42555359, ZCP_PRIV_CLOSING = 0x454e4453 };
 struct zcp_manager {
     zcp_priv_wiped wiped;                       /* a forked child finds all of this zero: state 0 */
-    _Atomic uint32_t state;                     /* 0: forked; OPENING, OPEN, CLOSED */
+    _Atomic uint32_t state;                     /* 0: forked; OPENING, OPEN, CLOSING, CLOSED */
     uint32_t outstanding;                       /* handles were left at close: never used again */
     zcp_manager *older;                         /* in the process's list, under its mutex, like the two numbers */
     uint64_t opened, closed;                    /* counted per process */
     zcp_priv_view view;
-    zcp_priv_looked looked[ZCP_MAX_POOLS];      /* by the first pool in the order */
+    zcp_priv_looked looked[ZCP_MAX_LIVE_POOLS]; /* by the number of the first pool that serves */
     zcp_registry registry;
     zcp_priv_geometry geometry;                 /* private, checked copy */
     zcp_priv_header *header;                    /* = management.base */
@@ -1567,9 +1966,20 @@ struct zcp_manager {
     size_t private_bytes;
     zcp_priv_file file;                         /* the management file, to be opened again */
     zcp_priv_path chunk_path;
+    uint64_t chunk_device, chunk_inode;
+    struct zcp_priv_grown *grown;               /* what was mapped since; under the process's mutex */
     uint64_t instance_id;
     char name[ZCP_PRIV_PATH_BYTES];
 };
+/* What a client maps for a pool that was added, or needs for a new table; it stays until close. */
+typedef struct zcp_priv_grown {
+    struct zcp_priv_grown *next;
+    size_t bytes, management_bytes, data_bytes; /* bytes: of this, with the private words of the pool's chunks and its stacks behind it */
+    void *management, *data;
+    uint16_t segment;                           /* of data in the registry; 0: none */
+    zcp_priv_pool pool;
+    zcp_priv_table table;
+} zcp_priv_grown;
 static _Atomic uint64_t zcp_priv_serial;        /* numbers opens and closes of this process */
 
 ZCP_PRIV zcp_priv_slot *zcp_priv_slot_at(const zcp_manager *manager, uint32_t slot)
@@ -1584,6 +1994,18 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_unusable(const zcp_manager *manager)
 ZCP_PRIV bool zcp_priv_usable(const zcp_manager *manager)
 {
     return manager && zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_OPEN;       /* relaxed: calls that overlap open or close are the caller's error */
+}
+/* May it be used, and for more than looking? */
+ZCP_PRIV zcp_status zcp_priv_may_change(const zcp_manager *manager)
+{
+    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    if (manager->view.flags & ZCP_OBSERVE) return zcp_priv_fail(ZCP_ERR_READ_ONLY, 0, "%s: this client attached with ZCP_OBSERVE", manager->name);
+    return ZCP_OK;
+}
+ZCP_PRIV zcp_status zcp_priv_may_grow(const zcp_manager *manager)
+{
+    if (!(manager->view.flags & ZCP_READ_ONLY_DATA)) return ZCP_OK;
+    return zcp_priv_fail(ZCP_ERR_READ_ONLY, 0, "%s: this client attached with ZCP_READ_ONLY_DATA", manager->name);
 }
 /* Takes a closed manager for reuse, else adds a fresh one to the list; its state is OPENING. NULL: no memory. */
 ZCP_PRIV zcp_manager *zcp_priv_manager_new(void)
@@ -1611,8 +2033,16 @@ ZCP_PRIV void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
 {
     if (manager->chunks) munmap(manager->chunks, (size_t)manager->geometry.chunk_bytes);
     if (manager->counts) munmap(manager->counts, manager->private_bytes);
+    for (zcp_priv_grown *g = manager->grown, *next; g; g = next) {
+        next = g->next;
+        if (g->segment) zcp_registry_remove(&manager->registry, g->segment);
+        if (g->data) munmap(g->data, g->data_bytes);
+        if (g->management) munmap(g->management, g->management_bytes);
+        munmap(g, g->bytes);
+    }
     zcp_priv_lock_drop(&manager->management);
     zcp_priv_process *process = zcp_priv_process_lock();
+    manager->grown = NULL;
     zcp_priv_file_forget(&manager->file);
     manager->chunks = manager->counts = manager->header = NULL;
     manager->outstanding = outstanding;
@@ -1637,9 +2067,10 @@ ZCP_PRIV void zcp_priv_thread_end(void *number)
     zcp_priv_thread = 0;
     zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));         /* N1, pairs with N0: the next one finds what this one left */
 }
-ZCP_PRIV void zcp_priv_thread_key_make(void)
+ZCP_PRIV void zcp_priv_process_begin(void)
 {
     zcp_priv_store_relaxed(&zcp_priv_thread_key_made, pthread_key_create(&zcp_priv_thread_key, zcp_priv_thread_end) == 0);
+    zcp_priv_barriers_register();
 }
 #if defined(__GNUC__)
 /* A library that holds this code may be unloaded before its threads end. */
@@ -1662,17 +2093,208 @@ ZCP_PRIV_COLD void zcp_priv_thread_begin(void)
     }
 }
 
+/* ---- >>renew  A client learns which pools have come and gone (>>pools). ---- */
+typedef struct zcp_priv_added { zcp_pool_config config; uint64_t management_offset, data_offset; } zcp_priv_added;     /* what a slot says of an added pool */
+ZCP_PRIV uint64_t zcp_priv_added_check(const zcp_priv_added *added, uint32_t serial)
+{
+    const uint64_t words[] = { added->config.chunk_size, added->config.chunk_count, added->config.alignment, added->config.cache_chunks, added->management_offset, added->data_offset };
+    uint64_t check = serial;
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) check = zcp_priv_mix(check ^ words[i]);
+    return check;
+}
+/* false: it is just being written, or garbage. */
+ZCP_PRIV bool zcp_priv_added_read(zcp_priv_pool_slot *slot, uint32_t serial, zcp_priv_added *added)
+{
+    added->config.chunk_size = zcp_priv_load_relaxed(&slot->chunk_size);       /* relaxed, all: after LIVE was acquired; check tells */
+    added->config.chunk_count = (uint32_t)zcp_priv_load_relaxed(&slot->chunk_count);
+    added->config.alignment = (uint32_t)zcp_priv_load_relaxed(&slot->alignment);
+    added->config.cache_chunks = (uint32_t)zcp_priv_load_relaxed(&slot->cache_chunks);
+    added->management_offset = zcp_priv_load_relaxed(&slot->management_offset);
+    added->data_offset = zcp_priv_load_relaxed(&slot->data_offset);
+    return zcp_priv_load_relaxed(&slot->check) == zcp_priv_added_check(added, serial);
+}
+/* The layout of an added pool, from 0 on in each file, and how much that takes. Errors: those of a pool, OVERFLOW. */
+ZCP_PRIV zcp_status zcp_priv_added_geometry(const zcp_priv_geometry *instance, const zcp_pool_config *config, zcp_priv_geometry *geometry)
+{
+    memset(geometry, 0, sizeof *geometry);
+    geometry->record_bytes = instance->record_bytes;
+    zcp_status status = zcp_priv_pool_check(config);
+    if (status != ZCP_OK) return status;
+    if (zcp_priv_geometry_add(geometry, config) && zcp_priv_round_up(geometry->management_bytes, ZCP_PRIV_PAGE, &geometry->management_bytes)
+        && zcp_priv_round_up(geometry->chunk_bytes, ZCP_PRIV_PAGE, &geometry->chunk_bytes) && geometry->management_bytes <= ZCP_RELPTR_MAX_OFFSET && geometry->chunk_bytes <= ZCP_RELPTR_MAX_OFFSET) return ZCP_OK;
+    return zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "the pool needs more than 2^48 bytes");
+}
+ZCP_PRIV uint16_t zcp_priv_segment_of(uint32_t serial) { return (uint16_t)(ZCP_SEGMENT_CHUNK + 1 + (serial - 2) % (UINT16_MAX - ZCP_SEGMENT_CHUNK)); }      /* of an added pool's chunks */
+/* Opens the chunk segment again. REPLACED: its name is gone or leads elsewhere. */
+ZCP_PRIV zcp_status zcp_priv_chunk_reopen(const zcp_manager *manager, int access, int *fd)
+{
+    struct stat status;
+    zcp_status result = zcp_priv_file_open(manager->chunk_path.text, access, manager->view.flags, fd, &status);
+    if (result == ZCP_OK && (uint64_t)status.st_dev == manager->chunk_device && (uint64_t)status.st_ino == manager->chunk_inode) return ZCP_OK;
+    if (result != ZCP_OK && result != ZCP_ERR_NOT_FOUND) return result;
+    if (*fd >= 0) { zcp_priv_close_fd(*fd); *fd = -1; }
+    return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", manager->name, manager->chunk_path.text);
+}
+/* Maps a part of one of the two files that lies behind what was mapped at first; children do not get it. Closes fd. */
+ZCP_PRIV zcp_status zcp_priv_map_part(const zcp_manager *manager, int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags, void **base)
+{
+    struct stat now;
+    zcp_status status = ZCP_OK;
+    if (fstat(fd, &now) != 0) status = zcp_priv_fail_system("fstat", path);
+    else if (from % zcp_priv_page_size() != 0 || from > INT64_MAX || bytes > INT64_MAX - from || from + bytes > (uint64_t)now.st_size)
+        status = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: an added pool is said to lie at %llu, %llu bytes, of %lld", path, (unsigned long long)from, (unsigned long long)bytes, (long long)now.st_size);
+    if (status == ZCP_OK) status = zcp_priv_file_map(fd, path, from, bytes, flags | manager->file.flags, base);
+    if (status == ZCP_OK) (void)madvise(*base, (size_t)bytes, MADV_DONTFORK);
+    zcp_priv_close_fd(fd);
+    return status;
+}
+ZCP_PRIV zcp_priv_grown *zcp_priv_grown_new(zcp_manager *manager, size_t more)
+{
+    zcp_priv_grown *g = (zcp_priv_grown *)zcp_priv_anonymous(sizeof *g + more, MADV_DONTFORK);
+    if (!g) { zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: private memory for a pool that was added", manager->name); return NULL; }
+    g->bytes = sizeof *g + more;
+    g->next = manager->grown;
+    manager->grown = g;
+    return g;
+}
+/* Maps an added pool. Its chunks stay unmapped if the client only looks, or if that cannot be done (as the name is gone, say): then nothing of it can be had
+   here, but dead clients' chunks can be taken back all the same. */
+ZCP_PRIV zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t number, uint32_t serial)
+{
+    zcp_priv_view *view = &manager->view;
+    zcp_priv_pool_slot *slot = &manager->header->pools[number];
+    zcp_priv_added added;
+    zcp_priv_geometry geometry;
+    int fd = -1;
+    bool observes = view->flags & ZCP_OBSERVE, read_only = view->flags & ZCP_READ_ONLY_DATA;
+    if (!zcp_priv_added_read(slot, serial, &added) || zcp_priv_added_geometry(&manager->geometry, &added.config, &geometry) != ZCP_OK
+        || added.management_offset < manager->geometry.management_bytes || added.data_offset < manager->geometry.chunk_bytes)
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of pool %u does not add up", manager->name, number);
+    size_t counts = (size_t)added.config.chunk_count * sizeof(zcp_priv_counts);
+    zcp_priv_grown *g = zcp_priv_grown_new(manager, counts + zcp_priv_stacks_bytes(added.config.cache_chunks));
+    if (!g) return ZCP_ERR_NO_MEMORY;
+    g->management_bytes = (size_t)geometry.management_bytes;
+    g->data_bytes = (size_t)geometry.chunk_bytes;
+    zcp_status status = zcp_priv_file_reopen(&manager->file, &fd);
+    if (status == ZCP_OK) status = zcp_priv_map_part(manager, fd, manager->file.path.text, added.management_offset, geometry.management_bytes, 0, &g->management);
+    if (status != ZCP_OK) {
+        manager->grown = g->next;
+        munmap(g, g->bytes);
+        return status;
+    }
+    if (!observes) status = zcp_priv_chunk_reopen(manager, read_only ? O_RDONLY : O_RDWR, &fd);
+    if (!observes && status == ZCP_OK)
+        status = zcp_priv_map_part(manager, fd, manager->chunk_path.text, added.data_offset, geometry.chunk_bytes, read_only ? ZCP_SHM_READ_ONLY : 0, &g->data);
+    if (status != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: pool %u was added, but cannot be used here: %s", manager->name, number, zcp_last_message());
+    if (g->data && zcp_registry_add(&manager->registry, zcp_priv_segment_of(serial), g->data, g->data_bytes) == ZCP_OK) g->segment = zcp_priv_segment_of(serial);
+    zcp_priv_pool_make(&g->pool, &geometry.pools[0], &manager->geometry, g->management, g->data, observes ? 0 : view->client);
+    g->pool.counts = (zcp_priv_counts *)(void *)(g + 1);
+    g->pool.stacks = added.config.cache_chunks ? (uint64_t *)(void *)((unsigned char *)(g + 1) + counts) : NULL;
+    g->pool.number = number;
+    g->pool.serial = serial;
+    g->pool.slot = slot;
+    g->pool.signals = view->signals;
+    g->pool.punches = g->data && !read_only;
+    zcp_priv_store_release(&view->pools[number], &g->pool);            /* V1, pairs with V0 */
+    if (zcp_priv_load_relaxed(&view->pool_count) <= number) zcp_priv_store_relaxed(&view->pool_count, number + 1);     /* relaxed: V0 comes after it */
+    return ZCP_OK;
+}
+/* Handles that this process has of a pool's chunks. */
+ZCP_PRIV uint64_t zcp_priv_pool_handles(const zcp_priv_pool *pool)
+{
+    uint64_t left = 0;
+    for (uint32_t i = 0; i < pool->count; i++) {
+        uint32_t borrowed = zcp_priv_load_relaxed(&pool->counts[i].borrowed);          /* relaxed, both: a figure */
+        left += (uint32_t)zcp_priv_load_relaxed(&pool->counts[i].owned) + (uint64_t)(borrowed == ZCP_PRIV_CHANGING ? 1 : borrowed);
+    }
+    return left;
+}
+/* The pool is gone. Its records stay mapped, for threads that are just looking there; its chunks do not, unless handles say that the header lies. */
+ZCP_PRIV void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool)
+{
+    zcp_priv_store_release(&manager->view.pools[pool->number], (zcp_priv_pool *)NULL);
+    for (zcp_priv_grown *g = manager->grown; g; g = g->next) {
+        if (pool != &g->pool || !g->data || zcp_priv_pool_handles(pool) != 0) continue;
+        if (g->segment) zcp_registry_remove(&manager->registry, g->segment);
+        munmap(g->data, g->data_bytes);
+        g->segment = 0;
+        g->data = NULL;
+    }
+}
+ZCP_PRIV zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t number)
+{
+    zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
+    uint64_t state = zcp_priv_load_acquire(&manager->header->pools[number].state);     /* V3, pairs with the release of LIVE */
+    uint32_t serial = (uint32_t)(state >> 32), phase = (uint32_t)state;
+    zcp_priv_added added;
+    bool there = phase == ZCP_PRIV_POOL_LIVE || phase == ZCP_PRIV_POOL_RETIRING;
+    zcp_status status = ZCP_OK;
+    if (pool && (pool->serial == serial ? phase == ZCP_PRIV_POOL_GONE : there && zcp_priv_added_read(&manager->header->pools[number], serial, &added))) {      /* garbage changes nothing */
+        zcp_priv_pool_part(manager, pool);
+        pool = NULL;
+    }
+    if (there && !pool) status = zcp_priv_pool_meet(manager, number, serial);
+    pool = zcp_priv_view_pool(&manager->view, number);
+    if (pool && phase == ZCP_PRIV_POOL_RETIRING && !(manager->view.flags & ZCP_OBSERVE) && !zcp_priv_load_relaxed(&pool->leases->retiring)) {
+        zcp_priv_store_relaxed(&pool->leases->retiring, 1u);           /* relaxed: W1 carries it. Its retirer may have been killed */
+        zcp_priv_pool_want(pool);
+    }
+    return status;
+}
+/* Errors: NO_MEMORY, MAPPING, SYSTEM, CORRUPT; what could be learned was. */
+ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
+{
+    zcp_priv_view *view = &manager->view;
+    zcp_priv_table table;
+    zcp_status status = ZCP_OK;
+    zcp_priv_process *process = zcp_priv_process_lock();               /* one thread at a time, and no fork within */
+    if (!process) return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no memory for the process's page", manager->name);
+    uint32_t epoch = zcp_priv_load_acquire(&view->signals->epoch);     /* V2, pairs with each change's release */
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        zcp_status one = zcp_priv_renew_number(manager, p);
+        if (one != ZCP_OK) status = one;
+    }
+    memset(&table, 0, sizeof table);
+    zcp_priv_table_make(&table, view);
+    if (memcmp(&table, zcp_priv_view_table(view), sizeof table) != 0) {
+        zcp_priv_grown *g = zcp_priv_grown_new(manager, 0);
+        if (g) {
+            g->table = table;
+            zcp_priv_store_release(&view->table, &g->table);           /* V1 */
+        } else status = ZCP_ERR_NO_MEMORY;
+    }
+    if (status == ZCP_OK) zcp_priv_store_relaxed(&view->epoch, epoch); /* relaxed: only to know whether to come here again */
+    zcp_priv_process_unlock(process);
+    return status;
+}
+ZCP_PRIV bool zcp_priv_pools_changed(const zcp_manager *manager)
+{
+    const zcp_priv_view *view = &manager->view;
+    return view->signals && zcp_priv_load_relaxed(&view->signals->epoch) != zcp_priv_load_relaxed(&view->epoch);       /* relaxed: a look */
+}
+/* For whoever looks at the pools. A failure is told by what cannot be found then. */
+ZCP_PRIV zcp_status zcp_priv_renew_if_changed(const zcp_manager *manager)
+{
+    if (!zcp_priv_pools_changed(manager)) return ZCP_OK;
+    zcp_status status = zcp_priv_renew((zcp_manager *)manager);        /* const for the caller: nothing of it that shows changes */
+    if (status != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: the pools have changed: %s", manager->name, zcp_last_message());
+    return status;
+}
+
 /* ---- >>recover ---- */
-/* Sweeps one slot whose lock the caller holds. */
-ZCP_PRIV uint64_t zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slot, bool *garbage)
+/* Sweeps one slot whose lock the caller holds. Errors: those of renew; then it is not clean. */
+ZCP_PRIV zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slot, uint64_t *freed, bool *garbage)
 {
     zcp_priv_slot *at = zcp_priv_slot_at(manager, slot);
+    zcp_status status = zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_CLOSING ? ZCP_OK : zcp_priv_renew_if_changed(manager);      /* so that all that a dead one may hold is known */
+    if (status != ZCP_OK) return status;
     zcp_priv_store_relaxed(&at->state, (uint32_t)ZCP_PRIV_SLOT_SWEEPING);      /* relaxed: for joiners to wait a moment */
     ZEROCP_STEP("sweeping");
-    uint64_t freed = zcp_priv_view_sweep(&manager->view, slot, garbage);
+    *freed = zcp_priv_view_sweep(&manager->view, slot, garbage);
     ZEROCP_STEP("swept");
     zcp_priv_store_release(&at->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);         /* after the last push */
-    return freed;
+    zcp_priv_view_after_free(&manager->view);
+    return ZCP_OK;
 }
 /* Sweeps a slot if it is not clean and its client is dead. */
 ZCP_PRIV zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, zcp_recovery *report, bool *garbage)
@@ -1684,7 +2306,10 @@ ZCP_PRIV zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, z
     zcp_status status = zcp_priv_lock_take(&plain, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, 1, &lock, &which);
     if (status != ZCP_OK || which < 0) return status;
     if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) != ZCP_PRIV_SLOT_CLEAN) {    /* relaxed: ordered by the lock */
-        uint64_t freed = zcp_priv_slot_sweep(manager, slot, garbage);
+        uint64_t freed = 0;
+        status = zcp_priv_slot_sweep(manager, slot, &freed, garbage);
+        if (status != ZCP_OK) { zcp_priv_lock_drop(&lock); return status; }
+        if (manager->view.signals) zcp_priv_add_release(&manager->view.signals->epoch, 1);     /* as V2: it may have been killed before it could say that pools changed */
         ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u (pid %u): %llu chunks reclaimed", manager->name, slot,
                    zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->pid), (unsigned long long)freed);
         report->dead_clients++;
@@ -1696,8 +2321,9 @@ ZCP_PRIV zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, z
 ZCP_PRIV zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report)
 {
     bool garbage = false;
-    zcp_status worst = ZCP_OK;
+    zcp_status worst = zcp_priv_renew_if_changed(manager);
     int fd = -1;
+    zcp_priv_view_after_free(&manager->view);                          /* a retirer may have been killed, too */
     for (uint32_t slot = 0; slot < manager->geometry.max_clients && worst == ZCP_OK; slot++) {
         bool taken = true;
         if (slot == manager->view.client || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) continue;   /* a look */
@@ -1715,7 +2341,8 @@ ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *re
     zcp_recovery ignored;
     if (!report) report = &ignored;
     *report = (zcp_recovery){ 0, 0 };
-    return zcp_priv_usable(manager) ? zcp_priv_recover(manager, report) : zcp_priv_why_unusable(manager);
+    zcp_status status = zcp_priv_may_change(manager);
+    return status == ZCP_OK ? zcp_priv_recover(manager, report) : status;
 }
 
 /* ---- >>create  Exactly one process initialises, whoever is killed. The header's state word is the truth: 0, READY, RETIRED, never back.
@@ -1785,7 +2412,7 @@ ZCP_PRIV zcp_status zcp_priv_note_pid(zcp_priv_opening *o, const zcp_priv_lock *
 {
     if (o->kind == ZCP_PRIV_KIND_FOREIGN) return ZCP_OK;
     if (o->status.st_size == 0)                                        /* with no room for it, building tells; no SIGXFSZ */
-        return zcp_priv_file_may_grow(o->file.fd, o->file.path.text, sizeof o->header, 0, o->desc.flags) == ZCP_OK ? zcp_priv_write_start(o) : ZCP_OK;
+        return zcp_priv_file_may_grow(o->file.fd, o->file.path.text, 0, sizeof o->header, 0, o->desc.flags) == ZCP_OK ? zcp_priv_write_start(o) : ZCP_OK;
     /* Through the lock's page, which is the header's and has 16 bytes at least: a pwrite behind RLIMIT_FSIZE would be a SIGXFSZ. */
     zcp_priv_store_relaxed(&((zcp_priv_header *)lock->base)->locker_pid, (uint32_t)getpid());
     return ZCP_OK;
@@ -1878,7 +2505,7 @@ ZCP_PRIV zcp_status zcp_priv_build_chunks(zcp_priv_opening *o, int *fd, struct s
     if (result == ZCP_OK) result = zcp_priv_file_create(path, o->desc.permissions, o->desc.group, o->desc.flags, fd, status);
     if (result != ZCP_OK) return result;
     ZEROCP_STEP("chunk_created");
-    result = zcp_priv_file_reserve(*fd, path, o->geometry.chunk_bytes, o->desc.flags);
+    result = zcp_priv_file_reserve(*fd, path, 0, o->geometry.chunk_bytes, o->desc.flags);
     if (result != ZCP_OK) shm_unlink(path);
     return result;
 }
@@ -1887,7 +2514,7 @@ ZCP_PRIV zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const struct st
 {
     void *base;
     uint64_t instance_id = 0;
-    zcp_status status = zcp_priv_file_map(o->file.fd, o->file.path.text, o->geometry.management_bytes, 0, &base);
+    zcp_status status = zcp_priv_file_map(o->file.fd, o->file.path.text, 0, o->geometry.management_bytes, 0, &base);
     if (status != ZCP_OK) return status;
     while (instance_id == 0)
         if (getrandom(&instance_id, sizeof instance_id, 0) != (ssize_t)sizeof instance_id) instance_id = zcp_priv_mix(zcp_priv_now_ns() ^ (uint64_t)getpid() << 32);
@@ -1898,6 +2525,9 @@ ZCP_PRIV zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const struct st
     header->chunk_device = (uint64_t)chunk->st_dev;
     header->chunk_inode = (uint64_t)chunk->st_ino;
     header->geometry = o->geometry;
+    for (uint32_t p = 0; p < o->geometry.pool_count; p++) zcp_priv_store_relaxed(&header->pools[p].state, zcp_priv_pool_state(1, ZCP_PRIV_POOL_LIVE));      /* relaxed, all: READY's release carries it */
+    zcp_priv_store_relaxed(&header->signals.management_end, o->geometry.management_bytes);
+    zcp_priv_store_relaxed(&header->signals.chunk_end, o->geometry.chunk_bytes);
     zcp_priv_format_pools(base, &o->geometry, instance_id);
     ZEROCP_STEP("formatted");
     zcp_priv_store_release(&header->state, (uint32_t)ZCP_PRIV_READY);  /* pairs with the acquires in look and join */
@@ -1935,11 +2565,11 @@ ZCP_PRIV zcp_status zcp_priv_build(zcp_priv_opening *o)
     if (error) { errno = error; status = zcp_priv_fail_system("ftruncate", path); }
     uint32_t reserve = o->desc.flags & ~ZCP_SHM_NO_RESERVE;            /* the management segment always is: it is written at once */
     uint64_t others = o->desc.flags & ZCP_SHM_NO_RESERVE ? 0 : o->geometry.chunk_bytes;
-    if (status == ZCP_OK) status = zcp_priv_file_may_grow(o->file.fd, path, o->geometry.management_bytes, others, reserve);
+    if (status == ZCP_OK) status = zcp_priv_file_may_grow(o->file.fd, path, 0, o->geometry.management_bytes, others, reserve);
     if (status == ZCP_OK) status = zcp_priv_write_start(o);
     ZEROCP_STEP("started");
     if (status == ZCP_OK) status = zcp_priv_file_grant(o->file.fd, path, o->desc.permissions, o->desc.group, o->desc.flags);
-    if (status == ZCP_OK) status = zcp_priv_file_reserve(o->file.fd, path, o->geometry.management_bytes, reserve);
+    if (status == ZCP_OK) status = zcp_priv_file_reserve(o->file.fd, path, 0, o->geometry.management_bytes, reserve);
     ZEROCP_STEP("management_sized");
     if (status == ZCP_OK) status = zcp_priv_build_chunks(o, &fd, &chunk);
     ZEROCP_STEP("chunk_sized");
@@ -1969,7 +2599,7 @@ ZCP_PRIV zcp_status zcp_priv_check_header(const zcp_priv_opening *o)   /* agains
     if (h->instance_id == 0) return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its instance id is 0, which zerocp never writes", path);
     if (zcp_priv_geometry_compute(&geometry, &config, h->geometry.max_clients) != ZCP_OK || memcmp(&geometry, &h->geometry, sizeof geometry) != 0)
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the geometry in its header does not add up", path);
-    if ((uint64_t)o->status.st_size != geometry.management_bytes)
+    if ((uint64_t)o->status.st_size < geometry.management_bytes)       /* more: of pools that were added */
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s has %lld bytes, its header says %llu", path, (long long)o->status.st_size, (unsigned long long)geometry.management_bytes);
     return ZCP_OK;
 }
@@ -1997,7 +2627,7 @@ ZCP_PRIV zcp_status zcp_priv_chunk_map(zcp_priv_opening *o, zcp_manager *manager
     uint32_t flags = o->desc.flags & (ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_NO_DUMP);
     if (o->desc.flags & ZCP_READ_ONLY_DATA) flags |= ZCP_SHM_READ_ONLY;
     zcp_priv_process *process = zcp_priv_process_lock();               /* so that no fork falls between the two calls */
-    zcp_status status = zcp_priv_file_map(fd, o->chunk_path.text, manager->geometry.chunk_bytes, flags, &manager->chunks);
+    zcp_status status = zcp_priv_file_map(fd, o->chunk_path.text, 0, manager->geometry.chunk_bytes, flags, &manager->chunks);
     if (status == ZCP_OK) (void)madvise(manager->chunks, (size_t)manager->geometry.chunk_bytes, MADV_DONTFORK);
     if (process) zcp_priv_process_unlock(process);
     return status;
@@ -2051,6 +2681,18 @@ ZCP_PRIV void zcp_priv_slot_occupy(zcp_manager *manager, const char *name)
     zcp_priv_store_release(&slot->state, (uint32_t)ZCP_PRIV_SLOT_IN_USE);     /* readers: whoever takes the lock after us */
     atomic_thread_fence(memory_order_seq_cst);                         /* before the first claim */
 }
+/* Connects the view to the header's word on pools that come and go, which may have begun. */
+ZCP_PRIV void zcp_priv_view_join(zcp_manager *manager)
+{
+    zcp_priv_view *view = &manager->view;
+    for (uint32_t p = 0; p < manager->geometry.pool_count; p++) {
+        view->own[p].slot = &manager->header->pools[p];
+        view->own[p].signals = &manager->header->signals;
+        view->own[p].punches = !(view->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE));
+    }
+    view->signals = &manager->header->signals;
+    zcp_priv_renew_if_changed(manager);
+}
 /* Joins: slot, sweep of what a dead predecessor left in it, view. */
 ZCP_PRIV zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manager)
 {
@@ -2062,8 +2704,11 @@ ZCP_PRIV zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manager)
     manager->header = (zcp_priv_header *)manager->management.base;
     zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, manager->chunks, (zcp_priv_counts *)manager->counts, zcp_priv_lanes_of(manager), client, o->desc.flags);
     uint32_t state = zcp_priv_load_acquire(&manager->header->state);   /* pairs with READY's release: contents; and with RETIRED's */
+    zcp_priv_view_join(manager);
     if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, client)->state) != ZCP_PRIV_SLOT_CLEAN) {     /* relaxed: ordered by the lock */
-        uint64_t freed = zcp_priv_slot_sweep(manager, client, &garbage);
+        uint64_t freed = 0;
+        status = zcp_priv_slot_sweep(manager, client, &freed, &garbage);
+        if (status != ZCP_OK) return status;
         ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u before taking its slot: %llu chunks reclaimed", manager->name, client, (unsigned long long)freed);
         (void)freed;
         if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
@@ -2076,31 +2721,54 @@ ZCP_PRIV zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manager)
     if (status != ZCP_OK || o->again) zcp_priv_store_release(&zcp_priv_slot_at(manager, client)->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);      /* nothing was claimed */
     return status;
 }
+/* Maps the management segment to look at it only. */
+ZCP_PRIV zcp_status zcp_priv_observe(zcp_priv_opening *o, zcp_manager *manager)
+{
+    zcp_priv_process *process = zcp_priv_process_lock();               /* so that no fork falls between the two calls */
+    zcp_priv_lock *mapping = &manager->management;
+    zcp_status status = zcp_priv_file_map(o->file.fd, o->file.path.text, 0, manager->geometry.management_bytes, manager->file.flags, &mapping->base);
+    if (status == ZCP_OK) {
+        mapping->bytes = (size_t)manager->geometry.management_bytes;
+        (void)madvise(mapping->base, mapping->bytes, MADV_DONTFORK);
+    }
+    if (process) zcp_priv_process_unlock(process);
+    if (status != ZCP_OK) return status;
+    manager->header = (zcp_priv_header *)mapping->base;
+    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, NULL, (zcp_priv_counts *)manager->counts, zcp_priv_lanes_of(manager), 0, o->desc.flags);
+    manager->view.client = ZCP_NO_CLIENT;
+    zcp_priv_view_join(manager);
+    return ZCP_OK;
+}
 /* Attaches to the READY instance that was looked at. */
 ZCP_PRIV zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **result)
 {
     int fd = -1;
-    bool broken;
+    bool broken = false, observes = o->desc.flags & ZCP_OBSERVE;
     zcp_status status = zcp_priv_check_header(o);
     if (status == ZCP_OK) status = zcp_priv_check_config(o);
-    if (status == ZCP_OK) status = zcp_priv_chunk_open(o, &fd, &broken);
+    if (status == ZCP_OK && !observes) status = zcp_priv_chunk_open(o, &fd, &broken);
     if (status == ZCP_OK && broken) return zcp_priv_dismantle(o, true);
     if (status != ZCP_OK) return status;
     zcp_manager *manager = zcp_priv_manager_new();
     if (!manager) {
-        close(fd);
+        if (fd >= 0) close(fd);
         return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no private memory for a manager", o->desc.name);
     }
     snprintf(manager->name, sizeof manager->name, "%s", o->desc.name);
     manager->geometry = o->header.geometry;
     manager->instance_id = o->header.instance_id;
     manager->chunk_path = o->chunk_path;
+    manager->chunk_device = o->header.chunk_device;
+    manager->chunk_inode = o->header.chunk_inode;
     manager->file = o->file;
     manager->file.flags = o->desc.flags & (ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_NO_DUMP);
-    status = zcp_priv_chunk_map(o, manager, fd);
-    close(fd);
+    if (observes) manager->file.flags |= ZCP_SHM_READ_ONLY;
+    else {
+        status = zcp_priv_chunk_map(o, manager, fd);
+        close(fd);
+    }
     if (status == ZCP_OK) status = zcp_priv_private_map(manager);
-    if (status == ZCP_OK) status = zcp_priv_join(o, manager);
+    if (status == ZCP_OK) status = observes ? zcp_priv_observe(o, manager) : zcp_priv_join(o, manager);
     if (status != ZCP_OK || o->again) {
         manager->file.fd = -1;                                         /* still the opening's */
         zcp_priv_manager_end(manager, false);
@@ -2112,7 +2780,7 @@ ZCP_PRIV zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **result)
 }
 
 /* ---- >>open ---- */
-#define ZCP_PRIV_MANAGER_FLAGS (ZCP_FALLBACK | ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_CHECKED | ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_ANY_OWNER \
+#define ZCP_PRIV_MANAGER_FLAGS (ZCP_FALLBACK | ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_CHECKED | ZCP_OBSERVE | ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_ANY_OWNER \
                                 | ZCP_SHM_NO_RESERVE | ZCP_SHM_NO_DUMP | ZCP_SHM_GROUP)
 #define ZCP_PRIV_DEFAULT_NAME "zerocp"
 #define ZCP_PRIV_MANAGEMENT_SUFFIX "_memory_management"
@@ -2131,8 +2799,8 @@ ZCP_PRIV zcp_status zcp_priv_resolve_flags(const zcp_manager_desc *desc)
     if (desc->flags & ~ZCP_PRIV_MANAGER_FLAGS)
         return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "flags 0x%x: unknown bits 0x%x%s", desc->flags, desc->flags & ~ZCP_PRIV_MANAGER_FLAGS,
                              desc->flags & ZCP_SHM_READ_ONLY ? " (a manager takes ZCP_READ_ONLY_DATA)" : "");
-    if (always_creates && (desc->flags & (ZCP_READ_ONLY_DATA | ZCP_WAIT)))
-        return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "ZCP_READ_ONLY_DATA and ZCP_WAIT do not go with a mode that always creates");
+    if (always_creates && (desc->flags & (ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_OBSERVE)))
+        return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "ZCP_READ_ONLY_DATA, ZCP_OBSERVE and ZCP_WAIT do not go with a mode that always creates");
     return ZCP_OK;
 }
 /* Fills in the defaults and checks everything that can be checked without the system. */
@@ -2161,7 +2829,7 @@ ZCP_PRIV zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name[32])
     o->config = *desc->config;
     desc->config = &o->config;
     if (o->config.pools.size == 0) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: the configuration has no pool", desc->name);
-    o->creates = desc->mode != ZCP_SHM_OPEN_EXISTING && !(desc->flags & ZCP_READ_ONLY_DATA);
+    o->creates = desc->mode != ZCP_SHM_OPEN_EXISTING && !(desc->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE));
     return zcp_priv_geometry_compute(&o->geometry, &o->config, desc->max_clients);
 }
 /* Nothing is there and this call may not create: says so, or with ZCP_WAIT starts over. */
@@ -2177,7 +2845,7 @@ ZCP_PRIV zcp_status zcp_priv_open_file(zcp_priv_opening *o)
 {
     int fd;
     zcp_priv_path path = o->file.path;
-    zcp_status status = zcp_priv_file_open(path.text, O_RDWR, o->desc.flags, &fd, &o->status);
+    zcp_status status = zcp_priv_file_open(path.text, o->desc.flags & ZCP_OBSERVE ? O_RDONLY : O_RDWR, o->desc.flags, &fd, &o->status);
     if (status == ZCP_ERR_NOT_FOUND) {
         if (!o->creates) return zcp_priv_not_found(o, "is not there");
         status = zcp_priv_file_create(path.text, o->desc.permissions, o->desc.group, o->desc.flags, &fd, &o->status);
@@ -2206,7 +2874,7 @@ ZCP_PRIV zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **result
     bool mine = o->built_inode == o->file.inode && o->built_device == o->file.device;
     switch (o->kind) {
     case ZCP_PRIV_KIND_FOREIGN: return zcp_priv_fail_foreign(o);
-    case ZCP_PRIV_KIND_RETIRED: return zcp_priv_dismantle(o, true);
+    case ZCP_PRIV_KIND_RETIRED: return o->desc.flags & ZCP_OBSERVE ? zcp_priv_not_found(o, "was destroyed") : zcp_priv_dismantle(o, true);
     case ZCP_PRIV_KIND_HALF_MADE: return o->creates ? zcp_priv_build(o) : zcp_priv_not_found(o, "is half-made");
     case ZCP_PRIV_KIND_GARBAGE:
         if (o->desc.mode != ZCP_SHM_PURGE_AND_CREATE)
@@ -2279,7 +2947,7 @@ ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_
     zcp_status status = zcp_priv_resolve(&o, client_name);
     if (status != ZCP_OK) return status;
     o.wait = zcp_priv_wait_begin(o.desc.timeout_ms);
-    pthread_once(&zcp_priv_thread_once, zcp_priv_thread_key_make);     /* here, so that no allocate makes a system call for it */
+    pthread_once(&zcp_priv_thread_once, zcp_priv_process_begin);     /* here, so that no allocate makes a system call for it */
     zcp_manager *m = NULL;
     status = zcp_priv_open_loop(&o, &m);
     if (status != ZCP_OK && o.built_inode != 0) {
@@ -2291,11 +2959,11 @@ ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_
     }
     if (status != ZCP_OK) return status;
     zcp_registry_add(&m->registry, ZCP_SEGMENT_MANAGEMENT, m->management.base, m->geometry.management_bytes);
-    zcp_registry_add(&m->registry, ZCP_SEGMENT_CHUNK, m->chunks, m->geometry.chunk_bytes);
+    if (m->chunks) zcp_registry_add(&m->registry, ZCP_SEGMENT_CHUNK, m->chunks, m->geometry.chunk_bytes);
     if (o.built_inode == m->file.inode && o.built_device == m->file.device) zcp_priv_log_built(&o, m);
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: attached as client %u (\"%s\"): management segment at %p, chunk segment at %p", m->name, m->view.client, client_name, m->management.base, m->chunks);
     zcp_recovery report = { 0, 0 };
-    if (zcp_priv_recover(m, &report) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery on attach: %s", m->name, zcp_last_message());
+    if (!(m->view.flags & ZCP_OBSERVE) && zcp_priv_recover(m, &report) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery on attach: %s", m->name, zcp_last_message());
     zcp_priv_store_release(&m->state, (uint32_t)ZCP_PRIV_OPEN);        /* pairs with the acquire in find */
     *manager = m;
     return ZCP_OK;
@@ -2304,11 +2972,10 @@ ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_
 /* Handles that this process still has. */
 ZCP_PRIV uint64_t zcp_priv_handles_left(const zcp_manager *manager)
 {
-    uint64_t left = 0, chunks = zcp_priv_geometry_chunks(&manager->geometry);
-    const zcp_priv_counts *counts = (const zcp_priv_counts *)manager->counts;
-    for (uint64_t i = 0; i < chunks; i++) {
-        uint32_t borrowed = zcp_priv_load_relaxed(&counts[i].borrowed);
-        left += (uint32_t)zcp_priv_load_relaxed(&counts[i].owned) + (uint64_t)(borrowed == ZCP_PRIV_CHANGING ? 1 : borrowed);
+    uint64_t left = 0;
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
+        if (pool && pool->counts) left += zcp_priv_pool_handles(pool);
     }
     return left;
 }
@@ -2318,16 +2985,18 @@ ZEROCP_API void zcp_manager_close(zcp_manager *manager)
     uint32_t open = ZCP_PRIV_OPEN;
     if (!zcp_priv_usable(manager)) return;
     zcp_priv_process *process = zcp_priv_process_lock();               /* so that no thread's end falls into this */
-    bool mine = zcp_priv_cas_relaxed(&manager->state, &open, (uint32_t)ZCP_PRIV_OPENING);    /* OPENING: neither usable nor to be used again yet */
+    bool mine = zcp_priv_cas_relaxed(&manager->state, &open, (uint32_t)ZCP_PRIV_CLOSING);    /* neither usable nor to be used again yet */
     if (process) zcp_priv_process_unlock(process);
     if (!mine) return;
     uint64_t left = zcp_priv_handles_left(manager);
     if (left) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: closed with %llu handles not released; their chunks are given back", manager->name, (unsigned long long)left);
     ZEROCP_STEP("closing");
-    uint64_t freed = zcp_priv_slot_sweep(manager, manager->view.client, &garbage);
-    (void)freed;
-    if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: client %u left, %llu chunks given back", manager->name, manager->view.client, (unsigned long long)freed);
+    uint64_t freed = 0;
+    if (!(manager->view.flags & ZCP_OBSERVE)) {
+        zcp_priv_slot_sweep(manager, manager->view.client, &freed, &garbage);
+        if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
+        ZEROCP_LOG(ZCP_LOG_INFO, "%s: client %u left, %llu chunks given back", manager->name, manager->view.client, (unsigned long long)freed);
+    }
     zcp_registry_remove(&manager->registry, ZCP_SEGMENT_MANAGEMENT);
     zcp_registry_remove(&manager->registry, ZCP_SEGMENT_CHUNK);
     zcp_priv_manager_end(manager, left != 0);
@@ -2369,22 +3038,349 @@ ZEROCP_API zcp_status zcp_manager_destroy(const char *name)
     return status;
 }
 
+/* ---- >>grow  Pools are added by one at a time, under the creation lock: the files are made longer, the pool is written behind what they had, and its slot
+   becomes LIVE by one store. Killed before that, a longer file is left, and the next adder writes over it; killed after that, the epoch may
+   not have been raised, which whoever sweeps the dead one does. To retire takes no lock. ---- */
+typedef struct zcp_priv_growth {                /* one call */
+    zcp_manager *manager;
+    zcp_priv_lock lock;
+    int management_fd, chunk_fd;
+    uint64_t management_end, chunk_end;         /* where the next pool may begin */
+    uint32_t serial;                            /* the highest */
+} zcp_priv_growth;
+#define ZCP_PRIV_GROWTH_UNIT 65536u             /* pools begin at multiples of this in both files, whatever the system's page size */
+
+/* Ends of what pools have used, and the highest serial. The ends stand in the header, but whoever was killed may not have got to write them. */
+ZCP_PRIV zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
+{
+    const zcp_manager *manager = g->manager;
+    zcp_priv_header *header = manager->header;
+    zcp_priv_added added;
+    zcp_priv_geometry geometry;
+    g->serial = 1;
+    g->management_end = zcp_priv_load_relaxed(&header->signals.management_end);        /* relaxed, all: under the lock */
+    g->chunk_end = zcp_priv_load_relaxed(&header->signals.chunk_end);
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        uint64_t state = zcp_priv_load_relaxed(&header->pools[p].state);
+        uint32_t serial = (uint32_t)(state >> 32);
+        if (serial > g->serial) g->serial = serial;
+        if (serial < 2 || (uint32_t)state == ZCP_PRIV_POOL_NONE || !zcp_priv_added_read(&header->pools[p], serial, &added)) continue;
+        if (zcp_priv_added_geometry(&manager->geometry, &added.config, &geometry) != ZCP_OK) continue;
+        if (added.management_offset + geometry.management_bytes > g->management_end) g->management_end = added.management_offset + geometry.management_bytes;
+        if (added.data_offset + geometry.chunk_bytes > g->chunk_end) g->chunk_end = added.data_offset + geometry.chunk_bytes;
+    }
+    if (g->management_end < manager->geometry.management_bytes || g->chunk_end < manager->geometry.chunk_bytes || g->serial == UINT32_MAX
+        || !zcp_priv_round_up(g->management_end, ZCP_PRIV_GROWTH_UNIT, &g->management_end) || !zcp_priv_round_up(g->chunk_end, ZCP_PRIV_GROWTH_UNIT, &g->chunk_end))
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of pools that were added does not add up", manager->name);
+    return ZCP_OK;
+}
+ZCP_PRIV void zcp_priv_growth_end(zcp_priv_growth *g)
+{
+    if (g->management_fd >= 0) close(g->management_fd);
+    if (g->chunk_fd >= 0) close(g->chunk_fd);
+    zcp_priv_lock_drop(&g->lock);
+}
+/* Takes the creation lock of an instance that is still there. After a failure nothing is held. */
+ZCP_PRIV zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager *manager)
+{
+    zcp_priv_wait wait = zcp_priv_wait_begin(ZCP_SHM_DEFAULT_TIMEOUT_MS);
+    *g = (zcp_priv_growth){ manager, { NULL, 0 }, -1, -1, 0, 0, 0 };
+    zcp_status status = zcp_priv_lock_creation(&manager->file, &wait, &g->lock);
+    if (status == ZCP_ERR_TIMEOUT)
+        return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: process %u is creating, destroying or changing it and was not done within %u ms; if it is stopped, continue or kill it",
+                             manager->name, zcp_priv_load_relaxed(&manager->header->locker_pid), ZCP_SHM_DEFAULT_TIMEOUT_MS);
+    if (status != ZCP_OK) return status;
+    zcp_priv_store_relaxed(&manager->header->locker_pid, (uint32_t)getpid());           /* relaxed: for messages */
+    ZEROCP_STEP("growth_locked");
+    if (zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY) status = zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: this instance was destroyed", manager->name);     /* pairs with the release in dismantle */
+    if (status == ZCP_OK) status = zcp_priv_renew(manager);
+    if (status == ZCP_OK) status = zcp_priv_file_reopen(&manager->file, &g->management_fd);
+    if (status == ZCP_OK) status = zcp_priv_chunk_reopen(manager, O_RDWR, &g->chunk_fd);
+    if (status != ZCP_OK) zcp_priv_growth_end(g);
+    return status;
+}
+/* Makes a file longer, with pages for all of [from, from + bytes); what lay there is of somebody who was killed while adding. */
+ZCP_PRIV zcp_status zcp_priv_file_extend(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags)
+{
+    struct stat now;
+    if (fstat(fd, &now) != 0) return zcp_priv_fail_system("fstat", path);
+    if ((uint64_t)now.st_size > from) {
+        int error = zcp_priv_truncate(fd, from);
+        if (error) { errno = error; return zcp_priv_fail_system("ftruncate", path); }
+    }
+    return zcp_priv_file_reserve(fd, path, from, from + bytes, flags);
+}
+ZCP_PRIV zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t number, const zcp_pool_config *config, const zcp_priv_geometry *geometry)
+{
+    zcp_manager *manager = g->manager;
+    zcp_priv_pool_slot *slot = &manager->header->pools[number];
+    void *base;
+    uint32_t serial = g->serial + 1;
+    zcp_status status = zcp_priv_file_map(g->management_fd, manager->file.path.text, g->management_end, geometry->management_bytes, 0, &base);
+    if (status != ZCP_OK) return status;
+    zcp_priv_format_pool(base, &geometry->pools[0], geometry->record_bytes, zcp_priv_mix(manager->instance_id + serial));
+    munmap(base, (size_t)geometry->management_bytes);
+    zcp_priv_added added = { *config, g->management_end, g->chunk_end };
+    zcp_priv_store_relaxed(&slot->state, zcp_priv_pool_state(serial, ZCP_PRIV_POOL_NONE));       /* relaxed, all: LIVE carries them */
+    zcp_priv_store_relaxed(&slot->chunk_size, config->chunk_size);
+    zcp_priv_store_relaxed(&slot->chunk_count, config->chunk_count);
+    zcp_priv_store_relaxed(&slot->alignment, config->alignment);
+    zcp_priv_store_relaxed(&slot->cache_chunks, config->cache_chunks);
+    zcp_priv_store_relaxed(&slot->management_offset, added.management_offset);
+    zcp_priv_store_relaxed(&slot->data_offset, added.data_offset);
+    zcp_priv_store_relaxed(&slot->check, zcp_priv_added_check(&added, serial));
+    ZEROCP_STEP("pool_written");
+    zcp_priv_store_release(&slot->state, zcp_priv_pool_state(serial, ZCP_PRIV_POOL_LIVE));       /* pairs with V3 */
+    ZEROCP_STEP("pool_live");
+    zcp_priv_store_relaxed(&manager->header->signals.management_end, g->management_end + geometry->management_bytes);
+    zcp_priv_store_relaxed(&manager->header->signals.chunk_end, g->chunk_end + geometry->chunk_bytes);
+    zcp_priv_add_release(&manager->header->signals.epoch, 1);          /* pairs with V2 */
+    ZEROCP_STEP("pool_told");
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
+        if (pool) zcp_priv_pool_want(pool);
+    }
+    return ZCP_OK;
+}
+ZCP_PRIV zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_config *asked, uint32_t *number)
+{
+    zcp_manager *manager = g->manager;
+    zcp_priv_geometry geometry;
+    zcp_pool_config config = *asked;
+    if (config.alignment == 0) config.alignment = ZCP_DEFAULT_ALIGNMENT;
+    zcp_status status = zcp_priv_added_geometry(&manager->geometry, &config, &geometry);
+    if (status == ZCP_OK) status = zcp_priv_growth_measure(g);
+    for (*number = 0; *number < ZCP_MAX_LIVE_POOLS; ++*number) {
+        uint32_t phase = (uint32_t)zcp_priv_load_relaxed(&manager->header->pools[*number].state);        /* relaxed: under the lock */
+        if (phase == ZCP_PRIV_POOL_NONE || phase == ZCP_PRIV_POOL_GONE) break;
+    }
+    if (status == ZCP_OK && *number == ZCP_MAX_LIVE_POOLS) status = zcp_priv_fail(ZCP_ERR_FULL, 0, "%s has %u pools already; retire one", manager->name, ZCP_MAX_LIVE_POOLS);
+    if (status == ZCP_OK && (g->management_end > ZCP_RELPTR_MAX_OFFSET - geometry.management_bytes || g->chunk_end > ZCP_RELPTR_MAX_OFFSET - geometry.chunk_bytes))
+        status = zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "%s: its files would need more than 2^48 bytes", manager->name);
+    if (status != ZCP_OK) return status;
+    uint32_t reserve = manager->view.flags & ~ZCP_SHM_NO_RESERVE;      /* the management segment always is: it is written at once */
+    status = zcp_priv_file_extend(g->management_fd, manager->file.path.text, g->management_end, geometry.management_bytes, reserve);
+    ZEROCP_STEP("management_extended");
+    if (status == ZCP_OK) status = zcp_priv_file_extend(g->chunk_fd, manager->chunk_path.text, g->chunk_end, geometry.chunk_bytes, manager->view.flags);
+    ZEROCP_STEP("chunk_extended");
+    if (status == ZCP_OK) status = zcp_priv_growth_write(g, *number, &config, &geometry);
+    if (status == ZCP_OK) return zcp_priv_renew(manager);
+    (void)zcp_priv_truncate(g->management_fd, g->management_end);      /* nobody has mapped that */
+    (void)zcp_priv_truncate(g->chunk_fd, g->chunk_end);
+    return status;
+}
+ZCP_PRIV zcp_status zcp_priv_pool_retire_begin(zcp_manager *manager, uint32_t number)
+{
+    zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
+    uint64_t live = pool ? zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_LIVE) : 0;
+    if (!pool || !zcp_priv_cas_acq_rel(&manager->header->pools[number].state, &live, zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING)))
+        return zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "%s has no live pool %u", manager->name, number);
+    ZEROCP_STEP("pool_retiring");
+    zcp_priv_store_relaxed(&pool->leases->retiring, 1u);               /* relaxed: W1 carries it */
+    zcp_priv_add_release(&manager->header->signals.epoch, 1);          /* pairs with V2 */
+    zcp_priv_pool_want(pool);
+    ZEROCP_STEP("retire_told");
+    ZEROCP_HEAVY_BARRIER();                                            /* who does not see that it is retiring has freed before this */
+    zcp_priv_pool_retire(pool);
+    return ZCP_OK;
+}
+ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool, uint32_t *index)
+{
+    zcp_priv_growth g;
+    uint32_t number;
+    if (!pool) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the pool's configuration is NULL");
+    zcp_status status = zcp_priv_may_change(manager);
+    if (status == ZCP_OK) status = zcp_priv_may_grow(manager);
+    if (status == ZCP_OK) status = zcp_priv_growth_begin(&g, manager);
+    if (status != ZCP_OK) return status;
+    status = zcp_priv_pool_add(&g, pool, &number);
+    zcp_priv_growth_end(&g);
+    if (status != ZCP_OK) return status;
+    if (index) *index = number;
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: pool %u added: chunk_size=%llu, count=%u", manager->name, number, (unsigned long long)pool->chunk_size, pool->chunk_count);
+    return ZCP_OK;
+}
+ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manager, uint32_t pool)
+{
+    zcp_status status = zcp_priv_may_change(manager);
+    if (status == ZCP_OK && pool >= ZCP_MAX_LIVE_POOLS) status = zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: numbers go up to %u", pool, ZCP_MAX_LIVE_POOLS - 1);
+    if (status == ZCP_OK) status = zcp_priv_renew_if_changed(manager);
+    if (status == ZCP_OK) status = zcp_priv_pool_retire_begin(manager, pool);
+    if (status != ZCP_OK) return status;
+    zcp_priv_renew_if_changed(manager);
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: pool %u retired", manager->name, pool);
+    return ZCP_OK;
+}
+ZCP_PRIV bool zcp_priv_pool_is(const zcp_priv_pool *pool, const zcp_pool_config *config)
+{
+    return pool->chunk_size == config->chunk_size && pool->count == config->chunk_count && pool->alignment == (config->alignment ? config->alignment : ZCP_DEFAULT_ALIGNMENT)
+        && pool->cache_chunks == config->cache_chunks;
+}
+/* The live pool that is as configured and is not in `but`. ZCP_MAX_LIVE_POOLS: none. */
+ZCP_PRIV uint32_t zcp_priv_pool_find(const zcp_manager *manager, const zcp_pool_config *config, uint32_t but)
+{
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
+        if (pool && !(but >> p & 1) && !zcp_priv_pool_is_retiring(pool) && zcp_priv_pool_is(pool, config)) return p;
+    }
+    return ZCP_MAX_LIVE_POOLS;
+}
+ZCP_PRIV zcp_status zcp_priv_reconfigure(zcp_priv_growth *g, const zcp_config *config)
+{
+    zcp_manager *manager = g->manager;
+    uint32_t wanted = 0, added = 0;             /* bits: pool numbers */
+    zcp_status status = ZCP_OK;
+    for (uint32_t c = 0; c < config->pools.size && status == ZCP_OK; c++) {
+        uint32_t number = zcp_priv_pool_find(manager, &config->pools.items[c], wanted);
+        if (number == ZCP_MAX_LIVE_POOLS) {
+            status = zcp_priv_pool_add(g, &config->pools.items[c], &number);
+            if (status == ZCP_OK) added |= UINT32_C(1) << number;
+        }
+        if (status == ZCP_OK) wanted |= UINT32_C(1) << number;
+    }
+    uint32_t goes = status == ZCP_OK ? ~wanted : added;
+    char message[sizeof zcp_priv_last_message];
+    int error = zcp_last_errno();
+    snprintf(message, sizeof message, "%s", zcp_last_message());
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++)
+        if (goes >> p & 1) (void)zcp_priv_pool_retire_begin(manager, p);       /* those that are no live pools are none */
+    return status == ZCP_OK ? zcp_priv_renew(manager) : zcp_priv_fail(status, error, "%s", message);
+}
+ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manager, const zcp_config *config)
+{
+    zcp_priv_growth g;
+    zcp_priv_geometry geometry;
+    if (!config) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the configuration is NULL");
+    zcp_status status = zcp_priv_may_change(manager);
+    if (status == ZCP_OK) status = zcp_priv_may_grow(manager);
+    if (status == ZCP_OK && config->pools.size == 0) status = zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: the configuration has no pool", manager->name);
+    if (status == ZCP_OK) status = zcp_priv_geometry_compute(&geometry, config, manager->geometry.max_clients);
+    if (status == ZCP_OK) status = zcp_priv_growth_begin(&g, manager);
+    if (status != ZCP_OK) return status;
+    status = zcp_priv_reconfigure(&g, config);
+    zcp_priv_growth_end(&g);
+    return status;
+}
+ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_config *config)
+{
+    if (!config) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the configuration is NULL");
+    memset(config, 0, sizeof *config);
+    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    zcp_priv_renew_if_changed(manager);
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
+        if (!pool || zcp_priv_pool_is_retiring(pool)) continue;
+        zcp_pool_config one = { pool->chunk_size, pool->count, pool->alignment, pool->cache_chunks };
+        if (!ZCP_VECTOR_PUSH(&config->pools, one)) break;
+    }
+    return ZCP_OK;
+}
+
 /* ---- >>watch  Looking at an instance. ---- */
-ZEROCP_API uint32_t zcp_manager_pool_count(const zcp_manager *manager) { return zcp_priv_usable(manager) ? manager->view.pool_count : 0; }
+ZEROCP_API uint32_t zcp_manager_pool_count(const zcp_manager *manager)
+{
+    if (!zcp_priv_usable(manager)) return 0;
+    zcp_priv_renew_if_changed(manager);
+    return zcp_priv_load_relaxed(&manager->view.pool_count);           /* relaxed: a figure */
+}
 ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats)
 {
     if (!stats) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the statistics is NULL");
     memset(stats, 0, sizeof *stats);
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
-    if (pool >= manager->view.pool_count) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: %s has %u", pool, manager->name, manager->view.pool_count);
-    const zcp_priv_pool *p = &manager->view.pools[pool];
-    uint64_t free_chunks = 0, cached = 0;
+    uint32_t pools = zcp_manager_pool_count(manager);
+    if (pool >= pools) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: %s has %u", pool, manager->name, pools);
+    zcp_priv_pool *p = zcp_priv_view_pool(&manager->view, pool);
+    if (!p) return ZCP_OK;
+    zcp_priv_leases *leases = p->leases;
+    uint64_t free_chunks = 0, cached = 0, freed;
     for (uint32_t i = 0; i < p->count; i++) {
-        uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(p, i)->state);    /* relaxed: a figure */
-        free_chunks += zcp_priv_is_free(s);
+        uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(p, i)->state);    /* relaxed, here and below: figures */
+        free_chunks += zcp_priv_is_free(s) || zcp_priv_is_retired(s);
         cached += zcp_priv_is_cached(s);
     }
-    *stats = (zcp_pool_stats){ p->chunk_size, p->count, p->count - free_chunks - cached, free_chunks, p->stride, p->alignment, p->cache_chunks, cached };
+    *stats = (zcp_pool_stats){ p->chunk_size, p->count, p->count - free_chunks - cached, free_chunks, p->stride, p->alignment, p->cache_chunks, cached,
+                               zcp_priv_pool_is_retiring(p) ? ZCP_POOL_RETIRING : ZCP_POOL_LIVE, zcp_priv_load_relaxed(&leases->peak), zcp_priv_allocated(p, &freed), 0,
+                               zcp_priv_load_relaxed(&leases->failures), zcp_priv_load_relaxed(&leases->waits) };
+    if (stats->allocations < stats->used) stats->allocations = stats->used;      /* somebody was killed between claiming and counting */
+    stats->releases = stats->allocations - stats->used;
+    if (stats->peak_used > stats->total) stats->peak_used = stats->total;
+    if (stats->peak_used < stats->used) stats->peak_used = stats->used;
+    return ZCP_OK;
+}
+/* Of each chunk of an instance. */
+typedef bool zcp_priv_record_function(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user);      /* false: stop */
+ZCP_PRIV void zcp_priv_each_held(const zcp_manager *manager, zcp_priv_record_function *function, void *user)
+{
+    zcp_priv_renew_if_changed(manager);
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
+        for (uint32_t i = 0; pool && i < pool->count; i++) {
+            uint64_t s = zcp_priv_load_acquire(&zcp_priv_record_at(pool, i)->state);     /* acquire: what is said of it belongs to it, but for what changes meanwhile */
+            if (!zcp_priv_is_free(s) && !zcp_priv_is_retired(s) && !function(pool, i, s, user)) return;
+        }
+    }
+}
+typedef struct zcp_priv_client_count { zcp_client_stats *stats; uint32_t slot; } zcp_priv_client_count;
+ZCP_PRIV bool zcp_priv_count_client(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user)
+{
+    const zcp_priv_client_count *count = (const zcp_priv_client_count *)user;
+    bool owns = ZCP_PRIV_OWNER(state) == count->slot + 1;
+    bool borrows = zcp_priv_load_relaxed(zcp_priv_borrow_word(zcp_priv_record_at(pool, i), count->slot)) & zcp_priv_borrow_bit(count->slot);      /* relaxed: figures */
+    if (zcp_priv_is_cached(state)) { count->stats->cached += owns; return true; }
+    count->stats->owned += owns;
+    count->stats->borrowed += borrows;
+    if (owns || borrows) count->stats->bytes += pool->chunk_size;
+    return true;
+}
+ZEROCP_API zcp_status zcp_manager_client_stats(const zcp_manager *manager, uint32_t slot, zcp_client_stats *stats)
+{
+    zcp_client_info info;
+    if (!stats) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the statistics is NULL");
+    memset(stats, 0, sizeof *stats);
+    zcp_status status = zcp_manager_client_info(manager, slot, &info);
+    if (status != ZCP_OK) return status;
+    stats->state = info.state;
+    stats->pid = info.pid;
+    stats->start = info.start;
+    memcpy(stats->name, info.name, sizeof stats->name);
+    zcp_priv_client_count count = { stats, slot };
+    zcp_priv_each_held(manager, zcp_priv_count_client, &count);
+    return ZCP_OK;
+}
+typedef struct zcp_priv_census { zcp_census_function *function; void *user; } zcp_priv_census;
+ZCP_PRIV bool zcp_priv_census_entry(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user)
+{
+    const zcp_priv_census *census = (const zcp_priv_census *)user;
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    zcp_census_entry entry;
+    memset(&entry, 0, sizeof entry);
+    if (zcp_priv_is_cached(state)) return true;
+    uint64_t size = zcp_priv_load_relaxed(&record->size), note = zcp_priv_load_relaxed(&record->note), now = zcp_priv_load_relaxed(&pool->leases->allocated);
+    uint32_t lease = (uint32_t)(size >> 48), owner = ZCP_PRIV_OWNER(state);
+    if (lease != 0 && lease <= zcp_priv_lease_count(pool->list.leaves)) now = zcp_priv_load_relaxed(&pool->leases->items[lease - 1].allocated);
+    entry.pool = pool->number;
+    entry.index = i;
+    entry.generation = ZCP_PRIV_GENERATION(state);
+    entry.tag = (uint32_t)(note >> 32);
+    entry.size = ZCP_PRIV_SIZE(size) < pool->chunk_size ? ZCP_PRIV_SIZE(size) : pool->chunk_size;
+    entry.capacity = pool->chunk_size;
+    entry.owner = owner != 0 ? owner - 1 : ZCP_NO_CLIENT;
+    for (uint32_t w = 0; w < pool->words; w++) {
+        entry.borrower_mask[w] = zcp_priv_load_relaxed(&record->borrow[0] + w);
+        entry.borrowers += zcp_priv_count_bits(entry.borrower_mask[w]);
+    }
+    entry.age = (uint32_t)((uint32_t)now - (uint32_t)note - 1);
+    if (zcp_priv_load_acquire(&record->state) >> 32 != state >> 32) return true;      /* released meanwhile */
+    entry.token = (uint64_t)entry.generation << 32 | (uint64_t)(pool->number << ZCP_PRIV_POOL_SHIFT) | i;
+    return census->function(&entry, census->user);
+}
+ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manager, zcp_census_function *function, void *user)
+{
+    if (!function) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the function is NULL");
+    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    zcp_priv_census census = { function, user };
+    zcp_priv_each_held(manager, zcp_priv_census_entry, &census);
     return ZCP_OK;
 }
 ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manager_info *info)
@@ -2402,7 +3398,7 @@ ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manag
     info->instance_id = manager->instance_id;
     info->max_clients = manager->geometry.max_clients;
     info->slot = manager->view.client;
-    info->pool_count = manager->view.pool_count;
+    info->pool_count = zcp_manager_pool_count(manager);
     info->flags = manager->view.flags;
     return ZCP_OK;
 }
@@ -2410,7 +3406,7 @@ ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manag
 ZCP_PRIV zcp_status zcp_priv_slot_alive(const zcp_manager *manager, uint32_t slot, bool *alive)
 {
     int fd;
-    *alive = slot == manager->view.client;
+    *alive = slot == manager->view.client;                             /* its own lock it cannot ask for */
     if (*alive) return ZCP_OK;
     zcp_status status = zcp_priv_file_reopen(&manager->file, &fd);
     if (status != ZCP_OK) return status;
@@ -2453,11 +3449,16 @@ ZEROCP_API zcp_manager *zcp_manager_find(const char *name)
     if (!name) name = ZCP_PRIV_DEFAULT_NAME;
     zcp_priv_process *process = zcp_priv_process_lock();
     for (zcp_manager *m = process ? (zcp_manager *)process->managers : NULL; m; m = m->older)
-        if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN && strcmp(m->name, name) == 0 && (!first || m->opened < first->opened)) first = m;   /* pairs with open's release */
+        if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN && !(m->view.flags & ZCP_OBSERVE) && strcmp(m->name, name) == 0 && (!first || m->opened < first->opened)) first = m;   /* pairs with open's release */
     if (process) zcp_priv_process_unlock(process);
     return first;
 }
-ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager) { return zcp_priv_usable(manager) ? &manager->registry : NULL; }
+ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager)
+{
+    if (!zcp_priv_usable(manager)) return NULL;
+    zcp_priv_renew_if_changed(manager);
+    return &manager->registry;
+}
 
 /* The line of one pool; returns its length. */
 ZCP_PRIV int zcp_priv_pool_line(const zcp_manager *manager, uint32_t pool, char *text, size_t bytes)
@@ -2465,15 +3466,16 @@ ZCP_PRIV int zcp_priv_pool_line(const zcp_manager *manager, uint32_t pool, char 
     zcp_pool_stats stats;
     if (zcp_manager_pool_stats(manager, pool, &stats) != ZCP_OK) return snprintf(text, bytes, "%s\n", zcp_last_message());
     char cached[40] = "";
+    if (stats.state == ZCP_POOL_NONE) return 0;
     if (stats.cache_chunks) snprintf(cached, sizeof cached, ", cached=%llu", (unsigned long long)stats.cached);
-    return snprintf(text, bytes, "Pool %u: chunk_size=%llu, total=%llu, used=%llu, free=%llu%s\n", pool, (unsigned long long)stats.chunk_size,
-                    (unsigned long long)stats.total, (unsigned long long)stats.used, (unsigned long long)stats.free, cached);
+    return snprintf(text, bytes, "Pool %u: chunk_size=%llu, total=%llu, used=%llu, free=%llu%s%s\n", pool, (unsigned long long)stats.chunk_size,
+                    (unsigned long long)stats.total, (unsigned long long)stats.used, (unsigned long long)stats.free, cached, stats.state == ZCP_POOL_RETIRING ? ", retiring" : "");
 }
 ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, size_t bytes)
 {
     size_t length = 0;
     uint32_t pools = zcp_manager_pool_count(manager);
-    for (uint32_t p = 0; p == 0 || p < pools; p++) {                   /* not open: one line that says so */
+    for (uint32_t p = 0; p < pools || (p == 0 && !zcp_priv_usable(manager)); p++) {      /* not open: one line that says so */
         char line[256];
         int n = zcp_priv_pool_line(manager, p, line, sizeof line);
         for (int i = 0; i < n && i < (int)sizeof line - 1; i++, length++)
@@ -2484,7 +3486,7 @@ ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, siz
 }
 ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FILE *out)
 {
-    char text[256 * ZCP_MAX_POOLS];
+    char text[256 * ZCP_MAX_LIVE_POOLS];
     if (!out) return;
     zcp_manager_format(manager, text, sizeof text);
     fputs(text, out);
@@ -2495,41 +3497,41 @@ static const zcp_chunk zcp_priv_no_chunk;
 
 ZCP_PRIV zcp_chunk zcp_priv_handle(zcp_manager *manager, const zcp_priv_place *place)
 {
-    const zcp_priv_pool *pool = &manager->view.pools[place->pool];
-    return (zcp_chunk){ manager, pool->data + (uint64_t)place->i * pool->stride, place->pool << ZCP_PRIV_POOL_SHIFT | place->i, place->generation };
+    const zcp_priv_pool *pool = place->pool;
+    return (zcp_chunk){ manager, pool->data + (uint64_t)place->i * pool->stride, pool->number << ZCP_PRIV_POOL_SHIFT | place->i, place->generation };
 }
 /* Where an index leads; false: it leads nowhere in this instance. */
 ZCP_PRIV_INLINE bool zcp_priv_place_of(const zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_place *place)
 {
-    *place = (zcp_priv_place){ index >> ZCP_PRIV_POOL_SHIFT, index & (ZCP_MAX_CHUNKS - 1), generation };
-    return place->pool < manager->view.pool_count && place->i < manager->view.pools[place->pool].count && generation != 0;
+    *place = (zcp_priv_place){ zcp_priv_view_pool(&manager->view, index >> ZCP_PRIV_POOL_SHIFT), index & (ZCP_MAX_CHUNKS - 1), generation };
+    return place->pool != NULL && place->i < place->pool->count && place->pool->data != NULL && generation != 0;
 }
 /* The pool of a handle of an open manager; NULL for any other handle. */
 ZCP_PRIV_INLINE zcp_priv_pool *zcp_priv_pool_of(const zcp_chunk *chunk, zcp_priv_place *place)
 {
     if (ZCP_PRIV_UNLIKELY(!chunk || !zcp_priv_usable(chunk->manager) || !zcp_priv_place_of(chunk->manager, chunk->index, chunk->generation, place))) return NULL;
-    return &chunk->manager->view.pools[place->pool];
+    return place->pool;
 }
 /* The same, and the handle is held. */
 ZCP_PRIV zcp_priv_pool *zcp_priv_held_pool(const zcp_chunk *chunk, zcp_priv_place *place)
 {
     zcp_priv_pool *pool = zcp_priv_pool_of(chunk, place);
-    return pool && zcp_priv_is_held(pool, place->i, place->generation) ? pool : NULL;
+    return pool && zcp_priv_holds(pool, place->i, place->generation) ? pool : NULL;
 }
 
 /* Nothing in the hints: EXHAUSTED at once if a look was made lately or a sibling makes one; else recover, look at every record, and try once more. */
-ZCP_PRIV_COLD bool zcp_priv_take_after_look(zcp_manager *manager, uint32_t first, zcp_priv_place *place)
+ZCP_PRIV_COLD bool zcp_priv_take_after_look(zcp_manager *manager, const zcp_priv_table *table, uint32_t first, zcp_priv_place *place)
 {
-    zcp_priv_looked *looked = &manager->looked[first];
+    zcp_priv_looked *looked = &manager->looked[table->order[first]];
     uint64_t began = zcp_priv_now_ns();
     uint32_t idle = 0;
     zcp_recovery report = { 0, 0 };
-    zcp_priv_view_want(&manager->view, first);
+    zcp_priv_view_want(&manager->view, table, first);
     if (began < zcp_priv_load_relaxed(&looked->until)) return false;   /* relaxed, all: they limit how often, nothing else */
     if (!zcp_priv_cas_acquire(&looked->busy, &idle, 1u)) return false;
     if (zcp_priv_recover(manager, &report) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery before exhaustion: %s", manager->name, zcp_last_message());
-    zcp_priv_store_relaxed(&looked->cached, zcp_priv_view_look(&manager->view, first));
-    bool got = zcp_priv_view_take_anywhere(&manager->view, first, place);
+    zcp_priv_store_relaxed(&looked->cached, zcp_priv_view_look(&manager->view, table, first));
+    bool got = zcp_priv_view_take_anywhere(&manager->view, table, first, place);
     if (!got) {
         uint64_t ended = zcp_priv_now_ns(), rest = 10 * (ended - began);
         zcp_priv_store_relaxed(&looked->until, ended + (rest > 1000000 ? rest : 1000000));
@@ -2537,33 +3539,45 @@ ZCP_PRIV_COLD bool zcp_priv_take_after_look(zcp_manager *manager, uint32_t first
     zcp_priv_store_release(&looked->busy, 0u);                         /* pairs with the CAS: looks come one after the other */
     return got;
 }
-ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, uint64_t size)
+ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_priv_table *table, uint64_t size)
 {
     const zcp_priv_view *view = &manager->view;
     if (view->flags & ZCP_READ_ONLY_DATA) return zcp_priv_fail(ZCP_ERR_READ_ONLY, 0, "%s: this client attached with ZCP_READ_ONLY_DATA", manager->name);
+    zcp_status status = zcp_priv_may_change(manager);
+    if (status != ZCP_OK) return status;
     if (size == 0) return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%s: a chunk of 0 bytes", manager->name);
-    uint64_t largest = view->pools[view->order[view->pool_count - 1]].chunk_size;
+    if (table->count == 0) return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; all its pools are retired", manager->name, (unsigned long long)size);
+    uint64_t largest = table->last[table->count - 1] + 1;
     if (size > largest) return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; the largest chunks have %llu", manager->name, (unsigned long long)size, (unsigned long long)largest);
-    uint32_t first = zcp_priv_view_fit(view, size), cached = zcp_priv_load_relaxed(&manager->looked[first].cached);     /* relaxed: a figure */
-    const zcp_priv_pool *pool = &view->pools[view->order[first]];
+    uint32_t number = table->order[zcp_priv_table_fit(table, size)], cached = zcp_priv_load_relaxed(&manager->looked[number].cached);     /* relaxed: a figure */
+    zcp_priv_pool *pool = zcp_priv_view_pool(view, number);
     char kept[64] = "";
+    if (!pool) return zcp_priv_fail(ZCP_ERR_EXHAUSTED, 0, "%s: %llu bytes: the pool has just been retired", manager->name, (unsigned long long)size);
+    ZEROCP_COUNT(&pool->leases->failures, 1);
     if (cached) snprintf(kept, sizeof kept, ", or (%u of them) cached by a thread", cached);
     return zcp_priv_fail(ZCP_ERR_EXHAUSTED, 0, "%s: %llu bytes: all %u chunks of %llu bytes%s are in use%s", manager->name, (unsigned long long)size, pool->count,
                          (unsigned long long)pool->chunk_size, view->flags & ZCP_FALLBACK ? " and all larger ones" : "", kept);
 }
+/* The handle of a chunk that was claimed. */
+ZCP_PRIV zcp_chunk zcp_priv_claimed(zcp_manager *manager, const zcp_priv_place *place, zcp_priv_request request)
+{
+    zcp_priv_describe_by(place->pool, zcp_priv_view_local(&manager->view, place->pool->number), place->i, request);
+    return zcp_priv_handle(manager, place);
+}
 /* All that the hints of the pool that fits best cannot serve: other pools, the look, and the reasons why not. */
-ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
+ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, zcp_priv_request request, zcp_chunk *chunk)
 {
     zcp_priv_place place;
     *chunk = zcp_priv_no_chunk;
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
-    zcp_priv_view *view = &manager->view;
-    uint32_t first = zcp_priv_view_fit(view, size);
     if (zcp_priv_thread == 0) zcp_priv_thread_begin();
-    if (view->order[first] == ZCP_PRIV_NO_POOL || (!zcp_priv_view_take(view, first, &place) && !zcp_priv_take_after_look(manager, first, &place)))
-        return zcp_priv_why_no_chunk(manager, size);
-    zcp_priv_store_relaxed(&zcp_priv_record_at(&view->pools[place.pool], place.i)->size, size);      /* relaxed: the token's fence carries it */
-    *chunk = zcp_priv_handle(manager, &place);
+    zcp_priv_renew_if_changed(manager);
+    zcp_priv_view *view = &manager->view;
+    const zcp_priv_table *table = zcp_priv_view_table(view);
+    uint32_t first = zcp_priv_table_fit(table, request.size);
+    if (table->order[first] == ZCP_PRIV_NO_POOL || (!zcp_priv_view_take(view, table, first, &place) && !zcp_priv_take_after_look(manager, table, first, &place)))
+        return zcp_priv_why_no_chunk(manager, table, request.size);
+    *chunk = zcp_priv_claimed(manager, &place, request);
     return ZCP_OK;
 }
 ZCP_PRIV_COLD void zcp_priv_log_release(const zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_outcome outcome)
@@ -2577,15 +3591,19 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint32_t in
     zcp_priv_place place;
     if (!zcp_priv_usable(manager) || !zcp_priv_place_of(manager, index, generation, &place)) return;
     zcp_priv_view *view = &manager->view;
-    zcp_priv_outcome outcome = zcp_priv_release(&view->pools[place.pool], zcp_priv_view_local(view, place.pool), place.i, view->client, generation, view->flags & ZCP_CHECKED);
+    zcp_priv_local *local = zcp_priv_view_begin(view, place.pool);
+    zcp_priv_outcome outcome = zcp_priv_release(place.pool, local, place.i, view->client, generation, view->flags & ZCP_CHECKED);
+    if (local->pool && !zcp_priv_unwanted(local)) zcp_priv_attend(local);
+    else zcp_priv_after_free(place.pool);
     if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES)) zcp_priv_log_release(manager, index, generation, outcome);
 }
 /* These two are functions of their own, so that the quick ways need few registers. */
-ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_cached(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, zcp_priv_local *local, uint32_t pool)
+ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_cached(zcp_manager *manager, zcp_priv_request request, zcp_chunk *chunk, zcp_priv_local *local, uint32_t pool)
 {
     uint32_t i, generation;
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) return zcp_priv_allocate_slowly(manager, size, chunk);     /* which yields */
-    zcp_priv_take_cached(local, size, &i, &generation);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) return zcp_priv_allocate_slowly(manager, request, chunk);     /* which attends */
+    zcp_priv_take_cached(local, &i, &generation);
+    zcp_priv_describe_by(local->pool, local, i, request);
     *chunk = (zcp_chunk){ manager, local->data + (uint64_t)i * local->stride, pool << ZCP_PRIV_POOL_SHIFT | i, generation };
     return ZCP_OK;
 }
@@ -2593,18 +3611,85 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_cached(zcp_manager *manager, uint32_t in
 {
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_release_to_cache(local, index & (ZCP_MAX_CHUNKS - 1), generation))) zcp_priv_release_slowly(manager, index, generation);
 }
-ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
+ZCP_PRIV_INLINE zcp_status zcp_priv_allocate(zcp_manager *manager, zcp_priv_request request, zcp_chunk *chunk)
 {
     uint32_t i, generation;
     if (ZCP_PRIV_UNLIKELY(!chunk)) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return zcp_priv_allocate_slowly(manager, size, chunk);
-    uint32_t pool = manager->view.order[zcp_priv_view_fit(&manager->view, size)];
-    if (ZCP_PRIV_UNLIKELY(pool == ZCP_PRIV_NO_POOL)) return zcp_priv_allocate_slowly(manager, size, chunk);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return zcp_priv_allocate_slowly(manager, request, chunk);
+    const zcp_priv_table *table = zcp_priv_view_table(&manager->view);
+    uint32_t pool = table->order[zcp_priv_table_fit(table, request.size)];
+    if (ZCP_PRIV_UNLIKELY(pool == ZCP_PRIV_NO_POOL)) return zcp_priv_allocate_slowly(manager, request, chunk);
     zcp_priv_local *local = zcp_priv_view_local(&manager->view, pool);
-    if (local->cached != 0) return zcp_priv_allocate_cached(manager, size, chunk, local, pool);
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, size, &i, &generation))) return zcp_priv_allocate_slowly(manager, size, chunk);
+    if (local->cached != 0) return zcp_priv_allocate_cached(manager, request, chunk, local, pool);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, request, &i, &generation))) return zcp_priv_allocate_slowly(manager, request, chunk);
     *chunk = (zcp_chunk){ manager, local->data + (uint64_t)i * local->stride, pool << ZCP_PRIV_POOL_SHIFT | i, generation };
     return ZCP_OK;
+}
+ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
+{
+    return zcp_priv_allocate(manager, (zcp_priv_request){ size, 0 }, chunk);
+}
+ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk)
+{
+    return zcp_priv_allocate(manager, (zcp_priv_request){ size, tag }, chunk);
+}
+
+/* ---- >>wait  Who waits says so in each pool that serves, raises `wanted`, and then looks at every record; who frees a chunk looks at `wanted` after that (>>pools), so
+   one of the two sees the other. A sleeper looks again each ZCP_PRIV_WAIT_MS, because nobody wakes it when a process dies. One that is killed costs the next
+   release in that pool a wake in vain, nothing else. ---- */
+#define ZCP_PRIV_WAIT_MS 100u
+/* Says that somebody waits. */
+ZCP_PRIV void zcp_priv_wait_announce(zcp_priv_pool *pool)
+{
+    zcp_priv_add_release(&pool->leases->waiting, 1);                   /* W2; before W1 */
+    zcp_priv_pool_want(pool);
+    ZEROCP_STEP("waiting");
+}
+/* One round: true with a chunk, or *bits and *wakes tell what to wait for. */
+ZCP_PRIV bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, bool recovers, zcp_priv_place *place, uint32_t *wakes, uint32_t *bits)
+{
+    zcp_priv_view *view = &manager->view;
+    zcp_recovery report = { 0, 0 };
+    if (recovers) zcp_priv_recover(manager, &report);
+    zcp_priv_renew_if_changed(manager);
+    const zcp_priv_table *table = zcp_priv_view_table(view);
+    uint32_t first = zcp_priv_table_fit(table, size);
+    zcp_priv_pool *pool;
+    *wakes = zcp_priv_load_acquire(&view->signals->wakes);             /* W4, pairs with W3; before W2 */
+    *bits = 0;
+    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
+        *bits |= UINT32_C(1) << pool->number;
+        zcp_priv_wait_announce(pool);
+    }
+    ZEROCP_HEAVY_BARRIER();
+    if (recovers) zcp_priv_view_look(view, table, first);
+    return zcp_priv_view_take(view, table, first, place) || zcp_priv_view_take_anywhere(view, table, first, place);
+}
+ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms, zcp_chunk *chunk)
+{
+    zcp_status status = zcp_chunk_allocate(manager, size, chunk);
+    uint64_t deadline = timeout_ms == UINT32_MAX ? UINT64_MAX : zcp_priv_now_ns() + (uint64_t)timeout_ms * 1000000u;
+    bool counted = false, recovers = true;
+    while (status == ZCP_ERR_EXHAUSTED && timeout_ms != 0 && manager->view.signals) {
+        zcp_priv_place place;
+        uint32_t wakes, bits;
+        if (zcp_priv_wait_round(manager, size, recovers, &place, &wakes, &bits)) {
+            *chunk = zcp_priv_claimed(manager, &place, (zcp_priv_request){ size, 0 });
+            return ZCP_OK;
+        }
+        if (bits == 0) return zcp_chunk_allocate(manager, size, chunk);        /* the pools are gone: it tells */
+        uint64_t now = zcp_priv_now_ns(), until = now + ZCP_PRIV_WAIT_MS * UINT64_C(1000000);
+        if (now >= deadline) break;
+        if (until > deadline) until = deadline;
+        if (!counted) ZEROCP_COUNT(&zcp_priv_view_pool(&manager->view, zcp_priv_lowest_bit(bits))->leases->waits, 1);
+        counted = true;
+        struct timespec t = { (time_t)(until / 1000000000u), (long)(until % 1000000000u) };
+        int woken = zcp_priv_futex(&manager->view.signals->wakes, ZCP_PRIV_FUTEX_WAIT, wakes, &t, bits);
+        recovers = woken != 0 && errno == ETIMEDOUT;
+        if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    }
+    if (status != ZCP_ERR_EXHAUSTED || timeout_ms == 0) return status;
+    return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes was freed within %u ms", manager->name, (unsigned long long)size, timeout_ms);
 }
 ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)
 {
@@ -2632,8 +3717,10 @@ ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(was.manager))) return;
     zcp_priv_local *local = zcp_priv_view_local(&was.manager->view, was.index >> ZCP_PRIV_POOL_SHIFT);
     if (local->stack) zcp_priv_release_cached(was.manager, was.index, was.generation, local);
-    else if (ZCP_PRIV_UNLIKELY(!zcp_priv_release_to_loan(local, was.index & (ZCP_MAX_CHUNKS - 1), was.generation)))
-        zcp_priv_release_slowly(was.manager, was.index, was.generation);
+    else if (ZCP_PRIV_LIKELY(zcp_priv_release_to_loan(local, was.index & (ZCP_MAX_CHUNKS - 1), was.generation))) {
+        ZEROCP_LIGHT_BARRIER();
+        if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(local);
+    } else zcp_priv_release_slowly(was.manager, was.index, was.generation);
 }
 ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk)
 {
@@ -2651,7 +3738,7 @@ ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk)
     zcp_priv_place place;
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
     if (!pool) return 0;
-    uint64_t size = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, place.i)->size);         /* relaxed: the token's fence carried it; may be garbage */
+    uint64_t size = ZCP_PRIV_SIZE(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, place.i)->size));         /* relaxed: the token's fence carried it; may be garbage */
     return size < pool->chunk_size ? size : pool->chunk_size;
 }
 ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk)
@@ -2659,6 +3746,12 @@ ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk)
     zcp_priv_place place;
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
     return pool ? pool->chunk_size : 0;
+}
+ZEROCP_API uint32_t zcp_chunk_tag(const zcp_chunk *chunk)
+{
+    zcp_priv_place place;
+    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
+    return pool ? (uint32_t)(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, place.i)->note) >> 32) : 0;       /* relaxed: as its size */
 }
 ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk)
 {
@@ -2675,6 +3768,16 @@ ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk)
     atomic_thread_fence(memory_order_release);                         /* T1, pairs with T2: size and payload travel with the token */
     return (uint64_t)place.generation << 32 | chunk->index;
 }
+/* A token of no pool that this client knows: once more if it had missed a change. */
+ZCP_PRIV_COLD zcp_status zcp_priv_acquire_unknown(zcp_manager *manager, uint64_t token, zcp_chunk *chunk)
+{
+    zcp_status status = zcp_priv_may_change(manager);
+    bool changed = zcp_priv_pools_changed(manager);
+    if (status == ZCP_OK && changed) status = zcp_priv_renew(manager);
+    if (status != ZCP_OK) return status;
+    if (changed) return zcp_chunk_acquire(manager, token, chunk);
+    return zcp_priv_fail(ZCP_ERR_INVALID_TOKEN, 0, "%s: token %016llx names no chunk of this instance", manager->name, (unsigned long long)token);
+}
 ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk)
 {
     zcp_priv_place place;
@@ -2682,11 +3785,14 @@ ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zc
     *chunk = zcp_priv_no_chunk;
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return zcp_priv_why_unusable(manager);
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), &place)))
-        return zcp_priv_fail(ZCP_ERR_INVALID_TOKEN, 0, "%s: token %016llx names no chunk of this instance", manager->name, (unsigned long long)token);
+        return zcp_priv_acquire_unknown(manager, token, chunk);
     atomic_thread_fence(memory_order_acquire);                         /* T2, pairs with T1 */
-    switch (zcp_priv_acquire(&manager->view.pools[place.pool], place.i, manager->view.client, place.generation)) {
+    switch (zcp_priv_acquire(place.pool, place.i, manager->view.client, place.generation)) {
     case ZCP_PRIV_YES: *chunk = zcp_priv_handle(manager, &place); return ZCP_OK;
-    case ZCP_PRIV_NO:  return zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: token %016llx: the chunk is no longer held", manager->name, (unsigned long long)token);
+    case ZCP_PRIV_NO:
+        zcp_priv_after_free(place.pool);                               /* it may have been the last one to leave */
+        if (zcp_priv_pools_changed(manager)) return zcp_priv_acquire_unknown(manager, token, chunk);      /* perhaps another pool has that number now */
+        return zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: token %016llx: the chunk is no longer held", manager->name, (unsigned long long)token);
     default:           return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: token %016llx: the chunk's record holds garbage", manager->name, (unsigned long long)token);
     }
 }

@@ -243,6 +243,8 @@ _Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "
 #define zcp_priv_and_acq_rel(word, bits)         (ZEROCP_ACCESS(), atomic_fetch_and_explicit(word, bits, memory_order_acq_rel))
 #define zcp_priv_and_seq_cst(word, bits)         (ZEROCP_ACCESS(), atomic_fetch_and_explicit(word, bits, memory_order_seq_cst))
 #define zcp_priv_add_relaxed(word, value)        (ZEROCP_ACCESS(), atomic_fetch_add_explicit(word, value, memory_order_relaxed))
+#define zcp_priv_add_release(word, value)        (ZEROCP_ACCESS(), atomic_fetch_add_explicit(word, value, memory_order_release))
+#define zcp_priv_exchange_acq_rel(word, value)   (ZEROCP_ACCESS(), atomic_exchange_explicit(word, value, memory_order_acq_rel))
 #define zcp_priv_cas_relaxed(word, seen, next)   (ZEROCP_ACCESS(), ZEROCP_CAS(word, seen, next, memory_order_relaxed))
 #define zcp_priv_cas_acquire(word, seen, next)   (ZEROCP_ACCESS(), ZEROCP_CAS(word, seen, next, memory_order_acquire))
 #define zcp_priv_cas_acq_rel(word, seen, next)   (ZEROCP_ACCESS(), ZEROCP_CAS(word, seen, next, memory_order_acq_rel))

@@ -92,6 +92,7 @@ ZEROCP_API zcp_status zcp_shm_unlink(const char *name);
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -327,11 +328,11 @@ ZCP_PRIV int zcp_priv_reserve_slice(int fd, uint64_t from, uint64_t bytes)      
 #endif
     return posix_fallocate(fd, (off_t)from, (off_t)bytes);     /* a file system without the former: the size grows on the way */
 }
-ZCP_PRIV int zcp_priv_reserve_pages(int fd, uint64_t bytes)    /* 0 or an errno */
+ZCP_PRIV int zcp_priv_reserve_pages(int fd, uint64_t from, uint64_t to)        /* 0 or an errno */
 {
     uint64_t slice = UINT64_C(16) << 20;
-    for (uint64_t done = 0; done < bytes; ) {
-        uint64_t part = bytes - done < slice ? bytes - done : slice;
+    for (uint64_t done = from; done < to; ) {
+        uint64_t part = to - done < slice ? to - done : slice;
         int error = zcp_priv_reserve_slice(fd, done, part);
         if (error == 0) done += part;
         else if (error != EINTR) return error;
@@ -347,7 +348,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_space(int fd, const char *path, uint64_t 
                          path, (unsigned long long)bytes, available, strerror(error));
 }
 /* What can be known to fail beforehand: nothing is filled up in vain, and no SIGXFSZ ends the process. */
-ZCP_PRIV zcp_status zcp_priv_file_may_grow(int fd, const char *path, uint64_t bytes, uint64_t others, uint32_t flags)      /* others: wanted beside it */
+ZCP_PRIV zcp_status zcp_priv_file_may_grow(int fd, const char *path, uint64_t from, uint64_t bytes, uint64_t others, uint32_t flags)      /* from: what is there already; others: wanted beside it */
 {
     struct rlimit limit;
     struct statvfs space;
@@ -357,8 +358,8 @@ ZCP_PRIV zcp_status zcp_priv_file_may_grow(int fd, const char *path, uint64_t by
     if (bytes > INT64_MAX || (off_t)bytes < 0 || (uint64_t)(off_t)bytes != bytes)
         return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, EFBIG, "%s: %llu bytes are more than a file can have", path, (unsigned long long)bytes);
     if (!(flags & ZCP_SHM_NO_RESERVE) && fstatvfs(fd, &space) == 0 && space.f_blocks != 0     /* 0: a file system without a limit */
-        && (bytes + others) / space.f_frsize > space.f_bavail)
-        return zcp_priv_fail_space(fd, path, bytes + others, ENOSPC);
+        && (bytes - from + others) / space.f_frsize > space.f_bavail)
+        return zcp_priv_fail_space(fd, path, bytes - from + others, ENOSPC);
     return ZCP_OK;
 }
 ZCP_PRIV int zcp_priv_truncate(int fd, uint64_t bytes)         /* 0 or an errno */
@@ -367,29 +368,30 @@ ZCP_PRIV int zcp_priv_truncate(int fd, uint64_t bytes)         /* 0 or an errno 
     do error = ftruncate(fd, (off_t)bytes) == 0 ? 0 : errno; while (error == EINTR);
     return error;
 }
-ZCP_PRIV zcp_status zcp_priv_file_reserve(int fd, const char *path, uint64_t bytes, uint32_t flags)
+/* Makes the file `bytes` long, with pages for all from `from` on. */
+ZCP_PRIV zcp_status zcp_priv_file_reserve(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags)
 {
-    zcp_status status = zcp_priv_file_may_grow(fd, path, bytes, 0, flags);
+    zcp_status status = zcp_priv_file_may_grow(fd, path, from, bytes, 0, flags);
     if (status != ZCP_OK) return status;
     const char *call = "fallocate";
-    int error = flags & ZCP_SHM_NO_RESERVE ? 0 : zcp_priv_reserve_pages(fd, bytes);
+    int error = flags & ZCP_SHM_NO_RESERVE ? 0 : zcp_priv_reserve_pages(fd, from, bytes);
     if (!error) { call = "ftruncate"; error = zcp_priv_truncate(fd, bytes); }
     if (!error) return ZCP_OK;
-    if (error == ENOSPC || error == EDQUOT || error == EFBIG || error == ENOMEM) return zcp_priv_fail_space(fd, path, bytes, error);
+    if (error == ENOSPC || error == EDQUOT || error == EFBIG || error == ENOMEM) return zcp_priv_fail_space(fd, path, bytes - from, error);
     errno = error;
     return zcp_priv_fail_system(call, path);
 }
 
-/* Maps the first bytes of the object, with the flags' effects. */
-ZCP_PRIV zcp_status zcp_priv_file_map(int fd, const char *path, uint64_t bytes, uint32_t flags, void **base)
+/* Maps bytes of the object, from an offset that is a multiple of the page size, with the flags' effects. */
+ZCP_PRIV zcp_status zcp_priv_file_map(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags, void **base)
 {
-    if (bytes > SIZE_MAX) return zcp_priv_fail(ZCP_ERR_MAPPING, ENOMEM, "%s: %llu bytes do not fit this process's address space", path, (unsigned long long)bytes);
+    if (bytes > SIZE_MAX || (off_t)from < 0 || (uint64_t)(off_t)from != from) return zcp_priv_fail(ZCP_ERR_MAPPING, ENOMEM, "%s: %llu bytes do not fit this process's address space", path, (unsigned long long)bytes);
     int protection = flags & ZCP_SHM_READ_ONLY ? PROT_READ : PROT_READ | PROT_WRITE;
     int how = MAP_SHARED;
 #ifdef MAP_POPULATE
     if (flags & ZCP_SHM_PREFAULT) how |= MAP_POPULATE;
 #endif
-    *base = mmap(NULL, (size_t)bytes, protection, how, fd, 0);
+    *base = mmap(NULL, (size_t)bytes, protection, how, fd, (off_t)from);
     if (*base == MAP_FAILED) {
         int error = errno;
         *base = NULL;
@@ -416,7 +418,7 @@ enum { ZCP_PRIV_LOCK_CREATION = 1 << 30, ZCP_PRIV_LOCK_SLOTS = (1 << 30) + 1 }; 
 
 typedef struct zcp_priv_file {               /* an object known by identity, to be opened again */
     int fd;                                  /* never locked; -1: none. The application may have closed it: compared before each use */
-    uint32_t flags;
+    uint32_t flags;                          /* for its mappings; with ZCP_SHM_READ_ONLY it is opened so, too */
     uint64_t device, inode;
     zcp_priv_path path;
 } zcp_priv_file;
@@ -440,9 +442,10 @@ ZCP_PRIV void zcp_priv_file_forget(zcp_priv_file *file)
 ZCP_PRIV zcp_status zcp_priv_file_reopen(const zcp_priv_file *file, int *fd)
 {
     char link[40];
+    int access = file->flags & ZCP_SHM_READ_ONLY ? O_RDONLY : O_RDWR;
     snprintf(link, sizeof link, "/proc/self/fd/%d", file->fd);
-    *fd = zcp_priv_fd_is(file->fd, file->device, file->inode) ? open(link, O_RDWR | O_CLOEXEC) : -1;
-    if (*fd < 0) *fd = shm_open(file->path.text, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    *fd = zcp_priv_fd_is(file->fd, file->device, file->inode) ? open(link, access | O_CLOEXEC) : -1;
+    if (*fd < 0) *fd = shm_open(file->path.text, access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
     if (zcp_priv_fd_is(*fd, file->device, file->inode)) return ZCP_OK;
     if (*fd < 0 && errno != ENOENT) return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: cannot be opened again: %s", file->path.text, strerror(errno));
     if (*fd >= 0) { zcp_priv_close_fd(*fd); *fd = -1; }
@@ -478,7 +481,7 @@ ZCP_PRIV zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t first, u
     if (!process) return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no memory for the process's page", file->path.text);
     zcp_status status = zcp_priv_file_reopen(file, &fd);
     if (status == ZCP_OK) {
-        status = zcp_priv_file_map(fd, file->path.text, bytes, file->flags & ~ZCP_SHM_READ_ONLY, &lock->base);
+        status = zcp_priv_file_map(fd, file->path.text, 0, bytes, file->flags & ~ZCP_SHM_READ_ONLY, &lock->base);
         if (status == ZCP_OK) {
             bool taken = true;
             lock->bytes = bytes;
@@ -556,7 +559,7 @@ ZCP_PRIV zcp_status zcp_priv_shm_finish(int fd, const zcp_priv_file *file, const
     if (status == ZCP_OK && same && fstat(fd, &now) == 0 && now.st_size == 0) {
         status = zcp_priv_file_grant(fd, file->path.text, desc->permissions, desc->group, desc->flags);
         (void)zcp_priv_truncate(fd, 0);                        /* a killed creator may have reserved pages behind the end */
-        if (status == ZCP_OK) status = zcp_priv_file_reserve(fd, file->path.text, desc->bytes, desc->flags);
+        if (status == ZCP_OK) status = zcp_priv_file_reserve(fd, file->path.text, 0, desc->bytes, desc->flags);
         if (status == ZCP_OK) *mine = true;
         else shm_unlink(file->path.text);
     }
@@ -593,7 +596,7 @@ ZCP_PRIV zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc *desc,
     }
     if (status == ZCP_OK && !*again) {
         *shm = (zcp_shm){ NULL, (uint64_t)now.st_size, (uint64_t)now.st_dev, (uint64_t)now.st_ino, mine, desc->flags };
-        status = zcp_priv_file_map(fd, path->text, shm->bytes, desc->flags, &shm->base);
+        status = zcp_priv_file_map(fd, path->text, 0, shm->bytes, desc->flags, &shm->base);
     }
     if (status != ZCP_OK && mine) zcp_priv_file_withdraw(fd, path->text);
     zcp_priv_close_fd(fd);

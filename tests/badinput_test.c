@@ -194,7 +194,7 @@ TEST(bad_open_descriptors) {
 }
 
 TEST(bad_open_flags) {
-    const uint32_t known = ZCP_FALLBACK | ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_CHECKED | ZCP_SHM_PREFAULT |
+    const uint32_t known = ZCP_FALLBACK | ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_CHECKED | ZCP_OBSERVE | ZCP_SHM_PREFAULT |
                            ZCP_SHM_LOCK | ZCP_SHM_ANY_OWNER | ZCP_SHM_NO_RESERVE | ZCP_SHM_NO_DUMP | ZCP_SHM_GROUP;
     zcp_config config = {0};
     zcp_manager *manager;

@@ -217,8 +217,8 @@ TEST(cache_yields_at_the_next_allocate) {
     for (; n < TOTAL - 1; n++)
         chunks[n] = allocate(manager, 64);                         // at once, all the others that it had
     CHECK_ALLOCATE_FAILS(manager, 64, ZCP_ERR_EXHAUSTED);
-    tell(cacher, RELEASE);
-    for (int i = 1; i < PAUSE; i++) {
+    tell(cacher, RELEASE);                                         // and sees that somebody was exhausted again
+    for (int i = 0; i < PAUSE; i++) {
         CHECK_FIGURES(manager, n, 0);
         tell(cacher, PAIR);
     }

@@ -536,7 +536,7 @@ TEST(garbage_of_another_byte_order_or_version) {
     header.layout_version = 7;
     CHECK_EQ(pwrite(v.management, (void *)&header, sizeof header, 0), sizeof header);
     CHECK_IS(attempt(v.name, ZCP_SHM_OPEN_OR_CREATE), ZCP_ERR_VERSION);
-    CHECK_MSG(strstr(zcp_last_message(), "version 7") != NULL && strstr(zcp_last_message(), "version 2") != NULL, "%s", zcp_last_message());
+    CHECK_MSG(strstr(zcp_last_message(), "version 7") != NULL && strstr(zcp_last_message(), "version 3") != NULL, "%s", zcp_last_message());
     CHECK_IS(zcp_manager_destroy(v.name), ZCP_OK);                 // the first words are the same in every version
     victim_end(&v);
 }
@@ -624,7 +624,7 @@ TEST(garbage_truncated_at_each_page) {
         zcp_status refused = mode == ZCP_SHM_CREATE_EXCLUSIVE ? ZCP_ERR_EXISTS : ZCP_ERR_CORRUPT;
         for (off_t bytes = 4096; bytes <= management_bytes + 4096; bytes += 4096) {
             resize(management_path(name).text, bytes);
-            zcp_status expected = mode != ZCP_SHM_CREATE_EXCLUSIVE && bytes == management_bytes ? ZCP_OK : refused;
+            zcp_status expected = mode != ZCP_SHM_CREATE_EXCLUSIVE && bytes >= management_bytes ? ZCP_OK : refused;
             CHECK_IS(attempt(name, (zcp_shm_mode)mode), expected);
             victim_make(&v, name);
         }
@@ -841,7 +841,7 @@ TEST(garbage_faster_than_any_loop) {
         CHECK_IS(zcp_chunk_allocate(manager, 1000, &marked), ZCP_OK);
         uint64_t token = zcp_chunk_token(&marked);
         CHECK(token != 0);
-        zcp_priv_record *abandoned = zcp_priv_record_at(&manager->view.pools[1], 4);      // by one who was killed before its reap
+        zcp_priv_record *abandoned = zcp_priv_record_at(zcp_priv_view_pool(&manager->view, 1), 4);      // by one who was killed before its reap
         abandoned->state = zcp_priv_state(ZCP_PRIV_GENERATION(abandoned->state), 0, 3);
         chase(manager, peer);
         BOUNDED(status = zcp_chunk_acquire(manager, token, &borrowed));

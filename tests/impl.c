@@ -18,7 +18,7 @@ static bool hinted(const zcp_priv_pool *pool, uint32_t index)
 }
 uint32_t inside_hint_count(zcp_manager *manager, uint32_t pool)
 {
-    const zcp_priv_pool *p = &manager->view.pools[pool];
+    const zcp_priv_pool *p = zcp_priv_view_pool(&manager->view, pool);
     uint32_t count = 0;
     for (uint32_t i = 0; i < p->count; i++) count += hinted(p, i) && zcp_priv_is_free(inside_state_word(manager, pool, i));
     return count;
@@ -27,15 +27,15 @@ uint32_t inside_pool_of(const zcp_chunk *chunk) { return chunk->index >> ZCP_PRI
 uint32_t inside_index_in_pool(const zcp_chunk *chunk) { return chunk->index & (ZCP_MAX_CHUNKS - 1); }
 uint64_t inside_state_word(zcp_manager *manager, uint32_t pool, uint32_t index)
 {
-    return zcp_priv_load_acquire(&zcp_priv_record_at(&manager->view.pools[pool], index)->state);
+    return zcp_priv_load_acquire(&zcp_priv_record_at(zcp_priv_view_pool(&manager->view, pool), index)->state);
 }
 uint64_t inside_borrow_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint32_t word)
 {
-    return zcp_priv_load_acquire(&zcp_priv_record_at(&manager->view.pools[pool], index)->borrow[0] + word);
+    return zcp_priv_load_acquire(&zcp_priv_record_at(zcp_priv_view_pool(&manager->view, pool), index)->borrow[0] + word);
 }
 bool inside_drop_hint(zcp_manager *manager, uint32_t pool, uint32_t index)
 {
-    const zcp_priv_pool *p = &manager->view.pools[pool];
+    const zcp_priv_pool *p = zcp_priv_view_pool(&manager->view, pool);
     uint32_t leaf = index >> p->list.leaf_shift;
     uint64_t bit = UINT64_C(1) << (index & ((1u << p->list.leaf_shift) - 1));
     bool was = hinted(p, index);
@@ -50,29 +50,28 @@ bool inside_drop_hint(zcp_manager *manager, uint32_t pool, uint32_t index)
 }
 bool inside_drop_leaf_hint(zcp_manager *manager, uint32_t pool, uint32_t index)
 {
-    const zcp_mpmc_list *list = &manager->view.pools[pool].list;
+    const zcp_mpmc_list *list = &zcp_priv_view_pool(&manager->view, pool)->list;
     uint64_t bit = zcp_priv_leaf_bit(index >> list->leaf_shift);
     return zcp_priv_and_acq_rel(zcp_priv_list_summary(list, index >> list->leaf_shift), ~bit) & bit;
 }
 void inside_let_looks_rest(zcp_manager *manager, uint32_t pool, bool rest)
 {
-    for (uint32_t at = 0; at < manager->view.pool_count; at++)
-        if (manager->view.order[at] == pool) zcp_priv_store_relaxed(&manager->looked[at].until, rest ? UINT64_MAX : 0);
+    zcp_priv_store_relaxed(&manager->looked[pool].until, rest ? UINT64_MAX : 0);
 }
 void inside_set_state_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint64_t word)
 {
-    zcp_priv_store_release(&zcp_priv_record_at(&manager->view.pools[pool], index)->state, word);
+    zcp_priv_store_release(&zcp_priv_record_at(zcp_priv_view_pool(&manager->view, pool), index)->state, word);
 }
 uint32_t inside_leases_held(zcp_manager *manager, uint32_t pool)
 {
-    const zcp_priv_pool *p = &manager->view.pools[pool];
+    const zcp_priv_pool *p = zcp_priv_view_pool(&manager->view, pool);
     uint32_t count = 0;
     for (uint32_t k = 0; k < zcp_priv_lease_count(p->list.leaves); k++) count += zcp_priv_load_acquire(&p->leases->items[k].holder) != 0;
     return count;
 }
 uint32_t inside_loaned_count(zcp_manager *manager, uint32_t pool)
 {
-    const zcp_priv_pool *p = &manager->view.pools[pool];
+    const zcp_priv_pool *p = zcp_priv_view_pool(&manager->view, pool);
     uint32_t count = 0;
     for (uint32_t k = 0; k < zcp_priv_lease_count(p->list.leaves); k++) count += zcp_priv_count_bits(zcp_priv_load_acquire(&p->leases->items[k].loan));
     return count;

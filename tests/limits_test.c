@@ -890,7 +890,7 @@ TEST(limits_flags_do_what_they_say) {
 }
 
 TEST(limits_unknown_flags_are_refused) {
-    const uint32_t known = ZCP_FALLBACK | ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_CHECKED | ZCP_SHM_PREFAULT | ZCP_SHM_LOCK
+    const uint32_t known = ZCP_FALLBACK | ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_CHECKED | ZCP_OBSERVE | ZCP_SHM_PREFAULT | ZCP_SHM_LOCK
                          | ZCP_SHM_ANY_OWNER | ZCP_SHM_NO_RESERVE | ZCP_SHM_NO_DUMP | ZCP_SHM_GROUP;
     char words[32];
     zcp_manager *manager;

@@ -568,7 +568,7 @@ static void compare_books(uint32_t *held, uint32_t held_count, uint32_t cachers)
     for (uint32_t i = 0; i < count; i++)
         zcp_chunk_release(&got[i]);
     for (uint32_t p = 0; p < POOLS; p++) {
-        const zcp_priv_pool *pool = &manager->view.pools[p];
+        const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
         zcp_pool_stats stats;
         zcp_manager_pool_stats(manager, p, &stats);
         own += stats.cached;                                       // and what this thread keeps now
