@@ -986,8 +986,8 @@ ZCP_PRIV_COLD void zcp_priv_cache_resume(zcp_priv_pool *pool, zcp_priv_local *lo
 {
     if (local->pause == 0 || --local->pause == 0) local->room = pool->cache_chunks;
 }
-/* Frees the chunk if nobody holds it. YES: this call freed it. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_reap(zcp_priv_pool *pool, uint32_t i)
+/* Frees the chunk if nobody holds it; its hint is the caller's to give. YES: this call freed it. */
+ZCP_PRIV zcp_priv_outcome zcp_priv_reap_record(zcp_priv_pool *pool, uint32_t i)
 {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
@@ -998,17 +998,17 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_reap(zcp_priv_pool *pool, uint32_t i)
         ZEROCP_STEP("reaping");
         if (zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)))) {  /* F1: passes on what was acquired by S3 and S4; pairs with C1 */
             ZEROCP_STEP("freed");
-            zcp_priv_list_push(&pool->list, i);
             return ZCP_PRIV_YES;
         }
     }
     return ZCP_PRIV_GARBAGE;
 }
-/* The same, for a chunk that was in use. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_reap_counted(zcp_priv_pool *pool, uint32_t i)
+ZCP_PRIV zcp_priv_outcome zcp_priv_reap(zcp_priv_pool *pool, uint32_t i)       /* and gives the hint, and counts it */
 {
-    zcp_priv_outcome outcome = zcp_priv_reap(pool, i);
-    if (outcome == ZCP_PRIV_YES) ZEROCP_COUNT(&pool->leases->freed, 1);
+    zcp_priv_outcome outcome = zcp_priv_reap_record(pool, i);
+    if (outcome != ZCP_PRIV_YES) return outcome;
+    zcp_priv_list_push(&pool->list, i);
+    ZEROCP_COUNT(&pool->leases->freed, 1);
     return outcome;
 }
 /* Makes a client the owner of a free chunk; mine: the low word of its state then. false: the hint was stale. */
@@ -1019,12 +1019,16 @@ ZCP_PRIV_INLINE bool zcp_priv_claim(zcp_priv_record *record, uint32_t mine, uint
     return zcp_priv_is_free(s) && *generation != 0                     /* 0: an all-zero record, which nobody wrote */
         && zcp_priv_cas_acquire(&record->state, &s, s | mine);         /* C1: after all former holders' use; pairs with F1 - F4 */
 }
-/* Clears the client's borrow bit and looks whether it was the last mark. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_give_back(zcp_priv_pool *pool, uint32_t i, uint32_t client)
+ZCP_PRIV void zcp_priv_clear(zcp_priv_pool *pool, uint32_t i, uint32_t client)
 {
     zcp_priv_and_seq_cst(zcp_priv_borrow_word(zcp_priv_record_at(pool, i), client), ~zcp_priv_borrow_bit(client));   /* S1 */
     ZEROCP_STEP("cleared");
-    return zcp_priv_reap_counted(pool, i);
+}
+/* Clears the client's borrow bit and looks whether it was the last mark. */
+ZCP_PRIV zcp_priv_outcome zcp_priv_give_back(zcp_priv_pool *pool, uint32_t i, uint32_t client)
+{
+    zcp_priv_clear(pool, i, client);
+    return zcp_priv_reap(pool, i);
 }
 /* Makes the client a borrower of a chunk that somebody holds in that generation. NO: stale. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
@@ -1064,13 +1068,13 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_l
             }
         } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) {   /* S2 */
             ZEROCP_STEP("disowned");
-            return zcp_priv_reap_counted(pool, i) == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
+            return zcp_priv_reap(pool, i) == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
         }
     }
     return ZCP_PRIV_GARBAGE;
 }
-/* Takes back what a dead client (or one that closes) holds of one chunk. Idempotent; may be run by several at once and be killed half-way. The clear and
-   the push are always read-modify-writes, also where the bit looks right already: else a later reader acquires too little. YES: it became free. */
+/* Takes back what a dead client (or one that closes) holds of one chunk. Idempotent; may be run by several at once and be killed half-way. The clear is
+   always a read-modify-write, also where the bit looks right already: else a later reader acquires too little. YES: it became free. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, uint32_t dead)
 {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
@@ -1081,25 +1085,38 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, 
         if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) break;     /* S2 */
     }
     ZEROCP_STEP("sweep_disowned");
-    zcp_priv_outcome outcome = zcp_priv_give_back(pool, i, dead);      /* S1 */
-    if (zcp_priv_is_free(zcp_priv_load_relaxed(&record->state)))       /* relaxed: a hint for a free chunk may be repeated, and for a taken one is harmless */
-        zcp_mpmc_list_push(&pool->list, i);
+    zcp_priv_clear(pool, i, dead);                                     /* S1 */
+    zcp_priv_outcome outcome = zcp_priv_reap_record(pool, i);
     return round == ZCP_PRIV_ROUNDS ? ZCP_PRIV_GARBAGE : outcome;
+}
+/* Sweeps the chunks of one leaf, then gives the hints of all that are free, by one read-modify-write; always, also of those that this sweep did not free.
+   Killed before that, it has left the slot not clean: the next sweep gives them. Returns how many became free, adds to *cached how many of them were cached. */
+ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32_t dead, uint64_t *cached, bool *garbage)
+{
+    uint64_t freed = 0, hints = 0;
+    uint32_t first = leaf << pool->list.leaf_shift, width = 1u << pool->list.leaf_shift;
+    if (width > pool->count - first) width = pool->count - first;
+    for (uint32_t k = 0; k < width; k++) {
+        uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state);     /* relaxed: for a figure */
+        *cached += zcp_priv_is_cached(s) && ZCP_PRIV_OWNER(s) == dead + 1;
+        zcp_priv_outcome outcome = zcp_priv_sweep_chunk(pool, first + k, dead);
+        if (outcome == ZCP_PRIV_YES) freed++;
+        if (outcome == ZCP_PRIV_GARBAGE) *garbage = true;
+        if (zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state)))      /* relaxed: a hint for a free chunk may be repeated, and for a taken one is harmless */
+            hints |= UINT64_C(1) << k;
+    }
+    ZEROCP_STEP("leaf_swept");
+    if (hints) zcp_priv_leaf_put(&pool->list, leaf, hints);
+    zcp_priv_leaf_mend(&pool->list, first + width - 1);
+    return freed;
 }
 /* Takes back what a client holds in one pool; returns how many chunks became free, and sets *garbage if there is some. */
 ZCP_PRIV uint64_t zcp_priv_sweep_pool(zcp_priv_pool *pool, uint32_t dead, bool *garbage)
 {
     uint64_t freed = 0, cached = 0;
-    for (uint32_t i = 0; i < pool->count; i++) {
-        uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state);       /* relaxed: for a figure */
-        cached += zcp_priv_is_cached(s) && ZCP_PRIV_OWNER(s) == dead + 1;
-        zcp_priv_outcome outcome = zcp_priv_sweep_chunk(pool, i, dead);
-        if (outcome == ZCP_PRIV_YES) freed++;
-        if (outcome == ZCP_PRIV_GARBAGE) *garbage = true;
-        zcp_priv_leaf_mend(&pool->list, i);
-    }
+    for (uint32_t leaf = 0; leaf < pool->list.leaves; leaf++) freed += zcp_priv_sweep_leaf(pool, leaf, dead, &cached, garbage);
     zcp_priv_leases_sweep(pool, dead);
-    if (cached) ZEROCP_COUNT(&pool->leases->freed, 0 - cached);        /* which were counted when they came into the cache */
+    if (freed != cached) ZEROCP_COUNT(&pool->leases->freed, freed - cached);     /* cached ones were counted when they came into the cache */
     return freed;
 }
 
@@ -1934,7 +1951,7 @@ ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, const zcp_priv_table *
     zcp_priv_pool *pool;
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
         for (uint32_t i = 0; i < pool->count; i++) {
-            zcp_priv_reap_counted(pool, i);
+            zcp_priv_reap(pool, i);
             uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state);     /* relaxed: for a hint and a figure */
             if (zcp_priv_is_free(s)) zcp_mpmc_list_push(&pool->list, i);
             cached += zcp_priv_is_cached(s);

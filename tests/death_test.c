@@ -393,7 +393,7 @@ TEST(death_at_each_step_of_allocate_acquire_and_release) {
 TEST(death_at_each_named_step) {
     static const char *const names[] = {"popped",  "claimed", "changing", "announced", "unowned", "freed",
                                         "disowned", "cleared", "reaping",  "closing",   "sweeping", "sweep_disowned",
-                                        "swept"};
+                                        "leaf_swept", "swept"};
     zcp_manager *manager = create(64, 6);
     script *told = test_shared(sizeof *told);
     zcp_chunk kept = allocate_with_pattern(manager, 64, &told->lasting);

@@ -861,7 +861,7 @@ static void end_world(world *w)
     CHECK(!is_there(w, CHUNK));
 }
 // No more free chunks than those lack their hint (the list may name more than are free): none after a sweep; one beside somebody who stands still,
-// who took it and has not claimed the chunk yet, or freed that and has not given it yet.
+// who took it and has not claimed the chunk yet, or freed that and has not given it yet; or who sweeps, and gives the hints of a leaf at once.
 static void verify_hints(world *w, uint32_t lacking)
 {
     for (uint32_t pool = 0; pool < 2; pool++) {
@@ -980,7 +980,7 @@ static void verify_chunks_stopped(world *w)
     zcp_recovery report;
     uint32_t n, most;
     int slot = slot_of(w, w->victim);
-    verify_hints(w, w->lost + 1);
+    verify_hints(w, w->lost + (w->operation->sweeps && w->operation->extra > 1 ? w->operation->extra : 1));
     verify_held(w);
     verify_others(w, w->peer);
     CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, &report)));

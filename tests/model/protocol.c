@@ -143,10 +143,11 @@ static void allocate_and_release(int me)                     /* by the record al
     atomic_store_explicit(owned(me), 0, memory_order_relaxed);
     owner_release(me, g);
 }
-static void sweep(int dead)                                  /* as zcp_priv_sweep_pool, but only of the chunk */
+static void sweep(int dead)                                  /* as zcp_priv_sweep_pool, but only of the chunk's leaf */
 {
-    zcp_priv_sweep_chunk(&pools[3], I, id_of(dead));
-    zcp_priv_leaf_mend(&pools[3].list, I);
+    bool garbage = false;
+    zcp_priv_sweep_leaf(&pools[3], I / 8, id_of(dead), &garbage);
+    assert(!garbage);
     zcp_priv_leases_sweep(&pools[3], id_of(dead));
 }
 static void send(uint32_t g) { atomic_thread_fence(memory_order_release); atomic_store_explicit(&mailbox, (uint64_t)g + 1, memory_order_relaxed); }
