@@ -2320,7 +2320,7 @@ ZCP_PRIV zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, z
     zcp_priv_lock lock;
     int64_t which;
     plain.flags = 0;                            /* one page, neither populated nor locked into memory */
-    zcp_status status = zcp_priv_lock_take(&plain, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, 1, &lock, &which);
+    zcp_status status = zcp_priv_lock_take(&plain, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, NULL, 1, &lock, &which);
     if (status != ZCP_OK || which < 0) return status;
     if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) != ZCP_PRIV_SLOT_CLEAN) {    /* relaxed: ordered by the lock */
         uint64_t freed = 0;
@@ -2661,25 +2661,39 @@ ZCP_PRIV zcp_priv_lane *zcp_priv_lanes_of(zcp_manager *manager)
 {
     return (zcp_priv_lane *)(void *)((unsigned char *)manager->counts + zcp_priv_counts_bytes(&manager->geometry));
 }
-/* Is some slot neither free nor in use? Then a sweeper, a joiner or a leaver is at work, and one may become free. */
-ZCP_PRIV bool zcp_priv_slots_in_motion(const zcp_priv_opening *o)
+/* A look at the slots: gives clean ones, as hints, if there are any. Is one not in use, though nobody could take it? Then a sweeper, a joiner or a leaver
+   is at work, and one may become free. */
+ZCP_PRIV bool zcp_priv_slots_look(const zcp_priv_opening *o, uint64_t clean[ZCP_MAX_CLIENTS / 64])
 {
-    for (uint32_t slot = 0; slot < o->header.geometry.max_clients; slot++) {
-        uint32_t state = ZCP_PRIV_SLOT_CLEAN;
-        off_t at = (off_t)(o->header.geometry.slots_offset + slot * sizeof(zcp_priv_slot));
-        if (pread(o->file.fd, &state, sizeof state, at) == (ssize_t)sizeof state && state != ZCP_PRIV_SLOT_IN_USE) return true;
+    zcp_priv_slot some[32];
+    bool in_motion = false, found = false;
+    uint32_t count = o->header.geometry.max_clients, part = sizeof some / sizeof some[0];
+    memset(clean, 0, ZCP_MAX_CLIENTS / 8);
+    for (uint32_t first = 0; first < count && !found; first += part) {
+        if (part > count - first) part = count - first;
+        size_t bytes = part * sizeof some[0];
+        if (pread(o->file.fd, (void *)some, bytes, (off_t)(o->header.geometry.slots_offset + first * sizeof some[0])) != (ssize_t)bytes) break;
+        for (uint32_t k = 0; k < part; k++) {
+            uint32_t state = zcp_priv_load_relaxed(&some[k].state), slot = first + k;       /* of a private copy */
+            if (state != ZCP_PRIV_SLOT_IN_USE) in_motion = true;
+            if (state != ZCP_PRIV_SLOT_CLEAN) continue;
+            clean[slot / 64] |= UINT64_C(1) << slot % 64;
+            found = true;
+        }
     }
-    return false;
+    return in_motion;
 }
-/* Takes a client slot: the lock on its byte, held by the mapping of the management segment. */
+/* Takes a client slot, a clean one if there is one: the lock on its byte, held by the mapping of the management segment. */
 ZCP_PRIV zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *manager, uint32_t *client)
 {
+    uint64_t clean[ZCP_MAX_CLIENTS / 64];
+    zcp_priv_slots_look(o, clean);
     for (uint32_t looks = 0;;) {
         int64_t which;
-        zcp_status status = zcp_priv_lock_take(&manager->file, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, (size_t)manager->geometry.management_bytes, &manager->management, &which);
+        zcp_status status = zcp_priv_lock_take(&manager->file, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, clean, (size_t)manager->geometry.management_bytes, &manager->management, &which);
         if (status != ZCP_OK) return status;
         if (which >= 0) { *client = (uint32_t)which; return ZCP_OK; }
-        if (!zcp_priv_slots_in_motion(o)) looks++;                     /* twice, with a pause: a sweeper may just have taken a lock */
+        if (!zcp_priv_slots_look(o, clean)) looks++;                   /* twice, with a pause: a sweeper may just have taken a lock */
         if (looks == 2 || !zcp_priv_wait_more(&o->wait))
             return zcp_priv_fail(ZCP_ERR_CLIENTS_FULL, 0, "%s: all %u client slots are taken", manager->name, manager->geometry.max_clients);
     }

@@ -470,9 +470,9 @@ ZCP_PRIV zcp_status zcp_priv_lock_byte(int fd, const char *path, off_t byte, boo
     if (errno == EAGAIN || errno == EACCES) { *taken = true; return ZCP_OK; }
     return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: fcntl(F_OFD_SETLK): %s", path, strerror(errno));
 }
-/* Maps bytes of the file and locks one byte of [first, first + count), the first that is free; *which tells which (-1: all are taken, and
-   nothing is held). Nobody forks in between, and a seq_cst fence follows: the death of the last holder happened before. */
-ZCP_PRIV zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t first, uint32_t count, size_t bytes, zcp_priv_lock *lock, int64_t *which)
+/* Maps bytes of the file and locks one byte of [first, first + count), the first that is free; those whose bit in `early` is set (may be NULL) are tried
+   before the others, since the kernel's search for each grows with the locks that others hold. *which tells which (-1: all are taken, and nothing is held). Nobody forks in between, and a seq_cst fence follows: the death of the last holder happened before. */
+ZCP_PRIV zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t first, uint32_t count, const uint64_t *early, size_t bytes, zcp_priv_lock *lock, int64_t *which)
 {
     int fd;
     *which = -1;
@@ -486,7 +486,9 @@ ZCP_PRIV zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t first, u
             bool taken = true;
             lock->bytes = bytes;
             (void)madvise(lock->base, bytes, MADV_DONTFORK);
-            for (uint32_t i = 0; i < count && taken && status == ZCP_OK; i++) {
+            for (uint32_t k = early ? 0 : count; k < 2 * count && taken && status == ZCP_OK; k++) {
+                uint32_t i = k % count;
+                if (early && (early[i / 64] >> i % 64 & 1) != (k < count)) continue;
                 status = zcp_priv_lock_byte(fd, file->path.text, first + (off_t)i, &taken);
                 if (status == ZCP_OK && !taken) *which = i;
             }
@@ -522,7 +524,7 @@ ZCP_PRIV zcp_status zcp_priv_lock_creation(const zcp_priv_file *file, zcp_priv_w
     plain.flags = 0;                                           /* this mapping is not to be populated or locked */
     for (;;) {
         int64_t which;
-        zcp_status status = zcp_priv_lock_take(&plain, ZCP_PRIV_LOCK_CREATION, 1, 1, lock, &which);
+        zcp_status status = zcp_priv_lock_take(&plain, ZCP_PRIV_LOCK_CREATION, 1, NULL, 1, lock, &which);
         if (status != ZCP_OK || which >= 0) return status;
         if (!zcp_priv_wait_more(wait)) return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: another process holds the creation lock", file->path.text);
     }
