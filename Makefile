@@ -27,7 +27,7 @@ sources_tsan  := $(sources_asan)
 demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(wildcard tests/demo/*.c))
 benches := $(BUILD)/bench/bench
 
-.PHONY: all demo test bench bench-check bench-peers soak fuzz killstep model weaken machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
+.PHONY: all demo test record bench bench-check bench-peers soak fuzz killstep model weaken machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -117,6 +117,16 @@ demo: $(demos) ## Run the demo: a server and a client exchange chunks
 
 test: $(BUILD)/tests/run $(demos) ## Run the tests; FILTER=PATTERNS JOBS=N TEST_OPTIONS=--help
 	@$(test_environment) $(BUILD)/tests/run $(test_options)
+
+# A layout version is recorded once, when it is released, after its headers were committed: what was recorded then must not change.
+record: $(BUILD)/demo/recorder ## Append the present layout version to tests/recorded.h, for the tests of later ones
+	@$< "$$(git log -1 --format=%s -- $(headers))" > $(BUILD)/demo/recorded
+	@version=$$(sed 's/,.*//;q' $(BUILD)/demo/recorded); \
+	if grep -qF "$$version," tests/recorded.h; then \
+	    echo "tests/recorded.h has $$version, ...) already; if that layout was never released, delete its lines first"; \
+	    exit 1; \
+	fi
+	cat $(BUILD)/demo/recorded >> tests/recorded.h
 
 results := $(BUILD)/bench/results
 

@@ -1625,7 +1625,8 @@ TEST(creation_header_of_another_make_is_refused) {
     zcp_manager_close(manager);
     balance_and_destroy(test_instance());
     snprintf(wanted, sizeof wanted, "uses version %u", version);
-    check_spoilt_word(VERSION_AT, version + 1, ZCP_ERR_VERSION, "has layout version 4", wanted);
+    snprintf(is, sizeof is, "has layout version %u", version + 1);
+    check_spoilt_word(VERSION_AT, version + 1, ZCP_ERR_VERSION, is, wanted);
     check_spoilt_word(VERSION_AT, 0, ZCP_ERR_VERSION, "has layout version 0", wanted);
     check_spoilt_word(VERSION_AT, UINT32_MAX, ZCP_ERR_VERSION, "has layout version 4294967295", wanted);
     snprintf(wanted, sizeof wanted, "has %08x", order);

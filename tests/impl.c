@@ -79,6 +79,14 @@ uint32_t inside_loaned_count(zcp_manager *manager, uint32_t pool)
 uint32_t inside_thread_number(void) { return zcp_priv_thread; }
 uint32_t inside_thread_count(void) { return zcp_priv_count_bits(zcp_priv_load_acquire(&zcp_priv_threads)) - 1; }
 size_t inside_header_bytes(void) { return sizeof(zcp_priv_header); }
+uint32_t inside_layout_version(void) { return ZCP_PRIV_LAYOUT_VERSION; }
+uint64_t inside_signature(void) { return zcp_priv_signature(); }
+void inside_name_chunk_file(void *management, const struct stat *chunks)
+{
+    zcp_priv_header *header = management;
+    header->chunk_device = (uint64_t)chunks->st_dev;
+    header->chunk_inode = (uint64_t)chunks->st_ino;
+}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Books
