@@ -21,7 +21,7 @@ flags_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-f
 flags_tsan := -fsanitize=thread -O1 -g -Wno-unknown-warning-option -Wno-tsan
 
 sources_tests := $(wildcard tests/*.c)
-sources_asan  := $(filter-out tests/compile.c tests/demo_test.c,$(sources_tests))
+sources_asan  := $(filter-out tests/compile.c tests/demo_test.c tests/camera_test.c,$(sources_tests))
 sources_tsan  := $(sources_asan)
 
 demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(wildcard tests/demo/*.c))
