@@ -27,11 +27,11 @@ sources_tsan  := $(sources_asan)
 demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(wildcard tests/demo/*.c))
 benches := $(BUILD)/bench/bench
 
-.PHONY: all demo test record bench bench-check bench-peers soak fuzz killstep model weaken machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
+.PHONY: all demo library test record bench bench-check bench-peers soak fuzz killstep model weaken machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-all: $(demos) $(BUILD)/tests/run $(benches) ## Build the demo, the tests and the bench (the default)
+all: $(demos) $(BUILD)/libzerocp.so $(BUILD)/tests/run $(benches) ## Build the demo, the tests and the bench (the default)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Compiling. The objects and programs of a flavour lie in $(BUILD)/<flavour>. Beside them lies the command that made
@@ -44,7 +44,7 @@ libs    = $(LDLIBS) $(ldlibs)
 quoted  = '$(subst ','\'',$(1))'
 keep    = @mkdir -p $(@D); printf '%s\n' $(1) | cmp -s - $@ || printf '%s\n' $(1) > $@
 
-$(patsubst %,$(BUILD)/%/command,tests asan tsan demo bench soak killstep): $(BUILD)/%/command: FORCE
+$(patsubst %,$(BUILD)/%/command,tests asan tsan demo library bench soak killstep): $(BUILD)/%/command: FORCE
 	$(call keep,$(call quoted,$(CURDIR): $(call compile,$*) $(LDFLAGS) $(libs)))
 
 # All of tests/*.c is one program in each of three flavours. The list of objects: so that a removed file is noticed.
@@ -61,10 +61,15 @@ endef
 $(foreach flavour,tests asan tsan,$(eval $(call run_rules,$(flavour))))
 
 flags_of_compile = -DTEST_SOURCE_DIR=$(call quoted,"$(CURDIR)")
+flags_of_demo_test = $(flags_of_compile)
 
 # Each .c in tests/demo and in bench is a program, and holds its own implementation, as a user's would.
 $(BUILD)/demo/%: tests/demo/%.c $(BUILD)/demo/command
 	$(call compile,demo) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(libs)
+
+# For languages that load libraries. The header is all the source that there is.
+$(BUILD)/libzerocp.so: $(headers) $(BUILD)/library/command
+	$(call compile,library) -DZEROCP_IMPLEMENTATION -fPIC -shared $(LDFLAGS) -o $@ -x c zerocp.h -x none $(libs)
 
 # The bench: one program, in which zerocp is compiled apart from its callers, as a user's is.
 objects_bench := $(patsubst bench/%.c,$(BUILD)/bench/%.o,$(wildcard bench/*.c))
@@ -115,7 +120,9 @@ test_environment = FILTER=$(call quoted,$(FILTER)) CC=$(call quoted,$(CC))
 demo: $(demos) ## Run the demo: a server and a client exchange chunks
 	$(BUILD)/demo/demo
 
-test: $(BUILD)/tests/run $(demos) ## Run the tests; FILTER=PATTERNS JOBS=N TEST_OPTIONS=--help
+library: $(BUILD)/libzerocp.so ## Build build/libzerocp.so, for other languages: see tests/demo/client.py
+
+test: $(BUILD)/tests/run $(demos) $(BUILD)/libzerocp.so ## Run the tests; FILTER=PATTERNS JOBS=N TEST_OPTIONS=--help
 	@$(test_environment) $(BUILD)/tests/run $(test_options)
 
 # A layout version is recorded once, when it is released, after its headers were committed: what was recorded then must not change.

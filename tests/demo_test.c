@@ -2,6 +2,10 @@
 // them. The runner checks that nothing is left in /dev/shm, and no process.
 #include "programs.h"
 
+#ifndef TEST_SOURCE_DIR
+#error "TEST_SOURCE_DIR is not defined: the Makefile gives it"
+#endif
+
 // ---------------------------------------------------------------------------------------------------------------------
 // The lines
 
@@ -396,4 +400,80 @@ TEST(demo_output_closed) {
     server.output = -1;
     CHECK_EQ(WEXITSTATUS(test_wait(server.pid)), 1);
     must_be_gone(test_instance());
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The client in Python does the same with the server, a program in C
+
+#define CLIENT_IN_PYTHON                                                                                               \
+    "Attached to \"%s\"; its state:\n" POOLS_OF_SERVER "Use count while both sides hold it: 2\n"                       \
+    "Bytes that came back: 2048\n"                                                                                     \
+    "Use count after the server's release: 1\n"                                                                        \
+    "The list: [10, 20, 30, 40, 50]\n"                                                                                 \
+    "It lies where it lay, so nothing was copied: True\n"                                                              \
+    "Detached\n"
+
+static char library[PATH_MAX];
+
+static void need_python(void) {
+    char pointer[8];
+    build_path(library, sizeof library, "libzerocp.so");
+    snprintf(pointer, sizeof pointer, "%zu", sizeof(void *));
+    start_at(&client, "python3", (const char *[]){"python3", "-c", "import ctypes, sys; sys.exit(ctypes.sizeof(ctypes.c_void_p) != int(sys.argv[1]))",
+                                                  pointer, NULL});
+    if (end_of(&client) != 0)
+        test_skip("there is no python3 with ctypes and of this word size");
+    if (access(library, R_OK) != 0)
+        test_skip("libzerocp.so was not built (make library)");
+}
+
+static void start_python(const char *option, const char *argument) {
+    start_at(&client, "python3", (const char *[]){"python3", TEST_SOURCE_DIR "/tests/demo/client.py", "--name", test_instance(), "--library", library,
+                                                  option, argument, NULL});
+}
+
+TEST(demo_python_client) {
+    const char *name = test_instance();
+    need_python();
+    start_ready_server();
+    start_python(NULL, NULL);
+    must_end(&client, 0);
+    must_be(&client, text_of(CLIENT_IN_PYTHON, name));
+    await_text(&server, "State after the client has left:\n" POOLS_OF_SERVER);
+    must_end_on(&server, SIGINT, 0);
+    must_be(&server, text_of(SERVER_BEGINS SERVER_SERVES SERVER_ENDS("Interrupt"), name, name, name, name));
+}
+
+TEST(demo_python_client_killed) {
+    need_python();
+    start_ready_server();
+    start_python("--hold", "3600");
+    await_text(&client, "Holding");
+    test_kill(client.pid);
+    await_text(&server, "State after the client has left:\n" POOLS_OF_SERVER);
+    must_say(&server, "Took back 1 chunks from 1 client that died\n");
+    start_python(NULL, NULL);
+    must_end(&client, 0);
+    must_end_on(&server, SIGTERM, 0);
+}
+
+TEST(demo_python_client_without_server) {
+    need_python();
+    start_python("--wait", "0.2");
+    must_end(&client, 1);
+    must_say(&client, "client.py: zcp_manager_open: ZCP_ERR_NOT_FOUND: ");
+    must_say(&client, "nobody created it within 200 ms");
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What recorder prints can be included
+
+TEST(demo_recorder) {
+    START(&client, "recorder", "a \"subject\" with \\");
+    must_end(&client, 0);
+    must_say(&client, ", \"a \\\"subject\\\" with \\\\\", ");
+    CHECK_MSG(strncmp(client.text, "RECORDED(", 9) == 0, "%s", client.text);
+    CHECK_STR(client.text + client.length - 3, "})\n");
+    START(&client, "recorder", NULL);
+    must_end(&client, 2);
 }

@@ -25,23 +25,20 @@ typedef struct program {
     char text[64 << 10];
 } program;
 
-static inline void program_path(char *path, size_t bytes, const char *name) {
+// What make has built: a path relative to the directory of its output.
+static inline void build_path(char *path, size_t bytes, const char *name) {
     ssize_t length = readlink("/proc/self/exe", path, bytes - 1);
     CHECK(length > 0);
     path[length] = 0;
     for (int i = 0; i < 2; i++)                                    // BUILD/tests/run -> BUILD
         *strrchr(path, '/') = 0;
     size_t used = strlen(path);
-    CHECK((size_t)snprintf(path + used, bytes - used, "/demo/%s", name) < bytes - used);
-    CHECK_MSG(access(path, X_OK) == 0, "%s: %s", path, strerror(errno));
+    CHECK((size_t)snprintf(path + used, bytes - used, "/%s", name) < bytes - used);
 }
 
-#define START(run, ...) start((run), (const char *[]){__VA_ARGS__, NULL})
-
-static inline void start(program *run, const char *const *arguments) {
-    char path[PATH_MAX];
+// Starts a program by its path, or from PATH.
+static inline void start_at(program *run, const char *path, const char *const *arguments) {
     int ends[2];
-    program_path(path, sizeof path, arguments[0]);
     CHECK(pipe2(ends, O_CLOEXEC) == 0);
     memset(run, 0, sizeof *run);
     run->output = ends[0];
@@ -50,10 +47,21 @@ static inline void start(program *run, const char *const *arguments) {
     if (run->pid == 0) {
         dup2(ends[1], STDOUT_FILENO);
         dup2(ends[1], STDERR_FILENO);
-        execv(path, (char *const *)(uintptr_t)arguments);
+        execvp(path, (char *const *)(uintptr_t)arguments);
         _exit(127);
     }
     close(ends[1]);
+}
+
+// START(&run, "server", "--name", name): one of the demo's programs.
+#define START(run, ...) start((run), (const char *[]){__VA_ARGS__, NULL})
+
+static inline void start(program *run, const char *const *arguments) {
+    char name[64], path[PATH_MAX];
+    snprintf(name, sizeof name, "demo/%s", arguments[0]);
+    build_path(path, sizeof path, name);
+    CHECK_MSG(access(path, X_OK) == 0, "%s: %s", path, strerror(errno));
+    start_at(run, path, arguments);
 }
 
 // Takes what has come within that time; false once the output has ended.
