@@ -1445,7 +1445,12 @@ _Static_assert(sizeof(zcp_priv_pool_geometry) == 64 && sizeof(zcp_priv_geometry)
    Writer: the creator, before state becomes READY; after that only `state` (RETIRED), `locker_pid`, and what is about pools that come and go change. ---- */
 #define ZCP_PRIV_MAGIC UINT64_C(0x3130504f52455a00)             /* "\0ZEROP01", little-endian */
 #define ZCP_PRIV_BYTE_ORDER UINT32_C(0x01020304)
-#define ZCP_PRIV_LAYOUT_VERSION 3u                              /* counts up whenever the signature changes for another reason than a limit */
+/* Counts up by one whenever a process of this version and one of the last release could not work on one instance: a shared struct, an offset or size that
+   geometry_compute gives, the meaning of a bit or word, who may write it when, a lock byte, or a limit that lies in the segment. Not for a change
+   in private memory or in the code alone. Bytes 0 to 39 of the header, the locks and the state word's values never change, so that each version can tell and
+   retire each other one. With it: a line in tests/version_test.c and `make record`. The signature finds a forgotten change of structs and limits,
+   tests/recorded.h one of the geometry or of what words mean. */
+#define ZCP_PRIV_LAYOUT_VERSION 3u
 enum { ZCP_PRIV_BUILDING = 0, ZCP_PRIV_READY = 1, ZCP_PRIV_RETIRED = 2 };      /* the state word never goes back */
 /* What tells that pools have come or gone (epoch counts up), where waiters sleep (wakes counts up), and up to where the two segments are used. */
 struct zcp_priv_signals {

@@ -39,6 +39,7 @@ enum { RECORDINGS = sizeof recordings / sizeof recordings[0] };
 static const uint64_t signatures[] = {
     [1] = UINT64_C(0xc7f072c557fa53c9),
     [2] = UINT64_C(0xa289ed2cf3d00fa7),
+    [3] = UINT64_C(0x2bfbdd59537d80f3),
 };
 enum { SIGNATURES = sizeof signatures / sizeof signatures[0] };
 
