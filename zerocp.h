@@ -804,8 +804,8 @@ typedef struct zcp_priv_local {
     uint32_t cached, room;          /* chunks on the stack; as many may be */
     uint32_t wanted_seen, pause;    /* wanted as it was; releases until chunks are cached again */
     uint32_t retry;                 /* times until it tries again to get a lease */
-    int32_t below_peak;             /* so many chunks more than now may this thread use before somebody looks whether that is a new peak */
-    uint32_t peak_rest;             /* below_peak after a look that found none */
+    int32_t most;                   /* allocated - freed by this thread: if it gets above that, it looks whether that is a new peak */
+    uint32_t peak_rest;             /* so much higher it gets after a look that found none */
     uint32_t mark;                  /* upper half of the size word: which lease */
     zcp_priv_pool *pool;            /* which this is about; NULL: none yet */
 } zcp_priv_local;
@@ -844,28 +844,24 @@ ZCP_PRIV bool zcp_priv_peak_note(zcp_priv_pool *pool, uint64_t used)
         if (zcp_priv_cas_relaxed(&pool->leases->peak, &peak, used)) return true;
     return false;
 }
-ZCP_PRIV_COLD void zcp_priv_peak_look(zcp_priv_pool *pool, zcp_priv_local *local)
+/* By the counters of this thread's lease; below 0 where others freed less than it did. */
+ZCP_PRIV_INLINE int32_t zcp_priv_in_use(const zcp_priv_local *local)
+{
+    return (int32_t)(uint32_t)(zcp_priv_load_relaxed(&local->lease->allocated) - zcp_priv_load_relaxed(&local->lease->freed));
+}
+ZCP_PRIV_COLD zcp_status zcp_priv_peak_look(zcp_priv_pool *pool, zcp_priv_local *local)        /* always ZCP_OK */
 {
     uint64_t freed, allocated = zcp_priv_allocated(pool, &freed);
     bool higher = zcp_priv_peak_note(pool, allocated > freed ? allocated - freed : 0);
-    if (!local) return;
+    if (!local) return ZCP_OK;
     local->peak_rest = higher ? 0 : local->peak_rest < 128 ? local->peak_rest * 2 + 1 : 255;
-    local->below_peak = (int32_t)local->peak_rest;
+    local->most = zcp_priv_in_use(local) + (int32_t)local->peak_rest;
+    return ZCP_OK;
 }
-ZCP_PRIV_INLINE void zcp_priv_count_allocated(zcp_priv_local *local)  /* has a lease */
-{
-    zcp_priv_bump(&local->lease->allocated);
-    if (ZCP_PRIV_UNLIKELY(--local->below_peak < 0)) zcp_priv_peak_look(local->pool, local);
-}
-ZCP_PRIV_INLINE void zcp_priv_count_freed(zcp_priv_local *local)      /* has a lease */
-{
-    zcp_priv_bump(&local->lease->freed);
-    local->below_peak++;
-}
-/* The same for whoever may have no lease in that pool. */
+/* For whoever may have no lease in that pool. */
 ZCP_PRIV void zcp_priv_count_freed_by(zcp_priv_pool *pool, zcp_priv_local *local)
 {
-    if (local->lease && local->pool == pool) zcp_priv_count_freed(local);
+    if (local->lease && local->pool == pool) zcp_priv_bump(&local->lease->freed);
     else ZEROCP_COUNT(&pool->leases->freed, 1);
 }
 /* Gets a lease for the thread, if there is one. */
@@ -879,7 +875,7 @@ ZCP_PRIV_COLD void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *local
         ZEROCP_STEP("leased");
         local->lease = lease;
         local->mark = ((client + k) % count + 1) << 16;
-        local->below_peak = 0;
+        local->most = zcp_priv_in_use(local);
         return;
     }
     local->retry = 1024;
@@ -896,7 +892,7 @@ ZCP_PRIV_NOINLINE bool zcp_priv_loan_take(zcp_priv_pool *pool, zcp_priv_local *l
     uint64_t bits = zcp_priv_load_relaxed(word);                       /* a look; E2 decides */
     if (bits == 0) return false;
     local->first = leaf << pool->list.leaf_shift;
-    local->width = 1u << pool->list.leaf_shift;
+    local->width = pool->list.capacity - local->first < 1u << pool->list.leaf_shift ? pool->list.capacity - local->first : 1u << pool->list.leaf_shift;
     zcp_priv_store_relaxed(&local->lease->leaf, leaf);                 /* relaxed: E1 carries it */
     for (uint32_t round = 0; bits != 0 && round < ZCP_PRIV_ROUNDS; round++) {
         zcp_priv_loan_show(local, bits & zcp_priv_leaf_mask(&pool->list, leaf));     /* first, so that at no instant a hint is in neither */
@@ -1150,36 +1146,46 @@ ZCP_PRIV_INLINE void zcp_priv_describe(zcp_priv_record *record, zcp_priv_request
     zcp_priv_store_relaxed(&record->size, request.size | (uint64_t)mark << 32);          /* relaxed, both: the token's fence carries them */
     zcp_priv_store_relaxed(&record->note, (uint64_t)request.tag << 32 | (uint32_t)allocated);
 }
-/* The same, and counts it, for whoever may have no lease in that pool. */
+/* The same, and counts it; by a thread with a lease. */
+ZCP_PRIV_INLINE void zcp_priv_describe_leased(zcp_priv_local *local, zcp_priv_record *record, zcp_priv_request request)
+{
+    uint64_t allocated = zcp_priv_load_relaxed(&local->lease->allocated);
+    zcp_priv_describe(record, request, local->mark, allocated);
+    zcp_priv_store_relaxed(&local->lease->allocated, allocated + 1);
+}
+/* The same, for whoever may have no lease in that pool. */
 ZCP_PRIV void zcp_priv_describe_by(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, zcp_priv_request request)
 {
-    bool leased = local->lease && local->pool == pool;
-    _Atomic uint64_t *allocated = leased ? &local->lease->allocated : &pool->leases->allocated;
-    zcp_priv_describe(zcp_priv_record_at(pool, i), request, leased ? local->mark : 0, zcp_priv_load_relaxed(allocated));
-    if (leased) { zcp_priv_count_allocated(local); return; }
-    ZEROCP_COUNT(allocated, 1);
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    if (local->lease && local->pool == pool) {
+        zcp_priv_describe_leased(local, record, request);
+        if (zcp_priv_in_use(local) > local->most) zcp_priv_peak_look(pool, local);
+        return;
+    }
+    zcp_priv_describe(record, request, 0, zcp_priv_load_relaxed(&pool->leases->allocated));
+    ZEROCP_COUNT(&pool->leases->allocated, 1);
     if (zcp_priv_lease_count(pool->list.leaves) <= 16) zcp_priv_peak_look(pool, NULL);       /* a look at more is too much for each */
 }
-/* What the owner's first handle of a chunk writes. */
-ZCP_PRIV_INLINE void zcp_priv_own(zcp_priv_local *local, zcp_priv_record *record, zcp_priv_request request, uint32_t i, uint32_t generation)
-{
-    zcp_priv_store_relaxed(&local->counts[i].owned, zcp_priv_owned(generation, 1));          /* relaxed: as in get */
-    zcp_priv_describe(record, request, local->mark, zcp_priv_load_relaxed(&local->lease->allocated));
-    zcp_priv_count_allocated(local);
-}
 ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_local_record(const zcp_priv_local *local, uint32_t i) { return (zcp_priv_record *)(local->records + (uint64_t)i * local->record_bytes); }
-/* A chunk whose hint is on loan to this thread. false: none, or the hint was stale. */
+/* A chunk whose hint is on loan to this thread, as claim and describe would do it. false: none, or the hint was stale. */
 ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, zcp_priv_request request, uint32_t *i, uint32_t *generation)
 {
     uint64_t loan = local->loan;
     if (ZCP_PRIV_UNLIKELY(loan == 0 || !zcp_priv_unwanted(local))) return false;
-    *i = local->first + zcp_priv_lowest_bit(loan);
-    zcp_priv_record *record = zcp_priv_local_record(local, *i);
-    zcp_priv_loan_show(local, loan & (loan - 1));
+    zcp_priv_lease *lease = local->lease;
+    uint32_t at = local->first + zcp_priv_lowest_bit(loan);
+    zcp_priv_record *record = zcp_priv_local_record(local, at);
+    loan &= loan - 1;
+    local->loan = loan;
+    zcp_priv_store_release(&lease->loan, loan);                        /* E1 */
     ZEROCP_STEP("popped");
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_claim(record, local->mine, generation))) return false;
+    uint64_t s = zcp_priv_load_relaxed(&record->state);                /* a look; C1 decides */
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_is_free(s) || s == 0 || !zcp_priv_cas_acquire(&record->state, &s, s | local->mine))) return false;    /* C1 */
     ZEROCP_STEP("claimed");
-    zcp_priv_own(local, record, request, *i, *generation);
+    *i = at;
+    *generation = ZCP_PRIV_GENERATION(s);
+    zcp_priv_store_relaxed(&local->counts[at].owned, s | 1);           /* relaxed: as in get */
+    zcp_priv_describe_leased(local, record, request);
     return true;
 }
 /* A chunk that this thread has cached: there is one. */
@@ -1298,39 +1304,48 @@ ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local 
         zcp_priv_hint(pool, local, i);
     }
 }
-/* May this handle's chunk be freed without a CAS? */
-ZCP_PRIV_INLINE bool zcp_priv_is_quick(const zcp_priv_local *local, uint32_t i, uint32_t generation)
+/* May this handle's chunk be freed without a CAS? As never_shared. */
+ZCP_PRIV_INLINE bool zcp_priv_is_quick(const zcp_priv_local *local, zcp_priv_record *record, zcp_priv_counts *counts, uint32_t generation)
 {
-    if (ZCP_PRIV_UNLIKELY(i >= local->count)) return false;
-    zcp_priv_counts *counts = &local->counts[i];
-    return zcp_priv_load_relaxed(&zcp_priv_local_record(local, i)->state) == ((uint64_t)generation << 32 | local->mine)     /* these three as in never_shared */
-        && zcp_priv_load_acquire(&counts->owned) == zcp_priv_owned(generation, local->unshared)
-        && zcp_priv_load_relaxed(&counts->marked) != generation && generation != UINT32_MAX;
+    uint64_t held = (uint64_t)generation << 32;
+    return zcp_priv_load_relaxed(&record->state) == (held | local->mine) && zcp_priv_load_acquire(&counts->owned) == (held | local->unshared)
+        && zcp_priv_load_relaxed(&counts->marked) != generation;
 }
 /* Frees a chunk whose hint comes to this thread's loan. false: nothing was done. */
 ZCP_PRIV_INLINE bool zcp_priv_release_to_loan(zcp_priv_local *local, uint32_t i, uint32_t generation)
 {
     uint32_t at = i - local->first;
-    if (ZCP_PRIV_UNLIKELY(at >= local->width || !zcp_priv_is_quick(local, i, generation))) return false;
-    zcp_priv_store_relaxed(&local->counts[i].owned, 0);                /* all of it as in free_unshared */
+    if (ZCP_PRIV_UNLIKELY(at >= local->width)) return false;
+    zcp_priv_record *record = zcp_priv_local_record(local, i);
+    zcp_priv_counts *counts = &local->counts[i];
+    uint64_t held = (uint64_t)generation << 32, next = held + (UINT64_C(1) << 32), loan = local->loan | UINT64_C(1) << at;
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_is_quick(local, record, counts, generation) || next == 0)) return false;       /* 0: the last generation */
+    zcp_priv_lease *lease = local->lease;
+    zcp_priv_store_relaxed(&counts->owned, 0);                         /* all of it as in free_unshared */
     ZEROCP_STEP("unowned");
-    zcp_priv_store_release(&zcp_priv_local_record(local, i)->state, (uint64_t)(generation + 1) << 32);     /* F3, pairs with C1 */
+    zcp_priv_store_release(&record->state, next);                      /* F3, pairs with C1 */
     ZEROCP_STEP("freed");
-    zcp_priv_loan_show(local, local->loan | UINT64_C(1) << at);
-    zcp_priv_count_freed(local);
+    local->loan = loan;
+    zcp_priv_store_release(&lease->loan, loan);                        /* E1 */
+    zcp_priv_bump(&lease->freed);
     return true;
 }
 /* Puts a chunk on this thread's stack. false: nothing was done. */
 ZCP_PRIV_INLINE bool zcp_priv_release_to_cache(zcp_priv_local *local, uint32_t i, uint32_t generation)
 {
-    uint64_t next = (uint64_t)(generation + 1) << 32;
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_cache_keeps(local) || !zcp_priv_is_quick(local, i, generation))) return false;
-    zcp_priv_store_relaxed(&local->counts[i].owned, 0);                /* all of it as in free_unshared */
+    uint32_t cached = local->cached;
+    if (ZCP_PRIV_UNLIKELY(cached >= local->room || !zcp_priv_unwanted(local) || i >= local->count || !local->lease)) return false;
+    zcp_priv_record *record = zcp_priv_local_record(local, i);
+    zcp_priv_counts *counts = &local->counts[i];
+    uint64_t held = (uint64_t)generation << 32, next = held + (UINT64_C(1) << 32);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_is_quick(local, record, counts, generation) || next == 0)) return false;
+    zcp_priv_store_relaxed(&counts->owned, 0);                         /* all of it as in free_unshared */
     ZEROCP_STEP("unowned");
-    zcp_priv_store_relaxed(&zcp_priv_local_record(local, i)->state, next | local->mine | ZCP_PRIV_CACHED_TICKET);
+    zcp_priv_store_relaxed(&record->state, next | local->mine | ZCP_PRIV_CACHED_TICKET);
     ZEROCP_STEP("cached");
-    local->stack[local->cached++] = next | i;
-    zcp_priv_count_freed_by(local->pool, local);
+    local->stack[cached] = next | i;
+    local->cached = cached + 1;
+    zcp_priv_bump(&local->lease->freed);
     return true;
 }
 /* Gives one handle back. NO: it is not held; nothing changed. checked: the steps that free are CAS. */
@@ -3604,6 +3619,7 @@ ZCP_PRIV zcp_chunk zcp_priv_claimed(zcp_manager *manager, const zcp_priv_place *
 ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, zcp_priv_request request, zcp_chunk *chunk)
 {
     zcp_priv_place place;
+    if (!chunk) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
     *chunk = zcp_priv_no_chunk;
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
     if (zcp_priv_thread == 0) zcp_priv_thread_begin();
@@ -3637,11 +3653,11 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint32_t in
 ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_cached(zcp_manager *manager, zcp_priv_request request, zcp_chunk *chunk, zcp_priv_local *local, uint32_t pool)
 {
     uint32_t i, generation;
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) return zcp_priv_allocate_slowly(manager, request, chunk);     /* which attends */
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local) || !local->lease)) return zcp_priv_allocate_slowly(manager, request, chunk);     /* which attends */
     zcp_priv_take_cached(local, &i, &generation);
-    zcp_priv_describe_by(local->pool, local, i, request);
+    zcp_priv_describe_leased(local, zcp_priv_local_record(local, i), request);
     *chunk = (zcp_chunk){ manager, local->data + (uint64_t)i * local->stride, pool << ZCP_PRIV_POOL_SHIFT | i, generation };
-    return ZCP_OK;
+    return ZCP_PRIV_UNLIKELY(zcp_priv_in_use(local) > local->most) ? zcp_priv_peak_look(local->pool, local) : ZCP_OK;
 }
 ZCP_PRIV_NOINLINE void zcp_priv_release_cached(zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_local *local)
 {
@@ -3650,8 +3666,7 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_cached(zcp_manager *manager, uint32_t in
 ZCP_PRIV_INLINE zcp_status zcp_priv_allocate(zcp_manager *manager, zcp_priv_request request, zcp_chunk *chunk)
 {
     uint32_t i, generation;
-    if (ZCP_PRIV_UNLIKELY(!chunk)) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return zcp_priv_allocate_slowly(manager, request, chunk);
+    if (ZCP_PRIV_UNLIKELY(!chunk || !zcp_priv_usable(manager))) return zcp_priv_allocate_slowly(manager, request, chunk);
     const zcp_priv_table *table = zcp_priv_view_table(&manager->view);
     uint32_t pool = table->order[zcp_priv_table_fit(table, request.size)];
     if (ZCP_PRIV_UNLIKELY(pool == ZCP_PRIV_NO_POOL)) return zcp_priv_allocate_slowly(manager, request, chunk);
@@ -3659,7 +3674,7 @@ ZCP_PRIV_INLINE zcp_status zcp_priv_allocate(zcp_manager *manager, zcp_priv_requ
     if (local->cached != 0) return zcp_priv_allocate_cached(manager, request, chunk, local, pool);
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, request, &i, &generation))) return zcp_priv_allocate_slowly(manager, request, chunk);
     *chunk = (zcp_chunk){ manager, local->data + (uint64_t)i * local->stride, pool << ZCP_PRIV_POOL_SHIFT | i, generation };
-    return ZCP_OK;
+    return ZCP_PRIV_UNLIKELY(zcp_priv_in_use(local) > local->most) ? zcp_priv_peak_look(local->pool, local) : ZCP_OK;
 }
 ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
 {
@@ -3749,7 +3764,7 @@ ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
 {
     if (!chunk) return;
     zcp_chunk was = *chunk;
-    *chunk = zcp_priv_no_chunk;
+    *chunk = (zcp_chunk){ NULL, NULL, 0, 0 };
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(was.manager))) return;
     zcp_priv_local *local = zcp_priv_view_local(&was.manager->view, was.index >> ZCP_PRIV_POOL_SHIFT);
     if (local->stack) zcp_priv_release_cached(was.manager, was.index, was.generation, local);
