@@ -391,6 +391,281 @@ ZCP_PRIV_PRINTF(2, 3) ZEROCP_API void zcp_log(zcp_log_level level, const char *f
 #ifdef __cplusplus
 }
 #endif
+
+#if defined(__cplusplus) && __cplusplus >= 201103L && !defined(ZEROCP_STATIC)
+/* ==== C++: the same in namespace zerocp, with owners that clean up. C++11, header-only; the implementation stays a C file, to which this is linked.
+   A member function is the C function of its name: the comment there says what it does, how it fails and what is thread-safe; here stands only
+   what is new. An object is to threads what a handle is: several may use it at once if none of them changes it.
+   Nothing throws but value_or_throw, which does not exist with -fno-exceptions, and your own code where it is called from here (census), and
+   std::string in format. Not with ZEROCP_STATIC: C++ cannot have the implementation, so it needs one that others can link to. ==== */
+#include <exception>
+#include <initializer_list>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#if __cplusplus >= 201703L
+#define ZCP_PRIV_NODISCARD [[nodiscard]]
+#else
+#define ZCP_PRIV_NODISCARD
+#endif
+#if defined(__cpp_exceptions) || defined(__EXCEPTIONS)
+#define ZCP_PRIV_EXCEPTIONS
+#define ZCP_PRIV_TRY try
+#define ZCP_PRIV_CATCH_ALL catch (...)
+#else
+#define ZCP_PRIV_TRY if (true)
+#define ZCP_PRIV_CATCH_ALL else
+#endif
+
+namespace zerocp {
+
+/* A zcp_status that has its functions with it. Neither true nor false: ask ok(), or compare. */
+class status {
+public:
+    constexpr status(zcp_status code = ZCP_OK) noexcept : code_(code) {}
+    constexpr zcp_status code() const noexcept { return code_; }
+    constexpr bool ok() const noexcept { return code_ == ZCP_OK; }
+    const char *name() const noexcept { return zcp_status_name(code_); }
+    const char *message() const noexcept { return zcp_status_message(code_); }         /* for any moment; zcp_last_message() tells more right after the call */
+    friend constexpr bool operator==(status a, status b) noexcept { return a.code_ == b.code_; }
+    friend constexpr bool operator!=(status a, status b) noexcept { return a.code_ != b.code_; }
+private:
+    zcp_status code_;
+};
+
+#ifdef ZCP_PRIV_EXCEPTIONS
+/* What value_or_throw throws. what() is the status's name and, from the moment of the throw, zcp_last_message(). */
+class error : public std::exception {
+public:
+    explicit error(status code) noexcept : status_(code)
+    {
+        const char *last = zcp_last_message();
+        ::snprintf(text_, sizeof text_, "%s: %s", code.name(), *last ? last : code.message());
+    }
+    status code() const noexcept { return status_; }
+    const char *what() const noexcept override { return text_; }
+private:
+    status status_;
+    char   text_[448];
+};
+#endif
+
+/* What a call returns: true and a value, or false and the status that says why. result<void> has no value. */
+template <class T> class result;
+template <> class ZCP_PRIV_NODISCARD result<void> {
+public:
+    result(status code = ZCP_OK) noexcept : status_(code) {}
+    result(zcp_status code) noexcept : status_(code) {}
+    explicit operator bool() const noexcept { return status_.ok(); }
+    status error() const noexcept { return status_; }              /* OK if it is true */
+#ifdef ZCP_PRIV_EXCEPTIONS
+    void value_or_throw() const { if (!status_.ok()) throw zerocp::error(status_); }
+#endif
+private:
+    status status_;
+};
+/* The value of a failed one is an empty T, whose calls fail in their turn: reading it is defined, and never throws. */
+template <class T> class ZCP_PRIV_NODISCARD result : public result<void> {
+public:
+    result(T value) noexcept(std::is_nothrow_move_constructible<T>::value) : value_(std::move(value)) {}
+    result(status failure) noexcept(std::is_nothrow_default_constructible<T>::value) : result<void>(failure), value_() {}
+    result(zcp_status failure) noexcept(std::is_nothrow_default_constructible<T>::value) : result<void>(failure), value_() {}   /* not taken for a number */
+    result(zcp_status code, T value) noexcept(std::is_nothrow_move_constructible<T>::value) : result<void>(code), value_(std::move(value)) {}
+    T &value() & noexcept { return value_; }
+    const T &value() const & noexcept { return value_; }
+    T &&value() && noexcept { return std::move(value_); }
+    T &operator*() & noexcept { return value_; }
+    const T &operator*() const & noexcept { return value_; }
+    T &&operator*() && noexcept { return std::move(value_); }
+    T *operator->() noexcept { return &value_; }
+    const T *operator->() const noexcept { return &value_; }
+    template <class U> T value_or(U &&other) const & { return *this ? value_ : static_cast<T>(std::forward<U>(other)); }
+    template <class U> T value_or(U &&other) && { return *this ? std::move(value_) : static_cast<T>(std::forward<U>(other)); }
+#ifdef ZCP_PRIV_EXCEPTIONS
+    T &value_or_throw() & { result<void>::value_or_throw(); return value_; }
+    const T &value_or_throw() const & { result<void>::value_or_throw(); return value_; }
+    T value_or_throw() && { result<void>::value_or_throw(); return std::move(value_); }
+#endif
+private:
+    T value_;
+};
+
+class manager;
+
+/* A handle that counts by itself: a copy is a clone, a move leaves the source empty, the destructor releases. To const it is what a pointer is:
+   the handle does not change, the payload may. It may outlive its manager: then it is like an empty one. */
+class shared_chunk {
+public:
+    shared_chunk() noexcept : chunk_() {}
+    explicit shared_chunk(zcp_chunk &&chunk) noexcept : chunk_(chunk) { chunk = zcp_chunk(); }     /* adopts: counts nothing */
+    shared_chunk(const shared_chunk &other) noexcept : chunk_(other.chunk_.manager ? zcp_chunk_clone(&other.chunk_) : zcp_chunk()) {}
+    shared_chunk(shared_chunk &&other) noexcept : chunk_(other.chunk_) { other.chunk_ = zcp_chunk(); }
+    shared_chunk &operator=(shared_chunk other) noexcept { swap(other); return *this; }            /* by value: copies or moves, also itself */
+    ~shared_chunk() { if (chunk_.manager) zcp_chunk_release(&chunk_); }
+    static result<shared_chunk> acquire(manager &from, uint64_t token) noexcept;
+
+    void reset() noexcept { shared_chunk().swap(*this); }
+    void swap(shared_chunk &other) noexcept { std::swap(chunk_, other.chunk_); }
+    friend void swap(shared_chunk &a, shared_chunk &b) noexcept { a.swap(b); }
+    ZCP_PRIV_NODISCARD zcp_chunk detach() noexcept { zcp_chunk chunk = chunk_; chunk_ = zcp_chunk(); return chunk; }   /* the caller releases it */
+    const zcp_chunk &handle() const noexcept { return chunk_; }            /* for C functions; remains this object's */
+
+    explicit operator bool() const noexcept { return zcp_chunk_is_valid(&chunk_); }
+    void *get() const noexcept { return zcp_chunk_data(&chunk_); }
+    uint64_t size() const noexcept { return zcp_chunk_size(&chunk_); }
+    uint64_t capacity() const noexcept { return zcp_chunk_capacity(&chunk_); }
+    uint64_t use_count() const noexcept { return zcp_chunk_use_count(&chunk_); }
+    uint64_t token() const noexcept { return zcp_chunk_token(&chunk_); }
+    uint32_t tag() const noexcept { return zcp_chunk_tag(&chunk_); }
+
+    /* The payload as Ts, as many as fit into size(). NULL, and 0: nothing is held, not even one fits, or the chunk is not aligned for T. A T is never
+       constructed or destroyed in there, and other processes see it elsewhere: no pointers in it, no virtual functions. */
+    template <class T = unsigned char> T *data() const noexcept
+    {
+        static_assert(std::is_trivially_destructible<T>::value && !std::is_polymorphic<T>::value && !std::is_pointer<T>::value, "zerocp: T cannot be shared between processes");
+        void *address = get();
+        return size() >= sizeof(T) && reinterpret_cast<uintptr_t>(address) % alignof(T) == 0 ? static_cast<T *>(address) : nullptr;
+    }
+    template <class T = unsigned char> uint64_t count() const noexcept { return data<T>() ? size() / sizeof(T) : 0; }
+    unsigned char *begin() const noexcept { return data(); }               /* the bytes, for loops, algorithms and C++20's std::span */
+    unsigned char *end() const noexcept { return data() + count(); }
+
+    /* Are they handles of the same use of the same chunk, by the same manager? Empty ones are equal. To compare between managers, compare tokens. */
+    friend bool operator==(const shared_chunk &a, const shared_chunk &b) noexcept
+    {
+        return a.chunk_.manager == b.chunk_.manager && a.chunk_.index == b.chunk_.index && a.chunk_.generation == b.chunk_.generation;
+    }
+    friend bool operator!=(const shared_chunk &a, const shared_chunk &b) noexcept { return !(a == b); }
+private:
+    zcp_chunk chunk_;
+};
+
+struct pool_config : zcp_pool_config {
+    pool_config(uint64_t bytes, uint32_t chunks, uint32_t aligned = 0, uint32_t cached = 0) noexcept : zcp_pool_config()
+    {
+        chunk_size = bytes;
+        chunk_count = chunks;
+        alignment = aligned;
+        cache_chunks = cached;
+    }
+};
+
+/* zerocp::config pools = {{256, 100}, {4096, 20}}; The first pool that is refused is remembered: open and reconfigure then fail with its status. */
+class config {
+public:
+    config() noexcept : config_(), status_() {}
+    config(std::initializer_list<pool_config> pools) noexcept : config() { for (const pool_config &pool : pools) add(pool); }
+    config &add(const pool_config &pool) noexcept { if (status_.ok()) status_ = zcp_config_add(&config_, &pool); return *this; }
+    status error() const noexcept { return status_; }
+    const zcp_config *get() const noexcept { return &config_; }
+private:
+    zcp_config config_;
+    status     status_;
+};
+
+/* The only owner of an attachment: moves, does not copy, and closes in its destructor. */
+class manager {
+public:
+    manager() noexcept : manager_(nullptr) {}
+    explicit manager(zcp_manager *adopted) noexcept : manager_(adopted) {}
+    manager(manager &&other) noexcept : manager_(other.detach()) {}
+    manager &operator=(manager &&other) noexcept { manager moved(std::move(other)); moved.swap(*this); return *this; }
+    manager(const manager &) = delete;
+    manager &operator=(const manager &) = delete;
+    ~manager() { close(); }
+    void close() noexcept { zcp_manager_close(detach()); }
+    void swap(manager &other) noexcept { std::swap(manager_, other.manager_); }
+    friend void swap(manager &a, manager &b) noexcept { a.swap(b); }
+    explicit operator bool() const noexcept { return manager_ != nullptr; }
+    zcp_manager *get() const noexcept { return manager_; }                 /* for C functions; remains this object's */
+    ZCP_PRIV_NODISCARD zcp_manager *detach() noexcept { zcp_manager *was = manager_; manager_ = nullptr; return was; }     /* the caller closes it */
+
+    static result<manager> open(const zcp_manager_desc &desc) noexcept
+    {
+        zcp_manager *opened = nullptr;
+        zcp_status code = zcp_manager_open(&opened, &desc);
+        return result<manager>(code, manager(opened));
+    }
+    static result<manager> open(const char *name, const config &pools, uint32_t flags = 0) noexcept    /* creates it, if it is not there */
+    {
+        zcp_manager_desc desc = zcp_manager_desc();
+        desc.name = name;
+        desc.config = pools.get();
+        desc.flags = flags;
+        return pools.error().ok() ? open(desc) : result<manager>(pools.error());
+    }
+    static result<manager> open_existing(const char *name, uint32_t flags = 0) noexcept
+    {
+        zcp_manager_desc desc = zcp_manager_desc();
+        desc.name = name;
+        desc.mode = ZCP_SHM_OPEN_EXISTING;
+        desc.flags = flags;
+        return open(desc);
+    }
+    static result<void> destroy(const char *name) noexcept { return zcp_manager_destroy(name); }
+
+    result<shared_chunk> allocate(uint64_t size) noexcept { return filled<shared_chunk, zcp_chunk>(zcp_chunk_allocate, manager_, size); }
+    result<shared_chunk> allocate_wait(uint64_t size, uint32_t timeout_ms) noexcept { return filled<shared_chunk, zcp_chunk>(zcp_chunk_allocate_wait, manager_, size, timeout_ms); }
+    result<shared_chunk> allocate_tagged(uint64_t size, uint32_t tag) noexcept { return filled<shared_chunk, zcp_chunk>(zcp_chunk_allocate_tagged, manager_, size, tag); }
+    result<shared_chunk> acquire(uint64_t token) noexcept { return filled<shared_chunk, zcp_chunk>(zcp_chunk_acquire, manager_, token); }
+
+    result<uint32_t> add_pool(const pool_config &pool) noexcept { return filled<uint32_t>(zcp_manager_add_pool, manager_, &pool); }      /* its number */
+    result<void> retire_pool(uint32_t pool) noexcept { return zcp_manager_retire_pool(manager_, pool); }
+    result<void> reconfigure(const config &pools) noexcept { return pools.error().ok() ? zcp_manager_reconfigure(manager_, pools.get()) : pools.error().code(); }
+    result<zcp_config> get_config() const noexcept { return filled<zcp_config>(zcp_manager_get_config, manager_); }
+
+    result<void> check() noexcept { return zcp_manager_check(manager_); }
+    result<zcp_recovery> recover() noexcept { return filled<zcp_recovery>(zcp_manager_recover, manager_); }   /* a failed one has a value, too */
+    result<zcp_manager_info> get_info() const noexcept { return filled<zcp_manager_info>(zcp_manager_get_info, manager_); }
+    uint32_t pool_count() const noexcept { return zcp_manager_pool_count(manager_); }
+    result<zcp_pool_stats> pool_stats(uint32_t pool) const noexcept { return filled<zcp_pool_stats>(zcp_manager_pool_stats, manager_, pool); }
+    result<zcp_client_stats> client_stats(uint32_t slot) const noexcept { return filled<zcp_client_stats>(zcp_manager_client_stats, manager_, slot); }
+    /* Calls function(const zcp_census_entry &), any callable, until it returns false. What it throws ends the census, and comes out of here. */
+    template <class F> result<void> census(F &&function) const
+    {
+        census_call<typename std::remove_reference<F>::type> call = { function, nullptr };
+        zcp_status code = zcp_manager_census(manager_, call.pass, &call);
+        if (call.thrown) std::rethrow_exception(call.thrown);
+        return code;
+    }
+    std::string format() const
+    {
+        std::string text;
+        size_t length = zcp_manager_format(manager_, nullptr, 0);
+        do {
+            text.resize(length + 1);                                       /* with the final 0 */
+            length = zcp_manager_format(manager_, &text[0], text.size());
+        } while (length >= text.size());                                   /* it has grown meanwhile */
+        text.resize(length);
+        return text;
+    }
+private:
+    /* What a C function leaves in its last argument, as an R: empty if it failed. */
+    template <class R, class T = R, class F, class... A> static result<R> filled(F function, A... arguments) noexcept
+    {
+        T value = T();
+        zcp_status code = function(arguments..., &value);
+        return result<R>(code, R(std::move(value)));
+    }
+    /* No exception may pass through C: it is carried around. */
+    template <class F> struct census_call {
+        F &function;
+        std::exception_ptr thrown;
+        static bool pass(const zcp_census_entry *entry, void *user) noexcept
+        {
+            census_call *call = static_cast<census_call *>(user);
+            ZCP_PRIV_TRY { return call->function(*entry); }
+            ZCP_PRIV_CATCH_ALL { call->thrown = std::current_exception(); return false; }
+        }
+    };
+    zcp_manager *manager_;
+};
+
+inline result<shared_chunk> shared_chunk::acquire(manager &from, uint64_t token) noexcept { return from.acquire(token); }
+
+} /* namespace zerocp */
+#endif
 #endif /* ZEROCP_H */
 
 #if defined(ZEROCP_IMPLEMENTATION) && !defined(ZEROCP_IMPLEMENTED) && !defined(ZCP_PRIV_REFUSED)
