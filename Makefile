@@ -2,6 +2,8 @@
 
 CC      ?= cc
 CFLAGS  ?= -O2 -g
+CXX     ?= c++
+CXXFLAGS ?= -O2 -g
 WERROR  ?= -Werror
 BUILD   ?= build
 PREFIX  ?= /usr/local
@@ -21,17 +23,18 @@ flags_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-f
 flags_tsan := -fsanitize=thread -O1 -g -Wno-unknown-warning-option -Wno-tsan
 
 sources_tests := $(wildcard tests/*.c)
-sources_asan  := $(filter-out tests/compile.c tests/demo_test.c tests/camera_test.c,$(sources_tests))
+sources_asan  := $(filter-out tests/compile.c tests/cpp_test.c tests/demo_test.c tests/camera_test.c,$(sources_tests))
 sources_tsan  := $(sources_asan)
 
 demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(wildcard tests/demo/*.c))
+demos_cxx := $(patsubst tests/demo/%.cpp,$(BUILD)/demo/%,$(wildcard tests/demo/*.cpp))
 benches := $(BUILD)/bench/bench
 
 .PHONY: all demo library test record bench bench-check bench-peers soak fuzz killstep model weaken machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-all: $(demos) $(BUILD)/libzerocp.so $(BUILD)/tests/run $(benches) ## Build the demo, the tests and the bench (the default)
+all: $(demos) $(demos_cxx) $(BUILD)/libzerocp.so $(BUILD)/tests/run $(benches) ## Build the demo, the tests and the bench (the default)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Compiling. The objects and programs of a flavour lie in $(BUILD)/<flavour>. Beside them lies the command that made
@@ -62,6 +65,7 @@ $(foreach flavour,tests asan tsan,$(eval $(call run_rules,$(flavour))))
 
 flags_of_compile = -DTEST_SOURCE_DIR=$(call quoted,"$(CURDIR)")
 flags_of_demo_test = $(flags_of_compile)
+flags_of_cpp_test = $(flags_of_compile)
 
 # Each .c in tests/demo and in bench is a program, and holds its own implementation, as a user's would.
 $(BUILD)/demo/%: tests/demo/%.c $(BUILD)/demo/command
@@ -70,6 +74,22 @@ $(BUILD)/demo/%: tests/demo/%.c $(BUILD)/demo/command
 # For languages that load libraries. The header is all the source that there is.
 $(BUILD)/libzerocp.so: $(headers) $(BUILD)/library/command
 	$(call compile,library) -DZEROCP_IMPLEMENTATION -fPIC -shared $(LDFLAGS) -o $@ -x c zerocp.h -x none $(libs)
+
+# Each .cpp in tests/demo is a program, too, linked to the implementation in C: where there is a C++ compiler whose programs can be
+# linked with what $(CC) compiles. Else make says so, and goes on.
+cxx_warnings := $(filter-out -Wstrict-prototypes,$(warnings))
+cxx = $(CXX) $(cppflags) $(CPPFLAGS) -std=c++11 $(cxx_warnings) $(CXXFLAGS)
+
+$(BUILD)/demo/cxx-command: FORCE
+	$(call keep,$(call quoted,$(cxx) $(LDFLAGS) $(libs)))
+$(BUILD)/demo/implementation.o: zerocp.h $(headers) $(BUILD)/demo/command
+	$(call compile,demo) -DZEROCP_IMPLEMENTATION -x c -c -o $@ $<
+$(BUILD)/demo/%: tests/demo/%.cpp $(BUILD)/demo/implementation.o $(BUILD)/demo/cxx-command
+	@if printf '#include <string>\nint main() { return 0; }\n' | $(CXX) $(CXXFLAGS) $(LDFLAGS) -o $@ -x c++ - -x none $(BUILD)/demo/implementation.o $(libs) 2> /dev/null; then \
+	    set -x; $(cxx) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(BUILD)/demo/implementation.o $(libs); \
+	else \
+	    rm -f $@; echo "$@: skipped, there is no C++ compiler here that goes with $(CC)"; \
+	fi
 
 # The bench: one program, in which zerocp is compiled apart from its callers, as a user's is.
 objects_bench := $(patsubst bench/%.c,$(BUILD)/bench/%.o,$(wildcard bench/*.c))
@@ -81,7 +101,6 @@ $(BUILD)/bench/bench: $(objects_bench)
 # What the bench compares with, if it is installed: objects that the bench loads if they are there. Once built they are
 # kept up to date; `make all`, `make bench` and the tests never need them.
 peers       := iceoryx boost dpdk
-CXX         ?= c++
 peers_built := $(wildcard $(patsubst %,$(BUILD)/bench/peers/%.so,$(peers)))
 peer_flags  := -O2 -g -fPIC -shared -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(WERROR) -D_GNU_SOURCE -DNDEBUG
 peer_needs   = bench/contender.h bench/loops.h $(BUILD)/bench/peers/command
@@ -109,7 +128,7 @@ $(objects_killstep): $(BUILD)/killstep/command
 $(BUILD)/killstep/killstep: $(objects_killstep)
 	$(call link,killstep) -Wl,-z,now -o $@ $(objects_killstep) $(libs)
 
--include $(addsuffix .d,$(demos) $(BUILD)/soak/soak) $(objects_killstep:.o=.d) $(objects_bench:.o=.d)
+-include $(addsuffix .d,$(demos) $(demos_cxx) $(BUILD)/soak/soak) $(objects_killstep:.o=.d) $(objects_bench:.o=.d)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Running
@@ -122,7 +141,7 @@ demo: $(demos) ## Run the demo: a server and a client exchange chunks
 
 library: $(BUILD)/libzerocp.so ## Build build/libzerocp.so, for other languages: see tests/demo/client.py
 
-test: $(BUILD)/tests/run $(demos) $(BUILD)/libzerocp.so ## Run the tests; FILTER=PATTERNS JOBS=N TEST_OPTIONS=--help
+test: $(BUILD)/tests/run $(demos) $(demos_cxx) $(BUILD)/libzerocp.so ## Run the tests; FILTER=PATTERNS JOBS=N TEST_OPTIONS=--help
 	@$(test_environment) $(BUILD)/tests/run $(test_options)
 
 # A layout version is recorded once, when it is released, after its headers were committed: what was recorded then must not change.
@@ -248,5 +267,5 @@ clean: ## Remove build/
 	rm -rf $(BUILD)
 
 help: ## List these targets
-	@echo "Variables: CC CFLAGS CPPFLAGS LDFLAGS LDLIBS, WERROR= (warnings are no errors), BUILD=build (all output)"
+	@echo "Variables: CC CFLAGS CXX CXXFLAGS CPPFLAGS LDFLAGS LDLIBS, WERROR= (warnings are no errors), BUILD=build (all output)"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
