@@ -37,6 +37,14 @@ TEST_WITH(cpp_behaves_without_exceptions, .seconds = 120) {
     run_with("-std=c++11 -fno-exceptions -fno-rtti", "behaviour.cpp");
 }
 
+TEST_WITH(cpp_grows_waits_and_watches, .seconds = 120) {
+    run_with("-std=c++11", "growth.cpp");
+}
+
+TEST_WITH(cpp_grows_without_exceptions, .seconds = 120) {
+    run_with("-std=c++11 -fno-exceptions -fno-rtti", "growth.cpp");
+}
+
 // Several units include it, one of them without exceptions; nothing is defined twice, and what is not called need not be there.
 TEST_WITH(cpp_several_units, .seconds = 120) {
     const char *compiler;
