@@ -186,7 +186,7 @@ typedef struct zcp_manager zcp_manager;
 typedef struct zcp_manager_desc {
     const char       *name;         /* up to 236 bytes, no slash, no control character; NULL = "zerocp" */
     zcp_shm_mode      mode;
-    const zcp_config *config;       /* to create; if it exists already, it has to be equal. NULL: take what is there */
+    const zcp_config *config;       /* to create; if it exists already, it has to be equal to what it was created with, or to its live pools. NULL: take what is there */
     uint32_t          max_clients;  /* to create: 1 to 1024, 0 = 64; if it exists already, 0 or equal */
     uint32_t          permissions;  /* of created objects, up to 0777 with 0600 in it, exact; 0 = 0600 */
     uint32_t          flags;        /* ZCP_... above, and ZCP_SHM_PREFAULT, _LOCK, _ANY_OWNER, _NO_RESERVE, _NO_DUMP, _GROUP */
@@ -692,7 +692,7 @@ ZCP_PRIV_COLD int zcp_priv_log_level_from_environment(void)
         if (strcmp(text, zcp_priv_log_names[i]) == 0) return i;
     return ZEROCP_LOG_LEVEL;
 }
-ZEROCP_API zcp_log_level zcp_log_get_level(void)
+ZCP_PRIV_SMALL ZEROCP_API zcp_log_level zcp_log_get_level(void)
 {
     int level = zcp_priv_load_relaxed(&zcp_priv_log_level);    /* relaxed, here and below: it stands for nothing else */
     if (level < 0) {
@@ -702,16 +702,16 @@ ZEROCP_API zcp_log_level zcp_log_get_level(void)
     }
     return (zcp_log_level)level;
 }
-ZEROCP_API void zcp_log_set_level(zcp_log_level level)
+ZCP_PRIV_SMALL ZEROCP_API void zcp_log_set_level(zcp_log_level level)
 {
     zcp_priv_store_relaxed(&zcp_priv_log_level, (unsigned)level > ZCP_LOG_DEBUG ? ZCP_LOG_DEBUG : (int)level);
 }
-ZEROCP_API void zcp_log_set_callback(zcp_log_function *function, void *user)
+ZCP_PRIV_SMALL ZEROCP_API void zcp_log_set_callback(zcp_log_function *function, void *user)
 {
     zcp_priv_store_relaxed(&zcp_priv_log_user, user);
     zcp_priv_store_release(&zcp_priv_log_callback, function);  /* carries user; pairs with the acquire in zcp_log */
 }
-ZEROCP_API void zcp_log(zcp_log_level level, const char *format, ...)
+ZCP_PRIV_SMALL ZEROCP_API void zcp_log(zcp_log_level level, const char *format, ...)
 {
     char line[512];
     int saved = errno;
@@ -805,19 +805,19 @@ ZCP_PRIV uint64_t zcp_priv_leaf_mask(const zcp_mpmc_list *list, uint32_t leaf)  
 }
 ZCP_PRIV uint64_t zcp_priv_leaf_bit(uint32_t leaf) { return UINT64_C(1) << leaf % 64; }       /* in its summary word */
 
-ZEROCP_API uint64_t zcp_mpmc_list_bytes(uint32_t capacity)
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_mpmc_list_bytes(uint32_t capacity)
 {
     if (capacity == 0 || capacity > ZCP_MPMC_LIST_MAX_CAPACITY) return 0;
     uint32_t leaves = zcp_priv_list_leaves(capacity, zcp_priv_list_leaf_shift(capacity));
     return sizeof(zcp_priv_list_header) + zcp_priv_list_summary_bytes(leaves) + (uint64_t)leaves * sizeof(zcp_priv_leaf);
 }
-ZCP_PRIV zcp_status zcp_priv_list_view(zcp_mpmc_list *list, void *memory, uint32_t capacity)
+ZCP_PRIV_SETUP zcp_status zcp_priv_list_view(zcp_mpmc_list *list, void *memory, uint32_t capacity)
 {
     uint32_t shift = zcp_priv_list_leaf_shift(capacity), leaves = zcp_priv_list_leaves(capacity, shift);
     *list = (zcp_mpmc_list){ memory, capacity, 0, leaves, shift, (unsigned char *)memory + sizeof(zcp_priv_list_header) + zcp_priv_list_summary_bytes(leaves) };
     return ZCP_OK;
 }
-ZCP_PRIV zcp_status zcp_priv_list_arguments(zcp_mpmc_list *list, const void *memory)
+ZCP_PRIV_SETUP zcp_status zcp_priv_list_arguments(zcp_mpmc_list *list, const void *memory)
 {
     if (!list) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
     *list = (zcp_mpmc_list){ NULL, 0, 0, 0, 0, NULL };
@@ -825,7 +825,7 @@ ZCP_PRIV zcp_status zcp_priv_list_arguments(zcp_mpmc_list *list, const void *mem
     if ((uintptr_t)memory % 8) return zcp_priv_fail(ZCP_ERR_INVALID_ALIGNMENT, 0, "a list needs memory aligned to 8 bytes");
     return ZCP_OK;
 }
-ZEROCP_API zcp_status zcp_mpmc_list_create(zcp_mpmc_list *list, void *memory, uint64_t bytes, uint32_t capacity, bool full)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_mpmc_list_create(zcp_mpmc_list *list, void *memory, uint64_t bytes, uint32_t capacity, bool full)
 {
     zcp_status status = zcp_priv_list_arguments(list, memory);
     if (status != ZCP_OK) return status;
@@ -848,7 +848,7 @@ ZEROCP_API zcp_status zcp_mpmc_list_create(zcp_mpmc_list *list, void *memory, ui
     zcp_priv_store_release(&header->magic, ZCP_PRIV_LIST_MAGIC);       /* pairs with the acquire in attach */
     return ZCP_OK;
 }
-ZEROCP_API zcp_status zcp_mpmc_list_attach(zcp_mpmc_list *list, void *memory, uint64_t bytes)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_mpmc_list_attach(zcp_mpmc_list *list, void *memory, uint64_t bytes)
 {
     zcp_status status = zcp_priv_list_arguments(list, memory);
     if (status != ZCP_OK) return status;
@@ -955,7 +955,7 @@ ZEROCP_API bool zcp_mpmc_list_pop(zcp_mpmc_list *list, uint32_t *index)
         }
     return false;
 }
-ZEROCP_API uint32_t zcp_mpmc_list_count(const zcp_mpmc_list *list)
+ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_mpmc_list_count(const zcp_mpmc_list *list)
 {
     uint32_t count = 0;
     for (uint32_t leaf = 0; list && leaf < list->leaves; leaf++)
@@ -1413,37 +1413,35 @@ ZCP_PRIV bool zcp_priv_get(zcp_priv_pool *pool, uint32_t i, uint32_t client, uin
     zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, i)->owned, zcp_priv_owned(*generation, 1));     /* relaxed: whoever else reads it got a handle or token from here */
     return true;
 }
-/* What was asked for. */
-typedef struct zcp_priv_request { uint64_t size; uint32_t tag; } zcp_priv_request;
 #define ZCP_PRIV_SIZE(word) ((word) & ZCP_RELPTR_MAX_OFFSET)
-ZCP_PRIV_INLINE void zcp_priv_describe(zcp_priv_record *record, zcp_priv_request request, uint32_t mark, uint64_t allocated)
+ZCP_PRIV_INLINE void zcp_priv_describe(zcp_priv_record *record, uint64_t size, uint32_t mark, uint64_t allocated)
 {
-    zcp_priv_store_relaxed(&record->size, request.size | (uint64_t)mark << 32);          /* relaxed, both: the token's fence carries them */
-    zcp_priv_store_relaxed(&record->note, (uint64_t)request.tag << 32 | (uint32_t)allocated);
+    zcp_priv_store_relaxed(&record->size, size | (uint64_t)mark << 32);        /* relaxed, both: the token's fence carries them */
+    zcp_priv_store_relaxed(&record->note, (uint32_t)allocated);                /* no tag yet */
 }
-/* The same, and counts it; by a thread with a lease. */
-ZCP_PRIV_INLINE void zcp_priv_describe_leased(zcp_priv_local *local, zcp_priv_record *record, zcp_priv_request request)
+/* The same, and counts it; by a thread with a lease. true: that may be a new peak. */
+ZCP_PRIV_INLINE bool zcp_priv_describe_leased(const zcp_priv_local *local, zcp_priv_lease *lease, zcp_priv_record *record, uint64_t size)
 {
-    uint64_t allocated = zcp_priv_load_relaxed(&local->lease->allocated);
-    zcp_priv_describe(record, request, local->mark, allocated);
-    zcp_priv_store_relaxed(&local->lease->allocated, allocated + 1);
+    uint64_t allocated = zcp_priv_load_relaxed(&lease->allocated), freed = zcp_priv_load_relaxed(&lease->freed);
+    zcp_priv_describe(record, size, local->mark, allocated);
+    zcp_priv_store_relaxed(&lease->allocated, allocated + 1);
+    return (int32_t)(uint32_t)(allocated - freed) >= local->most;
 }
 /* The same, for whoever may have no lease in that pool. */
-ZCP_PRIV void zcp_priv_describe_by(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, zcp_priv_request request)
+ZCP_PRIV void zcp_priv_describe_by(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint64_t size)
 {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     if (local->lease && local->pool == pool) {
-        zcp_priv_describe_leased(local, record, request);
-        if (zcp_priv_in_use(local) > local->most) zcp_priv_peak_look(pool, local);
+        if (zcp_priv_describe_leased(local, local->lease, record, size)) zcp_priv_peak_look(pool, local);
         return;
     }
-    zcp_priv_describe(record, request, 0, zcp_priv_load_relaxed(&pool->leases->allocated));
+    zcp_priv_describe(record, size, 0, zcp_priv_load_relaxed(&pool->leases->allocated));
     ZEROCP_COUNT(&pool->leases->allocated, 1);
     if (zcp_priv_lease_count(pool->list.leaves) <= 16) zcp_priv_peak_look(pool, NULL);       /* a look at more is too much for each */
 }
 ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_local_record(const zcp_priv_local *local, uint32_t i) { return (zcp_priv_record *)(local->records + (uint64_t)i * local->record_bytes); }
-/* A chunk whose hint is on loan to this thread, as claim and describe would do it. false: none, or the hint was stale. */
-ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, zcp_priv_request request, uint32_t *i, uint32_t *generation)
+/* A chunk whose hint is on loan to this thread, as claim and describe would do it. false: none, or the hint was stale. *peak: as describe_leased. */
+ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint64_t size, uint32_t *i, uint32_t *generation, bool *peak)
 {
     uint64_t loan = local->loan;
     if (ZCP_PRIV_UNLIKELY(loan == 0 || !zcp_priv_unwanted(local))) return false;
@@ -1460,7 +1458,7 @@ ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, zcp_priv_request 
     *i = at;
     *generation = ZCP_PRIV_GENERATION(s);
     zcp_priv_store_relaxed(&local->counts[at].owned, s | 1);           /* relaxed: as in get */
-    zcp_priv_describe_leased(local, record, request);
+    *peak = zcp_priv_describe_leased(local, lease, record, size);
     return true;
 }
 /* A chunk that this thread has cached: there is one. */
@@ -1800,12 +1798,12 @@ ZCP_PRIV uint64_t zcp_priv_signature(void)
 }
 
 /* ---- >>config ---- */
-ZCP_PRIV uint32_t zcp_priv_page_size(void)
+ZCP_PRIV_SETUP uint32_t zcp_priv_page_size(void)
 {
     long page = sysconf(_SC_PAGESIZE);
     return page > 0 ? (uint32_t)page : ZCP_PRIV_PAGE;
 }
-ZCP_PRIV zcp_status zcp_priv_pool_check(const zcp_pool_config *pool)
+ZCP_PRIV_SETUP zcp_status zcp_priv_pool_check(const zcp_pool_config *pool)
 {
     if (pool->chunk_size == 0 || pool->chunk_count == 0 || pool->chunk_count > ZCP_MAX_CHUNKS)
         return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "a pool of %u chunks of %llu bytes: 1 to %u chunks of 1 byte or more are possible",
@@ -1816,12 +1814,12 @@ ZCP_PRIV zcp_status zcp_priv_pool_check(const zcp_pool_config *pool)
         return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "cache_chunks %u: up to %u for each thread", pool->cache_chunks, ZCP_MAX_CACHE_CHUNKS);
     return ZCP_OK;
 }
-ZCP_PRIV uint64_t zcp_priv_leases_bytes(uint32_t chunk_count)
+ZCP_PRIV_SETUP uint64_t zcp_priv_leases_bytes(uint32_t chunk_count)
 {
     return sizeof(zcp_priv_leases) + zcp_priv_lease_count(zcp_priv_list_leaves(chunk_count, zcp_priv_list_leaf_shift(chunk_count))) * sizeof(zcp_priv_lease);
 }
 /* Appends one pool to the geometry; false on overflow. */
-ZCP_PRIV bool zcp_priv_geometry_add(zcp_priv_geometry *geometry, const zcp_pool_config *config)
+ZCP_PRIV_SETUP bool zcp_priv_geometry_add(zcp_priv_geometry *geometry, const zcp_pool_config *config)
 {
     zcp_priv_pool_geometry *pool = &geometry->pools[geometry->pool_count++];
     uint64_t bytes;
@@ -1839,7 +1837,7 @@ ZCP_PRIV bool zcp_priv_geometry_add(zcp_priv_geometry *geometry, const zcp_pool_
         && zcp_priv_add(pool->records_offset, (uint64_t)pool->chunk_count * geometry->record_bytes, &geometry->management_bytes);
 }
 /* Errors: INVALID_ARGUMENT (max_clients, number of pools), those of a pool, OVERFLOW. */
-ZCP_PRIV zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry, const zcp_config *config, uint32_t max_clients)
+ZCP_PRIV_SETUP zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry, const zcp_config *config, uint32_t max_clients)
 {
     memset(geometry, 0, sizeof *geometry);
     if (max_clients > ZCP_MAX_CLIENTS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u are possible", max_clients, ZCP_MAX_CLIENTS);
@@ -1861,7 +1859,7 @@ ZCP_PRIV zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry, const
     return fits ? ZCP_OK : zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "the configured pools need more than 2^48 bytes");
 }
 /* The configuration that a geometry was computed from (alignment 0 comes back as 64). The geometry may be garbage: so may the result, but it is safe. */
-ZCP_PRIV void zcp_priv_geometry_config(const zcp_priv_geometry *geometry, zcp_config *config)
+ZCP_PRIV_SETUP void zcp_priv_geometry_config(const zcp_priv_geometry *geometry, zcp_config *config)
 {
     memset(config, 0, sizeof *config);
     for (uint32_t p = 0; p < geometry->pool_count && p < ZCP_MAX_POOLS; p++) {
@@ -1870,7 +1868,7 @@ ZCP_PRIV void zcp_priv_geometry_config(const zcp_priv_geometry *geometry, zcp_co
     }
 }
 
-ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zcp_pool_config *pool)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zcp_pool_config *pool)
 {
     if (!config || !pool) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
     zcp_status status = zcp_priv_pool_check(pool);
@@ -1882,27 +1880,27 @@ ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zcp_pool_config *
     if (status == ZCP_OK) *config = larger;
     return status;
 }
-ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uint64_t chunk_size, uint32_t chunk_count)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uint64_t chunk_size, uint32_t chunk_count)
 {
     zcp_pool_config pool = { chunk_size, chunk_count, 0, 0 };
     return zcp_config_add(config, &pool);
 }
 /* For the three size functions. */
-ZCP_PRIV bool zcp_priv_config_sizes(const zcp_config *config, uint32_t max_clients, zcp_priv_geometry *geometry)
+ZCP_PRIV_SETUP bool zcp_priv_config_sizes(const zcp_config *config, uint32_t max_clients, zcp_priv_geometry *geometry)
 {
     return config && zcp_priv_geometry_compute(geometry, config, max_clients) == ZCP_OK;
 }
-ZEROCP_API uint64_t zcp_config_management_bytes(const zcp_config *config, uint32_t max_clients)
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_management_bytes(const zcp_config *config, uint32_t max_clients)
 {
     zcp_priv_geometry geometry;
     return zcp_priv_config_sizes(config, max_clients, &geometry) ? geometry.management_bytes : 0;
 }
-ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *config, uint32_t max_clients)
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *config, uint32_t max_clients)
 {
     zcp_priv_geometry geometry;
     return zcp_priv_config_sizes(config, max_clients, &geometry) ? geometry.chunk_bytes : 0;
 }
-ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients)
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients)
 {
     zcp_priv_geometry geometry;
     return zcp_priv_config_sizes(config, max_clients, &geometry) ? geometry.management_bytes + geometry.chunk_bytes : 0;
@@ -1919,7 +1917,7 @@ typedef struct zcp_priv_lane { zcp_priv_local pools[32]; } zcp_priv_lane;      /
 /* Which pools serve which sizes. Private, and never changed once a view points to it, so that sibling threads may be reading it. */
 typedef struct zcp_priv_table {
     uint64_t last[ZCP_MAX_LIVE_POOLS + 1];      /* chunk size - 1 of the pools that can be allocated from, in that order; then UINT64_MAX */
-    uint8_t order[ZCP_MAX_LIVE_POOLS + 1];      /* those pools by chunk size, equal ones by their numbers; then NO_POOL */
+    uint32_t order[ZCP_MAX_LIVE_POOLS + 1];     /* those pools by chunk size, equal ones by their numbers; then NO_POOL */
     uint32_t count;
 } zcp_priv_table;
 typedef struct zcp_priv_view {
@@ -1938,10 +1936,10 @@ ZCP_PRIV bool zcp_priv_pool_is_retiring(const zcp_priv_pool *pool)
 {
     return pool->slot && zcp_priv_load_relaxed(&pool->slot->state) == zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING);       /* relaxed: nothing of it is given out anyway */
 }
-ZCP_PRIV zcp_priv_pool *zcp_priv_view_pool(const zcp_priv_view *view, uint32_t pool) { return zcp_priv_load_acquire(&view->pools[pool]); }      /* V0, pairs with V1 */
-ZCP_PRIV const zcp_priv_table *zcp_priv_view_table(const zcp_priv_view *view) { return zcp_priv_load_acquire(&view->table); }         /* V0 */
+ZCP_PRIV_INLINE zcp_priv_pool *zcp_priv_view_pool(const zcp_priv_view *view, uint32_t pool) { return zcp_priv_load_acquire(&view->pools[pool]); }      /* V0, pairs with V1 */
+ZCP_PRIV_INLINE const zcp_priv_table *zcp_priv_view_table(const zcp_priv_view *view) { return zcp_priv_load_acquire(&view->table); }         /* V0 */
 /* Makes the table of the pools that can be allocated from. */
-ZCP_PRIV void zcp_priv_table_make(zcp_priv_table *table, const zcp_priv_view *view)
+ZCP_PRIV_SETUP void zcp_priv_table_make(zcp_priv_table *table, const zcp_priv_view *view)
 {
     uint32_t count = 0;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && !(view->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE)); p++) {
@@ -1953,7 +1951,7 @@ ZCP_PRIV void zcp_priv_table_make(zcp_priv_table *table, const zcp_priv_view *vi
             table->order[at] = table->order[at - 1];
         }
         table->last[at] = pool->chunk_size - 1;
-        table->order[at] = (uint8_t)p;
+        table->order[at] = p;
     }
     table->last[count] = UINT64_MAX;
     table->order[count] = ZCP_PRIV_NO_POOL;
@@ -1968,7 +1966,7 @@ ZCP_PRIV size_t zcp_priv_lanes_bytes(const zcp_priv_geometry *geometry)
     for (uint32_t p = 0; p < geometry->pool_count; p++) bytes += zcp_priv_stacks_bytes(geometry->pools[p].cache_chunks);
     return bytes;
 }
-ZCP_PRIV zcp_priv_local *zcp_priv_view_local(const zcp_priv_view *view, uint32_t pool) { return &view->lanes[zcp_priv_thread].pools[pool]; }
+ZCP_PRIV_INLINE zcp_priv_local *zcp_priv_view_local(const zcp_priv_view *view, uint32_t pool) { return &view->lanes[zcp_priv_thread].pools[pool]; }
 ZCP_PRIV uint64_t zcp_priv_geometry_chunks(const zcp_priv_geometry *geometry)
 {
     uint64_t chunks = 0;
@@ -1992,13 +1990,13 @@ ZCP_PRIV void zcp_priv_format_pool(void *management, const zcp_priv_pool_geometr
         zcp_priv_store_relaxed(&record->state, zcp_priv_state(generation ? generation : 1, 0, 0));      /* relaxed: the release of READY or LIVE carries it */
     }
 }
-ZCP_PRIV void zcp_priv_format_pools(void *management, const zcp_priv_geometry *geometry, uint64_t instance_id)
+ZCP_PRIV_SETUP void zcp_priv_format_pools(void *management, const zcp_priv_geometry *geometry, uint64_t instance_id)
 {
     for (uint32_t p = 0; p < geometry->pool_count; p++)
         zcp_priv_format_pool(management, &geometry->pools[p], geometry->record_bytes, instance_id ^ (uint64_t)p << ZCP_PRIV_POOL_SHIFT);
 }
 /* A pool as a client sees it; offsets are from management and chunks. */
-ZCP_PRIV void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_geometry *from, const zcp_priv_geometry *geometry, void *management, void *chunks, uint32_t client)
+ZCP_PRIV_SETUP void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_geometry *from, const zcp_priv_geometry *geometry, void *management, void *chunks, uint32_t client)
 {
     memset((void *)pool, 0, sizeof *pool);
     pool->records = (unsigned char *)management + from->records_offset;
@@ -2016,7 +2014,7 @@ ZCP_PRIV void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_geomet
 }
 /* A client's view of an instance whose geometry was checked. counts: one per chunk; lanes: zcp_priv_lanes_bytes; all zero. Both NULL for a view that
    only sweeps. */
-ZCP_PRIV void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *geometry, void *management, void *chunks, zcp_priv_counts *counts, zcp_priv_lane *lanes, uint32_t client, uint32_t flags)
+ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *geometry, void *management, void *chunks, zcp_priv_counts *counts, zcp_priv_lane *lanes, uint32_t client, uint32_t flags)
 {
     ZEROCP_ASSERT(geometry->pool_count <= ZCP_MAX_POOLS);
     memset((void *)view, 0, sizeof *view);
@@ -2081,7 +2079,7 @@ typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } z
 #endif
 static _Atomic int zcp_priv_barriers;                                  /* this process: 0 has not registered yet, 1 has, -1 cannot: its light barriers are fences */
 enum { ZCP_PRIV_BARRIER_GLOBAL = 1, ZCP_PRIV_BARRIER_EXPEDITED = 2, ZCP_PRIV_BARRIER_REGISTER = 4 };     /* membarrier's */
-ZCP_PRIV int zcp_priv_membarrier(int command)
+ZCP_PRIV_SETUP int zcp_priv_membarrier(int command)
 {
 #ifdef SYS_membarrier
     return (int)syscall(SYS_membarrier, command, 0, 0);
@@ -2090,7 +2088,7 @@ ZCP_PRIV int zcp_priv_membarrier(int command)
     return -1;
 #endif
 }
-ZCP_PRIV void zcp_priv_barriers_register(void)
+ZCP_PRIV_SETUP void zcp_priv_barriers_register(void)
 {
     zcp_priv_store_relaxed(&zcp_priv_barriers, zcp_priv_membarrier(ZCP_PRIV_BARRIER_REGISTER) == 0 ? 1 : -1);
 }
@@ -2228,7 +2226,7 @@ ZCP_PRIV void zcp_priv_view_after_free(zcp_priv_view *view)
     }
 }
 /* What a thread keeps of this client's pools becomes everybody's. */
-ZCP_PRIV void zcp_priv_view_leave(zcp_priv_view *view, uint32_t thread)
+ZCP_PRIV_SETUP void zcp_priv_view_leave(zcp_priv_view *view, uint32_t thread)
 {
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         zcp_priv_local *local = &view->lanes[thread].pools[p];
@@ -2294,7 +2292,7 @@ typedef struct zcp_priv_grown {
 } zcp_priv_grown;
 static _Atomic uint64_t zcp_priv_serial;        /* numbers opens and closes of this process */
 
-ZCP_PRIV zcp_priv_slot *zcp_priv_slot_at(const zcp_manager *manager, uint32_t slot)
+ZCP_PRIV_SETUP zcp_priv_slot *zcp_priv_slot_at(const zcp_manager *manager, uint32_t slot)
 {
     return (zcp_priv_slot *)((unsigned char *)manager->management.base + manager->geometry.slots_offset) + slot;
 }
@@ -2303,24 +2301,24 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_unusable(const zcp_manager *manager)
     if (!manager) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the manager is NULL");
     return zcp_priv_fail_plain(zcp_priv_load_relaxed(&manager->state) == 0 ? ZCP_ERR_FORKED : ZCP_ERR_CLOSED);
 }
-ZCP_PRIV bool zcp_priv_usable(const zcp_manager *manager)
+ZCP_PRIV_INLINE bool zcp_priv_usable(const zcp_manager *manager)
 {
     return manager && zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_OPEN;       /* relaxed: calls that overlap open or close are the caller's error */
 }
 /* May it be used, and for more than looking? */
-ZCP_PRIV zcp_status zcp_priv_may_change(const zcp_manager *manager)
+ZCP_PRIV_SETUP zcp_status zcp_priv_may_change(const zcp_manager *manager)
 {
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
     if (manager->view.flags & ZCP_OBSERVE) return zcp_priv_fail(ZCP_ERR_READ_ONLY, 0, "%s: this client attached with ZCP_OBSERVE", manager->name);
     return ZCP_OK;
 }
-ZCP_PRIV zcp_status zcp_priv_may_grow(const zcp_manager *manager)
+ZCP_PRIV_SETUP zcp_status zcp_priv_may_grow(const zcp_manager *manager)
 {
     if (!(manager->view.flags & ZCP_READ_ONLY_DATA)) return ZCP_OK;
     return zcp_priv_fail(ZCP_ERR_READ_ONLY, 0, "%s: this client attached with ZCP_READ_ONLY_DATA", manager->name);
 }
 /* Takes a closed manager for reuse, else adds a fresh one to the list; its state is OPENING. NULL: no memory. */
-ZCP_PRIV zcp_manager *zcp_priv_manager_new(void)
+ZCP_PRIV_SETUP zcp_manager *zcp_priv_manager_new(void)
 {
     zcp_priv_process *process = zcp_priv_process_lock();
     if (!process) return NULL;
@@ -2341,7 +2339,7 @@ ZCP_PRIV zcp_manager *zcp_priv_manager_new(void)
     return best;
 }
 /* Frees what a manager has mapped; the object stays, closed, for late handles. */
-ZCP_PRIV void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
+ZCP_PRIV_SETUP void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
 {
     if (manager->chunks) munmap(manager->chunks, (size_t)manager->geometry.chunk_bytes);
     if (manager->counts) munmap(manager->counts, manager->private_bytes);
@@ -2369,7 +2367,7 @@ static pthread_key_t zcp_priv_thread_key;
 static _Atomic bool zcp_priv_thread_key_made;
 
 /* Called when a thread ends, with its number. Under the mutex, as close changes a manager's state: so the two never free the same chunk. */
-ZCP_PRIV void zcp_priv_thread_end(void *number)
+ZCP_PRIV_SETUP void zcp_priv_thread_end(void *number)
 {
     uint32_t thread = (uint32_t)(uintptr_t)number;
     zcp_priv_process *process = zcp_priv_process_lock();
@@ -2379,7 +2377,7 @@ ZCP_PRIV void zcp_priv_thread_end(void *number)
     zcp_priv_thread = 0;
     zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));         /* N1, pairs with N0: the next one finds what this one left */
 }
-ZCP_PRIV void zcp_priv_process_begin(void)
+ZCP_PRIV_SETUP void zcp_priv_process_begin(void)
 {
     zcp_priv_store_relaxed(&zcp_priv_thread_key_made, pthread_key_create(&zcp_priv_thread_key, zcp_priv_thread_end) == 0);
     zcp_priv_barriers_register();
@@ -2407,7 +2405,7 @@ ZCP_PRIV_COLD void zcp_priv_thread_begin(void)
 
 /* ---- >>renew  A client learns which pools have come and gone (>>pools). ---- */
 typedef struct zcp_priv_added { zcp_pool_config config; uint64_t management_offset, data_offset; } zcp_priv_added;     /* what a slot says of an added pool */
-ZCP_PRIV uint64_t zcp_priv_added_check(const zcp_priv_added *added, uint32_t serial)
+ZCP_PRIV_SETUP uint64_t zcp_priv_added_check(const zcp_priv_added *added, uint32_t serial)
 {
     const uint64_t words[] = { added->config.chunk_size, added->config.chunk_count, added->config.alignment, added->config.cache_chunks, added->management_offset, added->data_offset };
     uint64_t check = serial;
@@ -2415,7 +2413,7 @@ ZCP_PRIV uint64_t zcp_priv_added_check(const zcp_priv_added *added, uint32_t ser
     return check;
 }
 /* false: it is just being written, or garbage. */
-ZCP_PRIV bool zcp_priv_added_read(zcp_priv_pool_slot *slot, uint32_t serial, zcp_priv_added *added)
+ZCP_PRIV_SETUP bool zcp_priv_added_read(zcp_priv_pool_slot *slot, uint32_t serial, zcp_priv_added *added)
 {
     added->config.chunk_size = zcp_priv_load_relaxed(&slot->chunk_size);       /* relaxed, all: after LIVE was acquired; check tells */
     added->config.chunk_count = (uint32_t)zcp_priv_load_relaxed(&slot->chunk_count);
@@ -2426,7 +2424,7 @@ ZCP_PRIV bool zcp_priv_added_read(zcp_priv_pool_slot *slot, uint32_t serial, zcp
     return zcp_priv_load_relaxed(&slot->check) == zcp_priv_added_check(added, serial);
 }
 /* The layout of an added pool, from 0 on in each file, and how much that takes. Errors: those of a pool, OVERFLOW. */
-ZCP_PRIV zcp_status zcp_priv_added_geometry(const zcp_priv_geometry *instance, const zcp_pool_config *config, zcp_priv_geometry *geometry)
+ZCP_PRIV_SETUP zcp_status zcp_priv_added_geometry(const zcp_priv_geometry *instance, const zcp_pool_config *config, zcp_priv_geometry *geometry)
 {
     memset(geometry, 0, sizeof *geometry);
     geometry->record_bytes = instance->record_bytes;
@@ -2436,9 +2434,9 @@ ZCP_PRIV zcp_status zcp_priv_added_geometry(const zcp_priv_geometry *instance, c
         && zcp_priv_round_up(geometry->chunk_bytes, ZCP_PRIV_PAGE, &geometry->chunk_bytes) && geometry->management_bytes <= ZCP_RELPTR_MAX_OFFSET && geometry->chunk_bytes <= ZCP_RELPTR_MAX_OFFSET) return ZCP_OK;
     return zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "the pool needs more than 2^48 bytes");
 }
-ZCP_PRIV uint16_t zcp_priv_segment_of(uint32_t serial) { return (uint16_t)(ZCP_SEGMENT_CHUNK + 1 + (serial - 2) % (UINT16_MAX - ZCP_SEGMENT_CHUNK)); }      /* of an added pool's chunks */
+ZCP_PRIV_SETUP uint16_t zcp_priv_segment_of(uint32_t serial) { return (uint16_t)(ZCP_SEGMENT_CHUNK + 1 + (serial - 2) % (UINT16_MAX - ZCP_SEGMENT_CHUNK)); }      /* of an added pool's chunks */
 /* Opens the chunk segment again. REPLACED: its name is gone or leads elsewhere. */
-ZCP_PRIV zcp_status zcp_priv_chunk_reopen(const zcp_manager *manager, int access, int *fd)
+ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_reopen(const zcp_manager *manager, int access, int *fd)
 {
     struct stat status;
     zcp_status result = zcp_priv_file_open(manager->chunk_path.text, access, manager->view.flags, fd, &status);
@@ -2448,7 +2446,7 @@ ZCP_PRIV zcp_status zcp_priv_chunk_reopen(const zcp_manager *manager, int access
     return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", manager->name, manager->chunk_path.text);
 }
 /* Maps a part of one of the two files that lies behind what was mapped at first; children do not get it. Closes fd. */
-ZCP_PRIV zcp_status zcp_priv_map_part(const zcp_manager *manager, int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags, void **base)
+ZCP_PRIV_SETUP zcp_status zcp_priv_map_part(const zcp_manager *manager, int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags, void **base)
 {
     struct stat now;
     zcp_status status = ZCP_OK;
@@ -2460,7 +2458,7 @@ ZCP_PRIV zcp_status zcp_priv_map_part(const zcp_manager *manager, int fd, const 
     zcp_priv_close_fd(fd);
     return status;
 }
-ZCP_PRIV zcp_priv_grown *zcp_priv_grown_new(zcp_manager *manager, size_t more)
+ZCP_PRIV_SETUP zcp_priv_grown *zcp_priv_grown_new(zcp_manager *manager, size_t more)
 {
     zcp_priv_grown *g = (zcp_priv_grown *)zcp_priv_anonymous(sizeof *g + more, MADV_DONTFORK);
     if (!g) { zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: private memory for a pool that was added", manager->name); return NULL; }
@@ -2471,7 +2469,7 @@ ZCP_PRIV zcp_priv_grown *zcp_priv_grown_new(zcp_manager *manager, size_t more)
 }
 /* Maps an added pool. Its chunks stay unmapped if the client only looks, or if that cannot be done (as the name is gone, say): then nothing of it can be had
    here, but dead clients' chunks can be taken back all the same. */
-ZCP_PRIV zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t number, uint32_t serial)
+ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t number, uint32_t serial)
 {
     zcp_priv_view *view = &manager->view;
     zcp_priv_pool_slot *slot = &manager->header->pools[number];
@@ -2512,7 +2510,7 @@ ZCP_PRIV zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t number, ui
     return ZCP_OK;
 }
 /* Handles that this process has of a pool's chunks. */
-ZCP_PRIV uint64_t zcp_priv_pool_handles(const zcp_priv_pool *pool)
+ZCP_PRIV_SETUP uint64_t zcp_priv_pool_handles(const zcp_priv_pool *pool)
 {
     uint64_t left = 0;
     for (uint32_t i = 0; i < pool->count; i++) {
@@ -2522,7 +2520,7 @@ ZCP_PRIV uint64_t zcp_priv_pool_handles(const zcp_priv_pool *pool)
     return left;
 }
 /* The pool is gone. Its records stay mapped, for threads that are just looking there; its chunks do not, unless handles say that the header lies. */
-ZCP_PRIV void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool)
+ZCP_PRIV_SETUP void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool)
 {
     zcp_priv_store_release(&manager->view.pools[pool->number], (zcp_priv_pool *)NULL);
     for (zcp_priv_grown *g = manager->grown; g; g = g->next) {
@@ -2533,7 +2531,7 @@ ZCP_PRIV void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool)
         g->data = NULL;
     }
 }
-ZCP_PRIV zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t number)
+ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t number)
 {
     zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
     uint64_t state = zcp_priv_load_acquire(&manager->header->pools[number].state);     /* V3, pairs with the release of LIVE */
@@ -2579,13 +2577,13 @@ ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
     zcp_priv_process_unlock(process);
     return status;
 }
-ZCP_PRIV bool zcp_priv_pools_changed(const zcp_manager *manager)
+ZCP_PRIV_INLINE bool zcp_priv_pools_changed(const zcp_manager *manager)
 {
     const zcp_priv_view *view = &manager->view;
     return view->signals && zcp_priv_load_relaxed(&view->signals->epoch) != zcp_priv_load_relaxed(&view->epoch);       /* relaxed: a look */
 }
 /* For whoever looks at the pools. A failure is told by what cannot be found then. */
-ZCP_PRIV zcp_status zcp_priv_renew_if_changed(const zcp_manager *manager)
+ZCP_PRIV_SETUP zcp_status zcp_priv_renew_if_changed(const zcp_manager *manager)
 {
     if (!zcp_priv_pools_changed(manager)) return ZCP_OK;
     zcp_status status = zcp_priv_renew((zcp_manager *)manager);        /* const for the caller: nothing of it that shows changes */
@@ -2595,7 +2593,7 @@ ZCP_PRIV zcp_status zcp_priv_renew_if_changed(const zcp_manager *manager)
 
 /* ---- >>recover ---- */
 /* Sweeps one slot whose lock the caller holds. Errors: those of renew; then it is not clean. */
-ZCP_PRIV zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slot, uint64_t *freed, bool *garbage)
+ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slot, uint64_t *freed, bool *garbage)
 {
     zcp_priv_slot *at = zcp_priv_slot_at(manager, slot);
     zcp_status status = zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_CLOSING ? ZCP_OK : zcp_priv_renew_if_changed(manager);      /* so that all that a dead one may hold is known */
@@ -2609,7 +2607,7 @@ ZCP_PRIV zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slot, uin
     return ZCP_OK;
 }
 /* Sweeps a slot if it is not clean and its client is dead. */
-ZCP_PRIV zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, zcp_recovery *report, bool *garbage)
+ZCP_PRIV_SETUP zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, zcp_recovery *report, bool *garbage)
 {
     zcp_priv_file plain = manager->file;
     zcp_priv_lock lock;
@@ -2630,7 +2628,7 @@ ZCP_PRIV zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, z
     zcp_priv_lock_drop(&lock);
     return ZCP_OK;
 }
-ZCP_PRIV zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report)
+ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report)
 {
     bool garbage = false;
     zcp_status worst = zcp_priv_renew_if_changed(manager);
@@ -2648,7 +2646,7 @@ ZCP_PRIV zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report)
     if (worst == ZCP_OK && garbage) worst = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: chunk records hold garbage; the others were swept", manager->name);
     return worst;
 }
-ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report)
 {
     zcp_recovery ignored;
     if (!report) report = &ignored;
@@ -2679,7 +2677,7 @@ typedef struct zcp_priv_opening {
     zcp_priv_wait wait;
 } zcp_priv_opening;
 
-ZCP_PRIV ssize_t zcp_priv_read_header(zcp_priv_opening *o)
+ZCP_PRIV_SETUP ssize_t zcp_priv_read_header(zcp_priv_opening *o)
 {
     ssize_t n;
     memset((void *)&o->header, 0, sizeof o->header);
@@ -2687,7 +2685,7 @@ ZCP_PRIV ssize_t zcp_priv_read_header(zcp_priv_opening *o)
     return n;
 }
 /* Reads the header and tells what the file is. The kernel copies in no particular order: what goes with READY is read after READY was seen. */
-ZCP_PRIV zcp_status zcp_priv_look(zcp_priv_opening *o)
+ZCP_PRIV_SETUP zcp_status zcp_priv_look(zcp_priv_opening *o)
 {
     ssize_t n = zcp_priv_read_header(o);
     if (n > 0 && zcp_priv_load_relaxed(&o->header.state) == ZCP_PRIV_READY) {
@@ -2711,7 +2709,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_foreign(const zcp_priv_opening *o)
     if (swapped == ZCP_PRIV_MAGIC) return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s was written by a machine of the other byte order", o->file.path.text);
     return zcp_priv_fail(ZCP_ERR_NOT_ZEROCP, 0, "%s (%lld bytes) was not written by zerocp", o->file.path.text, (long long)o->status.st_size);
 }
-ZCP_PRIV zcp_status zcp_priv_write_start(zcp_priv_opening *o)          /* the first bytes of a file that is ours; one write */
+ZCP_PRIV_SETUP zcp_status zcp_priv_write_start(zcp_priv_opening *o)          /* the first bytes of a file that is ours; one write */
 {
     struct { uint64_t magic; uint32_t byte_order, pid; } start = { ZCP_PRIV_MAGIC, ZCP_PRIV_BYTE_ORDER, (uint32_t)getpid() };
     ssize_t n;
@@ -2720,7 +2718,7 @@ ZCP_PRIV zcp_status zcp_priv_write_start(zcp_priv_opening *o)          /* the fi
     return n == (ssize_t)sizeof start ? ZCP_OK : zcp_priv_fail_system("pwrite", o->file.path.text);
 }
 /* Tells those who wait for the creation lock who has it. A file that is not ours is not written to. */
-ZCP_PRIV zcp_status zcp_priv_note_pid(zcp_priv_opening *o, const zcp_priv_lock *lock)
+ZCP_PRIV_SETUP zcp_status zcp_priv_note_pid(zcp_priv_opening *o, const zcp_priv_lock *lock)
 {
     if (o->kind == ZCP_PRIV_KIND_FOREIGN) return ZCP_OK;
     if (o->status.st_size == 0)                                        /* with no room for it, building tells; no SIGXFSZ */
@@ -2739,7 +2737,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_locked(zcp_priv_opening *o)
                          o->file.path.text, who, o->desc.timeout_ms);
 }
 /* The creation lock of the management file; notes our pid for those who wait. */
-ZCP_PRIV zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_lock *lock)
+ZCP_PRIV_SETUP zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_lock *lock)
 {
     bool same = false;
     zcp_status status = zcp_priv_lock_creation(&o->file, &o->wait, lock);
@@ -2755,7 +2753,7 @@ ZCP_PRIV zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_lock *l
 }
 
 /* Opens the chunk segment that the header names. *broken: its name is missing or leads to another file. */
-ZCP_PRIV zcp_status zcp_priv_chunk_open(const zcp_priv_opening *o, int *fd, bool *broken)
+ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_open(const zcp_priv_opening *o, int *fd, bool *broken)
 {
     struct stat status;
     int access = o->desc.flags & ZCP_READ_ONLY_DATA ? O_RDONLY : O_RDWR;
@@ -2767,14 +2765,14 @@ ZCP_PRIV zcp_status zcp_priv_chunk_open(const zcp_priv_opening *o, int *fd, bool
     if (*fd >= 0 && (*broken || result != ZCP_OK)) { zcp_priv_close_fd(*fd); *fd = -1; }
     return *broken ? ZCP_OK : result;
 }
-ZCP_PRIV zcp_status zcp_priv_unlink_if_there(const char *path)
+ZCP_PRIV_SETUP zcp_status zcp_priv_unlink_if_there(const char *path)
 {
     zcp_status status = zcp_priv_file_unlink(path);
     return status == ZCP_ERR_NOT_FOUND ? ZCP_OK : status;
 }
 /* Retires and removes what the management name leads to. only_broken: only if it is retired, or its chunk segment is missing or foreign; else, or if
    somebody has done it meanwhile: start over. Idempotent: killed anywhere, it can be done again. */
-ZCP_PRIV zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_broken)
+ZCP_PRIV_SETUP zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_broken)
 {
     zcp_priv_lock lock;
     zcp_status status = zcp_priv_creation_lock(o, &lock);
@@ -2805,7 +2803,7 @@ ZCP_PRIV zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_broken)
 }
 
 /* Creates the chunk segment anew; what has its name goes, if it is a file of ours. */
-ZCP_PRIV zcp_status zcp_priv_build_chunks(zcp_priv_opening *o, int *fd, struct stat *status)
+ZCP_PRIV_SETUP zcp_status zcp_priv_build_chunks(zcp_priv_opening *o, int *fd, struct stat *status)
 {
     const char *path = o->chunk_path.text;
     zcp_status result = zcp_priv_file_open(path, O_RDONLY, o->desc.flags, fd, status);
@@ -2822,7 +2820,7 @@ ZCP_PRIV zcp_status zcp_priv_build_chunks(zcp_priv_opening *o, int *fd, struct s
     return result;
 }
 /* Writes header, lists and records into the sized management file; READY last. */
-ZCP_PRIV zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const struct stat *chunk)
+ZCP_PRIV_SETUP zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const struct stat *chunk)
 {
     void *base;
     uint64_t instance_id = 0;
@@ -2848,7 +2846,7 @@ ZCP_PRIV zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const struct st
 }
 /* A half-made instance has no clients. Whoever holds a slot's lock has seen it READY: then the state word is garbage, and to truncate the file would take
    it away from them. */
-ZCP_PRIV zcp_status zcp_priv_check_no_clients(const zcp_priv_opening *o)
+ZCP_PRIV_SETUP zcp_status zcp_priv_check_no_clients(const zcp_priv_opening *o)
 {
     struct flock range = zcp_priv_lock_of(ZCP_PRIV_LOCK_SLOTS);
     range.l_len = ZCP_MAX_CLIENTS;
@@ -2856,7 +2854,7 @@ ZCP_PRIV zcp_status zcp_priv_check_no_clients(const zcp_priv_opening *o)
     return range.l_type == F_UNLCK ? ZCP_OK : zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its state word says half-made, but it has clients", o->file.path.text);
 }
 /* Makes an instance of a management file that is empty, or half-made by one who was killed. */
-ZCP_PRIV zcp_status zcp_priv_build(zcp_priv_opening *o)
+ZCP_PRIV_SETUP zcp_status zcp_priv_build(zcp_priv_opening *o)
 {
     zcp_priv_lock lock;
     struct stat chunk;
@@ -2895,7 +2893,7 @@ ZCP_PRIV zcp_status zcp_priv_build(zcp_priv_opening *o)
 }
 
 /* ---- >>attach  Takes no creation lock: READY is final, so a process that is stopped while it attaches blocks nobody. ---- */
-ZCP_PRIV zcp_status zcp_priv_check_header(const zcp_priv_opening *o)   /* against what this copy of zerocp would write */
+ZCP_PRIV_SETUP zcp_status zcp_priv_check_header(const zcp_priv_opening *o)   /* against what this copy of zerocp would write */
 {
     const zcp_priv_header *h = &o->header;
     const char *path = o->file.path.text;
@@ -2915,12 +2913,37 @@ ZCP_PRIV zcp_status zcp_priv_check_header(const zcp_priv_opening *o)   /* agains
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s has %lld bytes, its header says %llu", path, (long long)o->status.st_size, (unsigned long long)geometry.management_bytes);
     return ZCP_OK;
 }
-ZCP_PRIV zcp_status zcp_priv_check_config(const zcp_priv_opening *o)   /* against what the caller wants */
+ZCP_PRIV_SETUP bool zcp_priv_same_pool(const zcp_pool_config *a, const zcp_pool_config *b)
+{
+    uint32_t a_alignment = a->alignment ? a->alignment : ZCP_DEFAULT_ALIGNMENT, b_alignment = b->alignment ? b->alignment : ZCP_DEFAULT_ALIGNMENT;
+    return a->chunk_size == b->chunk_size && a->chunk_count == b->chunk_count && a_alignment == b_alignment && a->cache_chunks == b->cache_chunks;
+}
+/* Are the live pools those that the caller wants, in whatever order? In an instance that has changed that will do as well as what it was created with. */
+ZCP_PRIV_SETUP bool zcp_priv_config_is_live(zcp_priv_opening *o)
+{
+    zcp_config created;
+    uint32_t wanted = o->config.pools.size, found = 0;                 /* found: bits of the wanted ones */
+    if (zcp_priv_load_relaxed(&o->header.signals.epoch) == 0) return false;      /* relaxed, all: of a private copy */
+    zcp_priv_geometry_config(&o->header.geometry, &created);
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        uint64_t state = zcp_priv_load_relaxed(&o->header.pools[p].state);
+        zcp_priv_added is = { { 0, 0, 0, 0 }, 0, 0 };
+        uint32_t c = 0;
+        if ((uint32_t)state != ZCP_PRIV_POOL_LIVE) continue;
+        if (state >> 32 != 1) { if (!zcp_priv_added_read(&o->header.pools[p], (uint32_t)(state >> 32), &is)) return false; }
+        else if (p < created.pools.size) is.config = created.pools.items[p];
+        while (c < wanted && ((found >> c & 1) || !zcp_priv_same_pool(&o->config.pools.items[c], &is.config))) c++;
+        if (c == wanted) return false;
+        found |= UINT32_C(1) << c;
+    }
+    return found == (UINT32_C(1) << wanted) - 1;                       /* up to ZCP_MAX_POOLS */
+}
+ZCP_PRIV_SETUP zcp_status zcp_priv_check_config(zcp_priv_opening *o)         /* against what the caller wants */
 {
     const zcp_priv_geometry *is = &o->header.geometry;
     if (o->desc.max_clients != 0 && o->desc.max_clients != is->max_clients)
         return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists for %u clients, %u were asked for", o->desc.name, is->max_clients, o->desc.max_clients);
-    if (!o->desc.config) return ZCP_OK;
+    if (!o->desc.config || zcp_priv_config_is_live(o)) return ZCP_OK;
     if (is->pool_count != o->geometry.pool_count)
         return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists with %u pools, %u were asked for", o->desc.name, is->pool_count, o->geometry.pool_count);
     for (uint32_t p = 0; p < is->pool_count; p++) {
@@ -2934,7 +2957,7 @@ ZCP_PRIV zcp_status zcp_priv_check_config(const zcp_priv_opening *o)   /* agains
     return ZCP_OK;
 }
 /* Maps the chunk segment; children do not get it. */
-ZCP_PRIV zcp_status zcp_priv_chunk_map(zcp_priv_opening *o, zcp_manager *manager, int fd)
+ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_map(zcp_priv_opening *o, zcp_manager *manager, int fd)
 {
     uint32_t flags = o->desc.flags & (ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_NO_DUMP);
     if (o->desc.flags & ZCP_READ_ONLY_DATA) flags |= ZCP_SHM_READ_ONLY;
@@ -2945,20 +2968,20 @@ ZCP_PRIV zcp_status zcp_priv_chunk_map(zcp_priv_opening *o, zcp_manager *manager
     return status;
 }
 /* Private words, one set per chunk, and the lanes; zero, and not in children. */
-ZCP_PRIV zcp_status zcp_priv_private_map(zcp_manager *manager)
+ZCP_PRIV_SETUP zcp_status zcp_priv_private_map(zcp_manager *manager)
 {
     uint64_t bytes = zcp_priv_counts_bytes(&manager->geometry) + zcp_priv_lanes_bytes(&manager->geometry);
     manager->private_bytes = (size_t)bytes;
     manager->counts = bytes > SIZE_MAX ? NULL : zcp_priv_anonymous((size_t)bytes, MADV_DONTFORK);
     return manager->counts ? ZCP_OK : zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: %llu bytes of private memory for handle counts", manager->name, (unsigned long long)bytes);
 }
-ZCP_PRIV zcp_priv_lane *zcp_priv_lanes_of(zcp_manager *manager)
+ZCP_PRIV_SETUP zcp_priv_lane *zcp_priv_lanes_of(zcp_manager *manager)
 {
     return (zcp_priv_lane *)(void *)((unsigned char *)manager->counts + zcp_priv_counts_bytes(&manager->geometry));
 }
 /* A look at the slots: gives clean ones, as hints, if there are any. Is one not in use, though nobody could take it? Then a sweeper, a joiner or a leaver
    is at work, and one may become free. */
-ZCP_PRIV bool zcp_priv_slots_look(const zcp_priv_opening *o, uint64_t clean[ZCP_MAX_CLIENTS / 64])
+ZCP_PRIV_SETUP bool zcp_priv_slots_look(const zcp_priv_opening *o, uint64_t clean[ZCP_MAX_CLIENTS / 64])
 {
     zcp_priv_slot some[32];
     bool in_motion = false, found = false;
@@ -2979,7 +3002,7 @@ ZCP_PRIV bool zcp_priv_slots_look(const zcp_priv_opening *o, uint64_t clean[ZCP_
     return in_motion;
 }
 /* Takes a client slot, a clean one if there is one: the lock on its byte, held by the mapping of the management segment. */
-ZCP_PRIV zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *manager, uint32_t *client)
+ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *manager, uint32_t *client)
 {
     uint64_t clean[ZCP_MAX_CLIENTS / 64];
     zcp_priv_slots_look(o, clean);
@@ -2994,7 +3017,7 @@ ZCP_PRIV zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *manager
     }
 }
 /* Names the slot's client for people, and marks it in use: before the first claim. */
-ZCP_PRIV void zcp_priv_slot_occupy(zcp_manager *manager, const char *name)
+ZCP_PRIV_SETUP void zcp_priv_slot_occupy(zcp_manager *manager, const char *name)
 {
     zcp_priv_slot *slot = zcp_priv_slot_at(manager, manager->view.client);
     struct timespec now;
@@ -3008,7 +3031,7 @@ ZCP_PRIV void zcp_priv_slot_occupy(zcp_manager *manager, const char *name)
     atomic_thread_fence(memory_order_seq_cst);                         /* before the first claim */
 }
 /* Connects the view to the header's word on pools that come and go, which may have begun. */
-ZCP_PRIV void zcp_priv_view_join(zcp_manager *manager)
+ZCP_PRIV_SETUP void zcp_priv_view_join(zcp_manager *manager)
 {
     zcp_priv_view *view = &manager->view;
     for (uint32_t p = 0; p < manager->geometry.pool_count; p++) {
@@ -3020,7 +3043,7 @@ ZCP_PRIV void zcp_priv_view_join(zcp_manager *manager)
     zcp_priv_renew_if_changed(manager);
 }
 /* Joins: slot, sweep of what a dead predecessor left in it, view. */
-ZCP_PRIV zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manager)
+ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manager)
 {
     uint32_t client = 0;
     bool garbage = false;
@@ -3048,7 +3071,7 @@ ZCP_PRIV zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manager)
     return status;
 }
 /* Maps the management segment to look at it only. */
-ZCP_PRIV zcp_status zcp_priv_observe(zcp_priv_opening *o, zcp_manager *manager)
+ZCP_PRIV_SETUP zcp_status zcp_priv_observe(zcp_priv_opening *o, zcp_manager *manager)
 {
     zcp_priv_process *process = zcp_priv_process_lock();               /* so that no fork falls between the two calls */
     zcp_priv_lock *mapping = &manager->management;
@@ -3066,7 +3089,7 @@ ZCP_PRIV zcp_status zcp_priv_observe(zcp_priv_opening *o, zcp_manager *manager)
     return ZCP_OK;
 }
 /* Attaches to the READY instance that was looked at. */
-ZCP_PRIV zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **result)
+ZCP_PRIV_SETUP zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **result)
 {
     int fd = -1;
     bool broken = false, observes = o->desc.flags & ZCP_OBSERVE;
@@ -3112,14 +3135,14 @@ ZCP_PRIV zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **result)
 #define ZCP_PRIV_MANAGEMENT_SUFFIX "_memory_management"
 #define ZCP_PRIV_CHUNK_SUFFIX "_memory_chunk"
 
-ZCP_PRIV zcp_status zcp_priv_resolve_name(zcp_priv_opening *o)
+ZCP_PRIV_SETUP zcp_status zcp_priv_resolve_name(zcp_priv_opening *o)
 {
     if (!o->desc.name) o->desc.name = ZCP_PRIV_DEFAULT_NAME;
     zcp_status status = zcp_priv_path_make(&o->file.path, o->desc.name, ZCP_PRIV_MANAGEMENT_SUFFIX);
     if (status == ZCP_OK) status = zcp_priv_path_make(&o->chunk_path, o->desc.name, ZCP_PRIV_CHUNK_SUFFIX);
     return status;
 }
-ZCP_PRIV zcp_status zcp_priv_resolve_flags(const zcp_manager_desc *desc)
+ZCP_PRIV_SETUP zcp_status zcp_priv_resolve_flags(const zcp_manager_desc *desc)
 {
     bool always_creates = desc->mode == ZCP_SHM_CREATE_EXCLUSIVE || desc->mode == ZCP_SHM_PURGE_AND_CREATE;
     if (desc->flags & ~ZCP_PRIV_MANAGER_FLAGS)
@@ -3130,7 +3153,7 @@ ZCP_PRIV zcp_status zcp_priv_resolve_flags(const zcp_manager_desc *desc)
     return ZCP_OK;
 }
 /* Fills in the defaults and checks everything that can be checked without the system. */
-ZCP_PRIV zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name[32])
+ZCP_PRIV_SETUP zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name[32])
 {
     zcp_manager_desc *desc = &o->desc;
     zcp_status status = zcp_priv_resolve_name(o);
@@ -3159,7 +3182,7 @@ ZCP_PRIV zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name[32])
     return zcp_priv_geometry_compute(&o->geometry, &o->config, desc->max_clients);
 }
 /* Nothing is there and this call may not create: says so, or with ZCP_WAIT starts over. */
-ZCP_PRIV zcp_status zcp_priv_not_found(zcp_priv_opening *o, const char *what)
+ZCP_PRIV_SETUP zcp_status zcp_priv_not_found(zcp_priv_opening *o, const char *what)
 {
     o->again = o->missing = o->desc.flags & ZCP_WAIT;
     if (o->again) return ZCP_OK;
@@ -3167,7 +3190,7 @@ ZCP_PRIV zcp_status zcp_priv_not_found(zcp_priv_opening *o, const char *what)
                          o->desc.mode == ZCP_SHM_OPEN_OR_CREATE && !o->desc.config ? "; to create it takes a configuration" : "");
 }
 /* Opens, or creates empty, the management file. */
-ZCP_PRIV zcp_status zcp_priv_open_file(zcp_priv_opening *o)
+ZCP_PRIV_SETUP zcp_status zcp_priv_open_file(zcp_priv_opening *o)
 {
     int fd;
     zcp_priv_path path = o->file.path;
@@ -3184,7 +3207,7 @@ ZCP_PRIV zcp_status zcp_priv_open_file(zcp_priv_opening *o)
 }
 /* Ends an attempt: the file that it created, empty but for the start of a header, does not stay when it fails before it has the lock (with TIMEOUT
    somebody else has taken it over). */
-ZCP_PRIV void zcp_priv_attempt_end(zcp_priv_opening *o, zcp_status status)
+ZCP_PRIV_SETUP void zcp_priv_attempt_end(zcp_priv_opening *o, zcp_status status)
 {
     struct stat now;
     if (o->fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT && fstat(o->file.fd, &now) == 0 && now.st_size <= 16) zcp_priv_file_withdraw(o->file.fd, o->file.path.text);
@@ -3192,7 +3215,7 @@ ZCP_PRIV void zcp_priv_attempt_end(zcp_priv_opening *o, zcp_status status)
     zcp_priv_file_forget(&o->file);
 }
 /* One attempt: *result is set, or the status tells why not, or `again` says to start over. */
-ZCP_PRIV zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **result)
+ZCP_PRIV_SETUP zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **result)
 {
     zcp_status status = zcp_priv_open_file(o);
     if (status != ZCP_OK || o->again) return status;
@@ -3231,7 +3254,7 @@ ZCP_PRIV_COLD void zcp_priv_unbuild(zcp_priv_opening *o)
     zcp_priv_file_forget(&o->file);
 }
 /* Attempts until one is final, within the time. */
-ZCP_PRIV zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **result)
+ZCP_PRIV_SETUP zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **result)
 {
     for (;;) {
         o->again = o->built = o->missing = false;
@@ -3243,7 +3266,7 @@ ZCP_PRIV zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **result
         return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept creating and destroying it for %u ms", o->desc.name, o->desc.timeout_ms);
     }
 }
-ZCP_PRIV void zcp_priv_log_built(const zcp_priv_opening *o, const zcp_manager *m)
+ZCP_PRIV_SETUP void zcp_priv_log_built(const zcp_priv_opening *o, const zcp_manager *m)
 {
     (void)o;                                                           /* here and below: ZEROCP_LOG may be defined to nothing */
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: sizes computed: management segment %llu bytes, chunk segment %llu bytes, up to %u clients", m->name,
@@ -3260,7 +3283,7 @@ ZCP_PRIV void zcp_priv_log_built(const zcp_priv_opening *o, const zcp_manager *m
                    (unsigned long long)pool->list_offset, (unsigned long long)pool->records_offset);
     }
 }
-ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc)
 {
     zcp_priv_opening o;
     char client_name[32];
@@ -3296,7 +3319,7 @@ ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_
 }
 
 /* Handles that this process still has. */
-ZCP_PRIV uint64_t zcp_priv_handles_left(const zcp_manager *manager)
+ZCP_PRIV_SETUP uint64_t zcp_priv_handles_left(const zcp_manager *manager)
 {
     uint64_t left = 0;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
@@ -3305,7 +3328,7 @@ ZCP_PRIV uint64_t zcp_priv_handles_left(const zcp_manager *manager)
     }
     return left;
 }
-ZEROCP_API void zcp_manager_close(zcp_manager *manager)
+ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_close(zcp_manager *manager)
 {
     bool garbage = false;
     uint32_t open = ZCP_PRIV_OPEN;
@@ -3328,7 +3351,7 @@ ZEROCP_API void zcp_manager_close(zcp_manager *manager)
     zcp_priv_manager_end(manager, left != 0);
 }
 /* One attempt; o->removed tells success. */
-ZCP_PRIV zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
+ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
 {
     int fd;
     struct stat chunk;
@@ -3346,7 +3369,7 @@ ZCP_PRIV zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
     if ((status = zcp_priv_look(o)) != ZCP_OK) return status;
     return o->kind == ZCP_PRIV_KIND_FOREIGN ? zcp_priv_fail_foreign(o) : zcp_priv_dismantle(o, false);
 }
-ZEROCP_API zcp_status zcp_manager_destroy(const char *name)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy(const char *name)
 {
     zcp_priv_opening o;
     memset((void *)&o, 0, sizeof o);
@@ -3377,7 +3400,7 @@ typedef struct zcp_priv_growth {                /* one call */
 #define ZCP_PRIV_GROWTH_UNIT 65536u             /* pools begin at multiples of this in both files, whatever the system's page size */
 
 /* Ends of what pools have used, and the highest serial. The ends stand in the header, but whoever was killed may not have got to write them. */
-ZCP_PRIV zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
+ZCP_PRIV_SETUP zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
 {
     const zcp_manager *manager = g->manager;
     zcp_priv_header *header = manager->header;
@@ -3400,14 +3423,14 @@ ZCP_PRIV zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of pools that were added does not add up", manager->name);
     return ZCP_OK;
 }
-ZCP_PRIV void zcp_priv_growth_end(zcp_priv_growth *g)
+ZCP_PRIV_SETUP void zcp_priv_growth_end(zcp_priv_growth *g)
 {
     if (g->management_fd >= 0) close(g->management_fd);
     if (g->chunk_fd >= 0) close(g->chunk_fd);
     zcp_priv_lock_drop(&g->lock);
 }
 /* Takes the creation lock of an instance that is still there. After a failure nothing is held. */
-ZCP_PRIV zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager *manager)
+ZCP_PRIV_SETUP zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager *manager)
 {
     zcp_priv_wait wait = zcp_priv_wait_begin(ZCP_SHM_DEFAULT_TIMEOUT_MS);
     *g = (zcp_priv_growth){ manager, { NULL, 0 }, -1, -1, 0, 0, 0 };
@@ -3426,7 +3449,7 @@ ZCP_PRIV zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager *manag
     return status;
 }
 /* Makes a file longer, with pages for all of [from, from + bytes); what lay there is of somebody who was killed while adding. */
-ZCP_PRIV zcp_status zcp_priv_file_extend(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags)
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_extend(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags)
 {
     struct stat now;
     if (fstat(fd, &now) != 0) return zcp_priv_fail_system("fstat", path);
@@ -3436,7 +3459,7 @@ ZCP_PRIV zcp_status zcp_priv_file_extend(int fd, const char *path, uint64_t from
     }
     return zcp_priv_file_reserve(fd, path, from, from + bytes, flags);
 }
-ZCP_PRIV zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t number, const zcp_pool_config *config, const zcp_priv_geometry *geometry)
+ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t number, const zcp_pool_config *config, const zcp_priv_geometry *geometry)
 {
     zcp_manager *manager = g->manager;
     zcp_priv_pool_slot *slot = &manager->header->pools[number];
@@ -3468,7 +3491,7 @@ ZCP_PRIV zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t number, c
     }
     return ZCP_OK;
 }
-ZCP_PRIV zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_config *asked, uint32_t *number)
+ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_config *asked, uint32_t *number)
 {
     zcp_manager *manager = g->manager;
     zcp_priv_geometry geometry;
@@ -3495,7 +3518,7 @@ ZCP_PRIV zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_config 
     (void)zcp_priv_truncate(g->chunk_fd, g->chunk_end);
     return status;
 }
-ZCP_PRIV zcp_status zcp_priv_pool_retire_begin(zcp_manager *manager, uint32_t number)
+ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_begin(zcp_manager *manager, uint32_t number)
 {
     zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
     uint64_t live = pool ? zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_LIVE) : 0;
@@ -3510,7 +3533,7 @@ ZCP_PRIV zcp_status zcp_priv_pool_retire_begin(zcp_manager *manager, uint32_t nu
     zcp_priv_pool_retire(pool);
     return ZCP_OK;
 }
-ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool, uint32_t *index)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool, uint32_t *index)
 {
     zcp_priv_growth g;
     uint32_t number;
@@ -3526,7 +3549,7 @@ ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: pool %u added: chunk_size=%llu, count=%u", manager->name, number, (unsigned long long)pool->chunk_size, pool->chunk_count);
     return ZCP_OK;
 }
-ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manager, uint32_t pool)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manager, uint32_t pool)
 {
     zcp_status status = zcp_priv_may_change(manager);
     if (status == ZCP_OK && pool >= ZCP_MAX_LIVE_POOLS) status = zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: numbers go up to %u", pool, ZCP_MAX_LIVE_POOLS - 1);
@@ -3537,21 +3560,19 @@ ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manager, uint32_t poo
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: pool %u retired", manager->name, pool);
     return ZCP_OK;
 }
-ZCP_PRIV bool zcp_priv_pool_is(const zcp_priv_pool *pool, const zcp_pool_config *config)
-{
-    return pool->chunk_size == config->chunk_size && pool->count == config->chunk_count && pool->alignment == (config->alignment ? config->alignment : ZCP_DEFAULT_ALIGNMENT)
-        && pool->cache_chunks == config->cache_chunks;
-}
+ZCP_PRIV_SETUP zcp_pool_config zcp_priv_config_of(const zcp_priv_pool *pool) { return (zcp_pool_config){ pool->chunk_size, pool->count, pool->alignment, pool->cache_chunks }; }
 /* The live pool that is as configured and is not in `but`. ZCP_MAX_LIVE_POOLS: none. */
-ZCP_PRIV uint32_t zcp_priv_pool_find(const zcp_manager *manager, const zcp_pool_config *config, uint32_t but)
+ZCP_PRIV_SETUP uint32_t zcp_priv_pool_find(const zcp_manager *manager, const zcp_pool_config *config, uint32_t but)
 {
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
-        if (pool && !(but >> p & 1) && !zcp_priv_pool_is_retiring(pool) && zcp_priv_pool_is(pool, config)) return p;
+        if (!pool || (but >> p & 1) || zcp_priv_pool_is_retiring(pool)) continue;
+        zcp_pool_config is = zcp_priv_config_of(pool);
+        if (zcp_priv_same_pool(&is, config)) return p;
     }
     return ZCP_MAX_LIVE_POOLS;
 }
-ZCP_PRIV zcp_status zcp_priv_reconfigure(zcp_priv_growth *g, const zcp_config *config)
+ZCP_PRIV_SETUP zcp_status zcp_priv_reconfigure(zcp_priv_growth *g, const zcp_config *config)
 {
     zcp_manager *manager = g->manager;
     uint32_t wanted = 0, added = 0;             /* bits: pool numbers */
@@ -3572,7 +3593,7 @@ ZCP_PRIV zcp_status zcp_priv_reconfigure(zcp_priv_growth *g, const zcp_config *c
         if (goes >> p & 1) (void)zcp_priv_pool_retire_begin(manager, p);       /* those that are no live pools are none */
     return status == ZCP_OK ? zcp_priv_renew(manager) : zcp_priv_fail(status, error, "%s", message);
 }
-ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manager, const zcp_config *config)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manager, const zcp_config *config)
 {
     zcp_priv_growth g;
     zcp_priv_geometry geometry;
@@ -3587,7 +3608,7 @@ ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manager, const zcp_co
     zcp_priv_growth_end(&g);
     return status;
 }
-ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_config *config)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_config *config)
 {
     if (!config) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the configuration is NULL");
     memset(config, 0, sizeof *config);
@@ -3596,20 +3617,20 @@ ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_con
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
         if (!pool || zcp_priv_pool_is_retiring(pool)) continue;
-        zcp_pool_config one = { pool->chunk_size, pool->count, pool->alignment, pool->cache_chunks };
+        zcp_pool_config one = zcp_priv_config_of(pool);
         if (!ZCP_VECTOR_PUSH(&config->pools, one)) break;
     }
     return ZCP_OK;
 }
 
 /* ---- >>watch  Looking at an instance. ---- */
-ZEROCP_API uint32_t zcp_manager_pool_count(const zcp_manager *manager)
+ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_manager_pool_count(const zcp_manager *manager)
 {
     if (!zcp_priv_usable(manager)) return 0;
     zcp_priv_renew_if_changed(manager);
     return zcp_priv_load_relaxed(&manager->view.pool_count);           /* relaxed: a figure */
 }
-ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats)
 {
     if (!stats) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the statistics is NULL");
     memset(stats, 0, sizeof *stats);
@@ -3636,7 +3657,7 @@ ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_
 }
 /* Of each chunk of an instance. */
 typedef bool zcp_priv_record_function(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user);      /* false: stop */
-ZCP_PRIV void zcp_priv_each_held(const zcp_manager *manager, zcp_priv_record_function *function, void *user)
+ZCP_PRIV_SETUP void zcp_priv_each_held(const zcp_manager *manager, zcp_priv_record_function *function, void *user)
 {
     zcp_priv_renew_if_changed(manager);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
@@ -3648,7 +3669,7 @@ ZCP_PRIV void zcp_priv_each_held(const zcp_manager *manager, zcp_priv_record_fun
     }
 }
 typedef struct zcp_priv_client_count { zcp_client_stats *stats; uint32_t slot; } zcp_priv_client_count;
-ZCP_PRIV bool zcp_priv_count_client(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user)
+ZCP_PRIV_SETUP bool zcp_priv_count_client(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user)
 {
     const zcp_priv_client_count *count = (const zcp_priv_client_count *)user;
     bool owns = ZCP_PRIV_OWNER(state) == count->slot + 1;
@@ -3659,7 +3680,7 @@ ZCP_PRIV bool zcp_priv_count_client(const zcp_priv_pool *pool, uint32_t i, uint6
     if (owns || borrows) count->stats->bytes += pool->chunk_size;
     return true;
 }
-ZEROCP_API zcp_status zcp_manager_client_stats(const zcp_manager *manager, uint32_t slot, zcp_client_stats *stats)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_stats(const zcp_manager *manager, uint32_t slot, zcp_client_stats *stats)
 {
     zcp_client_info info;
     if (!stats) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the statistics is NULL");
@@ -3675,7 +3696,7 @@ ZEROCP_API zcp_status zcp_manager_client_stats(const zcp_manager *manager, uint3
     return ZCP_OK;
 }
 typedef struct zcp_priv_census { zcp_census_function *function; void *user; } zcp_priv_census;
-ZCP_PRIV bool zcp_priv_census_entry(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user)
+ZCP_PRIV_SETUP bool zcp_priv_census_entry(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user)
 {
     const zcp_priv_census *census = (const zcp_priv_census *)user;
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
@@ -3701,7 +3722,7 @@ ZCP_PRIV bool zcp_priv_census_entry(const zcp_priv_pool *pool, uint32_t i, uint6
     entry.token = (uint64_t)entry.generation << 32 | (uint64_t)(pool->number << ZCP_PRIV_POOL_SHIFT) | i;
     return census->function(&entry, census->user);
 }
-ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manager, zcp_census_function *function, void *user)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manager, zcp_census_function *function, void *user)
 {
     if (!function) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the function is NULL");
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
@@ -3709,7 +3730,7 @@ ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manager, zcp_census_
     zcp_priv_each_held(manager, zcp_priv_census_entry, &census);
     return ZCP_OK;
 }
-ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manager_info *info)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manager_info *info)
 {
     if (!info) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the information is NULL");
     memset(info, 0, sizeof *info);
@@ -3729,7 +3750,7 @@ ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manag
     return ZCP_OK;
 }
 /* Does somebody hold the slot's lock? */
-ZCP_PRIV zcp_status zcp_priv_slot_alive(const zcp_manager *manager, uint32_t slot, bool *alive)
+ZCP_PRIV_SETUP zcp_status zcp_priv_slot_alive(const zcp_manager *manager, uint32_t slot, bool *alive)
 {
     int fd;
     *alive = slot == manager->view.client;                             /* its own lock it cannot ask for */
@@ -3740,7 +3761,7 @@ ZCP_PRIV zcp_status zcp_priv_slot_alive(const zcp_manager *manager, uint32_t slo
     close(fd);
     return status;
 }
-ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot, zcp_client_info *info)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot, zcp_client_info *info)
 {
     bool alive;
     uint64_t words[4];
@@ -3759,7 +3780,7 @@ ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32
     memcpy(info->name, words, sizeof info->name - 1);
     return ZCP_OK;
 }
-ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager)
 {
     bool same;
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
@@ -3769,7 +3790,7 @@ ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager)
     if (status == ZCP_OK && !same) return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", manager->name, manager->file.path.text);
     return status;
 }
-ZEROCP_API zcp_manager *zcp_manager_find(const char *name)
+ZCP_PRIV_SMALL ZEROCP_API zcp_manager *zcp_manager_find(const char *name)
 {
     zcp_manager *first = NULL;
     if (!name) name = ZCP_PRIV_DEFAULT_NAME;
@@ -3779,7 +3800,7 @@ ZEROCP_API zcp_manager *zcp_manager_find(const char *name)
     if (process) zcp_priv_process_unlock(process);
     return first;
 }
-ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager)
+ZCP_PRIV_SMALL ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager)
 {
     if (!zcp_priv_usable(manager)) return NULL;
     zcp_priv_renew_if_changed(manager);
@@ -3787,7 +3808,7 @@ ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager)
 }
 
 /* The line of one pool; returns its length. */
-ZCP_PRIV int zcp_priv_pool_line(const zcp_manager *manager, uint32_t pool, char *text, size_t bytes)
+ZCP_PRIV_SETUP int zcp_priv_pool_line(const zcp_manager *manager, uint32_t pool, char *text, size_t bytes)
 {
     zcp_pool_stats stats;
     if (zcp_manager_pool_stats(manager, pool, &stats) != ZCP_OK) return snprintf(text, bytes, "%s\n", zcp_last_message());
@@ -3797,7 +3818,7 @@ ZCP_PRIV int zcp_priv_pool_line(const zcp_manager *manager, uint32_t pool, char 
     return snprintf(text, bytes, "Pool %u: chunk_size=%llu, total=%llu, used=%llu, free=%llu%s%s\n", pool, (unsigned long long)stats.chunk_size,
                     (unsigned long long)stats.total, (unsigned long long)stats.used, (unsigned long long)stats.free, cached, stats.state == ZCP_POOL_RETIRING ? ", retiring" : "");
 }
-ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, size_t bytes)
+ZCP_PRIV_SMALL ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, size_t bytes)
 {
     size_t length = 0;
     uint32_t pools = zcp_manager_pool_count(manager);
@@ -3810,7 +3831,7 @@ ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, siz
     if (text && bytes) text[length < bytes ? length : bytes - 1] = 0;
     return length;
 }
-ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FILE *out)
+ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FILE *out)
 {
     char text[256 * ZCP_MAX_LIVE_POOLS];
     if (!out) return;
@@ -3885,13 +3906,13 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_p
                          (unsigned long long)pool->chunk_size, view->flags & ZCP_FALLBACK ? " and all larger ones" : "", kept);
 }
 /* The handle of a chunk that was claimed. */
-ZCP_PRIV zcp_chunk zcp_priv_claimed(zcp_manager *manager, const zcp_priv_place *place, zcp_priv_request request)
+ZCP_PRIV zcp_chunk zcp_priv_claimed(zcp_manager *manager, const zcp_priv_place *place, uint64_t size)
 {
-    zcp_priv_describe_by(place->pool, zcp_priv_view_local(&manager->view, place->pool->number), place->i, request);
+    zcp_priv_describe_by(place->pool, zcp_priv_view_local(&manager->view, place->pool->number), place->i, size);
     return zcp_priv_handle(manager, place);
 }
 /* All that the hints of the pool that fits best cannot serve: other pools, the look, and the reasons why not. */
-ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, zcp_priv_request request, zcp_chunk *chunk)
+ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
 {
     zcp_priv_place place;
     if (!chunk) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
@@ -3901,10 +3922,10 @@ ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, zcp_priv
     zcp_priv_renew_if_changed(manager);
     zcp_priv_view *view = &manager->view;
     const zcp_priv_table *table = zcp_priv_view_table(view);
-    uint32_t first = zcp_priv_table_fit(table, request.size);
+    uint32_t first = zcp_priv_table_fit(table, size);
     if (table->order[first] == ZCP_PRIV_NO_POOL || (!zcp_priv_view_take(view, table, first, &place) && !zcp_priv_take_after_look(manager, table, first, &place)))
-        return zcp_priv_why_no_chunk(manager, table, request.size);
-    *chunk = zcp_priv_claimed(manager, &place, request);
+        return zcp_priv_why_no_chunk(manager, table, size);
+    *chunk = zcp_priv_claimed(manager, &place, size);
     return ZCP_OK;
 }
 ZCP_PRIV_COLD void zcp_priv_log_release(const zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_outcome outcome)
@@ -3925,39 +3946,41 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint32_t in
     if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES)) zcp_priv_log_release(manager, index, generation, outcome);
 }
 /* These two are functions of their own, so that the quick ways need few registers. */
-ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_cached(zcp_manager *manager, zcp_priv_request request, zcp_chunk *chunk, zcp_priv_local *local, uint32_t pool)
+ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_cached(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, zcp_priv_local *local, uint32_t pool)
 {
     uint32_t i, generation;
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local) || !local->lease)) return zcp_priv_allocate_slowly(manager, request, chunk);     /* which attends */
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local) || !local->lease)) return zcp_priv_allocate_slowly(manager, size, chunk);     /* which attends */
     zcp_priv_take_cached(local, &i, &generation);
-    zcp_priv_describe_leased(local, zcp_priv_local_record(local, i), request);
+    bool peak = zcp_priv_describe_leased(local, local->lease, zcp_priv_local_record(local, i), size);
     *chunk = (zcp_chunk){ manager, local->data + (uint64_t)i * local->stride, pool << ZCP_PRIV_POOL_SHIFT | i, generation };
-    return ZCP_PRIV_UNLIKELY(zcp_priv_in_use(local) > local->most) ? zcp_priv_peak_look(local->pool, local) : ZCP_OK;
+    return ZCP_PRIV_UNLIKELY(peak) ? zcp_priv_peak_look(local->pool, local) : ZCP_OK;
 }
 ZCP_PRIV_NOINLINE void zcp_priv_release_cached(zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_local *local)
 {
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_release_to_cache(local, index & (ZCP_MAX_CHUNKS - 1), generation))) zcp_priv_release_slowly(manager, index, generation);
 }
-ZCP_PRIV_INLINE zcp_status zcp_priv_allocate(zcp_manager *manager, zcp_priv_request request, zcp_chunk *chunk)
-{
-    uint32_t i, generation;
-    if (ZCP_PRIV_UNLIKELY(!chunk || !zcp_priv_usable(manager))) return zcp_priv_allocate_slowly(manager, request, chunk);
-    const zcp_priv_table *table = zcp_priv_view_table(&manager->view);
-    uint32_t pool = table->order[zcp_priv_table_fit(table, request.size)];
-    if (ZCP_PRIV_UNLIKELY(pool == ZCP_PRIV_NO_POOL)) return zcp_priv_allocate_slowly(manager, request, chunk);
-    zcp_priv_local *local = zcp_priv_view_local(&manager->view, pool);
-    if (local->cached != 0) return zcp_priv_allocate_cached(manager, request, chunk, local, pool);
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, request, &i, &generation))) return zcp_priv_allocate_slowly(manager, request, chunk);
-    *chunk = (zcp_chunk){ manager, local->data + (uint64_t)i * local->stride, pool << ZCP_PRIV_POOL_SHIFT | i, generation };
-    return ZCP_PRIV_UNLIKELY(zcp_priv_in_use(local) > local->most) ? zcp_priv_peak_look(local->pool, local) : ZCP_OK;
-}
 ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
 {
-    return zcp_priv_allocate(manager, (zcp_priv_request){ size, 0 }, chunk);
+    uint32_t i, generation;
+    bool peak;
+    if (ZCP_PRIV_UNLIKELY(!chunk || !zcp_priv_usable(manager))) return zcp_priv_allocate_slowly(manager, size, chunk);
+    const zcp_priv_table *table = zcp_priv_view_table(&manager->view);
+    uint32_t pool = table->order[zcp_priv_table_fit(table, size)];
+    if (ZCP_PRIV_UNLIKELY(pool == ZCP_PRIV_NO_POOL)) return zcp_priv_allocate_slowly(manager, size, chunk);
+    zcp_priv_local *local = zcp_priv_view_local(&manager->view, pool);
+    if (local->cached != 0) return zcp_priv_allocate_cached(manager, size, chunk, local, pool);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, size, &i, &generation, &peak))) return zcp_priv_allocate_slowly(manager, size, chunk);
+    *chunk = (zcp_chunk){ manager, local->data + (uint64_t)i * local->stride, pool << ZCP_PRIV_POOL_SHIFT | i, generation };
+    return ZCP_PRIV_UNLIKELY(peak) ? zcp_priv_peak_look(local->pool, local) : ZCP_OK;
 }
 ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk)
 {
-    return zcp_priv_allocate(manager, (zcp_priv_request){ size, tag }, chunk);
+    zcp_priv_place place;
+    zcp_status status = zcp_chunk_allocate(manager, size, chunk);
+    if (status != ZCP_OK || !zcp_priv_place_of(manager, chunk->index, chunk->generation, &place)) return status;
+    _Atomic uint64_t *note = &zcp_priv_record_at(place.pool, place.i)->note;
+    zcp_priv_store_relaxed(note, (uint64_t)tag << 32 | (uint32_t)zcp_priv_load_relaxed(note));       /* relaxed: as in describe */
+    return status;
 }
 
 /* ---- >>wait  Who waits says so in each pool that serves, raises `wanted`, and then looks at every record; who frees a chunk looks at `wanted` after that (>>pools), so
@@ -3965,14 +3988,14 @@ ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t s
    release in that pool a wake in vain, nothing else. ---- */
 #define ZCP_PRIV_WAIT_MS 100u
 /* Says that somebody waits. */
-ZCP_PRIV void zcp_priv_wait_announce(zcp_priv_pool *pool)
+ZCP_PRIV_SETUP void zcp_priv_wait_announce(zcp_priv_pool *pool)
 {
     zcp_priv_add_release(&pool->leases->waiting, 1);                   /* W2; before W1 */
     zcp_priv_pool_want(pool);
     ZEROCP_STEP("waiting");
 }
 /* One round: true with a chunk, or *bits and *wakes tell what to wait for. */
-ZCP_PRIV bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, bool recovers, zcp_priv_place *place, uint32_t *wakes, uint32_t *bits)
+ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, bool recovers, zcp_priv_place *place, uint32_t *wakes, uint32_t *bits)
 {
     zcp_priv_view *view = &manager->view;
     zcp_recovery report = { 0, 0 };
@@ -3991,7 +4014,7 @@ ZCP_PRIV bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, bool reco
     if (recovers) zcp_priv_view_look(view, table, first);
     return zcp_priv_view_take(view, table, first, place) || zcp_priv_view_take_anywhere(view, table, first, place);
 }
-ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms, zcp_chunk *chunk)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms, zcp_chunk *chunk)
 {
     zcp_status status = zcp_chunk_allocate(manager, size, chunk);
     uint64_t deadline = timeout_ms == UINT32_MAX ? UINT64_MAX : zcp_priv_now_ns() + (uint64_t)timeout_ms * 1000000u;
@@ -4000,7 +4023,7 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
         zcp_priv_place place;
         uint32_t wakes, bits;
         if (zcp_priv_wait_round(manager, size, recovers, &place, &wakes, &bits)) {
-            *chunk = zcp_priv_claimed(manager, &place, (zcp_priv_request){ size, 0 });
+            *chunk = zcp_priv_claimed(manager, &place, size);
             return ZCP_OK;
         }
         if (bits == 0) return zcp_chunk_allocate(manager, size, chunk);        /* the pools are gone: it tells */
@@ -4017,7 +4040,7 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
     if (status != ZCP_ERR_EXHAUSTED || timeout_ms == 0) return status;
     return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes was freed within %u ms", manager->name, (unsigned long long)size, timeout_ms);
 }
-ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)
+ZCP_PRIV_SMALL ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
     if (!chunk || !chunk->manager) return zcp_priv_no_chunk;
@@ -4029,13 +4052,13 @@ ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)
     }
     return *chunk;
 }
-ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk)
+ZCP_PRIV_SMALL ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk)
 {
     zcp_chunk moved = chunk ? *chunk : zcp_priv_no_chunk;
     if (chunk) *chunk = zcp_priv_no_chunk;
     return moved;
 }
-ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
+ZCP_PRIV_SMALL ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
 {
     if (!chunk) return;
     zcp_chunk was = *chunk;
@@ -4048,18 +4071,18 @@ ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
         if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(local);
     } else zcp_priv_release_slowly(was.manager, was.index, was.generation);
 }
-ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk)
+ZCP_PRIV_SMALL ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
     return zcp_priv_held_pool(chunk, &place) != NULL;
 }
-ZEROCP_API void *zcp_chunk_data(const zcp_chunk *chunk)
+ZCP_PRIV_SMALL ZEROCP_API void *zcp_chunk_data(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
     return pool ? pool->data + (uint64_t)place.i * pool->stride : NULL;
 }
-ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk)
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
@@ -4067,25 +4090,25 @@ ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk)
     uint64_t size = ZCP_PRIV_SIZE(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, place.i)->size));         /* relaxed: the token's fence carried it; may be garbage */
     return size < pool->chunk_size ? size : pool->chunk_size;
 }
-ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk)
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
     return pool ? pool->chunk_size : 0;
 }
-ZEROCP_API uint32_t zcp_chunk_tag(const zcp_chunk *chunk)
+ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_chunk_tag(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
     return pool ? (uint32_t)(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, place.i)->note) >> 32) : 0;       /* relaxed: as its size */
 }
-ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk)
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
     return pool ? zcp_priv_use_count(pool, place.i, chunk->manager->view.client) : 0;
 }
-ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk)
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
@@ -4104,7 +4127,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_acquire_unknown(zcp_manager *manager, uint64_t
     if (changed) return zcp_chunk_acquire(manager, token, chunk);
     return zcp_priv_fail(ZCP_ERR_INVALID_TOKEN, 0, "%s: token %016llx names no chunk of this instance", manager->name, (unsigned long long)token);
 }
-ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk)
 {
     zcp_priv_place place;
     if (ZCP_PRIV_UNLIKELY(!chunk)) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");

@@ -210,6 +210,12 @@ _Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "
 #if defined(__GNUC__)
 #define ZCP_PRIV static __attribute__((unused))
 #define ZCP_PRIV_COLD static __attribute__((unused, cold, noinline))
+#define ZCP_PRIV_SETUP static __attribute__((unused)) ZCP_PRIV_SMALL   /* what is not called often: small rather than fast */
+#if defined(__clang__)
+#define ZCP_PRIV_SMALL __attribute__((minsize))
+#else
+#define ZCP_PRIV_SMALL __attribute__((cold))
+#endif
 #define ZCP_PRIV_INLINE static inline __attribute__((unused, always_inline))
 #define ZCP_PRIV_NOINLINE static __attribute__((unused, noinline))
 #define ZCP_PRIV_LIKELY(c)   __builtin_expect(!!(c), 1)
@@ -217,6 +223,8 @@ _Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "
 #else
 #define ZCP_PRIV static
 #define ZCP_PRIV_COLD static
+#define ZCP_PRIV_SETUP static
+#define ZCP_PRIV_SMALL
 #define ZCP_PRIV_INLINE static inline
 #define ZCP_PRIV_NOINLINE static
 #define ZCP_PRIV_LIKELY(c)   (c)

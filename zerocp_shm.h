@@ -112,21 +112,21 @@ ZEROCP_API zcp_status zcp_shm_unlink(const char *name);
 #endif
 
 /* ---- >>clock ---- */
-ZCP_PRIV uint64_t zcp_priv_now_ns(void)
+ZCP_PRIV_SETUP uint64_t zcp_priv_now_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
-ZCP_PRIV void zcp_priv_sleep_us(uint32_t us)
+ZCP_PRIV_SETUP void zcp_priv_sleep_us(uint32_t us)
 {
     struct timespec t = { (time_t)(us / 1000000), (long)(us % 1000000) * 1000 };
     nanosleep(&t, NULL);
 }
 /* A bounded wait: 100 us at first, longer and longer, up to 5 ms a time. */
 typedef struct zcp_priv_wait { uint64_t deadline; uint32_t us; } zcp_priv_wait;
-ZCP_PRIV zcp_priv_wait zcp_priv_wait_begin(uint32_t timeout_ms) { return (zcp_priv_wait){ zcp_priv_now_ns() + (uint64_t)timeout_ms * 1000000u, 100 }; }
-ZCP_PRIV bool zcp_priv_wait_more(zcp_priv_wait *wait)      /* false: the time is over */
+ZCP_PRIV_SETUP zcp_priv_wait zcp_priv_wait_begin(uint32_t timeout_ms) { return (zcp_priv_wait){ zcp_priv_now_ns() + (uint64_t)timeout_ms * 1000000u, 100 }; }
+ZCP_PRIV_SETUP bool zcp_priv_wait_more(zcp_priv_wait *wait)      /* false: the time is over */
 {
     if (zcp_priv_now_ns() >= wait->deadline) return false;
     zcp_priv_sleep_us(wait->us);
@@ -150,28 +150,28 @@ static _Atomic(zcp_priv_process *) zcp_priv_process_page;      /* set once, then
 static ZEROCP_THREAD_LOCAL uint32_t zcp_priv_thread;
 static _Atomic uint64_t zcp_priv_threads = 1;
 
-ZCP_PRIV void *zcp_priv_anonymous(size_t bytes, int advice)    /* private zeroed pages; NULL: no memory */
+ZCP_PRIV_SETUP void *zcp_priv_anonymous(size_t bytes, int advice)    /* private zeroed pages; NULL: no memory */
 {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return NULL;
     (void)madvise(p, bytes, advice);                           /* WIPEONFORK is refused by old kernels: then the handler below stands in */
     return p;
 }
-ZCP_PRIV zcp_priv_process *zcp_priv_process_get(void) { return zcp_priv_load_acquire(&zcp_priv_process_page); }
+ZCP_PRIV_SETUP zcp_priv_process *zcp_priv_process_get(void) { return zcp_priv_load_acquire(&zcp_priv_process_page); }
 /* The handlers may be registered more than once: what this thread's first prepare handler has locked is locked and unlocked once. */
 static ZEROCP_THREAD_LOCAL zcp_priv_process *zcp_priv_forking;
-ZCP_PRIV void zcp_priv_fork_prepare(void)
+ZCP_PRIV_SETUP void zcp_priv_fork_prepare(void)
 {
     if (zcp_priv_forking || (zcp_priv_forking = zcp_priv_process_get()) == NULL) return;
     pthread_mutex_lock(&zcp_priv_forking->mutex);
     zcp_priv_forking->head.bytes = sizeof *zcp_priv_forking;   /* where the kernel does not wipe: what the child has to, also in a child of a child */
 }
-ZCP_PRIV void zcp_priv_fork_parent(void)
+ZCP_PRIV_SETUP void zcp_priv_fork_parent(void)
 {
     if (zcp_priv_forking) pthread_mutex_unlock(&zcp_priv_forking->mutex);
     zcp_priv_forking = NULL;
 }
-ZCP_PRIV void zcp_priv_fork_child(void)
+ZCP_PRIV_SETUP void zcp_priv_fork_child(void)
 {
     zcp_priv_process *process = zcp_priv_process_get();
     zcp_priv_forking = NULL;
@@ -182,7 +182,7 @@ ZCP_PRIV void zcp_priv_fork_child(void)
     }
 }
 /* Takes the process's mutex; makes the first page if there is none. The fork handlers are there before it is. NULL: no memory. */
-ZCP_PRIV zcp_priv_process *zcp_priv_process_lock(void)
+ZCP_PRIV_SETUP zcp_priv_process *zcp_priv_process_lock(void)
 {
     zcp_priv_process *process = zcp_priv_process_get();        /* acquire, pairs with the release of the CAS */
     if (!process) {
@@ -195,9 +195,9 @@ ZCP_PRIV zcp_priv_process *zcp_priv_process_lock(void)
     pthread_mutex_lock(&process->mutex);
     return process;
 }
-ZCP_PRIV void zcp_priv_process_unlock(zcp_priv_process *process) { pthread_mutex_unlock(&process->mutex); }
+ZCP_PRIV_SETUP void zcp_priv_process_unlock(zcp_priv_process *process) { pthread_mutex_unlock(&process->mutex); }
 /* An area that a forked child finds zeroed; it stays until the process ends. Under the process's mutex. NULL: no memory. */
-ZCP_PRIV void *zcp_priv_wiped_new(zcp_priv_process *process, size_t bytes)
+ZCP_PRIV_SETUP void *zcp_priv_wiped_new(zcp_priv_process *process, size_t bytes)
 {
     ZEROCP_ASSERT(bytes >= sizeof(zcp_priv_wiped));
     zcp_priv_wiped *area = (zcp_priv_wiped *)zcp_priv_anonymous(bytes, MADV_WIPEONFORK);
@@ -212,7 +212,7 @@ ZCP_PRIV void *zcp_priv_wiped_new(zcp_priv_process *process, size_t bytes)
 #define ZCP_PRIV_PATH_BYTES 256           /* '/', a name of up to 254 bytes, and the end */
 typedef struct zcp_priv_path { char text[ZCP_PRIV_PATH_BYTES]; } zcp_priv_path;
 
-ZCP_PRIV bool zcp_priv_name_valid(const char *name, size_t longest)
+ZCP_PRIV_SETUP bool zcp_priv_name_valid(const char *name, size_t longest)
 {
     size_t n = strlen(name);
     if (n == 0 || n > longest || strcmp(name, ".") == 0 || strcmp(name, "..") == 0) return false;
@@ -221,7 +221,7 @@ ZCP_PRIV bool zcp_priv_name_valid(const char *name, size_t longest)
     return true;
 }
 /* name + suffix as shm_open wants it. */
-ZCP_PRIV zcp_status zcp_priv_path_make(zcp_priv_path *path, const char *name, const char *suffix)
+ZCP_PRIV_SETUP zcp_status zcp_priv_path_make(zcp_priv_path *path, const char *name, const char *suffix)
 {
     if (!name || !zcp_priv_name_valid(name, sizeof path->text - 2 - strlen(suffix)))
         return zcp_priv_fail(ZCP_ERR_INVALID_NAME, 0, "name \"%.64s\": 1 to %zu bytes, no slash, no control character, not . or ..",
@@ -248,7 +248,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_system(const char *call, const char *path
     }
     return zcp_priv_fail(status, error, "%s: %s: %s", path, call, strerror(error));
 }
-ZCP_PRIV void zcp_priv_close_fd(int fd)                        /* keeps errno */
+ZCP_PRIV_SETUP void zcp_priv_close_fd(int fd)                        /* keeps errno */
 {
     int error = errno;
     close(fd);
@@ -256,7 +256,7 @@ ZCP_PRIV void zcp_priv_close_fd(int fd)                        /* keeps errno */
 }
 
 /* Opens what is there. Refuses what is no regular file and, without ZCP_SHM_ANY_OWNER, what belongs neither to the caller nor to root. */
-ZCP_PRIV zcp_status zcp_priv_file_open(const char *path, int access, uint32_t flags, int *fd, struct stat *status)
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_open(const char *path, int access, uint32_t flags, int *fd, struct stat *status)
 {
     *fd = shm_open(path, access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
     if (*fd < 0) return zcp_priv_fail_system("shm_open", path);
@@ -270,14 +270,14 @@ ZCP_PRIV zcp_status zcp_priv_file_open(const char *path, int access, uint32_t fl
     return result;
 }
 /* Sets the permissions to exactly these, and the group. */
-ZCP_PRIV zcp_status zcp_priv_file_grant(int fd, const char *path, uint32_t permissions, uint32_t group, uint32_t flags)
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_grant(int fd, const char *path, uint32_t permissions, uint32_t group, uint32_t flags)
 {
     if ((flags & ZCP_SHM_GROUP) && fchown(fd, (uid_t)-1, (gid_t)group) != 0) return zcp_priv_fail_system("fchown", path);
     if (fchmod(fd, (mode_t)permissions) != 0) return zcp_priv_fail_system("fchmod", path);
     return ZCP_OK;
 }
 /* Creates an empty object; EXISTS if there is one. */
-ZCP_PRIV zcp_status zcp_priv_file_create(const char *path, uint32_t permissions, uint32_t group, uint32_t flags, int *fd, struct stat *status)
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_create(const char *path, uint32_t permissions, uint32_t group, uint32_t flags, int *fd, struct stat *status)
 {
     *fd = shm_open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, (mode_t)(permissions & 0600));
     if (*fd < 0) return zcp_priv_fail_system("shm_open", path);
@@ -291,7 +291,7 @@ ZCP_PRIV zcp_status zcp_priv_file_create(const char *path, uint32_t permissions,
     return result;
 }
 /* Does the name lead to that object? */
-ZCP_PRIV zcp_status zcp_priv_file_is(const char *path, uint64_t device, uint64_t inode, bool *same)
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_is(const char *path, uint64_t device, uint64_t inode, bool *same)
 {
     int fd = shm_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
     struct stat status;
@@ -306,21 +306,21 @@ ZCP_PRIV zcp_status zcp_priv_file_is(const char *path, uint64_t device, uint64_t
     *same = (uint64_t)status.st_dev == device && (uint64_t)status.st_ino == inode;
     return ZCP_OK;
 }
-ZCP_PRIV zcp_status zcp_priv_file_unlink(const char *path)
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_unlink(const char *path)
 {
     return shm_unlink(path) == 0 ? ZCP_OK : zcp_priv_fail_system("shm_unlink", path);
 }
 
 /* Removes the name of an object that this call has made and could not finish; if it has lost its name already, somebody else may have taken that. Without the
    creation lock: should another process be finishing the object at this very moment, it finds its name gone, and starts over. */
-ZCP_PRIV void zcp_priv_file_withdraw(int fd, const char *path)
+ZCP_PRIV_SETUP void zcp_priv_file_withdraw(int fd, const char *path)
 {
     struct stat now;
     if (fstat(fd, &now) == 0 && now.st_nlink == 1) shm_unlink(path);
 }
 /* Reserves pages for bytes behind the end of the file; the size is set afterwards, so it is 0 until everything is there (where fallocate is known). In slices, because older kernels
    undo the whole call when a signal comes: a slice that was interrupted is tried again at half the length, so that it ends beside any timer. */
-ZCP_PRIV int zcp_priv_reserve_slice(int fd, uint64_t from, uint64_t bytes)      /* 0 or an errno */
+ZCP_PRIV_SETUP int zcp_priv_reserve_slice(int fd, uint64_t from, uint64_t bytes)      /* 0 or an errno */
 {
 #ifdef FALLOC_FL_KEEP_SIZE
     int error = fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)bytes) == 0 ? 0 : errno;
@@ -328,7 +328,7 @@ ZCP_PRIV int zcp_priv_reserve_slice(int fd, uint64_t from, uint64_t bytes)      
 #endif
     return posix_fallocate(fd, (off_t)from, (off_t)bytes);     /* a file system without the former: the size grows on the way */
 }
-ZCP_PRIV int zcp_priv_reserve_pages(int fd, uint64_t from, uint64_t to)        /* 0 or an errno */
+ZCP_PRIV_SETUP int zcp_priv_reserve_pages(int fd, uint64_t from, uint64_t to)        /* 0 or an errno */
 {
     uint64_t slice = UINT64_C(16) << 20;
     for (uint64_t done = from; done < to; ) {
@@ -348,7 +348,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_space(int fd, const char *path, uint64_t 
                          path, (unsigned long long)bytes, available, strerror(error));
 }
 /* What can be known to fail beforehand: nothing is filled up in vain, and no SIGXFSZ ends the process. */
-ZCP_PRIV zcp_status zcp_priv_file_may_grow(int fd, const char *path, uint64_t from, uint64_t bytes, uint64_t others, uint32_t flags)      /* from: what is there already; others: wanted beside it */
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_may_grow(int fd, const char *path, uint64_t from, uint64_t bytes, uint64_t others, uint32_t flags)      /* from: what is there already; others: wanted beside it */
 {
     struct rlimit limit;
     struct statvfs space;
@@ -362,14 +362,14 @@ ZCP_PRIV zcp_status zcp_priv_file_may_grow(int fd, const char *path, uint64_t fr
         return zcp_priv_fail_space(fd, path, bytes - from + others, ENOSPC);
     return ZCP_OK;
 }
-ZCP_PRIV int zcp_priv_truncate(int fd, uint64_t bytes)         /* 0 or an errno */
+ZCP_PRIV_SETUP int zcp_priv_truncate(int fd, uint64_t bytes)         /* 0 or an errno */
 {
     int error;
     do error = ftruncate(fd, (off_t)bytes) == 0 ? 0 : errno; while (error == EINTR);
     return error;
 }
 /* Makes the file `bytes` long, with pages for all from `from` on. */
-ZCP_PRIV zcp_status zcp_priv_file_reserve(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags)
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_reserve(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags)
 {
     zcp_status status = zcp_priv_file_may_grow(fd, path, from, bytes, 0, flags);
     if (status != ZCP_OK) return status;
@@ -383,7 +383,7 @@ ZCP_PRIV zcp_status zcp_priv_file_reserve(int fd, const char *path, uint64_t fro
 }
 
 /* Maps bytes of the object, from an offset that is a multiple of the page size, with the flags' effects. */
-ZCP_PRIV zcp_status zcp_priv_file_map(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags, void **base)
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_map(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags, void **base)
 {
     if (bytes > SIZE_MAX || (off_t)from < 0 || (uint64_t)(off_t)from != from) return zcp_priv_fail(ZCP_ERR_MAPPING, ENOMEM, "%s: %llu bytes do not fit this process's address space", path, (unsigned long long)bytes);
     int protection = flags & ZCP_SHM_READ_ONLY ? PROT_READ : PROT_READ | PROT_WRITE;
@@ -424,22 +424,22 @@ typedef struct zcp_priv_file {               /* an object known by identity, to 
 } zcp_priv_file;
 typedef struct zcp_priv_lock { void *base; size_t bytes; } zcp_priv_lock;     /* base NULL: not held */
 
-ZCP_PRIV bool zcp_priv_fd_is(int fd, uint64_t device, uint64_t inode)
+ZCP_PRIV_SETUP bool zcp_priv_fd_is(int fd, uint64_t device, uint64_t inode)
 {
     struct stat status;
     return fd >= 0 && fstat(fd, &status) == 0 && (uint64_t)status.st_dev == device && (uint64_t)status.st_ino == inode;
 }
-ZCP_PRIV void zcp_priv_file_note(zcp_priv_file *file, int fd, const zcp_priv_path *path, uint32_t flags, const struct stat *status)
+ZCP_PRIV_SETUP void zcp_priv_file_note(zcp_priv_file *file, int fd, const zcp_priv_path *path, uint32_t flags, const struct stat *status)
 {
     *file = (zcp_priv_file){ fd, flags, (uint64_t)status->st_dev, (uint64_t)status->st_ino, *path };
 }
-ZCP_PRIV void zcp_priv_file_forget(zcp_priv_file *file)
+ZCP_PRIV_SETUP void zcp_priv_file_forget(zcp_priv_file *file)
 {
     if (zcp_priv_fd_is(file->fd, file->device, file->inode)) close(file->fd);
     file->fd = -1;
 }
 /* Opens the object again, on a description of its own: through the descriptor (works after an unlink), else by name. */
-ZCP_PRIV zcp_status zcp_priv_file_reopen(const zcp_priv_file *file, int *fd)
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_reopen(const zcp_priv_file *file, int *fd)
 {
     char link[40];
     int access = file->flags & ZCP_SHM_READ_ONLY ? O_RDONLY : O_RDWR;
@@ -451,7 +451,7 @@ ZCP_PRIV zcp_status zcp_priv_file_reopen(const zcp_priv_file *file, int *fd)
     if (*fd >= 0) { zcp_priv_close_fd(*fd); *fd = -1; }
     return zcp_priv_fail(ZCP_ERR_SYSTEM, ENOENT, "%s: the descriptor was closed by the application, and the name leads elsewhere", file->path.text);
 }
-ZCP_PRIV struct flock zcp_priv_lock_of(off_t byte)
+ZCP_PRIV_SETUP struct flock zcp_priv_lock_of(off_t byte)
 {
     struct flock lock;
     memset(&lock, 0, sizeof lock);
@@ -462,7 +462,7 @@ ZCP_PRIV struct flock zcp_priv_lock_of(off_t byte)
     return lock;
 }
 /* Tries to lock one byte: *taken tells whether somebody else has it. */
-ZCP_PRIV zcp_status zcp_priv_lock_byte(int fd, const char *path, off_t byte, bool *taken)
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_byte(int fd, const char *path, off_t byte, bool *taken)
 {
     struct flock lock = zcp_priv_lock_of(byte);
     *taken = false;
@@ -472,7 +472,7 @@ ZCP_PRIV zcp_status zcp_priv_lock_byte(int fd, const char *path, off_t byte, boo
 }
 /* Maps bytes of the file and locks one byte of [first, first + count), the first that is free; those whose bit in `early` is set (may be NULL) are tried
    before the others, since the kernel's search for each grows with the locks that others hold. *which tells which (-1: all are taken, and nothing is held). Nobody forks in between, and a seq_cst fence follows: the death of the last holder happened before. */
-ZCP_PRIV zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t first, uint32_t count, const uint64_t *early, size_t bytes, zcp_priv_lock *lock, int64_t *which)
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t first, uint32_t count, const uint64_t *early, size_t bytes, zcp_priv_lock *lock, int64_t *which)
 {
     int fd;
     *which = -1;
@@ -503,13 +503,13 @@ ZCP_PRIV zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t first, u
     atomic_thread_fence(memory_order_seq_cst);
     return status;
 }
-ZCP_PRIV void zcp_priv_lock_drop(zcp_priv_lock *lock)
+ZCP_PRIV_SETUP void zcp_priv_lock_drop(zcp_priv_lock *lock)
 {
     if (lock->base) munmap(lock->base, lock->bytes);
     *lock = (zcp_priv_lock){ NULL, 0 };
 }
 /* Does somebody else hold that byte? fd: of the file, on a description that holds no lock. */
-ZCP_PRIV zcp_status zcp_priv_lock_test(int fd, const char *path, off_t byte, bool *taken)
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_test(int fd, const char *path, off_t byte, bool *taken)
 {
     struct flock lock = zcp_priv_lock_of(byte);
     if (fcntl(fd, ZCP_PRIV_OFD_GETLK, &lock) != 0) return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: fcntl(F_OFD_GETLK): %s", path, strerror(errno));
@@ -518,7 +518,7 @@ ZCP_PRIV zcp_status zcp_priv_lock_test(int fd, const char *path, off_t byte, boo
 }
 /* The creation lock, with a bounded wait: TIMEOUT when the time is over. The page mapped for it is touched by zerocp.h only, and only where the
    file has those bytes. */
-ZCP_PRIV zcp_status zcp_priv_lock_creation(const zcp_priv_file *file, zcp_priv_wait *wait, zcp_priv_lock *lock)
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_creation(const zcp_priv_file *file, zcp_priv_wait *wait, zcp_priv_lock *lock)
 {
     zcp_priv_file plain = *file;
     plain.flags = 0;                                           /* this mapping is not to be populated or locked */
@@ -534,7 +534,7 @@ ZCP_PRIV zcp_status zcp_priv_lock_creation(const zcp_priv_file *file, zcp_priv_w
 #define ZCP_PRIV_SHM_FLAGS (ZCP_SHM_READ_ONLY | ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_ANY_OWNER | ZCP_SHM_NO_RESERVE | ZCP_SHM_NO_DUMP | ZCP_SHM_GROUP)
 
 /* The descriptor with its defaults filled in, and checked. */
-ZCP_PRIV zcp_status zcp_priv_shm_resolve(zcp_shm_desc *desc)
+ZCP_PRIV_SETUP zcp_status zcp_priv_shm_resolve(zcp_shm_desc *desc)
 {
     bool creates = desc->mode == ZCP_SHM_CREATE_EXCLUSIVE || desc->mode == ZCP_SHM_PURGE_AND_CREATE;
     if ((unsigned)desc->mode > ZCP_SHM_PURGE_AND_CREATE) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "mode %u is none of zcp_shm_mode", (unsigned)desc->mode);
@@ -548,7 +548,7 @@ ZCP_PRIV zcp_status zcp_priv_shm_resolve(zcp_shm_desc *desc)
     return ZCP_OK;
 }
 /* Gives an empty object its pages, under the creation lock; *mine tells whether it was this call. Removes the name if that fails. */
-ZCP_PRIV zcp_status zcp_priv_shm_finish(int fd, const zcp_priv_file *file, const zcp_shm_desc *desc, zcp_priv_wait *wait, bool *mine)
+ZCP_PRIV_SETUP zcp_status zcp_priv_shm_finish(int fd, const zcp_priv_file *file, const zcp_shm_desc *desc, zcp_priv_wait *wait, bool *mine)
 {
     zcp_priv_lock lock;
     struct stat now;
@@ -569,7 +569,7 @@ ZCP_PRIV zcp_status zcp_priv_shm_finish(int fd, const zcp_priv_file *file, const
     return status;
 }
 /* One try. *again: start over, the object has changed meanwhile. */
-ZCP_PRIV zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc *desc, const zcp_priv_path *path, zcp_priv_wait *wait, bool *again)
+ZCP_PRIV_SETUP zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc *desc, const zcp_priv_path *path, zcp_priv_wait *wait, bool *again)
 {
     int fd;
     struct stat now;
@@ -605,7 +605,7 @@ ZCP_PRIV zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc *desc,
     return status;
 }
 
-ZEROCP_API zcp_status zcp_shm_open(zcp_shm *shm, const zcp_shm_desc *desc)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_shm_open(zcp_shm *shm, const zcp_shm_desc *desc)
 {
     if (!shm || !desc) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
     zcp_shm_desc full = *desc;
@@ -623,13 +623,13 @@ ZEROCP_API zcp_status zcp_shm_open(zcp_shm *shm, const zcp_shm_desc *desc)
     if (status != ZCP_OK) memset(shm, 0, sizeof *shm);
     return status;
 }
-ZEROCP_API void zcp_shm_close(zcp_shm *shm)
+ZCP_PRIV_SMALL ZEROCP_API void zcp_shm_close(zcp_shm *shm)
 {
     if (!shm) return;
     if (shm->base) munmap(shm->base, (size_t)shm->bytes);
     memset(shm, 0, sizeof *shm);
 }
-ZEROCP_API zcp_status zcp_shm_unlink(const char *name)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_shm_unlink(const char *name)
 {
     zcp_priv_path path;
     zcp_status status = zcp_priv_path_make(&path, name && name[0] == '/' ? name + 1 : name, "");
