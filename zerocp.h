@@ -1006,7 +1006,7 @@ typedef struct zcp_priv_pool {
     uint64_t *stacks;               /* private: where the threads keep what they cache, ZCP_MAX_CACHE_CHUNKS each; NULL: no cache */
     uint32_t number, serial;        /* in the instance; serial: different for each pool that the instance ever had */
     _Atomic uint32_t retired;       /* private: the first so many chunks are retired */
-    bool punches;                   /* can give the memory of its chunks back to the system */
+    bool punches, told;             /* can give the memory of its chunks back to the system; has told that it retires */
 } zcp_priv_pool;
 
 #define ZCP_PRIV_GENERATION(s) ((uint32_t)((s) >> 32))
@@ -1255,7 +1255,7 @@ ZCP_PRIV_COLD void zcp_priv_local_attend(zcp_priv_pool *pool, zcp_priv_local *lo
 }
 ZCP_PRIV_COLD void zcp_priv_cache_resume(zcp_priv_pool *pool, zcp_priv_local *local)         /* begin, or one release less to wait */
 {
-    if (local->pause == 0 || --local->pause == 0) local->room = pool->cache_chunks;
+    if ((local->pause == 0 || --local->pause == 0) && !zcp_priv_load_relaxed(&pool->leases->retiring)) local->room = pool->cache_chunks;       /* relaxed: after W0, or it attends later */
 }
 /* Frees the chunk if nobody holds it; its hint is the caller's to give. YES: this call freed it. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_reap_record(zcp_priv_pool *pool, uint32_t i)
@@ -1932,9 +1932,10 @@ typedef struct zcp_priv_view {
     zcp_priv_table first;
 } zcp_priv_view;
 
-ZCP_PRIV bool zcp_priv_pool_is_retiring(const zcp_priv_pool *pool)
+ZCP_PRIV bool zcp_priv_pool_is_retiring(const zcp_priv_pool *pool)        /* or gone already */
 {
-    return pool->slot && zcp_priv_load_relaxed(&pool->slot->state) == zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING);       /* relaxed: nothing of it is given out anyway */
+    uint64_t state = pool->slot ? zcp_priv_load_relaxed(&pool->slot->state) : 0;       /* relaxed: nothing of it is given out anyway */
+    return state == zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING) || state == zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_GONE);
 }
 ZCP_PRIV_INLINE zcp_priv_pool *zcp_priv_view_pool(const zcp_priv_view *view, uint32_t pool) { return zcp_priv_load_acquire(&view->pools[pool]); }      /* V0, pairs with V1 */
 ZCP_PRIV_INLINE const zcp_priv_table *zcp_priv_view_table(const zcp_priv_view *view) { return zcp_priv_load_acquire(&view->table); }         /* V0 */
@@ -2133,7 +2134,9 @@ ZCP_PRIV_COLD void zcp_priv_wake(zcp_priv_pool *pool)
 ZCP_PRIV_COLD void zcp_priv_pool_empty(zcp_priv_pool *pool)
 {
     uint64_t live = zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING), page = zcp_priv_page_size();
-    uintptr_t begin = ((uintptr_t)pool->data + page - 1) & ~(uintptr_t)(page - 1), end = ((uintptr_t)pool->data + (uintptr_t)(pool->stride * pool->count)) & ~(uintptr_t)(page - 1);
+    uintptr_t begin = ((uintptr_t)pool->data + page - 1) & ~(uintptr_t)(page - 1), end = (uintptr_t)pool->data + (uintptr_t)(pool->stride * pool->count);
+    if (pool->serial > 1) end += page - 1;                             /* nothing else lies in the last page of an added pool */
+    end &= ~(uintptr_t)(page - 1);
     if (!pool->punches || !pool->slot || zcp_priv_load_relaxed(&pool->slot->state) != live) return;     /* a read-only mapping cannot: somebody else will */
     if (begin < end) {
         (void)munlock((void *)begin, end - begin);                     /* what is locked is not punched */
@@ -2145,7 +2148,8 @@ ZCP_PRIV_COLD void zcp_priv_pool_empty(zcp_priv_pool *pool)
 /* Claims what is free of a retiring pool, from where this process has got to. */
 ZCP_PRIV_COLD void zcp_priv_pool_retire(zcp_priv_pool *pool)
 {
-    uint32_t i = zcp_priv_load_relaxed(&pool->retired);                /* relaxed: a hint; siblings may set it back */
+    atomic_thread_fence(memory_order_seq_cst);                         /* between what this one freed and its look: of two who free the last two chunks, one sees both */
+    uint32_t i = zcp_priv_load_acquire(&pool->retired);                /* passes on what siblings acquired, who may set it back */
     while (i < pool->count) {
         _Atomic uint64_t *state = &zcp_priv_record_at(pool, i)->state;
         uint64_t s = zcp_priv_load_acquire(state);                     /* acquire: as C1, also where another one has claimed it */
@@ -2153,7 +2157,7 @@ ZCP_PRIV_COLD void zcp_priv_pool_retire(zcp_priv_pool *pool)
         else if (!zcp_priv_is_free(s)) break;
         else (void)zcp_priv_cas_acq_rel(state, &s, s | (uint64_t)ZCP_PRIV_RETIRED_OWNER << 21);      /* C1; release: passes on what was acquired */
     }
-    zcp_priv_store_relaxed(&pool->retired, i);
+    zcp_priv_store_release(&pool->retired, i);
     ZEROCP_STEP("retired");
     if (i == pool->count) zcp_priv_pool_empty(pool);
 }
@@ -2163,13 +2167,6 @@ ZCP_PRIV void zcp_priv_after_free(zcp_priv_pool *pool)
     zcp_priv_light_barrier();
     if (ZCP_PRIV_UNLIKELY(zcp_priv_somebody_waits(pool))) zcp_priv_wake(pool);
     if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&pool->leases->retiring) != 0) && zcp_priv_pool_is_retiring(pool)) zcp_priv_pool_retire(pool);       /* relaxed: the barrier before */
-}
-/* A thread sees that `wanted` was raised. */
-ZCP_PRIV_COLD void zcp_priv_attend(zcp_priv_local *local)
-{
-    zcp_priv_local_attend(local->pool, local);
-    if (zcp_priv_pool_is_retiring(local->pool)) zcp_priv_lease_end(local->pool, local);      /* after W0 */
-    zcp_priv_after_free(local->pool);
 }
 /* What the calling thread keeps of a pool, made ready for use; it may have been of an earlier pool of that number. */
 ZCP_PRIV zcp_priv_local *zcp_priv_view_begin(zcp_priv_view *view, zcp_priv_pool *pool)
@@ -2182,22 +2179,26 @@ ZCP_PRIV zcp_priv_local *zcp_priv_view_begin(zcp_priv_view *view, zcp_priv_pool 
     }
     return local;
 }
-/* A chunk of the pools that serve, by the hints. */
-ZCP_PRIV bool zcp_priv_view_take(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first, zcp_priv_place *place)
+/* What the calling thread keeps of pools that give out nothing more becomes everybody's: no allocation leads it there again. */
+ZCP_PRIV_SETUP void zcp_priv_view_tidy(zcp_priv_view *view)
 {
-    zcp_priv_pool *pool;
-    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
-        zcp_priv_local *local = zcp_priv_view_begin(view, pool);
-        place->pool = pool;
-        if (zcp_priv_thread) {
-            bool slowly = (view->flags & ZCP_CHECKED) || zcp_priv_load_relaxed(&zcp_priv_barriers) < 0;      /* the quick ways have no fence */
-            zcp_priv_local_begin(pool, local, pool->stacks ? pool->stacks + (size_t)zcp_priv_thread * ZCP_MAX_CACHE_CHUNKS : NULL, view->client, slowly);
-            if (!zcp_priv_unwanted(local)) zcp_priv_attend(local);
-            else zcp_priv_after_free(pool);
-        }
-        if (zcp_priv_take(pool, local, view->client, &place->i, &place->generation)) return true;
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && zcp_priv_thread; p++) {
+        zcp_priv_local *local = zcp_priv_view_local(view, p);
+        zcp_priv_pool *pool = local->pool;
+        if (!pool || !zcp_priv_pool_is_retiring(pool)) continue;
+        zcp_priv_local_end(pool, local);
+        zcp_priv_after_free(pool);
     }
-    return false;
+}
+/* Every thread of every process is to look up from its work in any pool. */
+ZCP_PRIV_SETUP void zcp_priv_view_want_all(zcp_priv_view *view)
+{
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
+        if (!pool) continue;
+        zcp_priv_pool_want(pool);
+        if (zcp_priv_somebody_waits(pool)) zcp_priv_wake(pool);        /* who sleeps, too */
+    }
 }
 /* A chunk of the pools that serve, by the records: hints may go to and fro between the list and the loans. */
 ZCP_PRIV bool zcp_priv_view_take_anywhere(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first, zcp_priv_place *place)
@@ -2506,7 +2507,6 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
     g->pool.signals = view->signals;
     g->pool.punches = g->data && !read_only;
     zcp_priv_store_release(&view->pools[number], &g->pool);            /* V1, pairs with V0 */
-    if (zcp_priv_load_relaxed(&view->pool_count) <= number) zcp_priv_store_relaxed(&view->pool_count, number + 1);     /* relaxed: V0 comes after it */
     return ZCP_OK;
 }
 /* Handles that this process has of a pool's chunks. */
@@ -2519,17 +2519,26 @@ ZCP_PRIV_SETUP uint64_t zcp_priv_pool_handles(const zcp_priv_pool *pool)
     }
     return left;
 }
-/* The pool is gone. Its records stay mapped, for threads that are just looking there; its chunks do not, unless handles say that the header lies. */
+/* The pool is gone. Its records stay mapped, for threads that are just looking there; its chunks do not, unless handles say that the header lies, but their addresses
+   stay taken. */
 ZCP_PRIV_SETUP void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool)
 {
     zcp_priv_store_release(&manager->view.pools[pool->number], (zcp_priv_pool *)NULL);
     for (zcp_priv_grown *g = manager->grown; g; g = g->next) {
-        if (pool != &g->pool || !g->data || zcp_priv_pool_handles(pool) != 0) continue;
-        if (g->segment) zcp_registry_remove(&manager->registry, g->segment);
-        munmap(g->data, g->data_bytes);
+        if (pool != &g->pool || !g->data || !g->segment || zcp_priv_pool_handles(pool) != 0) continue;
+        zcp_registry_remove(&manager->registry, g->segment);
+        (void)mmap(g->data, g->data_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);      /* nothing else comes to lie there: a sibling may be just about to punch */
         g->segment = 0;
-        g->data = NULL;
     }
+}
+/* Tells everybody that a pool is RETIRING, and claims what is free of it. May be done again. */
+ZCP_PRIV_SETUP void zcp_priv_pool_tell_retiring(zcp_priv_view *view, zcp_priv_pool *pool)
+{
+    zcp_priv_store_relaxed(&pool->leases->retiring, 1u);               /* relaxed: W1 carries it */
+    zcp_priv_view_want_all(view);                                      /* of all: who works elsewhere may keep chunks of it */
+    ZEROCP_STEP("retire_told");
+    ZEROCP_HEAVY_BARRIER();                                            /* who does not see that it is retiring has freed before this */
+    zcp_priv_pool_retire(pool);
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t number)
 {
@@ -2537,17 +2546,18 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t n
     uint64_t state = zcp_priv_load_acquire(&manager->header->pools[number].state);     /* V3, pairs with the release of LIVE */
     uint32_t serial = (uint32_t)(state >> 32), phase = (uint32_t)state;
     zcp_priv_added added;
-    bool there = phase == ZCP_PRIV_POOL_LIVE || phase == ZCP_PRIV_POOL_RETIRING;
+    bool there = phase == ZCP_PRIV_POOL_LIVE || phase == ZCP_PRIV_POOL_RETIRING, gone = phase == ZCP_PRIV_POOL_GONE;
     zcp_status status = ZCP_OK;
-    if (pool && (pool->serial == serial ? phase == ZCP_PRIV_POOL_GONE : there && zcp_priv_added_read(&manager->header->pools[number], serial, &added))) {      /* garbage changes nothing */
+    if (pool && (gone ? serial >= pool->serial : there && serial > pool->serial && zcp_priv_added_read(&manager->header->pools[number], serial, &added))) {    /* garbage changes nothing */
         zcp_priv_pool_part(manager, pool);
         pool = NULL;
     }
     if (there && !pool) status = zcp_priv_pool_meet(manager, number, serial);
+    if ((there || gone) && zcp_priv_load_relaxed(&manager->view.pool_count) <= number) zcp_priv_store_relaxed(&manager->view.pool_count, number + 1);     /* relaxed: a figure */
     pool = zcp_priv_view_pool(&manager->view, number);
-    if (pool && phase == ZCP_PRIV_POOL_RETIRING && !(manager->view.flags & ZCP_OBSERVE) && !zcp_priv_load_relaxed(&pool->leases->retiring)) {
-        zcp_priv_store_relaxed(&pool->leases->retiring, 1u);           /* relaxed: W1 carries it. Its retirer may have been killed */
-        zcp_priv_pool_want(pool);
+    if (pool && pool->serial == serial && phase == ZCP_PRIV_POOL_RETIRING && !pool->told && !(manager->view.flags & ZCP_OBSERVE)) {
+        pool->told = true;                                             /* its retirer may have been killed before it could tell, or look */
+        zcp_priv_pool_tell_retiring(&manager->view, pool);
     }
     return status;
 }
@@ -2596,12 +2606,17 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_if_changed(const zcp_manager *manager)
 ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slot, uint64_t *freed, bool *garbage)
 {
     zcp_priv_slot *at = zcp_priv_slot_at(manager, slot);
-    zcp_status status = zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_CLOSING ? ZCP_OK : zcp_priv_renew_if_changed(manager);      /* so that all that a dead one may hold is known */
+    bool closing = zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_CLOSING;         /* it sweeps itself */
+    zcp_status status = closing ? ZCP_OK : zcp_priv_renew(manager);    /* so that all that a dead one may hold is known */
     if (status != ZCP_OK) return status;
     zcp_priv_store_relaxed(&at->state, (uint32_t)ZCP_PRIV_SLOT_SWEEPING);      /* relaxed: for joiners to wait a moment */
     ZEROCP_STEP("sweeping");
     *freed = zcp_priv_view_sweep(&manager->view, slot, garbage);
     ZEROCP_STEP("swept");
+    if (!closing && manager->view.signals) {                           /* the dead one may not have got to say that it had changed the pools */
+        zcp_priv_add_release(&manager->view.signals->epoch, 1);        /* pairs with V2 */
+        zcp_priv_view_want_all(&manager->view);
+    }
     zcp_priv_store_release(&at->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);         /* after the last push */
     zcp_priv_view_after_free(&manager->view);
     return ZCP_OK;
@@ -2619,7 +2634,6 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t s
         uint64_t freed = 0;
         status = zcp_priv_slot_sweep(manager, slot, &freed, garbage);
         if (status != ZCP_OK) { zcp_priv_lock_drop(&lock); return status; }
-        if (manager->view.signals) zcp_priv_add_release(&manager->view.signals->epoch, 1);     /* as V2: it may have been killed before it could say that pools changed */
         ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u (pid %u): %llu chunks reclaimed", manager->name, slot,
                    zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->pid), (unsigned long long)freed);
         report->dead_clients++;
@@ -3300,11 +3314,9 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, con
     zcp_manager *m = NULL;
     status = zcp_priv_open_loop(&o, &m);
     if (status != ZCP_OK && o.built_inode != 0) {
-        char message[384];
-        int error = zcp_last_errno();
-        snprintf(message, sizeof message, "%s", zcp_last_message());
+        zcp_priv_failure failure = zcp_priv_failure_save(status);
         zcp_priv_unbuild(&o);
-        return zcp_priv_fail(status, error, "%s", message);
+        return zcp_priv_failure_again(&failure);
     }
     if (status != ZCP_OK) return status;
     zcp_registry_add(&m->registry, ZCP_SEGMENT_MANAGEMENT, m->management.base, m->geometry.management_bytes);
@@ -3419,7 +3431,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
         if (added.data_offset + geometry.chunk_bytes > g->chunk_end) g->chunk_end = added.data_offset + geometry.chunk_bytes;
     }
     if (g->management_end < manager->geometry.management_bytes || g->chunk_end < manager->geometry.chunk_bytes || g->serial == UINT32_MAX
-        || !zcp_priv_round_up(g->management_end, ZCP_PRIV_GROWTH_UNIT, &g->management_end) || !zcp_priv_round_up(g->chunk_end, ZCP_PRIV_GROWTH_UNIT, &g->chunk_end))
+        || g->management_end > ZCP_RELPTR_MAX_OFFSET + 1 || g->chunk_end > ZCP_RELPTR_MAX_OFFSET + 1 || !zcp_priv_round_up(g->management_end, ZCP_PRIV_GROWTH_UNIT, &g->management_end) || !zcp_priv_round_up(g->chunk_end, ZCP_PRIV_GROWTH_UNIT, &g->chunk_end))
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of pools that were added does not add up", manager->name);
     return ZCP_OK;
 }
@@ -3448,16 +3460,21 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager 
     if (status != ZCP_OK) zcp_priv_growth_end(g);
     return status;
 }
-/* Makes a file longer, with pages for all of [from, from + bytes); what lay there is of somebody who was killed while adding. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_file_extend(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags)
+/* Makes a file no longer than that. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_cut(int fd, const char *path, uint64_t bytes)
 {
     struct stat now;
     if (fstat(fd, &now) != 0) return zcp_priv_fail_system("fstat", path);
-    if ((uint64_t)now.st_size > from) {
-        int error = zcp_priv_truncate(fd, from);
-        if (error) { errno = error; return zcp_priv_fail_system("ftruncate", path); }
-    }
-    return zcp_priv_file_reserve(fd, path, from, from + bytes, flags);
+    int error = (uint64_t)now.st_size <= bytes ? 0 : zcp_priv_truncate(fd, bytes);
+    if (!error) return ZCP_OK;
+    errno = error;
+    return zcp_priv_fail_system("ftruncate", path);
+}
+/* Makes a file longer, with pages for all of [from, from + bytes); what lay there is of somebody who was killed while adding. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_extend(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags)
+{
+    zcp_status status = zcp_priv_file_cut(fd, path, from);
+    return status != ZCP_OK ? status : zcp_priv_file_reserve(fd, path, from, from + bytes, flags);
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t number, const zcp_pool_config *config, const zcp_priv_geometry *geometry)
 {
@@ -3470,7 +3487,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     zcp_priv_format_pool(base, &geometry->pools[0], geometry->record_bytes, zcp_priv_mix(manager->instance_id + serial));
     munmap(base, (size_t)geometry->management_bytes);
     zcp_priv_added added = { *config, g->management_end, g->chunk_end };
-    zcp_priv_store_relaxed(&slot->state, zcp_priv_pool_state(serial, ZCP_PRIV_POOL_NONE));       /* relaxed, all: LIVE carries them */
+    zcp_priv_store_relaxed(&manager->header->signals.management_end, g->management_end);          /* relaxed, all: LIVE carries them. First, since the slot may have been the only one */
+    zcp_priv_store_relaxed(&manager->header->signals.chunk_end, g->chunk_end);                   /* to say up to where the files are used */
     zcp_priv_store_relaxed(&slot->chunk_size, config->chunk_size);
     zcp_priv_store_relaxed(&slot->chunk_count, config->chunk_count);
     zcp_priv_store_relaxed(&slot->alignment, config->alignment);
@@ -3485,10 +3503,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     zcp_priv_store_relaxed(&manager->header->signals.chunk_end, g->chunk_end + geometry->chunk_bytes);
     zcp_priv_add_release(&manager->header->signals.epoch, 1);          /* pairs with V2 */
     ZEROCP_STEP("pool_told");
-    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
-        zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
-        if (pool) zcp_priv_pool_want(pool);
-    }
+    zcp_priv_view_want_all(&manager->view);
     return ZCP_OK;
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_config *asked, uint32_t *number)
@@ -3514,9 +3529,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_c
     ZEROCP_STEP("chunk_extended");
     if (status == ZCP_OK) status = zcp_priv_growth_write(g, *number, &config, &geometry);
     if (status == ZCP_OK) return zcp_priv_renew(manager);
-    (void)zcp_priv_truncate(g->management_fd, g->management_end);      /* nobody has mapped that */
-    (void)zcp_priv_truncate(g->chunk_fd, g->chunk_end);
-    return status;
+    zcp_priv_failure failure = zcp_priv_failure_save(status);
+    (void)zcp_priv_file_cut(g->management_fd, manager->file.path.text, g->management_end);       /* nobody has mapped that */
+    (void)zcp_priv_file_cut(g->chunk_fd, manager->chunk_path.text, g->chunk_end);
+    return zcp_priv_failure_again(&failure);
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_begin(zcp_manager *manager, uint32_t number)
 {
@@ -3525,12 +3541,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_begin(zcp_manager *manager, uint3
     if (!pool || !zcp_priv_cas_acq_rel(&manager->header->pools[number].state, &live, zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING)))
         return zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "%s has no live pool %u", manager->name, number);
     ZEROCP_STEP("pool_retiring");
-    zcp_priv_store_relaxed(&pool->leases->retiring, 1u);               /* relaxed: W1 carries it */
     zcp_priv_add_release(&manager->header->signals.epoch, 1);          /* pairs with V2 */
-    zcp_priv_pool_want(pool);
-    ZEROCP_STEP("retire_told");
-    ZEROCP_HEAVY_BARRIER();                                            /* who does not see that it is retiring has freed before this */
-    zcp_priv_pool_retire(pool);
+    zcp_priv_pool_tell_retiring(&manager->view, pool);
     return ZCP_OK;
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool, uint32_t *index)
@@ -3586,12 +3598,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_reconfigure(zcp_priv_growth *g, const zcp_con
         if (status == ZCP_OK) wanted |= UINT32_C(1) << number;
     }
     uint32_t goes = status == ZCP_OK ? ~wanted : added;
-    char message[sizeof zcp_priv_last_message];
-    int error = zcp_last_errno();
-    snprintf(message, sizeof message, "%s", zcp_last_message());
+    zcp_priv_failure failure = zcp_priv_failure_save(status);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++)
         if (goes >> p & 1) (void)zcp_priv_pool_retire_begin(manager, p);       /* those that are no live pools are none */
-    return status == ZCP_OK ? zcp_priv_renew(manager) : zcp_priv_fail(status, error, "%s", message);
+    return status == ZCP_OK ? zcp_priv_renew(manager) : zcp_priv_failure_again(&failure);
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manager, const zcp_config *config)
 {
@@ -3866,6 +3876,44 @@ ZCP_PRIV zcp_priv_pool *zcp_priv_held_pool(const zcp_chunk *chunk, zcp_priv_plac
     return pool && zcp_priv_holds(pool, place->i, place->generation) ? pool : NULL;
 }
 
+/* Learns which pools have come and gone, and lets go of those that went. After W0: who has seen `wanted` raised is not told again. */
+ZCP_PRIV_SETUP void zcp_priv_look_up(zcp_manager *manager, zcp_priv_pool *pool)
+{
+    zcp_priv_renew_if_changed(manager);
+    zcp_priv_view_tidy(&manager->view);
+    zcp_priv_after_free(pool);
+}
+/* A thread sees that `wanted` was raised. */
+ZCP_PRIV_COLD void zcp_priv_attend(zcp_manager *manager, zcp_priv_local *local)
+{
+    zcp_priv_pool *pool = local->pool;
+    zcp_priv_local_attend(pool, local);
+    zcp_priv_look_up(manager, pool);
+}
+/* Makes ready what the calling thread keeps of a pool. false: the pool gives out nothing more. */
+ZCP_PRIV bool zcp_priv_ready(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv_local *local)
+{
+    zcp_priv_view *view = &manager->view;
+    bool fresh = local->pool == NULL, slowly = (view->flags & ZCP_CHECKED) || zcp_priv_load_relaxed(&zcp_priv_barriers) < 0;       /* the quick ways have no fence */
+    if (zcp_priv_thread) {
+        zcp_priv_local_begin(pool, local, pool->stacks ? pool->stacks + (size_t)zcp_priv_thread * ZCP_MAX_CACHE_CHUNKS : NULL, view->client, slowly);
+        if (fresh) zcp_priv_look_up(manager, pool);
+        else if (!zcp_priv_unwanted(local)) zcp_priv_attend(manager, local);
+    }
+    return !zcp_priv_pool_is_retiring(pool);                           /* looked at after W0: who sees it live here will be told */
+}
+/* A chunk of the pools that serve, by the hints. */
+ZCP_PRIV bool zcp_priv_take_hinted(zcp_manager *manager, const zcp_priv_table *table, uint32_t first, zcp_priv_place *place)
+{
+    zcp_priv_view *view = &manager->view;
+    zcp_priv_pool *pool;
+    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
+        zcp_priv_local *local = zcp_priv_view_begin(view, pool);
+        place->pool = pool;
+        if (zcp_priv_ready(manager, pool, local) && zcp_priv_take(pool, local, view->client, &place->i, &place->generation)) return true;
+    }
+    return false;
+}
 /* Nothing in the hints: EXHAUSTED at once if a look was made lately or a sibling makes one; else recover, look at every record, and try once more. */
 ZCP_PRIV_COLD bool zcp_priv_take_after_look(zcp_manager *manager, const zcp_priv_table *table, uint32_t first, zcp_priv_place *place)
 {
@@ -3919,12 +3967,14 @@ ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t
     *chunk = zcp_priv_no_chunk;
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
     if (zcp_priv_thread == 0) zcp_priv_thread_begin();
-    zcp_priv_renew_if_changed(manager);
-    zcp_priv_view *view = &manager->view;
-    const zcp_priv_table *table = zcp_priv_view_table(view);
-    uint32_t first = zcp_priv_table_fit(table, size);
-    if (table->order[first] == ZCP_PRIV_NO_POOL || (!zcp_priv_view_take(view, table, first, &place) && !zcp_priv_take_after_look(manager, table, first, &place)))
-        return zcp_priv_why_no_chunk(manager, table, size);
+    for (uint32_t round = 0; ; round++) {
+        zcp_status renewed = zcp_priv_renew_if_changed(manager);
+        const zcp_priv_table *table = zcp_priv_view_table(&manager->view);
+        uint32_t first = zcp_priv_table_fit(table, size);
+        if (table->order[first] != ZCP_PRIV_NO_POOL && (zcp_priv_take_hinted(manager, table, first, &place) || zcp_priv_take_after_look(manager, table, first, &place))) break;
+        if (renewed != ZCP_OK || round == ZCP_PRIV_ROUNDS || (table == zcp_priv_view_table(&manager->view) && !zcp_priv_pools_changed(manager)))
+            return zcp_priv_why_no_chunk(manager, table, size);
+    }                                                                  /* else pools have come or gone meanwhile */
     *chunk = zcp_priv_claimed(manager, &place, size);
     return ZCP_OK;
 }
@@ -3941,7 +3991,7 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint32_t in
     zcp_priv_view *view = &manager->view;
     zcp_priv_local *local = zcp_priv_view_begin(view, place.pool);
     zcp_priv_outcome outcome = zcp_priv_release(place.pool, local, place.i, view->client, generation, view->flags & ZCP_CHECKED);
-    if (local->pool && !zcp_priv_unwanted(local)) zcp_priv_attend(local);
+    if (local->pool && !zcp_priv_unwanted(local)) zcp_priv_attend(manager, local);
     else zcp_priv_after_free(place.pool);
     if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES)) zcp_priv_log_release(manager, index, generation, outcome);
 }
@@ -3994,53 +4044,55 @@ ZCP_PRIV_SETUP void zcp_priv_wait_announce(zcp_priv_pool *pool)
     zcp_priv_pool_want(pool);
     ZEROCP_STEP("waiting");
 }
-/* One round: true with a chunk, or *bits and *wakes tell what to wait for. */
-ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, bool recovers, zcp_priv_place *place, uint32_t *wakes, uint32_t *bits)
+/* One round: true with a chunk; else where to sleep. */
+typedef struct zcp_priv_sleep { uint32_t wakes, bits; zcp_priv_pool *pool; } zcp_priv_sleep;     /* pool: that fits best; NULL: none does any more */
+ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, bool recovers, zcp_priv_place *place, zcp_priv_sleep *sleep)
 {
     zcp_priv_view *view = &manager->view;
     zcp_recovery report = { 0, 0 };
+    zcp_priv_pool *pool;
     if (recovers) zcp_priv_recover(manager, &report);
+    sleep->wakes = zcp_priv_load_acquire(&view->signals->wakes);       /* W4, pairs with W3; before W2 */
     zcp_priv_renew_if_changed(manager);
     const zcp_priv_table *table = zcp_priv_view_table(view);
     uint32_t first = zcp_priv_table_fit(table, size);
-    zcp_priv_pool *pool;
-    *wakes = zcp_priv_load_acquire(&view->signals->wakes);             /* W4, pairs with W3; before W2 */
-    *bits = 0;
+    sleep->bits = 0;
+    sleep->pool = zcp_priv_view_serving(view, table, first, first);
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
-        *bits |= UINT32_C(1) << pool->number;
+        sleep->bits |= UINT32_C(1) << pool->number;
         zcp_priv_wait_announce(pool);
     }
     ZEROCP_HEAVY_BARRIER();
     if (recovers) zcp_priv_view_look(view, table, first);
-    return zcp_priv_view_take(view, table, first, place) || zcp_priv_view_take_anywhere(view, table, first, place);
+    return zcp_priv_take_hinted(manager, table, first, place) || zcp_priv_view_take_anywhere(view, table, first, place);
 }
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms, zcp_chunk *chunk)
+ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms, zcp_chunk *chunk)
 {
     zcp_status status = zcp_chunk_allocate(manager, size, chunk);
     uint64_t deadline = timeout_ms == UINT32_MAX ? UINT64_MAX : zcp_priv_now_ns() + (uint64_t)timeout_ms * 1000000u;
     bool counted = false, recovers = true;
-    while (status == ZCP_ERR_EXHAUSTED && timeout_ms != 0 && manager->view.signals) {
+    if (status != ZCP_ERR_EXHAUSTED || timeout_ms == 0 || !manager->view.signals) return status;
+    for (;;) {
         zcp_priv_place place;
-        uint32_t wakes, bits;
-        if (zcp_priv_wait_round(manager, size, recovers, &place, &wakes, &bits)) {
+        zcp_priv_sleep sleep;
+        if (zcp_priv_wait_round(manager, size, recovers, &place, &sleep)) {
+            ZEROCP_COUNT(&place.pool->leases->failures, UINT64_MAX);   /* one less: the first try was none in the end */
             *chunk = zcp_priv_claimed(manager, &place, size);
             return ZCP_OK;
         }
-        if (bits == 0) return zcp_chunk_allocate(manager, size, chunk);        /* the pools are gone: it tells */
+        if (!sleep.pool) return zcp_chunk_allocate(manager, size, chunk);        /* which tells why */
         uint64_t now = zcp_priv_now_ns(), until = now + ZCP_PRIV_WAIT_MS * UINT64_C(1000000);
         if (now >= deadline) break;
         if (until > deadline) until = deadline;
-        if (!counted) ZEROCP_COUNT(&zcp_priv_view_pool(&manager->view, zcp_priv_lowest_bit(bits))->leases->waits, 1);
+        if (!counted) ZEROCP_COUNT(&sleep.pool->leases->waits, 1);
         counted = true;
         struct timespec t = { (time_t)(until / 1000000000u), (long)(until % 1000000000u) };
-        int woken = zcp_priv_futex(&manager->view.signals->wakes, ZCP_PRIV_FUTEX_WAIT, wakes, &t, bits);
+        int woken = zcp_priv_futex(&manager->view.signals->wakes, ZCP_PRIV_FUTEX_WAIT, sleep.wakes, &t, sleep.bits);
         recovers = woken != 0 && errno == ETIMEDOUT;
-        if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
     }
-    if (status != ZCP_ERR_EXHAUSTED || timeout_ms == 0) return status;
     return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes was freed within %u ms", manager->name, (unsigned long long)size, timeout_ms);
 }
-ZCP_PRIV_SMALL ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)
+ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
     if (!chunk || !chunk->manager) return zcp_priv_no_chunk;
@@ -4068,7 +4120,7 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
     if (local->stack) zcp_priv_release_cached(was.manager, was.index, was.generation, local);
     else if (ZCP_PRIV_LIKELY(zcp_priv_release_to_loan(local, was.index & (ZCP_MAX_CHUNKS - 1), was.generation))) {
         ZEROCP_LIGHT_BARRIER();
-        if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(local);
+        if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(was.manager, local);
     } else zcp_priv_release_slowly(was.manager, was.index, was.generation);
 }
 ZCP_PRIV_SMALL ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk)
@@ -4117,31 +4169,50 @@ ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk)
     atomic_thread_fence(memory_order_release);                         /* T1, pairs with T2: size and payload travel with the token */
     return (uint64_t)place.generation << 32 | chunk->index;
 }
-/* A token of no pool that this client knows: once more if it had missed a change. */
-ZCP_PRIV_COLD zcp_status zcp_priv_acquire_unknown(zcp_manager *manager, uint64_t token, zcp_chunk *chunk)
+/* Has the number another pool than this client knows? Whoever added that may not have got to raise the epoch. */
+ZCP_PRIV_SETUP bool zcp_priv_pool_unmet(const zcp_manager *manager, uint32_t number)
 {
-    zcp_status status = zcp_priv_may_change(manager);
-    bool changed = zcp_priv_pools_changed(manager);
-    if (status == ZCP_OK && changed) status = zcp_priv_renew(manager);
-    if (status != ZCP_OK) return status;
-    if (changed) return zcp_chunk_acquire(manager, token, chunk);
-    return zcp_priv_fail(ZCP_ERR_INVALID_TOKEN, 0, "%s: token %016llx names no chunk of this instance", manager->name, (unsigned long long)token);
+    const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
+    uint64_t state = manager->view.signals ? zcp_priv_load_acquire(&manager->header->pools[number].state) : 0;         /* V3 */
+    return zcp_priv_pools_changed(manager) || (state != 0 && (uint32_t)state != ZCP_PRIV_POOL_GONE && (!pool || pool->serial != state >> 32));
 }
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk)
+/* YES: *place is held. Else NO: nobody holds that generation; GARBAGE; or *known is false: there is no such chunk. */
+ZCP_PRIV zcp_priv_outcome zcp_priv_acquire_once(zcp_manager *manager, uint64_t token, zcp_priv_place *place, bool *known)
+{
+    *known = zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), place);
+    if (ZCP_PRIV_UNLIKELY(!*known)) return ZCP_PRIV_NO;
+    atomic_thread_fence(memory_order_acquire);                         /* T2, pairs with T1 */
+    return zcp_priv_acquire(place->pool, place->i, manager->view.client, place->generation);
+}
+/* A token of no chunk that somebody holds: once more if this client had missed a change of pools. */
+ZCP_PRIV_COLD zcp_status zcp_priv_acquire_again(zcp_manager *manager, uint64_t token, zcp_priv_place *place, bool known, zcp_chunk *chunk)
+{
+    uint32_t number = (uint32_t)token >> ZCP_PRIV_POOL_SHIFT;
+    zcp_priv_outcome outcome = ZCP_PRIV_NO;
+    zcp_status status = zcp_priv_may_change(manager);
+    if (known) zcp_priv_after_free(place->pool);                       /* it may have been the last one to leave */
+    if (status == ZCP_OK && zcp_priv_pool_unmet(manager, number)) {
+        status = zcp_priv_renew(manager);
+        if (status == ZCP_OK) outcome = zcp_priv_acquire_once(manager, token, place, &known);
+    }
+    if (status != ZCP_OK) return status;
+    if (outcome == ZCP_PRIV_YES) { *chunk = zcp_priv_handle(manager, place); return ZCP_OK; }
+    const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
+    if (pool && !pool->data) return zcp_priv_fail(ZCP_ERR_MAPPING, 0, "%s: pool %u was added, and could not be mapped here", manager->name, number);
+    bool was = !pool && token >> 32 != 0 && manager->view.signals && zcp_priv_load_relaxed(&manager->header->pools[number].state) != 0;        /* relaxed: a figure. A pool that is gone */
+    return known || was ? zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: token %016llx: the chunk is no longer held", manager->name, (unsigned long long)token)
+               : zcp_priv_fail(ZCP_ERR_INVALID_TOKEN, 0, "%s: token %016llx names no chunk of this instance", manager->name, (unsigned long long)token);
+}
+ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk)
 {
     zcp_priv_place place;
+    bool known;
     if (ZCP_PRIV_UNLIKELY(!chunk)) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
     *chunk = zcp_priv_no_chunk;
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return zcp_priv_why_unusable(manager);
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), &place)))
-        return zcp_priv_acquire_unknown(manager, token, chunk);
-    atomic_thread_fence(memory_order_acquire);                         /* T2, pairs with T1 */
-    switch (zcp_priv_acquire(place.pool, place.i, manager->view.client, place.generation)) {
+    switch (zcp_priv_acquire_once(manager, token, &place, &known)) {
     case ZCP_PRIV_YES: *chunk = zcp_priv_handle(manager, &place); return ZCP_OK;
-    case ZCP_PRIV_NO:
-        zcp_priv_after_free(place.pool);                               /* it may have been the last one to leave */
-        if (zcp_priv_pools_changed(manager)) return zcp_priv_acquire_unknown(manager, token, chunk);      /* perhaps another pool has that number now */
-        return zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: token %016llx: the chunk is no longer held", manager->name, (unsigned long long)token);
+    case ZCP_PRIV_NO:  return zcp_priv_acquire_again(manager, token, &place, known, chunk);
     default:           return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: token %016llx: the chunk's record holds garbage", manager->name, (unsigned long long)token);
     }
 }
