@@ -1,5 +1,6 @@
 // tests/limits_test.c: where something ends. Client slots, pools, sizes, chunks, descriptors; and what the flags of a
 // manager promise. Every limit is reached, told by its own status, and passed again once there is room.
+#include "filter.h"
 #include "inside.h"
 #include "test.h"
 
@@ -11,8 +12,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -211,6 +214,130 @@ TEST_WITH(limits_clients_full_at_the_most, .seconds = 120) {
     CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .max_clients = ZCP_MAX_CLIENTS + 1}), ZCP_ERR_INVALID_ARGUMENT);
     CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .max_clients = UINT32_MAX}), ZCP_ERR_INVALID_ARGUMENT);
     CHECK(!instance_there());
+}
+
+// Among a thousand clients an opening tries few slots, and yet finds the only dead one and the only free one. Told by its
+// system calls, each of which makes the kernel walk through the locks of all others.
+typedef struct newcomer {
+    uint32_t lock_tries, lock_tests;                               // of the slots' locks
+    _Atomic uint32_t slot;
+} newcomer;
+
+static void join_traced(void *argument) {
+    newcomer *told = argument;
+    zcp_manager *manager;
+    CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+    raise(SIGSTOP);
+    CHECK_OK(open_with(&manager, (zcp_manager_desc){.mode = ZCP_SHM_OPEN_EXISTING}));
+    told->slot = info_of(manager).slot;
+    _exit(0);                                                      // leaves a dead slot behind
+}
+
+static newcomer join_and_count(void) {
+    struct syscall_info {                                          // what linux/ptrace.h has, at an entry
+        uint8_t op, unused[3];
+        uint32_t machine;
+        uint64_t instruction, stack, number, arguments[6], reserved;
+    } info;
+    const int get_syscall_info = 0x420e;
+    newcomer *told = test_shared(sizeof *told);
+    int status;
+    pid_t pid = test_spawn(join_traced, told);
+    CHECK(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status));
+    CHECK(ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)PTRACE_O_TRACESYSGOOD) == 0);
+    for (;;) {
+        CHECK(ptrace(PTRACE_SYSCALL, pid, NULL, NULL) == 0 && waitpid(pid, &status, 0) == pid);
+        if (!WIFSTOPPED(status))
+            break;
+        if (WSTOPSIG(status) != (SIGTRAP | 0x80))
+            continue;
+        if (ptrace(get_syscall_info, pid, (void *)sizeof info, &info) <= 0) {
+            test_kill(pid);
+            test_skip("this kernel does not tell what a system call is about");
+        }
+        if (info.op != 1 || info.number != FILTER_FCNTL)
+            continue;
+        told->lock_tries += info.arguments[1] == F_OFD_SETLK;
+        told->lock_tests += info.arguments[1] == F_OFD_GETLK;
+    }
+    CHECK_EQ(status, 0);
+    return *told;
+}
+
+static void run_member(void *argument) {
+    crew *all = argument;
+    zcp_manager *manager;
+    CHECK_OK(open_with(&manager, (zcp_manager_desc){.mode = ZCP_SHM_OPEN_EXISTING}));
+    zcp_chunk chunk = allocated(manager, 64);
+    memset(chunk.data, 0x5a, 64);
+    all->seen[info_of(manager).slot]++;
+    test_signal(&all->here);
+    test_await(&all->leave, 1);
+    zcp_manager_close(manager);
+}
+
+static uint32_t slot_of_member(const crew *member) {
+    for (uint32_t slot = 0; slot < ZCP_MAX_CLIENTS; slot++)
+        if (member->seen[slot])
+            return slot;
+    CHECK(false);
+    return 0;
+}
+
+static void check_one_dead(zcp_manager *manager) {
+    zcp_recovery report;
+    CHECK_OK(zcp_manager_recover(manager, &report));
+    CHECK_EQ(report.dead_clients, 1);
+}
+
+TEST_WITH(limits_opening_among_a_thousand, .seconds = 120) {
+    crew *all = test_shared(sizeof *all), *victim = test_shared(sizeof *victim), *leaver = test_shared(sizeof *leaver);
+    zcp_manager *manager;
+    zcp_client_info info;
+    pid_t pids[CREWS - 1], dying = 0, leaving = 0;
+    test_need("ptrace");
+    CHECK_OK(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .max_clients = 3 * CREW + 4}));
+    for (uint32_t i = 0; i < CREWS - 1; i++) {                     // the two stand in the midst
+        pids[i] = test_spawn(run_crew, all);
+        test_await(&all->here, i + 1);
+        if (i == 0)
+            dying = test_spawn(run_member, victim);
+        if (i == 1)
+            leaving = test_spawn(run_member, leaver);
+        test_await(&victim->here, 1);
+        test_await(&leaver->here, i >= 1);
+    }
+    CHECK_EQ(stats_of(manager, 0).used, 2);
+    test_kill(dying);
+    newcomer first = join_and_count();                             // the last slot is free, and one other is dead
+    CHECK_EQ(first.slot, 3 * CREW + 3);
+    CHECK_EQ(stats_of(manager, 0).used, 1);
+    CHECK_OK(zcp_manager_client_info(manager, slot_of_member(victim), &info));
+    CHECK_EQ(info.state, ZCP_CLIENT_FREE);
+    CHECK_MSG(first.lock_tries <= 4 && first.lock_tests <= 3 * CREW + 4, "%u tries, %u tests", first.lock_tries, first.lock_tests);
+
+    newcomer second = join_and_count();                            // the slot that was swept is free, and one other is dead
+    CHECK_EQ(second.slot, slot_of_member(victim));
+    CHECK_OK(zcp_manager_client_info(manager, first.slot, &info));
+    CHECK_EQ(info.state, ZCP_CLIENT_FREE);
+    CHECK_MSG(second.lock_tries <= 4 && second.lock_tests <= 3 * CREW + 4, "%u tries, %u tests", second.lock_tries, second.lock_tests);
+
+    test_signal(&leaver->leave);
+    test_join(leaving);
+    check_one_dead(manager);
+    for (int i = 0; i < 3; i++)
+        CHECK(join_and_count().lock_tries <= 4);
+    check_one_dead(manager);
+    for (uint32_t slot = 0; slot < ZCP_MAX_CLIENTS; slot++)
+        if (all->seen[slot]) {                                     // none of the living was taken for dead
+            CHECK_OK(zcp_manager_client_info(manager, slot, &info));
+            CHECK_EQ(info.state, ZCP_CLIENT_ALIVE);
+        }
+    test_signal(&all->leave);
+    for (int i = 0; i < CREWS - 1; i++)
+        test_join(pids[i]);
+    zcp_manager_close(manager);
+    balance_and_destroy();
 }
 
 static void stop_while_sweeping(void *unused) {
