@@ -1288,7 +1288,7 @@ ZCP_PRIV_INLINE bool zcp_priv_claim(zcp_priv_record *record, uint32_t mine, uint
     uint64_t s = zcp_priv_load_relaxed(&record->state);                /* a look; C1 decides */
     *generation = ZCP_PRIV_GENERATION(s);
     return zcp_priv_is_free(s) && *generation != 0                     /* 0: an all-zero record, which nobody wrote */
-        && zcp_priv_cas_acquire(&record->state, &s, s | mine);         /* C1: after all former holders' use; pairs with F1 - F4 */
+        && zcp_priv_cas_acquire(&record->state, &s, s | mine);         /* C1: after all former holders' use; pairs with F1 - F5 */
 }
 ZCP_PRIV void zcp_priv_clear(zcp_priv_pool *pool, uint32_t i, uint32_t client)
 {
@@ -1349,16 +1349,21 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_l
 ZCP_PRIV zcp_priv_outcome zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, uint32_t dead)
 {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    bool freed = false;
     uint32_t round = 0;
     for (; round < ZCP_PRIV_ROUNDS; round++) {
         uint64_t s = zcp_priv_load_relaxed(&record->state);            /* relaxed: the dead one's lock was taken, which orders its writes before */
         if (ZCP_PRIV_OWNER(s) != dead + 1) break;
-        if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) break;     /* S2 */
+        if (ZCP_PRIV_TICKET(s) == 0 || zcp_priv_is_cached(s)) {        /* nobody has borrowed this generation: no other holder, as in owner_release */
+            freed = zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)));     /* F5, pairs with C1 */
+            if (freed) { ZEROCP_STEP("freed"); break; }
+        } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) break;     /* S2 */
     }
     ZEROCP_STEP("sweep_disowned");
-    zcp_priv_clear(pool, i, dead);                                     /* S1 */
+    zcp_priv_clear(pool, i, dead);                                     /* S1: somebody may have come and gone since, so the look follows in any case */
     zcp_priv_outcome outcome = zcp_priv_reap_record(pool, i);
-    return round == ZCP_PRIV_ROUNDS ? ZCP_PRIV_GARBAGE : outcome;
+    if (round == ZCP_PRIV_ROUNDS) return ZCP_PRIV_GARBAGE;
+    return freed && outcome == ZCP_PRIV_NO ? ZCP_PRIV_YES : outcome;
 }
 /* Sweeps the chunks of one leaf, then gives the hints of all that are free, by one read-modify-write; always, also of those that this sweep did not free.
    Killed before that, it has left the slot not clean: the next sweep gives them. Returns how many became free, adds to *cached how many of them were cached. */

@@ -1,7 +1,8 @@
 /* One chunk, N clients (2 or 3), each killed at any step, concurrent idempotent sweeps, stale tokens: the record protocol of zerocp.h, section >>record,
    step by step, with every interleaving but no weak memory (that is protocol.c's). Run by ./spin; by hand:
      spin -a -DN=2 -DMAXCRASH=1 -DOPS=2 chunk.pml && gcc -w -O2 -DSAFETY -DCOLLAPSE -DMEMLIM=3500 -DVECTORSZ=2048 -o pan pan.c && ./pan -m2000000 -n
-   Mutants, each must fail: -DNO_TICKET, -DBIT_LAST, -DNO_REAP (after a retract), -DNO_PUSH (by the sweep).
+   Mutants, each must fail: -DNO_TICKET, -DBIT_LAST, -DNO_REAP (after a retract), -DNO_PUSH (by the sweep), -DSWEEP_FREES (whatever the
+   ticket).
    State word = (gen, owner, ticket), free <=> owner==0 && ticket==0. H[i] = borrow bit of client i. listed = the bit in the list. */
 #ifndef N
 #define N 2
@@ -34,6 +35,12 @@ byte tok=0; bit tokset=0;     /* a token anyone may try, however stale */
 #define RAISED ticket+1
 #endif
 
+#ifdef SWEEP_FREES
+#define NEVER_BORROWED(t) 1
+#else
+#define NEVER_BORROWED(t) ((t)==0)
+#endif
+
 inline assert_none_hold() { assert(NONE(holds)) }
 
 /* reap: locals sg,so,st,w,bad */
@@ -59,7 +66,8 @@ inline sweep(j) {
   :: CRASHPT; atomic{ sg=gen; so=owner; st=ticket };
      if :: so!=j+1 -> break :: else fi;
      CRASHPT;
-     if :: atomic{ (gen==sg && owner==so && ticket==st) -> owner=0; ticket=ticket+1; break }
+     if :: atomic{ (gen==sg && owner==so && ticket==st && NEVER_BORROWED(st)) -> assert_none_hold(); gen=gen+1; owner=0; ticket=0; break }
+        :: atomic{ (gen==sg && owner==so && ticket==st && !NEVER_BORROWED(st)) -> owner=0; ticket=ticket+1; break }
         :: atomic{ !(gen==sg && owner==so && ticket==st) -> skip } fi
   od;
   CRASHPT; H[j]=0;

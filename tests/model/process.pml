@@ -7,7 +7,8 @@
    Mutants, each must fail: -DM1 no look at the mark, M2 the mark after the token, M3 owned after the state, M4 cached without a new generation, M5 owned
    by a store, M6 no look at the borrow bits, M7 the sweep leaves what is cached, M8 a claim by a store, M9 the direct free by a store, M10 the generation
    compared before the count, M11 the loan written after the lease was given up, M12 the bits taken before the loan is shown, M13 the loan cleared before
-   its bits are back, M14 the sweep leaves the loans. */
+   its bits are back, M14 the sweep leaves the loans, M15 the sweep frees what the dead one owned, whatever the
+   ticket. */
 #ifndef MAXCRASH
 #define MAXCRASH 1
 #endif
@@ -52,6 +53,11 @@ inline none_hold() { assert(!holds[0] && !holds[1] && !holds[2] && !(mbox && !ki
 #endif
 #define FOUND assert(!FREE(owner,ticket) || listed || LENT || hand[0] || hand[1] || hand[2] || lost[0] || lost[1])
 #define S(x) atomic { P; x; FOUND }
+#ifdef M15
+#define NEVER_BORROWED(t) 1
+#else
+#define NEVER_BORROWED(t) ((t)==0 || (t)==CACHED)
+#endif
 #define CASOK (gen==sg && owner==so && ticket==st)
 #define LOOK sg=gen; so=owner; st=ticket
 /* free, or on the stack */
@@ -275,7 +281,8 @@ HINT:
 #ifdef M7
            if :: st==CACHED -> break :: else fi;
 #endif
-           S(if :: CASOK -> owner=0; ticket=NEXT(ticket); ok=1 :: else -> ok=0 fi); if :: ok -> break :: else fi
+           S(if :: CASOK && NEVER_BORROWED(st) -> none_hold(); gen=gen+1; owner=0; ticket=0; ok=1
+                :: CASOK && !NEVER_BORROWED(st) -> owner=0; ticket=NEXT(ticket); ok=1 :: else -> ok=0 fi); if :: ok -> break :: else fi
         od;
         S(H[d]=0);
         reap(); S(if :: FREE(owner,ticket) -> listed=1 :: else fi);

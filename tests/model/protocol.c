@@ -298,6 +298,19 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  use(G); owner_release(0, G)
 #define RUN_2  acquire_and_return(1, G)
 #define RUN_3  acquire_and_return(2, G)
+#elif SCENARIO == 27    /* a sweep of the dead owner of a chunk that nobody has borrowed yet, a good token is acquired */
+#define START  begin(1, 0, 0, 0)
+#define RUN_1  sweep(0)
+#define RUN_2  acquire_and_return(1, G)
+#elif SCENARIO == 28    /* the same, while a stale hint leads a third client to the chunk, who writes */
+#define START  begin(1, 0, 0, 1)
+#define RUN_1  use(G); sweep(0)
+#define RUN_2  allocate_and_release(2)
+#elif SCENARIO == 29    /* the same owner had announced to borrow it; what is freed is allocated, sent and returned before its bit is cleared */
+#define START  begin(1, 0, 1, 1)
+#define RUN_1  sweep(0)
+#define RUN_2  uint32_t g; if (allocate(1, &g)) { send(g); *owned(1) = 0; owner_release(1, g); }
+#define RUN_3  uint32_t g; if (receive(&g)) acquire_and_return(2, g)
 
 #elif SCENARIO == 30    /* the owner dies releasing, a borrower returns, a sweep follows [crash 0..12] */
 #define START  begin(1, 1, 2, 0)
