@@ -1373,6 +1373,9 @@ ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32
     uint32_t first = leaf << pool->list.leaf_shift, width = 1u << pool->list.leaf_shift;
     if (width > pool->count - first) width = pool->count - first;
     for (uint32_t k = 0; k < width; k++) {
+#if defined(__GNUC__)
+        if (pool->words > 2 && k + 8 < pool->count - first) __builtin_prefetch(zcp_priv_record_at(pool, first + k + 8), 1);      /* the locked steps keep the processor from looking ahead */
+#endif
         uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state);     /* relaxed: for a figure */
         *cached += zcp_priv_is_cached(s) && ZCP_PRIV_OWNER(s) == dead + 1;
         zcp_priv_outcome outcome = zcp_priv_sweep_chunk(pool, first + k, dead);
