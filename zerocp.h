@@ -3001,42 +3001,50 @@ ZCP_PRIV_SETUP zcp_priv_lane *zcp_priv_lanes_of(zcp_manager *manager)
 {
     return (zcp_priv_lane *)(void *)((unsigned char *)manager->counts + zcp_priv_counts_bytes(&manager->geometry));
 }
-/* A look at the slots: gives clean ones, as hints, if there are any. Is one not in use, though nobody could take it? Then a sweeper, a joiner or a leaver
+/* A look at the slots: gives clean ones, as hints, if there are any. *in_motion: one is not in use; if nobody could take it, a sweeper, a joiner or a leaver
    is at work, and one may become free. */
-ZCP_PRIV_SETUP bool zcp_priv_slots_look(const zcp_priv_opening *o, uint64_t clean[ZCP_MAX_CLIENTS / 64])
+ZCP_PRIV_SETUP zcp_status zcp_priv_slots_look(const zcp_priv_opening *o, uint64_t clean[ZCP_MAX_CLIENTS / 64], bool *in_motion)
 {
     zcp_priv_slot some[32];
-    bool in_motion = false, found = false;
+    bool found = false;
     uint32_t count = o->header.geometry.max_clients, part = sizeof some / sizeof some[0];
     memset(clean, 0, ZCP_MAX_CLIENTS / 8);
+    *in_motion = false;
     for (uint32_t first = 0; first < count && !found; first += part) {
         if (part > count - first) part = count - first;
-        size_t bytes = part * sizeof some[0];
-        if (pread(o->file.fd, (void *)some, bytes, (off_t)(o->header.geometry.slots_offset + first * sizeof some[0])) != (ssize_t)bytes) break;
+        off_t at = (off_t)(o->header.geometry.slots_offset + first * sizeof some[0]);
+        ssize_t n;
+        do n = pread(o->file.fd, (void *)some, part * sizeof some[0], at); while (n < 0 && errno == EINTR);
+        if (n < 0) return zcp_priv_fail_system("pread", o->file.path.text);
+        part = (uint32_t)n / (uint32_t)sizeof some[0];
+        if (part == 0) break;
         for (uint32_t k = 0; k < part; k++) {
             uint32_t state = zcp_priv_load_relaxed(&some[k].state), slot = first + k;       /* of a private copy */
-            if (state != ZCP_PRIV_SLOT_IN_USE) in_motion = true;
+            if (state != ZCP_PRIV_SLOT_IN_USE) *in_motion = true;
             if (state != ZCP_PRIV_SLOT_CLEAN) continue;
             clean[slot / 64] |= UINT64_C(1) << slot % 64;
             found = true;
         }
     }
-    return in_motion;
+    return ZCP_OK;
 }
 /* Takes a client slot, a clean one if there is one: the lock on its byte, held by the mapping of the management segment. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *manager, uint32_t *client)
 {
     uint64_t clean[ZCP_MAX_CLIENTS / 64];
-    zcp_priv_slots_look(o, clean);
-    for (uint32_t looks = 0;;) {
+    bool in_motion;
+    zcp_status status = zcp_priv_slots_look(o, clean, &in_motion);
+    for (uint32_t looks = 0; status == ZCP_OK;) {
         int64_t which;
-        zcp_status status = zcp_priv_lock_take(&manager->file, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, clean, (size_t)manager->geometry.management_bytes, &manager->management, &which);
+        status = zcp_priv_lock_take(&manager->file, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, clean, (size_t)manager->geometry.management_bytes, &manager->management, &which);
         if (status != ZCP_OK) return status;
         if (which >= 0) { *client = (uint32_t)which; return ZCP_OK; }
-        if (!zcp_priv_slots_look(o, clean)) looks++;                   /* twice, with a pause: a sweeper may just have taken a lock */
-        if (looks == 2 || !zcp_priv_wait_more(&o->wait))
+        status = zcp_priv_slots_look(o, clean, &in_motion);
+        if (!in_motion) looks++;                                       /* twice, with a pause: a sweeper may just have taken a lock */
+        if (status == ZCP_OK && (looks == 2 || !zcp_priv_wait_more(&o->wait)))
             return zcp_priv_fail(ZCP_ERR_CLIENTS_FULL, 0, "%s: all %u client slots are taken", manager->name, manager->geometry.max_clients);
     }
+    return status;
 }
 /* Names the slot's client for people, and marks it in use: before the first claim. */
 ZCP_PRIV_SETUP void zcp_priv_slot_occupy(zcp_manager *manager, const char *name)
