@@ -1927,6 +1927,7 @@ typedef struct zcp_priv_table {
     uint64_t last[ZCP_MAX_LIVE_POOLS + 1];      /* chunk size - 1 of the pools that can be allocated from, in that order; then UINT64_MAX */
     uint32_t order[ZCP_MAX_LIVE_POOLS + 1];     /* those pools by chunk size, equal ones by their numbers; then NO_POOL */
     uint32_t count;
+    zcp_priv_pool *pools[ZCP_MAX_LIVE_POOLS];   /* the same pools themselves: their numbers may have become other pools' since */
 } zcp_priv_table;
 typedef struct zcp_priv_view {
     _Atomic(const zcp_priv_table *) table;
@@ -1952,15 +1953,17 @@ ZCP_PRIV_SETUP void zcp_priv_table_make(zcp_priv_table *table, const zcp_priv_vi
 {
     uint32_t count = 0;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && !(view->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE)); p++) {
-        const zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
+        zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
         if (!pool || !pool->data || zcp_priv_pool_is_retiring(pool)) continue;
         uint32_t at = count++;                                         /* insertion by size, stable */
         for (; at > 0 && table->last[at - 1] > pool->chunk_size - 1; at--) {
             table->last[at] = table->last[at - 1];
             table->order[at] = table->order[at - 1];
+            table->pools[at] = table->pools[at - 1];
         }
         table->last[at] = pool->chunk_size - 1;
         table->order[at] = p;
+        table->pools[at] = pool;
     }
     table->last[count] = UINT64_MAX;
     table->order[count] = ZCP_PRIV_NO_POOL;
@@ -2067,8 +2070,7 @@ ZCP_PRIV_INLINE uint32_t zcp_priv_table_fit(const zcp_priv_table *table, uint64_
 /* The pool at that place, if it may serve what fits best at `first`; else NULL, and so for all later places. */
 ZCP_PRIV zcp_priv_pool *zcp_priv_view_serving(const zcp_priv_view *view, const zcp_priv_table *table, uint32_t first, uint32_t at)
 {
-    if (at >= table->count || (table->last[at] != table->last[first] && !(view->flags & ZCP_FALLBACK))) return NULL;
-    return zcp_priv_view_pool(view, table->order[at]);
+    return at < table->count && (table->last[at] == table->last[first] || (view->flags & ZCP_FALLBACK)) ? table->pools[at] : NULL;
 }
 typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } zcp_priv_place;      /* of a chunk */
 
@@ -2252,14 +2254,15 @@ ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, const zcp_priv_table *
     uint32_t cached = 0;
     zcp_priv_pool *pool;
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
+        bool freed = false;
         for (uint32_t i = 0; i < pool->count; i++) {
-            zcp_priv_reap(pool, i);
+            if (zcp_priv_reap(pool, i) == ZCP_PRIV_YES) freed = true;
             uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state);     /* relaxed: for a hint and a figure */
             if (zcp_priv_is_free(s)) zcp_mpmc_list_push(&pool->list, i);
             cached += zcp_priv_is_cached(s);
             zcp_priv_leaf_mend(&pool->list, i);
         }
-        zcp_priv_after_free(pool);
+        if (freed) zcp_priv_after_free(pool);
     }
     return cached;
 }
@@ -2655,7 +2658,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *r
     bool garbage = false;
     zcp_status worst = zcp_priv_renew_if_changed(manager);
     int fd = -1;
-    zcp_priv_view_after_free(&manager->view);                          /* a retirer may have been killed, too */
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {                /* a retirer may have been killed, too */
+        zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
+        if (pool && zcp_priv_pool_is_retiring(pool)) zcp_priv_pool_retire(pool);
+    }
     for (uint32_t slot = 0; slot < manager->geometry.max_clients && worst == ZCP_OK; slot++) {
         bool taken = true;
         if (slot == manager->view.client || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) continue;   /* a look */
@@ -3960,10 +3966,9 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_p
     if (table->count == 0) return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; all its pools are retired", manager->name, (unsigned long long)size);
     uint64_t largest = table->last[table->count - 1] + 1;
     if (size > largest) return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; the largest chunks have %llu", manager->name, (unsigned long long)size, (unsigned long long)largest);
-    uint32_t number = table->order[zcp_priv_table_fit(table, size)], cached = zcp_priv_load_relaxed(&manager->looked[number].cached);     /* relaxed: a figure */
-    zcp_priv_pool *pool = zcp_priv_view_pool(view, number);
+    zcp_priv_pool *pool = table->pools[zcp_priv_table_fit(table, size)];
+    uint32_t cached = zcp_priv_load_relaxed(&manager->looked[pool->number].cached);          /* relaxed: a figure */
     char kept[64] = "";
-    if (!pool) return zcp_priv_fail(ZCP_ERR_EXHAUSTED, 0, "%s: %llu bytes: the pool has just been retired", manager->name, (unsigned long long)size);
     ZEROCP_COUNT(&pool->leases->failures, 1);
     if (cached) snprintf(kept, sizeof kept, ", or (%u of them) cached by a thread", cached);
     return zcp_priv_fail(ZCP_ERR_EXHAUSTED, 0, "%s: %llu bytes: all %u chunks of %llu bytes%s are in use%s", manager->name, (unsigned long long)size, pool->count,
@@ -4080,7 +4085,7 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, boo
     }
     ZEROCP_HEAVY_BARRIER();
     if (recovers) zcp_priv_view_look(view, table, first);
-    return zcp_priv_take_hinted(manager, table, first, place) || zcp_priv_view_take_anywhere(view, table, first, place);
+    return zcp_priv_view_take_anywhere(view, table, first, place);     /* by the records alone: whoever takes by hints attends, and would wake itself */
 }
 ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms, zcp_chunk *chunk)
 {
