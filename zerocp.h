@@ -57,6 +57,11 @@
      that does nothing keeps up to cache_chunks chunks: size the pool for that. They also come back when the thread ends, when the manager is closed, and when
      the process dies. zcp_pool_stats.cached tells how many there are. All processes have to agree on cache_chunks, as on the rest.
 
+   GROWTH
+     zcp_manager_add_pool, retire_pool and reconfigure change the pools while everybody works. The two objects get longer; each client maps what is new when it first
+     meets it. A retired pool gives out nothing more, and the memory of its chunks goes back to the system with its last chunk; the addresses, and
+     its part of the management segment, some 35 bytes per chunk, stay taken. zcp_chunk_allocate_wait sleeps until a chunk is free.
+
    ZEROCP DOES NOT
      - queue or deliver anything: a token is sent by whatever IPC you have; - protect payloads from concurrent writers: agree on who writes;
      - grow a pool (add another one); - cross machines; - defend against a peer that truncates the files (SIGBUS).
@@ -72,8 +77,8 @@
        drops the lock. Wait with waitpid or a pidfd, or try again a little later.
      - A vfork or CLONE_VM child shares the memory: its parent's death is seen once it has exec'd or ended. A raw fork (_Fork, clone) that
        hits another thread just while it takes a lock keeps that lock until the child execs or ends.
-     - A client that is stopped (SIGSTOP, debugger) keeps what it holds and delays nobody, but for two: one stopped inside creation or
-       destruction lets others run into ZCP_ERR_TIMEOUT, and one stopped while it sweeps a dead client keeps that slot unswept.
+     - A client that is stopped (SIGSTOP, debugger) keeps what it holds and delays nobody, but for two: one stopped inside creation,
+       destruction or the adding of a pool lets others who do that run into ZCP_ERR_TIMEOUT, and one stopped while it sweeps a dead client keeps that slot unswept.
      - Device DMA or io_uring may still write into a dead client's chunk after it was given to somebody else.
      - ZCP_ERR_NO_SPACE: /dev/shm is full (containers have 64 MiB unless told otherwise). Memory is reserved at creation, so there is no
        SIGBUS later; but a memory controller may still kill, and who may write the files can truncate them.
@@ -221,7 +226,8 @@ ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *re
 
 /* ---- Pools may come and go while everybody works ---- */
 /* Adds a pool. All clients use it from their next call on, without doing anything for it; each maps it for itself, when it first meets it. Its chunks lie in a segment of their own
-   of the registry. *index (may be NULL) becomes its number. Limits: ZCP_MAX_LIVE_POOLS at once, 2^48 bytes and 2^32 pools in an instance's life. Errors: INVALID_ARGUMENT
+   of the registry. *index (may be NULL) becomes its number. Limits: ZCP_MAX_LIVE_POOLS at once, 2^48 bytes and 2^32 pools in an instance's life, and for a client that
+   lives through it all some 20,000 (the mappings that Linux allows a process). Errors: INVALID_ARGUMENT
    (NULL), those of zcp_config_add, FULL, FORKED, CLOSED, READ_ONLY, REPLACED (destroyed, or its name is gone), NO_SPACE, NO_MEMORY, MAPPING, PERMISSION, SYSTEM, CORRUPT,
    TIMEOUT (5 s: somebody else creates, destroys or adds and is stopped); after a failure, and if the process is killed within, the instance is as before.
    Thread-safe. */
@@ -253,7 +259,7 @@ typedef struct zcp_pool_stats {
     zcp_pool_state state;           /* NONE: all else is 0 */
     uint64_t peak_used;             /* the most chunks in use at once: exact where each thread frees what it allocates, else at least so many */
     uint64_t allocations, releases; /* since the pool was made; allocations - releases == used */
-    uint64_t failures;              /* calls that found nothing: EXHAUSTED */
+    uint64_t failures;              /* calls that came away with nothing: EXHAUSTED, TIMEOUT */
     uint64_t waits;                 /* calls of zcp_chunk_allocate_wait that slept */
 } zcp_pool_stats;
 /* Counts the records of a pool (0 .. pool_count - 1: at first in the order of the configuration). Exact when quiet, but that a process which is killed just while it allocates
