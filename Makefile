@@ -23,18 +23,19 @@ flags_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-f
 flags_tsan := -fsanitize=thread -O1 -g -Wno-unknown-warning-option -Wno-tsan
 
 sources_tests := $(wildcard tests/*.c)
-sources_asan  := $(filter-out tests/compile.c tests/cpp_test.c tests/demo_test.c tests/camera_test.c,$(sources_tests))
+sources_asan  := $(filter-out tests/compile.c tests/cpp_test.c tests/demo_test.c tests/camera_test.c tests/tool_test.c,$(sources_tests))
 sources_tsan  := $(sources_asan)
 
-demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(wildcard tests/demo/*.c))
+tools   := $(BUILD)/zerocp
+demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(filter-out tests/demo/inspect.c,$(wildcard tests/demo/*.c)))
 demos_cxx := $(patsubst tests/demo/%.cpp,$(BUILD)/demo/%,$(wildcard tests/demo/*.cpp))
 benches := $(BUILD)/bench/bench
 
-.PHONY: all demo library test record bench bench-check bench-peers soak fuzz killstep model weaken machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
+.PHONY: all demo library tools test record bench bench-check bench-peers soak fuzz killstep model weaken machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-all: $(demos) $(demos_cxx) $(BUILD)/libzerocp.so $(BUILD)/tests/run $(benches) ## Build the demo, the tests and the bench (the default)
+all: $(demos) $(demos_cxx) $(BUILD)/libzerocp.so $(tools) $(BUILD)/tests/run $(benches) ## Build the demo, the tool, the tests and the bench (the default)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Compiling. The objects and programs of a flavour lie in $(BUILD)/<flavour>. Beside them lies the command that made
@@ -47,7 +48,7 @@ libs    = $(LDLIBS) $(ldlibs)
 quoted  = '$(subst ','\'',$(1))'
 keep    = @mkdir -p $(@D); printf '%s\n' $(1) | cmp -s - $@ || printf '%s\n' $(1) > $@
 
-$(patsubst %,$(BUILD)/%/command,tests asan tsan demo library bench soak killstep): $(BUILD)/%/command: FORCE
+$(patsubst %,$(BUILD)/%/command,tests asan tsan demo library tools bench soak killstep): $(BUILD)/%/command: FORCE
 	$(call keep,$(call quoted,$(CURDIR): $(call compile,$*) $(LDFLAGS) $(libs)))
 
 # All of tests/*.c is one program in each of three flavours. The list of objects: so that a removed file is noticed.
@@ -70,6 +71,11 @@ flags_of_cpp_test = $(flags_of_compile)
 # Each .c in tests/demo and in bench is a program, and holds its own implementation, as a user's would.
 $(BUILD)/demo/%: tests/demo/%.c $(BUILD)/demo/command
 	$(call compile,demo) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(libs)
+
+# So is the tool, which shows what is in a live instance. Its version is that of the header.
+flags_tools = -DZEROCP_VERSION='"$(version)"'
+$(BUILD)/zerocp: tests/demo/inspect.c $(BUILD)/tools/command
+	$(call compile,tools) -MMD -MP -MF $(BUILD)/tools/zerocp.d $(LDFLAGS) -o $@ $< $(libs)
 
 # For languages that load libraries. The header is all the source that there is.
 $(BUILD)/libzerocp.so: $(headers) $(BUILD)/library/command
@@ -128,7 +134,7 @@ $(objects_killstep): $(BUILD)/killstep/command
 $(BUILD)/killstep/killstep: $(objects_killstep)
 	$(call link,killstep) -Wl,-z,now -o $@ $(objects_killstep) $(libs)
 
--include $(addsuffix .d,$(demos) $(demos_cxx) $(BUILD)/soak/soak) $(objects_killstep:.o=.d) $(objects_bench:.o=.d)
+-include $(addsuffix .d,$(demos) $(demos_cxx) $(BUILD)/soak/soak) $(BUILD)/tools/zerocp.d $(objects_killstep:.o=.d) $(objects_bench:.o=.d)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Running
@@ -136,12 +142,14 @@ $(BUILD)/killstep/killstep: $(objects_killstep)
 test_options = $(if $(JOBS),--jobs=$(JOBS)) $(TEST_OPTIONS)
 test_environment = FILTER=$(call quoted,$(FILTER)) CC=$(call quoted,$(CC))
 
+tools: $(tools) ## Build build/zerocp, which lists, shows, watches and checks instances; build/zerocp --help
+
 demo: $(demos) ## Run the demo: a server and a client exchange chunks
 	$(BUILD)/demo/demo
 
 library: $(BUILD)/libzerocp.so ## Build build/libzerocp.so, for other languages: see tests/demo/client.py
 
-test: $(BUILD)/tests/run $(demos) $(demos_cxx) $(BUILD)/libzerocp.so ## Run the tests; FILTER=PATTERNS JOBS=N TEST_OPTIONS=--help
+test: $(BUILD)/tests/run $(demos) $(demos_cxx) $(BUILD)/libzerocp.so $(tools) ## Run the tests; FILTER=PATTERNS JOBS=N TEST_OPTIONS=--help
 	@$(test_environment) $(BUILD)/tests/run $(test_options)
 
 # A layout version is recorded once, when it is released, after its headers were committed: what was recorded then must not change.

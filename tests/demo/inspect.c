@@ -1,0 +1,517 @@
+// inspect.c: the tool, built by `make tools` as build/zerocp. It shows the instances of this machine and what is in them,
+// checks them, and clears up what was left over. See `zerocp --help`.
+//
+// Where it only looks it is an observer (ZCP_OBSERVE): it maps the management segment read-only, takes no client slot, locks
+// nothing, and sweeps nothing. Only `recover` attaches as a client, and only `remove` removes.
+#define ZEROCP_IMPLEMENTATION
+#include "zerocp.h" // the first include, so that it can ask libc for all that it needs
+
+#include "inspect_chunks.h"
+#include "inspect_look.h"
+#include "inspect_report.h"
+#include "inspect_tool.h"
+#include "inspect_watch.h"
+
+#include <dirent.h>
+#include <getopt.h>
+
+#define SHM_DIRECTORY "/dev/shm"
+
+#ifndef ZEROCP_VERSION                                             // make tells it, from the header's first line
+#define ZEROCP_VERSION "of an unknown version"
+#endif
+
+// ---------------------------------------------------------------------------------------------------------------------
+// show, clients
+
+static int run_show(tool *t) {
+    report *r = &t->report;
+    const snapshot *s = &t->now;
+    int status = look(t);
+    if (status != 0)
+        return status;
+    report_counts(r, s);
+    report_field(r, "max_clients", NULL, v_number(s->info.max_clients));
+    report_field(r, "instance_id", "Identity", v_hex(s->info.instance_id));
+    report_field(r, "management_bytes", "Management", v_bytes(s->info.management_bytes));
+    report_field(r, "chunk_bytes", NULL, v_bytes(s->info.chunk_bytes));
+    report_field(r, "pool_bytes", "Chunks", v_bytes(s->bytes));
+    report_field(r, "used_bytes", "In use", v_bytes(s->used_bytes));
+    report_gap(r);
+    report_pools(r, s, NULL);
+    if (s->clients.alive + s->clients.dead > 0)
+        report_gap(r);
+    report_clients(r, &s->clients);
+    return 0;
+}
+
+static int run_clients(tool *t) {
+    int status = look(t);
+    if (status != 0)
+        return status;
+    report_field(&t->report, "name", NULL, v_text(t->now.info.name));
+    report_field(&t->report, "max_clients", NULL, v_number(t->now.info.max_clients));
+    report_clients(&t->report, &t->now.clients);
+    if (t->now.clients.alive + t->now.clients.dead == 0)
+        report_line(&t->report, DIM, "nobody has it open");
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// list
+
+static int compare_names(const void *left, const void *right) {
+    return strcmp(*(char *const *)left, *(char *const *)right);
+}
+
+// The instances' names: those of both kinds of segments, each once.
+static char **instance_names(size_t *count) {
+    static const char *const suffixes[] = {ZCP_PRIV_MANAGEMENT_SUFFIX, ZCP_PRIV_CHUNK_SUFFIX};
+    size_t room = 0, kept = 0;
+    char **names = NULL;
+    DIR *directory = opendir(SHM_DIRECTORY);
+    *count = 0;
+    for (struct dirent *entry; directory != NULL && (entry = readdir(directory)) != NULL;)
+        for (int i = 0; i < 2; i++) {
+            size_t length = strlen(entry->d_name), suffix = strlen(suffixes[i]);
+            if (length <= suffix || strcmp(entry->d_name + length - suffix, suffixes[i]) != 0)
+                continue;
+            if (*count == room && (names = realloc(names, (room = room ? 2 * room : 64) * sizeof *names)) == NULL)
+                report_out_of_memory();
+            if ((names[(*count)++] = strndup(entry->d_name, length - suffix)) == NULL)
+                report_out_of_memory();
+        }
+    if (directory == NULL)
+        return NULL;
+    closedir(directory);
+    if (names == NULL)
+        return calloc(1, sizeof *names);
+    qsort(names, *count, sizeof *names, compare_names);
+    for (size_t i = 0; i < *count; i++) {
+        if (kept > 0 && strcmp(names[kept - 1], names[i]) == 0)
+            free(names[i]);
+        else
+            names[kept++] = names[i];
+    }
+    *count = kept;
+    return names;
+}
+
+static void list_one(tool *t, const char *name) {
+    report *r = &t->report;
+    file_look files = look_at_files(name);
+    zcp_status status = ZCP_ERR_NOT_FOUND;
+    const snapshot *s = &t->now;
+    t->name = name;
+    if (files.state == FILE_READY && (status = observe(t)) == ZCP_OK)
+        status = take_snapshot(t->manager, &t->now);
+    bool good = status == ZCP_OK;
+    if (files.state == FILE_READY && !good)
+        snprintf(files.detail, sizeof files.detail, "%s", zcp_last_message());
+    if (files.state == FILE_READY && !good)
+        files.state = status == ZCP_ERR_PERMISSION ? FILE_UNREADABLE : status == ZCP_ERR_NOT_FOUND ? FILE_ABSENT : FILE_CORRUPT;
+    uint64_t memory = ((uint64_t)files.management.st_blocks + (uint64_t)files.chunks.st_blocks) * 512;
+    const char *state = !good ? file_states[files.state].name : s->clients.alive ? "alive" : "left over";
+    report_color color = !good ? RED : s->clients.alive ? GREEN : YELLOW;
+    const char *remark = files.detail[0] ? files.detail : file_states[files.state].meaning;
+    uint64_t used = 0, pools = 0;
+    for (uint32_t p = 0; good && p < s->pool_count; p++) {
+        used += s->pools[p].used;
+        pools += s->pools[p].state != ZCP_POOL_NONE;
+    }
+    if (files.state != FILE_ABSENT)                                // it was removed meanwhile
+        TABLE_ROW(r, v_text(name), v_colored(state, color), v_number(good ? s->clients.alive : files.alive),
+                  good ? v_alarm(s->clients.dead, RED) : v_none(), good ? v_number(pools) : v_none(), good ? v_number(used) : v_none(),
+                  v_bytes(memory), v_number(files.has_management ? files.management.st_uid : files.chunks.st_uid), v_text(remark));
+    zcp_manager_close(t->manager);
+    t->manager = NULL;
+}
+
+static int run_list(tool *t) {
+    static const column columns[] = {
+        {"name", "NAME", ~0u}, {"state", "STATE", ~0u}, {"clients_alive", "CLIENTS", ~0u}, {"clients_dead", "DEAD", ~0u}, {"pools", "POOLS", ~0u},
+        {"chunks_used", "USED", ~0u}, {"memory_bytes", "MEMORY", ~0u}, {"uid", "UID", ~0u}, {"remark", "REMARK", ~0u},
+    };
+    size_t count;
+    char **names = instance_names(&count);
+    if (names == NULL)
+        return fail(t, ZCP_ERR_SYSTEM, "zerocp needs it for its segments", "%s: %s", SHM_DIRECTORY, strerror(errno));
+    TABLE_BEGIN(&t->report, "instances", columns);
+    for (size_t i = 0; i < count; i++) {
+        list_one(t, names[i]);
+        free(names[i]);
+    }
+    table_end(&t->report);
+    if (count == 0)
+        report_line(&t->report, DIM, "no instances on this machine");
+    free(names);
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// check
+
+static int run_check(tool *t) {
+    static const column columns[] = {{"level", "LEVEL", ~0u}, {"where", "WHERE", ~0u}, {"what", "WHAT", ~0u}};
+    static const report_color colors[] = {RED, YELLOW, DIM};
+    report *r = &t->report;
+    findings f = {0};
+    file_look files = look_at_files(t->name);
+    zcp_status status = observe(t);
+    if (status == ZCP_ERR_NOT_FOUND && files.state == FILE_ABSENT)
+        return fail_status(t, status);
+    if (status == ZCP_OK)
+        status = take_snapshot(t->manager, &t->now);
+    if (status == ZCP_OK) {
+        check_instance(t->manager, &files, &t->now, &f);
+    } else {
+        const char *meaning = file_states[files.state].meaning;
+        find(&f, FINDING_ERROR, "files", "%s: %s%s%s%s", zcp_status_name(status), zcp_last_message(), meaning[0] ? " (" : "", meaning, meaning[0] ? ")" : "");
+        if (files.state == FILE_READY)
+            check_files(&files, &f);
+    }
+    bool healthy = f.levels[FINDING_ERROR] + f.levels[FINDING_WARNING] == 0;
+    report_field(r, "name", NULL, v_text(t->name));
+    report_field(r, "healthy", NULL, v_flag(healthy));
+    for (int level = 0; level < FINDING_LEVELS; level++) {
+        static const char *const keys[] = {"errors", "warnings", "notes"};
+        report_field(r, keys[level], NULL, v_number(f.levels[level]));
+    }
+    TABLE_BEGIN(r, "findings", columns);
+    for (size_t i = 0; i < f.count; i++)
+        TABLE_ROW(r, v_colored(finding_levels[f.items[i].level], colors[f.items[i].level]), v_text(f.items[i].where), v_text(f.items[i].what));
+    table_end(r);
+    report_line(r, healthy ? GREEN : RED, "%s: %u errors, %u warnings, %u notes", healthy ? "healthy" : "not healthy", f.levels[FINDING_ERROR],
+                f.levels[FINDING_WARNING], f.levels[FINDING_NOTE]);
+    free(f.items);
+    return healthy ? 0 : EXIT_FOUND;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// recover, remove
+
+static bool held_by_dead_only(const tool *t, const zcp_census_entry *e) {
+    bool dead = state_of(&t->now.clients, e->owner) == ZCP_CLIENT_DEAD;
+    for (uint32_t slot = 0; slot < t->now.clients.count; slot++)
+        if (has_slot(e->borrower_mask, slot)) {
+            if (state_of(&t->now.clients, slot) != ZCP_CLIENT_DEAD)
+                return false;
+            dead = true;
+        }
+    return dead && (e->owner == ZCP_NO_CLIENT || state_of(&t->now.clients, e->owner) == ZCP_CLIENT_DEAD);
+}
+
+static int compare_tokens(const void *left, const void *right) {
+    return compare_numbers(((const zcp_census_entry *)left)->token, ((const zcp_census_entry *)right)->token);
+}
+
+// Of the chunks that only dead clients held, those that are held no more: the token tells the generation, too.
+static uint64_t count_reclaimed(const tool *t, const census *before, census *after) {
+    uint64_t count = 0;
+    if (after->count > 0)
+        qsort(after->items, after->count, sizeof *after->items, compare_tokens);
+    for (size_t i = 0; i < before->count; i++)
+        if (held_by_dead_only(t, &before->items[i]))
+            count += after->count == 0 || bsearch(&before->items[i], after->items, after->count, sizeof *after->items, compare_tokens) == NULL;
+    return count;
+}
+
+// Attaching sweeps all dead clients already, so what came back is seen by looking before and after it. *left: dead ones
+// that are not swept still. 0, or the exit status.
+static int sweep(tool *t, uint64_t *reclaimed, uint32_t *left) {
+    static client_table clients;
+    census before = {0}, after = {0};
+    zcp_manager *client;
+    zcp_status status = zcp_manager_census(t->manager, census_add, &before);
+    if (status == ZCP_OK)
+        status = zcp_manager_open(&client, &(zcp_manager_desc){.name = t->name, .mode = ZCP_SHM_OPEN_EXISTING, .flags = ZCP_SHM_ANY_OWNER, .client_name = "zerocp recover"});
+    if (status == ZCP_OK) {
+        status = zcp_manager_recover(client, NULL);
+        int failed = status != ZCP_OK ? fail_status(t, status) : 0;
+        zcp_manager_close(client);
+        if (failed)
+            return failed;
+        status = zcp_manager_census(t->manager, census_add, &after);
+    }
+    if (status == ZCP_OK)
+        status = take_clients(t->manager, t->now.info.max_clients, &clients);
+    if (status != ZCP_OK)
+        return fail_status(t, status);
+    *reclaimed = count_reclaimed(t, &before, &after);
+    *left = clients.dead;
+    free(before.items);
+    free(after.items);
+    return 0;
+}
+
+static int run_recover(tool *t) {
+    report *r = &t->report;
+    client_table *dead = &t->now.clients;
+    uint64_t reclaimed = 0;
+    uint32_t left = 0;
+    int status = look(t);
+    if (status == 0 && dead->dead > 0)
+        status = sweep(t, &reclaimed, &left);
+    if (status != 0)
+        return status;
+    for (uint32_t slot = 0; slot < dead->count; slot++)            // those alive are not shown
+        if (dead->items[slot].state == ZCP_CLIENT_ALIVE)
+            dead->items[slot].state = ZCP_CLIENT_FREE;
+    report_field(r, "name", NULL, v_text(t->now.info.name));
+    report_field(r, "dead_clients", NULL, v_number(dead->dead));
+    report_field(r, "not_swept", NULL, v_number(left));
+    report_field(r, "chunks_reclaimed", NULL, v_number(reclaimed));
+    report_clients(r, dead);
+    if (dead->dead == 0)
+        report_line(r, GREEN, "nothing to recover: no client is dead");
+    else
+        report_line(r, left ? RED : GREEN, "swept %u of %u dead clients: %" PRIu64 " chunks came back", dead->dead - left, dead->dead, reclaimed);
+    return left ? EXIT_FOUND : 0;
+}
+
+// Who has it open, by pid, as far as this tool can tell: of another layout version it knows only how many there are.
+static void name_the_living(tool *t, char *who, size_t bytes) {
+    size_t length = 0;
+    who[0] = 0;
+    if (observe(t) != ZCP_OK || take_snapshot(t->manager, &t->now) != ZCP_OK)
+        return;
+    for (uint32_t slot = 0; slot < t->now.clients.count && length + 1 < bytes; slot++)
+        if (t->now.clients.items[slot].state == ZCP_CLIENT_ALIVE)
+            length += (size_t)snprintf(who + length, bytes - length, "%s%u", length ? ", " : ": pid ", t->now.clients.items[slot].pid);
+}
+
+static int run_remove(tool *t) {
+    report *r = &t->report;
+    file_look files = look_at_files(t->name);
+    if (files.alive > 0 && !given(t, OPTION_FORCE)) {
+        char who[200];
+        name_the_living(t, who, sizeof who);
+        return fail(t, ZCP_OK, "stop them first, or remove it all the same with --force: they then go on with what they have mapped",
+                    "%s: %u %s it open%s", t->name, files.alive, files.alive == 1 ? "client has" : "clients have", who);
+    }
+    zcp_status status = zcp_manager_destroy(t->name);
+    if (status != ZCP_OK)
+        return fail_status(t, status);
+    report_field(r, "name", NULL, v_text(t->name));
+    report_field(r, "removed", NULL, v_flag(true));
+    report_field(r, "clients_alive", NULL, v_number(files.alive));
+    report_field(r, NULL, "Removed", v_text(t->name));
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Commands and options
+
+static const struct {
+    const char *name;
+    char letter;
+    const char *argument, *expected, *help;
+} option_table[OPTIONS] = {
+    [OPTION_JSON] = {"json", 'j', NULL, NULL, "one JSON object per line, on stdout"},
+    [OPTION_COLOR] = {"color", 'c', "WHEN", "auto, always or never", "auto (on a terminal, unless NO_COLOR is set), always or never"},
+    [OPTION_HELP] = {"help", 'h', NULL, NULL, "print this, and end"},
+    [OPTION_VERSION] = {"version", 'V', NULL, NULL, "print the version of zerocp and of its layout, and end"},
+    [OPTION_POOL] = {"pool", 'p', "N", "a pool number", "only chunks of that pool"},
+    [OPTION_CLIENT] = {"client", 's', "ID", "a client's slot number", "only chunks that the client of that slot owns or borrows"},
+    [OPTION_TAG] = {"tag", 't', "T", "a number of 32 bits", "only chunks with that tag (decimal, or 0x...)"},
+    [OPTION_OLDER] = {"older", 'o', "N", "a number of 32 bits", "old: its allocator has allocated N more from that pool (default: 4 times its chunks)"},
+    [OPTION_INTERVAL] = {"interval", 'i', "SECONDS", "seconds from 0.001 to 86400", "time between two looks (default: 1)"},
+    [OPTION_COUNT] = {"count", 'n', "N", "a number from 1 on", "end after N looks"},
+    [OPTION_FOLLOW] = {"follow", 'f', NULL, NULL, "when the instance is destroyed, wait for the next one of its name"},
+    [OPTION_CSV] = {"csv", 0, NULL, NULL, "as CSV with a heading (the default)"},
+    [OPTION_FORCE] = {"force", 0, NULL, NULL, "also if clients have it open; they go on with what they have mapped"},
+};
+
+#define OPTIONS_OF_ALL (BIT(OPTION_JSON) | BIT(OPTION_COLOR) | BIT(OPTION_HELP) | BIT(OPTION_VERSION))
+#define OPTIONS_OF_LOOKS (BIT(OPTION_INTERVAL) | BIT(OPTION_COUNT))
+
+static const command commands[] = {
+    {"list", false, 0, run_list, "List the instances of this machine, alive or left over",
+     "STATE is alive (a client has it open), left over (nobody has), or why nobody can attach to it.\n"
+     "USED counts chunks, MEMORY what its files take of /dev/shm.\n"},
+    {"show", true, 0, run_show, "Show its pools, memory and clients",
+     "ALLOCATIONS, RELEASES, FAILED (nothing was free) and WAITS count since the pool was made.\n"},
+    {"watch", true, OPTIONS_OF_LOOKS | BIT(OPTION_FOLLOW), run_watch, "Show the same again and again, with rates",
+     "On a terminal each frame overwrites the last; elsewhere they follow one another. Ctrl-C ends it, with status 0.\n"
+     "If the instance is replaced, it goes on with the new one; if it is destroyed, it ends with status 1.\n"},
+    {"clients", true, 0, run_clients, "Show who has it open, and what they hold", "A dead client ended without closing, and nobody has swept it yet: see recover.\n"},
+    {"census", true, BIT(OPTION_POOL) | BIT(OPTION_CLIENT) | BIT(OPTION_TAG), run_census, "Show every chunk that somebody holds",
+     "OWNER and BORROWERS are client slots; AGE counts what its allocator has allocated from that pool since.\n"},
+    {"leaks", true, BIT(OPTION_OLDER), run_leaks, "Show chunks that look leaked, by tag and owner",
+     "KIND is dead (held by dead clients: recover brings them back), old (see --older), lost (held by nobody) or\n"
+     "ownerless (its owner has let go, borrowers still have it: usual where chunks are handed on).\n"
+     "The status is 1 if any but ownerless ones are found.\n"},
+    {"check", true, 0, run_check, "Check all that can be seen from outside",
+     "Checks files, header, records, hints, leases and clients. Errors are what zerocp never writes, warnings what somebody\n"
+     "should do something about, notes the rest. The status is 1 if there are errors or warnings.\n"},
+    {"recover", true, 0, run_recover, "Take back what dead clients hold",
+     "Attaches as a client for a moment. It is not needed in general: opening and exhaustion do the same.\n"},
+    {"remove", true, BIT(OPTION_FORCE), run_remove, "Destroy it: its names go, its memory with its last client",
+     "Refuses, with status 1, while a client has it open.\n"},
+    {"suggest", true, OPTIONS_OF_LOOKS, run_suggest, "Suggest a configuration that would suit it better",
+     "From the peaks and failures of the pools, and the sizes asked for by the chunks held: run it under load, with --count.\n"},
+    {"record", true, OPTIONS_OF_LOOKS | BIT(OPTION_CSV) | BIT(OPTION_FOLLOW), run_record, "Record samples of all pools as CSV, for plotting",
+     "A row per pool and look: time, chunks, counters, rates, clients. Ctrl-C ends it, with status 0.\n"},
+};
+
+enum { COMMANDS = sizeof commands / sizeof commands[0] };
+
+static void print_options(unsigned which) {
+    for (int i = 0; i < OPTIONS; i++) {
+        char letter[8] = "    ", name[32];
+        if (!(which & BIT(i)))
+            continue;
+        if (option_table[i].letter)
+            snprintf(letter, sizeof letter, "-%c, ", option_table[i].letter);
+        snprintf(name, sizeof name, "--%s%s%s", option_table[i].name, option_table[i].argument ? "=" : "", option_table[i].argument ? option_table[i].argument : "");
+        printf("  %s%-20s  %s\n", letter, name, option_table[i].help);
+    }
+}
+
+static const char exit_statuses[] = "Exit status: 0 all is well; 1 something was found, or it failed; 2 the command line is wrong.\n";
+
+static void print_help(const command *c) {
+    if (c != NULL) {
+        printf("Usage: zerocp %s%s [OPTION]...\n%s.\n\n%s\n", c->name, c->takes_name ? " NAME" : "", c->summary, c->help);
+        print_options(c->options | OPTIONS_OF_ALL);
+        printf("\n%s", exit_statuses);
+        return;
+    }
+    printf("Usage: zerocp COMMAND [NAME] [OPTION]...\nLooks at instances of zerocp, checks them, and clears up. NAME is an instance's name.\n\n");
+    for (int i = 0; i < COMMANDS; i++)
+        printf("  %-8s %-5s %s\n", commands[i].name, commands[i].takes_name ? "NAME" : "", commands[i].summary);
+    printf("\n");
+    print_options(OPTIONS_OF_ALL);
+    printf("\nThe options of a command: zerocp COMMAND --help\n"
+           "All but recover and remove only look: they map the instance read-only, take no client slot, and sweep nothing.\n"
+           "%s", exit_statuses);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The command line
+
+// A whole number up to a limit; in hexadecimal after 0x.
+static bool parse_number(const char *text, uint64_t most, uint64_t *number) {
+    char *end;
+    errno = 0;
+    *number = strtoull(text, &end, strncmp(text, "0x", 2) == 0 ? 16 : 10);
+    return text[0] >= '0' && text[0] <= '9' && *end == 0 && errno == 0 && *number <= most;
+}
+
+static bool parse_seconds(const char *text, unsigned *milliseconds) {
+    char *end;
+    double seconds = strtod(text, &end);
+    if (end == text || *end != 0 || !(seconds >= 0.001 && seconds <= 86400))
+        return false;
+    *milliseconds = (unsigned)(seconds * 1000 + 0.5);
+    return true;
+}
+
+// Takes one option; false: its argument is none.
+static bool take_option(tool *t, option_id option, const char *argument) {
+    t->given |= BIT(option);
+    switch (option) {
+    case OPTION_JSON: t->report.format = REPORT_JSON; return true;
+    case OPTION_COLOR:
+        t->color_always = strcmp(argument, "always") == 0;
+        t->color_never = strcmp(argument, "never") == 0;
+        return t->color_always || t->color_never || strcmp(argument, "auto") == 0;
+    case OPTION_POOL: return parse_number(argument, ZCP_MAX_LIVE_POOLS - 1, &t->pool);
+    case OPTION_CLIENT: return parse_number(argument, ZCP_MAX_CLIENTS - 1, &t->client);
+    case OPTION_TAG: return parse_number(argument, UINT32_MAX, &t->tag);
+    case OPTION_OLDER: return parse_number(argument, UINT32_MAX, &t->older);
+    case OPTION_INTERVAL: return parse_seconds(argument, &t->interval_ms);
+    case OPTION_COUNT: return parse_number(argument, UINT64_MAX, &t->count) && t->count > 0;
+    default: return true;
+    }
+}
+
+// Finds the command and the name among the options. 0, or the exit status.
+static int parse(tool *t, int argc, char **argv) {
+    struct option longs[OPTIONS + 1] = {{0}};
+    char shorts[3 * OPTIONS + 2] = ":";                            // a missing argument is told apart
+    for (int i = 0; i < OPTIONS; i++) {
+        size_t length = strlen(shorts);
+        longs[i] = (struct option){option_table[i].name, option_table[i].argument ? required_argument : no_argument, NULL, 256 + i};
+        if (option_table[i].letter)
+            snprintf(shorts + length, sizeof shorts - length, "%c%s", option_table[i].letter, option_table[i].argument ? ":" : "");
+    }
+    opterr = 0;
+    for (int found; (found = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
+        int option = found - 256;
+        for (int i = 0; i < OPTIONS && found < 256; i++)
+            if (option_table[i].letter == found)
+                option = i;
+        if (found == '?' || found == ':')
+            return fail_usage(t, found == '?' ? "%s: there is no such option, or it takes no argument" : "%s: its argument is missing", argv[optind - 1]);
+        if (!take_option(t, (option_id)option, optarg))
+            return fail_usage(t, "--%s=%s: expected is %s", option_table[option].name, optarg, option_table[option].expected);
+    }
+    if (optind < argc && strcmp(argv[optind], "help") == 0) {
+        t->given |= BIT(OPTION_HELP);
+        optind++;
+    }
+    for (int i = 0; i < COMMANDS && optind < argc; i++)
+        if (strcmp(argv[optind], commands[i].name) == 0)
+            t->command = &commands[i];
+    if (given(t, OPTION_HELP) || given(t, OPTION_VERSION))
+        return 0;
+    if (optind == argc)
+        return fail_usage(t, "a command is missing");
+    if (t->command == NULL)
+        return fail_usage(t, "%s: there is no such command", argv[optind]);
+    for (int i = 0; i < OPTIONS; i++)
+        if (given(t, (option_id)i) && !((t->command->options | OPTIONS_OF_ALL) & BIT(i)))
+            return fail_usage(t, "%s does not take --%s", t->command->name, option_table[i].name);
+    if (given(t, OPTION_CSV) && given(t, OPTION_JSON))
+        return fail_usage(t, "--csv and --json do not go together");
+    int arguments = argc - optind - 1;
+    if (t->command->takes_name && arguments == 0)
+        return fail_usage(t, "%s: the name of an instance is missing; zerocp list shows them", t->command->name);
+    if (arguments > t->command->takes_name)
+        return fail_usage(t, "%s: one argument too many", argv[optind + 1 + t->command->takes_name]);
+    t->name = argv[optind + 1];
+    return 0;
+}
+
+// A standard stream that is closed would be reopened as the first file that is opened, which may be a segment.
+static void open_standard_streams(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
+            _exit(EXIT_FOUND);
+}
+
+static bool wants_color(const tool *t) {
+    const char *refused = getenv("NO_COLOR"), *terminal = getenv("TERM");
+    if (t->color_always || t->color_never)
+        return t->color_always;
+    return isatty(STDOUT_FILENO) && (refused == NULL || *refused == 0) && (terminal == NULL || strcmp(terminal, "dumb") != 0);
+}
+
+int main(int argc, char **argv) {
+    static tool t = {.interval_ms = 1000, .report = {.view = VIEW_SHOW}};
+    open_standard_streams();
+    signal(SIGPIPE, SIG_IGN);                                      // who reads our output may end; that is no failure
+    signal(SIGBUS, on_sigbus);
+    int status = parse(&t, argc, argv);
+    if (status != 0)
+        return status;
+    t.report.colored = t.report.format == REPORT_TEXT && wants_color(&t);
+    if (given(&t, OPTION_HELP)) {
+        print_help(t.command);
+    } else if (given(&t, OPTION_VERSION)) {
+        printf("zerocp %s (layout version %u, signature %016" PRIx64 ")\n", ZEROCP_VERSION, ZCP_PRIV_LAYOUT_VERSION, zcp_priv_signature());
+    } else {
+        report_begin(&t.report);
+        status = t.command->run(&t);
+        if (t.report.out != NULL)
+            deliver(&t);
+    }
+    zcp_manager_close(t.manager);
+    if (fflush(stdout) != 0 && t.write_error == 0)
+        t.write_error = errno;
+    if (t.write_error == 0 || t.write_error == EPIPE)
+        return status;
+    fprintf(stderr, "zerocp: stdout: %s\n", strerror(t.write_error));
+    return status ? status : EXIT_FOUND;
+}

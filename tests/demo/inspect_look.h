@@ -1,0 +1,412 @@
+// inspect_look.h: how the tool looks at an instance. Snapshots come from the public functions; which kind of file stands
+// behind a name, also one that cannot be attached to, and whether records, hints and files agree, takes what zerocp.h has
+// inside. Everything here is done with files opened for reading and with the observer's read-only mapping.
+#ifndef INSPECT_LOOK_H
+#define INSPECT_LOOK_H
+
+#include "zerocp.h"
+
+#include "inspect_report.h"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Snapshots
+
+typedef struct client_table {
+    zcp_client_stats items[ZCP_MAX_CLIENTS];
+    uint32_t count, alive, dead;
+} client_table;
+
+// An instance at one moment.
+typedef struct snapshot {
+    zcp_manager_info info;
+    uint64_t wall_ns, ns;                                          // since 1970; monotonic
+    uint32_t pool_count;
+    zcp_pool_stats pools[ZCP_MAX_LIVE_POOLS];
+    uint64_t bytes, used_bytes;                                    // of chunks
+    client_table clients;
+} snapshot;
+
+static zcp_status take_clients(const zcp_manager *manager, uint32_t slots, client_table *clients) {
+    zcp_status status = ZCP_OK;
+    *clients = (client_table){.count = slots};
+    for (uint32_t slot = 0; slot < slots && status == ZCP_OK; slot++) {
+        status = zcp_manager_client_stats(manager, slot, &clients->items[slot]);
+        clients->alive += clients->items[slot].state == ZCP_CLIENT_ALIVE;
+        clients->dead += clients->items[slot].state == ZCP_CLIENT_DEAD;
+    }
+    return status;
+}
+
+static zcp_status take_snapshot(const zcp_manager *manager, snapshot *s) {
+    zcp_status status = zcp_manager_get_info(manager, &s->info);
+    s->wall_ns = wall_clock_ns();
+    s->ns = zcp_priv_now_ns();
+    s->pool_count = zcp_manager_pool_count(manager);
+    s->bytes = s->used_bytes = 0;
+    for (uint32_t p = 0; p < s->pool_count && status == ZCP_OK; p++) {
+        status = zcp_manager_pool_stats(manager, p, &s->pools[p]);
+        s->bytes += s->pools[p].total * s->pools[p].stride;
+        s->used_bytes += s->pools[p].used * s->pools[p].stride;
+    }
+    return status == ZCP_OK ? take_clients(manager, s->info.max_clients, &s->clients) : status;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Files
+
+typedef enum file_state {
+    FILE_ABSENT, FILE_READY, FILE_CREATING, FILE_HALF_MADE, FILE_RETIRED, FILE_OTHER_VERSION, FILE_OTHER_LAYOUT, FILE_FOREIGN, FILE_CORRUPT,
+    FILE_UNREADABLE, FILE_NO_MANAGEMENT
+} file_state;
+
+static const struct { const char *name, *meaning; } file_states[] = {
+    [FILE_ABSENT] = {"absent", "there is no file of that name"},
+    [FILE_READY] = {"ready", ""},
+    [FILE_CREATING] = {"being created", "its creator is at work"},
+    [FILE_HALF_MADE] = {"half-made", "its creator was killed; whoever creates it next finishes it"},
+    [FILE_RETIRED] = {"destroyed", "whoever destroyed it was killed before its names were removed"},
+    [FILE_OTHER_VERSION] = {"other version", "made by a zerocp of another layout version"},
+    [FILE_OTHER_LAYOUT] = {"other layout", "made by a zerocp with other limits, or on another kind of machine"},
+    [FILE_FOREIGN] = {"foreign", "not made by zerocp"},
+    [FILE_CORRUPT] = {"corrupt", "its header holds what zerocp never writes"},
+    [FILE_UNREADABLE] = {"unreadable", ""},
+    [FILE_NO_MANAGEMENT] = {"chunks only", "a chunk segment without its management segment"},
+};
+
+typedef struct file_look {
+    file_state state;
+    char detail[384];                                              // besides the meaning of the state
+    bool has_management, has_chunks;
+    struct stat management, chunks;
+    uint32_t locker_pid, layout_version;
+    uint32_t alive;                                                // client slots that somebody has locked
+} file_look;
+
+// How many bytes of a range somebody has locked: each client has one.
+static uint32_t locked_bytes(int fd, off_t first, off_t count) {
+    struct flock range = zcp_priv_lock_of(first);
+    range.l_len = count;
+    if (count <= 0 || fcntl(fd, ZCP_PRIV_OFD_GETLK, &range) != 0 || range.l_type == F_UNLCK)
+        return 0;
+    off_t begin = range.l_start > first ? range.l_start : first, last = first + count;
+    off_t end = range.l_len == 0 || range.l_start + range.l_len > last ? last : range.l_start + range.l_len;
+    return locked_bytes(fd, first, begin - first) + (uint32_t)(end - begin) + locked_bytes(fd, end, last - end);
+}
+
+static file_state header_state(int fd, const zcp_priv_header *header, ssize_t bytes, file_look *look) {
+    uint32_t state = zcp_priv_load_relaxed(&header->state);        // of a private copy
+    bool creating = locked_bytes(fd, ZCP_PRIV_LOCK_CREATION, 1) > 0;
+    if (bytes == 0 || (bytes >= 16 && header->magic == ZCP_PRIV_MAGIC && state == ZCP_PRIV_BUILDING))
+        return creating ? FILE_CREATING : FILE_HALF_MADE;
+    if (bytes < 16 || header->magic != ZCP_PRIV_MAGIC)
+        return FILE_FOREIGN;
+    if (state == ZCP_PRIV_RETIRED)
+        return FILE_RETIRED;
+    if (state != ZCP_PRIV_READY)
+        return FILE_CORRUPT;
+    if (header->byte_order == ZCP_PRIV_BYTE_ORDER && header->layout_version != ZCP_PRIV_LAYOUT_VERSION) {
+        snprintf(look->detail, sizeof look->detail, "layout version %u, this tool has %u", header->layout_version, ZCP_PRIV_LAYOUT_VERSION);
+        return FILE_OTHER_VERSION;
+    }
+    return header->byte_order != ZCP_PRIV_BYTE_ORDER || header->signature != zcp_priv_signature() ? FILE_OTHER_LAYOUT : FILE_READY;
+}
+
+// What stands behind the management segment's path. -1: nothing can be read.
+static int management_open(const char *path, file_look *look) {
+    int fd = shm_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    look->has_management = fd >= 0 || errno != ENOENT;
+    look->state = look->has_management ? FILE_UNREADABLE : FILE_ABSENT;
+    if (fd < 0 && look->has_management)
+        snprintf(look->detail, sizeof look->detail, "%s", strerror(errno));
+    if (fd >= 0 && (fstat(fd, &look->management) != 0 || !S_ISREG(look->management.st_mode))) {
+        look->state = FILE_FOREIGN;
+        snprintf(look->detail, sizeof look->detail, "it is no regular file");
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+// Looks at both files of an instance without attaching to it, whatever they are.
+static file_look look_at_files(const char *name) {
+    file_look look = {.state = FILE_ABSENT};
+    zcp_priv_path path;
+    zcp_priv_header header;
+    if (zcp_priv_path_make(&path, name, ZCP_PRIV_CHUNK_SUFFIX) == ZCP_OK) {
+        int fd = shm_open(path.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+        look.has_chunks = fd >= 0 || errno != ENOENT;
+        if (fd >= 0) {
+            (void)fstat(fd, &look.chunks);
+            close(fd);
+        }
+    }
+    if (zcp_priv_path_make(&path, name, ZCP_PRIV_MANAGEMENT_SUFFIX) != ZCP_OK) {
+        look.state = FILE_FOREIGN;
+        snprintf(look.detail, sizeof look.detail, "no instance can have such a name");
+        return look;
+    }
+    int fd = management_open(path.text, &look);
+    if (look.state == FILE_ABSENT && look.has_chunks)
+        look.state = FILE_NO_MANAGEMENT;
+    if (fd < 0)
+        return look;
+    memset((void *)&header, 0, sizeof header);
+    ssize_t bytes = pread(fd, (void *)&header, sizeof header, 0);
+    look.state = bytes < 0 ? FILE_UNREADABLE : header_state(fd, &header, bytes, &look);
+    look.locker_pid = zcp_priv_load_relaxed(&header.locker_pid);
+    look.layout_version = header.layout_version;
+    if (look.state != FILE_FOREIGN)
+        look.alive = locked_bytes(fd, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS);
+    close(fd);
+    return look;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Findings
+
+typedef enum finding_level { FINDING_ERROR, FINDING_WARNING, FINDING_NOTE, FINDING_LEVELS } finding_level;
+
+static const char *const finding_levels[] = {"error", "warning", "note"};
+
+typedef struct finding {
+    finding_level level;
+    char where[40], what[640];
+} finding;
+
+typedef struct findings {
+    finding *items;
+    size_t count, room;
+    uint32_t levels[FINDING_LEVELS];
+} findings;
+
+__attribute__((format(printf, 4, 5))) static void find(findings *f, finding_level level, const char *where, const char *format, ...) {
+    va_list arguments;
+    if (f->count == f->room) {
+        f->room = f->room ? 2 * f->room : 16;
+        finding *more = realloc(f->items, f->room * sizeof *more);
+        if (more == NULL)
+            report_out_of_memory();
+        f->items = more;
+    }
+    finding *at = &f->items[f->count++];
+    f->levels[at->level = level]++;
+    snprintf(at->where, sizeof at->where, "%s", where);
+    va_start(arguments, format);
+    vsnprintf(at->what, sizeof at->what, format, arguments);
+    va_end(arguments);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Chunks. A live instance changes while it is looked at, so a suspicion counts only if three looks at one chunk, some time
+// apart, find it in the same state. Who is stopped in the middle of a call can still look like one that was killed.
+
+typedef enum chunk_fault {
+    FAULT_NONE, FAULT_GENERATION, FAULT_OWNER, FAULT_BORROWER, FAULT_SIZE, FAULT_CACHED, FAULT_LOST, FAULT_MARKED, FAULT_NO_HINT, CHUNK_FAULTS
+} chunk_fault;
+
+static const struct { finding_level level; const char *what; } chunk_faults[] = {
+    [FAULT_GENERATION] = {FINDING_ERROR, "generation 0, which no chunk has: its record was overwritten, and it will never be allocated"},
+    [FAULT_OWNER] = {FINDING_ERROR, "its owner is a client number that there is not: its record was overwritten"},
+    [FAULT_BORROWER] = {FINDING_ERROR, "a borrower is a client number that there is not: its record was overwritten"},
+    [FAULT_SIZE] = {FINDING_ERROR, "more bytes were asked for than it has: its record was overwritten"},
+    [FAULT_CACHED] = {FINDING_ERROR, "cached, in a pool without caches: its record was overwritten"},
+    [FAULT_LOST] = {FINDING_ERROR, "held by nobody: nothing will ever give it back"},
+    [FAULT_MARKED] = {FINDING_ERROR, "marked as borrowed by a client that is gone and was swept"},
+    [FAULT_NO_HINT] = {FINDING_NOTE, "free, without a hint that it is: found only when all else is in use"},
+};
+
+enum { CHECK_LOOKS = 3, CHECK_PAUSE_MS = 20, CHECK_SUSPECTS = 1 << 16 };
+
+typedef struct suspect {
+    uint32_t pool, index;
+    chunk_fault fault;
+    uint64_t state;
+} suspect;
+
+// The hints of a leaf, in the list or on loan.
+static uint64_t hints_of_leaf(const zcp_priv_pool *pool, uint32_t leaf) {
+    uint64_t hints = zcp_priv_load_acquire(zcp_priv_list_leaf(&pool->list, leaf));
+    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++)
+        if (zcp_priv_load_acquire(&pool->leases->items[k].leaf) == leaf)
+            hints |= zcp_priv_load_acquire(&pool->leases->items[k].loan);
+    return hints | zcp_priv_load_acquire(zcp_priv_list_leaf(&pool->list, leaf));       // again: it may have come back from a loan
+}
+
+// Which borrowers a chunk has: of none, of living or dead clients (whose sweep is yet to come), and of slots that nobody has.
+typedef struct borrowers { bool held, stray, impossible; } borrowers;
+
+static borrowers borrowers_of(const zcp_priv_pool *pool, zcp_priv_record *record, const client_table *clients) {
+    borrowers b = {false, false, false};
+    for (uint32_t w = 0; w < pool->words; w++)
+        for (uint64_t bits = zcp_priv_load_acquire(&record->borrow[0] + w); bits != 0; bits &= bits - 1) {
+            uint32_t slot = w * 64 + zcp_priv_lowest_bit(bits);
+            bool known = slot < clients->count, there = known && clients->items[slot].state != ZCP_CLIENT_FREE;
+            b.impossible |= !known;
+            b.stray |= known && !there;
+            b.held |= there;
+        }
+    return b;
+}
+
+static chunk_fault judge_record(const zcp_priv_pool *pool, uint32_t i, uint64_t hints, const client_table *clients, uint64_t *state) {
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    uint64_t s = *state = zcp_priv_load_acquire(&record->state);
+    uint32_t owner = ZCP_PRIV_OWNER(s);
+    borrowers b = borrowers_of(pool, record, clients);
+    if (ZCP_PRIV_GENERATION(s) == 0)
+        return FAULT_GENERATION;
+    if (b.impossible)
+        return FAULT_BORROWER;
+    if (zcp_priv_is_free(s))
+        return b.stray ? FAULT_MARKED : hints >> (i & ((1u << pool->list.leaf_shift) - 1)) & 1 ? FAULT_NONE : FAULT_NO_HINT;
+    if (owner > clients->count)
+        return FAULT_OWNER;
+    if (zcp_priv_is_cached(s) && pool->cache_chunks == 0)
+        return FAULT_CACHED;
+    if (zcp_priv_load_relaxed(&record->size) > pool->chunk_size)
+        return FAULT_SIZE;
+    bool owned = owner != 0 && clients->items[owner - 1].state != ZCP_CLIENT_FREE;
+    if (!owned && (owner != 0 || !b.held))
+        return FAULT_LOST;
+    return b.stray ? FAULT_MARKED : FAULT_NONE;
+}
+
+static const zcp_priv_pool *pool_inside(const zcp_manager *manager, uint32_t pool) {
+    return &manager->view.pools[pool];
+}
+
+// The first look, at all chunks. Returns how many are suspect; at most CHECK_SUSPECTS are noted.
+static size_t first_look(const zcp_manager *manager, const snapshot *s, suspect *suspects) {
+    size_t count = 0;
+    for (uint32_t p = 0; p < s->pool_count; p++) {
+        const zcp_priv_pool *pool = pool_inside(manager, p);
+        uint64_t hints = 0, state;
+        for (uint32_t i = 0; s->pools[p].state != ZCP_POOL_NONE && i < pool->count; i++) {
+            if ((i & ((1u << pool->list.leaf_shift) - 1)) == 0)
+                hints = hints_of_leaf(pool, i >> pool->list.leaf_shift);
+            chunk_fault fault = judge_record(pool, i, hints, &s->clients, &state);
+            if (fault != FAULT_NONE && count < CHECK_SUSPECTS)
+                suspects[count++] = (suspect){p, i, fault, state};
+        }
+    }
+    return count;
+}
+
+// A later look, at those: keeps the ones that are as they were.
+static size_t next_look(const zcp_manager *manager, const snapshot *s, suspect *suspects, size_t count) {
+    size_t kept = 0;
+    for (size_t k = 0; k < count; k++) {
+        const zcp_priv_pool *pool = pool_inside(manager, suspects[k].pool);
+        uint64_t state, hints = hints_of_leaf(pool, suspects[k].index >> pool->list.leaf_shift);
+        if (judge_record(pool, suspects[k].index, hints, &s->clients, &state) == suspects[k].fault && state == suspects[k].state)
+            suspects[kept++] = suspects[k];
+    }
+    return kept;
+}
+
+// One finding per pool and fault, which names the first few chunks.
+static void find_faults(const suspect *suspects, size_t count, findings *f) {
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++)
+        for (chunk_fault fault = FAULT_NONE; fault < CHUNK_FAULTS; fault++) {
+            char where[40], which[64] = "";
+            uint32_t found = 0;
+            for (size_t k = 0; k < count; k++) {
+                size_t length = strlen(which);
+                if (suspects[k].pool == p && suspects[k].fault == fault && found++ < 4)
+                    snprintf(which + length, sizeof which - length, "%s%u", length ? ", " : "", suspects[k].index);
+            }
+            snprintf(where, sizeof where, "pool %u", p);
+            if (found > 0)
+                find(f, chunk_faults[fault].level, where, "%u %s (%s%s): %s", found, found == 1 ? "chunk" : "chunks", which, found > 4 ? ", ..." : "",
+                     chunk_faults[fault].what);
+        }
+}
+
+static void check_chunks(const zcp_manager *manager, snapshot *s, findings *f) {
+    suspect *suspects = calloc(CHECK_SUSPECTS, sizeof *suspects);
+    if (suspects == NULL)
+        report_out_of_memory();
+    size_t count = first_look(manager, s, suspects);
+    for (int look = 1; look < CHECK_LOOKS && count > 0; look++) {
+        zcp_priv_sleep_us(CHECK_PAUSE_MS * 1000);
+        if (take_clients(manager, s->info.max_clients, &s->clients) == ZCP_OK)
+            count = next_look(manager, s, suspects, count);
+    }
+    find_faults(suspects, count, f);
+    free(suspects);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Lists, leases, slots, files
+
+static void check_list(const zcp_priv_pool *pool, const char *where, findings *f) {
+    const zcp_priv_list_header *header = (const zcp_priv_list_header *)pool->list.memory;
+    uint64_t strays = 0;
+    if (zcp_priv_load_acquire((_Atomic uint64_t *)(uintptr_t)&header->magic) != ZCP_PRIV_LIST_MAGIC || header->capacity != pool->count ||
+        header->leaf_shift != pool->list.leaf_shift || header->leaves != pool->list.leaves)
+        find(f, FINDING_ERROR, where, "the head of its free list was overwritten");
+    for (uint32_t leaf = 0; leaf < pool->list.leaves; leaf++)
+        strays += zcp_priv_count_bits(zcp_priv_load_acquire(zcp_priv_list_leaf(&pool->list, leaf)) & ~zcp_priv_leaf_mask(&pool->list, leaf));
+    if (strays > 0)
+        find(f, FINDING_WARNING, where, "its free list has %" PRIu64 " hints of chunks that do not exist: it was overwritten; they are dropped when met", strays);
+}
+
+static void check_leases(const zcp_priv_pool *pool, const char *where, const client_table *clients, findings *f) {
+    uint32_t garbage = 0, stray = 0;
+    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++) {
+        const zcp_priv_lease *lease = &pool->leases->items[k];
+        uint32_t holder = zcp_priv_load_acquire((_Atomic uint32_t *)(uintptr_t)&lease->holder), leaf = zcp_priv_load_acquire((_Atomic uint32_t *)(uintptr_t)&lease->leaf);
+        uint64_t loan = zcp_priv_load_acquire((_Atomic uint64_t *)(uintptr_t)&lease->loan);
+        garbage += holder > clients->count || leaf >= pool->list.leaves;
+        stray += holder != 0 && holder <= clients->count && clients->items[holder - 1].state == ZCP_CLIENT_FREE && loan != 0;
+    }
+    if (garbage > 0)
+        find(f, FINDING_ERROR, where, "%u leases hold garbage: they were overwritten", garbage);
+    if (stray > 0)
+        find(f, FINDING_WARNING, where, "%u leases are of clients that are gone: nobody else can have them", stray);
+}
+
+static void check_clients(const zcp_manager *manager, const char *name, const client_table *clients, findings *f) {
+    for (uint32_t slot = 0; slot < clients->count; slot++) {
+        const zcp_client_stats *c = &clients->items[slot];
+        char where[40];
+        snprintf(where, sizeof where, "client %u", slot);
+        if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) > ZCP_PRIV_SLOT_SWEEPING)
+            find(f, FINDING_ERROR, where, "the state of its slot is none that zerocp writes: it was overwritten");
+        if (c->state == ZCP_CLIENT_DEAD)
+            find(f, FINDING_WARNING, where, "\"%s\" (pid %u) is dead and not swept yet: %" PRIu64 " chunks owned, %" PRIu64 " borrowed, %" PRIu64
+                 " cached; the next who opens the instance sweeps it, or: zerocp recover %s", c->name, c->pid, c->owned, c->borrowed, c->cached, name);
+    }
+}
+
+static void check_files(const file_look *look, findings *f) {
+    if (!look->has_chunks)
+        find(f, FINDING_ERROR, "files", "the chunk segment is gone: nobody can attach any more");
+    if (look->has_management && (look->management.st_mode & S_IWOTH))
+        find(f, FINDING_WARNING, "files", "every user may write the management segment (mode %04o), and truncate it", (unsigned)look->management.st_mode & 07777);
+    if (look->has_management && look->has_chunks && look->management.st_uid != look->chunks.st_uid)
+        find(f, FINDING_WARNING, "files", "the segments belong to different users, %u and %u", (unsigned)look->management.st_uid, (unsigned)look->chunks.st_uid);
+}
+
+// Everything that can be seen from outside.
+static void check_instance(const zcp_manager *manager, const file_look *look, snapshot *s, findings *f) {
+    check_files(look, f);
+    check_chunks(manager, s, f);                                   // takes its time, and the clients anew
+    check_clients(manager, s->info.name, &s->clients, f);
+    for (uint32_t p = 0; p < s->pool_count; p++) {
+        const zcp_pool_stats *is = &s->pools[p];
+        char where[40];
+        snprintf(where, sizeof where, "pool %u", p);
+        if (is->state == ZCP_POOL_NONE)
+            continue;
+        check_list(pool_inside(manager, p), where, f);
+        check_leases(pool_inside(manager, p), where, &s->clients, f);
+        if (is->failures > 0)
+            find(f, FINDING_NOTE, where, "%" PRIu64 " allocations failed because all %" PRIu64 " chunks were in use; see zerocp suggest", is->failures, is->total);
+        if (s->clients.alive == 0 && is->allocations - is->releases != is->used)
+            find(f, FINDING_NOTE, where, "%" PRId64 " chunks in use by the counters, %" PRIu64 " by the records: processes were killed in the middle of a call",
+                 (int64_t)(is->allocations - is->releases), is->used);
+    }
+}
+
+#endif
