@@ -19,12 +19,13 @@ static void on_stop(int signal_number) {
 // The signals are blocked but for the moments in which ppoll waits, so none is missed between looking at `stop` and waiting.
 static void catch_signals(tool *t) {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-    struct sigaction action = {.sa_handler = on_stop};
     sigset_t blocked;
     sigemptyset(&blocked);
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
+        struct sigaction action = {.sa_handler = on_stop}, before;
         sigaddset(&blocked, signals[i]);
-        sigaction(signals[i], &action, NULL);
+        if (sigaction(signals[i], &action, &before) == 0 && signals[i] == SIGHUP && before.sa_handler == SIG_IGN)
+            sigaction(signals[i], &before, NULL);                  // started by nohup
     }
     sigprocmask(SIG_BLOCK, &blocked, &t->unblocked);
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
@@ -109,25 +110,25 @@ static bool frame_of_record(tool *t, bool rates) {
     return deliver(t);
 }
 
-// The instance was destroyed or replaced. Says so, and goes over to the one that has its name now, for which it waits with
-// --follow. false: that is all, and *status is to be the exit status.
+// The instance was destroyed or replaced. Says so, and goes over to the one that has its name now; for which it waits for a
+// moment, because between destruction and creation there is one, and with --follow without an end. false: that is all, and
+// *status is to be the exit status.
 static bool follow(tool *t, int *status) {
-    char was[256];
+    uint64_t patience = zcp_priv_now_ns() + 500000000;
     zcp_status opened;
-    snprintf(was, sizeof was, "%s", t->now.info.name);
     zcp_manager_close(t->manager);
     t->manager = NULL;
     if (given(t, OPTION_FOLLOW))
-        fprintf(stderr, "zerocp: the instance is gone: waiting for the next one of its name\n");
-    while ((opened = observe(t)) == ZCP_ERR_NOT_FOUND && given(t, OPTION_FOLLOW))
-        if (!wait_until(t, zcp_priv_now_ns() + 50000000))
+        fprintf(stderr, "zerocp: the instance was destroyed: waiting for the next one of its name\n");
+    while ((opened = observe(t)) == ZCP_ERR_NOT_FOUND && (given(t, OPTION_FOLLOW) || zcp_priv_now_ns() < patience))
+        if (!wait_until(t, zcp_priv_now_ns() + 20000000))
             return false;
     if (opened == ZCP_OK) {
         fprintf(stderr, "zerocp: the instance was replaced: showing the new one of that name from here on\n");
         t->replaced++;
         return true;
     }
-    *status = fail(t, opened, "--follow waits for the next one of its name", "%s: the instance was destroyed: %s", was, zcp_last_message());
+    *status = fail(t, opened, "--follow waits for the next one of its name", "the instance was destroyed: %s", zcp_last_message());
     return false;
 }
 

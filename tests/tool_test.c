@@ -1,0 +1,1278 @@
+// tests/tool_test.c: runs the tool, build/zerocp, against real instances (alive, left over, corrupt, foreign, of another
+// version, none), and checks what it prints, that its JSON is JSON, how it ends, and that looking disturbs nothing.
+#include "chunks.h"
+#include "inside.h"
+#include "test.h"
+#include "zerocp.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The tool
+
+typedef struct stream {
+    int fd;                                                        // -1: closed
+    size_t length;
+    char text[192 << 10];
+} stream;
+
+typedef struct run {
+    pid_t pid;
+    stream out, err;
+    int code;                                                      // once it has ended; 128 + the signal that killed it
+} run;
+
+static run tool;                                                   // most tests have one at a time
+
+static const char *program(const char *name) {
+    static char path[PATH_MAX + 64];
+    ssize_t length = readlink("/proc/self/exe", path, PATH_MAX - 1);
+    if (getenv("TEST_SELF") != NULL)
+        length = snprintf(path, PATH_MAX, "%s", getenv("TEST_SELF"));
+    CHECK(length > 0 && length < PATH_MAX);
+    path[length] = 0;
+    for (int i = 0; i < 2; i++)                                    // BUILD/tests/run -> BUILD
+        *strrchr(path, '/') = 0;
+    strcat(strcat(path, "/"), name);
+    CHECK_MSG(access(path, X_OK) == 0, "%s: %s", path, strerror(errno));
+    return path;
+}
+
+// Starts it with its output going to these descriptors; -1: closed.
+static pid_t start_to(const char *const *arguments, int in, int out, int err) {
+    const char *path = program(strcmp(arguments[0], "zerocp") == 0 ? "zerocp" : "demo/crash");
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid > 0)
+        return pid;
+    const int wanted[] = {in, out, err};
+    for (int fd = 0; fd < 3; fd++)
+        if (wanted[fd] < 0 || dup2(wanted[fd], fd) < 0)
+            close(fd);
+    execv(path, (char *const *)(uintptr_t)arguments);
+    _exit(127);
+}
+
+static void start_list(run *r, const char *const *arguments) {
+    int out[2], err[2], null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    memset(r, 0, sizeof *r);
+    CHECK(pipe2(out, O_CLOEXEC) == 0 && pipe2(err, O_CLOEXEC) == 0 && null >= 0);
+    r->pid = start_to(arguments, null, out[1], err[1]);
+    close(null);
+    close(out[1]);
+    close(err[1]);
+    r->out.fd = out[0];
+    r->err.fd = err[0];
+}
+
+#define START(r, ...) start_list((r), (const char *[]){"zerocp", __VA_ARGS__, NULL})
+
+static void take_stream(stream *s, short events) {
+    if (s->fd < 0 || events == 0)
+        return;
+    ssize_t bytes = read(s->fd, s->text + s->length, sizeof s->text - 1 - s->length);
+    if (bytes < 0)
+        bytes = 0;                                                 // a terminal whose other side is gone
+    CHECK(s->length + (size_t)bytes < sizeof s->text - 1);
+    s->length += (size_t)bytes;
+    s->text[s->length] = 0;
+    if (bytes == 0) {
+        close(s->fd);
+        s->fd = -1;
+    }
+}
+
+// Takes what comes; false once both streams have ended.
+static bool take(run *r) {
+    struct pollfd watched[2] = {{.fd = r->out.fd, .events = POLLIN}, {.fd = r->err.fd, .events = POLLIN}};
+    if (r->out.fd < 0 && r->err.fd < 0)
+        return false;
+    if (poll(watched, 2, 100) > 0) {
+        take_stream(&r->out, watched[0].revents);
+        take_stream(&r->err, watched[1].revents);
+    }
+    return true;
+}
+
+static int code_of(int status) {
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void await_end(run *r) {
+    while (take(r)) {
+    }
+    r->code = code_of(test_wait(r->pid));
+}
+
+static int count_of(const char *text, const char *part) {
+    int count = 0;
+    for (const char *at = strstr(text, part); at != NULL; at = strstr(at + 1, part))
+        count++;
+    return count;
+}
+
+static void await_count(run *r, const char *part, int count) {
+    while (count_of(r->out.text, part) < count)
+        CHECK_MSG(take(r), "ended before it printed \"%s\" %d times:\n%s%s", part, count, r->out.text, r->err.text);
+}
+
+static void must_end(run *r, int code) {
+    await_end(r);
+    CHECK_MSG(r->code == code, "ended with %d, expected %d:\n%s%s", r->code, code, r->out.text, r->err.text);
+}
+
+// Runs it to its end, which has to be with that exit code.
+#define RUN(expected, ...)                                                                                             \
+    do {                                                                                                               \
+        START(&tool, __VA_ARGS__);                                                                                     \
+        must_end(&tool, (expected));                                                                                   \
+    } while (0)
+
+static void must_say(const char *part) {
+    CHECK_MSG(strstr(tool.out.text, part) != NULL, "\"%s\" is not in:\n%s%s", part, tool.out.text, tool.err.text);
+}
+
+static void must_not_say(const char *part) {
+    CHECK_MSG(strstr(tool.out.text, part) == NULL, "\"%s\" is in:\n%s", part, tool.out.text);
+}
+
+static void must_complain(const char *part) {
+    CHECK_MSG(strstr(tool.err.text, part) != NULL && strncmp(tool.err.text, "zerocp: ", 8) == 0, "\"%s\" is not in the complaint:\n%s", part, tool.err.text);
+}
+
+// The line of stdout in which that text stands.
+static const char *line_with(const char *part) {
+    static char line[4096];
+    const char *at = strstr(tool.out.text, part);
+    CHECK_MSG(at != NULL, "no line with \"%s\" in:\n%s%s", part, tool.out.text, tool.err.text);
+    while (at > tool.out.text && at[-1] != '\n')
+        at--;
+    size_t length = strcspn(at, "\n");
+    CHECK(length < sizeof line);
+    memcpy(line, at, length);
+    line[length] = 0;
+    return line;
+}
+
+static void line_must_say(const char *part, const char *expected) {
+    const char *line = line_with(part);
+    CHECK_MSG(strstr(line, expected) != NULL, "\"%s\" is not in the line:\n%s", expected, line);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// JSON, as RFC 8259 has it, and nothing else
+
+typedef struct json { const unsigned char *at; int depth; } json;
+
+static bool json_value(json *j);
+
+static bool json_is(json *j, char expected) {
+    while (*j->at == ' ' || *j->at == '\t' || *j->at == '\r')
+        j->at++;
+    if (*j->at != (unsigned char)expected)
+        return false;
+    j->at++;
+    return true;
+}
+
+static bool json_hex4(json *j) {
+    for (int i = 0; i < 4; i++)
+        if (!isxdigit(*j->at++))
+            return false;
+    return true;
+}
+
+// One character of more than one byte, well-formed (RFC 3629, table 3-7 of Unicode).
+static bool json_utf8(json *j) {
+    static const struct { unsigned char first, last, least, most; int more; } forms[] = {
+        {0xc2, 0xdf, 0x80, 0xbf, 1}, {0xe0, 0xe0, 0xa0, 0xbf, 2}, {0xe1, 0xec, 0x80, 0xbf, 2}, {0xed, 0xed, 0x80, 0x9f, 2}, {0xee, 0xef, 0x80, 0xbf, 2},
+        {0xf0, 0xf0, 0x90, 0xbf, 3}, {0xf1, 0xf3, 0x80, 0xbf, 3}, {0xf4, 0xf4, 0x80, 0x8f, 3},
+    };
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        if (j->at[0] < forms[i].first || j->at[0] > forms[i].last)
+            continue;
+        bool good = j->at[1] >= forms[i].least && j->at[1] <= forms[i].most;
+        for (int k = 2; good && k <= forms[i].more; k++)
+            good = (j->at[k] & 0xc0) == 0x80;
+        j->at += 1 + forms[i].more;
+        return good;
+    }
+    return false;
+}
+
+static bool json_string(json *j) {
+    if (!json_is(j, '"'))
+        return false;
+    while (*j->at != '"') {
+        if (*j->at < 0x20)
+            return false;
+        if (*j->at >= 0x80) {
+            if (!json_utf8(j))
+                return false;
+        } else if (*j->at++ == '\\') {
+            unsigned char escape = *j->at++;
+            if (escape == 0 || strchr("\"\\/bfnrtu", escape) == NULL || (escape == 'u' && !json_hex4(j)))
+                return false;
+        }
+    }
+    j->at++;
+    return true;
+}
+
+static bool json_digits(json *j) {
+    const unsigned char *from = j->at;
+    while (isdigit(*j->at))
+        j->at++;
+    return j->at > from;
+}
+
+static bool json_number(json *j) {
+    if (*j->at == '-')
+        j->at++;
+    if (*j->at == '0')
+        j->at++;
+    else if (!json_digits(j))
+        return false;
+    if (*j->at == '.' && (j->at++, !json_digits(j)))
+        return false;
+    if (*j->at != 'e' && *j->at != 'E')
+        return true;
+    j->at++;
+    if (*j->at == '+' || *j->at == '-')
+        j->at++;
+    return json_digits(j);
+}
+
+static bool json_members(json *j, char end, bool keys) {
+    if (json_is(j, end))
+        return true;
+    do
+        if ((keys && !(json_string(j) && json_is(j, ':'))) || !json_value(j))
+            return false;
+    while (json_is(j, ','));
+    return json_is(j, end);
+}
+
+static bool json_word(json *j, const char *word) {
+    size_t length = strlen(word);
+    if (strncmp((const char *)j->at, word, length) != 0)
+        return false;
+    j->at += length;
+    return true;
+}
+
+static bool json_value(json *j) {
+    if (++j->depth > 64)
+        return false;
+    while (*j->at == ' ')
+        j->at++;
+    bool good = json_is(j, '{')   ? json_members(j, '}', true)
+                : json_is(j, '[') ? json_members(j, ']', false)
+                : *j->at == '"'   ? json_string(j)
+                                  : json_word(j, "true") || json_word(j, "false") || json_word(j, "null") || json_number(j);
+    j->depth--;
+    return good;
+}
+
+// Is a line one JSON object, and nothing more?
+static bool is_json_line(const char *line) {
+    json j = {(const unsigned char *)line, 0};
+    return *line == '{' && json_value(&j) && *j.at == '\n';
+}
+
+static void must_be_json(int lines) {
+    const char *line = tool.out.text;
+    int count = 0;
+    for (; *line != 0; line = strchr(line, '\n') + 1, count++)
+        CHECK_MSG(strchr(line, '\n') != NULL && is_json_line(line), "no JSON:\n%s", line);
+    CHECK_MSG(count == lines, "%d lines, expected %d:\n%s", count, lines, tool.out.text);
+}
+
+TEST(tool_test_knows_json) {
+    static const char *const good[] = {"{}\n", "{\"a\":[1,-0.5e+7,\"\\u00e9\\n\\\"\",{},[],true,false,null]}\n", "{\"\xc3\xa9\":\"\xf0\x9f\x98\x80\"}\n"};
+    static const char *const bad[] = {"{}", "{}{}\n", "{\"a\":}\n", "{\"a\":1,}\n", "{a:1}\n", "{\"a\":01}\n", "{\"a\":.5}\n", "{\"a\":nan}\n", "{\"a\":-}\n",
+                                      "{\"a\":\"\x1b\"}\n", "{\"a\":\"\xff\"}\n", "{\"a\":\"\xc0\x80\"}\n", "{\"a\":\"\xed\xa0\x80\"}\n", "{\"a\":\"\\x41\"}\n", "{\"a\" 1}\n",
+                                      "[1]\n", "{\"a\":[1 2]}\n", "{\"a\":\"\\u12\"}\n", "{\"a\":1\n"};
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
+        CHECK_MSG(is_json_line(good[i]), "%s", good[i]);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        CHECK_MSG(!is_json_line(bad[i]), "%s", bad[i]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Instances
+
+static char *shm_path(const char *name, const char *suffix) {
+    static char path[512];
+    snprintf(path, sizeof path, "/dev/shm/%s%s", name, suffix);
+    return path;
+}
+
+static int management_file(const char *name) {
+    int fd = open(shm_path(name, "_memory_management"), O_RDWR | O_CLOEXEC);
+    CHECK(fd >= 0);
+    return fd;
+}
+
+static void overwrite(const char *name, off_t offset, const void *bytes, size_t count) {
+    int fd = management_file(name);
+    CHECK(pwrite(fd, bytes, count, offset) == (ssize_t)count);
+    close(fd);
+}
+
+// In every layout version the header begins with magic:8 byte_order:4 pid:4 state:4 version:4 signature:8 id:8.
+enum { AT_MAGIC = 0, AT_STATE = 16, AT_VERSION = 20, AT_SIGNATURE = 24 };
+
+static zcp_config two_pools(void) {
+    zcp_config config = one_pool(256, 16);
+    CHECK_OK(zcp_config_add_pool(&config, 4096, 8));
+    return config;
+}
+
+// A client in a process of its own, that holds chunks until it is told to end or killed.
+typedef struct holder {
+    _Atomic uint32_t ready, end;
+    uint32_t small, large;                                         // chunks that it allocates
+    uint32_t tag;
+    uint64_t size_of_large, token;                                 // token: of a chunk that it acquires; 0: none
+    bool lets_go_of_first;                                         // once it has the end's first signal
+    uint64_t first_token;                                          // of its first chunk
+    char name[32];
+    pid_t pid;
+} holder;
+
+static void hold(void *argument) {
+    holder *h = argument;
+    zcp_manager *manager;
+    zcp_chunk chunk = {0}, first = {0}, borrowed = {0};
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_OPEN_EXISTING, .client_name = h->name}));
+    for (uint32_t i = 0; i < h->small + h->large; i++) {
+        CHECK_OK(zcp_chunk_allocate_tagged(manager, i < h->small ? 100 : h->size_of_large, h->tag, &chunk));
+        if (i == 0) {
+            first = chunk;
+            h->first_token = zcp_chunk_token(&chunk);
+        }
+    }
+    if (h->token != 0)
+        CHECK_OK(zcp_chunk_acquire(manager, h->token, &borrowed));
+    test_signal(&h->ready);
+    if (h->lets_go_of_first) {
+        test_await(&h->end, 1);
+        zcp_chunk_release(&first);
+        test_signal(&h->ready);
+    }
+    test_await(&h->end, 2);
+    zcp_manager_close(manager);
+}
+
+static holder *start_holder(const char *name, uint32_t small, uint32_t large) {
+    holder *h = test_shared(sizeof *h);
+    h->small = small;
+    h->large = large;
+    h->size_of_large = 3000;
+    h->tag = 7;
+    snprintf(h->name, sizeof h->name, "%s", name);
+    return h;
+}
+
+static holder *run_holder(holder *h) {
+    h->pid = test_spawn(hold, h);
+    test_await(&h->ready, 1);
+    return h;
+}
+
+static void end_holder(holder *h) {
+    test_signal(&h->end);
+    test_signal(&h->end);
+    test_join(h->pid);
+}
+
+static const char *const looking[][8] = {
+    {"list"},   {"show", ""}, {"clients", ""}, {"census", ""},         {"leaks", ""}, {"check", ""}, {"suggest", ""}, {"watch", "", "--count=2", "--interval=0.01"},
+    {"record", "", "--count=2", "--interval=0.01"},
+};
+enum { LOOKING = sizeof looking / sizeof looking[0] };
+
+// Starts the nth command that only looks, on the test's instance.
+static void start_looking(run *r, int n, const char *option) {
+    const char *arguments[10] = {"zerocp"};
+    int count = 1;
+    for (int i = 0; looking[n][i] != NULL; i++)
+        arguments[count++] = looking[n][i][0] ? looking[n][i] : test_instance();
+    if (option != NULL)
+        arguments[count++] = option;
+    start_list(r, arguments);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What it shows
+
+TEST(tool_shows_a_live_instance) {
+    zcp_config config = two_pools();
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    holder *h = run_holder(start_holder("holding", 2, 1));
+    RUN(0, "show", test_instance());
+    CHECK_STR(tool.err.text, "");
+    must_say(test_instance());
+    must_say("State         alive\nClients       2\n");
+    line_must_say("holding", "alive");
+    line_must_say("holding", " 3 ");                               // owned
+    line_must_say("   0  live", "   16     2  ");                  // total, used
+    line_must_say("   1  live", "    8     1  ");
+    RUN(0, "show", test_instance(), "--json");
+    must_be_json(1);
+    must_say("\"state\":\"alive\",\"clients_alive\":2,\"clients_dead\":0,\"max_clients\":64,");
+    must_say("{\"pool\":0,\"state\":\"live\",\"chunk_size\":256,\"alignment\":64,\"cache_chunks\":0,\"total\":16,\"used\":2,\"cached\":0,\"free\":14,\"share_used\":0.1250,\"peak_used\":2,");
+    must_say("{\"pool\":1,\"state\":\"live\",\"chunk_size\":4096,\"alignment\":64,\"cache_chunks\":0,\"total\":8,\"used\":1,");
+    RUN(0, "clients", test_instance());
+    line_must_say("holding", "alive");
+    RUN(0, "list");
+    line_must_say(test_instance(), "alive");
+    end_holder(h);
+    RUN(0, "clients", test_instance());
+    must_not_say("holding");
+    finish(manager);
+}
+
+// All commands, in all formats: well-formed, and nothing on stderr.
+TEST(tool_speaks_json) {
+    zcp_config config = two_pools();
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    holder *h = run_holder(start_holder("holding", 2, 1));
+    for (int n = 0; n < LOOKING; n++) {
+        start_looking(&tool, n, "--json");
+        must_end(&tool, 0);
+        must_be_json(n < LOOKING - 2 ? 1 : 2);
+        CHECK_STR(tool.err.text, "");
+        start_looking(&tool, n, NULL);
+        must_end(&tool, 0);
+        CHECK(tool.out.length > 0);
+        must_not_say("\033");
+    }
+    RUN(0, "recover", test_instance(), "-j");
+    must_be_json(1);
+    RUN(1, "remove", test_instance(), "-j");
+    must_be_json(1);
+    must_say("{\"error\":\"failed\",\"message\":\"");
+    end_holder(h);
+    finish(manager);
+}
+
+TEST(tool_counts_chunks) {
+    zcp_config config = two_pools();
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    holder *h = start_holder("holding", 2, 1);
+    zcp_chunk mine;
+    CHECK_OK(zcp_chunk_allocate_tagged(manager, 1000, 0xfeedface, &mine));
+    h->token = token_of(&mine);
+    run_holder(h);
+    char slot[16], text[128];
+    RUN(0, "census", test_instance());
+    CHECK_EQ(count_of(tool.out.text, "\n"), 6);                    // a heading, four chunks, a sum
+    must_say("4 chunks held");
+    line_must_say("0xfeedface", " 1000  4096      0  1 ");         // asked, capacity, owner, borrowers
+    RUN(0, "census", test_instance(), "--pool=0", "--json");
+    must_say("\"count\":2,");
+    RUN(0, "census", test_instance(), "--tag=0xfeedface", "--json");
+    must_say("\"count\":1,");
+    snprintf(text, sizeof text, "\"token\":\"%016llx\",\"size\":1000,\"capacity\":4096,\"owner\":0,\"borrowers\":[1],\"tag\":4277009102,", (unsigned long long)token_of(&mine));
+    must_say(text);
+    RUN(0, "census", test_instance(), "--tag=7", "--pool=1", "--json");
+    must_say("\"count\":1,");
+    snprintf(slot, sizeof slot, "--client=%u", slot_of(manager));
+    RUN(0, "census", test_instance(), slot, "--json");
+    must_say("\"count\":1,");
+    RUN(0, "census", test_instance(), "--client=1", "--json");     // owns three, borrows one
+    must_say("\"count\":4,");
+    RUN(0, "census", test_instance(), "--client=2", "--json");
+    must_say("\"chunks\":[],\"count\":0,");
+    end_holder(h);
+    zcp_chunk_release(&mine);
+    RUN(0, "census", test_instance());
+    CHECK_STR(tool.out.text, "0 chunks held, 0 bytes\n");
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// That it disturbs nothing
+
+typedef struct image { size_t bytes[2]; unsigned char *copy[2]; } image;
+
+static image take_image(void) {
+    image i = {{0}, {NULL}};
+    for (int k = 0; k < 2; k++) {
+        struct stat status;
+        int fd = open(shm_path(test_instance(), k ? "_memory_chunk" : "_memory_management"), O_RDONLY | O_CLOEXEC);
+        CHECK(fd >= 0 && fstat(fd, &status) == 0);
+        i.bytes[k] = (size_t)status.st_size;
+        CHECK((i.copy[k] = malloc(i.bytes[k])) != NULL);
+        CHECK(pread(fd, i.copy[k], i.bytes[k], 0) == (ssize_t)i.bytes[k]);
+        close(fd);
+    }
+    return i;
+}
+
+// All slots are taken, and one client is dead: who took a slot would fail, or sweep. Every byte stays as it was.
+TEST(tool_disturbs_nothing) {
+    zcp_config config = two_pools();
+    zcp_manager *manager;
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = 3}));
+    holder *alive = run_holder(start_holder("alive", 1, 1)), *dead = run_holder(start_holder("dead", 2, 2));
+    test_kill(dead->pid);
+    image before = take_image();
+    for (int n = 0; n < LOOKING; n++) {
+        start_looking(&tool, n, NULL);
+        await_end(&tool);
+        CHECK(tool.code == 0 || tool.code == 1);
+        start_looking(&tool, n, "--json");
+        await_end(&tool);
+        must_be_json(n < LOOKING - 2 ? 1 : 2);
+    }
+    image after = take_image();
+    for (int k = 0; k < 2; k++) {
+        CHECK_EQ(before.bytes[k], after.bytes[k]);
+        CHECK_EQ(memcmp(before.copy[k], after.copy[k], before.bytes[k]), 0);
+    }
+    CHECK_RECOVERS(manager, 1, 4);
+    end_holder(alive);
+    finish(manager);
+}
+
+// While it watches, nobody but the clients holds a lock, and it lets go of the files when it ends.
+TEST(tool_takes_no_slot_while_it_watches) {
+    zcp_config config = two_pools();
+    zcp_manager *manager;
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = 2}));
+    START(&tool, "watch", test_instance(), "--interval=0.01");
+    await_count(&tool, "Instance", 3);
+    zcp_manager *second = attach();                                // the last slot: free
+    await_count(&tool, "Instance", count_of(tool.out.text, "Instance") + 3);
+    zcp_client_info info;
+    for (uint32_t slot = 0; slot < 2; slot++) {
+        CHECK_OK(zcp_manager_client_info(manager, slot, &info));
+        CHECK_EQ(info.pid, getpid());
+    }
+    zcp_manager_close(second);
+    CHECK(kill(tool.pid, SIGINT) == 0);
+    must_end(&tool, 0);
+    CHECK_STR(tool.err.text, "");
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The dead
+
+TEST(tool_takes_back_what_the_dead_held) {
+    zcp_config config = two_pools();
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    holder *dead = start_holder("victim", 3, 2), *alive = start_holder("survivor", 1, 0);
+    dead->tag = 42;
+    run_holder(dead);
+    alive->token = dead->first_token;                              // so that one chunk outlives its owner
+    run_holder(alive);
+    RUN(0, "leaks", test_instance());
+    RUN(0, "recover", test_instance());
+    must_say("nothing to recover");
+    test_kill(dead->pid);
+    RUN(1, "leaks", test_instance());
+    line_must_say("dead  42", "victim");
+    must_say("5 of 6 held chunks look leaked");
+    RUN(1, "leaks", test_instance(), "--json");
+    must_be_json(1);
+    must_say("\"suspects\":5,");
+    RUN(1, "check", test_instance());
+    line_must_say("warning", "\"victim\"");
+    RUN(0, "list");
+    line_must_say(test_instance(), "alive");
+    RUN(0, "show", test_instance());
+    must_say("Dead clients  1\n");
+    RUN(0, "recover", test_instance());
+    must_say("swept 1 of 1 dead clients: 4 chunks came back");
+    line_must_say("victim", "dead");
+    must_not_say("survivor");
+    CHECK_EQ(used(manager), 2);
+    RUN(0, "recover", test_instance(), "--json");
+    must_be_json(1);
+    must_say("\"dead_clients\":0,\"not_swept\":0,\"chunks_reclaimed\":0,");
+    RUN(0, "leaks", test_instance());
+    line_must_say("ownerless", " 42 ");                            // its owner is gone, and the survivor has it
+    RUN(0, "check", test_instance());
+    end_holder(alive);
+    finish(manager);
+}
+
+TEST(tool_takes_a_slot_only_to_recover) {
+    zcp_config config = two_pools();
+    zcp_manager *manager;
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = 2}));
+    holder *dead = run_holder(start_holder("dead", 1, 0));
+    test_kill(dead->pid);
+    RUN(0, "recover", test_instance());                            // the dead client's slot
+    must_say("swept 1 of 1 dead clients: 1 chunks came back");
+    holder *alive = run_holder(start_holder("alive", 1, 0));
+    RUN(0, "recover", test_instance());                            // no slot is free, and none is needed
+    end_holder(alive);
+    finish(manager);
+}
+
+TEST(tool_finds_old_chunks) {
+    zcp_manager *manager = create(256, 16);
+    zcp_chunk old, chunk;
+    CHECK_OK(zcp_chunk_allocate_tagged(manager, 100, 0xabcdef, &old));
+    for (int i = 0; i < 50; i++) {
+        chunk = allocate(manager, 10);
+        zcp_chunk_release(&chunk);
+    }
+    RUN(0, "leaks", test_instance());
+    RUN(0, "leaks", test_instance(), "--older=51");
+    RUN(1, "leaks", test_instance(), "--older=50");
+    line_must_say("0x00abcdef", "     50  ");                       // its age: the oldest of that tag
+    for (int i = 0; i < 14; i++) {
+        chunk = allocate(manager, 10);
+        zcp_chunk_release(&chunk);
+    }
+    RUN(1, "leaks", test_instance());                              // 64 = 4 times its pool's chunks
+    zcp_chunk_release(&old);
+    RUN(0, "leaks", test_instance(), "--older=0");
+    must_say("0 of 0 held chunks look leaked");
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Removing
+
+TEST(tool_removes_only_what_nobody_uses) {
+    zcp_manager *manager = create(256, 4);
+    char pid[32];
+    snprintf(pid, sizeof pid, "pid %d", (int)getpid());
+    RUN(1, "remove", test_instance());
+    must_complain(pid);
+    must_complain("--force");
+    CHECK_OK(zcp_manager_check(manager));
+    RUN(0, "remove", test_instance(), "--force");
+    CHECK_STATUS(zcp_manager_check(manager), ZCP_ERR_REPLACED);
+    zcp_manager_close(manager);
+    RUN(1, "remove", test_instance());
+    must_complain("zerocp list");
+    manager = create(256, 4);
+    zcp_manager_close(manager);
+    RUN(0, "list");
+    line_must_say(test_instance(), "left over");
+    RUN(0, "remove", test_instance(), "--json");
+    must_be_json(1);
+    must_say("\"removed\":true");
+    CHECK_STATUS(zcp_manager_destroy(test_instance()), ZCP_ERR_NOT_FOUND);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What cannot be attached to
+
+// list, show and check of an instance that is not in order: each says it in its way.
+static void must_refuse(const char *state, const char *complaint) {
+    RUN(0, "list");
+    line_must_say(test_instance(), state);
+    RUN(0, "list", "--json");
+    must_be_json(1);
+    RUN(1, "show", test_instance());
+    must_complain(complaint);
+    CHECK_STR(tool.out.text, "");
+    RUN(1, "show", test_instance(), "--json");
+    must_be_json(1);
+    RUN(1, "check", test_instance());
+    must_say("error");
+    RUN(1, "check", test_instance(), "--json");
+    must_be_json(1);
+    must_say("\"healthy\":false,");
+    for (int n = 2; n < LOOKING; n++) {
+        start_looking(&tool, n, NULL);
+        must_end(&tool, 1);
+    }
+    RUN(1, "recover", test_instance());
+}
+
+TEST(tool_of_another_layout_version) {
+    zcp_manager_close(create(256, 4));
+    overwrite(test_instance(), AT_VERSION, &(uint32_t){77}, 4);
+    must_refuse("other version", "layout version 77");
+    int fd = management_file(test_instance());                     // a client of that version: it holds the lock of a slot
+    struct flock slot = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (1 << 30) + 1 + 5, .l_len = 1};
+    CHECK(fcntl(fd, F_OFD_SETLK, &slot) == 0);
+    RUN(1, "remove", test_instance());
+    must_complain("1 client has it open");
+    RUN(0, "list", "--json");
+    must_say("\"state\":\"other version\",\"clients_alive\":1,");
+    close(fd);
+    RUN(0, "remove", test_instance());
+}
+
+TEST(tool_of_another_signature) {
+    zcp_manager_close(create(256, 4));
+    overwrite(test_instance(), AT_SIGNATURE, &(uint64_t){1}, 8);
+    must_refuse("other layout", "0000000000000001");
+    RUN(0, "remove", test_instance());
+}
+
+TEST(tool_of_a_foreign_file) {
+    FILE *file = fopen(shm_path(test_instance(), "_memory_management"), "w");
+    CHECK(file != NULL && fputs("somebody else's file, which has nothing to do with this\n", file) > 0 && fclose(file) == 0);
+    must_refuse("foreign", "not written by zerocp");
+    RUN(1, "remove", test_instance());
+    must_complain("left alone");
+    CHECK(access(shm_path(test_instance(), "_memory_management"), F_OK) == 0);
+    CHECK(unlink(shm_path(test_instance(), "_memory_management")) == 0);
+    CHECK(mkdir(shm_path(test_instance(), "_memory_management"), 0700) == 0);
+    RUN(0, "list");
+    line_must_say(test_instance(), "foreign");
+    CHECK(rmdir(shm_path(test_instance(), "_memory_management")) == 0);
+}
+
+TEST(tool_of_a_half_made_instance) {
+    int fd = open(shm_path(test_instance(), "_memory_management"), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    CHECK(fd >= 0);
+    must_refuse("half-made", "half-made");
+    struct flock creation = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 1 << 30, .l_len = 1};
+    CHECK(fcntl(fd, F_OFD_SETLK, &creation) == 0);
+    RUN(0, "list");
+    line_must_say(test_instance(), "being created");
+    close(fd);
+    RUN(0, "remove", test_instance());
+}
+
+TEST(tool_of_a_corrupt_header) {
+    zcp_manager_close(create(256, 4));
+    overwrite(test_instance(), AT_STATE, &(uint32_t){99}, 4);
+    must_refuse("corrupt", "state word");
+    overwrite(test_instance(), AT_STATE, &(uint32_t){1}, 4);
+    overwrite(test_instance(), 200, "garbage in the geometry, of which there is some at that place", 32);
+    must_refuse("corrupt", "geometry");
+    RUN(0, "remove", test_instance());
+}
+
+TEST(tool_of_an_instance_that_lost_a_segment) {
+    zcp_manager_close(create(256, 4));
+    CHECK(unlink(shm_path(test_instance(), "_memory_chunk")) == 0);
+    must_refuse("corrupt", test_instance());
+    RUN(1, "check", test_instance());
+    must_say("the chunk segment is gone");
+    RUN(0, "remove", test_instance());
+    zcp_manager_close(create(256, 4));
+    CHECK(unlink(shm_path(test_instance(), "_memory_management")) == 0);
+    RUN(0, "list");
+    line_must_say(test_instance(), "chunks only");
+    RUN(0, "remove", test_instance());
+}
+
+TEST(tool_of_nothing) {
+    for (int n = 1; n < LOOKING; n++) {
+        start_looking(&tool, n, NULL);
+        must_end(&tool, 1);
+        CHECK_STR(tool.out.text, "");
+        must_complain(test_instance());
+        must_complain("zerocp list");
+        start_looking(&tool, n, "--json");
+        must_end(&tool, 1);
+        must_be_json(1);
+        must_say("{\"error\":\"ZCP_ERR_NOT_FOUND\",");
+    }
+    RUN(1, "show", "a/b");
+    must_complain("name \"a/b\"");
+    RUN(1, "show", "");
+    must_complain("1 to 236 bytes");
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// check
+
+static void must_find(const char *level, const char *what) {
+    RUN(strcmp(level, "note") != 0, "check", test_instance());
+    line_must_say(what, level);
+    RUN(strcmp(level, "note") != 0, "check", test_instance(), "--json");
+    must_be_json(1);
+    must_say(what);
+}
+
+TEST(tool_checks_records) {
+    zcp_manager *manager = create(256, 32);
+    RUN(0, "check", test_instance());
+    CHECK_STR(tool.out.text, "healthy: 0 errors, 0 warnings, 0 notes\n");
+    uint64_t good = inside_state_word(manager, 0, 9);
+    static const struct { uint64_t word; const char *what; } bad[] = {
+        {0, "1 chunk (9): generation 0"},
+        {UINT64_C(5) << 32 | 100u << 21, "1 chunk (9): its owner is a client number that there is not"},
+        {UINT64_C(5) << 32 | 2u << 21, "1 chunk (9): held by nobody"},
+        {UINT64_C(5) << 32 | 1, "1 chunk (9): held by nobody"},
+        {UINT64_C(5) << 32 | 1u << 21 | 0x1fffff, "1 chunk (9): cached, in a pool without caches"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        inside_set_state_word(manager, 0, 9, bad[i].word);
+        must_find("error", bad[i].what);
+    }
+    inside_set_state_word(manager, 0, 9, good);
+    RUN(0, "check", test_instance());
+    CHECK(inside_drop_hint(manager, 0, 20));
+    must_find("note", "1 chunk (20): free, without a hint");
+    finish(manager);                                               // the books find it again
+}
+
+TEST(tool_checks_files) {
+    zcp_manager *manager = create(256, 4);
+    CHECK(chmod(shm_path(test_instance(), "_memory_management"), 0666) == 0);
+    must_find("warning", "every user may write");
+    CHECK(chmod(shm_path(test_instance(), "_memory_management"), 0600) == 0);
+    RUN(0, "check", test_instance());
+    finish(manager);
+}
+
+// Suspicions that a live instance raises all the time are none.
+static void *work(void *argument) {
+    _Atomic uint32_t *stop = argument;
+    zcp_manager *manager = attach();
+    while (atomic_load(stop) == 0) {
+        zcp_chunk chunk = allocate_in_the_end(manager, 100), borrowed = acquire(manager, token_of(&chunk));
+        zcp_chunk_release(&chunk);
+        zcp_chunk_release(&borrowed);
+    }
+    zcp_manager_close(manager);
+    return NULL;
+}
+
+TEST(tool_checks_at_work) {
+    _Atomic uint32_t stop = 0;
+    zcp_manager *manager = create(256, 32);
+    pthread_t workers[2];
+    for (int i = 0; i < 2; i++)
+        workers[i] = test_thread(work, &stop);
+    for (int round = 0; round < 20; round++) {
+        RUN(0, "check", test_instance());
+        must_say("healthy: 0 errors, 0 warnings");
+    }
+    atomic_store(&stop, 1);
+    for (int i = 0; i < 2; i++)
+        test_thread_join(workers[i]);
+    finish(manager);
+}
+
+// Whatever the records, lists and slots hold, each command ends, and what it says is well-formed.
+TEST(tool_survives_garbage) {
+    zcp_config config = two_pools();
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    zcp_manager_info info;
+    CHECK_OK(zcp_manager_get_info(manager, &info));
+    int fd = management_file(test_instance());
+    for (int round = 0; round < 16; round++) {
+        for (int words = 0; words < 1 << round % 8; words++) {
+            static const uint64_t odd[] = {0, 1, UINT64_MAX, UINT64_C(1) << 63, UINT32_MAX};
+            uint64_t word = round % 2 ? test_random() : odd[test_random_below(5)];
+            off_t at = (off_t)(4096 + test_random_below((info.management_bytes - 4096) / 8) * 8);
+            CHECK(pwrite(fd, &word, sizeof word, at) == sizeof word);
+        }
+        for (int n = 1; n < LOOKING; n++) {
+            start_looking(&tool, n, "--json");
+            await_end(&tool);
+            CHECK_MSG(tool.code == 0 || tool.code == 1, "%s ended with %d", looking[n][0], tool.code);
+            must_be_json(n < LOOKING - 2 ? 1 : 2);
+        }
+    }
+    close(fd);
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+    zcp_manager_close(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// watch and record
+
+TEST(tool_watches) {
+    zcp_manager *manager = create(256, 10);
+    zcp_chunk chunks[9];
+    START(&tool, "watch", test_instance(), "-i", "0.02");
+    await_count(&tool, "Instance", 2);
+    must_say("[....................]   0%");
+    for (int i = 0; i < 9; i++)
+        chunks[i] = allocate(manager, 100);
+    await_count(&tool, "[||||||||||||||||||..]  90%", 2);
+    must_not_say("\033");
+    for (int i = 0; i < 9; i++)
+        zcp_chunk_release(&chunks[i]);
+    CHECK(kill(tool.pid, SIGTERM) == 0);
+    must_end(&tool, 0);
+    CHECK_STR(tool.err.text, "");
+    RUN(0, "watch", test_instance(), "-j", "-n", "3", "-i", "0.05");
+    must_be_json(3);
+    CHECK_EQ(count_of(tool.out.text, "\"allocations_per_second\":null"), 1);
+    CHECK_EQ(count_of(tool.out.text, "\"allocations_per_second\":0.000"), 2);
+    finish(manager);
+}
+
+TEST(tool_watches_an_instance_that_is_destroyed) {
+    zcp_manager *manager = create(256, 4);
+    START(&tool, "watch", test_instance(), "-i", "0.02");
+    await_count(&tool, "Instance", 1);
+    zcp_manager_close(manager);
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+    must_end(&tool, 1);
+    must_complain("was destroyed");
+}
+
+TEST(tool_watches_an_instance_that_is_replaced) {
+    zcp_config config = one_pool(512, 4);
+    zcp_manager *manager = create(256, 4), *next;
+    START(&tool, "watch", test_instance(), "-i", "0.02", "--follow");
+    await_count(&tool, "Instance", 1);
+    CHECK_OK(zcp_manager_open(&next, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_PURGE_AND_CREATE, .config = &config}));
+    await_count(&tool, "Replaced      1\n", 2);
+    must_say("\n   0   512  ");
+    CHECK(kill(tool.pid, SIGINT) == 0);
+    must_end(&tool, 0);
+    must_complain("was replaced");
+    zcp_manager_close(manager);
+    zcp_manager_close(next);
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+}
+
+TEST(tool_follows) {
+    zcp_manager *manager = create(256, 4);
+    START(&tool, "record", test_instance(), "-i", "0.02", "--follow");
+    await_count(&tool, ",0,256,4,0,0,4,", 1);
+    zcp_manager_close(manager);
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+    while (strstr(tool.err.text, "waiting") == NULL)
+        CHECK(take(&tool));
+    manager = create(512, 4);
+    await_count(&tool, ",0,512,4,0,0,4,", 1);
+    CHECK(kill(tool.pid, SIGINT) == 0);
+    must_end(&tool, 0);
+    CHECK_EQ(count_of(tool.out.text, "elapsed_seconds"), 1);       // one heading
+    zcp_manager_close(manager);
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+    START(&tool, "watch", test_instance(), "--follow");            // but the first one has to be there
+    must_end(&tool, 1);
+}
+
+TEST(tool_watches_an_instance_that_is_truncated) {
+    zcp_manager_close(create(256, 4096));
+    START(&tool, "watch", test_instance(), "-i", "0.02");
+    await_count(&tool, "Instance", 1);
+    CHECK(truncate(shm_path(test_instance(), "_memory_management"), 0) == 0);
+    must_end(&tool, 1);
+    must_complain("truncated");
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+}
+
+TEST(tool_records_csv) {
+    zcp_config config = two_pools();
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    zcp_chunk chunk = allocate(manager, 100);
+    RUN(0, "record", test_instance(), "--csv", "--count=3", "--interval=0.01");
+    CHECK_EQ(count_of(tool.out.text, "\n"), 7);
+    CHECK_EQ(strncmp(tool.out.text, "time,elapsed_seconds,instance_id,pool,chunk_size,total,used,", 60), 0);
+    int commas = count_of(line_with("elapsed_seconds"), ",");
+    for (char *line = strtok(tool.out.text, "\n"); line != NULL; line = strtok(NULL, "\n"))
+        CHECK_EQ(count_of(line, ","), commas);
+    RUN(0, "record", test_instance(), "-n1");
+    must_say(",0,256,16,1,0,15,1,1,0,0,0,,,1,0\n");                // no rates yet
+    must_say(",1,4096,8,0,0,8,0,0,0,0,0,,,1,0\n");
+    zcp_chunk_release(&chunk);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// suggest
+
+TEST(tool_suggests) {
+    zcp_config config = one_pool(4096, 40);
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 65536, .chunk_count = 4, .alignment = 4096, .cache_chunks = 2}));
+    CHECK_OK(zcp_config_add_pool(&config, 128, 6));
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    zcp_chunk chunks[28];
+    for (int i = 0; i < 20; i++)                                   // half of a pool, and most of them small
+        chunks[i] = allocate(manager, i < 18 ? 500 : 4000);
+    for (int i = 20; i < 26; i++)
+        chunks[i] = allocate(manager, 128);
+    CHECK_ALLOCATE_FAILS(manager, 100, ZCP_ERR_EXHAUSTED);
+    RUN(0, "suggest", test_instance());
+    must_say("Sizes seen    26\n");
+    must_say("Config line   512x24,4096x2,65536x1:align=4096:cache=2,128x10\n");
+    must_say("zcp_config config = {0};\nzcp_config_add_pool(&config, 512, 24);\nzcp_config_add_pool(&config, 4096, 2);\n"
+             "zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 65536, .chunk_count = 1, .alignment = 4096, .cache_chunks = 2});\n"
+             "zcp_config_add_pool(&config, 128, 10);\n");
+    line_must_say("  512  ", "18 of the 20 seen asked for no more");
+    line_must_say("65536  ", "never used");
+    line_must_say("  128  ", "1 failures");
+    RUN(0, "suggest", test_instance(), "--json", "--count=3", "--interval=0.01");
+    must_be_json(1);
+    must_say("\"sizes_seen\":78,");
+    must_say("\"config\":\"512x24,4096x2,65536x1:align=4096:cache=2,128x10\"");
+    for (int i = 0; i < 26; i++)
+        zcp_chunk_release(&chunks[i]);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The command line
+
+TEST(tool_refuses_bad_command_lines) {
+    static const struct { const char *arguments[6], *complaint; } bad[] = {
+        {{NULL}, "a command is missing"},
+        {{"frobnicate"}, "frobnicate: there is no such command"},
+        {{"list", "one"}, "one: one argument too many"},
+        {{"show"}, "the name of an instance is missing"},
+        {{"show", "one", "two"}, "two: one argument too many"},
+        {{"show", "one", "--older=3"}, "show does not take --older"},
+        {{"list", "--force"}, "list does not take --force"},
+        {{"show", "one", "--frob"}, "--frob: there is no such option"},
+        {{"show", "one", "-x"}, "-x: there is no such option"},
+        {{"show", "one", "--json=yes"}, "--json=yes"},
+        {{"watch", "one", "--interval"}, "--interval: its argument is missing"},
+        {{"watch", "one", "--interval=0"}, "seconds from 0.001"},
+        {{"watch", "one", "--interval=nan"}, "seconds from 0.001"},
+        {{"watch", "one", "-i", "1s"}, "seconds from 0.001"},
+        {{"watch", "one", "-n", "0"}, "a number from 1 on"},
+        {{"watch", "one", "-n", "-1"}, "a number from 1 on"},
+        {{"watch", "one", "-n", ""}, "a number from 1 on"},
+        {{"census", "one", "--pool=32"}, "a pool number"},
+        {{"census", "one", "--client=1024"}, "slot number"},
+        {{"census", "one", "--tag=4294967296"}, "32 bits"},
+        {{"census", "one", "--tag=0xg"}, "32 bits"},
+        {{"leaks", "one", "--older=99999999999999999999"}, "32 bits"},
+        {{"list", "--color=pink"}, "auto, always or never"},
+        {{"record", "one", "--csv", "--json"}, "do not go together"},
+        {{"show", "\033[31m", "x"}, "one argument too many"},
+        {{"\033[31mred"}, "\\x1b[31mred: there is no such command"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        const char *arguments[8] = {"zerocp"};
+        memcpy(arguments + 1, bad[i].arguments, sizeof bad[i].arguments);
+        start_list(&tool, arguments);
+        must_end(&tool, 2);
+        CHECK_STR(tool.out.text, "");
+        must_complain(bad[i].complaint);
+        must_complain("--help");
+        CHECK(strchr(tool.err.text, '\033') == NULL);
+    }
+}
+
+TEST(tool_helps) {
+    static const char *const commands[] = {"list", "show", "watch", "clients", "census", "leaks", "check", "recover", "remove", "suggest", "record"};
+    RUN(0, "--help");
+    must_say("Exit status: 0 all is well; 1 something was found, or it failed; 2 the command line is wrong.");
+    static run whole;
+    whole = tool;
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        char usage[64];
+        CHECK_MSG(strstr(whole.out.text, commands[i]) != NULL, "%s", commands[i]);
+        RUN(0, commands[i], "--help");
+        snprintf(usage, sizeof usage, "Usage: zerocp %s", commands[i]);
+        must_say(usage);
+        must_say("Exit status");
+        RUN(0, "help", commands[i]);
+        must_say(usage);
+    }
+    RUN(0, "--version");
+    CHECK_MSG(strncmp(tool.out.text, "zerocp 1.", 9) == 0 && strstr(tool.out.text, "layout version ") != NULL, "%s", tool.out.text);
+    CHECK_STR(tool.err.text, "");
+}
+
+// Options may stand anywhere, and -- ends them.
+TEST(tool_takes_options_anywhere) {
+    zcp_manager *manager = create(256, 4);
+    RUN(0, "--json", "show", test_instance());
+    must_be_json(1);
+    RUN(0, "show", "-j", "--", test_instance());
+    must_be_json(1);
+    RUN(1, "show", "--", "--json");
+    must_complain("--json");
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Names that are not what they should be
+
+TEST(tool_prints_odd_names_safely) {
+    static const char scribbled[32] = "\033[2J\x9b\"\\\n\xff\xe2\x80\xae\xc2\x9b" "1m,x";
+    zcp_manager *manager;
+    zcp_config config = one_pool(256, 4);
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .client_name = "a name to be found"}));
+    int fd = management_file(test_instance());                     // what no client may be called, as a scribbler would write it
+    static char bytes[64 << 10];
+    ssize_t count = pread(fd, bytes, sizeof bytes, 0);
+    char *at = memmem(bytes, (size_t)count, "a name to be found", 18);
+    CHECK(at != NULL);
+    CHECK(pwrite(fd, scribbled, sizeof scribbled, at - bytes) == sizeof scribbled);
+    close(fd);
+    zcp_chunk chunk = allocate(manager, 100);
+    for (int n = 0; n < LOOKING; n++) {
+        start_looking(&tool, n, "--json");
+        must_end(&tool, 0);
+        must_be_json(n < LOOKING - 2 ? 1 : 2);
+        start_looking(&tool, n, "--color=never");
+        must_end(&tool, 0);
+        for (size_t i = 0; i < tool.out.length; i++)
+            CHECK_MSG(((unsigned char)tool.out.text[i] >= 0x20 && (unsigned char)tool.out.text[i] < 0x7f) || tool.out.text[i] == '\n', "byte %02x in:\n%s",
+                      (unsigned char)tool.out.text[i], tool.out.text);
+    }
+    RUN(0, "clients", test_instance());
+    must_say("\\x1b[2J\\x9b\"\\\\x0a\\xff\\u202e\\x9b1m,x");
+    RUN(0, "clients", test_instance(), "--json");
+    must_say("\"name\":\"\\u001b[2J\\ufffd\\\"\\\\\\u000a\\ufffd\\u202e\\u009b1m,x\"");
+    zcp_chunk_release(&chunk);
+    finish(manager);
+}
+
+TEST(tool_lists_odd_names_safely) {
+    char name[256];
+    snprintf(name, sizeof name, "%s\033[31m\"\xfe", test_instance());
+    int fd = open(shm_path(name, "_memory_management"), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    CHECK(fd >= 0);
+    close(fd);
+    snprintf(name, sizeof name, "%s\\x1b[31m\"\\xfe", test_instance());
+    RUN(0, "list");
+    line_must_say(name, "foreign");
+    must_not_say("\033");
+    RUN(0, "list", "--json");
+    must_be_json(1);
+    snprintf(name, sizeof name, "%s\033[31m\"\xfe", test_instance());
+    CHECK(unlink(shm_path(name, "_memory_management")) == 0);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Where its output goes
+
+static void must_end_silently_once_nobody_reads(const char *command) {
+    START(&tool, command, test_instance(), "-i", "0.01");
+    await_count(&tool, test_instance()[0] ? "0" : "", 1);
+    close(tool.out.fd);
+    tool.out.fd = -1;
+    must_end(&tool, 0);
+    CHECK_STR(tool.err.text, "");
+}
+
+TEST(tool_ends_when_nobody_reads_it) {
+    zcp_manager *manager = create(256, 4);
+    must_end_silently_once_nobody_reads("watch");
+    must_end_silently_once_nobody_reads("record");
+    for (int n = 0; n < LOOKING; n++) {
+        const char *arguments[] = {"zerocp", looking[n][0], looking[n][1] != NULL ? test_instance() : NULL, NULL};
+        int out[2];
+        CHECK(pipe2(out, O_CLOEXEC) == 0);
+        close(out[0]);
+        pid_t pid = start_to(arguments, -1, out[1], -1);
+        close(out[1]);
+        CHECK_EQ(code_of(test_wait(pid)), 0);
+    }
+    finish(manager);
+}
+
+// A closed stdout must not become the number of a segment's file, and what cannot be written is a failure.
+TEST(tool_says_when_it_cannot_write) {
+    zcp_manager *manager = create(256, 4);
+    for (int n = 0; n < LOOKING + 1; n++) {
+        const char *command = n < LOOKING ? looking[n][0] : "recover";
+        const char *arguments[] = {"zerocp", command, n == 0 ? NULL : test_instance(), NULL};
+        for (int full = 0; full < 2; full++) {
+            if (n == LOOKING)
+                test_kill(run_holder(start_holder("dead", 1, 1 - 1))->pid);
+            int err[2], fd = full ? open("/dev/full", O_WRONLY | O_CLOEXEC) : -1;
+            CHECK(pipe2(err, O_CLOEXEC) == 0 && (!full || fd >= 0));
+            memset(&tool, 0, sizeof tool);
+            tool.pid = start_to(arguments, -1, fd, err[1]);
+            tool.out.fd = -1;
+            tool.err.fd = err[0];
+            close(err[1]);
+            must_end(&tool, 1);
+            must_complain(full ? "stdout: No space left on device" : "stdout: Bad file descriptor");
+            if (full)
+                close(fd);
+        }
+    }
+    RUN(0, "check", test_instance());
+    CHECK_EQ(used(manager), 0);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Terminals
+
+// Starts it on a terminal of its own, of that many lines.
+static void start_on_terminal(const char *const *arguments, unsigned short lines) {
+    int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    CHECK(terminal >= 0 && grantpt(terminal) == 0 && unlockpt(terminal) == 0);
+    int side = open(ptsname(terminal), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    CHECK(side >= 0 && ioctl(side, TIOCSWINSZ, &(struct winsize){.ws_row = lines, .ws_col = 120}) == 0);
+    memset(&tool, 0, sizeof tool);
+    tool.pid = start_to(arguments, side, side, side);
+    close(side);
+    tool.out.fd = terminal;
+    tool.err.fd = -1;
+}
+
+TEST(tool_paints_only_for_people) {
+    zcp_manager *manager = create(256, 4);
+    const char *const plain[] = {"zerocp", "show", test_instance(), NULL};
+    const char *const never[] = {"zerocp", "show", test_instance(), "--color=never", NULL};
+    const char *const as_json[] = {"zerocp", "show", test_instance(), "--json", NULL};
+    CHECK(setenv("TERM", "xterm", 1) == 0 && unsetenv("NO_COLOR") == 0);
+    RUN(0, "show", test_instance());
+    must_not_say("\033");
+    RUN(0, "show", test_instance(), "--color=always");
+    must_say("\033[32malive\033[0m");
+    RUN(0, "show", test_instance(), "--color=always", "--json");
+    must_not_say("\033");
+    start_on_terminal(plain, 50);
+    must_end(&tool, 0);
+    must_say("\033[32malive\033[0m");
+    start_on_terminal(never, 50);
+    must_end(&tool, 0);
+    must_not_say("\033");
+    start_on_terminal(as_json, 50);
+    must_end(&tool, 0);
+    must_not_say("\033");
+    CHECK(setenv("NO_COLOR", "1", 1) == 0);
+    start_on_terminal(plain, 50);
+    must_end(&tool, 0);
+    must_not_say("\033");
+    CHECK(unsetenv("NO_COLOR") == 0 && setenv("TERM", "dumb", 1) == 0);
+    start_on_terminal(plain, 50);
+    must_end(&tool, 0);
+    must_not_say("\033");
+    finish(manager);
+}
+
+TEST(tool_watches_on_a_terminal) {
+    zcp_manager *manager = create(256, 4);
+    const char *const arguments[] = {"zerocp", "watch", test_instance(), "-i", "0.02", NULL};
+    start_on_terminal(arguments, 5);
+    await_count(&tool, "\033[?25h", 4);
+    CHECK(kill(tool.pid, SIGINT) == 0);
+    must_end(&tool, 0);
+    CHECK_EQ(count_of(tool.out.text, "\033[2J"), 1);               // cleared once, then overwritten
+    CHECK_EQ(count_of(tool.out.text, "\033[?25l"), count_of(tool.out.text, "\033[?25h"));       // each frame leaves the cursor as it was
+    CHECK_EQ(count_of(tool.out.text, "\033[?7l"), count_of(tool.out.text, "\033[?7h"));
+    CHECK_EQ(count_of(tool.out.text, "\n"), 4 * count_of(tool.out.text, "\033[?25h"));          // no more lines than fit
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The show
+
+TEST(tool_crash_show) {
+    const char *const arguments[] = {"crash", "--name", test_instance(), NULL};
+    start_list(&tool, arguments);
+    must_end(&tool, 0);
+    must_say("\nswept 2 of 2 dead clients: 7 chunks came back\n");
+    must_say("\nThe show went as it should");
+    CHECK_STATUS(zcp_manager_destroy(test_instance()), ZCP_ERR_NOT_FOUND);
+}
