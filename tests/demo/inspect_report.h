@@ -265,7 +265,16 @@ _Noreturn static inline void report_out_of_memory(void) {
     exit(1);
 }
 
+// Forgets what was collected, if anything was.
+static inline void report_drop(report *r) {
+    if (r->out != NULL)
+        fclose(r->out);
+    r->out = NULL;
+    r->cell_count = 0;
+}
+
 static inline void report_begin(report *r) {
+    report_drop(r);
     free(r->text);
     r->text = NULL;
     r->comma = false;
@@ -283,14 +292,6 @@ static inline void report_end(report *r) {
     if (fclose(r->out) != 0)
         report_out_of_memory();
     r->out = NULL;
-}
-
-// Forgets what was collected.
-static inline void report_drop(report *r) {
-    if (r->out != NULL)
-        fclose(r->out);
-    r->out = NULL;
-    r->cell_count = 0;
 }
 
 static inline void report_paint(const report *r, FILE *out, report_color color, const char *text) {
