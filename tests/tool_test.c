@@ -507,6 +507,71 @@ TEST(tool_counts_chunks) {
     finish(manager);
 }
 
+TEST(tool_shows_pools_that_come_and_go) {
+    zcp_manager *manager = create(256, 16);
+    zcp_chunk held = allocate(manager, 100);
+    uint32_t added;
+    static run watch;
+    START(&watch, "watch", test_instance(), "-j", "-i", "0.02");
+    await_count(&watch, "\n", 2);
+    CHECK_EQ(count_of(watch.out.text, "\"pool\":1,"), 0);
+    CHECK_OK(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 1000, .chunk_count = 5}, &added));
+    await_count(&watch, "{\"pool\":1,\"state\":\"live\",\"chunk_size\":1000,", 2);
+    CHECK_OK(zcp_manager_retire_pool(manager, 0));
+    await_count(&watch, "{\"pool\":0,\"state\":\"retiring\",", 2);
+    CHECK(kill(watch.pid, SIGINT) == 0);
+    must_end(&watch, 0);
+    zcp_chunk large = allocate(manager, 900);
+    RUN(0, "check", test_instance());
+    must_say("healthy: 0 errors, 0 warnings, 0 notes");
+    RUN(0, "show", test_instance());
+    line_must_say("   0  retiring", "   16     1  ");
+    line_must_say("   1  live", "    5     1  ");
+    RUN(0, "census", test_instance(), "--pool=1", "-j");
+    must_say("\"count\":1,\"bytes\":1000}");
+    RUN(0, "suggest", test_instance());
+    must_say("Config line   1000x2\n");                            // of the live ones only
+    zcp_chunk_release(&held);
+    RUN(0, "show", test_instance());
+    must_not_say("retiring");
+    must_not_say("   0  live");
+    RUN(0, "record", test_instance(), "-n1");
+    CHECK_EQ(count_of(tool.out.text, "\n"), 2);
+    RUN(0, "check", test_instance());
+    zcp_chunk_release(&large);
+    zcp_manager_close(manager);
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+}
+
+// A process that waits for a chunk, and gets it.
+static void wait_for_chunk(void *argument) {
+    _Atomic uint32_t *ready = argument;
+    zcp_chunk chunk;
+    zcp_manager *manager = attach();
+    test_signal(ready);
+    CHECK_OK(zcp_chunk_allocate_wait(manager, 100, 20000, &chunk));
+    zcp_chunk_release(&chunk);
+    zcp_manager_close(manager);
+}
+
+TEST(tool_counts_those_who_wait_and_those_who_fail) {
+    _Atomic uint32_t *ready = test_shared(sizeof *ready);
+    zcp_manager *manager = create(256, 1);
+    zcp_chunk chunk = allocate(manager, 100);
+    CHECK_ALLOCATE_FAILS(manager, 100, ZCP_ERR_EXHAUSTED);
+    pid_t waiting = test_spawn(wait_for_chunk, ready);
+    test_await(ready, 1);
+    do
+        RUN(0, "show", test_instance(), "-j");
+    while (strstr(tool.out.text, "\"waits\":1,") == NULL);
+    zcp_chunk_release(&chunk);
+    test_join(waiting);
+    RUN(0, "check", test_instance());
+    line_must_say("note", "found all 1 chunks in use");
+    must_not_say(" 0 calls");
+    finish(manager);
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // That it disturbs nothing
 
@@ -764,17 +829,26 @@ TEST(tool_of_a_corrupt_header) {
     RUN(0, "remove", test_instance());
 }
 
+// Who attached now would clear the rest away, so it does not even try, and leaves the clients that there are in peace.
 TEST(tool_of_an_instance_that_lost_a_segment) {
-    zcp_manager_close(create(256, 4));
+    zcp_manager *manager = create(256, 4);
+    test_kill(run_holder(start_holder("dead", 1, 0))->pid);
     CHECK(unlink(shm_path(test_instance(), "_memory_chunk")) == 0);
-    must_refuse("corrupt", test_instance());
+    RUN(0, "list");
+    line_must_say(test_instance(), "  no chunks  ");
+    RUN(0, "show", test_instance());
     RUN(1, "check", test_instance());
-    must_say("the chunk segment is gone");
+    line_must_say("error", "its chunk segment was removed");
+    RUN(1, "recover", test_instance());
+    must_complain("remove it with");
+    CHECK_OK(zcp_manager_check(manager));
+    CHECK_RECOVERS(manager, 1, 1);
+    zcp_manager_close(manager);
     RUN(0, "remove", test_instance());
     zcp_manager_close(create(256, 4));
     CHECK(unlink(shm_path(test_instance(), "_memory_management")) == 0);
     RUN(0, "list");
-    line_must_say(test_instance(), "chunks only");
+    line_must_say(test_instance(), "  chunks only  ");
     RUN(0, "remove", test_instance());
 }
 

@@ -27,16 +27,17 @@
 static int run_show(tool *t) {
     report *r = &t->report;
     const snapshot *s = &t->now;
+    file_look files = look_at_files(t->name);
     int status = look(t);
     if (status != 0)
         return status;
     report_counts(r, s);
     report_field(r, "max_clients", NULL, v_number(s->info.max_clients));
     report_field(r, "instance_id", "Identity", v_hex(s->info.instance_id));
-    report_field(r, "management_bytes", "Management", v_bytes(s->info.management_bytes));
-    report_field(r, "chunk_bytes", NULL, v_bytes(s->info.chunk_bytes));
-    report_field(r, "pool_bytes", "Chunks", v_bytes(s->bytes));
-    report_field(r, "used_bytes", "In use", v_bytes(s->used_bytes));
+    report_field(r, "memory_bytes", "Memory", v_bytes(memory_of(&files)));
+    report_field(r, "management_bytes", "  management", v_bytes((uint64_t)files.management.st_size));
+    report_field(r, "chunk_bytes", "  chunks", v_bytes(s->bytes));
+    report_field(r, "used_bytes", "  in use", v_bytes(s->used_bytes));
     report_gap(r);
     report_pools(r, s, NULL);
     if (s->clients.alive + s->clients.dead > 0)
@@ -105,12 +106,11 @@ static void list_one(tool *t, const char *name) {
     t->name = name;
     if (files.state == FILE_READY && (status = observe(t)) == ZCP_OK)
         status = take_snapshot(t->manager, &t->now);
-    bool good = status == ZCP_OK;
+    bool good = status == ZCP_OK;                                  // only if it is READY
     if (files.state == FILE_READY && !good)
         snprintf(files.detail, sizeof files.detail, "%s", zcp_last_message());
     if (files.state == FILE_READY && !good)
         files.state = status == ZCP_ERR_PERMISSION ? FILE_UNREADABLE : status == ZCP_ERR_NOT_FOUND ? FILE_ABSENT : FILE_CORRUPT;
-    uint64_t memory = ((uint64_t)files.management.st_blocks + (uint64_t)files.chunks.st_blocks) * 512;
     const char *state = !good ? file_states[files.state].name : s->clients.alive ? "alive" : "left over";
     report_color color = !good ? RED : s->clients.alive ? GREEN : YELLOW;
     const char *remark = files.detail[0] ? files.detail : file_states[files.state].meaning;
@@ -122,7 +122,7 @@ static void list_one(tool *t, const char *name) {
     if (files.state != FILE_ABSENT)                                // it was removed meanwhile
         TABLE_ROW(r, v_text(name), v_colored(state, color), v_number(good ? s->clients.alive : files.alive),
                   good ? v_alarm(s->clients.dead, RED) : v_none(), good ? v_number(pools) : v_none(), good ? v_number(used) : v_none(),
-                  v_bytes(memory), v_number(files.has_management ? files.management.st_uid : files.chunks.st_uid), v_text(remark));
+                  v_bytes(memory_of(&files)), v_number(files.has_management ? files.management.st_uid : files.chunks.st_uid), v_text(remark));
     zcp_manager_close(t->manager);
     t->manager = NULL;
 }
@@ -167,8 +167,6 @@ static int run_check(tool *t) {
     } else {
         const char *meaning = file_states[files.state].meaning;
         find(&f, FINDING_ERROR, "files", "%s: %s%s%s%s", zcp_status_name(status), zcp_last_message(), meaning[0] ? " (" : "", meaning, meaning[0] ? ")" : "");
-        if (files.state == FILE_READY)
-            check_files(&files, &f);
     }
     bool healthy = f.levels[FINDING_ERROR] + f.levels[FINDING_WARNING] == 0;
     report_field(r, "name", NULL, v_text(t->name));
@@ -250,6 +248,8 @@ static int run_recover(tool *t) {
     uint64_t reclaimed = 0;
     uint32_t left = 0;
     int status = look(t);
+    if (status == 0 && look_at_files(t->name).state == FILE_NO_CHUNKS)       // who attached would clear it away
+        status = fail(t, ZCP_ERR_CORRUPT, "no client can attach, so nothing can be swept; remove it with: zerocp remove", "%s: %s", t->name, file_states[FILE_NO_CHUNKS].meaning);
     if (status == 0 && dead->dead > 0)
         status = sweep(t, &reclaimed, &left);
     if (status != 0)
@@ -474,6 +474,15 @@ static int parse(tool *t, int argc, char **argv) {
     return 0;
 }
 
+// What zerocp logs (errors, unless ZEROCP_LOG_LEVEL says otherwise) holds names, too.
+static void on_log(zcp_log_level level, const char *line, void *user) {
+    (void)level;
+    (void)user;
+    fputs("zerocp: ", stderr);
+    write_safe(stderr, line, false);
+    fputs("\n", stderr);
+}
+
 // A standard stream that is closed would be reopened as the first file that is opened, which may be a segment.
 static void open_standard_streams(void) {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
@@ -493,6 +502,7 @@ int main(int argc, char **argv) {
     open_standard_streams();
     signal(SIGPIPE, SIG_IGN);                                      // who reads our output may end; that is no failure
     signal(SIGBUS, on_sigbus);
+    zcp_log_set_callback(on_log, NULL);
     int status = parse(&t, argc, argv);
     if (status != 0)
         return status;

@@ -56,7 +56,7 @@ static zcp_status take_snapshot(const zcp_manager *manager, snapshot *s) {
 
 typedef enum file_state {
     FILE_ABSENT, FILE_READY, FILE_CREATING, FILE_HALF_MADE, FILE_RETIRED, FILE_OTHER_VERSION, FILE_OTHER_LAYOUT, FILE_FOREIGN, FILE_CORRUPT,
-    FILE_UNREADABLE, FILE_NO_MANAGEMENT
+    FILE_UNREADABLE, FILE_NO_MANAGEMENT, FILE_NO_CHUNKS
 } file_state;
 
 static const struct { const char *name, *meaning; } file_states[] = {
@@ -71,6 +71,7 @@ static const struct { const char *name, *meaning; } file_states[] = {
     [FILE_CORRUPT] = {"corrupt", "its header holds what zerocp never writes"},
     [FILE_UNREADABLE] = {"unreadable", ""},
     [FILE_NO_MANAGEMENT] = {"chunks only", "a chunk segment without its management segment"},
+    [FILE_NO_CHUNKS] = {"no chunks", "its chunk segment was removed or replaced by hand: nobody can attach any more"},
 };
 
 typedef struct file_look {
@@ -82,6 +83,11 @@ typedef struct file_look {
     uint32_t alive;                                                // client slots that somebody has locked
 } file_look;
 
+// What they take of the machine's memory.
+static uint64_t memory_of(const file_look *look) {
+    return ((uint64_t)look->management.st_blocks + (uint64_t)look->chunks.st_blocks) * 512;
+}
+
 // How many bytes of a range somebody has locked: each client has one.
 static uint32_t locked_bytes(int fd, off_t first, off_t count) {
     struct flock range = zcp_priv_lock_of(first);
@@ -91,6 +97,10 @@ static uint32_t locked_bytes(int fd, off_t first, off_t count) {
     off_t begin = range.l_start > first ? range.l_start : first, last = first + count;
     off_t end = range.l_len == 0 || range.l_start + range.l_len > last ? last : range.l_start + range.l_len;
     return locked_bytes(fd, first, begin - first) + (uint32_t)(end - begin) + locked_bytes(fd, end, last - end);
+}
+
+static bool is_chunk_segment_of(const zcp_priv_header *header, const file_look *look) {
+    return look->has_chunks && (uint64_t)look->chunks.st_dev == header->chunk_device && (uint64_t)look->chunks.st_ino == header->chunk_inode;
 }
 
 static file_state header_state(int fd, const zcp_priv_header *header, ssize_t bytes, file_look *look) {
@@ -108,7 +118,9 @@ static file_state header_state(int fd, const zcp_priv_header *header, ssize_t by
         snprintf(look->detail, sizeof look->detail, "layout version %u, this tool has %u", header->layout_version, ZCP_PRIV_LAYOUT_VERSION);
         return FILE_OTHER_VERSION;
     }
-    return header->byte_order != ZCP_PRIV_BYTE_ORDER || header->signature != zcp_priv_signature() ? FILE_OTHER_LAYOUT : FILE_READY;
+    if (header->byte_order != ZCP_PRIV_BYTE_ORDER || header->signature != zcp_priv_signature())
+        return FILE_OTHER_LAYOUT;
+    return is_chunk_segment_of(header, look) ? FILE_READY : FILE_NO_CHUNKS;
 }
 
 // What stands behind the management segment's path. -1: nothing can be read.
@@ -208,7 +220,7 @@ static const struct { finding_level level; const char *what; } chunk_faults[] = 
     [FAULT_GENERATION] = {FINDING_ERROR, "generation 0, which no chunk has: its record was overwritten, and it will never be allocated"},
     [FAULT_OWNER] = {FINDING_ERROR, "its owner is a client number that there is not: its record was overwritten"},
     [FAULT_BORROWER] = {FINDING_ERROR, "a borrower is a client number that there is not: its record was overwritten"},
-    [FAULT_SIZE] = {FINDING_ERROR, "more bytes were asked for than it has: its record was overwritten"},
+    [FAULT_SIZE] = {FINDING_ERROR, "more bytes were asked for than it has, or by nobody: its record was overwritten"},
     [FAULT_CACHED] = {FINDING_ERROR, "cached, in a pool without caches: its record was overwritten"},
     [FAULT_LOST] = {FINDING_ERROR, "held by nobody: nothing will ever give it back"},
     [FAULT_MARKED] = {FINDING_ERROR, "marked as borrowed by a client that is gone and was swept"},
@@ -248,22 +260,29 @@ static borrowers borrowers_of(const zcp_priv_pool *pool, zcp_priv_record *record
     return b;
 }
 
+static bool has_hint(const zcp_priv_pool *pool, uint32_t i, uint64_t hints) {
+    return hints >> (i & ((1u << pool->list.leaf_shift) - 1)) & 1;
+}
+
 static chunk_fault judge_record(const zcp_priv_pool *pool, uint32_t i, uint64_t hints, const client_table *clients, uint64_t *state) {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    uint64_t s = *state = zcp_priv_load_acquire(&record->state);
+    uint64_t s = *state = zcp_priv_load_acquire(&record->state), size = zcp_priv_load_relaxed(&record->size);
     uint32_t owner = ZCP_PRIV_OWNER(s);
+    bool retiring = zcp_priv_pool_is_retiring(pool);
     borrowers b = borrowers_of(pool, record, clients);
     if (ZCP_PRIV_GENERATION(s) == 0)
         return FAULT_GENERATION;
     if (b.impossible)
         return FAULT_BORROWER;
     if (zcp_priv_is_free(s))
-        return b.stray ? FAULT_MARKED : hints >> (i & ((1u << pool->list.leaf_shift) - 1)) & 1 ? FAULT_NONE : FAULT_NO_HINT;
+        return b.stray ? FAULT_MARKED : retiring || has_hint(pool, i, hints) ? FAULT_NONE : FAULT_NO_HINT;
+    if (zcp_priv_is_retired(s) && retiring)
+        return FAULT_NONE;
     if (owner > clients->count)
         return FAULT_OWNER;
     if (zcp_priv_is_cached(s) && pool->cache_chunks == 0)
         return FAULT_CACHED;
-    if (zcp_priv_load_relaxed(&record->size) > pool->chunk_size)
+    if (!zcp_priv_is_cached(s) && (ZCP_PRIV_SIZE(size) > pool->chunk_size || size >> 48 > zcp_priv_lease_count(pool->list.leaves)))
         return FAULT_SIZE;
     bool owned = owner != 0 && clients->items[owner - 1].state != ZCP_CLIENT_FREE;
     if (!owned && (owner != 0 || !b.held))
@@ -271,8 +290,9 @@ static chunk_fault judge_record(const zcp_priv_pool *pool, uint32_t i, uint64_t 
     return b.stray ? FAULT_MARKED : FAULT_NONE;
 }
 
+// NULL: there is none of that number (any more).
 static const zcp_priv_pool *pool_inside(const zcp_manager *manager, uint32_t pool) {
-    return &manager->view.pools[pool];
+    return zcp_priv_view_pool(&manager->view, pool);
 }
 
 // The first look, at all chunks. Returns how many are suspect; at most CHECK_SUSPECTS are noted.
@@ -281,7 +301,7 @@ static size_t first_look(const zcp_manager *manager, const snapshot *s, suspect 
     for (uint32_t p = 0; p < s->pool_count; p++) {
         const zcp_priv_pool *pool = pool_inside(manager, p);
         uint64_t hints = 0, state;
-        for (uint32_t i = 0; s->pools[p].state != ZCP_POOL_NONE && i < pool->count; i++) {
+        for (uint32_t i = 0; pool != NULL && i < pool->count; i++) {
             if ((i & ((1u << pool->list.leaf_shift) - 1)) == 0)
                 hints = hints_of_leaf(pool, i >> pool->list.leaf_shift);
             chunk_fault fault = judge_record(pool, i, hints, &s->clients, &state);
@@ -297,8 +317,10 @@ static size_t next_look(const zcp_manager *manager, const snapshot *s, suspect *
     size_t kept = 0;
     for (size_t k = 0; k < count; k++) {
         const zcp_priv_pool *pool = pool_inside(manager, suspects[k].pool);
-        uint64_t state, hints = hints_of_leaf(pool, suspects[k].index >> pool->list.leaf_shift);
-        if (judge_record(pool, suspects[k].index, hints, &s->clients, &state) == suspects[k].fault && state == suspects[k].state)
+        uint32_t i = suspects[k].index;
+        uint64_t state;
+        if (pool != NULL && i < pool->count && judge_record(pool, i, hints_of_leaf(pool, i >> pool->list.leaf_shift), &s->clients, &state) == suspects[k].fault &&
+            state == suspects[k].state)
             suspects[kept++] = suspects[k];
     }
     return kept;
@@ -380,8 +402,8 @@ static void check_clients(const zcp_manager *manager, const char *name, const cl
 }
 
 static void check_files(const file_look *look, findings *f) {
-    if (!look->has_chunks)
-        find(f, FINDING_ERROR, "files", "the chunk segment is gone: nobody can attach any more");
+    if (look->state == FILE_NO_CHUNKS)
+        find(f, FINDING_ERROR, "files", "%s", file_states[FILE_NO_CHUNKS].meaning);
     if (look->has_management && (look->management.st_mode & S_IWOTH))
         find(f, FINDING_WARNING, "files", "every user may write the management segment (mode %04o), and truncate it", (unsigned)look->management.st_mode & 07777);
     if (look->has_management && look->has_chunks && look->management.st_uid != look->chunks.st_uid)
@@ -391,21 +413,20 @@ static void check_files(const file_look *look, findings *f) {
 // Everything that can be seen from outside.
 static void check_instance(const zcp_manager *manager, const file_look *look, snapshot *s, findings *f) {
     check_files(look, f);
+    if (zcp_priv_renew_if_changed(manager) != ZCP_OK)
+        find(f, FINDING_ERROR, "pools", "%s", zcp_last_message());
     check_chunks(manager, s, f);                                   // takes its time, and the clients anew
     check_clients(manager, s->info.name, &s->clients, f);
     for (uint32_t p = 0; p < s->pool_count; p++) {
-        const zcp_pool_stats *is = &s->pools[p];
+        const zcp_priv_pool *pool = pool_inside(manager, p);
         char where[40];
         snprintf(where, sizeof where, "pool %u", p);
-        if (is->state == ZCP_POOL_NONE)
+        if (pool == NULL)
             continue;
-        check_list(pool_inside(manager, p), where, f);
-        check_leases(pool_inside(manager, p), where, &s->clients, f);
-        if (is->failures > 0)
-            find(f, FINDING_NOTE, where, "%" PRIu64 " allocations failed because all %" PRIu64 " chunks were in use; see zerocp suggest", is->failures, is->total);
-        if (s->clients.alive == 0 && is->allocations - is->releases != is->used)
-            find(f, FINDING_NOTE, where, "%" PRId64 " chunks in use by the counters, %" PRIu64 " by the records: processes were killed in the middle of a call",
-                 (int64_t)(is->allocations - is->releases), is->used);
+        check_list(pool, where, f);
+        check_leases(pool, where, &s->clients, f);
+        if (s->pools[p].failures > 0)
+            find(f, FINDING_NOTE, where, "%" PRIu64 " calls found all %" PRIu64 " chunks in use; see zerocp suggest", s->pools[p].failures, s->pools[p].total);
     }
 }
 

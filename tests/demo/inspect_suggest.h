@@ -55,7 +55,7 @@ static uint64_t suggest_count(const zcp_pool_stats *is, char *why, size_t bytes)
         snprintf(why, bytes, "never used; one is left for what may come");
         return 1;
     }
-    snprintf(why, bytes, "at most %" PRIu64 " of %" PRIu64 " were in use; a quarter more is left", peak, is->total);
+    snprintf(why, bytes, "peak %" PRIu64 " of %" PRIu64 "; a quarter more is left", peak, is->total);
     return peak + peak / 4 + 1;
 }
 
