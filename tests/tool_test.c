@@ -509,8 +509,9 @@ TEST(tool_counts_chunks) {
 
 TEST(tool_shows_pools_that_come_and_go) {
     zcp_manager *manager = create(256, 16);
-    zcp_chunk held = allocate(manager, 100);
+    zcp_chunk first = allocate(manager, 100), held = allocate(manager, 100);
     uint32_t added;
+    zcp_chunk_release(&first);                                     // so that some chunks are retired before the held one
     static run watch;
     START(&watch, "watch", test_instance(), "-j", "-i", "0.02");
     await_count(&watch, "\n", 2);
@@ -534,7 +535,8 @@ TEST(tool_shows_pools_that_come_and_go) {
     zcp_chunk_release(&held);
     RUN(0, "show", test_instance());
     must_not_say("retiring");
-    must_not_say("   0  live");
+    must_not_say("256");                                           // its pool
+    must_not_say("none");
     RUN(0, "record", test_instance(), "-n1");
     CHECK_EQ(count_of(tool.out.text, "\n"), 2);
     RUN(0, "check", test_instance());
@@ -1075,7 +1077,7 @@ TEST(tool_suggests) {
     zcp_manager *manager = create_named(test_instance(), &config, 0);
     zcp_chunk chunks[28];
     for (int i = 0; i < 20; i++)                                   // half of a pool, and most of them small
-        chunks[i] = allocate(manager, i < 18 ? 500 : 4000);
+        chunks[i] = allocate(manager, i == 0 ? 200 : i < 18 ? 500 : 4000);
     for (int i = 20; i < 26; i++)
         chunks[i] = allocate(manager, 128);
     CHECK_ALLOCATE_FAILS(manager, 100, ZCP_ERR_EXHAUSTED);
@@ -1276,6 +1278,30 @@ TEST(tool_says_when_it_cannot_write) {
     }
     RUN(0, "check", test_instance());
     CHECK_EQ(used(manager), 0);
+    finish(manager);
+}
+
+TEST(tool_opens_no_segment_as_a_standard_stream) {
+    zcp_manager *manager = create(256, 4);
+    const char *const arguments[] = {"zerocp", "watch", test_instance(), NULL};
+    int out[2];
+    char link[64], target[256];
+    CHECK(pipe2(out, O_CLOEXEC) == 0);
+    memset(&tool, 0, sizeof tool);
+    tool.pid = start_to(arguments, -1, out[1], -1);
+    tool.out.fd = out[0];
+    tool.err.fd = -1;
+    close(out[1]);
+    await_count(&tool, "Instance", 1);
+    for (int fd = 0; fd <= 2; fd += 2) {
+        snprintf(link, sizeof link, "/proc/%d/fd/%d", (int)tool.pid, fd);
+        ssize_t length = readlink(link, target, sizeof target - 1);
+        CHECK(length > 0);
+        target[length] = 0;
+        CHECK_STR(target, "/dev/null");
+    }
+    CHECK(kill(tool.pid, SIGINT) == 0);
+    must_end(&tool, 0);
     finish(manager);
 }
 

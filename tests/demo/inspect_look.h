@@ -112,8 +112,6 @@ static file_state header_state(int fd, const zcp_priv_header *header, ssize_t by
         return FILE_FOREIGN;
     if (state == ZCP_PRIV_RETIRED)
         return FILE_RETIRED;
-    if (state != ZCP_PRIV_READY)
-        return FILE_CORRUPT;
     if (header->byte_order == ZCP_PRIV_BYTE_ORDER && header->layout_version != ZCP_PRIV_LAYOUT_VERSION) {
         snprintf(look->detail, sizeof look->detail, "layout version %u, this tool has %u", header->layout_version, ZCP_PRIV_LAYOUT_VERSION);
         return FILE_OTHER_VERSION;
@@ -268,15 +266,14 @@ static chunk_fault judge_record(const zcp_priv_pool *pool, uint32_t i, uint64_t 
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     uint64_t s = *state = zcp_priv_load_acquire(&record->state), size = zcp_priv_load_relaxed(&record->size);
     uint32_t owner = ZCP_PRIV_OWNER(s);
-    bool retiring = zcp_priv_pool_is_retiring(pool);
     borrowers b = borrowers_of(pool, record, clients);
     if (ZCP_PRIV_GENERATION(s) == 0)
         return FAULT_GENERATION;
     if (b.impossible)
         return FAULT_BORROWER;
     if (zcp_priv_is_free(s))
-        return b.stray ? FAULT_MARKED : retiring || has_hint(pool, i, hints) ? FAULT_NONE : FAULT_NO_HINT;
-    if (zcp_priv_is_retired(s) && retiring)
+        return b.stray ? FAULT_MARKED : has_hint(pool, i, hints) ? FAULT_NONE : FAULT_NO_HINT;
+    if (zcp_priv_is_retired(s) && zcp_priv_pool_is_retiring(pool))
         return FAULT_NONE;
     if (owner > clients->count)
         return FAULT_OWNER;
