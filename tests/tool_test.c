@@ -428,7 +428,7 @@ TEST(tool_shows_a_live_instance) {
     RUN(0, "show", test_instance());
     CHECK_STR(tool.err.text, "");
     must_say(test_instance());
-    must_say("State         alive\nClients       2\n");
+    must_say("State         alive\nClients       2 of 64\n");
     line_must_say("holding", "alive");
     line_must_say("holding", " 3 ");                               // owned
     line_must_say("   0  live", "   16     2  ");                  // total, used
@@ -817,6 +817,8 @@ TEST(tool_of_a_half_made_instance) {
     CHECK(fcntl(fd, F_OFD_SETLK, &creation) == 0);
     RUN(0, "list");
     line_must_say(test_instance(), "being created");
+    RUN(1, "remove", test_instance());
+    must_complain("is creating it");
     close(fd);
     RUN(0, "remove", test_instance());
 }
@@ -904,6 +906,64 @@ TEST(tool_checks_records) {
     CHECK(inside_drop_hint(manager, 0, 20));
     must_find("note", "1 chunk (20): free, without a hint");
     finish(manager);                                               // the books find it again
+}
+
+// Where these bytes first stand in the management segment.
+static off_t offset_of(const void *bytes, size_t count) {
+    static char all[256 << 10];
+    int fd = management_file(test_instance());
+    ssize_t length = pread(fd, all, sizeof all, 0);
+    char *at = memmem(all, (size_t)length, bytes, count);
+    CHECK(at != NULL);
+    close(fd);
+    return at - all;
+}
+
+// Writes a word, looks what is found, and restores it.
+static void must_find_with(off_t offset, uint64_t word, size_t bytes, const char *level, const char *what) {
+    uint64_t was = 0;
+    int fd = management_file(test_instance());
+    CHECK(pread(fd, &was, bytes, offset) == (ssize_t)bytes);
+    CHECK(pwrite(fd, &word, bytes, offset) == (ssize_t)bytes);
+    must_find(level, what);
+    CHECK(pwrite(fd, &was, bytes, offset) == (ssize_t)bytes);
+    close(fd);
+    RUN(0, "check", test_instance());
+}
+
+TEST(tool_checks_marks_and_sizes) {
+    zcp_config config = one_pool(256, 32);
+    zcp_manager *manager;
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = 40}));
+    zcp_chunk chunk = allocate(manager, 100);
+    char chunk_text[64];
+    uint32_t index = inside_index_in_pool(&chunk);
+    uint64_t state = inside_state_word(manager, 0, index), free_state = inside_state_word(manager, 0, index + 1);
+    off_t record = offset_of(&state, sizeof state), free_record = offset_of(&free_state, sizeof free_state);      // state, size, note, marks
+    snprintf(chunk_text, sizeof chunk_text, "1 chunk (%u): ", index);
+    must_find_with(record + 8, 257, 8, "error", "more bytes were asked for than it has");
+    must_find_with(record + 8, UINT64_MAX, 8, "error", chunk_text);
+    must_find_with(record + 24, UINT64_C(1) << 50, 8, "error", "a borrower is a client number that there is not");
+    must_find_with(record + 24, UINT64_C(1) << 5, 8, "error", "marked as borrowed by a client that is gone");
+    must_find_with(free_record + 24, UINT64_C(1) << 5, 8, "error", "marked as borrowed by a client that is gone");
+    zcp_chunk_release(&chunk);
+    finish(manager);
+}
+
+TEST(tool_checks_lists_leases_and_slots) {
+    zcp_config config = one_pool(256, 36);
+    zcp_manager *manager;
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .client_name = "to be found"}));
+    off_t list = offset_of("ZCPLIST1", 8), slot = offset_of("to be found", 11) - 16;       // state:4 pid:4 start:8 name
+    off_t last_leaf = list + (off_t)zcp_mpmc_list_bytes(36) - 64, lease = list + ((off_t)zcp_mpmc_list_bytes(36) + 63) / 64 * 64 + 128;
+    must_find_with(list, 0, 8, "error", "the head of its free list was overwritten");
+    must_find_with(list + 8, 35, 4, "error", "the head of its free list was overwritten");
+    must_find_with(last_leaf, 0xffff, 8, "warning", "its free list has 12 hints of chunks that do not exist");
+    must_find_with(lease, 999, 4, "error", "1 leases hold garbage");
+    must_find_with(lease + 4, 999, 4, "error", "1 leases hold garbage");
+    must_find_with(lease, UINT64_C(1) << 32 | 9, 8, "warning", "leases are of clients that are gone");
+    must_find_with(slot, 7, 4, "error", "the state of its slot is none that zerocp writes");
+    finish(manager);
 }
 
 TEST(tool_checks_files) {

@@ -283,6 +283,8 @@ static void name_the_living(tool *t, char *who, size_t bytes) {
 static int run_remove(tool *t) {
     report *r = &t->report;
     file_look files = look_at_files(t->name);
+    if (files.state == FILE_CREATING && !given(t, OPTION_FORCE))
+        return fail(t, ZCP_OK, "let it end, or remove what it has made with --force", "%s: process %u is creating it", t->name, files.locker_pid);
     if (files.alive > 0 && !given(t, OPTION_FORCE)) {
         char who[200];
         name_the_living(t, who, sizeof who);

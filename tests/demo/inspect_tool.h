@@ -202,9 +202,12 @@ static void report_clients(report *r, const client_table *clients) {
 }
 
 static void report_counts(report *r, const snapshot *s) {
+    char alive[32];
+    snprintf(alive, sizeof alive, "%u of %u", s->clients.alive, s->info.max_clients);
     report_field(r, "name", "Instance", (value){.kind = VALUE_TEXT, .text = s->info.name, .color = BOLD});
     report_field(r, "state", "State", s->clients.alive ? v_colored("alive", GREEN) : v_colored("left over", YELLOW));
-    report_field(r, "clients_alive", "Clients", v_number(s->clients.alive));
+    report_field(r, "clients_alive", NULL, v_number(s->clients.alive));
+    report_field(r, NULL, "Clients", v_text(alive));
     report_field(r, "clients_dead", s->clients.dead ? "Dead clients" : NULL, v_alarm(s->clients.dead, RED));
 }
 
