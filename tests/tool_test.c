@@ -2,24 +2,15 @@
 // version, none), and checks what it prints, that its JSON is JSON, how it ends, and that looking disturbs nothing.
 #include "chunks.h"
 #include "inside.h"
+#include "programs.h"
 #include "test.h"
 #include "zerocp.h"
 
 #include <ctype.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <poll.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The tool
@@ -38,23 +29,11 @@ typedef struct run {
 
 static run tool;                                                   // most tests have one at a time
 
-static const char *program(const char *name) {
-    static char path[PATH_MAX + 64];
-    ssize_t length = readlink("/proc/self/exe", path, PATH_MAX - 1);
-    if (getenv("TEST_SELF") != NULL)
-        length = snprintf(path, PATH_MAX, "%s", getenv("TEST_SELF"));
-    CHECK(length > 0 && length < PATH_MAX);
-    path[length] = 0;
-    for (int i = 0; i < 2; i++)                                    // BUILD/tests/run -> BUILD
-        *strrchr(path, '/') = 0;
-    strcat(strcat(path, "/"), name);
-    CHECK_MSG(access(path, X_OK) == 0, "%s: %s", path, strerror(errno));
-    return path;
-}
-
 // Starts it with its output going to these descriptors; -1: closed.
 static pid_t start_to(const char *const *arguments, int in, int out, int err) {
-    const char *path = program(strcmp(arguments[0], "zerocp") == 0 ? "zerocp" : "demo/crash");
+    char path[PATH_MAX];
+    build_path(path, sizeof path, "zerocp");
+    CHECK_MSG(access(path, X_OK) == 0, "%s: %s", path, strerror(errno));
     pid_t pid = fork();
     CHECK(pid >= 0);
     if (pid > 0)
@@ -67,7 +46,7 @@ static pid_t start_to(const char *const *arguments, int in, int out, int err) {
     _exit(127);
 }
 
-static void start_list(run *r, const char *const *arguments) {
+static void begin(run *r, const char *const *arguments) {
     int out[2], err[2], null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     memset(r, 0, sizeof *r);
     CHECK(pipe2(out, O_CLOEXEC) == 0 && pipe2(err, O_CLOEXEC) == 0 && null >= 0);
@@ -79,7 +58,7 @@ static void start_list(run *r, const char *const *arguments) {
     r->err.fd = err[0];
 }
 
-#define START(r, ...) start_list((r), (const char *[]){"zerocp", __VA_ARGS__, NULL})
+#define BEGIN(r, ...) begin((r), (const char *[]){"zerocp", __VA_ARGS__, NULL})
 
 static void take_stream(stream *s, short events) {
     if (s->fd < 0 || events == 0)
@@ -97,7 +76,7 @@ static void take_stream(stream *s, short events) {
 }
 
 // Takes what comes; false once both streams have ended.
-static bool take(run *r) {
+static bool take_some(run *r) {
     struct pollfd watched[2] = {{.fd = r->out.fd, .events = POLLIN}, {.fd = r->err.fd, .events = POLLIN}};
     if (r->out.fd < 0 && r->err.fd < 0)
         return false;
@@ -113,24 +92,17 @@ static int code_of(int status) {
 }
 
 static void await_end(run *r) {
-    while (take(r)) {
+    while (take_some(r)) {
     }
     r->code = code_of(test_wait(r->pid));
 }
 
-static int count_of(const char *text, const char *part) {
-    int count = 0;
-    for (const char *at = strstr(text, part); at != NULL; at = strstr(at + 1, part))
-        count++;
-    return count;
-}
-
 static void await_count(run *r, const char *part, int count) {
     while (count_of(r->out.text, part) < count)
-        CHECK_MSG(take(r), "ended before it printed \"%s\" %d times:\n%s%s", part, count, r->out.text, r->err.text);
+        CHECK_MSG(take_some(r), "ended before it printed \"%s\" %d times:\n%s%s", part, count, r->out.text, r->err.text);
 }
 
-static void must_end(run *r, int code) {
+static void must_exit(run *r, int code) {
     await_end(r);
     CHECK_MSG(r->code == code, "ended with %d, expected %d:\n%s%s", r->code, code, r->out.text, r->err.text);
 }
@@ -138,15 +110,15 @@ static void must_end(run *r, int code) {
 // Runs it to its end, which has to be with that exit code.
 #define RUN(expected, ...)                                                                                             \
     do {                                                                                                               \
-        START(&tool, __VA_ARGS__);                                                                                     \
-        must_end(&tool, (expected));                                                                                   \
+        BEGIN(&tool, __VA_ARGS__);                                                                                     \
+        must_exit(&tool, (expected));                                                                                   \
     } while (0)
 
-static void must_say(const char *part) {
+static void must_print(const char *part) {
     CHECK_MSG(strstr(tool.out.text, part) != NULL, "\"%s\" is not in:\n%s%s", part, tool.out.text, tool.err.text);
 }
 
-static void must_not_say(const char *part) {
+static void must_not_print(const char *part) {
     CHECK_MSG(strstr(tool.out.text, part) == NULL, "\"%s\" is in:\n%s", part, tool.out.text);
 }
 
@@ -415,7 +387,7 @@ static void start_looking(run *r, int n, const char *option) {
         arguments[count++] = looking[n][i][0] ? looking[n][i] : test_instance();
     if (option != NULL)
         arguments[count++] = option;
-    start_list(r, arguments);
+    begin(r, arguments);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -427,24 +399,24 @@ TEST(tool_shows_a_live_instance) {
     holder *h = run_holder(start_holder("holding", 2, 1));
     RUN(0, "show", test_instance());
     CHECK_STR(tool.err.text, "");
-    must_say(test_instance());
-    must_say("State         alive\nClients       2 of 64\n");
+    must_print(test_instance());
+    must_print("State         alive\nClients       2 of 64\n");
     line_must_say("holding", "alive");
     line_must_say("holding", " 3 ");                               // owned
     line_must_say("   0  live", "   16     2  ");                  // total, used
     line_must_say("   1  live", "    8     1  ");
     RUN(0, "show", test_instance(), "--json");
     must_be_json(1);
-    must_say("\"state\":\"alive\",\"clients_alive\":2,\"clients_dead\":0,\"max_clients\":64,");
-    must_say("{\"pool\":0,\"state\":\"live\",\"chunk_size\":256,\"alignment\":64,\"cache_chunks\":0,\"total\":16,\"used\":2,\"cached\":0,\"free\":14,\"share_used\":0.1250,\"peak_used\":2,");
-    must_say("{\"pool\":1,\"state\":\"live\",\"chunk_size\":4096,\"alignment\":64,\"cache_chunks\":0,\"total\":8,\"used\":1,");
+    must_print("\"state\":\"alive\",\"clients_alive\":2,\"clients_dead\":0,\"max_clients\":64,");
+    must_print("{\"pool\":0,\"state\":\"live\",\"chunk_size\":256,\"alignment\":64,\"cache_chunks\":0,\"total\":16,\"used\":2,\"cached\":0,\"free\":14,\"share_used\":0.1250,\"peak_used\":2,");
+    must_print("{\"pool\":1,\"state\":\"live\",\"chunk_size\":4096,\"alignment\":64,\"cache_chunks\":0,\"total\":8,\"used\":1,");
     RUN(0, "clients", test_instance());
     line_must_say("holding", "alive");
     RUN(0, "list");
     line_must_say(test_instance(), "alive");
     end_holder(h);
     RUN(0, "clients", test_instance());
-    must_not_say("holding");
+    must_not_print("holding");
     finish(manager);
 }
 
@@ -455,19 +427,19 @@ TEST(tool_speaks_json) {
     holder *h = run_holder(start_holder("holding", 2, 1));
     for (int n = 0; n < LOOKING; n++) {
         start_looking(&tool, n, "--json");
-        must_end(&tool, 0);
+        must_exit(&tool, 0);
         must_be_json(n < LOOKING - 2 ? 1 : 2);
         CHECK_STR(tool.err.text, "");
         start_looking(&tool, n, NULL);
-        must_end(&tool, 0);
+        must_exit(&tool, 0);
         CHECK(tool.out.length > 0);
-        must_not_say("\033");
+        must_not_print("\033");
     }
     RUN(0, "recover", test_instance(), "-j");
     must_be_json(1);
     RUN(1, "remove", test_instance(), "-j");
     must_be_json(1);
-    must_say("{\"error\":\"failed\",\"message\":\"");
+    must_print("{\"error\":\"failed\",\"message\":\"");
     end_holder(h);
     finish(manager);
 }
@@ -483,23 +455,23 @@ TEST(tool_counts_chunks) {
     char slot[16], text[128];
     RUN(0, "census", test_instance());
     CHECK_EQ(count_of(tool.out.text, "\n"), 6);                    // a heading, four chunks, a sum
-    must_say("4 chunks held");
+    must_print("4 chunks held");
     line_must_say("0xfeedface", " 1000  4096      0  1 ");         // asked, capacity, owner, borrowers
     RUN(0, "census", test_instance(), "--pool=0", "--json");
-    must_say("\"count\":2,");
+    must_print("\"count\":2,");
     RUN(0, "census", test_instance(), "--tag=0xfeedface", "--json");
-    must_say("\"count\":1,");
+    must_print("\"count\":1,");
     snprintf(text, sizeof text, "\"token\":\"%016llx\",\"size\":1000,\"capacity\":4096,\"owner\":0,\"borrowers\":[1],\"tag\":4277009102,", (unsigned long long)token_of(&mine));
-    must_say(text);
+    must_print(text);
     RUN(0, "census", test_instance(), "--tag=7", "--pool=1", "--json");
-    must_say("\"count\":1,");
+    must_print("\"count\":1,");
     snprintf(slot, sizeof slot, "--client=%u", slot_of(manager));
     RUN(0, "census", test_instance(), slot, "--json");
-    must_say("\"count\":1,");
+    must_print("\"count\":1,");
     RUN(0, "census", test_instance(), "--client=1", "--json");     // owns three, borrows one
-    must_say("\"count\":4,");
+    must_print("\"count\":4,");
     RUN(0, "census", test_instance(), "--client=2", "--json");
-    must_say("\"chunks\":[],\"count\":0,");
+    must_print("\"chunks\":[],\"count\":0,");
     end_holder(h);
     zcp_chunk_release(&mine);
     RUN(0, "census", test_instance());
@@ -513,7 +485,7 @@ TEST(tool_shows_pools_that_come_and_go) {
     uint32_t added;
     zcp_chunk_release(&first);                                     // so that some chunks are retired before the held one
     static run watch;
-    START(&watch, "watch", test_instance(), "-j", "-i", "0.02");
+    BEGIN(&watch, "watch", test_instance(), "-j", "-i", "0.02");
     await_count(&watch, "\n", 2);
     CHECK_EQ(count_of(watch.out.text, "\"pool\":1,"), 0);
     CHECK_OK(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 1000, .chunk_count = 5}, &added));
@@ -521,22 +493,22 @@ TEST(tool_shows_pools_that_come_and_go) {
     CHECK_OK(zcp_manager_retire_pool(manager, 0));
     await_count(&watch, "{\"pool\":0,\"state\":\"retiring\",", 2);
     CHECK(kill(watch.pid, SIGINT) == 0);
-    must_end(&watch, 0);
+    must_exit(&watch, 0);
     zcp_chunk large = allocate(manager, 900);
     RUN(0, "check", test_instance());
-    must_say("healthy: 0 errors, 0 warnings, 0 notes");
+    must_print("healthy: 0 errors, 0 warnings, 0 notes");
     RUN(0, "show", test_instance());
     line_must_say("   0  retiring", "   16     1  ");
     line_must_say("   1  live", "    5     1  ");
     RUN(0, "census", test_instance(), "--pool=1", "-j");
-    must_say("\"count\":1,\"bytes\":1000}");
+    must_print("\"count\":1,\"bytes\":1000}");
     RUN(0, "suggest", test_instance());
-    must_say("Config line   1000x2\n");                            // of the live ones only
+    must_print("Config line   1000x2\n");                            // of the live ones only
     zcp_chunk_release(&held);
     RUN(0, "show", test_instance());
-    must_not_say("retiring");
-    must_not_say("256");                                           // its pool
-    must_not_say("none");
+    must_not_print("retiring");
+    must_not_print("256");                                           // its pool
+    must_not_print("none");
     RUN(0, "record", test_instance(), "-n1");
     CHECK_EQ(count_of(tool.out.text, "\n"), 2);
     RUN(0, "check", test_instance());
@@ -570,7 +542,7 @@ TEST(tool_counts_those_who_wait_and_those_who_fail) {
     test_join(waiting);
     RUN(0, "check", test_instance());
     line_must_say("note", "found all 1 chunks in use");
-    must_not_say(" 0 calls");
+    must_not_print(" 0 calls");
     finish(manager);
 }
 
@@ -624,7 +596,7 @@ TEST(tool_takes_no_slot_while_it_watches) {
     zcp_config config = two_pools();
     zcp_manager *manager;
     CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = 2}));
-    START(&tool, "watch", test_instance(), "--interval=0.01");
+    BEGIN(&tool, "watch", test_instance(), "--interval=0.01");
     await_count(&tool, "Instance", 3);
     zcp_manager *second = attach();                                // the last slot: free
     await_count(&tool, "Instance", count_of(tool.out.text, "Instance") + 3);
@@ -635,7 +607,7 @@ TEST(tool_takes_no_slot_while_it_watches) {
     }
     zcp_manager_close(second);
     CHECK(kill(tool.pid, SIGINT) == 0);
-    must_end(&tool, 0);
+    must_exit(&tool, 0);
     CHECK_STR(tool.err.text, "");
     finish(manager);
 }
@@ -653,28 +625,28 @@ TEST(tool_takes_back_what_the_dead_held) {
     run_holder(alive);
     RUN(0, "leaks", test_instance());
     RUN(0, "recover", test_instance());
-    must_say("nothing to recover");
+    must_print("nothing to recover");
     test_kill(dead->pid);
     RUN(1, "leaks", test_instance());
     line_must_say("dead  42", "victim");
-    must_say("5 of 6 held chunks look leaked");
+    must_print("5 of 6 held chunks look leaked");
     RUN(1, "leaks", test_instance(), "--json");
     must_be_json(1);
-    must_say("\"suspects\":5,");
+    must_print("\"suspects\":5,");
     RUN(1, "check", test_instance());
     line_must_say("warning", "\"victim\"");
     RUN(0, "list");
     line_must_say(test_instance(), "alive");
     RUN(0, "show", test_instance());
-    must_say("Dead clients  1\n");
+    must_print("Dead clients  1\n");
     RUN(0, "recover", test_instance());
-    must_say("swept 1 of 1 dead clients: 4 chunks came back");
+    must_print("swept 1 of 1 dead clients: 4 chunks came back");
     line_must_say("victim", "dead");
-    must_not_say("survivor");
+    must_not_print("survivor");
     CHECK_EQ(used(manager), 2);
     RUN(0, "recover", test_instance(), "--json");
     must_be_json(1);
-    must_say("\"dead_clients\":0,\"not_swept\":0,\"chunks_reclaimed\":0,");
+    must_print("\"dead_clients\":0,\"not_swept\":0,\"chunks_reclaimed\":0,");
     RUN(0, "leaks", test_instance());
     line_must_say("ownerless", " 42 ");                            // its owner is gone, and the survivor has it
     RUN(0, "check", test_instance());
@@ -689,7 +661,7 @@ TEST(tool_takes_a_slot_only_to_recover) {
     holder *dead = run_holder(start_holder("dead", 1, 0));
     test_kill(dead->pid);
     RUN(0, "recover", test_instance());                            // the dead client's slot
-    must_say("swept 1 of 1 dead clients: 1 chunks came back");
+    must_print("swept 1 of 1 dead clients: 1 chunks came back");
     holder *alive = run_holder(start_holder("alive", 1, 0));
     RUN(0, "recover", test_instance());                            // no slot is free, and none is needed
     end_holder(alive);
@@ -715,7 +687,7 @@ TEST(tool_finds_old_chunks) {
     RUN(1, "leaks", test_instance());                              // 64 = 4 times its pool's chunks
     zcp_chunk_release(&old);
     RUN(0, "leaks", test_instance(), "--older=0");
-    must_say("0 of 0 held chunks look leaked");
+    must_print("0 of 0 held chunks look leaked");
     finish(manager);
 }
 
@@ -741,7 +713,7 @@ TEST(tool_removes_only_what_nobody_uses) {
     line_must_say(test_instance(), "left over");
     RUN(0, "remove", test_instance(), "--json");
     must_be_json(1);
-    must_say("\"removed\":true");
+    must_print("\"removed\":true");
     CHECK_STATUS(zcp_manager_destroy(test_instance()), ZCP_ERR_NOT_FOUND);
 }
 
@@ -762,13 +734,13 @@ static void must_refuse(const char *state, const char *complaint) {
     RUN(1, "show", test_instance(), "--json");
     must_be_json(1);
     RUN(1, "check", test_instance());
-    must_say("error");
+    must_print("error");
     RUN(1, "check", test_instance(), "--json");
     must_be_json(1);
-    must_say("\"healthy\":false,");
+    must_print("\"healthy\":false,");
     for (int n = 2; n < LOOKING; n++) {
         start_looking(&tool, n, NULL);
-        must_end(&tool, 1);
+        must_exit(&tool, 1);
     }
     RUN(1, "recover", test_instance());
 }
@@ -783,7 +755,7 @@ TEST(tool_of_another_layout_version) {
     RUN(1, "remove", test_instance());
     must_complain("1 client has it open");
     RUN(0, "list", "--json");
-    must_say("\"state\":\"other version\",\"clients_alive\":1,");
+    must_print("\"state\":\"other version\",\"clients_alive\":1,");
     close(fd);
     RUN(0, "remove", test_instance());
 }
@@ -859,14 +831,14 @@ TEST(tool_of_an_instance_that_lost_a_segment) {
 TEST(tool_of_nothing) {
     for (int n = 1; n < LOOKING; n++) {
         start_looking(&tool, n, NULL);
-        must_end(&tool, 1);
+        must_exit(&tool, 1);
         CHECK_STR(tool.out.text, "");
         must_complain(test_instance());
         must_complain("zerocp list");
         start_looking(&tool, n, "--json");
-        must_end(&tool, 1);
+        must_exit(&tool, 1);
         must_be_json(1);
-        must_say("{\"error\":\"ZCP_ERR_NOT_FOUND\",");
+        must_print("{\"error\":\"ZCP_ERR_NOT_FOUND\",");
     }
     RUN(1, "show", "a/b");
     must_complain("name \"a/b\"");
@@ -882,7 +854,7 @@ static void must_find(const char *level, const char *what) {
     line_must_say(what, level);
     RUN(strcmp(level, "note") != 0, "check", test_instance(), "--json");
     must_be_json(1);
-    must_say(what);
+    must_print(what);
 }
 
 TEST(tool_checks_records) {
@@ -996,7 +968,7 @@ TEST(tool_checks_at_work) {
         workers[i] = test_thread(work, &stop);
     for (int round = 0; round < 20; round++) {
         RUN(0, "check", test_instance());
-        must_say("healthy: 0 errors, 0 warnings");
+        must_print("healthy: 0 errors, 0 warnings");
     }
     atomic_store(&stop, 1);
     for (int i = 0; i < 2; i++)
@@ -1036,17 +1008,17 @@ TEST(tool_survives_garbage) {
 TEST(tool_watches) {
     zcp_manager *manager = create(256, 10);
     zcp_chunk chunks[9];
-    START(&tool, "watch", test_instance(), "-i", "0.02");
+    BEGIN(&tool, "watch", test_instance(), "-i", "0.02");
     await_count(&tool, "Instance", 2);
-    must_say("[....................]   0%");
+    must_print("[....................]   0%");
     for (int i = 0; i < 9; i++)
         chunks[i] = allocate(manager, 100);
     await_count(&tool, "[||||||||||||||||||..]  90%", 2);
-    must_not_say("\033");
+    must_not_print("\033");
     for (int i = 0; i < 9; i++)
         zcp_chunk_release(&chunks[i]);
     CHECK(kill(tool.pid, SIGTERM) == 0);
-    must_end(&tool, 0);
+    must_exit(&tool, 0);
     CHECK_STR(tool.err.text, "");
     RUN(0, "watch", test_instance(), "-j", "-n", "3", "-i", "0.05");
     must_be_json(3);
@@ -1057,24 +1029,24 @@ TEST(tool_watches) {
 
 TEST(tool_watches_an_instance_that_is_destroyed) {
     zcp_manager *manager = create(256, 4);
-    START(&tool, "watch", test_instance(), "-i", "0.02");
+    BEGIN(&tool, "watch", test_instance(), "-i", "0.02");
     await_count(&tool, "Instance", 1);
     zcp_manager_close(manager);
     CHECK_OK(zcp_manager_destroy(test_instance()));
-    must_end(&tool, 1);
+    must_exit(&tool, 1);
     must_complain("was destroyed");
 }
 
 TEST(tool_watches_an_instance_that_is_replaced) {
     zcp_config config = one_pool(512, 4);
     zcp_manager *manager = create(256, 4), *next;
-    START(&tool, "watch", test_instance(), "-i", "0.02", "--follow");
+    BEGIN(&tool, "watch", test_instance(), "-i", "0.02", "--follow");
     await_count(&tool, "Instance", 1);
     CHECK_OK(zcp_manager_open(&next, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_PURGE_AND_CREATE, .config = &config}));
     await_count(&tool, "Replaced      1\n", 2);
-    must_say("\n   0   512  ");
+    must_print("\n   0   512  ");
     CHECK(kill(tool.pid, SIGINT) == 0);
-    must_end(&tool, 0);
+    must_exit(&tool, 0);
     must_complain("was replaced");
     zcp_manager_close(manager);
     zcp_manager_close(next);
@@ -1083,29 +1055,29 @@ TEST(tool_watches_an_instance_that_is_replaced) {
 
 TEST(tool_follows) {
     zcp_manager *manager = create(256, 4);
-    START(&tool, "record", test_instance(), "-i", "0.02", "--follow");
+    BEGIN(&tool, "record", test_instance(), "-i", "0.02", "--follow");
     await_count(&tool, ",0,256,4,0,0,4,", 1);
     zcp_manager_close(manager);
     CHECK_OK(zcp_manager_destroy(test_instance()));
     while (strstr(tool.err.text, "waiting") == NULL)
-        CHECK(take(&tool));
+        CHECK(take_some(&tool));
     manager = create(512, 4);
     await_count(&tool, ",0,512,4,0,0,4,", 1);
     CHECK(kill(tool.pid, SIGINT) == 0);
-    must_end(&tool, 0);
+    must_exit(&tool, 0);
     CHECK_EQ(count_of(tool.out.text, "elapsed_seconds"), 1);       // one heading
     zcp_manager_close(manager);
     CHECK_OK(zcp_manager_destroy(test_instance()));
-    START(&tool, "watch", test_instance(), "--follow");            // but the first one has to be there
-    must_end(&tool, 1);
+    BEGIN(&tool, "watch", test_instance(), "--follow");            // but the first one has to be there
+    must_exit(&tool, 1);
 }
 
 TEST(tool_watches_an_instance_that_is_truncated) {
     zcp_manager_close(create(256, 4096));
-    START(&tool, "watch", test_instance(), "-i", "0.02");
+    BEGIN(&tool, "watch", test_instance(), "-i", "0.02");
     await_count(&tool, "Instance", 1);
     CHECK(truncate(shm_path(test_instance(), "_memory_management"), 0) == 0);
-    must_end(&tool, 1);
+    must_exit(&tool, 1);
     must_complain("truncated");
     CHECK_OK(zcp_manager_destroy(test_instance()));
 }
@@ -1121,8 +1093,8 @@ TEST(tool_records_csv) {
     for (char *line = strtok(tool.out.text, "\n"); line != NULL; line = strtok(NULL, "\n"))
         CHECK_EQ(count_of(line, ","), commas);
     RUN(0, "record", test_instance(), "-n1");
-    must_say(",0,256,16,1,0,15,1,1,0,0,0,,,1,0\n");                // no rates yet
-    must_say(",1,4096,8,0,0,8,0,0,0,0,0,,,1,0\n");
+    must_print(",0,256,16,1,0,15,1,1,0,0,0,,,1,0\n");                // no rates yet
+    must_print(",1,4096,8,0,0,8,0,0,0,0,0,,,1,0\n");
     zcp_chunk_release(&chunk);
     finish(manager);
 }
@@ -1142,9 +1114,9 @@ TEST(tool_suggests) {
         chunks[i] = allocate(manager, 128);
     CHECK_ALLOCATE_FAILS(manager, 100, ZCP_ERR_EXHAUSTED);
     RUN(0, "suggest", test_instance());
-    must_say("Sizes seen    26\n");
-    must_say("Config line   512x24,4096x2,65536x1:align=4096:cache=2,128x10\n");
-    must_say("zcp_config config = {0};\nzcp_config_add_pool(&config, 512, 24);\nzcp_config_add_pool(&config, 4096, 2);\n"
+    must_print("Sizes seen    26\n");
+    must_print("Config line   512x24,4096x2,65536x1:align=4096:cache=2,128x10\n");
+    must_print("zcp_config config = {0};\nzcp_config_add_pool(&config, 512, 24);\nzcp_config_add_pool(&config, 4096, 2);\n"
              "zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 65536, .chunk_count = 1, .alignment = 4096, .cache_chunks = 2});\n"
              "zcp_config_add_pool(&config, 128, 10);\n");
     line_must_say("  512  ", "18 of the 20 seen asked for no more");
@@ -1152,8 +1124,8 @@ TEST(tool_suggests) {
     line_must_say("  128  ", "1 failures");
     RUN(0, "suggest", test_instance(), "--json", "--count=3", "--interval=0.01");
     must_be_json(1);
-    must_say("\"sizes_seen\":78,");
-    must_say("\"config\":\"512x24,4096x2,65536x1:align=4096:cache=2,128x10\"");
+    must_print("\"sizes_seen\":78,");
+    must_print("\"config\":\"512x24,4096x2,65536x1:align=4096:cache=2,128x10\"");
     for (int i = 0; i < 26; i++)
         zcp_chunk_release(&chunks[i]);
     finish(manager);
@@ -1194,8 +1166,8 @@ TEST(tool_refuses_bad_command_lines) {
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         const char *arguments[8] = {"zerocp"};
         memcpy(arguments + 1, bad[i].arguments, sizeof bad[i].arguments);
-        start_list(&tool, arguments);
-        must_end(&tool, 2);
+        begin(&tool, arguments);
+        must_exit(&tool, 2);
         CHECK_STR(tool.out.text, "");
         must_complain(bad[i].complaint);
         must_complain("--help");
@@ -1206,7 +1178,7 @@ TEST(tool_refuses_bad_command_lines) {
 TEST(tool_helps) {
     static const char *const commands[] = {"list", "show", "watch", "clients", "census", "leaks", "check", "recover", "remove", "suggest", "record"};
     RUN(0, "--help");
-    must_say("Exit status: 0 all is well; 1 something was found, or it failed; 2 the command line is wrong.");
+    must_print("Exit status: 0 all is well; 1 something was found, or it failed; 2 the command line is wrong.");
     static run whole;
     whole = tool;
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
@@ -1214,10 +1186,10 @@ TEST(tool_helps) {
         CHECK_MSG(strstr(whole.out.text, commands[i]) != NULL, "%s", commands[i]);
         RUN(0, commands[i], "--help");
         snprintf(usage, sizeof usage, "Usage: zerocp %s", commands[i]);
-        must_say(usage);
-        must_say("Exit status");
+        must_print(usage);
+        must_print("Exit status");
         RUN(0, "help", commands[i]);
-        must_say(usage);
+        must_print(usage);
     }
     RUN(0, "--version");
     CHECK_MSG(strncmp(tool.out.text, "zerocp 1.", 9) == 0 && strstr(tool.out.text, "layout version ") != NULL, "%s", tool.out.text);
@@ -1254,18 +1226,18 @@ TEST(tool_prints_odd_names_safely) {
     zcp_chunk chunk = allocate(manager, 100);
     for (int n = 0; n < LOOKING; n++) {
         start_looking(&tool, n, "--json");
-        must_end(&tool, 0);
+        must_exit(&tool, 0);
         must_be_json(n < LOOKING - 2 ? 1 : 2);
         start_looking(&tool, n, "--color=never");
-        must_end(&tool, 0);
+        must_exit(&tool, 0);
         for (size_t i = 0; i < tool.out.length; i++)
             CHECK_MSG(((unsigned char)tool.out.text[i] >= 0x20 && (unsigned char)tool.out.text[i] < 0x7f) || tool.out.text[i] == '\n', "byte %02x in:\n%s",
                       (unsigned char)tool.out.text[i], tool.out.text);
     }
     RUN(0, "clients", test_instance());
-    must_say("\\x1b[2J\\x9b\"\\\\x0a\\xff\\u202e\\x9b1m,x");
+    must_print("\\x1b[2J\\x9b\"\\\\x0a\\xff\\u202e\\x9b1m,x");
     RUN(0, "clients", test_instance(), "--json");
-    must_say("\"name\":\"\\u001b[2J\\ufffd\\\"\\\\\\u000a\\ufffd\\u202e\\u009b1m,x\"");
+    must_print("\"name\":\"\\u001b[2J\\ufffd\\\"\\\\\\u000a\\ufffd\\u202e\\u009b1m,x\"");
     zcp_chunk_release(&chunk);
     finish(manager);
 }
@@ -1279,7 +1251,7 @@ TEST(tool_lists_odd_names_safely) {
     snprintf(name, sizeof name, "%s\\x1b[31m\"\\xfe", test_instance());
     RUN(0, "list");
     line_must_say(name, "foreign");
-    must_not_say("\033");
+    must_not_print("\033");
     RUN(0, "list", "--json");
     must_be_json(1);
     snprintf(name, sizeof name, "%s\033[31m\"\xfe", test_instance());
@@ -1290,11 +1262,11 @@ TEST(tool_lists_odd_names_safely) {
 // Where its output goes
 
 static void must_end_silently_once_nobody_reads(const char *command) {
-    START(&tool, command, test_instance(), "-i", "0.01");
+    BEGIN(&tool, command, test_instance(), "-i", "0.01");
     await_count(&tool, test_instance()[0] ? "0" : "", 1);
     close(tool.out.fd);
     tool.out.fd = -1;
-    must_end(&tool, 0);
+    must_exit(&tool, 0);
     CHECK_STR(tool.err.text, "");
 }
 
@@ -1330,7 +1302,7 @@ TEST(tool_says_when_it_cannot_write) {
             tool.out.fd = -1;
             tool.err.fd = err[0];
             close(err[1]);
-            must_end(&tool, 1);
+            must_exit(&tool, 1);
             must_complain(full ? "stdout: No space left on device" : "stdout: Bad file descriptor");
             if (full)
                 close(fd);
@@ -1361,7 +1333,7 @@ TEST(tool_opens_no_segment_as_a_standard_stream) {
         CHECK_STR(target, "/dev/null");
     }
     CHECK(kill(tool.pid, SIGINT) == 0);
-    must_end(&tool, 0);
+    must_exit(&tool, 0);
     finish(manager);
 }
 
@@ -1388,28 +1360,28 @@ TEST(tool_paints_only_for_people) {
     const char *const as_json[] = {"zerocp", "show", test_instance(), "--json", NULL};
     CHECK(setenv("TERM", "xterm", 1) == 0 && unsetenv("NO_COLOR") == 0);
     RUN(0, "show", test_instance());
-    must_not_say("\033");
+    must_not_print("\033");
     RUN(0, "show", test_instance(), "--color=always");
-    must_say("\033[32malive\033[0m");
+    must_print("\033[32malive\033[0m");
     RUN(0, "show", test_instance(), "--color=always", "--json");
-    must_not_say("\033");
+    must_not_print("\033");
     start_on_terminal(plain, 50);
-    must_end(&tool, 0);
-    must_say("\033[32malive\033[0m");
+    must_exit(&tool, 0);
+    must_print("\033[32malive\033[0m");
     start_on_terminal(never, 50);
-    must_end(&tool, 0);
-    must_not_say("\033");
+    must_exit(&tool, 0);
+    must_not_print("\033");
     start_on_terminal(as_json, 50);
-    must_end(&tool, 0);
-    must_not_say("\033");
+    must_exit(&tool, 0);
+    must_not_print("\033");
     CHECK(setenv("NO_COLOR", "1", 1) == 0);
     start_on_terminal(plain, 50);
-    must_end(&tool, 0);
-    must_not_say("\033");
+    must_exit(&tool, 0);
+    must_not_print("\033");
     CHECK(unsetenv("NO_COLOR") == 0 && setenv("TERM", "dumb", 1) == 0);
     start_on_terminal(plain, 50);
-    must_end(&tool, 0);
-    must_not_say("\033");
+    must_exit(&tool, 0);
+    must_not_print("\033");
     finish(manager);
 }
 
@@ -1419,7 +1391,7 @@ TEST(tool_watches_on_a_terminal) {
     start_on_terminal(arguments, 5);
     await_count(&tool, "\033[?25h", 4);
     CHECK(kill(tool.pid, SIGINT) == 0);
-    must_end(&tool, 0);
+    must_exit(&tool, 0);
     CHECK_EQ(count_of(tool.out.text, "\033[2J"), 1);               // cleared once, then overwritten
     CHECK_EQ(count_of(tool.out.text, "\033[?25l"), count_of(tool.out.text, "\033[?25h"));       // each frame leaves the cursor as it was
     CHECK_EQ(count_of(tool.out.text, "\033[?7l"), count_of(tool.out.text, "\033[?7h"));
@@ -1431,10 +1403,10 @@ TEST(tool_watches_on_a_terminal) {
 // The show
 
 TEST(tool_crash_show) {
-    const char *const arguments[] = {"crash", "--name", test_instance(), NULL};
-    start_list(&tool, arguments);
-    must_end(&tool, 0);
-    must_say("\nswept 2 of 2 dead clients: 7 chunks came back\n");
-    must_say("\nThe show went as it should");
-    CHECK_STATUS(zcp_manager_destroy(test_instance()), ZCP_ERR_NOT_FOUND);
+    static program show;
+    START(&show, "crash", "--name", test_instance());
+    must_end(&show, 0);
+    must_say(&show, "\nswept 2 of 2 dead clients: 7 chunks came back\n");
+    must_say(&show, "\nThe show went as it should");
+    must_be_gone(test_instance());
 }
