@@ -14,6 +14,7 @@
 
 #include <dirent.h>
 #include <getopt.h>
+#include <sys/wait.h>
 
 #define SHM_DIRECTORY "/dev/shm"
 
@@ -98,33 +99,72 @@ static char **instance_names(size_t *count) {
     return names;
 }
 
-static void list_one(tool *t, const char *name) {
-    report *r = &t->report;
-    file_look files = look_at_files(name);
-    zcp_status status = ZCP_ERR_NOT_FOUND;
+typedef struct listed {
+    file_look files;
+    bool good;                                                     // it could be looked into; else the rest is 0
+    uint32_t alive, dead;
+    uint64_t pools, used;                                          // used: chunks
+} listed;
+
+static listed look_into(tool *t, const char *name) {
+    listed l = {.files = look_at_files(name)};
     const snapshot *s = &t->now;
+    zcp_status status = ZCP_OK;
     t->name = name;
-    if (files.state == FILE_READY && (status = observe(t)) == ZCP_OK)
+    l.alive = l.files.alive;
+    if (l.files.state != FILE_READY)
+        return l;
+    status = observe(t);
+    if (status == ZCP_OK)
         status = take_snapshot(t->manager, &t->now);
-    bool good = status == ZCP_OK;                                  // only if it is READY
-    if (files.state == FILE_READY && !good)
-        snprintf(files.detail, sizeof files.detail, "%s", zcp_last_message());
-    if (files.state == FILE_READY && !good)
-        files.state = status == ZCP_ERR_PERMISSION ? FILE_UNREADABLE : status == ZCP_ERR_NOT_FOUND ? FILE_ABSENT : FILE_CORRUPT;
-    const char *state = !good ? file_states[files.state].name : s->clients.alive ? "alive" : "left over";
-    report_color color = !good ? RED : s->clients.alive ? GREEN : YELLOW;
-    const char *remark = files.detail[0] ? files.detail : file_states[files.state].meaning;
-    uint64_t used = 0, pools = 0;
-    for (uint32_t p = 0; good && p < s->pool_count; p++) {
-        used += s->pools[p].used;
-        pools += s->pools[p].state != ZCP_POOL_NONE;
+    l.good = status == ZCP_OK;
+    if (!l.good) {
+        l.files.state = status == ZCP_ERR_PERMISSION ? FILE_UNREADABLE : status == ZCP_ERR_NOT_FOUND ? FILE_ABSENT : FILE_CORRUPT;
+        snprintf(l.files.detail, sizeof l.files.detail, "%s", zcp_last_message());
+        return l;
     }
-    if (files.state != FILE_ABSENT)                                // it was removed meanwhile
-        TABLE_ROW(r, v_text(name), v_colored(state, color), v_number(good ? s->clients.alive : files.alive),
-                  good ? v_alarm(s->clients.dead, RED) : v_none(), good ? v_number(pools) : v_none(), good ? v_number(used) : v_none(),
-                  v_bytes(memory_of(&files)), v_number(files.has_management ? files.management.st_uid : files.chunks.st_uid), v_text(remark));
-    zcp_manager_close(t->manager);
-    t->manager = NULL;
+    l.alive = s->clients.alive;
+    l.dead = s->clients.dead;
+    for (uint32_t p = 0; p < s->pool_count; p++) {
+        l.used += s->pools[p].used;
+        l.pools += s->pools[p].state != ZCP_POOL_NONE;
+    }
+    return l;
+}
+
+// In a process of its own: whoever truncates a file while it is read ends that one, and not the list.
+static listed look_into_safely(tool *t, const char *name) {
+    int ends[2];
+    listed l = {.files = {.state = FILE_CORRUPT, .detail = "a segment became shorter while it was read"}};
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return l;
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        bool quiet = freopen("/dev/null", "w", stderr) != NULL;    // the row tells
+        if (quiet)
+            l = look_into(t, name);
+        _exit(!quiet || write(ends[1], &l, sizeof l) != (ssize_t)sizeof l);
+    }
+    close(ends[1]);
+    listed found;
+    if (pid > 0 && read(ends[0], &found, sizeof found) == (ssize_t)sizeof found)
+        l = found;
+    close(ends[0]);
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+    }
+    return l;
+}
+
+static void list_one(tool *t, const char *name) {
+    listed l = look_into_safely(t, name);
+    const char *state = !l.good ? file_states[l.files.state].name : l.alive ? "alive" : "left over";
+    report_color color = !l.good ? RED : l.alive ? GREEN : YELLOW;
+    const char *remark = l.files.detail[0] ? l.files.detail : file_states[l.files.state].meaning;
+    if (l.files.state != FILE_ABSENT)                              // it was removed meanwhile
+        TABLE_ROW(&t->report, v_text(name), v_colored(state, color), v_number(l.alive), l.good ? v_alarm(l.dead, RED) : v_none(), l.good ? v_number(l.pools) : v_none(),
+                  l.good ? v_number(l.used) : v_none(), v_bytes(memory_of(&l.files)), v_number(l.files.has_management ? l.files.management.st_uid : l.files.chunks.st_uid),
+                  v_text(remark));
 }
 
 static int run_list(tool *t) {
