@@ -541,7 +541,7 @@ TEST(tool_counts_those_who_wait_and_those_who_fail) {
     zcp_chunk_release(&chunk);
     test_join(waiting);
     RUN(0, "check", test_instance());
-    line_must_say("note", "found all 1 chunks in use");
+    line_must_say("note", "found all of its chunks in use");
     must_not_print(" 0 calls");
     finish(manager);
 }
@@ -640,7 +640,7 @@ TEST(tool_takes_back_what_the_dead_held) {
     RUN(0, "show", test_instance());
     must_print("Dead clients  1\n");
     RUN(0, "recover", test_instance());
-    must_print("swept 1 of 1 dead clients: 4 chunks came back");
+    must_print("swept 1 of 1 dead client: 4 chunks came back");
     line_must_say("victim", "dead");
     must_not_print("survivor");
     CHECK_EQ(used(manager), 2);
@@ -661,7 +661,7 @@ TEST(tool_takes_a_slot_only_to_recover) {
     holder *dead = run_holder(start_holder("dead", 1, 0));
     test_kill(dead->pid);
     RUN(0, "recover", test_instance());                            // the dead client's slot
-    must_print("swept 1 of 1 dead clients: 1 chunks came back");
+    must_print("swept 1 of 1 dead client: 1 chunk came back");
     holder *alive = run_holder(start_holder("alive", 1, 0));
     RUN(0, "recover", test_instance());                            // no slot is free, and none is needed
     end_holder(alive);
@@ -931,9 +931,9 @@ TEST(tool_checks_lists_leases_and_slots) {
     must_find_with(list, 0, 8, "error", "the head of its free list was overwritten");
     must_find_with(list + 8, 35, 4, "error", "the head of its free list was overwritten");
     must_find_with(last_leaf, 0xffff, 8, "warning", "its free list has 12 hints of chunks that do not exist");
-    must_find_with(lease, 999, 4, "error", "1 leases hold garbage");
-    must_find_with(lease + 4, 999, 4, "error", "1 leases hold garbage");
-    must_find_with(lease, UINT64_C(1) << 32 | 9, 8, "warning", "leases are of clients that are gone");
+    must_find_with(lease, 999, 4, "error", "1 lease was overwritten");
+    must_find_with(lease + 4, 999, 4, "error", "1 lease was overwritten");
+    must_find_with(lease, UINT64_C(1) << 32 | 9, 8, "warning", "1 lease of clients that are gone");
     must_find_with(slot, 7, 4, "error", "the state of its slot is none that zerocp writes");
     finish(manager);
 }
@@ -1121,7 +1121,7 @@ TEST(tool_suggests) {
              "zcp_config_add_pool(&config, 128, 10);\n");
     line_must_say("  512  ", "18 of the 20 seen asked for no more");
     line_must_say("65536  ", "never used");
-    line_must_say("  128  ", "1 failures");
+    line_must_say("  128  ", "1 calls failed");
     RUN(0, "suggest", test_instance(), "--json", "--count=3", "--interval=0.01");
     must_be_json(1);
     must_print("\"sizes_seen\":78,");

@@ -219,8 +219,8 @@ static int run_check(tool *t) {
     for (size_t i = 0; i < f.count; i++)
         TABLE_ROW(r, v_colored(finding_levels[f.items[i].level], colors[f.items[i].level]), v_text(f.items[i].where), v_text(f.items[i].what));
     table_end(r);
-    report_line(r, healthy ? GREEN : RED, "%s: %u errors, %u warnings, %u notes", healthy ? "healthy" : "not healthy", f.levels[FINDING_ERROR],
-                f.levels[FINDING_WARNING], f.levels[FINDING_NOTE]);
+    report_line(r, healthy ? GREEN : RED, "%s: %u error%s, %u warning%s, %u note%s", healthy ? "healthy" : "not healthy", f.levels[FINDING_ERROR],
+                plural(f.levels[FINDING_ERROR]), f.levels[FINDING_WARNING], plural(f.levels[FINDING_WARNING]), f.levels[FINDING_NOTE], plural(f.levels[FINDING_NOTE]));
     free(f.items);
     return healthy ? 0 : EXIT_FOUND;
 }
@@ -305,7 +305,7 @@ static int run_recover(tool *t) {
     if (dead->dead == 0)
         report_line(r, GREEN, "nothing to recover: no client is dead");
     else
-        report_line(r, left ? RED : GREEN, "swept %u of %u dead clients: %" PRIu64 " chunks came back", dead->dead - left, dead->dead, reclaimed);
+        report_line(r, left ? RED : GREEN, "swept %u of %u dead client%s: %" PRIu64 " chunk%s came back", dead->dead - left, dead->dead, plural(dead->dead), reclaimed, plural(reclaimed));
     return left ? EXIT_FOUND : 0;
 }
 

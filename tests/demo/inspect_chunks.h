@@ -72,7 +72,7 @@ static int run_census(tool *t) {
     table_end(r);
     report_field(r, "count", NULL, v_number(shown));
     report_field(r, "bytes", NULL, v_bytes(bytes));
-    report_line(r, DIM, "%" PRIu64 " chunks held, %" PRIu64 " bytes", shown, bytes);
+    report_line(r, DIM, "%" PRIu64 " chunk%s held, %" PRIu64 " bytes", shown, plural(shown), bytes);
     free(held.items);
     return 0;
 }
@@ -184,7 +184,7 @@ static int run_leaks(tool *t) {
     report_field(r, "suspects", NULL, v_number(suspects));
     report_field(r, "suspect_bytes", NULL, v_bytes(bytes));
     report_field(r, "held", NULL, v_number(held.count));
-    report_line(r, suspects ? RED : GREEN, "%" PRIu64 " of %zu held chunks look leaked", suspects, held.count);
+    report_line(r, suspects ? RED : GREEN, "%" PRIu64 " of %zu held chunk%s look%s leaked", suspects, held.count, plural(held.count), suspects == 1 ? "s" : "");
     free(leaks);
     free(held.items);
     return suspects ? EXIT_FOUND : 0;

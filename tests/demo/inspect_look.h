@@ -367,7 +367,7 @@ static void check_list(const zcp_priv_pool *pool, const char *where, findings *f
     for (uint32_t leaf = 0; leaf < pool->list.leaves; leaf++)
         strays += zcp_priv_count_bits(zcp_priv_load_acquire(zcp_priv_list_leaf(&pool->list, leaf)) & ~zcp_priv_leaf_mask(&pool->list, leaf));
     if (strays > 0)
-        find(f, FINDING_WARNING, where, "its free list has %" PRIu64 " hints of chunks that do not exist: it was overwritten; they are dropped when met", strays);
+        find(f, FINDING_WARNING, where, "its free list has %" PRIu64 " hint%s of chunks that do not exist: it was overwritten; they are dropped when met", strays, plural(strays));
 }
 
 // How many leases hold what no lease can; how many are of slots that nobody has.
@@ -391,9 +391,9 @@ static void check_leases(const zcp_manager *manager, const zcp_priv_pool *pool, 
             count_leases(pool, clients, &garbage, &stray);
     }
     if (garbage > 0)
-        find(f, FINDING_ERROR, where, "%u leases hold garbage: they were overwritten", garbage);
+        find(f, FINDING_ERROR, where, "%u lease%s overwritten", garbage, garbage == 1 ? " was" : "s were");
     if (stray > 0)
-        find(f, FINDING_WARNING, where, "%u leases are of clients that are gone: nobody else can have them", stray);
+        find(f, FINDING_WARNING, where, "%u lease%s of clients that are gone: nobody else can have them", stray, plural(stray));
 }
 
 static void check_clients(const zcp_manager *manager, const char *name, const client_table *clients, findings *f) {
@@ -434,7 +434,7 @@ static void check_instance(const zcp_manager *manager, const file_look *look, sn
         check_list(pool, where, f);
         check_leases(manager, pool, where, &s->clients, f);
         if (s->pools[p].failures > 0)
-            find(f, FINDING_NOTE, where, "%" PRIu64 " calls found all %" PRIu64 " chunks in use; see zerocp suggest", s->pools[p].failures, s->pools[p].total);
+            find(f, FINDING_NOTE, where, "%" PRIu64 " call%s found all of its chunks in use; see zerocp suggest", s->pools[p].failures, plural(s->pools[p].failures));
     }
 }
 

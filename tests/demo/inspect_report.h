@@ -312,6 +312,10 @@ __attribute__((format(printf, 3, 4))) static inline void report_line(report *r, 
     fputc('\n', r->out);
 }
 
+static inline const char *plural(uint64_t count) {
+    return count == 1 ? "" : "s";
+}
+
 static inline void json_key(report *r, const char *key) {
     fprintf(r->out, "%s\"%s\":", r->comma ? "," : "", key);
     r->comma = true;

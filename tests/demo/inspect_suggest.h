@@ -48,7 +48,7 @@ static int compare_asked(const void *left, const void *right) {
 static uint64_t suggest_count(const zcp_pool_stats *is, char *why, size_t bytes) {
     uint64_t peak = (is->peak_used > is->used ? is->peak_used : is->used) + is->cached;
     if (is->failures + is->waits > 0) {
-        snprintf(why, bytes, "all %" PRIu64 " were in use: %" PRIu64 " failures, %" PRIu64 " waits", is->total, is->failures, is->waits);
+        snprintf(why, bytes, "all %" PRIu64 " were in use: %" PRIu64 " calls failed, %" PRIu64 " waited", is->total, is->failures, is->waits);
         return is->total + is->total / 2 + 1;
     }
     if (peak == 0) {
