@@ -405,6 +405,8 @@ static inline void table_line(report *r, const cell *cells, size_t count, const 
     for (size_t i = 0; i < count; i++) {
         size_t width = width_of(cells[i].text);
         int pad = (int)(widths[i] > width ? widths[i] - width : 0);
+        if (i + 1 == count && cells[i].text[0] == 0)
+            break;                                                 // no blanks at the end
         fprintf(r->out, "%s%*s", i ? "  " : "", cells[i].right ? pad : 0, "");
         report_paint(r, r->out, cells[i].color, cells[i].text);
         if (!cells[i].right && i + 1 < count)
