@@ -1,0 +1,809 @@
+// tests/grow_test.c: pools come and go while everybody works: who sees that and when, what it takes of names, memory and mappings, and
+// what is left when whoever adds or retires is killed or stopped in the middle of it.
+#include "pools.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+
+enum { UNIT = 65536 };                                             // pools begin at multiples of it in both files
+
+static bool same_figures(zcp_manager *a, zcp_manager *b) {
+    zcp_config first, second;
+    char mine[8192], yours[8192];
+    CHECK_OK(zcp_manager_get_config(a, &first));
+    CHECK_OK(zcp_manager_get_config(b, &second));
+    zcp_manager_format(a, mine, sizeof mine);
+    zcp_manager_format(b, yours, sizeof yours);
+    CHECK_STR(mine, yours);
+    CHECK_EQ(zcp_manager_pool_count(a), zcp_manager_pool_count(b));
+    return memcmp(&first, &second, sizeof first) == 0;
+}
+
+// Allocates in that pool and gives back, whatever pool of that size serves first.
+static void use_pool(zcp_manager *manager, uint32_t pool) {
+    zcp_pool_stats stats = pool_stats(manager, pool);
+    zcp_chunk chunks[256];
+    uint32_t n = 0;
+    bool found = false;
+    CHECK_EQ(stats.state, ZCP_POOL_LIVE);
+    for (; n < 256 && !found; n++) {
+        chunks[n] = allocate(manager, stats.chunk_size);
+        pattern_write(&chunks[n], n);
+        found = inside_pool_of(&chunks[n]) == pool;
+    }
+    CHECK(found);
+    while (n-- > 0) {
+        pattern_check(&chunks[n], n);
+        zcp_chunk_release(&chunks[n]);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Added pools are used at once, by everybody
+
+typedef struct crew {
+    _Atomic uint32_t ready, phase, seen[8];                        // seen: the phase in which each has done its rounds
+    uint32_t best[4];                                              // by phase: the pool that fits best
+    _Atomic uint64_t rounds;
+} crew;
+
+static const uint32_t crew_flags[] = {0, ZCP_FALLBACK, ZCP_CHECKED, 0};
+enum { CREW = sizeof crew_flags / sizeof crew_flags[0], PHASES = 3, WORK = 1000 };
+static const uint64_t crew_sizes[PHASES + 1] = {4096, 3000, 2000, 1000};     // of the pool that is the best for WORK bytes, by phase
+
+typedef struct member { crew *crew; uint32_t number; } member;
+
+// Works without a pause. What it begins to allocate after a pool has been added comes from that pool.
+static void member_works(void *argument) {
+    member *self = argument;
+    crew *all = self->crew;
+    zcp_manager *manager = attach_named(test_instance(), crew_flags[self->number]);
+    zcp_chunk chunks[40] = {{0}};
+    test_signal(&all->ready);
+    for (uint32_t round = 0;; round++) {
+        uint32_t phase = atomic_load(&all->phase), at = (uint32_t)test_random_below(40);
+        if (phase > PHASES)
+            break;
+        if (self->number == 3 && round % 40 == 0)                  // all at once: between these it only allocates
+            for (uint32_t i = 0; i < 40; i++)
+                zcp_chunk_release(&chunks[i]);
+        if (self->number == 3)
+            at = round % 40;
+        zcp_chunk_release(&chunks[at]);
+        chunks[at] = allocate(manager, WORK);
+        uint64_t token = token_of(&chunks[at]);
+        pattern_write(&chunks[at], token);
+        if (inside_pool_of(&chunks[at]) != all->best[phase])
+            CHECK_MSG(atomic_load(&all->phase) != phase || zcp_chunk_capacity(&chunks[at]) < crew_sizes[phase],
+                      "member %u in phase %u: pool %u, expected %u", self->number, phase, inside_pool_of(&chunks[at]), all->best[phase]);
+        zcp_chunk again = acquire(manager, token);
+        pattern_check(&again, token);
+        zcp_chunk_release(&again);
+        if (round % 100 == 99)
+            atomic_store(&all->seen[self->number], phase);
+        atomic_fetch_add(&all->rounds, 1);
+    }
+    for (uint32_t i = 0; i < 40; i++)
+        zcp_chunk_release(&chunks[i]);
+    zcp_manager_close(manager);
+}
+
+TEST(grow_is_used_at_once_by_all_who_work) {
+    zcp_config config = {0};
+    CHECK_OK(zcp_config_add_pool(&config, 64, 50));
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = crew_sizes[0], .chunk_count = 400, .cache_chunks = 8}));
+    zcp_manager *manager = create_named(test_instance(), &config, 0), *reader = attach_named(test_instance(), ZCP_READ_ONLY_DATA);
+    zcp_manager *observer = attach_named(test_instance(), ZCP_OBSERVE);
+    crew *all = test_shared(sizeof *all);
+    member *members = test_shared(CREW * sizeof *members);
+    pid_t pids[CREW];
+    all->best[0] = 1;
+    for (uint32_t i = 0; i < CREW; i++) {
+        members[i] = (member){all, i};
+        pids[i] = test_spawn(member_works, &members[i]);
+    }
+    test_await(&all->ready, CREW);
+    for (uint32_t phase = 1; phase <= PHASES; phase++) {
+        test_sleep(20);
+        CHECK_OK(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = crew_sizes[phase], .chunk_count = 400, .cache_chunks = phase == 2 ? 8 : 0},
+                                      &all->best[phase]));
+        CHECK_EQ(all->best[phase], phase + 1);
+        atomic_store(&all->phase, phase);
+        CHECK_EQ(pool_state(observer, phase + 1), ZCP_POOL_LIVE);
+        zcp_chunk chunk = allocate(manager, WORK);
+        CHECK_EQ(inside_pool_of(&chunk), phase + 1);
+        pattern_write(&chunk, phase);
+        zcp_chunk seen = acquire(reader, token_of(&chunk));
+        pattern_check(&seen, phase);
+        zcp_chunk_release(&chunk);
+        pattern_check(&seen, phase);
+        zcp_chunk_release(&seen);
+        for (uint32_t i = 0; i < CREW; i++)
+            for (int wait = 0; atomic_load(&all->seen[i]) < phase; wait++) {
+                CHECK_MSG(wait < 20000, "member %u stands still", i);
+                test_sleep(1);
+            }
+    }
+    atomic_store(&all->phase, PHASES + 1);
+    for (uint32_t i = 0; i < CREW; i++)
+        test_join(pids[i]);
+    zcp_manager_close(observer);
+    zcp_manager_close(reader);
+    finish(manager);
+}
+
+// One after the other, so that each thing which a client may be doing when a pool is added is met for sure.
+static void grow_meanwhile(uint32_t flags, uint32_t cache_chunks) {
+    zcp_config config = {0};
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 4096, .chunk_count = 50, .cache_chunks = cache_chunks}));
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    peer *warm = peer_begin(flags), *holds = peer_begin(flags), *fresh = peer_begin(flags), *failed = peer_begin(flags);
+    for (int i = 0; i < 3; i++)
+        TELL_OK(warm, PEER_PAIR, WORK, 0);
+    TELL_OK(holds, PEER_ALLOCATE, WORK, 0);
+    TELL_OK(holds, PEER_ALLOCATE, WORK, 0);
+    CHECK_STATUS(tell(failed, PEER_ALLOCATE, 5000, 0), ZCP_ERR_TOO_LARGE);
+    uint32_t better = add_pool(manager, 1000, 50), larger = add_pool(manager, 5000, 50);
+    TELL_OK(warm, PEER_PAIR, WORK, 0);
+    CHECK_EQ(warm->pool, better);
+    TELL_OK(holds, PEER_RELEASE, 1, 0);                            // with a release first
+    TELL_OK(holds, PEER_ALLOCATE, WORK, 0);
+    CHECK_EQ(holds->pool, better);
+    TELL_OK(holds, PEER_RELEASE, 0, 0);
+    TELL_OK(holds, PEER_PAIR, WORK, 0);
+    CHECK_EQ(holds->pool, better);
+    TELL_OK(fresh, PEER_PAIR, WORK, 0);
+    CHECK_EQ(fresh->pool, better);
+    TELL_OK(failed, PEER_PAIR, 5000, 0);
+    CHECK_EQ(failed->pool, larger);
+    TELL_OK(holds, PEER_RELEASE, 2, 0);
+    peer *all[] = {warm, holds, fresh, failed};
+    for (int i = 0; i < 4; i++)
+        peer_end(all[i]);
+    finish(manager);
+}
+
+TEST(grow_is_used_by_the_next_call) { grow_meanwhile(0, 0); }
+TEST(grow_is_used_by_the_next_call_beside_a_cache) { grow_meanwhile(0, 8); }
+TEST(grow_is_used_by_the_next_call_with_fallback) { grow_meanwhile(ZCP_FALLBACK, 0); }
+TEST(grow_is_used_by_the_next_call_if_checked) { grow_meanwhile(ZCP_CHECKED, 8); }
+
+// A token may arrive before its receiver knows that the pool is there, in either direction.
+TEST(grow_tokens_of_pools_that_were_not_met) {
+    zcp_manager *manager = create(64, 10);
+    static const uint32_t flags[] = {0, ZCP_READ_ONLY_DATA, ZCP_CHECKED, ZCP_FALLBACK};
+    peer *peers[4];
+    for (int i = 0; i < 4; i++)
+        peers[i] = peer_begin(flags[i]);
+    uint32_t pool = add_pool(manager, 1000, 10);
+    zcp_chunk chunk = allocate(manager, 1000);
+    pattern_write(&chunk, peer_pattern(&chunk));
+    for (int i = 0; i < 4; i++) {
+        TELL_OK(peers[i], PEER_ACQUIRE, token_of(&chunk), 0);
+        CHECK_EQ(peers[i]->pool, pool);
+    }
+    CHECK_EQ(zcp_chunk_use_count(&chunk), 5);
+    zcp_chunk_release(&chunk);
+    CHECK_EQ(used_in(manager, pool), 1);
+    for (int i = 0; i < 4; i++) {
+        TELL_OK(peers[i], PEER_CHECK, 0, 0);
+        TELL_OK(peers[i], PEER_RELEASE, 0, 0);
+    }
+    CHECK_EQ(used_in(manager, pool), 0);
+    TELL_OK(peers[0], PEER_ADD, 2000, 10);                         // by another one
+    TELL_OK(peers[0], PEER_ALLOCATE, 2000, 0);
+    CHECK_EQ(peers[0]->pool, 2);
+    chunk = acquire(manager, peers[0]->token);
+    pattern_check(&chunk, peer_pattern(&chunk));
+    for (int i = 1; i < 4; i++)
+        TELL_OK(peers[i], PEER_ACQUIRE, peers[0]->token, 0);
+    zcp_chunk_release(&chunk);
+    for (int i = 0; i < 4; i++)
+        peer_end(peers[i]);
+    CHECK_ACQUIRE_FAILS(manager, peers[0]->token, ZCP_ERR_STALE);
+    CHECK_ACQUIRE_FAILS(manager, UINT64_C(1) << 32 | 3u << 27, ZCP_ERR_INVALID_TOKEN);
+    CHECK_ACQUIRE_FAILS(manager, UINT64_C(1) << 32 | 2u << 27 | 10, ZCP_ERR_INVALID_TOKEN);
+    finish(manager);
+}
+
+// A chunk in each of two added pools leads to the other one by a relative pointer, in every process.
+typedef struct linked { zcp_relptr next; uint64_t value; } linked;
+typedef struct chain { uint64_t tokens[3]; uint16_t segments[3]; _Atomic uint32_t ready, go; } chain;
+
+static void follow(void *argument) {
+    chain *self = argument;
+    zcp_manager *manager = attach();
+    test_signal(&self->ready);
+    test_await(&self->go, 1);
+    zcp_chunk chunks[3];
+    for (int i = 2; i >= 0; i--)
+        chunks[i] = acquire(manager, self->tokens[i]);
+    const linked *at = zcp_chunk_data(&chunks[0]);
+    for (int i = 0; i < 3; i++) {
+        CHECK(at != NULL && (const void *)at == zcp_chunk_data(&chunks[i]));
+        CHECK_EQ(at->value, 100 + (uint64_t)i);
+        CHECK_EQ(zcp_relptr_segment(zcp_relptr_of(zcp_manager_registry(manager), at)), self->segments[i]);
+        at = ZCP_RELPTR_GET(linked, zcp_manager_registry(manager), at->next);
+    }
+    for (int i = 0; i < 3; i++)
+        zcp_chunk_release(&chunks[i]);
+    zcp_manager_close(manager);
+}
+
+TEST(grow_relative_pointers_lead_into_added_pools) {
+    zcp_manager *manager = create(64, 10);
+    chain *self = test_shared(sizeof *self);
+    pid_t before = test_spawn(follow, self), after;
+    test_await(&self->ready, 1);
+    add_pool(manager, 100, 10);
+    add_pool(manager, 200, 10);
+    const zcp_registry *registry = zcp_manager_registry(manager);
+    static const uint64_t sizes[] = {64, 100, 200};
+    zcp_chunk chunks[3];
+    for (int i = 0; i < 3; i++) {
+        chunks[i] = allocate(manager, sizes[i]);
+        CHECK_EQ(inside_pool_of(&chunks[i]), i);
+        self->tokens[i] = token_of(&chunks[i]);
+        self->segments[i] = zcp_relptr_segment(zcp_relptr_of(registry, chunks[i].data));
+        CHECK(self->segments[i] >= ZCP_SEGMENT_CHUNK && (i == 0 || self->segments[i] > self->segments[i - 1]));
+    }
+    for (int i = 0; i < 3; i++)
+        *(linked *)chunks[i].data = (linked){zcp_relptr_of(registry, chunks[(i + 1) % 3].data), 100 + (uint64_t)i};
+    test_signal(&self->go);
+    after = test_spawn(follow, self);
+    test_join(before);
+    test_join(after);
+    zcp_relptr gone = zcp_relptr_of(registry, chunks[2].data);
+    CHECK_OK(zcp_manager_retire_pool(manager, 2));
+    CHECK(ZCP_RELPTR_GET(linked, zcp_manager_registry(manager), gone) == chunks[2].data);     // as long as somebody holds a chunk
+    for (int i = 0; i < 3; i++)
+        zcp_chunk_release(&chunks[i]);
+    CHECK(ZCP_RELPTR_GET(linked, zcp_manager_registry(manager), gone) == NULL);
+    CHECK_EQ(add_pool(manager, 300, 10), 2);                       // the same number, but another segment
+    zcp_chunk chunk = allocate(manager, 300);
+    CHECK(zcp_relptr_segment(zcp_relptr_of(zcp_manager_registry(manager), chunk.data)) > self->segments[2]);
+    CHECK(ZCP_RELPTR_GET(linked, zcp_manager_registry(manager), gone) == NULL);
+    zcp_chunk_release(&chunk);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Limits, and what stays
+
+TEST(grow_up_to_32_pools) {
+    zcp_manager *manager = create(64, 10), *old = attach();
+    peer *other = peer_begin(0);
+    uint32_t number;
+    zcp_chunk chunks[ZCP_MAX_LIVE_POOLS];
+    for (uint32_t p = 1; p < ZCP_MAX_LIVE_POOLS; p++)
+        CHECK_EQ(add_pool(manager, 64 + 32 * p, 3), p);
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        chunks[p] = allocate(p % 2 ? manager : old, 64 + 32 * p);
+        CHECK_EQ(inside_pool_of(&chunks[p]), p);
+        pattern_write(&chunks[p], peer_pattern(&chunks[p]));
+        TELL_OK(other, PEER_ACQUIRE, token_of(&chunks[p]), 0);
+    }
+    CHECK_EQ(zcp_manager_pool_count(old), ZCP_MAX_LIVE_POOLS);
+    number = 77;
+    CHECK_STATUS(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 10, .chunk_count = 1}, &number), ZCP_ERR_FULL);
+    CHECK_EQ(number, 77);
+    CHECK_STATUS(tell(other, PEER_ADD, 10, 1), ZCP_ERR_FULL);
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        TELL_OK(other, PEER_CHECK, p, 0);
+        zcp_chunk_release(&chunks[p]);
+        CHECK_EQ(used_in(old, p), 1);
+    }
+    CHECK_OK(zcp_manager_retire_pool(old, 17));
+    CHECK_STATUS(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 10, .chunk_count = 1}, NULL), ZCP_ERR_FULL);       // it still has a chunk in use
+    TELL_OK(other, PEER_RELEASE, 17, 0);
+    CHECK_EQ(pool_state(manager, 17), ZCP_POOL_NONE);
+    CHECK_EQ(add_pool(manager, 10, 1), 17);
+    CHECK_STATUS(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 10, .chunk_count = 1}, NULL), ZCP_ERR_FULL);
+    use_pool(old, 17);
+    TELL_OK(other, PEER_PAIR, 10, 0);
+    CHECK_EQ(other->pool, 17);
+    peer_end(other);
+    zcp_manager_close(old);
+    finish(manager);
+}
+
+// What 200 rounds leave is the pools' parts of the management segment, in the file and in the address space of those who met them.
+TEST(grow_and_retire_200_times_leaves_little) {
+    enum { TIMES = 200, WARM_UP = 8 };
+    zcp_manager *manager = create(64, 10), *old = attach();
+    peer *other = peer_begin(0);
+    zcp_pool_config pool = {.chunk_size = 3000, .chunk_count = 100};
+    uint64_t memory[2] = {0, 0};
+    int descriptors = 0, mappings = 0, chunk_mappings = 0;
+    for (int i = 0; i < TIMES + WARM_UP; i++) {
+        uint32_t number;
+        if (i == WARM_UP) {
+            memory[MANAGEMENT] = segment_memory(test_instance(), MANAGEMENT);
+            memory[CHUNKS] = segment_memory(test_instance(), CHUNKS);
+            descriptors = count_descriptors();
+            mappings = count_mappings(NULL);
+            chunk_mappings = count_mappings("_memory_chunk");
+        }
+        CHECK_OK(zcp_manager_add_pool(i % 2 ? manager : old, &pool, &number));
+        CHECK_EQ(number, 1);
+        use_pool(manager, 1);
+        use_pool(old, 1);
+        TELL_OK(other, PEER_PAIR, 3000, 0);
+        CHECK_EQ(other->pool, 1);
+        CHECK_OK(zcp_manager_retire_pool(i % 3 ? manager : old, 1));
+        CHECK_EQ(pool_state(manager, 1), ZCP_POOL_NONE);
+        CHECK_EQ(pool_state(old, 1), ZCP_POOL_NONE);
+        CHECK_STATUS(tell(other, PEER_PAIR, 3000, 0), ZCP_ERR_TOO_LARGE);
+    }
+    zcp_config only = {0};
+    CHECK_OK(zcp_config_add_pool(&only, 3000, 100));
+    uint64_t part = zcp_config_management_bytes(&only, 0) - 4096;  // without the header
+    test_note("management %llu KiB more, chunks %lld, mappings %d -> %d", (unsigned long long)((segment_memory(test_instance(), MANAGEMENT) - memory[MANAGEMENT]) / 1024),
+              (long long)(segment_memory(test_instance(), CHUNKS) - memory[CHUNKS]), mappings, count_mappings(NULL));
+    CHECK_EQ(segment_memory(test_instance(), CHUNKS), memory[CHUNKS]);
+    CHECK(segment_memory(test_instance(), MANAGEMENT) <= memory[MANAGEMENT] + TIMES * part);
+    CHECK_EQ(count_descriptors(), descriptors);
+    CHECK_EQ(count_mappings("_memory_chunk"), chunk_mappings);
+    CHECK(count_mappings(NULL) <= mappings + 2 * 3 * TIMES);
+    peer_end(other);
+    zcp_manager_close(old);
+    zcp_manager *fresh = attach();
+    CHECK_EQ(count_mappings("_memory_chunk"), chunk_mappings);     // its own instead of the one that was closed
+    CHECK(same_figures(manager, fresh));
+    zcp_manager_close(fresh);
+    mappings = count_mappings(NULL);
+    finish(manager);
+    CHECK_EQ(count_mappings("_memory_"), 0);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Refusals
+
+static void check_refusal(zcp_manager *adder, zcp_manager *manager, zcp_manager *other, const zcp_pool_config *pool, zcp_status expected) {
+    uint32_t number = 77;
+    uint64_t memory[] = {segment_memory(test_instance(), MANAGEMENT), segment_memory(test_instance(), CHUNKS)};
+    CHECK_STATUS(zcp_manager_add_pool(adder, pool, &number), expected);
+    CHECK_EQ(number, 77);
+    CHECK(zcp_last_message()[0] != 0);
+    CHECK_EQ(segment_memory(test_instance(), MANAGEMENT), memory[MANAGEMENT]);
+    CHECK_EQ(segment_memory(test_instance(), CHUNKS), memory[CHUNKS]);
+    CHECK(same_figures(manager, other));
+    use_pool(manager, 0);
+    use_pool(other, 0);
+}
+
+TEST(grow_refuses_what_is_no_pool) {
+    zcp_manager *manager = create(64, 10), *other = attach();
+    zcp_manager *reader = attach_named(test_instance(), ZCP_READ_ONLY_DATA), *observer = attach_named(test_instance(), ZCP_OBSERVE);
+    static const struct { zcp_pool_config pool; zcp_status status; } bad[] = {
+        {{0, 10, 0, 0}, ZCP_ERR_INVALID_SIZE},
+        {{64, 0, 0, 0}, ZCP_ERR_INVALID_SIZE},
+        {{64, ZCP_MAX_CHUNKS + 1, 0, 0}, ZCP_ERR_INVALID_SIZE},
+        {{64, 10, 0, ZCP_MAX_CACHE_CHUNKS + 1}, ZCP_ERR_INVALID_SIZE},
+        {{64, 10, 48, 0}, ZCP_ERR_INVALID_ALIGNMENT},
+        {{64, 10, UINT32_C(1) << 31, 0}, ZCP_ERR_INVALID_ALIGNMENT},
+        {{UINT64_MAX, 1, 0, 0}, ZCP_ERR_OVERFLOW},
+        {{UINT64_MAX / 2, 2, 0, 0}, ZCP_ERR_OVERFLOW},
+        {{UINT64_C(1) << 40, 1024, 0, 0}, ZCP_ERR_OVERFLOW},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        check_refusal(manager, manager, other, &bad[i].pool, bad[i].status);
+    check_refusal(manager, manager, other, NULL, ZCP_ERR_INVALID_ARGUMENT);
+    zcp_pool_config good = {.chunk_size = 64, .chunk_count = 10};
+    check_refusal(reader, manager, other, &good, ZCP_ERR_READ_ONLY);
+    CHECK_STATUS(zcp_manager_add_pool(observer, &good, NULL), ZCP_ERR_READ_ONLY);
+    CHECK_STATUS(zcp_manager_add_pool(NULL, &good, NULL), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK(same_figures(manager, observer));
+    zcp_manager_close(observer);
+    zcp_manager_close(reader);
+    zcp_manager_close(other);
+    CHECK_STATUS(zcp_manager_add_pool(other, &good, NULL), ZCP_ERR_CLOSED);
+    CHECK_STATUS(zcp_manager_retire_pool(other, 0), ZCP_ERR_CLOSED);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Not enough room
+
+static uint64_t free_pages(void) {
+    struct statvfs now;
+    CHECK(statvfs("/dev/shm", &now) == 0);
+    return (uint64_t)now.f_bfree * now.f_bsize / 4096;
+}
+
+// Memory that a pool takes of each segment.
+typedef struct part { uint64_t management, chunks; } part;
+
+static part part_of(uint64_t chunk_size, uint32_t chunk_count) {
+    zcp_config config = {0};
+    CHECK_OK(zcp_config_add_pool(&config, chunk_size, chunk_count));
+    zcp_manager *manager = create_named(test_instance_n(9), &config, 0);
+    part before = {segment_memory(test_instance_n(9), MANAGEMENT), segment_memory(test_instance_n(9), CHUNKS)};
+    CHECK_EQ(add_pool(manager, chunk_size, chunk_count), 1);
+    part after = {segment_memory(test_instance_n(9), MANAGEMENT), segment_memory(test_instance_n(9), CHUNKS)};
+    zcp_manager_close(manager);
+    CHECK_OK(zcp_manager_destroy(test_instance_n(9)));
+    return (part){after.management - before.management, after.chunks - before.chunks};
+}
+
+static void add_without_room(void *argument) {
+    (void)argument;
+    CHECK(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+    CHECK(mount("tmpfs", "/dev/shm", "tmpfs", 0, "size=1m,mode=1777") == 0);
+    part more = part_of(3000, 20);
+    uint64_t needed = (more.management + more.chunks) / 4096;
+    CHECK(more.management >= 4096 && more.chunks >= 60000);
+    zcp_manager *manager = create(64, 10), *other = attach();
+    int filler = open("/dev/shm/filler", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    CHECK(filler >= 0);
+    for (uint64_t there = 0; there <= needed; there++) {
+        CHECK(ftruncate(filler, 0) == 0);
+        CHECK(posix_fallocate(filler, 0, (off_t)((free_pages() - there) * 4096)) == 0);
+        CHECK_EQ(free_pages(), there);
+        zcp_pool_config pool = {.chunk_size = 3000, .chunk_count = 20};
+        if (there < needed) {
+            check_refusal(there % 2 ? manager : other, manager, other, &pool, ZCP_ERR_NO_SPACE);
+            CHECK_EQ(free_pages(), there);
+        } else {
+            CHECK_EQ(add_pool(manager, 3000, 20), 1);
+            CHECK_EQ(free_pages(), 0);
+            use_pool(other, 1);                                    // no SIGBUS where there is nothing left
+        }
+    }
+    zcp_manager_close(other);
+    finish(manager);
+}
+
+static void add_beyond_the_limit(void *argument) {
+    (void)argument;
+    zcp_manager *manager = create(64, 10), *other = attach();
+    zcp_pool_config pool = {.chunk_size = 3000, .chunk_count = 20};
+    uint64_t sizes[] = {(uint64_t)segment_stat(test_instance(), MANAGEMENT).st_size, (uint64_t)segment_stat(test_instance(), CHUNKS).st_size};
+    for (rlim_t limit = 0; limit <= UNIT + 60160; limit += limit < UNIT ? UNIT / 4 : 4096) {
+        CHECK(setrlimit(RLIMIT_FSIZE, &(struct rlimit){limit, RLIM_INFINITY}) == 0);
+        check_refusal(manager, manager, other, &pool, ZCP_ERR_NO_SPACE);
+        CHECK_EQ((uint64_t)segment_stat(test_instance(), CHUNKS).st_size, sizes[CHUNKS]);
+    }
+    CHECK((uint64_t)segment_stat(test_instance(), MANAGEMENT).st_size <= UNIT && sizes[MANAGEMENT] <= UNIT);
+    CHECK(setrlimit(RLIMIT_FSIZE, &(struct rlimit){UNIT + 61440, RLIM_INFINITY}) == 0);
+    CHECK_EQ(add_pool(manager, 3000, 20), 1);
+    use_pool(other, 1);
+    zcp_manager_close(other);
+    finish(manager);
+}
+
+TEST(grow_without_room_leaves_all_as_it_was) {
+    pid_t probe = fork();
+    if (probe == 0)
+        _exit(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 ? 0 : 1);
+    if (test_wait(probe) != 0)
+        test_skip("cannot mount a small /dev/shm");
+    test_join(test_spawn(add_without_room, NULL));
+}
+
+TEST(grow_beyond_the_limit_of_a_file_leaves_all_as_it_was) {
+    test_join(test_spawn(add_beyond_the_limit, NULL));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Killed or stopped while adding
+
+static const struct { const char *where; bool added; } steps_of_adding[] = {
+    {"growth_locked", false}, {"management_extended", false}, {"chunk_extended", false},
+    {"pool_written", false},  {"pool_live", true},            {"pool_told", true}};
+enum { STEPS_OF_ADDING = sizeof steps_of_adding / sizeof steps_of_adding[0] };
+
+typedef struct adder {
+    const char *instance, *where;
+    test_action action;
+    zcp_status status;
+    uint32_t pool;
+    _Atomic uint32_t done;
+    uint64_t took;
+    char message[300];
+} adder;
+
+static void add_large(void *argument) {
+    adder *self = argument;
+    zcp_manager *manager = attach_named(self->instance, 0);
+    if (self->where != NULL)
+        test_at_step(self->where, 1, self->action, NULL);
+    uint64_t began = test_now();
+    self->status = zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 9000, .chunk_count = 50}, &self->pool);
+    self->took = test_now() - began;
+    snprintf(self->message, sizeof self->message, "%s", self->status == ZCP_OK ? "" : zcp_last_message());
+    test_signal(&self->done);
+    zcp_manager_close(manager);
+}
+
+TEST(grow_killed_at_each_step_leaves_the_old_or_the_new) {
+    part small = part_of(500, 50), large = part_of(9000, 50);
+    CHECK(large.chunks > 4 * small.chunks);
+    for (int twice = 0; twice < 2; twice++)
+        for (int s = 0; s < STEPS_OF_ADDING; s++) {
+            zcp_manager *manager = create(64, 10), *other = attach();
+            peer *working = peer_begin(0);
+            part before = {segment_memory(test_instance(), MANAGEMENT), segment_memory(test_instance(), CHUNKS)};
+            uint32_t added = steps_of_adding[s].added ? 1 + (uint32_t)twice : 0;
+            for (int i = 0; i <= twice; i++) {
+                adder *dies = test_shared(sizeof *dies);
+                *dies = (adder){.instance = test_instance(), .where = steps_of_adding[s].where, .action = TEST_KILL};
+                test_join_signal(test_spawn(add_large, dies), SIGKILL);
+            }
+            TELL_OK(working, PEER_PAIR, 64, 0);
+            if (s % 2)                                             // else whoever adds next finds it all
+                CHECK_RECOVERS(manager, 1, 0);                     // the first one was swept by the second
+            uint32_t pool = add_pool(manager, 500, 50);
+            CHECK_EQ(pool, 1 + added);
+            CHECK_EQ(segment_memory(test_instance(), MANAGEMENT), before.management + small.management + added * large.management);
+            CHECK_EQ(segment_memory(test_instance(), CHUNKS), before.chunks + small.chunks + added * large.chunks);
+            for (uint32_t p = 0; p <= pool; p++) {
+                use_pool(manager, p);
+                use_pool(other, p);
+                TELL_OK(working, PEER_PAIR, p == 0 ? 64 : p == pool ? 500 : 9000, 0);
+            }
+            if (!added)
+                CHECK_STATUS(tell(working, PEER_PAIR, 9000, 0), ZCP_ERR_TOO_LARGE);
+            CHECK_OK(zcp_manager_recover(manager, NULL));
+            CHECK(same_figures(manager, other));
+            peer_end(working);
+            zcp_manager_close(other);
+            finish(manager);
+        }
+}
+
+TEST_WITH(grow_stopped_at_each_step_delays_nobody_but_adders, .seconds = 90) {
+    adder *stopped = test_shared(STEPS_OF_ADDING * sizeof *stopped), *second = test_shared(STEPS_OF_ADDING * sizeof *second);
+    pid_t stopped_pids[STEPS_OF_ADDING], second_pids[STEPS_OF_ADDING];
+    zcp_manager *managers[STEPS_OF_ADDING];
+    zcp_config config = one_pool(64, 10);
+    for (int s = 0; s < STEPS_OF_ADDING; s++) {
+        const char *instance = test_instance_n(s);
+        managers[s] = create_named(instance, &config, 0);
+        stopped[s] = (adder){.instance = instance, .where = steps_of_adding[s].where, .action = TEST_STOP};
+        stopped_pids[s] = test_spawn(add_large, &stopped[s]);
+        test_await_stop(stopped_pids[s]);
+        second[s] = (adder){.instance = instance};
+        second_pids[s] = test_spawn(add_large, &second[s]);
+    }
+    for (int s = 0; s < STEPS_OF_ADDING; s++) {
+        uint64_t began = test_now();
+        zcp_manager *manager = managers[s], *observer = attach_named(test_instance_n(s), ZCP_OBSERVE), *joins = attach_named(test_instance_n(s), 0);
+        for (int i = 0; i < 1000; i++) {
+            zcp_chunk chunk = allocate(manager, 64), seen = acquire(joins, token_of(&chunk));
+            zcp_chunk_release(&chunk);
+            zcp_chunk_release(&seen);
+        }
+        CHECK_EQ(used(observer), 0);
+        CHECK_OK(zcp_manager_recover(joins, NULL));
+        CHECK_OK(zcp_manager_check(joins));
+        zcp_chunk chunk;
+        zcp_status status = zcp_chunk_allocate(joins, 9000, &chunk);
+        if (strcmp(steps_of_adding[s].where, "pool_live") != 0)    // there it is the one or the other
+            CHECK_STATUS(status, steps_of_adding[s].added ? ZCP_OK : ZCP_ERR_TOO_LARGE);
+        zcp_chunk_release(&chunk);
+        zcp_manager_close(joins);
+        zcp_manager_close(observer);
+        CHECK_MSG(test_now() - began < UINT64_C(3000000000), "at %s: %llu ms", steps_of_adding[s].where, (unsigned long long)((test_now() - began) / 1000000));
+    }
+    for (int s = 0; s < STEPS_OF_ADDING; s++) {
+        char pid[32];
+        test_await(&second[s].done, 1);
+        test_join(second_pids[s]);
+        snprintf(pid, sizeof pid, "process %d ", (int)stopped_pids[s]);
+        CHECK_STATUS(second[s].status, ZCP_ERR_TIMEOUT);
+        CHECK_MSG(strstr(second[s].message, pid) != NULL, "%s", second[s].message);
+        CHECK_MSG(second[s].took > UINT64_C(4500000000) && second[s].took < UINT64_C(9000000000), "%llu ms", (unsigned long long)(second[s].took / 1000000));
+        test_resume(stopped_pids[s]);
+        test_join(stopped_pids[s]);
+        CHECK_STATUS(stopped[s].status, ZCP_OK);
+        CHECK_EQ(stopped[s].pool, 1);
+        CHECK_EQ(add_pool(managers[s], 500, 50), 2);
+        for (uint32_t p = 0; p < 3; p++)
+            use_pool(managers[s], p);
+        zcp_manager_close(managers[s]);
+        books_check(test_instance_n(s), 0);
+        CHECK_OK(zcp_manager_destroy(test_instance_n(s)));
+    }
+}
+
+// The adder is killed before it could say that there is a new pool. Who finds it nevertheless may send a token to who does not.
+TEST(grow_killed_before_it_is_told_and_a_token) {
+    zcp_manager *manager = create(64, 10), *old = attach();
+    CHECK_EQ(add_pool(manager, 500, 10), 1);                       // so that whoever attaches looks at all numbers
+    use_pool(old, 1);
+    adder *dies = test_shared(sizeof *dies);
+    *dies = (adder){.instance = test_instance(), .where = "pool_live", .action = TEST_STOP};
+    pid_t pid = test_spawn(add_large, dies);
+    test_await_stop(pid);
+    zcp_manager *fresh = attach();
+    zcp_chunk chunk = allocate(fresh, 9000), seen = acquire(old, token_of(&chunk));
+    CHECK_EQ(inside_pool_of(&seen), 2);
+    zcp_chunk_release(&chunk);
+    zcp_chunk_release(&seen);
+    CHECK_ACQUIRE_FAILS(old, UINT64_C(1) << 32 | 3u << 27, ZCP_ERR_INVALID_TOKEN);
+    test_kill(pid);
+    CHECK_RECOVERS(old, 1, 0);
+    use_pool(manager, 2);
+    zcp_manager_close(fresh);
+    zcp_manager_close(old);
+    finish(manager);
+}
+
+TEST(grow_by_two_at_once) {
+    zcp_manager *manager = create(64, 10);
+    peer *adders[] = {peer_begin(0), peer_begin(0)};
+    for (int round = 0; round < ROUNDS(20); round++) {
+        uint64_t numbers = 1;
+        for (uint32_t i = 0; i < 15; i++) {
+            uint32_t done[2];
+            for (uint32_t a = 0; a < 2; a++)
+                done[a] = tell_to_begin(adders[a], PEER_ADD, 100 + 100 * a + i, 1 + i);
+            for (int a = 0; a < 2; a++) {
+                test_await(&adders[a]->done, done[a]);
+                CHECK_MSG(adders[a]->status == ZCP_OK, "%s", adders[a]->message);
+                CHECK((numbers >> adders[a]->pool & 1) == 0);
+                numbers |= UINT64_C(1) << adders[a]->pool;
+            }
+        }
+        CHECK_EQ(numbers, (UINT64_C(1) << 31) - 1);
+        for (uint32_t i = 0; i < 15; i++)
+            for (uint32_t a = 0; a < 2; a++) {
+                zcp_chunk chunk = allocate(manager, 100 + 100 * a + i);
+                CHECK_EQ(zcp_chunk_capacity(&chunk), 100 + 100 * a + i);
+                CHECK_EQ(pool_stats(manager, inside_pool_of(&chunk)).total, 1 + i);
+                pattern_write(&chunk, peer_pattern(&chunk));
+                TELL_OK(adders[a], PEER_ACQUIRE, token_of(&chunk), 0);
+                TELL_OK(adders[a], PEER_RELEASE, adders[a]->count - 1, 0);
+                adders[a]->count--;
+                zcp_chunk_release(&chunk);
+            }
+        for (uint32_t i = 0; i < 15; i++) {
+            uint32_t done[2];
+            for (uint32_t a = 0; a < 2; a++)
+                done[a] = tell_to_begin(adders[a], PEER_RETIRE, 1 + 2 * i + a, 0);
+            for (int a = 0; a < 2; a++) {
+                test_await(&adders[a]->done, done[a]);
+                CHECK_MSG(adders[a]->status == ZCP_OK, "%s", adders[a]->message);
+                CHECK_EQ(pool_state(manager, 1 + 2 * i + (uint32_t)a), ZCP_POOL_NONE);
+            }
+        }
+    }
+    peer_end(adders[0]);
+    peer_end(adders[1]);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Beside other things that happen to an instance
+
+TEST(grow_of_a_destroyed_instance_is_refused) {
+    for (int purged = 0; purged < 2; purged++) {
+        zcp_config config = one_pool(64, 10);
+        zcp_manager *manager = create_named(test_instance(), &config, 0), *other = attach(), *next = NULL;
+        peer *late = peer_begin(0);
+        CHECK_EQ(add_pool(manager, 500, 10), 1);
+        zcp_chunk chunk = allocate(manager, 500);
+        pattern_write(&chunk, peer_pattern(&chunk));
+        CHECK_EQ(pool_state(other, 1), ZCP_POOL_LIVE);
+        if (purged)
+            CHECK_OK(zcp_manager_open(&next, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_PURGE_AND_CREATE, .config = &config}));
+        else
+            CHECK_OK(zcp_manager_destroy(test_instance()));
+        uint32_t number = 77;
+        CHECK_STATUS(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 700, .chunk_count = 10}, &number), ZCP_ERR_REPLACED);
+        CHECK_EQ(number, 77);
+        CHECK_STATUS(tell(late, PEER_ADD, 700, 10), ZCP_ERR_REPLACED);
+        CHECK_STATUS(zcp_manager_reconfigure(manager, &config), ZCP_ERR_REPLACED);
+        for (uint32_t p = 0; p < 2; p++) {
+            use_pool(manager, p);
+            use_pool(other, p);
+        }
+        TELL_OK(late, PEER_PAIR, 64, 0);
+        zcp_status status = tell(late, PEER_ACQUIRE, token_of(&chunk), 0);     // it can no longer reach the pool, and knows
+        CHECK_STATUS(status, ZCP_ERR_INVALID_TOKEN);
+        CHECK_STATUS(tell(late, PEER_PAIR, 500, 0), ZCP_ERR_TOO_LARGE);
+        pattern_check(&chunk, peer_pattern(&chunk));
+        CHECK_OK(zcp_manager_retire_pool(other, 1));
+        pattern_check(&chunk, peer_pattern(&chunk));
+        zcp_chunk_release(&chunk);
+        CHECK_EQ(pool_state(manager, 1), ZCP_POOL_NONE);
+        peer_end(late);
+        zcp_manager_close(other);
+        zcp_manager_close(manager);
+        if (purged)
+            finish(next);
+    }
+}
+
+TEST(grow_and_retire_look_the_same_to_old_and_new_clients) {
+    zcp_config config = {0}, read;
+    CHECK_OK(zcp_config_add_pool(&config, 64, 10));
+    CHECK_OK(zcp_config_add_pool(&config, 640, 10));
+    zcp_manager *manager = create_named(test_instance(), &config, 0), *old = attach(), *watching = attach_named(test_instance(), ZCP_OBSERVE);
+    CHECK_EQ(add_pool(manager, 1000, 5), 2);
+    CHECK_EQ(add_pool(manager, 2000, 6), 3);
+    CHECK_EQ(add_pool(manager, 3000, 7), 4);
+    CHECK_OK(zcp_manager_retire_pool(manager, 0));                 // one of the creation
+    CHECK_OK(zcp_manager_retire_pool(manager, 4));
+    zcp_chunk kept = allocate(manager, 1000);
+    CHECK_OK(zcp_manager_retire_pool(manager, 2));
+    zcp_manager *fresh = attach(), *looking = attach_named(test_instance(), ZCP_OBSERVE);
+    CHECK(same_figures(manager, old) && same_figures(old, fresh) && same_figures(fresh, looking) && same_figures(looking, watching));
+    CHECK_EQ(zcp_manager_pool_count(fresh), 5);
+    static const zcp_pool_state states[] = {ZCP_POOL_NONE, ZCP_POOL_LIVE, ZCP_POOL_RETIRING, ZCP_POOL_LIVE, ZCP_POOL_NONE};
+    zcp_pool_stats nothing = {0};
+    for (uint32_t p = 0; p < 5; p++) {
+        zcp_pool_stats stats = pool_stats(fresh, p);
+        CHECK_EQ(stats.state, states[p]);
+        CHECK(states[p] != ZCP_POOL_NONE || memcmp(&stats, &nothing, sizeof stats) == 0);
+    }
+    CHECK_OK(zcp_manager_get_config(fresh, &read));
+    CHECK_EQ(read.pools.size, 2);
+    CHECK(read.pools.items[0].chunk_size == 640 && read.pools.items[0].chunk_count == 10 && read.pools.items[0].alignment == ZCP_DEFAULT_ALIGNMENT);
+    CHECK(read.pools.items[1].chunk_size == 2000 && read.pools.items[1].chunk_count == 6);
+    char text[1000];
+    static const char *const expected = "Pool 1: chunk_size=640, total=10, used=0, free=10\n"
+                                        "Pool 2: chunk_size=1000, total=5, used=1, free=4, retiring\n"
+                                        "Pool 3: chunk_size=2000, total=6, used=0, free=6\n";
+    CHECK_EQ(zcp_manager_format(fresh, text, sizeof text), strlen(expected));
+    CHECK_STR(text, expected);
+    FILE *out = fmemopen(text, sizeof text, "w");
+    CHECK(out != NULL);
+    zcp_manager_print(looking, out);
+    fclose(out);
+    CHECK_STR(text, expected);
+    CHECK_EQ(zcp_manager_format(fresh, NULL, 0), strlen(expected));
+    CHECK_OK(zcp_manager_get_config(manager, &config));
+    zcp_chunk_release(&kept);
+    zcp_manager_close(looking);
+    zcp_manager_close(watching);
+    zcp_manager_close(fresh);
+    zcp_manager_close(old);
+    zcp_manager_close(manager);
+    manager = attach();                                            // nobody was there meanwhile
+    CHECK_EQ(pool_state(manager, 1), ZCP_POOL_LIVE);
+    CHECK_EQ(pool_state(manager, 2), ZCP_POOL_NONE);
+    use_pool(manager, 1);
+    use_pool(manager, 3);
+    CHECK_EQ(add_pool(manager, 5000, 5), 0);
+    use_pool(manager, 0);
+    finish(manager);
+}
+
+typedef struct inherited { zcp_manager *manager; zcp_chunk chunk; } inherited;
+
+static void use_after_fork(void *argument) {
+    inherited *self = argument;
+    CHECK_STATUS(zcp_manager_add_pool(self->manager, &(zcp_pool_config){.chunk_size = 10, .chunk_count = 1}, NULL), ZCP_ERR_FORKED);
+    CHECK_STATUS(zcp_manager_retire_pool(self->manager, 1), ZCP_ERR_FORKED);
+    zcp_config config;
+    CHECK_STATUS(zcp_manager_get_config(self->manager, &config), ZCP_ERR_FORKED);
+    CHECK_STATUS(zcp_manager_reconfigure(self->manager, &config), ZCP_ERR_FORKED);
+    zcp_chunk none;
+    CHECK_STATUS(zcp_chunk_allocate_wait(self->manager, 10, 1000, &none), ZCP_ERR_FORKED);
+    CHECK(!zcp_chunk_is_valid(&self->chunk) && zcp_chunk_data(&self->chunk) == NULL);
+    zcp_chunk_release(&self->chunk);
+    CHECK_EQ(count_mappings("_memory_"), 0);                       // nothing of the added pools either
+    zcp_manager *again = attach();
+    CHECK_EQ(used_in(again, 1), 1);
+    use_pool(again, 1);
+    zcp_manager_close(again);
+}
+
+TEST(grow_and_fork) {
+    zcp_manager *manager = create(64, 10);
+    CHECK_EQ(add_pool(manager, 500, 10), 1);
+    inherited self = {manager, allocate(manager, 500)};
+    pattern_write(&self.chunk, 5);
+    test_join(test_spawn(use_after_fork, &self));
+    pattern_check(&self.chunk, 5);
+    zcp_chunk_release(&self.chunk);
+    use_pool(manager, 1);
+    finish(manager);
+}
