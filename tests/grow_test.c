@@ -12,6 +12,23 @@
 
 enum { UNIT = 65536 };                                             // pools begin at multiples of it in both files
 
+// Field by field: what lies between the fields may be anything.
+static int by_pool(const void *a, const void *b) {
+    const zcp_pool_config *x = a, *y = b;
+    const uint64_t all[][2] = {{x->chunk_size, y->chunk_size}, {x->chunk_count, y->chunk_count}, {x->alignment, y->alignment}, {x->cache_chunks, y->cache_chunks}};
+    for (int i = 0; i < 4; i++)
+        if (all[i][0] != all[i][1])
+            return all[i][0] < all[i][1] ? -1 : 1;
+    return 0;
+}
+
+static bool same_config(const zcp_config *a, const zcp_config *b) {
+    bool same = a->pools.size == b->pools.size;
+    for (uint32_t i = 0; same && i < a->pools.size; i++)
+        same = by_pool(&a->pools.items[i], &b->pools.items[i]) == 0;
+    return same;
+}
+
 static bool same_figures(zcp_manager *a, zcp_manager *b) {
     zcp_config first, second;
     char mine[8192], yours[8192];
@@ -21,7 +38,7 @@ static bool same_figures(zcp_manager *a, zcp_manager *b) {
     zcp_manager_format(b, yours, sizeof yours);
     CHECK_STR(mine, yours);
     CHECK_EQ(zcp_manager_pool_count(a), zcp_manager_pool_count(b));
-    return memcmp(&first, &second, sizeof first) == 0;
+    return same_config(&first, &second);
 }
 
 // Allocates in that pool and gives back, whatever pool of that size serves first.
@@ -776,6 +793,33 @@ TEST(grow_and_retire_look_the_same_to_old_and_new_clients) {
     finish(manager);
 }
 
+// A number of the creation that was given to an added pool, which is gone, or is just being added.
+TEST(grow_and_retire_a_number_of_the_creation) {
+    zcp_config config = one_pool(64, 10);
+    CHECK_OK(zcp_config_add_pool(&config, 640, 10));
+    zcp_manager *manager = create_named(test_instance(), &config, 0), *old = attach();
+    CHECK_OK(zcp_manager_retire_pool(manager, 0));
+    for (int half = 0; half < 2; half++) {
+        if (half) {
+            adder *dies = test_shared(sizeof *dies);
+            *dies = (adder){.instance = test_instance(), .where = "pool_written", .action = TEST_KILL};
+            test_join_signal(test_spawn(add_large, dies), SIGKILL);
+        } else {
+            CHECK_EQ(add_pool(manager, 100, 10), 0);
+            CHECK_OK(zcp_manager_retire_pool(manager, 0));
+        }
+        zcp_manager *fresh = attach();
+        CHECK_EQ(pool_state(fresh, 0), ZCP_POOL_NONE);
+        CHECK(same_figures(manager, fresh) && same_figures(fresh, old));
+        zcp_chunk chunk = allocate(fresh, 64);
+        CHECK_EQ(inside_pool_of(&chunk), 1);
+        zcp_chunk_release(&chunk);
+        zcp_manager_close(fresh);
+    }
+    zcp_manager_close(old);
+    finish(manager);
+}
+
 typedef struct inherited { zcp_manager *manager; zcp_chunk chunk; } inherited;
 
 static void use_after_fork(void *argument) {
@@ -805,5 +849,588 @@ TEST(grow_and_fork) {
     pattern_check(&self.chunk, 5);
     zcp_chunk_release(&self.chunk);
     use_pool(manager, 1);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A pool that retires gives out nothing more
+
+typedef struct hammer {
+    _Atomic uint32_t ready, retired, stop;                         // retired: that round's pool and all before have been
+    _Atomic uint64_t from_small;                                   // allocations out of pools that came and went
+} hammer;
+
+typedef struct hammerer { hammer *shared; uint32_t flags; zcp_manager *manager; } hammerer;
+
+enum { SMALLEST = 64, HAMMER_ROUNDS = 40, LARGEST = SMALLEST + HAMMER_ROUNDS + 8, HELD = 8 };
+
+static void *hammer_on(void *argument) {
+    hammerer *self = argument;
+    zcp_chunk held[HELD] = {{0}};
+    uint64_t patterns[HELD] = {0};
+    for (uint64_t n = 1; atomic_load(&self->shared->stop) == 0; n++) {
+        uint32_t at = (uint32_t)test_random_below(HELD), retired = atomic_load(&self->shared->retired);
+        if (held[at].manager != NULL)
+            pattern_check(&held[at], patterns[at]);
+        zcp_chunk_release(&held[at]);
+        held[at] = allocate(self->manager, SMALLEST);
+        pattern_write(&held[at], patterns[at] = n);
+        uint64_t capacity = zcp_chunk_capacity(&held[at]);
+        CHECK_MSG(capacity > SMALLEST + retired, "a chunk of round %llu, when round %u was retired", (unsigned long long)capacity - SMALLEST, retired);
+        if (capacity < LARGEST)
+            atomic_fetch_add(&self->shared->from_small, 1);
+    }
+    for (int i = 0; i < HELD; i++)
+        zcp_chunk_release(&held[i]);
+    return NULL;
+}
+
+static void hammer_in_two_threads(void *argument) {
+    hammerer *self = argument;
+    self->manager = attach_named(test_instance(), self->flags);
+    test_signal(&self->shared->ready);
+    pthread_t thread = test_thread(hammer_on, self);
+    hammer_on(self);
+    test_thread_join(thread);
+    zcp_manager_close(self->manager);
+}
+
+TEST(retire_gives_out_nothing_more) {
+    zcp_manager *manager = create(LARGEST, 100);
+    hammer *shared = test_shared(sizeof *shared);
+    hammerer *all = test_shared(3 * sizeof *all);
+    static const uint32_t flags[] = {0, ZCP_FALLBACK, ZCP_CHECKED};
+    pid_t pids[3];
+    for (int i = 0; i < 3; i++) {
+        all[i] = (hammerer){shared, flags[i], NULL};
+        pids[i] = test_spawn(hammer_in_two_threads, &all[i]);
+    }
+    test_await(&shared->ready, 3);
+    uint32_t rounds = (uint32_t)ROUNDS(HAMMER_ROUNDS - 1);
+    for (uint32_t round = 1; round <= rounds; round++) {
+        zcp_pool_config pool = {.chunk_size = SMALLEST + round, .chunk_count = 100, .cache_chunks = round % 2 ? 0 : 4};
+        uint32_t number;
+        uint64_t before = atomic_load(&shared->from_small);
+        CHECK_OK(zcp_manager_add_pool(manager, &pool, &number));
+        for (int wait = 0; atomic_load(&shared->from_small) < before + 200; wait++) {
+            CHECK_MSG(wait < 20000, "round %u: nobody uses pool %u", round, number);
+            test_sleep(1);
+        }
+        CHECK_OK(zcp_manager_retire_pool(manager, number));
+        atomic_store(&shared->retired, round);
+        for (int wait = 0; pool_state(manager, number) != ZCP_POOL_NONE; wait++) {      // nobody holds on to it for long
+            CHECK_MSG(wait < 5000, "round %u: pool %u stays: %llu used, %llu cached", round, number, (unsigned long long)pool_stats(manager, number).used,
+                      (unsigned long long)pool_stats(manager, number).cached);
+            test_sleep(1);
+        }
+    }
+    atomic_store(&shared->stop, 1);
+    for (int i = 0; i < 3; i++)
+        test_join(pids[i]);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What is held of it stays until it is released; then the memory goes back, whoever was the last
+
+typedef enum { OWNER, OWNER_AFTER_A_CLONE, BORROWER, CLOSING_OWNER, KILLED_OWNER, KILLED_BORROWER, READER } last_one;
+
+static const char *const last_ones[] = {"the owner", "the owner's clone", "a borrower", "an owner that closes", "an owner that is killed", "a borrower that is killed", "a reader"};
+
+// The pool lies between two others, or was added.
+static void retire_until(last_one last, bool added, uint32_t flags) {
+    enum { SIZE = 5000, COUNT = 100 };
+    zcp_config config = one_pool(64, 10);
+    if (!added)
+        CHECK_OK(zcp_config_add_pool(&config, SIZE, COUNT));
+    CHECK_OK(zcp_config_add_pool(&config, 65, 10));
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    uint64_t without = segment_memory(test_instance(), CHUNKS), slack = 0;
+    uint32_t pool = 1;
+    if (added) {
+        pool = add_pool(manager, SIZE, COUNT);
+    } else {
+        without -= pool_stats(manager, 1).stride * COUNT;
+        slack = 2 * 4096;
+    }
+    peer *owner = peer_begin(flags), *borrower = peer_begin(last == READER ? ZCP_READ_ONLY_DATA : flags), *late = peer_begin(0);
+    TELL_OK(owner, PEER_ALLOCATE, SIZE, 0);
+    uint64_t token = owner->token;
+    TELL_OK(borrower, PEER_ACQUIRE, token, 0);
+    CHECK_OK(zcp_manager_retire_pool(manager, pool));
+    CHECK_EQ(pool_state(manager, pool), ZCP_POOL_RETIRING);
+    CHECK_EQ(used_in(manager, pool), 1);
+    CHECK_ALLOCATE_FAILS(manager, SIZE, ZCP_ERR_TOO_LARGE);
+    CHECK_STATUS(tell(owner, PEER_PAIR, SIZE, 0), ZCP_ERR_TOO_LARGE);
+    CHECK_STATUS(zcp_manager_retire_pool(manager, pool), ZCP_ERR_NOT_FOUND);
+    CHECK(segment_memory(test_instance(), CHUNKS) > without + SIZE * (COUNT - 4));
+    TELL_OK(late, PEER_ACQUIRE, token, 0);                         // goes on as ever for what is held
+    TELL_OK(owner, PEER_CHECK, 0, 0);
+    TELL_OK(borrower, PEER_CHECK, 0, 0);
+    TELL_OK(late, PEER_RELEASE, 0, 0);
+    zcp_chunk seen = acquire(manager, token), again = zcp_chunk_clone(&seen);
+    CHECK_EQ(zcp_chunk_use_count(&seen), 4);
+    pattern_check(&again, peer_pattern(&again));
+    zcp_chunk_release(&seen);
+    zcp_chunk_release(&again);
+    if (last == OWNER_AFTER_A_CLONE) {
+        TELL_OK(owner, PEER_CLONE, 0, 0);
+        TELL_OK(owner, PEER_RELEASE, 0, 0);
+    }
+    bool borrower_lasts = last == BORROWER || last == KILLED_BORROWER || last == READER;
+    TELL_OK(borrower_lasts ? owner : borrower, PEER_RELEASE, 0, 0);
+    CHECK_EQ(used_in(manager, pool), 1);
+    TELL_OK(borrower_lasts ? borrower : owner, PEER_CHECK, last == OWNER_AFTER_A_CLONE ? 1 : 0, 0);
+    if (last == CLOSING_OWNER)
+        peer_end(owner);
+    else if (last == KILLED_OWNER || last == KILLED_BORROWER)
+        test_kill(last == KILLED_OWNER ? owner->pid : borrower->pid);
+    else
+        TELL_OK(borrower_lasts ? borrower : owner, PEER_RELEASE, last == OWNER_AFTER_A_CLONE ? 1 : 0, 0);
+    if (last == KILLED_OWNER || last == KILLED_BORROWER)
+        CHECK_RECOVERS(manager, 1, 1);
+    if (last == READER)
+        CHECK_RECOVERS(manager, 0, 0);                             // it cannot give memory back, so whoever comes by does
+    CHECK_MSG(pool_state(manager, pool) == ZCP_POOL_NONE, "the last one was %s", last_ones[last]);
+    uint64_t left = segment_memory(test_instance(), CHUNKS);
+    CHECK_MSG(left <= without + slack, "the last one was %s: %llu bytes are left, %llu expected", last_ones[last], (unsigned long long)left, (unsigned long long)without);
+    CHECK_ACQUIRE_FAILS(manager, token, ZCP_ERR_INVALID_TOKEN);
+    CHECK_EQ(add_pool(manager, 6000, 10), pool);
+    CHECK_ACQUIRE_FAILS(manager, token, ZCP_ERR_STALE);
+    use_pool(manager, 0);
+    use_pool(manager, pool);
+    if (last != CLOSING_OWNER && last != KILLED_OWNER)
+        peer_end(owner);
+    if (last != KILLED_BORROWER)
+        peer_end(borrower);
+    peer_end(late);
+    finish(manager);
+}
+
+TEST(retire_keeps_what_is_held_and_gives_the_memory_back) {
+    for (int last = OWNER; last <= READER; last++)
+        for (int added = 0; added < 2; added++)
+            retire_until((last_one)last, added, 0);
+}
+
+TEST(retire_keeps_what_is_held_by_those_who_check) {
+    for (int last = OWNER; last <= READER; last++)
+        retire_until((last_one)last, true, ZCP_CHECKED);
+}
+
+typedef struct cacher { zcp_manager *manager; _Atomic uint32_t cached, go; } cacher;
+
+static void *cache_until_told(void *argument) {
+    cacher *self = argument;
+    zcp_chunk chunk = allocate(self->manager, 5000);
+    zcp_chunk_release(&chunk);
+    test_signal(&self->cached);
+    test_await(&self->go, 1);
+    return NULL;
+}
+
+// What lies in a thread's cache is its until it comes back: with the next chunk that it allocates, or when it ends.
+TEST(retire_and_what_is_cached) {
+    for (int how = 0; how < 5; how++) {
+        zcp_config config = one_pool(64, 10);
+        CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 5000, .chunk_count = 100, .cache_chunks = 4}));
+        CHECK_OK(zcp_config_add_pool(&config, 10000, 10));
+        zcp_manager *manager = create_named(test_instance(), &config, 0);
+        uint64_t with = segment_memory(test_instance(), CHUNKS);
+        peer *caches = NULL;
+        cacher self = {.manager = manager};
+        pthread_t thread = {0};
+        if (how == 4) {
+            thread = test_thread(cache_until_told, &self);
+            test_await(&self.cached, 1);
+        } else {
+            caches = peer_begin(0);
+            TELL_OK(caches, PEER_PAIR, 5000, 0);
+            TELL_OK(caches, PEER_PAIR, 64, 0);
+        }
+        CHECK_EQ(pool_stats(manager, 1).cached, 1);
+        CHECK_OK(zcp_manager_retire_pool(manager, 1));
+        CHECK_EQ(pool_state(manager, 1), ZCP_POOL_RETIRING);
+        switch (how) {
+        case 0:
+            TELL_OK(caches, PEER_PAIR, 5000, 0);                   // of the next larger ones
+            CHECK_EQ(caches->pool, 2);
+            break;
+        case 1: TELL_OK(caches, PEER_PAIR, 64, 0); break;          // of a pool which that does not concern
+        case 2: peer_end(caches); break;
+        case 3:
+            test_kill(caches->pid);
+            CHECK_RECOVERS(manager, 1, 1);
+            break;
+        default:
+            test_signal(&self.go);
+            test_thread_join(thread);
+        }
+        CHECK_MSG(pool_state(manager, 1) == ZCP_POOL_NONE, "way %d: %llu are cached", how, (unsigned long long)pool_stats(manager, 1).cached);
+        CHECK(segment_memory(test_instance(), CHUNKS) <= with - 5000 * 100 + 2 * 4096);
+        if (how < 2)
+            peer_end(caches);
+        finish(manager);
+    }
+}
+
+TEST(retire_the_last_pool) {
+    zcp_manager *manager = create(64, 10);
+    peer *other = peer_begin(0);
+    zcp_config config;
+    TELL_OK(other, PEER_ALLOCATE, 64, 0);
+    CHECK_OK(zcp_manager_retire_pool(manager, 0));
+    CHECK_ALLOCATE_FAILS(manager, 64, ZCP_ERR_TOO_LARGE);
+    CHECK(strstr(zcp_last_message(), "retired") != NULL);
+    CHECK_STATUS(tell(other, PEER_WAIT, 64, 10000), ZCP_ERR_TOO_LARGE);
+    CHECK_OK(zcp_manager_get_config(manager, &config));
+    CHECK_EQ(config.pools.size, 0);
+    zcp_manager *fresh = attach();
+    CHECK_ALLOCATE_FAILS(fresh, 64, ZCP_ERR_TOO_LARGE);
+    zcp_chunk seen = acquire(fresh, other->token);
+    pattern_check(&seen, peer_pattern(&seen));
+    TELL_OK(other, PEER_RELEASE, 0, 0);
+    zcp_chunk_release(&seen);
+    CHECK_EQ(pool_state(fresh, 0), ZCP_POOL_NONE);
+    CHECK(segment_memory(test_instance(), CHUNKS) <= 4096);
+    zcp_manager_close(fresh);
+    fresh = attach();
+    CHECK_ALLOCATE_FAILS(fresh, 64, ZCP_ERR_TOO_LARGE);
+    CHECK_EQ(add_pool(fresh, 64, 10), 0);
+    use_pool(manager, 0);
+    TELL_OK(other, PEER_PAIR, 64, 0);
+    zcp_manager_close(fresh);
+    peer_end(other);
+    finish(manager);
+}
+
+TEST(retire_refuses_what_is_no_live_pool) {
+    zcp_manager *manager = create(64, 10), *observer = attach_named(test_instance(), ZCP_OBSERVE), *other = attach();
+    zcp_chunk chunk = allocate(manager, 64);
+    CHECK_STATUS(zcp_manager_retire_pool(manager, 1), ZCP_ERR_NOT_FOUND);
+    CHECK_STATUS(zcp_manager_retire_pool(manager, ZCP_MAX_LIVE_POOLS - 1), ZCP_ERR_NOT_FOUND);
+    CHECK_STATUS(zcp_manager_retire_pool(manager, ZCP_MAX_LIVE_POOLS), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_STATUS(zcp_manager_retire_pool(manager, UINT32_MAX), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_STATUS(zcp_manager_retire_pool(NULL, 0), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_STATUS(zcp_manager_retire_pool(observer, 0), ZCP_ERR_READ_ONLY);
+    CHECK_EQ(pool_state(other, 0), ZCP_POOL_LIVE);
+    CHECK_OK(zcp_manager_retire_pool(manager, 0));
+    CHECK_STATUS(zcp_manager_retire_pool(manager, 0), ZCP_ERR_NOT_FOUND);
+    CHECK_STATUS(zcp_manager_retire_pool(other, 0), ZCP_ERR_NOT_FOUND);
+    zcp_chunk_release(&chunk);
+    CHECK_STATUS(zcp_manager_retire_pool(other, 0), ZCP_ERR_NOT_FOUND);
+    zcp_manager_close(other);
+    zcp_manager_close(observer);
+    finish(manager);
+}
+
+// Those who wait for a chunk of it learn that there will be none: they get one of the next larger pool, or the reason why not.
+TEST(retire_while_others_wait) {
+    for (int larger = 0; larger < 2; larger++) {
+        zcp_config config = one_pool(64, 2);
+        if (larger)
+            CHECK_OK(zcp_config_add_pool(&config, 100, 10));
+        zcp_manager *manager = create_named(test_instance(), &config, 0);
+        zcp_chunk chunks[] = {allocate(manager, 64), allocate(manager, 64)};
+        peer *waiters[3];
+        uint32_t done[3];
+        for (int i = 0; i < 3; i++) {
+            waiters[i] = peer_begin(0);
+            done[i] = tell_to_begin(waiters[i], PEER_WAIT, 64, 20000);
+        }
+        for (int wait = 0; pool_stats(manager, 0).waits < 3; wait++) {
+            CHECK(wait < 20000);
+            test_sleep(1);
+        }
+        uint64_t began = test_now();
+        CHECK_OK(zcp_manager_retire_pool(manager, 0));
+        zcp_chunk_release(&chunks[0]);                             // nobody gets it any more
+        for (int i = 0; i < 3; i++) {
+            test_await(&waiters[i]->done, done[i]);
+            CHECK_STATUS(waiters[i]->status, larger ? ZCP_OK : ZCP_ERR_TOO_LARGE);
+            CHECK(!larger || waiters[i]->pool == 1);
+        }
+        CHECK_MSG(test_now() - began < UINT64_C(2000000000), "%llu ms", (unsigned long long)((test_now() - began) / 1000000));
+        CHECK_EQ(used_in(manager, 0), 1);
+        zcp_chunk_release(&chunks[1]);
+        CHECK_EQ(pool_state(manager, 0), ZCP_POOL_NONE);
+        for (int i = 0; i < 3; i++)
+            peer_end(waiters[i]);
+        finish(manager);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Killed or stopped while retiring
+
+static const char *const steps_of_retiring[] = {"pool_retiring", "retire_told", "retired", "punched"};
+enum { STEPS_OF_RETIRING = sizeof steps_of_retiring / sizeof steps_of_retiring[0] };
+
+typedef struct retirer { const char *where; test_action action; zcp_status status; } retirer;
+
+static void retire_one(void *argument) {
+    retirer *self = argument;
+    zcp_manager *manager = attach();
+    test_at_step(self->where, 1, self->action, NULL);
+    self->status = zcp_manager_retire_pool(manager, 1);
+    zcp_manager_close(manager);
+}
+
+// With `held` somebody holds a chunk of it, which it then comes to know as retiring; the step "punched" is not reached then.
+TEST(retire_killed_at_each_step) {
+    for (int held = 0; held < 2; held++)
+        for (int s = 0; s < STEPS_OF_RETIRING - held; s++) {
+            zcp_config config = one_pool(64, 10);
+            zcp_manager *manager = create_named(test_instance(), &config, 0);
+            uint64_t without = segment_memory(test_instance(), CHUNKS);
+            CHECK_EQ(add_pool(manager, 5000, 100), 1);
+            peer *holder = peer_begin(0);
+            TELL_OK(holder, PEER_PAIR, 5000, 0);
+            if (held)
+                TELL_OK(holder, PEER_ALLOCATE, 5000, 0);
+            retirer *dies = test_shared(sizeof *dies);
+            *dies = (retirer){.where = steps_of_retiring[s], .action = TEST_KILL};
+            test_join_signal(test_spawn(retire_one, dies), SIGKILL);
+            CHECK_RECOVERS(manager, 1, 0);
+            CHECK_ALLOCATE_FAILS(manager, 5000, ZCP_ERR_TOO_LARGE);
+            CHECK_STATUS(tell(holder, PEER_PAIR, 5000, 0), ZCP_ERR_TOO_LARGE);
+            CHECK_STATUS(zcp_manager_retire_pool(manager, 1), ZCP_ERR_NOT_FOUND);
+            if (held) {
+                CHECK_EQ(pool_state(manager, 1), ZCP_POOL_RETIRING);
+                TELL_OK(holder, PEER_CHECK, 0, 0);
+                TELL_OK(holder, PEER_RELEASE, 0, 0);
+            } else {
+                CHECK_RECOVERS(manager, 0, 0);
+            }
+            CHECK_MSG(pool_state(manager, 1) == ZCP_POOL_NONE, "killed at %s", steps_of_retiring[s]);
+            CHECK_EQ(segment_memory(test_instance(), CHUNKS), without);
+            CHECK_EQ(add_pool(manager, 700, 10), 1);
+            use_pool(manager, 1);
+            TELL_OK(holder, PEER_PAIR, 700, 0);
+            peer_end(holder);
+            finish(manager);
+        }
+}
+
+TEST(retire_stopped_at_each_step_delays_nobody) {
+    for (int s = 0; s < STEPS_OF_RETIRING; s++) {
+        zcp_manager *manager = create(64, 10);
+        uint64_t without = segment_memory(test_instance(), CHUNKS);
+        CHECK_EQ(add_pool(manager, 5000, 100), 1);
+        retirer *stops = test_shared(sizeof *stops);
+        *stops = (retirer){.where = steps_of_retiring[s], .action = TEST_STOP};
+        pid_t pid = test_spawn(retire_one, stops);
+        test_await_stop(pid);
+        uint64_t began = test_now();
+        zcp_manager *fresh = attach();
+        use_pool(manager, 0);
+        use_pool(fresh, 0);
+        CHECK_STATUS(zcp_manager_retire_pool(fresh, 1), ZCP_ERR_NOT_FOUND);
+        uint32_t next = add_pool(fresh, 4000, 10);
+        use_pool(manager, next);
+        CHECK_MSG(test_now() - began < UINT64_C(3000000000), "at %s: %llu ms", steps_of_retiring[s], (unsigned long long)((test_now() - began) / 1000000));
+        CHECK_ALLOCATE_FAILS(manager, 5000, ZCP_ERR_TOO_LARGE);
+        CHECK_OK(zcp_manager_retire_pool(manager, next));
+        test_resume(pid);
+        test_join(pid);
+        CHECK_STATUS(stops->status, ZCP_OK);
+        CHECK_EQ(pool_state(fresh, 1), ZCP_POOL_NONE);
+        CHECK_EQ(segment_memory(test_instance(), CHUNKS), without);
+        zcp_manager_close(fresh);
+        finish(manager);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Another configuration, while it runs
+
+static zcp_config config_of(const zcp_pool_config *pools, uint32_t count) {
+    zcp_config config = {0};
+    for (uint32_t i = 0; i < count; i++)
+        CHECK_OK(zcp_config_add(&config, &pools[i]));
+    return config;
+}
+
+// Are the live pools those of the configuration, in whatever order?
+static bool is_configured(zcp_manager *manager, const zcp_config *config) {
+    zcp_config is, wanted = *config;
+    CHECK_OK(zcp_manager_get_config(manager, &is));
+    for (uint32_t i = 0; i < wanted.pools.size; i++)
+        if (wanted.pools.items[i].alignment == 0)
+            wanted.pools.items[i].alignment = ZCP_DEFAULT_ALIGNMENT;
+    qsort(is.pools.items, is.pools.size, sizeof is.pools.items[0], by_pool);
+    qsort(wanted.pools.items, wanted.pools.size, sizeof wanted.pools.items[0], by_pool);
+    return same_config(&is, &wanted);
+}
+
+static const zcp_pool_config hot_pools[] = {{64, 10, 0, 0}, {200, 20, 128, 0}, {1000, 5, 0, 4}, {3000, 5, 0, 0}};
+
+TEST(reconfigure_changes_what_differs_and_nothing_else) {
+    enum { A, B, C, D };
+    static const struct { uint32_t size, pools[5], stay; } changes[] = {       // stay: bits of hot_pools that are not made anew
+        {2, {A, B}, 3},     {2, {B, A}, 3},          {3, {C, A, B}, 3},       {4, {D, C, B, A}, 7}, {2, {D, A}, 9},    {1, {C}, 0},
+        {3, {C, C, C}, 4},  {5, {C, C, A, C, C}, 4}, {3, {C, A, C}, 5},       {1, {A}, 1},          {2, {B, C}, 0},    {4, {A, B, A, B}, 2},
+        {2, {B, A}, 3}};
+    zcp_config config = config_of(hot_pools, 2);
+    zcp_manager *manager = create_named(test_instance(), &config, 0), *other = attach();
+    for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
+        zcp_pool_config wanted[5];
+        uint64_t tokens[4] = {0};
+        zcp_chunk chunks[4] = {{0}};
+        for (uint32_t p = 0; p < changes[i].size; p++)
+            wanted[p] = hot_pools[changes[i].pools[p]];
+        config = config_of(wanted, changes[i].size);
+        for (uint32_t p = 0; p < 4; p++)                           // a chunk of each pool is held throughout
+            if (zcp_chunk_allocate(other, hot_pools[p].chunk_size, &chunks[p]) == ZCP_OK) {
+                tokens[p] = token_of(&chunks[p]);
+                pattern_write(&chunks[p], p);
+            }
+        uint64_t memory = segment_memory(test_instance(), CHUNKS);
+        CHECK_OK(zcp_manager_reconfigure(i % 2 ? manager : other, &config));
+        CHECK(is_configured(manager, &config) && is_configured(other, &config));
+        CHECK(i > 1 || segment_memory(test_instance(), CHUNKS) == memory);
+        for (uint32_t p = 0; p < 4; p++) {
+            if (chunks[p].manager == NULL)
+                continue;
+            uint32_t pool = inside_pool_of(&chunks[p]);
+            zcp_chunk seen = acquire(manager, tokens[p]);
+            if (changes[i].stay >> p & 1)
+                CHECK_EQ(pool_state(manager, pool), ZCP_POOL_LIVE);
+            pattern_check(&seen, p);
+            zcp_chunk_release(&chunks[p]);
+            pattern_check(&seen, p);
+            zcp_chunk_release(&seen);
+        }
+        for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++)
+            if (pool_state(manager, p) == ZCP_POOL_LIVE)
+                use_pool(p % 2 ? manager : other, p);
+    }
+    zcp_manager_close(other);
+    finish(manager);
+}
+
+TEST(reconfigure_that_fails_changes_nothing) {
+    zcp_config config = config_of(hot_pools, 3), wrong = config, before, after, many = {0}, none = {0};
+    zcp_manager *manager = create_named(test_instance(), &config, 0), *observer = attach_named(test_instance(), ZCP_OBSERVE);
+    zcp_manager *reader = attach_named(test_instance(), ZCP_READ_ONLY_DATA);
+    for (uint32_t i = 0; i < 14; i++)
+        add_pool(manager, 5000 + i, 1);
+    CHECK_OK(zcp_manager_get_config(manager, &before));
+    CHECK_STATUS(zcp_manager_reconfigure(manager, NULL), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_STATUS(zcp_manager_reconfigure(manager, &none), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_STATUS(zcp_manager_reconfigure(observer, &config), ZCP_ERR_READ_ONLY);
+    CHECK_STATUS(zcp_manager_reconfigure(reader, &config), ZCP_ERR_READ_ONLY);
+    wrong.pools.items[2].chunk_size = 0;
+    CHECK_STATUS(zcp_manager_reconfigure(manager, &wrong), ZCP_ERR_INVALID_SIZE);
+    wrong.pools.items[2] = (zcp_pool_config){64, 10, 3, 0};
+    CHECK_STATUS(zcp_manager_reconfigure(manager, &wrong), ZCP_ERR_INVALID_ALIGNMENT);
+    wrong.pools.items[2] = (zcp_pool_config){UINT64_C(1) << 40, 1024, 0, 0};
+    CHECK_STATUS(zcp_manager_reconfigure(manager, &wrong), ZCP_ERR_OVERFLOW);
+    for (uint32_t i = 0; i < 16; i++)                              // 17 are there, 33 there would be for a moment
+        CHECK_OK(zcp_config_add_pool(&many, 100 + i, 10));
+    uint64_t memory = segment_memory(test_instance(), CHUNKS);
+    CHECK_STATUS(zcp_manager_reconfigure(manager, &many), ZCP_ERR_FULL);
+    CHECK_OK(zcp_manager_get_config(manager, &after));
+    CHECK(same_config(&before, &after));
+    CHECK_EQ(segment_memory(test_instance(), CHUNKS), memory);
+    for (uint32_t p = 0; p < 32; p++)
+        CHECK_EQ(pool_state(observer, p), p < 17 ? ZCP_POOL_LIVE : ZCP_POOL_NONE);
+    many.pools.size--;
+    CHECK_OK(zcp_manager_reconfigure(manager, &many));
+    CHECK(is_configured(manager, &many));
+    CHECK(is_configured(observer, &many));
+    zcp_manager_close(reader);
+    zcp_manager_close(observer);
+    finish(manager);
+}
+
+// Two change it to and fro while two others work.
+typedef struct changer { zcp_config config; _Atomic uint32_t *ended; } changer;
+
+static void change_often(void *argument) {
+    changer *self = argument;
+    zcp_manager *manager = attach();
+    for (int i = 0; i < ROUNDS(60); i++)
+        CHECK_OK(zcp_manager_reconfigure(manager, &self->config));
+    zcp_manager_close(manager);
+    test_signal(self->ended);
+}
+
+static void work_meanwhile(void *argument) {
+    changer *self = argument;
+    zcp_manager *manager = attach();
+    while (atomic_load(self->ended) < 2) {
+        uint64_t size = 1 + test_random_below(200);
+        zcp_chunk chunk = allocate(manager, size);                 // one of the pools for it is always there
+        pattern_write(&chunk, size);
+        zcp_chunk again = acquire(manager, token_of(&chunk));
+        pattern_check(&again, size);
+        zcp_chunk_release(&chunk);
+        zcp_chunk_release(&again);
+    }
+    zcp_manager_close(manager);
+}
+
+TEST(reconfigure_by_two_at_once) {
+    zcp_config config = config_of(hot_pools, 2);
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    changer *changers = test_shared(2 * sizeof *changers);
+    _Atomic uint32_t *ended = test_shared(sizeof *ended);
+    pid_t pids[4];
+    changers[0].config = config_of(hot_pools + 1, 3);
+    changers[1].config = config_of(hot_pools, 3);
+    for (int i = 0; i < 4; i++) {
+        changers[i % 2].ended = ended;
+        pids[i] = test_spawn(i < 2 ? work_meanwhile : change_often, &changers[i % 2]);
+    }
+    for (int i = 0; i < 4; i++)
+        test_join(pids[i]);
+    CHECK(is_configured(manager, &changers[0].config) || is_configured(manager, &changers[1].config));
+    CHECK_OK(zcp_manager_reconfigure(manager, &config));
+    CHECK(is_configured(manager, &config));
+    finish(manager);
+}
+
+typedef struct dying { zcp_config config; int nth; } dying;
+
+static void change_and_die(void *argument) {
+    dying *self = argument;
+    zcp_manager *manager = attach();
+    test_step_any_kill(self->nth);
+    CHECK_OK(zcp_manager_reconfigure(manager, &self->config));
+    test_steps_clear();
+    zcp_manager_close(manager);
+}
+
+// Killed at each step: something between the old and the new is there, and another one can make it what it should be.
+TEST(reconfigure_killed_at_each_step) {
+    zcp_config from = config_of(hot_pools, 2);
+    dying *self = test_shared(sizeof *self);
+    self->config = config_of(hot_pools + 1, 3);
+    zcp_manager *manager = create_named(test_instance(), &from, 0);
+    part before = {0};
+    int killed = 0;
+    for (self->nth = 1; test_join_killed(test_spawn(change_and_die, self)); self->nth++) {
+        killed++;
+        CHECK_OK(zcp_manager_recover(manager, NULL));
+        zcp_config is;
+        CHECK_OK(zcp_manager_get_config(manager, &is));
+        CHECK(is.pools.size >= 2 && is.pools.size <= 4);
+        CHECK_OK(zcp_manager_reconfigure(manager, &self->config));
+        CHECK(is_configured(manager, &self->config));
+        CHECK_OK(zcp_manager_reconfigure(manager, &from));
+        CHECK(is_configured(manager, &from));
+        CHECK_OK(zcp_manager_recover(manager, NULL));
+        for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+            CHECK(pool_state(manager, p) != ZCP_POOL_RETIRING);
+            if (pool_state(manager, p) == ZCP_POOL_LIVE)
+                use_pool(manager, p);
+        }
+        if (killed == 1)                                           // from here on none is of the creation
+            before.chunks = segment_memory(test_instance(), CHUNKS);
+        CHECK(segment_memory(test_instance(), CHUNKS) <= before.chunks + 4096);
+    }
+    CHECK(killed > 12);
+    CHECK(is_configured(manager, &self->config));
     finish(manager);
 }
