@@ -723,7 +723,7 @@ TEST(grow_of_a_destroyed_instance_is_refused) {
         }
         TELL_OK(late, PEER_PAIR, 64, 0);
         zcp_status status = tell(late, PEER_ACQUIRE, token_of(&chunk), 0);     // it can no longer reach the pool, and knows
-        CHECK_STATUS(status, ZCP_ERR_INVALID_TOKEN);
+        CHECK(status == ZCP_ERR_INVALID_TOKEN || status == ZCP_ERR_STALE);
         CHECK_STATUS(tell(late, PEER_PAIR, 500, 0), ZCP_ERR_TOO_LARGE);
         pattern_check(&chunk, peer_pattern(&chunk));
         CHECK_OK(zcp_manager_retire_pool(other, 1));
@@ -994,7 +994,7 @@ static void retire_until(last_one last, bool added, uint32_t flags) {
     CHECK_MSG(pool_state(manager, pool) == ZCP_POOL_NONE, "the last one was %s", last_ones[last]);
     uint64_t left = segment_memory(test_instance(), CHUNKS);
     CHECK_MSG(left <= without + slack, "the last one was %s: %llu bytes are left, %llu expected", last_ones[last], (unsigned long long)left, (unsigned long long)without);
-    CHECK_ACQUIRE_FAILS(manager, token, ZCP_ERR_INVALID_TOKEN);
+    CHECK_ACQUIRE_FAILS(manager, token, ZCP_ERR_STALE);
     CHECK_EQ(add_pool(manager, 6000, 10), pool);
     CHECK_ACQUIRE_FAILS(manager, token, ZCP_ERR_STALE);
     use_pool(manager, 0);
