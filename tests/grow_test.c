@@ -1344,6 +1344,32 @@ TEST(reconfigure_that_fails_changes_nothing) {
     finish(manager);
 }
 
+// Whoever opens it may ask for what it was created with, or for what it is now, in whatever order.
+TEST(reconfigure_and_what_an_opener_asks_for) {
+    zcp_config created = config_of(hot_pools, 2), now = config_of(hot_pools + 1, 3), turned = {0}, wrong = now;
+    zcp_manager *manager = create_named(test_instance(), &created, 0), *other;
+    for (uint32_t i = 3; i-- > 0;)
+        CHECK_OK(zcp_config_add(&turned, &now.pools.items[i]));
+    wrong.pools.items[1].chunk_count++;
+    const struct { const zcp_config *config; bool then; } cases[] = {{&created, true}, {&now, false}, {&turned, false}};
+    for (int changed = 0; changed < 2; changed++) {
+        for (int i = 0; i < 3; i++)
+            for (uint32_t flags = 0; flags <= ZCP_OBSERVE; flags += ZCP_OBSERVE) {
+                zcp_status status = zcp_manager_open(&other, &(zcp_manager_desc){.name = test_instance(), .config = cases[i].config, .flags = flags});
+                CHECK_STATUS(status, changed || cases[i].then ? ZCP_OK : ZCP_ERR_CONFIG_MISMATCH);
+                if (other != NULL)
+                    CHECK(same_figures(manager, other));
+                zcp_manager_close(other);
+            }
+        CHECK_STATUS(zcp_manager_open(&other, &(zcp_manager_desc){.name = test_instance(), .config = &wrong}), ZCP_ERR_CONFIG_MISMATCH);
+        now.pools.size--;
+        CHECK_STATUS(zcp_manager_open(&other, &(zcp_manager_desc){.name = test_instance(), .config = &now}), ZCP_ERR_CONFIG_MISMATCH);
+        now.pools.size++;
+        CHECK_OK(zcp_manager_reconfigure(manager, &now));
+    }
+    finish(manager);
+}
+
 // Two change it to and fro while two others work.
 typedef struct changer { zcp_config config; _Atomic uint32_t *ended; } changer;
 
