@@ -139,8 +139,8 @@ void books_check_by(zcp_manager *manager, uint64_t held)
     uint64_t obtained = 0;
     for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
         zcp_pool_stats stats, other;
-        bool first = true;
         CHECK_OK(zcp_manager_pool_stats(manager, p, &stats));
+        bool first = stats.state == ZCP_POOL_LIVE;                  // nothing more is to be had of one that retires
         for (uint32_t q = 0; q < p; q++) {                          // pools of one size are drained together
             CHECK_OK(zcp_manager_pool_stats(manager, q, &other));
             if (other.chunk_size == stats.chunk_size && other.state == ZCP_POOL_LIVE) first = false;

@@ -45,14 +45,16 @@
 #include <unistd.h>
 
 enum {
-    SMALL = 64, LARGE = 256,                                       // bytes of the chunks of the two pools
-    SMALLS = 10, LARGES = 4,                                       // their numbers; ten make two leaves of the list
+    SMALL = 64, LARGE = 256, EXTRA = 4096, OTHER = 128,            // bytes of the chunks of the two pools, and of those that come and go
+    SMALLS = 10, LARGES = 4, EXTRAS = 3, OTHERS = 12,              // their numbers; ten make two leaves of the list
+    MAX_CHUNKS = SMALLS + LARGES + EXTRAS + OTHERS,
     CLIENTS = 8,
     WIDE_CLIENTS = 128, FIRST_IN_SECOND = 64,                      // two borrow words; the first client of the second one
     CACHED = 4,                                                    // chunks that each thread may cache of each pool, if cached
     MAX_HELD = 32,
     MAX_STEPS = 200000,
-    SEGMENT_BYTES = 32768,                                         // more than any segment here has
+    SEGMENT_BYTES = 3 * 65536 + 8192,                              // more than any segment here has; added pools begin at multiples of 65536
+    WAKE_MS = 1000,                                                // who waits for a chunk has it after that; 100 ms if nobody wakes him, and he is let run
     BOUND_MS = 2000,                                               // no call takes longer; a wait that should not be takes 5 s
     SHORT_TIMEOUT_MS = 1,                                          // of those who meet a stopped creator; too short for a busy machine,
     LONG_TIMEOUT_MS = 500,                                         // so who meets nobody tries once more
@@ -118,6 +120,9 @@ typedef struct world {
     uint32_t helds;
     uint64_t old_token;
     uint32_t lost;                                                 // free chunks without a hint, besides one at most
+    bool added;                                                    // the pool of EXTRA was there from the beginning
+    uint32_t number;                                               // of the pool that was added
+    pid_t waiter;                                                  // a client that waits for a chunk, and goes when it had one
     pid_t dead[2], victim, second;
     uint32_t deads;
     zcp_manager *mine;                                             // of the victim
@@ -141,7 +146,16 @@ typedef struct operation {
     bool sweeps;                                                   // has chains
     bool wide;                                                     // more than 64 client slots
     bool cached;                                                   // threads cache chunks, those of the survivor and the peer, too
+    unsigned sets[5];                                              // pools that there may be, one set after the other; none: the two of the creation
+    unsigned ends;                                                 // those that there have to be after a recovery; 0: of any of the sets
+    bool grows;                                                    // others who want to add a pool wait for it
+    bool looks;                                                    // changes nothing at all
+    bool waits;                                                    // sleeps until a chunk is released
 } operation;
+
+// The kinds of pools that there can be. A set of them has bit k if a pool like kinds[k] is live.
+static const struct { uint64_t size; uint32_t count; } kinds[] = {{SMALL, SMALLS}, {LARGE, LARGES}, {EXTRA, EXTRAS}, {OTHER, OTHERS}};
+enum { KINDS = sizeof kinds / sizeof kinds[0], S = 1, L = 2, X = 4, O = 8 };
 
 static board *shared;
 static bool full, fresh;
@@ -264,6 +278,43 @@ static zcp_status open_as(const world *w, zcp_shm_mode how, uint32_t timeout_ms,
     return zcp_manager_open(manager, &(zcp_manager_desc){.name = w->name, .mode = how, .config = creates ? &config : NULL, .max_clients = creates ? clients_of(w) : 0,
                                                          .client_name = "killstep", .timeout_ms = timeout_ms});
 }
+static unsigned some_set(const operation *o) { return o->sets[0] ? o->sets[0] | o->sets[1] | o->sets[2] | o->sets[3] : S | L; }    // pools that may be there
+static unsigned each_set(const operation *o)                       // pools that are there in any case
+{
+    unsigned common = o->sets[0] ? o->sets[0] : S | L;
+    for (unsigned i = 1; o->sets[i]; i++) common &= o->sets[i];
+    return common;
+}
+static unsigned kind_of(uint64_t size)
+{
+    unsigned k = 0;
+    while (k < KINDS && kinds[k].size != size) k++;
+    CHECK_MSG(k < KINDS, "a pool of %llu bytes", (unsigned long long)size);
+    return k;
+}
+// The pools that are live, as that client sees it: one of the sets that there may be, and never a part of one.
+static unsigned pools_of(const world *w, zcp_manager *manager)
+{
+    zcp_config config;
+    unsigned set = 0;
+    CHECK_OK(BOUNDED(zcp_manager_get_config(manager, &config)));
+    for (uint32_t i = 0; i < config.pools.size; i++) {
+        const zcp_pool_config *pool = &config.pools.items[i];
+        unsigned k = kind_of(pool->chunk_size);
+        CHECK_EQ(pool->chunk_count, kinds[k].count);
+        CHECK_EQ(pool->cache_chunks, w->operation->cached ? CACHED : 0);
+        CHECK_MSG(!(set >> k & 1), "two pools of %llu bytes", (unsigned long long)pool->chunk_size);
+        set |= 1u << k;
+    }
+    bool allowed = w->operation->sets[0] == 0 && set == (S | L);
+    for (unsigned i = 0; w->operation->sets[i]; i++) allowed = allowed || set == w->operation->sets[i];
+    CHECK_MSG(allowed, "the set of pools is %x", set);
+    return set;
+}
+static zcp_pool_config config_of(const world *w, unsigned k)
+{
+    return (zcp_pool_config){kinds[k].size, kinds[k].count, 0, w->operation->cached ? CACHED : 0};
+}
 static held *hold(world *w, zcp_chunk chunk, bool is_shared)
 {
     CHECK(w->helds < MAX_HELD);
@@ -310,6 +361,19 @@ static uint32_t held_chunks(const world *w)                        // each count
     }
     return chunks;
 }
+// Chunks that can be had of a set of pools.
+static uint32_t obtainable(const world *w, unsigned set)
+{
+    uint32_t chunks = 0;
+    for (unsigned k = 0; k < KINDS; k++)
+        if (set >> k & 1) chunks += kinds[k].count;
+    for (uint32_t i = 0; i < w->helds; i++) {
+        bool again = false;
+        for (uint32_t j = 0; j < i; j++) again = again || w->held[j].token == w->held[i].token;
+        chunks -= !again && set >> kind_of(zcp_chunk_capacity(&w->held[i].chunk)) & 1;
+    }
+    return chunks;
+}
 static void let_go(world *w, bool only_shared)
 {
     uint32_t kept = 0;
@@ -321,9 +385,9 @@ static void let_go(world *w, bool only_shared)
 static bool take(const world *w, zcp_manager *manager, uint64_t size, zcp_chunk *chunks, uint32_t *n)
 {
     zcp_chunk *chunk = &chunks[*n];
-    CHECK(*n <= SMALLS + LARGES);
+    CHECK(*n <= MAX_CHUNKS);
     zcp_status status = BOUNDED(zcp_chunk_allocate(manager, size, chunk));
-    if (status == ZCP_ERR_EXHAUSTED) return false;
+    if (status == ZCP_ERR_EXHAUSTED || (status == ZCP_ERR_TOO_LARGE && !(each_set(w->operation) >> kind_of(size) & 1))) return false;
     CHECK_OK(status);
     for (uint32_t i = 0; i < *n; i++) CHECK_MSG(chunks[i].index != chunk->index, "chunk %08x was given out twice", chunk->index);
     for (uint32_t i = 0; i < w->helds; i++) CHECK_MSG(w->held[i].chunk.index != chunk->index, "chunk %08x was given out while it was held", chunk->index);
@@ -335,24 +399,32 @@ static bool take(const world *w, zcp_manager *manager, uint64_t size, zcp_chunk 
 static void ask_others(const world *w, const zcp_manager *manager)
 {
     zcp_manager *others[] = {w->survivor, w->peer};
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < 2 * KINDS; i++) {
         zcp_chunk chunk;
-        if (others[i / 2] != manager && BOUNDED(zcp_chunk_allocate(others[i / 2], i % 2 ? LARGE : SMALL, &chunk)) == ZCP_OK) BOUNDED_VOID(zcp_chunk_release(&chunk));
+        if (some_set(w->operation) >> i / 2 & 1 && others[i % 2] != manager && BOUNDED(zcp_chunk_allocate(others[i % 2], kinds[i / 2].size, &chunk)) == ZCP_OK)
+            BOUNDED_VOID(zcp_chunk_release(&chunk));
     }
 }
-// Takes every chunk that there is, each of them once, and fills it. If there should be more, then once more after a while: EXHAUSTED may
+// Takes every chunk of the set of pools, each of them once, and fills it. If there should be more, then once more after a while: EXHAUSTED may
 // be what a look of the point before found, or others cache what is left; and who happens to cache again just then does so once.
-static uint32_t drain_all(world *w, zcp_manager *manager, zcp_chunk *chunks, uint32_t expected)
+static uint32_t drain_set(world *w, zcp_manager *manager, zcp_chunk *chunks, unsigned set, uint32_t expected)
 {
     uint32_t n = 0;
     for (unsigned i = 0; i == 0 || (i < 4 && n < expected); i++) {
         if (i > 0) usleep(2 * i * LOOKS_APART_US);
         if (i > 0 && w->operation->cached) ask_others(w, manager);
-        while (take(w, manager, SMALL, chunks, &n)) {}
-        while (take(w, manager, LARGE, chunks, &n)) {}
+        for (unsigned k = 0; k < KINDS; k++)
+            while (set >> k & 1 && take(w, manager, kinds[k].size, chunks, &n)) {}
     }
     verify_held(w);
     for (uint32_t i = 0; i < n; i++) verify(&chunks[i]);
+    return n;
+}
+static uint32_t drain_all(world *w, zcp_manager *manager, zcp_chunk *chunks)
+{
+    unsigned set = pools_of(w, manager);
+    uint32_t most = obtainable(w, set), n = drain_set(w, manager, chunks, set, most);
+    CHECK_EQ(n, most);
     return n;
 }
 static void release_all(zcp_chunk *chunks, uint32_t n)
@@ -806,34 +878,54 @@ static uint32_t cached_of(zcp_manager *manager, uint32_t pool)
 // for 64 releases, if he has not begun to wait before. Only what they cannot get hold of, because the other one caches it, needs a second turn.
 static void empty_caches(world *w)
 {
-    for (unsigned i = 0; i < 8 && w->operation->cached; i++) {
-        zcp_manager *manager = i / 2 % 2 ? w->peer : w->survivor;
-        zcp_chunk chunks[SMALLS + 1];
+    for (unsigned i = 0; i < 4 * KINDS && w->operation->cached; i++) {
+        zcp_manager *manager = i / KINDS % 2 ? w->peer : w->survivor;
+        uint64_t size = kinds[i % KINDS].size;
+        zcp_chunk chunks[MAX_CHUNKS + 1];
         uint32_t n = 0;
-        for (unsigned turn = 0; turn < 66 && zcp_chunk_allocate(manager, i % 2 ? LARGE : SMALL, &chunks[0]) == ZCP_OK; turn++) zcp_chunk_release(&chunks[0]);
-        while (zcp_chunk_allocate(manager, i % 2 ? LARGE : SMALL, &chunks[n]) == ZCP_OK) CHECK(++n <= SMALLS);
+        if (!(some_set(w->operation) >> i % KINDS & 1)) continue;
+        for (unsigned turn = 0; turn < 66 && zcp_chunk_allocate(manager, size, &chunks[0]) == ZCP_OK; turn++) zcp_chunk_release(&chunks[0]);
+        while (zcp_chunk_allocate(manager, size, &chunks[n]) == ZCP_OK) CHECK(++n <= MAX_CHUNKS);
         while (n > 0) zcp_chunk_release(&chunks[--n]);
     }
-    for (uint32_t pool = 0; pool < 2; pool++) CHECK_EQ(cached_of(w->survivor, pool), 0);     // nor does anybody else: those who did are dead
+    for (uint32_t pool = 0; pool < zcp_manager_pool_count(w->survivor); pool++) CHECK_EQ(cached_of(w->survivor, pool), 0);     // nor does anybody else: those who did are dead
 }
 static void check_books(world *w, zcp_manager *manager)
 {
     empty_caches(w);
     books_check_by(manager, held_chunks(w));
 }
+// Nothing is left of pools that were retired: nobody has any of their chunks.
+static void verify_gone(const world *w, unsigned set)
+{
+    struct stat status;
+    for (uint32_t pool = 0; pool < zcp_manager_pool_count(w->survivor); pool++) {
+        zcp_pool_stats stats;
+        CHECK_OK(zcp_manager_pool_stats(w->survivor, pool, &stats));
+        CHECK_MSG(stats.state != ZCP_POOL_RETIRING, "pool %u of %llu bytes is still retiring, nobody holds any of it", pool, (unsigned long long)stats.chunk_size);
+    }
+    int fd = w->added && !(set & X) ? open_file(w, CHUNK) : -1;
+    if (fd < 0) return;
+    CHECK(fstat(fd, &status) == 0);
+    close(fd);
+    CHECK_MSG(status.st_blocks * 512 <= 2 * 4096, "the chunk segment still has %lld blocks", (long long)status.st_blocks);
+}
 static void verify_exact(world *w)
 {
-    zcp_chunk chunks[SMALLS + LARGES + 1];
+    zcp_chunk chunks[MAX_CHUNKS + 1];
     uint64_t token = atomic_load(&shared->token);
     zcp_manager *newcomer;
     verify_slots(w, 0);
     if (token != 0 && !holds(w, token)) CHECK_STATUS(BOUNDED(zcp_chunk_acquire(w->peer, token, &chunks[0])), ZCP_ERR_STALE);
-    uint32_t n = drain_all(w, w->survivor, chunks, SMALLS + LARGES - held_chunks(w));
-    CHECK_EQ(n, SMALLS + LARGES - held_chunks(w));
+    unsigned set = pools_of(w, w->survivor);
+    if (w->operation->ends) CHECK_EQ(set, w->operation->ends);
+    CHECK_EQ(pools_of(w, w->peer), set);
+    uint32_t n = drain_all(w, w->survivor, chunks);
     if (token != 0 && !holds(w, token)) CHECK_STATUS(BOUNDED(zcp_chunk_acquire(w->peer, token, &chunks[n])), ZCP_ERR_STALE);
     release_all(chunks, n);
     check_books(w, w->survivor);
     CHECK_OK(BOUNDED(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &newcomer)));
+    CHECK_EQ(pools_of(w, newcomer), set);
     check_books(w, newcomer);
     verify_slots(w, 1);
     for (uint32_t i = 0; i < w->helds; i++) {
@@ -845,12 +937,13 @@ static void verify_exact(world *w)
     verify_held(w);
     let_go(w, false);
     check_books(w, w->peer);
+    verify_gone(w, set);
 }
 static void end_world(world *w)
 {
     if (w->survivor) {
         BOUNDED_VOID(zcp_manager_close(w->peer));
-        for (uint32_t pool = 0; pool < 2; pool++)                  // nobody but the survivor's thread is left to hold a lease
+        for (uint32_t pool = 0; pool < zcp_manager_pool_count(w->survivor); pool++)      // nobody but the survivor's thread is left to hold a lease
             CHECK_MSG(inside_leases_held(w->survivor, pool) <= 1, "pool %u: %u leases are held", pool, inside_leases_held(w->survivor, pool));
         BOUNDED_VOID(zcp_manager_close(w->survivor));
         w->survivor = w->peer = NULL;
@@ -864,17 +957,18 @@ static void end_world(world *w)
 // who took it and has not claimed the chunk yet, or freed that and has not given it yet; or who sweeps, and gives the hints of a leaf at once.
 static void verify_hints(world *w, uint32_t lacking)
 {
-    for (uint32_t pool = 0; pool < 2; pool++) {
+    for (uint32_t pool = 0; pool < zcp_manager_pool_count(w->survivor); pool++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(w->survivor, pool, &stats));
         CHECK_EQ(stats.used + stats.free + stats.cached, stats.total);
+        if (stats.state != ZCP_POOL_LIVE) continue;                // nothing is to be had of it, whatever the hints say
         CHECK_MSG(inside_hint_count(w->survivor, pool) + lacking >= stats.free, "pool %u: %u hints, %u chunks are free", pool, inside_hint_count(w->survivor, pool), (unsigned)stats.free);
     }
 }
 static void verify_chunks_dead(world *w)
 {
     zcp_manager *newcomer;
-    zcp_chunk chunks[SMALLS + LARGES + 1];
+    zcp_chunk chunks[MAX_CHUNKS + 1];
     zcp_recovery report;
     verify_held(w);
     switch (w->variant) {
@@ -882,12 +976,12 @@ static void verify_chunks_dead(world *w)
     case 1:                                                        // a newcomer comes first, perhaps into the dead one's slot
         CHECK_OK(BOUNDED(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &newcomer)));
         verify_slots(w, 1);
+        CHECK_EQ(pools_of(w, newcomer), pools_of(w, w->peer));
         check_books(w, newcomer);
         BOUNDED_VOID(zcp_manager_close(newcomer));
         break;
     case 2: {                                                      // exhaustion finds the dead
-        uint32_t n = drain_all(w, w->survivor, chunks, SMALLS + LARGES - held_chunks(w));     // the peer may have made a look just now
-        CHECK_EQ(n, SMALLS + LARGES - held_chunks(w));
+        uint32_t n = drain_all(w, w->survivor, chunks);            // the peer may have made a look just now
         release_all(chunks, n);
         break;
     }
@@ -912,16 +1006,43 @@ static int slot_of(world *w, pid_t pid)                            // of a livin
     }
     return -1;
 }
+// A token of a chunk just works, also where the receiver does not know the pool yet.
+static void verify_token(const world *w, const zcp_chunk *chunk)
+{
+    zcp_chunk received;
+    uint64_t token = zcp_chunk_token(chunk);
+    zcp_manager *others[] = {w->survivor, w->peer};
+    for (unsigned i = 0; i < 2; i++) {
+        CHECK_OK(BOUNDED(zcp_chunk_acquire(others[i], token, &received)));
+        verify(&received);
+        BOUNDED_VOID(zcp_chunk_release(&received));
+    }
+}
+// Who adds a pool beside one who stands while it adds one waits for its five seconds, and is told which process that is.
+static void verify_adders(world *w)
+{
+    char pid[32];
+    uint32_t number;
+    zcp_pool_config pool = config_of(w, 3);
+    if (!w->operation->grows || !creation_is_locked(w, MANAGEMENT) || shared->slow++ >= shared->slow_limit) return;
+    CHECK_STATUS(BOUNDED_MS(zcp_manager_add_pool(w->peer, &pool, &number), 5000 + BOUND_MS), ZCP_ERR_TIMEOUT);
+    snprintf(pid, sizeof pid, "process %d ", (int)w->victim);
+    CHECK_MSG(strstr(zcp_last_message(), pid) || strstr(zcp_last_message(), "process 0 "), "%s", zcp_last_message());
+    shared->timeouts++;
+}
 // Everything that others do goes on beside one who stands still.
 static void verify_others(world *w, zcp_manager *manager)
 {
     zcp_chunk chunk;
-    for (unsigned pool = 0; pool < 2; pool++) {
-        zcp_status status = BOUNDED(zcp_chunk_allocate(manager, pool ? LARGE : SMALL, &chunk));
-        if (status == ZCP_ERR_EXHAUSTED) continue;
+    unsigned some = some_set(w->operation), each = each_set(w->operation);
+    for (unsigned k = 0; k < KINDS; k++) {
+        if (!(some >> k & 1)) continue;
+        zcp_status status = BOUNDED(zcp_chunk_allocate(manager, kinds[k].size, &chunk));
+        if (status == ZCP_ERR_EXHAUSTED || (status == ZCP_ERR_TOO_LARGE && !(each >> k & 1))) continue;
         CHECK_OK(status);
         fill(&chunk);
         verify(&chunk);
+        if (some != each) verify_token(w, &chunk);
         BOUNDED_VOID(zcp_chunk_release(&chunk));
     }
     for (uint32_t i = 0; i < w->helds; i++) {
@@ -948,8 +1069,9 @@ static void await_end(world *w)
 }
 static uint32_t drain_beside(world *w, zcp_manager *manager, zcp_chunk *chunks)
 {
-    uint32_t most = SMALLS + LARGES - held_chunks(w), n = drain_all(w, manager, chunks, most - w->operation->extra);
-    CHECK_MSG(n <= most && n + w->operation->extra >= most, "%u chunks obtained beside the stopped one, %d to %u expected", n, (int)(most - w->operation->extra), most);
+    unsigned some = some_set(w->operation), each = each_set(w->operation);
+    uint32_t most = obtainable(w, some), least = obtainable(w, each) - w->operation->extra, n = drain_set(w, manager, chunks, some, least);
+    CHECK_MSG(n <= most && n >= least, "%u chunks obtained beside the stopped one, %d to %u expected", n, (int)least, most);
     return n;
 }
 // The victim is through, but still there, and nobody is within a call: each chunk that is used is held by somebody, and no free one lacks its
@@ -964,7 +1086,7 @@ static void verify_quiet(world *w)
         for (uint32_t j = 0; j < w->helds; j++) again = again || w->held[j].chunk.index + UINT64_C(1) == shared->left[i];
         used += !again;
     }
-    for (uint32_t pool = 0; pool < 2; pool++) {
+    for (uint32_t pool = 0; pool < zcp_manager_pool_count(w->survivor); pool++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(w->survivor, pool, &stats));
         used -= (uint32_t)stats.used;
@@ -976,7 +1098,7 @@ static void verify_quiet(world *w)
 static void verify_chunks_stopped(world *w)
 {
     zcp_manager *newcomer;
-    zcp_chunk chunks[SMALLS + LARGES + 1];
+    zcp_chunk chunks[MAX_CHUNKS + 1];
     zcp_recovery report;
     uint32_t n, most;
     int slot = slot_of(w, w->victim);
@@ -987,6 +1109,7 @@ static void verify_chunks_stopped(world *w)
     CHECK_MSG(report.dead_clients <= w->deads, "%u clients were swept", report.dead_clients);
     CHECK_OK(BOUNDED(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &newcomer)));
     verify_others(w, newcomer);
+    verify_adders(w);
     if (slot >= 0) CHECK_MSG(slot_of(w, w->victim) == slot, "the stopped one's slot %d was taken away", slot);
     switch (w->variant) {
     case 0:
@@ -1001,7 +1124,7 @@ static void verify_chunks_stopped(world *w)
     case 2: let_go(w, true); break;                                // what was shared is released under it
     case 3:                                                        // and allocated by others
         let_go(w, true);
-        n = drain_all(w, newcomer, chunks, 0);
+        n = drain_set(w, newcomer, chunks, some_set(w->operation), 0);
         run_to_end(w);
         release_all(chunks, n);
         break;
@@ -1072,7 +1195,7 @@ static zcp_status call_names(world *w, uint32_t timeout_ms, unsigned bound_ms, z
 // Writes into every chunk of an instance that nobody else uses.
 static void fill_all(zcp_manager *manager)
 {
-    zcp_chunk chunks[SMALLS + LARGES + 1];
+    zcp_chunk chunks[MAX_CHUNKS + 1];
     uint32_t n = 0;
     for (unsigned pool = 0; pool < 2; pool++)
         while (zcp_chunk_allocate(manager, pool ? LARGE : SMALL, &chunks[n]) == ZCP_OK) fill(&chunks[n++]);
@@ -1635,11 +1758,6 @@ static void begin_peer_lists(world *w)                             // two hints 
     CHECK_EQ(inside_hint_count(w->survivor, 0), SMALLS - 3);
 }
 static void begin_peer_exhausted(world *w) { take_small(w, 0); }
-static void begin_peer_exhausted_before_release(world *w)
-{
-    take_small(w, 0);
-    w->lost = 1;                                                   // the released chunk's hint comes after those of the cached ones
-}
 static void begin_all_leave(world *w) { let_go(w, true); }
 static void leave_shared(world *w, zcp_manager *manager)
 {
@@ -1886,7 +2004,7 @@ static const operation operations[] = {
     {"release-cached-token", CHUNKS, .set = set_lease_left, .prepare = prepare_own_marked, .operate = do_release, .finish = finish_cached, .extra = 1, .cached = true},
     {"release-cached-full", CHUNKS, .set = set_lease_left, .prepare = prepare_own_and_full_cache, .operate = do_release, .finish = finish_cached, .extra = CACHED + 1, .cached = true},
     {"yield-at-allocate", CHUNKS, .set = set_lease_left, .prepare = prepare_cache, .begin = begin_peer_exhausted, .operate = do_allocate, .finish = finish_allocate, .extra = 3, .cached = true},
-    {"yield-at-release", CHUNKS, .set = set_lease_left, .prepare = prepare_own_and_cache, .begin = begin_peer_exhausted_before_release, .operate = do_release, .finish = finish_cached, .extra = 3, .cached = true},
+    {"yield-at-release", CHUNKS, .set = set_lease_left, .prepare = prepare_own_and_cache, .begin = begin_peer_exhausted, .operate = do_release, .finish = finish_cached, .extra = 3, .cached = true},
     {"close-cached", CHUNKS, .set = set_lease_left, .prepare = prepare_cache, .operate = do_close, .extra = 3, .sweeps = true, .cached = true},
     {"end-thread-cached", CHUNKS, .set = set_lease_left, .prepare = prepare_end_cache, .operate = do_end_thread, .finish = finish_end_thread, .extra = 3, .cached = true},
     {"recover-cacher", CHUNKS, .set = set_dead_cacher, .prepare = prepare_join, .operate = do_recover, .finish = finish_leave, .extra = 4, .late = true, .sweeps = true, .cached = true},
