@@ -66,7 +66,7 @@ uint32_t inside_leases_held(zcp_manager *manager, uint32_t pool)
 {
     const zcp_priv_pool *p = zcp_priv_view_pool(&manager->view, pool);
     uint32_t count = 0;
-    for (uint32_t k = 0; k < zcp_priv_lease_count(p->list.leaves); k++) count += zcp_priv_load_acquire(&p->leases->items[k].holder) != 0;
+    for (uint32_t k = 0; p && k < zcp_priv_lease_count(p->list.leaves); k++) count += zcp_priv_load_acquire(&p->leases->items[k].holder) != 0;
     return count;
 }
 uint32_t inside_loaned_count(zcp_manager *manager, uint32_t pool)

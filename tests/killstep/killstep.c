@@ -78,7 +78,7 @@ typedef struct way {
 } way;
 
 typedef struct trace {
-    uint32_t steps, points, changes, syscalls;
+    uint32_t steps, points, changes, syscalls, writes;             // writes: changes of the files
     bool overflow;
     point list[MAX_STEPS];
     way ways[MAX_STEPS];
@@ -89,7 +89,7 @@ typedef struct board {                                             // shared by 
     uint32_t timeouts, unnamed, misnamed;                          // TIMEOUT told beside a stopped creator; without a pid; with another's
     bool missed;                                                   // the victim took another path than when it was discovered,
     uint32_t not_reached, missed_step;                             // and so at each try; the first one
-    uint64_t slowest_ns;
+    uint64_t slowest_ns, longest_wait_ns;
     char slowest[64];
     _Atomic uint64_t token, dead_tokens[2];                        // from the victim or a dead client to the others
     _Atomic uint32_t phase;
@@ -124,7 +124,7 @@ typedef struct world {
     uint32_t number;                                               // of the pool that was added
     pid_t waiter;                                                  // a client that waits for a chunk, and goes when it had one
     pid_t dead[2], victim, second;
-    uint32_t deads;
+    uint32_t deads, died;                                          // died: of themselves
     zcp_manager *mine;                                             // of the victim
     zcp_chunk a, b, c, before;                                     // before: a copy of a handle that it has released
     zcp_shm shm;
@@ -622,11 +622,55 @@ static uint64_t set_break(pid_t pid, uint64_t address)             // returns wh
 }
 static void clear_break(pid_t pid, uint64_t address, uint64_t code) { CHECK(ptrace(PTRACE_POKETEXT, pid, (void *)address, (void *)code) == 0); }
 
+// Does it sleep in the kernel? Not for a moment only.
+static bool is_asleep(pid_t pid)
+{
+    char path[40], text[256];
+    unsigned looks = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    for (; looks < 3; looks++) {
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+        if (fd >= 0) close(fd);
+        text[n > 0 ? n : 0] = 0;
+        const char *name_end = strrchr(text, ')');
+        if (!name_end || strncmp(name_end, ") S", 3) != 0) break;
+        usleep(100);
+    }
+    return looks == 3;
+}
+// A victim that waits for a chunk sleeps until somebody releases one: as soon as it does, the stage releases one of these, or else the last of the chunks that it shares.
+static struct { world *w; zcp_chunk *chunks; uint32_t *count; } waking;
+
+static void release_for_sleeper(void)
+{
+    world *w = waking.w;
+    if (waking.count && *waking.count > 0) {
+        zcp_chunk_release(&waking.chunks[--*waking.count]);
+        return;
+    }
+    for (uint32_t i = w->helds; i-- > 0;)
+        if (w->held[i].shared) {
+            zcp_chunk_release(&w->held[i].chunk);
+            w->held[i] = w->held[--w->helds];
+            return;
+        }
+}
+static pid_t wait_awake(pid_t pid, int *status)
+{
+    pid_t changed;
+    if (!waking.w || pid != waking.w->victim) return waitpid(pid, status, 0);
+    for (unsigned round = 0; (changed = waitpid(pid, status, WNOHANG)) == 0; round++) {
+        sched_yield();
+        if (round % 50 == 49 && is_asleep(pid)) release_for_sleeper();
+    }
+    return changed;
+}
 // Lets it go on until it stops; everything but the trap of a step or a break is an error.
 static void await_trap(pid_t pid)
 {
     int status;
-    CHECK(waitpid(pid, &status, 0) == pid);
+    CHECK(wait_awake(pid, &status) == pid);
     CHECK_MSG(!WIFEXITED(status), "the victim ended with %d", WEXITSTATUS(status));
     CHECK_MSG(!WIFSIGNALED(status), "the victim died of signal %d", WTERMSIG(status));
     CHECK_MSG(WSTOPSIG(status) == SIGTRAP, "the victim got signal %d", WSTOPSIG(status));
@@ -803,7 +847,7 @@ static void discover(const world *w, pid_t pid, trace *t)
     bool turns = false;
     watch_names(w);
     have_changed();
-    t->steps = t->changes = t->syscalls = 0;
+    t->steps = t->changes = t->syscalls = t->writes = 0;
     t->points = 1;
     t->list[0] = (point){0, 0, true, false};
     for (; !is_at_end(pc = get_pc(pid)) && !t->overflow; last = pc) {
@@ -812,7 +856,8 @@ static void discover(const world *w, pid_t pid, trace *t)
         else vdso_since = t->steps + 1;
         resume(pid, true);
         if (syscall) watch_names(w);
-        bool change = have_changed() || syscall, again = pc == last && !syscall;
+        bool write = have_changed(), change = write || syscall, again = pc == last && !syscall;
+        t->writes += write;
         if (turns && !again) t->list[t->points - 1].change = true;
         turns = change && again;
         t->ways[t->steps++].at = pc;
@@ -848,7 +893,7 @@ static void reach_call(pid_t pid, uint32_t number)
     for (uint32_t i = 0; i <= number && !shared->missed; i++) {
         int status;
         CHECK(ptrace(PTRACE_SYSCALL, pid, NULL, NULL) == 0);
-        CHECK(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status));
+        CHECK(wait_awake(pid, &status) == pid && WIFSTOPPED(status));
         shared->missed = WSTOPSIG(status) != (SIGTRAP | 0x80);     // the end
     }
 }
@@ -910,18 +955,25 @@ static void verify_gone(const world *w, unsigned set)
     close(fd);
     CHECK_MSG(status.st_blocks * 512 <= 2 * 4096, "the chunk segment still has %lld blocks", (long long)status.st_blocks);
 }
+// Nobody holds that chunk any more, or its pool has gone.
+static void verify_stale(const world *w, uint64_t token)
+{
+    zcp_chunk chunk;
+    zcp_status status = BOUNDED(zcp_chunk_acquire(w->peer, token, &chunk));
+    if (status != ZCP_ERR_INVALID_TOKEN || !w->operation->sets[0]) CHECK_STATUS(status, ZCP_ERR_STALE);
+}
 static void verify_exact(world *w)
 {
     zcp_chunk chunks[MAX_CHUNKS + 1];
     uint64_t token = atomic_load(&shared->token);
     zcp_manager *newcomer;
     verify_slots(w, 0);
-    if (token != 0 && !holds(w, token)) CHECK_STATUS(BOUNDED(zcp_chunk_acquire(w->peer, token, &chunks[0])), ZCP_ERR_STALE);
+    if (token != 0 && !holds(w, token)) verify_stale(w, token);
     unsigned set = pools_of(w, w->survivor);
     if (w->operation->ends) CHECK_EQ(set, w->operation->ends);
     CHECK_EQ(pools_of(w, w->peer), set);
     uint32_t n = drain_all(w, w->survivor, chunks);
-    if (token != 0 && !holds(w, token)) CHECK_STATUS(BOUNDED(zcp_chunk_acquire(w->peer, token, &chunks[n])), ZCP_ERR_STALE);
+    if (token != 0 && !holds(w, token)) verify_stale(w, token);
     release_all(chunks, n);
     check_books(w, w->survivor);
     CHECK_OK(BOUNDED(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &newcomer)));
@@ -1027,8 +1079,9 @@ static void verify_adders(world *w)
     if (!w->operation->grows || !creation_is_locked(w, MANAGEMENT) || shared->slow++ >= shared->slow_limit) return;
     CHECK_STATUS(BOUNDED_MS(zcp_manager_add_pool(w->peer, &pool, &number), 5000 + BOUND_MS), ZCP_ERR_TIMEOUT);
     snprintf(pid, sizeof pid, "process %d ", (int)w->victim);
-    CHECK_MSG(strstr(zcp_last_message(), pid) || strstr(zcp_last_message(), "process 0 "), "%s", zcp_last_message());
     shared->timeouts++;
+    if (strstr(zcp_last_message(), "process 0 ")) shared->unnamed++;
+    else if (!strstr(zcp_last_message(), pid)) shared->misnamed++;
 }
 // Everything that others do goes on beside one who stands still.
 static void verify_others(world *w, zcp_manager *manager)
@@ -1055,6 +1108,27 @@ static void run_to_end(const world *w)
 {
     if (!is_at_end(get_pc(w->victim))) resume(w->victim, false);
     CHECK(is_at_end(get_pc(w->victim)));
+}
+// The same beside a client that has taken chunks: a victim that waits gets one of them.
+static void run_beside(const world *w, zcp_chunk *chunks, uint32_t *n)
+{
+    waking.chunks = chunks;
+    waking.count = n;
+    run_to_end(w);
+    waking.count = NULL;
+}
+// The client that waits for a chunk has it, in time, and has gone.
+static void await_waiter(world *w)
+{
+    int status;
+    uint64_t began = now_ns();
+    if (w->waiter == 0) return;
+    CHECK(waitpid(w->waiter, &status, 0) == w->waiter);
+    w->waiter = 0;
+    CHECK_MSG(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the waiter came to status %x", (unsigned)status);
+    uint64_t took = now_ns() - began;
+    if (took > shared->longest_wait_ns) shared->longest_wait_ns = took;
+    CHECK_MSG(took < WAKE_MS * UINT64_C(1000000), "the waiter had its chunk after %.1f ms", (double)took / 1e6);
 }
 static void await_end(world *w)
 {
@@ -1092,8 +1166,7 @@ static void verify_quiet(world *w)
         used -= (uint32_t)stats.used;
     }
     CHECK_MSG(used == 0, "%d chunks too many are used", -(int)used);
-    zcp_chunk chunk;
-    if (w->operation->cached && shared->token != 0) CHECK_STATUS(BOUNDED(zcp_chunk_acquire(w->peer, atomic_load(&shared->token), &chunk)), ZCP_ERR_STALE);
+    if (w->operation->cached && shared->token != 0) verify_stale(w, atomic_load(&shared->token));
 }
 static void verify_chunks_stopped(world *w)
 {
@@ -1106,7 +1179,7 @@ static void verify_chunks_stopped(world *w)
     verify_held(w);
     verify_others(w, w->peer);
     CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, &report)));
-    CHECK_MSG(report.dead_clients <= w->deads, "%u clients were swept", report.dead_clients);
+    CHECK_MSG(report.dead_clients <= w->deads + w->died, "%u clients were swept", report.dead_clients);
     CHECK_OK(BOUNDED(open_as(w, ZCP_SHM_OPEN_EXISTING, 0, &newcomer)));
     verify_others(w, newcomer);
     verify_adders(w);
@@ -1118,14 +1191,14 @@ static void verify_chunks_stopped(world *w)
         break;
     case 1:                                                        // the others keep everything until it is through
         n = drain_beside(w, newcomer, chunks);
-        run_to_end(w);
+        run_beside(w, chunks, &n);
         release_all(chunks, n);
         break;
     case 2: let_go(w, true); break;                                // what was shared is released under it
     case 3:                                                        // and allocated by others
         let_go(w, true);
         n = drain_set(w, newcomer, chunks, some_set(w->operation), 0);
-        run_to_end(w);
+        run_beside(w, chunks, &n);
         release_all(chunks, n);
         break;
     case 4:                                                        // all but the last hints are used up, without the look before EXHAUSTED
@@ -1140,8 +1213,10 @@ static void verify_chunks_stopped(world *w)
     }
     if (w->victim) {
         run_to_end(w);
+        await_waiter(w);
         verify_quiet(w);
     }
+    await_waiter(w);
     BOUNDED_VOID(zcp_manager_close(newcomer));
     await_end(w);
     await_locks(w, MANAGEMENT, 2);
@@ -1497,7 +1572,7 @@ static void set_one_dead(world *w)
 static void cache(zcp_manager *manager, uint64_t size, uint32_t n)
 {
     zcp_chunk chunks[CACHED];
-    uint32_t pool = size == SMALL ? 0 : 1, before = cached_of(manager, pool);
+    uint32_t pool = kind_of(size), before = cached_of(manager, pool);
     for (uint32_t i = 0; i < n; i++) CHECK_OK(zcp_chunk_allocate(manager, size, &chunks[i]));
     for (uint32_t i = 0; i < n; i++) zcp_chunk_release(&chunks[i]);
     CHECK_EQ(cached_of(manager, pool), before + n);
@@ -1571,6 +1646,75 @@ static void set_dead_borrower(world *w)                            // its chunk 
 {
     set_instance(w);
     add_dead(w, run_dead_borrower, 1);
+}
+
+// Pools that come and go. Each of these worlds is a new instance, as numbers and places in the files are not as before when a pool has gone.
+static uint32_t add(const world *w, zcp_manager *manager, unsigned k)
+{
+    uint32_t number = UINT32_MAX;
+    zcp_pool_config pool = config_of(w, k);
+    CHECK_OK(zcp_manager_add_pool(manager, &pool, &number));
+    return number;
+}
+static void set_two(world *w)
+{
+    set_afresh(w);
+    set_instance(w);
+}
+static void set_three(world *w)                                    // a pool of EXTRA was added, and all know it
+{
+    set_two(w);
+    w->number = add(w, w->survivor, 2);
+    w->added = true;
+    CHECK_EQ(w->number, 2);
+    if (w->operation->cached) CHECK_EQ(zcp_manager_pool_count(w->peer), 3);
+    else touch(w->peer, EXTRA);
+}
+static void set_three_held(world *w)
+{
+    set_three(w);
+    hold_new(w, w->survivor, EXTRA, true);
+    atomic_store(&shared->token, token_of(hold_new(w, w->peer, EXTRA, true)));
+    hold_acquired(w, w->survivor, atomic_load(&shared->token));
+}
+static void set_three_cached(world *w)                             // by the peer, and hints are on loan to the survivor
+{
+    set_three(w);
+    touch(w->survivor, EXTRA);
+    cache(w->peer, EXTRA, 2);
+}
+static void set_number_again(world *w)                             // the number was another pool's, whose end the peer has not seen
+{
+    set_three(w);
+    CHECK_OK(zcp_manager_retire_pool(w->survivor, w->number));
+}
+static void run_add(world *w)
+{
+    zcp_pool_config pool = config_of(w, 2);
+    (void)zcp_manager_add_pool(join(w), &pool, NULL);
+}
+static void run_retire(world *w) { (void)zcp_manager_retire_pool(join(w), 2); }
+static void set_tail(world *w)                                     // behind the files' parts in use lies what a dead adder left
+{
+    set_two(w);
+    CHECK(die_in(w, "pool_written", run_add));
+}
+static void set_extra_shared(world *w)                             // the peer owns a chunk of EXTRA whose token goes about
+{
+    set_three(w);
+    atomic_store(&shared->token, token_of(hold_new(w, w->peer, EXTRA, true)));
+}
+static void run_dead_extra(world *w)
+{
+    zcp_chunk chunk;
+    CHECK_OK(zcp_chunk_allocate(join(w), EXTRA, &chunk));
+}
+static void set_dead_extra(world *w)                               // a dead client has the last chunk of a retiring pool
+{
+    set_three(w);
+    add_dead(w, run_dead_extra, 1);
+    await_phase(1);
+    CHECK_OK(zcp_manager_retire_pool(w->survivor, w->number));
 }
 
 static void run_create(world *w)
@@ -1741,6 +1885,68 @@ static void prepare_hold_many(world *w)                            // one alone,
 }
 static void prepare_object(world *w) { CHECK_OK(open_object(w, ZCP_SHM_OPEN_EXISTING, 0, &w->shm)); }
 
+static void prepare_own_extra(world *w)
+{
+    prepare_join(w);
+    CHECK_OK(zcp_chunk_allocate(w->mine, EXTRA, &w->a));
+    fill(&w->a);
+}
+static void prepare_touch_extra(world *w)
+{
+    prepare_join(w);
+    touch(w->mine, EXTRA);
+}
+static void prepare_own_cached_extra(world *w)
+{
+    prepare_own_extra(w);
+    cache(w->mine, EXTRA, 1);
+}
+
+static void begin_retire(world *w) { CHECK_OK(zcp_manager_retire_pool(w->survivor, w->number)); }
+static void begin_retire_and_leave(world *w)                       // only the victim has a chunk of it
+{
+    begin_retire(w);
+    let_go(w, true);
+}
+static void begin_add(world *w) { CHECK_EQ(add(w, w->survivor, 2), 2); }
+static void begin_add_and_send(world *w)
+{
+    CHECK_EQ(add(w, w->peer, 2), 2);
+    atomic_store(&shared->token, token_of(hold_new(w, w->peer, EXTRA, true)));
+}
+static void begin_death(world *w, const char *step, void (*run)(world *w))
+{
+    CHECK(die_in(w, step, run));
+    w->died = 1;
+}
+static void begin_adder_dies(world *w) { begin_death(w, "pool_live", run_add); }
+static void begin_retirer_dies(world *w) { begin_death(w, "pool_retiring", run_retire); }
+static void begin_retirer_dies_later(world *w) { begin_death(w, "retire_told", run_retire); }
+// A client that waits for a chunk; it sleeps when this returns.
+static void run_waiter(world *w)
+{
+    zcp_chunk chunk;
+    zcp_manager *manager = join(w);
+    atomic_store(&shared->phase, 1);
+    CHECK_OK(zcp_chunk_allocate_wait(manager, SMALL, UINT32_MAX, &chunk));
+    fill(&chunk);
+    verify(&chunk);
+    zcp_chunk_release(&chunk);
+    zcp_manager_close(manager);
+}
+static void begin_waiter(world *w)
+{
+    pid_t parent = getpid(), pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        die_with_parent(parent);
+        run_waiter(w);
+        _exit(0);
+    }
+    w->waiter = pid;
+    await_phase(1);
+    for (unsigned i = 0; !is_asleep(pid); i++) await_other(i);
+}
 static void begin_peer_borrows(world *w) { hold_acquired(w, w->peer, await_token()); }
 static void begin_two_borrow(world *w)
 {
@@ -1809,6 +2015,46 @@ static void do_release_both(world *w)
     zcp_chunk_release(&w->a);
     zcp_chunk_release(&w->b);
 }
+static void do_add(world *w)
+{
+    zcp_pool_config pool = config_of(w, 2);
+    w->status = zcp_manager_add_pool(w->mine, &pool, &w->number);
+}
+static void do_add_other(world *w)
+{
+    zcp_pool_config pool = config_of(w, 3);
+    w->status = zcp_manager_add_pool(w->mine, &pool, &w->number);
+}
+static void do_retire(world *w) { w->status = zcp_manager_retire_pool(w->mine, 2); }
+static void do_reconfigure(world *w)
+{
+    zcp_config config = {0};
+    for (unsigned k = 0; k < KINDS; k++) {
+        zcp_pool_config pool = config_of(w, k);
+        if (k != 1) CHECK_OK(zcp_config_add(&config, &pool));
+    }
+    w->status = zcp_manager_reconfigure(w->mine, &config);
+}
+static void do_allocate_extra(world *w) { w->status = zcp_chunk_allocate(w->mine, EXTRA, &w->a); }
+static void do_allocate_tagged(world *w) { w->status = zcp_chunk_allocate_tagged(w->mine, SMALL, 0x7a67, &w->a); }
+static void do_wait(world *w) { w->status = zcp_chunk_allocate_wait(w->mine, SMALL, UINT32_MAX, &w->a); }
+static bool count_entry(const zcp_census_entry *entry, void *user)
+{
+    *(uint64_t *)user += entry->capacity;
+    return true;
+}
+static void do_observe(world *w)
+{
+    zcp_pool_stats stats;
+    zcp_client_stats client;
+    uint64_t bytes = 0;
+    w->status = zcp_manager_open(&w->mine, &(zcp_manager_desc){.name = w->name, .mode = ZCP_SHM_OPEN_EXISTING, .flags = ZCP_OBSERVE});
+    if (w->status != ZCP_OK) return;
+    for (uint32_t pool = 0; pool < zcp_manager_pool_count(w->mine) && w->status == ZCP_OK; pool++) w->status = zcp_manager_pool_stats(w->mine, pool, &stats);
+    for (uint32_t slot = 0; slot < 2 && w->status == ZCP_OK; slot++) w->status = zcp_manager_client_stats(w->mine, slot, &client);
+    if (w->status == ZCP_OK) w->status = zcp_manager_census(w->mine, count_entry, &bytes);
+    zcp_manager_close(w->mine);
+}
 static void do_end_thread(world *w)
 {
     (void)w;
@@ -1842,6 +2088,29 @@ static void finish_allocate(world *w)
         verify(&w->a);
     }
     leave(w);
+}
+static void finish_added(world *w)                                 // it can be used at once
+{
+    CHECK_OK(w->status);
+    CHECK_EQ(w->number, 2);
+    finish_leave(w);
+}
+static void finish_tagged(world *w)
+{
+    if (w->status == ZCP_OK) CHECK_EQ(zcp_chunk_tag(&w->a), 0x7a67);
+    finish_allocate(w);
+}
+static void finish_too_large(world *w)
+{
+    CHECK_STATUS(w->status, ZCP_ERR_TOO_LARGE);
+    leave(w);
+}
+static void finish_observe(world *w) { CHECK_OK(w->status); }
+static void finish_waited(world *w)
+{
+    CHECK_OK(w->status);
+    fill(&w->a);
+    finish_leave(w);
 }
 static void finish_exhausted(world *w)
 {
@@ -2009,6 +2278,32 @@ static const operation operations[] = {
     {"end-thread-cached", CHUNKS, .set = set_lease_left, .prepare = prepare_end_cache, .operate = do_end_thread, .finish = finish_end_thread, .extra = 3, .cached = true},
     {"recover-cacher", CHUNKS, .set = set_dead_cacher, .prepare = prepare_join, .operate = do_recover, .finish = finish_leave, .extra = 4, .late = true, .sweeps = true, .cached = true},
 
+    // Pools that come and go.
+    {"add-pool", CHUNKS, .set = set_two, .prepare = prepare_join, .operate = do_add, .finish = finish_added, .sets = {S | L, S | L | X}, .grows = true},
+    {"add-pool-number-again", CHUNKS, .set = set_number_again, .prepare = prepare_join, .operate = do_add_other, .finish = finish_added, .sets = {S | L, S | L | O}},
+    {"add-pool-over-tail", CHUNKS, .set = set_tail, .prepare = prepare_join, .operate = do_add, .finish = finish_added, .sets = {S | L, S | L | X}},
+    {"retire-pool", CHUNKS, .set = set_three, .prepare = prepare_join, .operate = do_retire, .finish = finish_leave, .sets = {S | L | X, S | L}},
+    {"retire-pool-held", CHUNKS, .set = set_three_held, .prepare = prepare_join, .operate = do_retire, .finish = finish_leave, .sets = {S | L | X, S | L}},
+    {"retire-pool-cached", CHUNKS, .set = set_three_cached, .prepare = prepare_join, .operate = do_retire, .finish = finish_leave, .sets = {S | L | X, S | L}, .cached = true},
+    {"reconfigure", CHUNKS, .set = set_two, .prepare = prepare_join, .operate = do_reconfigure, .finish = finish_leave, .sets = {S | L, S | L | X, S | L | X | O, S | X | O}, .grows = true},
+    {"release-ends-pool", CHUNKS, .set = set_three, .prepare = prepare_own_extra, .begin = begin_retire, .operate = do_release, .finish = finish_leave, .sets = {S | L}},
+    {"release-borrower-ends-pool", CHUNKS, .set = set_extra_shared, .prepare = prepare_borrow, .begin = begin_retire_and_leave, .operate = do_release, .finish = finish_leave, .sets = {S | L}},
+    {"release-cached-ends-pool", CHUNKS, .set = set_three, .prepare = prepare_own_cached_extra, .begin = begin_retire, .operate = do_release, .finish = finish_leave, .sets = {S | L}, .cached = true},
+    {"recover-ends-pool", CHUNKS, .set = set_dead_extra, .prepare = prepare_join, .operate = do_recover, .finish = finish_leave, .late = true, .sweeps = true, .sets = {S | L}},
+    {"recover-adder", CHUNKS, .set = set_two, .prepare = prepare_join, .begin = begin_adder_dies, .operate = do_recover, .finish = finish_leave, .sweeps = true, .sets = {S | L, S | L | X}, .ends = S | L | X},
+    {"recover-retirer", CHUNKS, .set = set_three, .prepare = prepare_join, .begin = begin_retirer_dies, .operate = do_recover, .finish = finish_leave, .sweeps = true, .sets = {S | L}},
+    {"recover-retirer-later", CHUNKS, .set = set_three_held, .prepare = prepare_join, .begin = begin_retirer_dies_later, .operate = do_recover, .finish = finish_leave, .sweeps = true, .sets = {S | L}},
+    {"join-dead-adder", CHUNKS, .set = set_two, .begin = begin_adder_dies, .operate = do_open_existing, .finish = finish_open, .extra = 1, .sweeps = true, .sets = {S | L, S | L | X}, .ends = S | L | X},
+    {"renew-allocate", CHUNKS, .set = set_two, .prepare = prepare_join, .begin = begin_add, .operate = do_allocate_extra, .finish = finish_allocate, .extra = 1, .sets = {S | L | X}},
+    {"renew-acquire", CHUNKS, .set = set_two, .prepare = prepare_join, .begin = begin_add_and_send, .operate = do_acquire, .finish = finish_acquire, .sets = {S | L | X}},
+    {"renew-retired", CHUNKS, .set = set_three, .prepare = prepare_touch_extra, .begin = begin_retire, .operate = do_allocate_extra, .finish = finish_too_large, .sets = {S | L}},
+
+    // Waiting for a chunk, looking, tags.
+    {"wait", CHUNKS, .set = set_exhausted, .prepare = prepare_join, .operate = do_wait, .finish = finish_waited, .extra = 1, .waits = true},
+    {"release-wakes", CHUNKS, .set = set_last, .prepare = prepare_own, .begin = begin_waiter, .operate = do_release, .finish = finish_leave, .extra = 2},
+    {"observe", CHUNKS, .set = set_shared, .operate = do_observe, .finish = finish_observe, .looks = true},
+    {"allocate-tagged", CHUNKS, .set = set_instance, .prepare = prepare_join, .operate = do_allocate_tagged, .finish = finish_tagged, .extra = 1},
+
     {"shm-open-fresh", OBJECT, .set = set_nothing, .operate = do_shm_open, .finish = finish_shm},
     {"shm-open-existing", OBJECT, .set = set_object, .operate = do_shm_open, .finish = finish_shm},
     {"shm-purge", OBJECT, .set = set_object, .operate = do_shm_purge, .finish = finish_shm},
@@ -2077,6 +2372,7 @@ static void chain(world *w, uint32_t number)
 static void verify_killed(world *w)
 {
     kill_traced(w->victim);
+    await_waiter(w);
     await_locks(w, w->operation->kind == OBJECT ? PLAIN : MANAGEMENT, w->survivor ? 2 : 0);
     if (w->operation->kind == CHUNKS) verify_chunks_dead(w);
     else if (w->operation->kind == NAMES) verify_names_dead(w);
@@ -2102,18 +2398,21 @@ static void run_round(world *w, mode m, unsigned variant, uint32_t number)
     atomic_store(&shared->token, 0);
     atomic_store(&shared->phase, 0);
     shared->current = shared->missed = false;
+    waking.count = NULL;
     alarm(30);
     o->set(w);
     if (chained) w->second = start_traced(w, run_second);
     if (!o->late) kill_dead(w);
     if (w->survivor && !o->late) await_locks(w, MANAGEMENT, chained ? 3 : 2);
     w->victim = start_traced(w, run_victim);
+    waking.w = o->waits ? w : NULL;
     if (o->begin) o->begin(w);
     if (o->late) kill_dead(w);
     if (w->survivor && o->late) await_locks(w, MANAGEMENT, chained ? 4 : 3);
     if (m == DISCOVER) {
         discover(w, w->victim, &shared->victim);
         kill_traced(w->victim);
+        CHECK_MSG(!o->looks || shared->victim.writes == 0, "%u changes by one who only looks", shared->victim.writes);
         return;
     }
     if (m == CALL) reach_call(w->victim, number);
@@ -2338,8 +2637,9 @@ static result run_operation(const operation *o, const options *opt, const char *
             sum.passed += of[m].passed;
             sum.failed += of[m].failed;
         }
-    char more[160] = "";
-    if (shared->timeouts) snprintf(more, sizeof more, ", %u TIMEOUT (%u without a pid, %u with another's)", shared->timeouts, shared->unnamed, shared->misnamed);
+    char more[240] = "";
+    if (shared->longest_wait_ns) snprintf(more, sizeof more, ", the waiter had its chunk after %.0f ms at most", (double)shared->longest_wait_ns / 1e6);
+    if (shared->timeouts) snprintf(more + strlen(more), sizeof more - strlen(more), ", %u TIMEOUT (%u without a pid, %u with another's)", shared->timeouts, shared->unnamed, shared->misnamed);
     if (shared->not_reached) snprintf(more + strlen(more), sizeof more - strlen(more), ", %u not reached from step %u on", shared->not_reached, shared->missed_step);
     if (shared->victim.overflow) sum.failed++;
     printf("%-28s %6u steps, %4u points (%u changes, %u calls); %5u killed, %4u in calls, %5u stopped, %3u chained: %u failed; %.1f s (CPU %.1f), slowest call %.0f ms%s%s\n", o->name, shared->victim.steps,
