@@ -3,12 +3,14 @@
 //   make soak SECONDS=60
 //
 // Each worker allocates over all pools, fills what it gets with a pattern, passes tokens to the others, acquires theirs,
-// clones, releases, closes and opens again, and verifies each payload whenever it gets and before it gives. The conductor
+// clones, releases, waits for chunks, closes and opens again, and verifies each payload whenever it gets and before it gives.
+// Now and then it adds a pool, retires one, reconfigures the instance, or looks at it as an observer does. The conductor
 // (this process) sends SIGKILL and SIGSTOP to them at random and starts the killed ones again. Every few seconds it asks
 // for quiet: each worker stops where it is and tells what it holds, and the books are compared: what is used is what is
-// held, what is cached can be by the threads that there are, every other chunk can be had exactly once. Half of the workers
+// held, what is cached can be by the threads that there are, every other chunk of the live pools can be had exactly once; the
+// counters of allocations and releases say the same, but for one at most for each worker that was killed. Half of the workers
 // have a second thread, which ends all the time, now and then without releasing, and another one goes on with what it
-// held. At the end, when all have closed, nothing is cached any more. The last line is `N passed, N failed`.
+// held. At the end, when all have closed, nothing is cached or retiring any more. The last line is `N passed, N failed`.
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp.h"
 
@@ -28,10 +30,14 @@
 enum { WORKERS = 8, THREADS = 2, CACHE = 8, HOLDS = 24, MAIL = 16, MAX_CLIENTS = 40, SHOWN_ERRORS = 20 };
 
 #define WAIT_LIMIT UINT64_C(1000000000)
+#define ADD_LIMIT UINT64_C(5000000000)                             // who adds a pool waits for one who is stopped while it does
 #define QUIET_EVERY UINT64_C(2500000000)
+#define NO_KILLS UINT64_C(3000000000)                              // at first, so that the counters are compared exactly
 
-static const struct { uint64_t size; uint32_t count, cache; } pools[] = {{64, 250, 0}, {256, 120, CACHE}, {1000, 60, 0}, {4096, 30, 0}, {60000, 9, 0}};
-enum { POOLS = sizeof pools / sizeof pools[0], CHUNKS = 250 + 120 + 60 + 30 + 9 };
+// The pools of the creation, and those that come and go besides; a size is that of one kind only.
+static const zcp_pool_config pools[] = {{64, 250, 0, 0},  {256, 120, 0, CACHE}, {1000, 60, 0, 0},      {4096, 30, 0, 0}, {60000, 9, 0, 0},
+                                        {128, 100, 0, 0}, {512, 40, 0, CACHE},  {2000, 20, 256, 0}, {30000, 6, 4096, 0}};
+enum { POOLS = 5, KINDS = sizeof pools / sizeof pools[0], MAX_CHUNKS = ZCP_MAX_LIVE_POOLS * 250 };
 
 // What a thread holds, as it tells it when asked for quiet.
 typedef struct told {
@@ -49,6 +55,7 @@ static struct board {
     _Atomic uint64_t operations, allocated, exhausted, acquired, stale, opened, verified;
     _Atomic uint64_t sweeps, reclaimed, longest;                   // longest: wait in a call, ns
     _Atomic uint64_t threads;                                      // that have ended
+    _Atomic uint64_t added, retired, reconfigured, waited, observed;
     _Atomic uint64_t status_errors, payload_errors, hold_errors, wait_errors;
 } *board;
 
@@ -120,6 +127,8 @@ typedef struct watch {
     uint32_t stops;
 } watch;
 
+static _Thread_local uint64_t wait_limit = WAIT_LIMIT;
+
 static _Thread_local uint64_t delay_read, delay_then;              // of the run queue, and when it was read last
 
 static uint64_t run_delay(void) {
@@ -149,9 +158,9 @@ static void watch_end(watch w, int worker, const char *what) {
         return;
     uint64_t delayed = run_delay() - delay_read, waited = took > delayed ? took - delayed : 0;
     uint64_t longest = atomic_load(&board->longest);
-    while (waited > longest && !atomic_compare_exchange_weak(&board->longest, &longest, waited))
+    while (waited > longest && wait_limit == WAIT_LIMIT && !atomic_compare_exchange_weak(&board->longest, &longest, waited))
         continue;
-    if (waited > WAIT_LIMIT)
+    if (waited > wait_limit)
         complain(&board->wait_errors, "%s took %" PRIu64 " ms, %" PRIu64 " of them in the run queue", what, took / 1000000, delayed / 1000000);
 }
 
@@ -232,12 +241,19 @@ static void let_go(thread *t, uint32_t i) {
 static void allocate(thread *t) {
     zcp_status status;
     zcp_chunk chunk;
-    uint64_t largest = pools[below(POOLS)].size, size = 16 + below(largest - 15);
-    WATCHED(t->worker, status = zcp_chunk_allocate(t->manager, size, &chunk));
-    if (status == ZCP_ERR_EXHAUSTED) {
+    uint64_t largest = pools[below(KINDS)].chunk_size, size = 16 + below(largest - 15);
+    uint32_t patience = below(64) == 0 ? 1 + (uint32_t)below(20) : 0;
+    if (patience > 0)
+        WATCHED(t->worker, status = zcp_chunk_allocate_wait(t->manager, size, patience, &chunk));
+    else
+        WATCHED(t->worker, status = zcp_chunk_allocate(t->manager, size, &chunk));
+    add(&board->waited, patience > 0);
+    if (status == (patience > 0 ? ZCP_ERR_TIMEOUT : ZCP_ERR_EXHAUSTED)) {
         add(&board->exhausted, 1);
         if (t->count > 0)
             let_go(t, (uint32_t)below(t->count));
+    } else if (status == ZCP_ERR_TOO_LARGE) {                      // the pools that are large enough have been retired
+        add(&board->exhausted, 1);
     } else if (status != ZCP_OK)
         complain(&board->status_errors, "allocate: %s: %s", zcp_status_name(status), zcp_last_message());
     else {
@@ -266,7 +282,7 @@ static void take_mail(thread *t) {
     if (token == 0)
         return;
     WATCHED(t->worker, status = zcp_chunk_acquire(t->manager, token, &chunk));
-    if (status == ZCP_ERR_STALE)
+    if (status == ZCP_ERR_STALE || status == ZCP_ERR_INVALID_TOKEN)        // the latter: its pool has gone
         add(&board->stale, 1);
     else if (status != ZCP_OK)
         complain(&board->status_errors, "acquire: %s: %s", zcp_status_name(status), zcp_last_message());
@@ -296,6 +312,80 @@ static void recover(thread *t) {
     WATCHED(t->worker, status = zcp_manager_recover(t->manager, NULL));
     if (status != ZCP_OK)
         complain(&board->status_errors, "recover: %s: %s", zcp_status_name(status), zcp_last_message());
+}
+
+static void add_pool(thread *t) {
+    zcp_status status;
+    uint32_t number = ZCP_MAX_LIVE_POOLS;
+    const zcp_pool_config *pool = &pools[below(KINDS)];
+    WATCHED(t->worker, status = zcp_manager_add_pool(t->manager, pool, &number));
+    if (status == ZCP_OK && number < ZCP_MAX_LIVE_POOLS)
+        add(&board->added, 1);
+    else if (status != ZCP_ERR_FULL)
+        complain(&board->status_errors, "add_pool: %s: %s", zcp_status_name(status), zcp_last_message());
+}
+
+static void retire_pool(thread *t) {
+    zcp_status status;
+    uint32_t number = (uint32_t)below(zcp_manager_pool_count(t->manager));
+    WATCHED(t->worker, status = zcp_manager_retire_pool(t->manager, number));
+    if (status == ZCP_OK)
+        add(&board->retired, 1);
+    else if (status != ZCP_ERR_NOT_FOUND)
+        complain(&board->status_errors, "retire_pool: %s: %s", zcp_status_name(status), zcp_last_message());
+}
+
+// Most pools of the creation, and some of the others.
+static void reconfigure(thread *t) {
+    zcp_status status;
+    zcp_config config = {0};
+    for (int k = 0; k < KINDS; k++)
+        if (k == 0 || below(8) < (k < POOLS ? 7 : 3))
+            zcp_config_add(&config, &pools[k]);
+    WATCHED(t->worker, status = zcp_manager_reconfigure(t->manager, &config));
+    if (status == ZCP_OK)
+        add(&board->reconfigured, 1);
+    else if (status != ZCP_ERR_FULL)
+        complain(&board->status_errors, "reconfigure: %s: %s", zcp_status_name(status), zcp_last_message());
+}
+
+static void change_pools(thread *t) {
+    uint64_t dice = below(8);
+    wait_limit = ADD_LIMIT;
+    dice < 3 ? add_pool(t) : dice < 5 ? retire_pool(t) : reconfigure(t);
+    wait_limit = WAIT_LIMIT;
+}
+
+static bool check_entry(const zcp_census_entry *entry, void *user) {
+    uint64_t *errors = user;
+    bool known = false;
+    for (int k = 0; k < KINDS; k++)
+        known = known || pools[k].chunk_size == entry->capacity;
+    *errors += !known || entry->pool >= ZCP_MAX_LIVE_POOLS || entry->size > entry->capacity || (entry->owner == ZCP_NO_CLIENT && entry->borrowers > MAX_CLIENTS);
+    return true;
+}
+
+static void observe(thread *t) {
+    zcp_manager *manager = NULL;
+    zcp_status status;
+    uint64_t errors = 0;
+    WATCHED(t->worker, status = zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .mode = ZCP_SHM_OPEN_EXISTING, .flags = ZCP_OBSERVE}));
+    for (uint32_t p = 0; status == ZCP_OK && p < zcp_manager_pool_count(manager); p++) {
+        zcp_pool_stats stats;
+        WATCHED(t->worker, status = zcp_manager_pool_stats(manager, p, &stats));
+        if (stats.used + stats.free + stats.cached != stats.total || stats.peak_used > stats.total)
+            complain(&board->status_errors, "pool %u as observed: used %" PRIu64 ", free %" PRIu64 ", cached %" PRIu64 ", total %" PRIu64 ", peak %" PRIu64, p,
+                     stats.used, stats.free, stats.cached, stats.total, stats.peak_used);
+    }
+    if (status == ZCP_OK)
+        WATCHED(t->worker, status = zcp_manager_census(manager, check_entry, &errors));
+    zcp_client_stats client;
+    if (status == ZCP_OK)
+        WATCHED(t->worker, status = zcp_manager_client_stats(manager, (uint32_t)below(MAX_CLIENTS), &client));
+    if (status != ZCP_OK || errors != 0)
+        complain(&board->status_errors, "observe: %s: %s; %" PRIu64 " wrong entries", zcp_status_name(status), zcp_last_message(), errors);
+    WATCHED(t->worker, zcp_manager_close(manager));
+    add(&board->observed, 1);
 }
 
 // With or without releasing first: closing gives back what is left.
@@ -348,6 +438,10 @@ static void work(thread *t, uint64_t rounds) {
             keep_quiet(t);
         for (int i = 0; i < 64 && t->manager != NULL; i++)
             act(t, alone);
+        if (t->manager != NULL && below(2000) == 0)
+            change_pools(t);
+        if (t->manager != NULL && below(300) == 0)
+            observe(t);
         if (below(16) == 0)
             sleep_us(below(2000));                                 // so that the others get a turn in the middle of ours
     }
@@ -412,7 +506,7 @@ static struct {
     uint64_t incarnation, continue_at;                             // 0: it is not stopped
 } workers[WORKERS];
 
-static uint64_t kills, stops_made, quiet_checks, deaths_by_themselves, book_errors, most_cached;
+static uint64_t kills, stops_made, quiet_checks, deaths_by_themselves, book_errors, most_cached, most_pools, largest_drift;
 static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int number) {
@@ -522,11 +616,53 @@ static bool hinted(const zcp_priv_pool *pool, uint32_t i) {
     return hints >> (i & ((1u << pool->list.leaf_shift) - 1)) & 1;
 }
 
-// Nobody else works: used == held, what is neither used nor cached can be had exactly once, and goes back. Of a cached
-// pool some may be kept by each of `cachers` threads.
+// What the counters of a pool say is in use, and what the records say: the same, but for one for each who was killed.
+static void compare_counters(const zcp_priv_pool *pool, const zcp_pool_stats *stats) {
+    uint64_t freed, allocated = zcp_priv_allocated(pool, &freed), drift = allocated - freed - stats->used;
+    if (drift >> 63 != 0)
+        drift = 0 - drift;
+    if (drift > largest_drift)
+        largest_drift = drift;
+    if (drift > kills)
+        book_error("allocations less releases of a pool", allocated - freed, stats->used);
+}
+
+typedef struct figures {
+    uint64_t used, cached, obtainable, caching, pools;             // caching: live pools of which threads may cache
+} figures;
+
+// By the records, of all pools; of each cached one some may be kept by each of `cachers` threads.
+static figures count_pools(zcp_manager *manager, uint32_t cachers, bool first) {
+    figures sum = {0};
+    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+        const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
+        zcp_pool_stats stats;
+        zcp_manager_pool_stats(manager, p, &stats);
+        if (stats.state == ZCP_POOL_NONE)
+            continue;
+        if (stats.used + stats.free + stats.cached != stats.total)
+            book_error("used, free and cached of a pool", stats.used + stats.free + stats.cached, stats.total);
+        if (first && stats.cached > (uint64_t)cachers * stats.cache_chunks)
+            book_error("cached chunks of a pool, at most", stats.cached, (uint64_t)cachers * stats.cache_chunks);
+        if (cachers == 0 && stats.state == ZCP_POOL_RETIRING)
+            book_error("pools that retire though nobody has any of them; number", p, 0);
+        if (first)
+            compare_counters(pool, &stats);
+        sum.used += stats.used;
+        sum.cached += stats.cached;
+        sum.pools++;
+        if (stats.state == ZCP_POOL_LIVE) {
+            sum.obtainable += stats.free;
+            sum.caching += stats.cache_chunks != 0;
+        }
+    }
+    return sum;
+}
+
+// Nobody else works: used == held, what is neither used nor cached nor retiring can be had exactly once, and goes back.
 static void compare_books(uint32_t *held, uint32_t held_count, uint32_t cachers) {
-    static zcp_chunk got[CHUNKS + 1];
-    uint64_t used = 0, total = 0, cached = 0, free_hinted = 0, own = 0;
+    static zcp_chunk got[MAX_CHUNKS + 1];
+    uint64_t free_hinted = 0;
     uint32_t count = 0;
     zcp_manager *manager = NULL;
     zcp_status status = zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .mode = ZCP_SHM_OPEN_EXISTING});
@@ -543,46 +679,38 @@ static void compare_books(uint32_t *held, uint32_t held_count, uint32_t cachers)
         if (status != ZCP_OK || info.state == ZCP_CLIENT_DEAD)
             book_error("client slots of dead clients after recovery; slot", slot, 0);
     }
-    for (uint32_t p = 0; p < POOLS; p++) {
-        zcp_pool_stats stats;
-        zcp_manager_pool_stats(manager, p, &stats);
-        if (stats.used + stats.free + stats.cached != stats.total)
-            book_error("used, free and cached of a pool", stats.used + stats.free + stats.cached, stats.total);
-        if (stats.cached > (uint64_t)cachers * pools[p].cache)
-            book_error("cached chunks of a pool, at most", stats.cached, (uint64_t)cachers * pools[p].cache);
-        used += stats.used;
-        total += stats.total;
-        cached += stats.cached;
-    }
-    if (cached > most_cached)
-        most_cached = cached;
-    if (used != held_count)
-        book_error("chunks used, and chunks held by somebody", used, held_count);
-    for (uint32_t p = 0; p < POOLS; p++)
-        while (count <= CHUNKS && (status = zcp_chunk_allocate(manager, pools[p].size, &got[count])) == ZCP_OK)
+    figures is = count_pools(manager, cachers, true);
+    if (is.cached > most_cached)
+        most_cached = is.cached;
+    if (is.pools > most_pools)
+        most_pools = is.pools;
+    if (is.used != held_count)
+        book_error("chunks used, and chunks held by somebody", is.used, held_count);
+    for (int k = 0; k < KINDS; k++) {
+        while (count < MAX_CHUNKS && (status = zcp_chunk_allocate(manager, pools[k].chunk_size, &got[count])) == ZCP_OK)
             held[held_count + count] = got[count].index, count++;
-    if (status != ZCP_ERR_EXHAUSTED || count != total - used - cached)
-        book_error("chunks that could be had", count, total - used - cached);
+        if (status != ZCP_ERR_EXHAUSTED && status != ZCP_ERR_TOO_LARGE)
+            book_error("the status when all is had", (uint64_t)status, ZCP_ERR_EXHAUSTED);
+    }
+    if (count != is.obtainable)
+        book_error("chunks that could be had", count, is.obtainable);
     if (distinct(held, held_count + count) != held_count + count)
         book_error("different chunks among those held and those had", distinct(held, held_count + count), held_count + count);
     for (uint32_t i = 0; i < count; i++)
         zcp_chunk_release(&got[i]);
-    for (uint32_t p = 0; p < POOLS; p++) {
+    figures now = count_pools(manager, cachers, false);            // with what this thread keeps
+    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
         const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
-        zcp_pool_stats stats;
-        zcp_manager_pool_stats(manager, p, &stats);
-        own += stats.cached;                                       // and what this thread keeps now
-        for (uint32_t i = 0; i < pool->count; i++)
+        for (uint32_t i = 0; pool != NULL && !zcp_priv_pool_is_retiring(pool) && i < pool->count; i++)
             free_hinted += zcp_priv_is_free(atomic_load(&zcp_priv_record_at(pool, i)->state)) && hinted(pool, i);
     }
-    own -= cached;
-    if (own > CACHE || free_hinted != total - used - cached - own)
-        book_error("free chunks of which there is a hint", free_hinted, total - used - cached - own);
+    if (now.cached - is.cached > is.caching * CACHE || free_hinted != now.obtainable || now.obtainable + now.cached != is.obtainable + is.cached)
+        book_error("free chunks of which there is a hint", free_hinted, now.obtainable);
     zcp_manager_close(manager);
 }
 
 static void be_quiet_and_compare(void) {
-    static uint32_t held[WORKERS * THREADS * HOLDS + CHUNKS + 1];
+    static uint32_t held[WORKERS * THREADS * HOLDS + MAX_CHUNKS + 1];
     for (int w = 0; w < WORKERS; w++)
         if (workers[w].continue_at != 0)
             go_on(w);
@@ -611,9 +739,11 @@ static void progress(uint64_t second) {
     uint64_t operations = board->operations;
     printf("%4" PRIu64 " s: operations %" PRIu64 " (+%" PRIu64 "), allocated %" PRIu64 ", acquired %" PRIu64 ", stale %" PRIu64 ", exhausted %" PRIu64
            ", kills %" PRIu64 ", stops %" PRIu64 ", sweeps %" PRIu64 ", chunks reclaimed %" PRIu64 ", quiet checks %" PRIu64
+           ", pools added %" PRIu64 ", retired %" PRIu64 ", reconfigured %" PRIu64 ", waits %" PRIu64 ", observed %" PRIu64
            ", longest wait %" PRIu64 " ms, errors %" PRIu64 "\n",
            second, operations, operations - before, board->allocated, board->acquired, board->stale, board->exhausted, kills, stops_made,
-           board->sweeps, board->reclaimed, quiet_checks, board->longest / 1000000, errors());
+           board->sweeps, board->reclaimed, quiet_checks, board->added, board->retired, board->reconfigured, board->waited, board->observed,
+           board->longest / 1000000, errors());
     fflush(stdout);
     before = operations;
 }
@@ -623,7 +753,7 @@ static void conduct(uint64_t seconds) {
     while (now() < end && !interrupted) {
         int w = (int)below(WORKERS);
         uint64_t dice = below(100);
-        if (dice < 35)
+        if (dice < 35 && now() - began > NO_KILLS)
             kill_one(w);
         else if (dice < 65)
             stop_one(w);
@@ -671,7 +801,7 @@ static void create(void) {
     zcp_config config = {0};
     zcp_manager *manager;
     for (int p = 0; p < POOLS; p++)
-        zcp_config_add(&config, &(zcp_pool_config){.chunk_size = pools[p].size, .chunk_count = pools[p].count, .cache_chunks = pools[p].cache});
+        zcp_config_add(&config, &pools[p]);
     zcp_status status = zcp_manager_open(
         &manager, &(zcp_manager_desc){.name = name, .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = MAX_CLIENTS});
     if (status != ZCP_OK) {
@@ -695,8 +825,8 @@ int main(int argc, char **argv) {
         return 2;
     }
     snprintf(name, sizeof name, "zcp-soak-%d", (int)getpid());
-    printf("soak: %" PRIu64 " s, seed %" PRIu64 ", %d workers (half of them with a second thread, ever another one), %d chunks in %d pools, one of them cached\n", seconds, seed,
-           (int)WORKERS, (int)CHUNKS, (int)POOLS);
+    printf("soak: %" PRIu64 " s, seed %" PRIu64 ", %d workers (half of them with a second thread, ever another one), pools of %d kinds that come and go, two of them cached\n", seconds,
+           seed, (int)WORKERS, (int)KINDS);
     random_state = mix(seed) | 1;
     signal(SIGINT, on_interrupt);
     signal(SIGTERM, on_interrupt);
@@ -707,7 +837,7 @@ int main(int argc, char **argv) {
         start(w);
     conduct(seconds);
     end_workers();
-    static uint32_t nothing[CHUNKS + 1];
+    static uint32_t nothing[MAX_CHUNKS + 1];
     compare_books(nothing, 0, 0);
     zcp_status destroyed = zcp_manager_destroy(name);
 
@@ -718,6 +848,10 @@ int main(int argc, char **argv) {
     judge(book_errors == 0, "no chunk lost or doubled; quiet moments", quiet_checks);
     judge(deaths_by_themselves == 0, "no worker died of itself; kills", kills);
     judge(most_cached > 0 || quiet_checks < 4, "chunks were cached; most at a quiet moment", most_cached);
+    judge(largest_drift <= kills, "the counters say what the books say; largest difference", largest_drift);
+    judge(seconds < 5 || (board->added > 0 && board->retired > 0 && board->reconfigured > 0), "pools came and went; added", board->added);
+    judge(seconds < 5 || most_pools > POOLS, "there were more pools than at the beginning; most at a quiet moment", most_pools);
+    judge(seconds < 5 || (board->waited > 0 && board->observed > 0), "chunks were waited for, and all was looked at; waits", board->waited);
     judge(board->threads > 0, "threads ended and others began; threads", board->threads);
     judge(board->sweeps > 0 || kills == 0, "the killed were swept; sweeps", board->sweeps);
     judge(destroyed == ZCP_OK && zcp_shm_unlink(name) == ZCP_ERR_NOT_FOUND, "destroyed; chunks reclaimed", board->reclaimed);
