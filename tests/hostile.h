@@ -32,7 +32,7 @@
 
 #define HOSTILE_UNUSED __attribute__((unused))
 
-enum { HOSTILE_TRACED = 512, HOSTILE_ANONYMOUS = 256 };
+enum { HOSTILE_TRACED = 512, HOSTILE_ANONYMOUS = 2048 };
 
 typedef enum { HOSTILE_NO_PEER, HOSTILE_CAS, HOSTILE_POP, HOSTILE_REFILL } hostile_peer;
 

@@ -2,18 +2,24 @@
 //
 //   make fuzz SECONDS=60
 //
-// An input is a program of small steps: change a word of the management segment, or one of its leases (also while managers
-// are attached to it), replace its beginning by raw bytes, cut or extend the file, open, close, allocate, acquire, release and so on. The seeds are
-// made here, from a real segment, and written into the corpus directory that is given. A finding is what the sanitizers
+// An input is a program of small steps: change a word of the management segment, one of its leases, or one of what its header
+// says of pools that come and go (also while managers are attached to it), forge what it says of a pool so that it adds up, replace its
+// beginning by raw bytes, cut or extend the file, open, close, observe, add and retire pools, allocate, wait, acquire, release and so on.
+// The seeds are made here, from a real segment with a pool that was added and one that retires, and written into the corpus directory that is given. A finding is what the sanitizers
 // find, an access to the guard pages around each mapping (see hostile.h), a call without an end, a leaked descriptor or
 // mapping, or a handle that lies outside of its segment.
 #include "../hostile.h"
 
-enum { CLIENTS = 5, MANAGERS = 3, HANDLES = 12, TOKENS = 8, IMAGE = 1 << 15 };
+enum { ADDED = 3, RETIRING = 4, LAST_POOL = 4, CLIENTS = 5, MANAGERS = 3, HANDLES = 12, TOKENS = 8, PAGE = 4096, IMAGE = 16 * PAGE };
+
+// Of the header: up to the slots of the pools that are there.
+enum { BEGINNING = offsetof(zcp_priv_header, pools) + (LAST_POOL + 1) * sizeof(zcp_priv_pool_slot) };
 
 static char name[64], management_path[128], chunk_path[128];
-static unsigned char image[IMAGE];
+static unsigned char image[IMAGE];                                 // of the pages that are not empty, one after the other
+static off_t page_at[IMAGE / PAGE];                                // where they lie in the file
 static size_t image_bytes;
+static off_t management_bytes, chunk_bytes;                        // of the files
 static int management = -1;
 
 static zcp_manager *managers[MANAGERS];
@@ -43,27 +49,48 @@ static zcp_config configuration(void) {
 }
 
 static void make_instance(void) {
+    static const zcp_pool_config added = {50, 6, 0, 2}, retiring = {5000, 2, 0, 0};
     zcp_config config = configuration();
     zcp_manager *manager;
-    struct stat status;
+    zcp_chunk chunk;
+    struct stat status, chunks;
+    uint32_t number;
     if (management >= 0)
         close(management);
     unlink(management_path);
     unlink(chunk_path);
     MUST(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = CLIENTS}) == ZCP_OK);
-    zcp_manager_close(manager);
+    MUST(zcp_manager_add_pool(manager, &added, &number) == ZCP_OK && number == ADDED);
+    MUST(zcp_manager_add_pool(manager, &retiring, &number) == ZCP_OK && number == RETIRING);
+    MUST(zcp_chunk_allocate(manager, 5000, &chunk) == ZCP_OK && zcp_manager_retire_pool(manager, RETIRING) == ZCP_OK);
     management = open(management_path, O_RDWR | O_CLOEXEC);
-    MUST(management >= 0 && fstat(management, &status) == 0 && status.st_size <= IMAGE);
-    image_bytes = (size_t)status.st_size;
-    MUST(pread(management, image, image_bytes, 0) == (ssize_t)image_bytes);
+    MUST(management >= 0 && fstat(management, &status) == 0 && stat(chunk_path, &chunks) == 0);
+    management_bytes = status.st_size;
+    chunk_bytes = chunks.st_size;
+    image_bytes = 0;
+    for (off_t at = 0; at < management_bytes; at += PAGE) {        // as if its client had just died, with a chunk in its hands
+        unsigned char *page = image + image_bytes;
+        MUST(image_bytes + PAGE <= IMAGE && pread(management, page, PAGE, at) == PAGE);
+        if (page[0] == 0 && memcmp(page, page + 1, PAGE - 1) == 0)
+            continue;
+        page_at[image_bytes / PAGE] = at;
+        image_bytes += PAGE;
+    }
+    zcp_manager_close(manager);
+}
+
+// The offset in the file of a byte of the image.
+static off_t file_offset(uint64_t at) {
+    return page_at[at / PAGE] + (off_t)(at % PAGE);
 }
 
 // Nobody is attached: as it was when it was made, or made again if it was dismantled.
 static void restore_instance(void) {
     struct stat named, ours;
     bool stands = stat(management_path, &named) == 0 && fstat(management, &ours) == 0 && named.st_ino == ours.st_ino && access(chunk_path, F_OK) == 0;
-    if (stands && ftruncate(management, (off_t)image_bytes) == 0)
-        MUST(pwrite(management, image, image_bytes, 0) == (ssize_t)image_bytes);
+    if (stands && ftruncate(management, management_bytes) == 0 && truncate(chunk_path, chunk_bytes) == 0)
+        for (size_t at = 0; at < image_bytes; at += PAGE)
+            MUST(pwrite(management, image + at, PAGE, file_offset(at)) == PAGE);
     else
         make_instance();
 }
@@ -107,10 +134,16 @@ static uint64_t word_of_leases(uint64_t n) {
     return geometry.pools[pool].leases_offset / 8 + n;
 }
 
+// The nth word of the header about pools that come and go.
+static uint64_t word_of_pools(uint64_t n) {
+    enum { WORDS = (sizeof(zcp_priv_header) - offsetof(zcp_priv_header, signals)) / 8 };
+    return offsetof(zcp_priv_header, signals) / 8 + n % WORDS;
+}
+
 static void change_word(input *in) {
     uint64_t word = take(in, 2), how = take(in, 1), value = 0;
-    uint64_t at = (how & 8 ? word_of_leases(word) : word) * 8 % image_bytes;
-    MUST(pread(management, &value, 8, (off_t)at) >= 0);
+    uint64_t at = (how & 16 ? word_of_pools(word) : how & 8 ? word_of_leases(word) : word) * 8 % image_bytes;
+    MUST(pread(management, &value, 8, file_offset(at)) >= 0);
     switch (how % 8) {
     case 0: value = take(in, 8); break;
     case 1: value = 0; break;
@@ -123,11 +156,28 @@ static void change_word(input *in) {
     }
     if (at == 16 && (uint32_t)value == 0 && anybody_attached())    // a creator would truncate under those who are attached
         return;
-    MUST(pwrite(management, &value, 8, (off_t)at) == 8);
+    MUST(pwrite(management, &value, 8, file_offset(at)) == 8);
+}
+
+// What a peer can write that knows how to make the check of it.
+static void forge_pool(input *in) {
+    zcp_priv_pool_slot *slot = NULL, forged;
+    uint32_t number = (uint32_t)take(in, 1) % ZCP_MAX_LIVE_POOLS, serial = (uint32_t)take(in, 1), phase = (uint32_t)take(in, 1) % 5;
+    off_t at = (off_t)(offsetof(zcp_priv_header, pools) + number * sizeof *slot);
+    MUST(pread(management, &forged, sizeof forged, at) >= 0);
+    uint64_t how = take(in, 1), words[] = {forged.chunk_size, forged.chunk_count, forged.alignment, forged.cache_chunks, forged.management_offset, forged.data_offset};
+    for (int i = 0; i < 6; i++)
+        if (how >> i & 1)
+            words[i] = how & 64 ? take(in, 8) : take(in, 2) << (i >= 4 ? 12 : 0);
+    zcp_priv_added added = {{words[0], (uint32_t)words[1], (uint32_t)words[2], (uint32_t)words[3]}, words[4], words[5]};
+    forged = (zcp_priv_pool_slot){zcp_priv_pool_state(serial, phase), words[0], words[1], words[2], words[3], words[4], words[5], zcp_priv_added_check(&added, serial)};
+    MUST(pwrite(management, &forged, sizeof forged, at) == sizeof forged);
+    uint32_t epoch = (uint32_t)take(in, 1);
+    MUST(pwrite(management, &epoch, sizeof epoch, (off_t)offsetof(zcp_priv_header, signals.epoch)) == sizeof epoch);
 }
 
 static void replace_beginning(input *in) {
-    size_t bytes = take(in, 2) % 1200;
+    size_t bytes = take(in, 2) % (BEGINNING + 64);
     if (anybody_attached())
         return;
     for (size_t i = 0; i < bytes; i++) {
@@ -143,13 +193,16 @@ static void resize(input *in) {                                    // under some
 }
 
 static void check_handle(const zcp_chunk *chunk) {
-    zcp_manager_info info;
-    MUST(zcp_manager_get_info(chunk->manager, &info) == ZCP_OK);
-    uint64_t at = (uint64_t)((uintptr_t)chunk->data - (uintptr_t)info.chunk_base), bytes = zcp_chunk_capacity(chunk);
-    MUST(at < info.chunk_bytes && bytes <= info.chunk_bytes - at && zcp_chunk_size(chunk) <= 4096);
-    for (uint64_t i = 0; i < bytes; i += bytes > 64 ? bytes - 1 : 1) {
+    const zcp_priv_pool *pool = zcp_priv_view_pool(&chunk->manager->view, chunk->index >> ZCP_PRIV_POOL_SHIFT);
+    uint64_t bytes = zcp_chunk_capacity(chunk);
+    MUST(zcp_chunk_size(chunk) <= bytes);
+    if (bytes != 0) {                                              // else its number has just become that of a pool that a header with garbage in it tells of
+        uint64_t at = (uint64_t)((uintptr_t)chunk->data - (uintptr_t)pool->data), all = pool->stride * pool->count;
+        MUST(at < all && bytes <= all - at && bytes == pool->chunk_size);
+    }
+    for (uint64_t i = 0; i < bytes || i == 0; i += bytes > 64 ? bytes - 1 : 1) {       // what it leads to is there in any case
         volatile uint8_t *byte = (uint8_t *)chunk->data + i;
-        *(info.flags & ZCP_READ_ONLY_DATA ? &(uint8_t){0} : byte) = *byte;
+        *(chunk->manager->view.flags & ZCP_READ_ONLY_DATA ? &(uint8_t){0} : byte) = *byte;
     }
 }
 
@@ -170,6 +223,8 @@ static void open_one(input *in) {
         desc.flags |= ZCP_READ_ONLY_DATA;
     if (how & 64)
         desc.flags |= ZCP_CHECKED;
+    if (how & 128 && desc.mode < ZCP_SHM_CREATE_EXCLUSIVE)
+        desc.flags |= ZCP_OBSERVE;
     zcp_status status = zcp_manager_open(manager, &desc);
     MUST((status == ZCP_OK) == (*manager != NULL) && (unsigned)status < ZCP_STATUS_COUNT);
 }
@@ -185,27 +240,64 @@ static void close_one(int which) {
     managers[which] = NULL;
 }
 
+static bool count_entry(const zcp_census_entry *entry, void *user) {
+    MUST(entry->pool < ZCP_MAX_LIVE_POOLS && entry->size <= entry->capacity && entry->token != 0);
+    return ++*(unsigned *)user < 1000;
+}
+
 static void look(zcp_manager *manager) {
-    char text[600];
+    char text[120 * ZCP_MAX_LIVE_POOLS];
+    unsigned entries = 0;
+    zcp_config config;
+    zcp_client_stats held;
     zcp_client_info client;
     zcp_pool_stats stats;
-    for (uint32_t slot = 0; slot <= CLIENTS; slot++)
+    for (uint32_t slot = 0; slot <= CLIENTS; slot++) {
         (void)zcp_manager_client_info(manager, slot, &client);
-    for (uint32_t pool = 0; pool <= 3; pool++)
+        (void)zcp_manager_client_stats(manager, slot, &held);
+    }
+    (void)zcp_manager_census(manager, count_entry, &entries);
+    (void)zcp_manager_get_config(manager, &config);
+    for (uint32_t pool = 0; pool <= LAST_POOL + 2; pool++)
         if (zcp_manager_pool_stats(manager, pool, &stats) == ZCP_OK)
             MUST(stats.used + stats.free + stats.cached == stats.total);
     MUST(zcp_manager_format(manager, text, sizeof text) < sizeof text);
     (void)zcp_manager_check(manager);
 }
 
+static void change_pools(input *in, zcp_manager *manager) {
+    static const zcp_pool_config choice[] = {{100, 12, 0, 4}, {1000, 5, 256, 0}, {100, 3, 0, 0}, {50, 6, 0, 2}, {5000, 2, 0, 0}, {8, 1, 4096, 0}, {300, 200, 0, 64}, {UINT64_C(1) << 40, 1 << 20, 0, 0}};
+    uint64_t how = take(in, 1), which = take(in, 1);
+    uint32_t number;
+    if (how % 4 < 2) {
+        (void)zcp_manager_add_pool(manager, &choice[which % 8], &number);
+    } else if (how % 4 == 2) {
+        (void)zcp_manager_retire_pool(manager, (uint32_t)which % (LAST_POOL + 4));
+    } else {
+        zcp_config config = {0};
+        for (int i = 0; i < 7; i++)
+            if (which >> i & 1)
+                MUST(zcp_config_add(&config, &choice[i]) == ZCP_OK);
+        (void)zcp_manager_reconfigure(manager, &config);
+    }
+}
+
 static void step(input *in) {
-    uint64_t what = take(in, 1) % 16;
+    uint64_t what = take(in, 1) % 20;
     if (what < 3) {
         change_word(in);
         return;
     }
     if (what == 3) {
         open_one(in);
+        return;
+    }
+    if (what == 16) {
+        forge_pool(in);
+        return;
+    }
+    if (what == 17) {
+        change_pools(in, managers[take(in, 1) % MANAGERS]);
         return;
     }
     if (what == 4) {
@@ -240,6 +332,17 @@ static void step(input *in) {
         break;
     }
     case 14: (void)zcp_manager_recover(manager, NULL); break;
+    case 18:
+        zcp_chunk_release(chunk);
+        if (zcp_chunk_allocate_wait(manager, take(in, 2) % 6000, (uint32_t)take(in, 1) % 2, chunk) == ZCP_OK)
+            check_handle(chunk);
+        break;
+    case 19:
+        zcp_chunk_release(chunk);
+        if (zcp_chunk_allocate_tagged(manager, take(in, 2) % 6000, (uint32_t)take(in, 1), chunk) == ZCP_OK)
+            check_handle(chunk);
+        (void)zcp_chunk_tag(chunk);
+        break;
     default: look(manager); break;
     }
 }
@@ -283,6 +386,9 @@ static void put(seed *s, uint64_t value, size_t bytes) {
 }
 
 static void put_open(seed *s, int manager, int how) { put(s, 3, 1), put(s, (uint64_t)manager, 1), put(s, (uint64_t)how, 1); }
+static void put_pools(seed *s, int manager, int how, int which) {
+    put(s, 17, 1), put(s, (uint64_t)manager, 1), put(s, (uint64_t)how, 1), put(s, (uint64_t)which, 1);
+}
 static void put_act(seed *s, int what, int manager, int handle, int token) {
     put(s, (uint64_t)what, 1), put(s, (uint64_t)manager, 1), put(s, (uint64_t)handle, 1), put(s, (uint64_t)token, 1);
 }
@@ -302,7 +408,13 @@ static void put_life(seed *s, uint64_t stride, int how) {
             put_change(s, word, how);
         put_act(s, 12, 0, i, 0);
         put_act(s, i % 2 ? 14 : 15, 1, 0, 0);
+        if (i % 2 == 0)
+            put_pools(s, 0, i, i == 4 ? 0x2b : i + 3);             // add, retire, add
+        put_act(s, 18 + i % 2, 1, i, 0), put(s, i % 2 ? 90 : 5000, 2), put(s, 1, 1);
     }
+    put_pools(s, 1, 3, 0x1e);
+    put_open(s, 2, 129);
+    put_act(s, 15, 2, 0, 0);
     put(s, 4, 1), put(s, 2, 1), put(s, 0, 1);
 }
 
@@ -342,9 +454,28 @@ static void write_seeds(const char *directory) {
             put_life(&s, 0, 0);
             write_seed(directory, number++, &s);
         }
+    for (uint64_t word = 0; word < 8 + 6 * 8; word += 3) {         // signals, and the slots of the pools that are there and the next, also beside clients
+        s.count = 0;
+        if (word % 2)
+            put_open(&s, 0, 1);
+        put_change(&s, word, 16 + (int)(word % 6));
+        put(&s, 0x0101010101010101 * word, word % 6 == 0 ? 8 : word % 6 == 5 ? 1 : 0);
+        put_life(&s, 0, 0);
+        write_seed(directory, number++, &s);
+    }
+    for (uint64_t how = 0; how < 128; how = how * 2 + 1) {         // a pool that adds up
+        s.count = 0;
+        put_open(&s, 0, 1);
+        put(&s, 16, 1), put(&s, how % 7, 1), put(&s, 9, 1), put(&s, 1, 1), put(&s, how, 1);
+        for (int i = 0; i < 6; i++)
+            put(&s, how >> i & 1 ? (uint64_t)i * 8 + 8 : 0, how >> i & 1 ? (how & 64 ? 8 : 2) : 0);
+        put(&s, 77, 1);
+        put_life(&s, 0, 0);
+        write_seed(directory, number++, &s);
+    }
     s.count = 0;                                                   // the real header, as raw bytes
-    put(&s, 4, 1), put(&s, 0, 1), put(&s, sizeof(zcp_priv_header), 2);
-    for (size_t i = 0; i < sizeof(zcp_priv_header); i++)
+    put(&s, 4, 1), put(&s, 0, 1), put(&s, BEGINNING, 2);
+    for (size_t i = 0; i < BEGINNING; i++)
         put(&s, image[i], 1);
     put_life(&s, 0, 0);
     write_seed(directory, number++, &s);
