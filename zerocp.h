@@ -374,7 +374,8 @@ ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk);
    handle until the receiver has acquired. */
 ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk);
 /* A handle for the chunk that a token names. The handle is overwritten, not released. Errors: INVALID_ARGUMENT (NULL), FORKED, CLOSED,
-   INVALID_TOKEN, STALE (no longer held by anybody, or another instance's), CORRUPT; the handle is then empty. */
+   INVALID_TOKEN, STALE (no longer held by anybody, or another instance's), CORRUPT, READ_ONLY (ZCP_OBSERVE), MAPPING (a pool that was added, and could not be
+   mapped here), and NO_MEMORY, SYSTEM of trying to; the handle is then empty. */
 ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk);
 #if defined(__GNUC__)
 #define ZCP_SCOPED __attribute__((cleanup(zcp_chunk_release)))   /* ZCP_SCOPED zcp_chunk c = {0}; is released when it leaves scope */
@@ -2305,6 +2306,7 @@ typedef struct zcp_priv_grown {
     size_t bytes, management_bytes, data_bytes; /* bytes: of this, with the private words of the pool's chunks and its stacks behind it */
     void *management, *data;
     uint16_t segment;                           /* of data in the registry; 0: none */
+    bool tabled;                                /* table is in use, or was, for ever */
     zcp_priv_pool pool;
     zcp_priv_table table;
 } zcp_priv_grown;
@@ -2578,6 +2580,22 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t n
     }
     return status;
 }
+/* A copy of a table that stays: one that is there already, or in the place that goes with a pool, or a new one. NULL: no memory. */
+ZCP_PRIV_SETUP const zcp_priv_table *zcp_priv_table_keep(zcp_manager *manager, const zcp_priv_table *table)
+{
+    zcp_priv_grown *unused = NULL;
+    uint32_t looks = 0;
+    if (memcmp(table, &manager->view.first, sizeof *table) == 0) return &manager->view.first;
+    for (zcp_priv_grown *g = manager->grown; g && looks < 64; g = g->next, looks++) {
+        if (memcmp(table, &g->table, sizeof *table) == 0) return &g->table;
+        if (!g->tabled) unused = g;
+    }
+    if (!unused) unused = zcp_priv_grown_new(manager, 0);
+    if (!unused) return NULL;
+    unused->tabled = true;
+    unused->table = *table;
+    return &unused->table;
+}
 /* Errors: NO_MEMORY, MAPPING, SYSTEM, CORRUPT; what could be learned was. */
 ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
 {
@@ -2594,11 +2612,9 @@ ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
     memset(&table, 0, sizeof table);
     zcp_priv_table_make(&table, view);
     if (memcmp(&table, zcp_priv_view_table(view), sizeof table) != 0) {
-        zcp_priv_grown *g = zcp_priv_grown_new(manager, 0);
-        if (g) {
-            g->table = table;
-            zcp_priv_store_release(&view->table, &g->table);           /* V1 */
-        } else status = ZCP_ERR_NO_MEMORY;
+        const zcp_priv_table *kept = zcp_priv_table_keep(manager, &table);
+        if (kept) zcp_priv_store_release(&view->table, kept);          /* V1 */
+        else status = ZCP_ERR_NO_MEMORY;
     }
     if (status == ZCP_OK) zcp_priv_store_relaxed(&view->epoch, epoch); /* relaxed: only to know whether to come here again */
     zcp_priv_process_unlock(process);
