@@ -70,9 +70,14 @@ static void check_told(zcp_status status) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Every operation on a manager whose segments may hold anything
 
-static void check_inside(const zcp_manager_info *info, const void *data, uint64_t bytes) {
-    uint64_t at = (uint64_t)((uintptr_t)data - (uintptr_t)info->chunk_base);
-    CHECK_MSG(at < info->chunk_bytes && bytes <= info->chunk_bytes - at, "%llu bytes at %p", (unsigned long long)bytes, data);
+static bool pools_change;                                          // or garbage may say so: a handle's pool may be another one by now
+
+static void check_inside(const zcp_chunk *chunk, uint64_t bytes) {
+    const zcp_priv_pool *pool = zcp_priv_view_pool(&chunk->manager->view, chunk->index >> ZCP_PRIV_POOL_SHIFT);
+    if (pools_change)
+        return;                                                    // to touch it has to do
+    uint64_t at = (uint64_t)((uintptr_t)chunk->data - (uintptr_t)pool->data), all = pool->stride * pool->count;
+    CHECK_MSG(at < all && bytes <= all - at, "%llu bytes at %p", (unsigned long long)bytes, chunk->data);
 }
 
 // Atomic, because with garbage in the records two threads may be given one chunk, and that is no race of the library.
@@ -82,7 +87,7 @@ static void touch(void *data, uint64_t bytes) {
         atomic_store_explicit(&at[i], (unsigned char)i, memory_order_relaxed);
 }
 
-static void exercise_handle(const zcp_manager_info *info, zcp_manager *manager, zcp_chunk *chunk) {
+static void exercise_handle(zcp_manager *manager, zcp_chunk *chunk) {
     zcp_chunk clone = {0}, borrowed = {0};
     zcp_status status;
     uint64_t capacity, size, uses, token;
@@ -90,17 +95,17 @@ static void exercise_handle(const zcp_manager_info *info, zcp_manager *manager, 
     BOUNDED(capacity = zcp_chunk_capacity(chunk));
     BOUNDED(size = zcp_chunk_size(chunk));
     CHECK(size <= 4096 && capacity <= 4096);
-    check_inside(info, chunk->data, capacity ? capacity : 1);
-    touch(chunk->data, capacity);
+    check_inside(chunk, capacity ? capacity : 1);
+    touch(chunk->data, capacity ? capacity : 1);
     BOUNDED(data = zcp_chunk_data(chunk));
-    CHECK(data == NULL || data == chunk->data);
+    CHECK(data == NULL || data == chunk->data || pools_change);
     BOUNDED(clone = zcp_chunk_clone(chunk));
     BOUNDED(token = zcp_chunk_token(chunk));
     BOUNDED(status = zcp_chunk_acquire(manager, token, &borrowed));
     check_told(status);
     CHECK((status == ZCP_OK) == (borrowed.manager != NULL));
     if (status == ZCP_OK)
-        check_inside(info, borrowed.data, 1);
+        check_inside(&borrowed, 1);
     BOUNDED(uses = zcp_chunk_use_count(chunk));                    // any figure
     (void)uses;
     BOUNDED((void)zcp_chunk_is_valid(chunk));
@@ -109,15 +114,15 @@ static void exercise_handle(const zcp_manager_info *info, zcp_manager *manager, 
     CHECK(clone.manager == NULL && borrowed.manager == NULL);
 }
 
-static void exercise_tokens(const zcp_manager_info *info, zcp_manager *manager) {
+static void exercise_tokens(zcp_manager *manager) {
     for (int i = 0; i < 4; i++) {
         zcp_chunk chunk;
         zcp_status status;
-        uint64_t token = i < 2 ? test_random() : (test_random() % 4 + 1) << 32 | test_random() % 3 << 27 | test_random() % 8;
+        uint64_t token = i < 2 ? test_random() : (test_random() % 4 + 1) << 32 | test_random() % 5 << 27 | test_random() % 8;
         BOUNDED(status = zcp_chunk_acquire(manager, token, &chunk));
         check_told(status);
         if (status == ZCP_OK) {
-            check_inside(info, chunk.data, zcp_chunk_size(&chunk));
+            check_inside(&chunk, zcp_chunk_size(&chunk));
             BOUNDED(zcp_chunk_release(&chunk));
         }
     }
@@ -145,8 +150,45 @@ static void exercise_watching(const zcp_manager_info *info, zcp_manager *manager
     check_told(status);
 }
 
+static bool check_entry(const zcp_census_entry *entry, void *user) {
+    CHECK(entry->pool < ZCP_MAX_LIVE_POOLS && entry->size <= entry->capacity && entry->capacity <= 4096);
+    return ++*(uint32_t *)user < 10000;
+}
+
+// Waits, looks and, if they change, adds and retires pools.
+static void exercise_pools(zcp_manager *manager) {
+    static const zcp_pool_config choice[] = {{200, 6, 0, 2}, {3000, 2, 0, 0}, {100, 4, 256, 0}};
+    zcp_status status;
+    zcp_chunk chunk;
+    zcp_client_stats client;
+    zcp_config config;
+    uint32_t entries = 0, number, dice = pools_change ? (uint32_t)test_random_below(16) : 16;
+    BOUNDED(status = zcp_manager_get_config(manager, &config));
+    CHECK(status == ZCP_OK && config.pools.size <= ZCP_MAX_POOLS);
+    if (dice < 3)
+        BOUNDED(status = zcp_manager_add_pool(manager, &choice[dice], &number));
+    else if (dice < 5)
+        BOUNDED(status = zcp_manager_retire_pool(manager, (uint32_t)test_random_below(8)));
+    else if (dice == 5 && config.pools.size > 0)
+        BOUNDED(status = zcp_manager_reconfigure(manager, &config));
+    check_told(status);
+    BOUNDED(status = zcp_chunk_allocate_wait(manager, 150, (uint32_t)test_random_below(2), &chunk));
+    check_told(status);
+    if (status == ZCP_OK)
+        touch(chunk.data, 1);
+    BOUNDED(zcp_chunk_release(&chunk));
+    BOUNDED(status = zcp_chunk_allocate_tagged(manager, 60, 7, &chunk));
+    check_told(status);
+    BOUNDED((void)zcp_chunk_tag(&chunk));
+    BOUNDED(zcp_chunk_release(&chunk));
+    BOUNDED(status = zcp_manager_census(manager, check_entry, &entries));
+    CHECK_IS(status, ZCP_OK);
+    BOUNDED(status = zcp_manager_client_stats(manager, (uint32_t)test_random_below(6), &client));
+    check_told(status);
+}
+
 // Of garbage_live: the scribbler beside live clients. Where it writes to leases only, what is held is nobody else's.
-typedef enum { SCRIBBLE_ALL, SCRIBBLE_BEHIND_HEADER, SCRIBBLE_RECORDS, SCRIBBLE_PLAUSIBLE, SCRIBBLE_LEASES, SCRIBBLES } scribble;
+typedef enum { SCRIBBLE_ALL, SCRIBBLE_BEHIND_HEADER, SCRIBBLE_RECORDS, SCRIBBLE_PLAUSIBLE, SCRIBBLE_LEASES, SCRIBBLE_POOLS, SCRIBBLES } scribble;
 
 static struct live {
     _Atomic uint32_t stop, words, calls, refused;
@@ -177,10 +219,11 @@ static void exercise(zcp_manager *manager) {
         CHECK(status != ZCP_OK || held[i].generation != 0);        // an all-zero record is nobody's
         mark_held(&held[i], 1);
         if (status == ZCP_OK)
-            exercise_handle(&info, manager, &held[i]);
+            exercise_handle(manager, &held[i]);
     }
-    exercise_tokens(&info, manager);
+    exercise_tokens(manager);
     exercise_watching(&info, manager);
+    exercise_pools(manager);
     CHECK(zcp_relptr_get(zcp_manager_registry(manager), zcp_relptr_make(ZCP_SEGMENT_CHUNK, info.chunk_bytes), 1) == NULL);
     for (int i = 0; i < COUNT - (live == NULL); i++) {             // one is left to close, unless there is much to do before
         mark_held(&held[i], 0);
@@ -301,9 +344,22 @@ static void check_no_leak(void) {
 typedef struct victim {
     const char *name;
     int management;                                                // a descriptor of ours
+    bool grown;                                                    // has a pool that was added, 2, and one that retires, 3
     size_t bytes;
-    unsigned char image[1 << 16];
+    unsigned char image[3 << 16];
 } victim;
+
+// The image is taken while its client lives, with the last chunk of the retiring pool.
+static void victim_grow(zcp_manager *manager) {
+    static const zcp_pool_config added = {200, 6, 0, 2}, retiring = {3000, 2, 0, 0};
+    zcp_chunk chunk;
+    uint32_t number;
+    CHECK_IS(zcp_manager_add_pool(manager, &added, &number), ZCP_OK);
+    CHECK_EQ(number, 2);
+    CHECK_IS(zcp_manager_add_pool(manager, &retiring, &number), ZCP_OK);
+    CHECK_IS(zcp_chunk_allocate(manager, 3000, &chunk), ZCP_OK);
+    CHECK_IS(zcp_manager_retire_pool(manager, number), ZCP_OK);
+}
 
 static void victim_make(victim *v, const char *name) {
     zcp_manager *manager;
@@ -314,11 +370,16 @@ static void victim_make(victim *v, const char *name) {
     remove_both(name);
     v->name = name;
     CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}), ZCP_OK);
-    zcp_manager_close(manager);
+    if (v->grown)
+        victim_grow(manager);
+    else
+        zcp_manager_close(manager);
     v->management = open(management_path(name).text, O_RDWR | O_CLOEXEC);
     CHECK(v->management >= 0 && fstat(v->management, &status) == 0 && (size_t)status.st_size <= sizeof v->image);
     v->bytes = (size_t)status.st_size;
     CHECK_EQ(pread(v->management, v->image, v->bytes, 0), v->bytes);
+    if (v->grown)
+        zcp_manager_close(manager);
 }
 
 static bool victim_stands(const victim *v) {
@@ -328,10 +389,12 @@ static bool victim_stands(const victim *v) {
 }
 
 static void victim_restore(victim *v) {
-    if (victim_stands(v))
+    if (victim_stands(v)) {
+        CHECK(ftruncate(v->management, (off_t)v->bytes) == 0);
         CHECK_EQ(pwrite(v->management, v->image, v->bytes, 0), v->bytes);
-    else
+    } else {
         victim_make(v, v->name);
+    }
 }
 
 static void victim_end(victim *v) {
@@ -413,9 +476,12 @@ TEST_WITH(garbage_in_each_word_of_the_header, .seconds = 120) {
     static victim v;
     warm_up(test_instance());
     victim_make(&v, test_instance());
+    const size_t sampled = offsetof(zcp_priv_header, pools[3]), last = offsetof(zcp_priv_header, pools[ZCP_MAX_LIVE_POOLS - 1]);
     for (size_t at = 0; at < sizeof(zcp_priv_header); at += 8)
         for (int change = 0; change < CHANGES; change++) {
             uint64_t word, new;
+            if (at >= sampled && at < last && test_random_below(16) != 0)
+                continue;                                          // slots of pools that are not there are all the same
             memcpy(&word, v.image + at, 8);
             new = changed_word(word, change);
             if (new == word)
@@ -486,6 +552,72 @@ TEST_WITH(garbage_in_each_word_of_the_leases, .seconds = 120) {
                 check_obtains_all(v.name);
                 victim_restore(&v);
             }
+    victim_end(&v);
+}
+
+// What the header says of pools that come and go, changed while nobody is there, and under a client that knows them; and what the change does to
+// those who then add, retire and use pools.
+TEST_WITH(garbage_in_each_word_about_pools, .seconds = 120) {
+    static victim v = {.grown = true};
+    warm_up(test_instance());
+    victim_make(&v, test_instance());
+    pools_change = true;
+    const size_t first = offsetof(zcp_priv_header, signals), skipped = offsetof(zcp_priv_header, pools[5]), last = offsetof(zcp_priv_header, pools[ZCP_MAX_LIVE_POOLS - 1]);
+    for (size_t at = first; at < sizeof(zcp_priv_header); at = at + 8 == skipped ? last : at + 8)
+        for (int change = 0; change < 2 * 14; change++) {
+            uint64_t word, new;
+            uint32_t epoch = (uint32_t)test_random();
+            zcp_manager *manager = NULL;
+            memcpy(&word, v.image + at, 8);
+            new = change / 2 < 8 ? changed_word(word, change / 2) : change / 2 < 12 ? changed_word(word, 4 + (int)test_random_below(64)) : test_random();
+            if (at >= offsetof(zcp_priv_header, pools) && (at - first) % 64 == 0 && change / 2 >= 10)
+                new = test_random_below(4) << 32 | test_random_below(5);          // a serial and a phase
+            if (change % 2) {
+                CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}), ZCP_OK);
+                exercise(manager);
+            }
+            CHECK_EQ(pwrite(v.management, &new, 8, (off_t)at), 8);
+            CHECK_EQ(pwrite(v.management, &epoch, 4, (off_t)first), 4);            // so that it is looked at
+            if (manager != NULL)
+                exercise(manager);
+            CHECK_IS(attempt(v.name, ZCP_SHM_OPEN_EXISTING), ZCP_OK);
+            CHECK_IS(attempt_with(v.name, ZCP_SHM_OPEN_EXISTING, ZCP_READ_ONLY_DATA), ZCP_OK);
+            if (manager != NULL)
+                exercise(manager);
+            BOUNDED(zcp_manager_close(manager));
+            victim_restore(&v);
+        }
+    pools_change = false;
+    victim_end(&v);
+}
+
+// Where the pools end that were added, and where one lies, are garbage: who adds another one must not cut off what others have mapped.
+TEST(garbage_about_where_pools_end) {
+    static victim v = {.grown = true};
+    warm_up(test_instance());
+    victim_make(&v, test_instance());
+    pools_change = true;
+    for (int pool = 2; pool < 4; pool++)
+        for (int how = 0; how < 2; how++) {
+            static const zcp_pool_config another = {100, 4, 0, 0};
+            zcp_manager *manager;
+            zcp_chunk chunk;
+            zcp_status status;
+            uint64_t ends[] = {4096 * 4, 4096 * 2}, word = test_random();
+            CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}), ZCP_OK);
+            CHECK_IS(zcp_chunk_allocate(manager, 200, &chunk), ZCP_OK);
+            CHECK_EQ(pwrite(v.management, ends, sizeof ends, (off_t)offsetof(zcp_priv_header, signals.management_end)), sizeof ends);
+            for (int i = 2; i <= pool; i++)
+                CHECK_EQ(pwrite(v.management, &word, 8, (off_t)(offsetof(zcp_priv_header, pools[i]) + (how ? offsetof(zcp_priv_pool_slot, check) : 0))), 8);
+            BOUNDED(status = zcp_manager_add_pool(manager, &another, NULL));
+            check_told(status);
+            touch(chunk.data, 200);
+            exercise(manager);
+            BOUNDED(zcp_chunk_release(&chunk));
+            BOUNDED(zcp_manager_close(manager));
+            victim_restore(&v);
+        }
+    pools_change = false;
     victim_end(&v);
 }
 
@@ -865,6 +997,27 @@ TEST(garbage_faster_than_any_loop) {
     }
 }
 
+// Pools seem to have come or gone at each look.
+TEST(garbage_in_the_epoch_at_each_access) {
+    const char *name = test_instance();
+    zcp_config config = small_config();
+    zcp_manager *manager;
+    zcp_status status;
+    zcp_chunk chunk;
+    warm_up(name);
+    CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}), ZCP_OK);
+    hostile.ticking = &manager->header->signals.epoch;
+    for (uint32_t pool = 0; pool < ZCP_MAX_LIVE_POOLS; pool++) {
+        BOUNDED(status = zcp_chunk_acquire(manager, UINT64_C(1) << 32 | (uint64_t)pool << ZCP_PRIV_POOL_SHIFT | 3, &chunk));
+        CHECK_MSG(status == ZCP_ERR_INVALID_TOKEN || status == ZCP_ERR_STALE, "%s", zcp_status_name(status));
+    }
+    exercise(manager);
+    hostile.ticking = NULL;
+    BOUNDED(zcp_manager_close(manager));
+    check_fresh(name);
+    check_no_leak();
+}
+
 // With a recovery that cannot get on: CORRUPT, and the next one, undisturbed, finds everything.
 TEST(garbage_that_holds_up_a_sweep) {
     const char *name = test_instance();
@@ -916,8 +1069,12 @@ static void scribbler(void *argument) {
     }
     while (atomic_load(&live->stop) == 0)
         for (int i = 0; i < 1000; i++) {
+            if (live->kind == SCRIBBLE_POOLS && i % 16 == 0)
+                test_sleep(1);                                     // or hardly anything that is written would stand
             size_t word = first + (size_t)test_random_below(words - first);
-            if (live->kind == SCRIBBLE_LEASES)
+            if (live->kind == SCRIBBLE_POOLS)
+                word = offsetof(zcp_priv_header, signals) / 8 + (size_t)test_random_below(8 + 6 * 8);
+            else if (live->kind == SCRIBBLE_LEASES)
                 word = leases[i % SMALL_POOLS] + (size_t)test_random_below(count[i % SMALL_POOLS]);
             atomic_store_explicit(&at[word], scribbled_value(), memory_order_relaxed);
             atomic_fetch_add_explicit(&live->words, 1, memory_order_relaxed);
@@ -941,7 +1098,7 @@ static zcp_status live_open(const char *name, zcp_manager **manager) {
 static void live_client(void *argument) {
     const char *name = argument;
     zcp_manager *manager = NULL, *again = NULL;
-    int inherited = hostile.files;                                 // counted, though none of them is here
+    hostile_holdings inherited = hostile_holds();                  // counted, though no mapping of it is here
     for (int i = 0; i < 100 && manager == NULL && live->kind != SCRIBBLE_ALL; i++)
         live_open(name, &manager);
     if (manager == NULL) {                                         // the header did not live long enough
@@ -959,9 +1116,10 @@ static void live_client(void *argument) {
             atomic_fetch_add(&live->refused, 1);
     }
     hostile_holdings now = hostile_holds();
-    CHECK(hostile_same(&with_one, &now));
+    CHECK(pools_change || hostile_same(&with_one, &now));          // what pools take that came and went is given back at close
     BOUNDED(zcp_manager_close(manager));
-    CHECK_EQ(hostile.files, inherited);
+    now = hostile_holds();
+    CHECK(hostile_same(&inherited, &now));
 }
 
 TEST_WITH(garbage_live, .seconds = 120, .weight = 2) {
@@ -974,6 +1132,7 @@ TEST_WITH(garbage_live, .seconds = 120, .weight = 2) {
         pid_t clients[LIVE_CLIENTS];
         CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS + 4}), ZCP_OK);
         live->kind = (scribble)kind;
+        pools_change = kind != SCRIBBLE_LEASES;
         atomic_store(&live->stop, 0);
         for (int i = 0; i < LIVE_CLIENTS; i++)
             clients[i] = test_spawn(live_client, (void *)(uintptr_t)name);
@@ -992,6 +1151,7 @@ TEST_WITH(garbage_live, .seconds = 120, .weight = 2) {
         if (kind == SCRIBBLE_LEASES)
             check_obtains_all(name);
         live->kind = SCRIBBLE_ALL;
+        pools_change = false;
         check_fresh(name);
         check_no_leak();
         test_note("kind %d: %u words scribbled, %u rounds, %u opens refused", kind, atomic_exchange(&live->words, 0),

@@ -47,6 +47,7 @@ static struct {
     const char *without;                                           // a function that never works
     const char *trace[HOSTILE_TRACED];                             // which functions, in their order, when .tracing
     hostile_peer peer;
+    _Atomic uint32_t *ticking;                                     // a word that counts up at each access
     const char *first, *last;                                      // what the peer writes to
     const char *list_first[16], *list_last[16];                    // of that the lists
     int lists;
@@ -59,6 +60,8 @@ static _Thread_local uint64_t hostile_accesses HOSTILE_UNUSED;
 static _Thread_local uint64_t hostile_limit HOSTILE_UNUSED;        // of accesses in one call; 0: none
 
 HOSTILE_UNUSED static void hostile_access(void) {
+    if (hostile.ticking != NULL)
+        atomic_fetch_add_explicit(hostile.ticking, 1, memory_order_relaxed);
     if (++hostile_accesses == hostile_limit) {
         fprintf(stderr, "hostile: a call made %llu accesses: a loop without an end\n", (unsigned long long)hostile_limit);
         abort();
