@@ -2150,10 +2150,10 @@ ZCP_PRIV_COLD void zcp_priv_wake(zcp_priv_pool *pool)
 /* All chunks are retired: their memory goes back to the system. Idempotent; may be done by several at once. */
 ZCP_PRIV_COLD void zcp_priv_pool_empty(zcp_priv_pool *pool)
 {
-    uint64_t live = zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING), page = zcp_priv_page_size();
-    uintptr_t begin = ((uintptr_t)pool->data + page - 1) & ~(uintptr_t)(page - 1), end = (uintptr_t)pool->data + (uintptr_t)(pool->stride * pool->count);
+    uint64_t live = zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING);
+    uintptr_t page = zcp_priv_page_size(), begin = ((uintptr_t)pool->data + page - 1) & ~(page - 1), end = (uintptr_t)pool->data + (uintptr_t)(pool->stride * pool->count);
     if (pool->serial > 1) end += page - 1;                             /* nothing else lies in the last page of an added pool */
-    end &= ~(uintptr_t)(page - 1);
+    end &= ~(page - 1);
     if (!pool->punches || !pool->slot || zcp_priv_load_relaxed(&pool->slot->state) != live) return;     /* a read-only mapping cannot: somebody else will */
     if (begin < end) {
         (void)munlock((void *)begin, end - begin);                     /* what is locked is not punched */
@@ -2262,13 +2262,16 @@ ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, const zcp_priv_table *
     zcp_priv_pool *pool;
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
         bool freed = false;
+        uint32_t used = 0;
         for (uint32_t i = 0; i < pool->count; i++) {
             if (zcp_priv_reap(pool, i) == ZCP_PRIV_YES) freed = true;
             uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state);     /* relaxed: for a hint and a figure */
             if (zcp_priv_is_free(s)) zcp_mpmc_list_push(&pool->list, i);
             cached += zcp_priv_is_cached(s);
+            used += zcp_priv_is_held(s);
             zcp_priv_leaf_mend(&pool->list, i);
         }
+        zcp_priv_peak_note(pool, used);
         if (freed) zcp_priv_after_free(pool);
     }
     return cached;
@@ -2305,6 +2308,7 @@ typedef struct zcp_priv_grown {
     struct zcp_priv_grown *next;
     size_t bytes, management_bytes, data_bytes; /* bytes: of this, with the private words of the pool's chunks and its stacks behind it */
     void *management, *data;
+    uint64_t management_end, data_end;          /* of these in their files */
     uint16_t segment;                           /* of data in the registry; 0: none */
     bool tabled;                                /* table is in use, or was, for ever */
     zcp_priv_pool pool;
@@ -2505,6 +2509,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
     if (!g) return ZCP_ERR_NO_MEMORY;
     g->management_bytes = (size_t)geometry.management_bytes;
     g->data_bytes = (size_t)geometry.chunk_bytes;
+    g->management_end = added.management_offset + geometry.management_bytes;
+    g->data_end = added.data_offset + geometry.chunk_bytes;
     zcp_status status = zcp_priv_file_reopen(&manager->file, &fd);
     if (status == ZCP_OK) status = zcp_priv_map_part(manager, fd, manager->file.path.text, added.management_offset, geometry.management_bytes, 0, &g->management);
     if (status != ZCP_OK) {
@@ -2538,15 +2544,14 @@ ZCP_PRIV_SETUP uint64_t zcp_priv_pool_handles(const zcp_priv_pool *pool)
     }
     return left;
 }
-/* The pool is gone. Its records stay mapped, for threads that are just looking there; its chunks do not, unless handles say that the header lies, but their addresses
-   stay taken. */
+/* The pool is gone. All of it stays mapped until close, though there are no pages behind its chunks any more: a sibling may be just looking there, or about to punch, or
+   the header may lie. */
 ZCP_PRIV_SETUP void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool)
 {
     zcp_priv_store_release(&manager->view.pools[pool->number], (zcp_priv_pool *)NULL);
     for (zcp_priv_grown *g = manager->grown; g; g = g->next) {
-        if (pool != &g->pool || !g->data || !g->segment || zcp_priv_pool_handles(pool) != 0) continue;
+        if (pool != &g->pool || !g->segment) continue;
         zcp_registry_remove(&manager->registry, g->segment);
-        (void)mmap(g->data, g->data_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);      /* nothing else comes to lie there: a sibling may be just about to punch */
         g->segment = 0;
     }
 }
@@ -3455,7 +3460,8 @@ typedef struct zcp_priv_growth {                /* one call */
 } zcp_priv_growth;
 #define ZCP_PRIV_GROWTH_UNIT 65536u             /* pools begin at multiples of this in both files, whatever the system's page size */
 
-/* Ends of what pools have used, and the highest serial. The ends stand in the header, but whoever was killed may not have got to write them. */
+/* Ends of what pools have used, and the highest serial. The ends stand in the header, but whoever was killed may not have got to write them; and what this client knows
+   of itself is not given up, whatever the header says. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
 {
     const zcp_manager *manager = g->manager;
@@ -3473,6 +3479,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
         if (zcp_priv_added_geometry(&manager->geometry, &added.config, &geometry) != ZCP_OK) continue;
         if (added.management_offset + geometry.management_bytes > g->management_end) g->management_end = added.management_offset + geometry.management_bytes;
         if (added.data_offset + geometry.chunk_bytes > g->chunk_end) g->chunk_end = added.data_offset + geometry.chunk_bytes;
+    }
+    for (const zcp_priv_grown *known = manager->grown; known; known = known->next) {
+        if (known->management_end > g->management_end) g->management_end = known->management_end;
+        if (known->data_end > g->chunk_end) g->chunk_end = known->data_end;
     }
     if (g->management_end < manager->geometry.management_bytes || g->chunk_end < manager->geometry.chunk_bytes || g->serial == UINT32_MAX
         || g->management_end > ZCP_RELPTR_MAX_OFFSET + 1 || g->chunk_end > ZCP_RELPTR_MAX_OFFSET + 1 || !zcp_priv_round_up(g->management_end, ZCP_PRIV_GROWTH_UNIT, &g->management_end) || !zcp_priv_round_up(g->chunk_end, ZCP_PRIV_GROWTH_UNIT, &g->chunk_end))
@@ -3504,20 +3514,24 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager 
     if (status != ZCP_OK) zcp_priv_growth_end(g);
     return status;
 }
-/* Makes a file no longer than that. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_file_cut(int fd, const char *path, uint64_t bytes)
+/* Gives back what lies at the end of a file, which stays as long as it is: should the header lie, somebody may have it mapped. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_punch(int fd, const char *path, uint64_t from)
 {
     struct stat now;
+    void *base;
     if (fstat(fd, &now) != 0) return zcp_priv_fail_system("fstat", path);
-    int error = (uint64_t)now.st_size <= bytes ? 0 : zcp_priv_truncate(fd, bytes);
-    if (!error) return ZCP_OK;
-    errno = error;
-    return zcp_priv_fail_system("ftruncate", path);
+    if ((uint64_t)now.st_size <= from) return ZCP_OK;
+    uint64_t bytes = (uint64_t)now.st_size - from;
+    zcp_status status = zcp_priv_file_map(fd, path, from, bytes, 0, &base);
+    if (status != ZCP_OK) return status;
+    if (madvise(base, (size_t)bytes, MADV_REMOVE) != 0) status = zcp_priv_fail_system("madvise(MADV_REMOVE)", path);
+    munmap(base, (size_t)bytes);
+    return status;
 }
 /* Makes a file longer, with pages for all of [from, from + bytes); what lay there is of somebody who was killed while adding. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_extend(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags)
 {
-    zcp_status status = zcp_priv_file_cut(fd, path, from);
+    zcp_status status = zcp_priv_file_punch(fd, path, from);
     return status != ZCP_OK ? status : zcp_priv_file_reserve(fd, path, from, from + bytes, flags);
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t number, const zcp_pool_config *config, const zcp_priv_geometry *geometry)
@@ -3574,8 +3588,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_c
     if (status == ZCP_OK) status = zcp_priv_growth_write(g, *number, &config, &geometry);
     if (status == ZCP_OK) return zcp_priv_renew(manager);
     zcp_priv_failure failure = zcp_priv_failure_save(status);
-    (void)zcp_priv_file_cut(g->management_fd, manager->file.path.text, g->management_end);       /* nobody has mapped that */
-    (void)zcp_priv_file_cut(g->chunk_fd, manager->chunk_path.text, g->chunk_end);
+    (void)zcp_priv_file_punch(g->management_fd, manager->file.path.text, g->management_end);
+    (void)zcp_priv_file_punch(g->chunk_fd, manager->chunk_path.text, g->chunk_end);
     return zcp_priv_failure_again(&failure);
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_begin(zcp_manager *manager, uint32_t number)
@@ -4242,6 +4256,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_acquire_again(zcp_manager *manager, uint64_t t
     if (outcome == ZCP_PRIV_YES) { *chunk = zcp_priv_handle(manager, place); return ZCP_OK; }
     const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
     if (pool && !pool->data) return zcp_priv_fail(ZCP_ERR_MAPPING, 0, "%s: pool %u was added, and could not be mapped here", manager->name, number);
+    if (known && outcome == ZCP_PRIV_NO) zcp_priv_after_free(place->pool);
     bool was = !pool && token >> 32 != 0 && manager->view.signals && zcp_priv_load_relaxed(&manager->header->pools[number].state) != 0;        /* relaxed: a figure. A pool that is gone */
     return known || was ? zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: token %016llx: the chunk is no longer held", manager->name, (unsigned long long)token)
                : zcp_priv_fail(ZCP_ERR_INVALID_TOKEN, 0, "%s: token %016llx names no chunk of this instance", manager->name, (unsigned long long)token);

@@ -368,14 +368,15 @@ ZCP_PRIV_SETUP int zcp_priv_truncate(int fd, uint64_t bytes)         /* 0 or an 
     do error = ftruncate(fd, (off_t)bytes) == 0 ? 0 : errno; while (error == EINTR);
     return error;
 }
-/* Makes the file `bytes` long, with pages for all from `from` on. */
+/* Makes the file `bytes` long, or leaves it longer, with pages for all from `from` on. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_reserve(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags)
 {
     zcp_status status = zcp_priv_file_may_grow(fd, path, from, bytes, 0, flags);
     if (status != ZCP_OK) return status;
     const char *call = "fallocate";
+    struct stat now;
     int error = flags & ZCP_SHM_NO_RESERVE ? 0 : zcp_priv_reserve_pages(fd, from, bytes);
-    if (!error) { call = "ftruncate"; error = zcp_priv_truncate(fd, bytes); }
+    if (!error && (fstat(fd, &now) != 0 || (uint64_t)now.st_size < bytes)) { call = "ftruncate"; error = zcp_priv_truncate(fd, bytes); }
     if (!error) return ZCP_OK;
     if (error == ENOSPC || error == EDQUOT || error == EFBIG || error == ENOMEM) return zcp_priv_fail_space(fd, path, bytes - from, error);
     errno = error;
