@@ -597,27 +597,64 @@ TEST(garbage_about_where_pools_end) {
     warm_up(test_instance());
     victim_make(&v, test_instance());
     pools_change = true;
-    for (int pool = 2; pool < 4; pool++)
-        for (int how = 0; how < 2; how++) {
-            static const zcp_pool_config another = {100, 4, 0, 0};
-            zcp_manager *manager;
-            zcp_chunk chunk;
-            zcp_status status;
-            uint64_t ends[] = {4096 * 4, 4096 * 2}, word = test_random();
-            CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}), ZCP_OK);
-            CHECK_IS(zcp_chunk_allocate(manager, 200, &chunk), ZCP_OK);
-            CHECK_EQ(pwrite(v.management, ends, sizeof ends, (off_t)offsetof(zcp_priv_header, signals.management_end)), sizeof ends);
-            for (int i = 2; i <= pool; i++)
-                CHECK_EQ(pwrite(v.management, &word, 8, (off_t)(offsetof(zcp_priv_header, pools[i]) + (how ? offsetof(zcp_priv_pool_slot, check) : 0))), 8);
-            BOUNDED(status = zcp_manager_add_pool(manager, &another, NULL));
-            check_told(status);
-            touch(chunk.data, 200);
-            exercise(manager);
-            BOUNDED(zcp_chunk_release(&chunk));
-            BOUNDED(zcp_manager_close(manager));
-            victim_restore(&v);
-        }
+    for (int how = 0; how < 2; how++) {
+        static const zcp_pool_config far = {2900, 4, 0, 0}, another = {100, 4, 0, 0};
+        zcp_manager *manager;
+        zcp_chunk chunk;
+        zcp_status status;
+        uint32_t number;
+        uint64_t ends[] = {4096 * 4, 4096 * 2}, word = how ? test_random() : UINT64_C(1) << 32;
+        CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}), ZCP_OK);
+        CHECK_IS(zcp_manager_add_pool(manager, &far, &number), ZCP_OK);
+        CHECK_IS(zcp_chunk_allocate(manager, 2900, &chunk), ZCP_OK);
+        CHECK_EQ(pwrite(v.management, ends, sizeof ends, (off_t)offsetof(zcp_priv_header, signals.management_end)), sizeof ends);
+        for (uint32_t i = 2; i <= number || i <= 3; i++)           // a serial and no phase, or a check that is wrong
+            CHECK_EQ(pwrite(v.management, &word, 8, (off_t)(offsetof(zcp_priv_header, pools[i]) + (how ? offsetof(zcp_priv_pool_slot, check) : 0))), 8);
+        BOUNDED(status = zcp_manager_add_pool(manager, &another, NULL));
+        check_told(status);
+        touch(chunk.data, 2900);
+        exercise(manager);
+        BOUNDED(zcp_chunk_release(&chunk));
+        BOUNDED(zcp_manager_close(manager));
+        victim_restore(&v);
+    }
     pools_change = false;
+    victim_end(&v);
+}
+
+// A header that says that a pool has gone, and another one has its number and its place, under a thread that has its hints on loan.
+TEST(garbage_that_replaces_a_pool) {
+    static victim v = {.grown = true};
+    warm_up(test_instance());
+    victim_make(&v, test_instance());
+    for (int handles = 0; handles < 2; handles++) {
+        zcp_manager *manager;
+        zcp_chunk chunk, held = {0};
+        zcp_priv_added added;
+        CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}), ZCP_OK);
+        zcp_priv_pool_slot *slot = &manager->header->pools[2];
+        CHECK_IS(zcp_chunk_allocate(manager, 200, &chunk), ZCP_OK);
+        zcp_chunk_release(&chunk);
+        if (handles)
+            CHECK_IS(zcp_chunk_allocate(manager, 200, &held), ZCP_OK);
+        uint32_t serial = (uint32_t)(slot->state >> 32);
+        CHECK(zcp_priv_added_read(slot, serial, &added));
+        slot->check = zcp_priv_added_check(&added, serial + 7);
+        slot->state = zcp_priv_pool_state(serial + 7, ZCP_PRIV_POOL_LIVE);
+        manager->header->signals.epoch++;
+        CHECK(zcp_manager_pool_count(manager) > 2);                // it knows now
+        for (int i = 0; i < 12; i++) {
+            zcp_status status;
+            BOUNDED(status = zcp_chunk_allocate(manager, 200, &chunk));
+            check_told(status);
+            if (status == ZCP_OK)
+                touch(chunk.data, 200);
+        }
+        if (handles)
+            touch(held.data, 200);
+        BOUNDED(zcp_manager_close(manager));
+        victim_restore(&v);
+    }
     victim_end(&v);
 }
 
