@@ -4005,7 +4005,6 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_p
     zcp_priv_pool *pool = table->pools[zcp_priv_table_fit(table, size)];
     uint32_t cached = zcp_priv_load_relaxed(&manager->looked[pool->number].cached);          /* relaxed: a figure */
     char kept[64] = "";
-    ZEROCP_COUNT(&pool->leases->failures, 1);
     if (cached) snprintf(kept, sizeof kept, ", or (%u of them) cached by a thread", cached);
     return zcp_priv_fail(ZCP_ERR_EXHAUSTED, 0, "%s: %llu bytes: all %u chunks of %llu bytes%s are in use%s", manager->name, (unsigned long long)size, pool->count,
                          (unsigned long long)pool->chunk_size, view->flags & ZCP_FALLBACK ? " and all larger ones" : "", kept);
@@ -4017,24 +4016,30 @@ ZCP_PRIV zcp_chunk zcp_priv_claimed(zcp_manager *manager, const zcp_priv_place *
     return zcp_priv_handle(manager, place);
 }
 /* All that the hints of the pool that fits best cannot serve: other pools, the look, and the reasons why not. */
-ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
+ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, bool counts)       /* counts: as a failure, if it finds none */
 {
     zcp_priv_place place;
     if (!chunk) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
     *chunk = zcp_priv_no_chunk;
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
     if (zcp_priv_thread == 0) zcp_priv_thread_begin();
-    for (uint32_t round = 0; ; round++) {
-        zcp_status renewed = zcp_priv_renew_if_changed(manager);
-        const zcp_priv_table *table = zcp_priv_view_table(&manager->view);
-        uint32_t first = zcp_priv_table_fit(table, size);
-        if (table->order[first] != ZCP_PRIV_NO_POOL && (zcp_priv_take_hinted(manager, table, first, &place) || zcp_priv_take_after_look(manager, table, first, &place))) break;
-        if (renewed != ZCP_OK || round == ZCP_PRIV_ROUNDS || (table == zcp_priv_view_table(&manager->view) && !zcp_priv_pools_changed(manager)))
-            return zcp_priv_why_no_chunk(manager, table, size);
-    }                                                                  /* else pools have come or gone meanwhile */
-    *chunk = zcp_priv_claimed(manager, &place, size);
-    return ZCP_OK;
+    const zcp_priv_table *table;
+    zcp_status renewed;
+    uint32_t first, round = 0;
+    do {
+        renewed = zcp_priv_renew_if_changed(manager);
+        table = zcp_priv_view_table(&manager->view);
+        first = zcp_priv_table_fit(table, size);
+        if (table->order[first] != ZCP_PRIV_NO_POOL && (zcp_priv_take_hinted(manager, table, first, &place) || zcp_priv_take_after_look(manager, table, first, &place))) {
+            *chunk = zcp_priv_claimed(manager, &place, size);
+            return ZCP_OK;
+        }
+    } while (renewed == ZCP_OK && ++round < 16 && (table != zcp_priv_view_table(&manager->view) || zcp_priv_pools_changed(manager)));      /* pools have come or gone meanwhile */
+    zcp_status status = zcp_priv_why_no_chunk(manager, table, size);
+    if (counts && status == ZCP_ERR_EXHAUSTED) ZEROCP_COUNT(&table->pools[first]->leases->failures, 1);
+    return status;
 }
+ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t size, zcp_chunk *chunk) { return zcp_priv_try(manager, size, chunk, true); }
 ZCP_PRIV_COLD void zcp_priv_log_release(const zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_outcome outcome)
 {
     (void)manager, (void)index, (void)generation;
@@ -4125,7 +4130,7 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, boo
 }
 ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms, zcp_chunk *chunk)
 {
-    zcp_status status = zcp_chunk_allocate(manager, size, chunk);
+    zcp_status status = zcp_priv_try(manager, size, chunk, timeout_ms == 0);
     uint64_t deadline = timeout_ms == UINT32_MAX ? UINT64_MAX : zcp_priv_now_ns() + (uint64_t)timeout_ms * 1000000u;
     bool counted = false, recovers = true;
     if (status != ZCP_ERR_EXHAUSTED || timeout_ms == 0 || !manager->view.signals) return status;
@@ -4133,13 +4138,15 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
         zcp_priv_place place;
         zcp_priv_sleep sleep;
         if (zcp_priv_wait_round(manager, size, recovers, &place, &sleep)) {
-            ZEROCP_COUNT(&place.pool->leases->failures, UINT64_MAX);   /* one less: the first try was none in the end */
             *chunk = zcp_priv_claimed(manager, &place, size);
             return ZCP_OK;
         }
         if (!sleep.pool) return zcp_chunk_allocate(manager, size, chunk);        /* which tells why */
         uint64_t now = zcp_priv_now_ns(), until = now + ZCP_PRIV_WAIT_MS * UINT64_C(1000000);
-        if (now >= deadline) break;
+        if (now >= deadline) {
+            ZEROCP_COUNT(&sleep.pool->leases->failures, 1);
+            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes was freed within %u ms", manager->name, (unsigned long long)size, timeout_ms);
+        }
         if (until > deadline) until = deadline;
         if (!counted) ZEROCP_COUNT(&sleep.pool->leases->waits, 1);
         counted = true;
@@ -4147,7 +4154,6 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
         int woken = zcp_priv_futex(&manager->view.signals->wakes, ZCP_PRIV_FUTEX_WAIT, sleep.wakes, &t, sleep.bits);
         recovers = woken != 0 && errno == ETIMEDOUT;
     }
-    return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes was freed within %u ms", manager->name, (unsigned long long)size, timeout_ms);
 }
 ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)
 {
