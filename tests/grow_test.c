@@ -366,7 +366,9 @@ TEST(grow_and_retire_200_times_leaves_little) {
     CHECK(segment_memory(test_instance(), MANAGEMENT) <= memory[MANAGEMENT] + TIMES * part);
     CHECK_EQ(count_descriptors(), descriptors);
     CHECK_EQ(count_mappings("_memory_chunk"), chunk_mappings + 2 * TIMES);     // they stay until close
+#if !defined(TEST_TSAN)                                            // which has mappings of its own
     CHECK(count_mappings(NULL) <= mappings + 2 * 3 * TIMES);
+#endif
     peer_end(other);
     zcp_manager_close(old);
     zcp_manager *fresh = attach();
@@ -896,6 +898,9 @@ static void hammer_in_two_threads(void *argument) {
 }
 
 TEST(retire_gives_out_nothing_more) {
+#if defined(TEST_TSAN)
+    test_skip("TSan does not know that the kernel wipes the mutex in a child");
+#endif
     zcp_manager *manager = create(LARGEST, 100);
     hammer *shared = test_shared(sizeof *shared);
     hammerer *all = test_shared(3 * sizeof *all);

@@ -182,6 +182,38 @@ TEST(watch_failures_and_waits) {
     finish(manager);
 }
 
+// A wait that ends well is no failure, whatever pool the chunk comes from.
+TEST(watch_waits_that_end_well) {
+    enum { FROM_THE_BEST, FROM_A_LARGER, FROM_AN_ADDED, WAYS };
+    for (int way = 0; way < WAYS; way++) {
+        zcp_config config = one_pool(SMALL + 1, 1);
+        CHECK_OK(zcp_config_add_pool(&config, LARGE, 1));
+        zcp_manager *manager = create_named(test_instance(), &config, 0);
+        zcp_chunk chunks[] = {allocate(manager, SMALL), allocate(manager, LARGE)};
+        peer *waiter = peer_begin(ZCP_FALLBACK);
+        uint32_t done = tell_to_begin(waiter, PEER_WAIT, SMALL, 30000);
+        for (int i = 0; pool_stats(manager, 0).waits == 0; i++) {
+            CHECK(i < 20000);
+            test_sleep(1);
+        }
+        if (way == FROM_AN_ADDED)
+            add_pool(manager, SMALL, 1);
+        else
+            zcp_chunk_release(&chunks[way == FROM_A_LARGER]);
+        test_await(&waiter->done, done);
+        CHECK_MSG(waiter->status == ZCP_OK, "%s", waiter->message);
+        CHECK_EQ(waiter->pool, way);
+        for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+            CHECK_EQ(pool_stats(manager, p).failures, 0);
+            CHECK_EQ(pool_stats(manager, p).waits, p == 0);        // of the pool that fitted best
+        }
+        peer_end(waiter);
+        for (int i = 0; i < 2; i++)
+            zcp_chunk_release(&chunks[i]);
+        finish(manager);
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Clients
 
@@ -348,6 +380,9 @@ TEST(watch_census_tells_each_chunk_that_is_held) {
         zcp_chunk copy = tagged;
         zcp_chunk_release(&tagged);
         CHECK(zcp_chunk_tag(&copy) == 0 && zcp_chunk_tag(&tagged) == 0 && zcp_chunk_tag(NULL) == 0);
+        tagged = allocate(manager, i % 2 ? SMALL : LARGE);         // the same chunk
+        CHECK(tagged.index == copy.index && zcp_chunk_tag(&tagged) == 0);
+        zcp_chunk_release(&tagged);
         zcp_chunk_release(&plain);
     }
     for (int i = 0; i < CLIENTS; i++)
