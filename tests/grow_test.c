@@ -306,6 +306,9 @@ TEST(grow_up_to_32_pools) {
         TELL_OK(other, PEER_ACQUIRE, token_of(&chunks[p]), 0);
     }
     CHECK_EQ(zcp_manager_pool_count(old), ZCP_MAX_LIVE_POOLS);
+    zcp_config first;
+    CHECK_OK(zcp_manager_get_config(old, &first));                 // the first ones
+    CHECK(first.pools.size == ZCP_MAX_POOLS && first.pools.items[ZCP_MAX_POOLS - 1].chunk_size == 64 + 32 * (ZCP_MAX_POOLS - 1));
     number = 77;
     CHECK_STATUS(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 10, .chunk_count = 1}, &number), ZCP_ERR_FULL);
     CHECK_EQ(number, 77);
@@ -326,6 +329,36 @@ TEST(grow_up_to_32_pools) {
     CHECK_EQ(other->pool, 17);
     peer_end(other);
     zcp_manager_close(old);
+    finish(manager);
+}
+
+TEST(grow_by_pools_of_any_alignment) {
+    zcp_manager *manager = create(64, 10);
+    peer *other = peer_begin(0);
+    for (uint32_t alignment = 0; alignment <= 4096; alignment = alignment == 0 ? 1 : alignment * 2) {
+        uint32_t number, real = alignment ? alignment : ZCP_DEFAULT_ALIGNMENT;
+        zcp_pool_config pool = {.chunk_size = 1000, .chunk_count = 7, .alignment = alignment};
+        zcp_chunk chunks[7];
+        CHECK_OK(zcp_manager_add_pool(manager, &pool, &number));
+        zcp_pool_stats stats = pool_stats(manager, number);
+        CHECK(stats.alignment == real && stats.stride % real == 0 && stats.stride >= 1000 && stats.total == 7 && stats.chunk_size == 1000);
+        for (int i = 0; i < 7; i++) {
+            chunks[i] = allocate(manager, 1000);
+            CHECK_EQ((uintptr_t)chunks[i].data % real, 0);
+            pattern_write(&chunks[i], peer_pattern(&chunks[i]));
+        }
+        for (uint32_t i = 0; i < 7; i++) {
+            TELL_OK(other, PEER_ACQUIRE, token_of(&chunks[i]), 0);
+            zcp_chunk_release(&chunks[i]);
+            TELL_OK(other, PEER_CHECK, i, 0);
+        }
+        for (uint32_t i = 0; i < 7; i++)
+            TELL_OK(other, PEER_RELEASE, i, 0);
+        other->count = 0;
+        CHECK_OK(zcp_manager_retire_pool(manager, number));
+        CHECK_EQ(pool_state(manager, number), ZCP_POOL_NONE);
+    }
+    peer_end(other);
     finish(manager);
 }
 
@@ -1021,6 +1054,29 @@ TEST(retire_keeps_what_is_held_and_gives_the_memory_back) {
 TEST(retire_keeps_what_is_held_by_those_who_check) {
     for (int last = OWNER; last <= READER; last++)
         retire_until((last_one)last, true, ZCP_CHECKED);
+}
+
+// Who has locked it into memory keeps nothing either.
+TEST(retire_what_is_locked_into_memory) {
+    zcp_config config = one_pool(64, 10);
+    zcp_manager *manager;
+    zcp_status status = zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config, .flags = ZCP_SHM_LOCK});
+    if (status == ZCP_ERR_PERMISSION || status == ZCP_ERR_NO_MEMORY)
+        test_skip("no memory may be locked here");
+    CHECK_OK(status);
+    for (int by_locked = 0; by_locked < 2; by_locked++) {
+        uint64_t without = segment_memory(test_instance(), CHUNKS);
+        peer *locked = peer_begin(ZCP_SHM_LOCK | ZCP_SHM_PREFAULT), *plain = peer_begin(0);
+        uint32_t pool = add_pool(manager, 5000, 20);
+        TELL_OK(locked, PEER_PAIR, 5000, 0);
+        TELL_OK(plain, PEER_PAIR, 5000, 0);
+        TELL_OK(by_locked ? locked : plain, PEER_RETIRE, pool, 0);
+        CHECK_EQ(pool_state(manager, pool), ZCP_POOL_NONE);
+        CHECK_EQ(segment_memory(test_instance(), CHUNKS), without);
+        peer_end(locked);
+        peer_end(plain);
+    }
+    finish(manager);
 }
 
 typedef struct cacher { zcp_manager *manager; _Atomic uint32_t cached, go; } cacher;
