@@ -735,7 +735,8 @@ TEST(grow_by_two_at_once) {
 // Beside other things that happen to an instance
 
 TEST(grow_of_a_destroyed_instance_is_refused) {
-    for (int purged = 0; purged < 2; purged++) {
+    enum { DESTROYED, PURGED, REMOVED_BY_HAND, WAYS };
+    for (int how = 0; how < WAYS; how++) {
         zcp_config config = one_pool(64, 10);
         zcp_manager *manager = create_named(test_instance(), &config, 0), *other = attach(), *next = NULL;
         peer *late = peer_begin(0);
@@ -743,10 +744,16 @@ TEST(grow_of_a_destroyed_instance_is_refused) {
         zcp_chunk chunk = allocate(manager, 500);
         pattern_write(&chunk, peer_pattern(&chunk));
         CHECK_EQ(pool_state(other, 1), ZCP_POOL_LIVE);
-        if (purged)
-            CHECK_OK(zcp_manager_open(&next, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_PURGE_AND_CREATE, .config = &config}));
-        else
+        if (how == DESTROYED)
             CHECK_OK(zcp_manager_destroy(test_instance()));
+        if (how == REMOVED_BY_HAND)
+            for (int kind = 0; kind < 2; kind++) {
+                char path[320];
+                segment_path(test_instance(), (segment_kind)kind, path);
+                CHECK(unlink(path) == 0);
+            }
+        if (how != DESTROYED)                                      // another one has the name
+            CHECK_OK(zcp_manager_open(&next, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_PURGE_AND_CREATE, .config = &config}));
         uint32_t number = 77;
         CHECK_STATUS(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 700, .chunk_count = 10}, &number), ZCP_ERR_REPLACED);
         CHECK_EQ(number, 77);
@@ -768,7 +775,7 @@ TEST(grow_of_a_destroyed_instance_is_refused) {
         peer_end(late);
         zcp_manager_close(other);
         zcp_manager_close(manager);
-        if (purged)
+        if (next != NULL)
             finish(next);
     }
 }
