@@ -400,7 +400,9 @@ TEST(grow_and_retire_200_times_leaves_little) {
     CHECK_EQ(count_descriptors(), descriptors);
     CHECK_EQ(count_mappings("_memory_chunk"), chunk_mappings + 2 * TIMES);     // they stay until close
 #if !defined(TEST_TSAN)                                            // which has mappings of its own
+#ifndef TEST_TSAN                                                  // which maps as much again for itself
     CHECK(count_mappings(NULL) <= mappings + 2 * 3 * TIMES);
+#endif
 #endif
     peer_end(other);
     zcp_manager_close(old);
@@ -938,6 +940,9 @@ static void hammer_in_two_threads(void *argument) {
 }
 
 TEST(retire_gives_out_nothing_more) {
+#if defined(TEST_TSAN)
+    test_skip("TSan does not know that the kernel wipes the mutex in a child");
+#endif
 #if defined(TEST_TSAN)
     test_skip("TSan does not know that the kernel wipes the mutex in a child");
 #endif
