@@ -16,9 +16,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { SMALL = 64, SMALL_COUNT = 8, LARGE = 3000, LARGE_COUNT = 16, CHUNKS = SMALL_COUNT + LARGE_COUNT, OWNED = 5, BORROWED = 3, SECONDS = 100 };
+enum { GROWN = 5000, GROWN_COUNT = 3, SMALL = 64, SMALL_COUNT = 8, LARGE = 3000, LARGE_COUNT = 16, CHUNKS = SMALL_COUNT + LARGE_COUNT, OWNED = 5, BORROWED = 3, SECONDS = 100 };
 
 static const char *self = "";                                      // for messages: who speaks
 static pid_t follower, stayed;                                     // to be ended with the leader
@@ -43,7 +44,7 @@ static void fail(int line, const char *what)
 // ---------------------------------------------------------------------------------------------------------------------
 // What two machines exchange: fixed-width words on a socket; the payload lies in the chunk only.
 
-enum { READY = 1, PASS, GIVE, LET_GO, STORM, HOLD, KEEP, FORK_REFUSED, FORK_AND_STAY, QUIT };
+enum { READY = 1, PASS, GIVE, LET_GO, STORM, ADD, MEET, RETIRE, RELEASE, GONE, EXHAUST, WAIT, HOLD, KEEP, FORK_REFUSED, FORK_AND_STAY, QUIT };
 typedef struct message { uint64_t what, token, seed; } message;
 
 static void send_message(int fd, uint64_t what, uint64_t token, uint64_t seed)
@@ -154,6 +155,70 @@ static void check_books(zcp_manager *manager)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Pools that one of them adds and retires, and that the other one meets by a token.
+
+static zcp_chunk grown(zcp_manager *manager, uint64_t seed)
+{
+    zcp_chunk chunk;
+    CHECK_OK(zcp_chunk_allocate_tagged(manager, GROWN, 77, &chunk));
+    CHECK(zcp_chunk_capacity(&chunk) == GROWN);
+    write_pattern(&chunk, seed);
+    return chunk;
+}
+static zcp_chunk met(zcp_manager *manager, uint64_t token, uint64_t seed)
+{
+    zcp_chunk chunk;
+    CHECK_OK(zcp_chunk_acquire(manager, token, &chunk));
+    CHECK(zcp_chunk_size(&chunk) == GROWN && zcp_chunk_tag(&chunk) == 77);
+    check_pattern(&chunk, seed);
+    return chunk;
+}
+static uint32_t add_grown(zcp_manager *manager)
+{
+    uint32_t number;
+    zcp_pool_config pool;
+    memset(&pool, 0, sizeof pool);
+    pool.chunk_size = GROWN;
+    pool.chunk_count = GROWN_COUNT;
+    CHECK_OK(zcp_manager_add_pool(manager, &pool, &number));
+    return number;
+}
+static zcp_pool_stats stats_of(zcp_manager *manager, uint32_t number)
+{
+    zcp_pool_stats stats;
+    CHECK(number < zcp_manager_pool_count(manager));
+    CHECK_OK(zcp_manager_pool_stats(manager, number, &stats));
+    return stats;
+}
+// It has been retired, and its last chunk was released.
+static void check_gone(zcp_manager *manager, uint32_t number)
+{
+    zcp_chunk none;
+    CHECK_STATUS(zcp_chunk_allocate(manager, GROWN, &none), ZCP_ERR_TOO_LARGE);
+    CHECK(stats_of(manager, number).state == ZCP_POOL_NONE);
+}
+// Everything of SMALL; the rest sleeps.
+static uint32_t exhaust(zcp_manager *manager, zcp_chunk *chunks)
+{
+    uint32_t n = 0;
+    while (n < SMALL_COUNT && zcp_chunk_allocate(manager, SMALL, &chunks[n]) == ZCP_OK) n++;
+    CHECK(n == SMALL_COUNT);
+    return n;
+}
+// Waits for what the other one releases a little later. Returns how long, in milliseconds.
+static uint64_t wait_for_one(zcp_manager *manager)
+{
+    zcp_chunk chunk;
+    struct timespec t, now;
+    CHECK(clock_gettime(CLOCK_MONOTONIC, &t) == 0);
+    CHECK_OK(zcp_chunk_allocate_wait(manager, SMALL, 20000, &chunk));
+    CHECK(clock_gettime(CLOCK_MONOTONIC, &now) == 0);
+    write_pattern(&chunk, 5);
+    zcp_chunk_release(&chunk);
+    return (uint64_t)((int64_t)(now.tv_sec - t.tv_sec) * 1000 + (now.tv_nsec - t.tv_nsec) / 1000000);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // The follower does what it is told.
 
 static int follow(const char *name, zcp_shm_mode mode)
@@ -165,6 +230,8 @@ static int follow(const char *name, zcp_shm_mode mode)
     uint64_t number = 0;
     pid_t child;
     int status = 0;
+    uint32_t pool = 0, n = 0;
+    zcp_chunk kept, others[SMALL_COUNT];
     CHECK_OK(open_instance(&manager, name, mode));
     send_message(link, READY, 0, sizeof(void *));
     for (;;) {
@@ -193,6 +260,45 @@ static int follow(const char *name, zcp_shm_mode mode)
             break;
         case STORM:
             send_message(link, STORM, 0, storm(manager, m.seed, 1000000));
+            break;
+        case ADD:                                                  // and send one of its chunks
+            pool = add_grown(manager);
+            kept = grown(manager, m.seed);
+            send_message(link, ADD, zcp_chunk_token(&kept), pool);
+            break;
+        case MEET:                                                 // a pool that the other one has added
+            chunk = met(manager, m.token, m.seed);
+            kept = grown(manager, m.seed + 1);
+            zcp_chunk_release(&chunk);
+            send_message(link, MEET, zcp_chunk_token(&kept), 0);
+            break;
+        case RETIRE:                                               // what it has added, while both hold chunks of it
+            CHECK_OK(zcp_manager_retire_pool(manager, pool));
+            CHECK(stats_of(manager, pool).state == ZCP_POOL_RETIRING);
+            send_message(link, RETIRE, 0, 0);
+            break;
+        case RELEASE:
+            CHECK(zcp_chunk_is_valid(&kept));
+            zcp_chunk_release(&kept);
+            send_message(link, RELEASE, 0, 0);
+            break;
+        case GONE:
+            check_gone(manager, (uint32_t)m.seed);
+            send_message(link, GONE, 0, 0);
+            break;
+        case EXHAUST:                                              // and, so that the other one has begun to sleep, release one a little later
+            n = exhaust(manager, others);
+            send_message(link, EXHAUST, 0, 0);
+            receive(link, WAIT);
+            usleep(30000);
+            zcp_chunk_release(&others[--n]);
+            receive(link, LET_GO);
+            while (n > 0) zcp_chunk_release(&others[--n]);
+            send_message(link, LET_GO, 0, 0);
+            break;
+        case WAIT:
+            send_message(link, WAIT, 0, 0);
+            send_message(link, LET_GO, 0, wait_for_one(manager));
             break;
         case HOLD:                                                 // and never let go
             for (number = 0; number < m.seed; number++) filled(manager, number);
@@ -293,13 +399,67 @@ static uint64_t take(zcp_manager *manager, int link, uint64_t seed)        // re
     zcp_chunk_release(&chunk);
     return token;
 }
+static void ask(int link, uint64_t what, uint64_t seed)
+{
+    send_message(link, what, 0, seed);
+    receive(link, what);
+}
+// Each of them adds a pool, which the other one meets by a token; and retires it, while the other one has a chunk of it.
+static void grow(zcp_manager *manager, int link)
+{
+    zcp_chunk chunk, mine;
+    uint32_t number = add_grown(manager);
+    mine = grown(manager, 11);
+    send_message(link, MEET, zcp_chunk_token(&mine), 11);
+    chunk = met(manager, receive(link, MEET).token, 12);
+    CHECK(stats_of(manager, number).used == 2);
+    CHECK_OK(zcp_manager_retire_pool(manager, number));
+    zcp_chunk_release(&mine);
+    ask(link, RELEASE, 0);
+    CHECK(stats_of(manager, number).state == ZCP_POOL_RETIRING);
+    check_pattern(&chunk, 12);
+    zcp_chunk_release(&chunk);                                     // the last one, of a chunk that the other one has allocated
+    check_gone(manager, number);
+    ask(link, GONE, number);
+
+    send_message(link, ADD, 0, 13);
+    message m = receive(link, ADD);
+    CHECK(m.seed == number);                                       // a number is used again
+    chunk = met(manager, m.token, 13);
+    mine = grown(manager, 14);
+    ask(link, RETIRE, 0);
+    zcp_chunk_release(&mine);
+    zcp_chunk_release(&chunk);
+    CHECK(stats_of(manager, number).used == 1);
+    ask(link, RELEASE, 0);                                         // the last one, by the other one
+    check_gone(manager, number);
+    ask(link, GONE, number);
+}
+// Each of them waits for a chunk that the other one releases. Returns the longer time, in milliseconds.
+static uint64_t wake(zcp_manager *manager, int link)
+{
+    zcp_chunk chunks[SMALL_COUNT];
+    ask(link, EXHAUST, 0);
+    send_message(link, WAIT, 0, 0);
+    uint64_t took = wait_for_one(manager), its;
+    send_message(link, LET_GO, 0, 0);
+    receive(link, LET_GO);
+    uint32_t n = exhaust(manager, chunks);
+    ask(link, WAIT, 0);
+    usleep(30000);
+    zcp_chunk_release(&chunks[--n]);
+    its = receive(link, LET_GO).seed;
+    while (n > 0) zcp_chunk_release(&chunks[--n]);
+    CHECK(took < 5000 && its < 5000);
+    return took > its ? took : its;
+}
 static int lead(const char *name, bool creates, uint64_t rounds, bool forks, char **other)
 {
     int link, second_link;
     zcp_manager *manager = NULL;
     zcp_chunk kept[BORROWED], none;
     zcp_recovery report;
-    uint64_t token = 0, mine, others, width;
+    uint64_t token = 0, mine, others, width, slept;
     if (creates) CHECK_OK(open_instance(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE));
     follower = start(&link, other, "follow", name, creates ? "attach" : "create");
     width = receive(link, READY).seed;
@@ -317,6 +477,12 @@ static int lead(const char *name, bool creates, uint64_t rounds, bool forks, cha
     CHECK(mine >= rounds && others >= rounds);
     check_books(manager);
     CHECK_STATUS(zcp_chunk_acquire(manager, token, &none), ZCP_ERR_STALE);
+
+    // Pools come and go, and each wakes the other one.
+    for (int i = 0; i < 3; i++) grow(manager, link);
+    check_books(manager);
+    slept = wake(manager, link);
+    check_books(manager);
 
     // The other one forks, and is then killed while it holds chunks of its own and of this process.
     send_message(link, FORK_REFUSED, 0, 0);                        // also where pthread_atfork alone has to see to it
@@ -364,8 +530,8 @@ static int lead(const char *name, bool creates, uint64_t rounds, bool forks, cha
     CHECK_OK(zcp_manager_check(manager));
     zcp_manager_close(manager);
     CHECK_OK(zcp_manager_destroy(name));
-    printf("%u- with %u-bit, %" PRIu64 " tokens, %" PRIu64 " + %" PRIu64 " chunks at once, %d reclaimed, %s\n", (unsigned)sizeof(void *) * 8, (unsigned)width * 8, 2 * rounds + 2,
-           mine, others, OWNED, forks ? "with a child" : "without a child");
+    printf("%u- with %u-bit, %" PRIu64 " tokens, %" PRIu64 " + %" PRIu64 " chunks at once, 6 pools added and retired, woken after %" PRIu64 " ms, %d reclaimed, %s\n",
+           (unsigned)sizeof(void *) * 8, (unsigned)width * 8, 2 * rounds + 2, mine, others, slept, OWNED, forks ? "with a child" : "without a child");
     return 0;
 }
 
