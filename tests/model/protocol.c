@@ -12,6 +12,9 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #ifndef WORDS
 #define WORDS 2
@@ -32,8 +35,26 @@ static bool won(bool yes) { __VERIFIER_assume(yes); return yes; }
     __auto_type w_ = (word); __auto_type s_ = (seen); __auto_type now_ = atomic_load_explicit(w_, memory_order_relaxed); \
     bool yes_ = now_ == *s_; *s_ = now_; \
     yes_ && won(atomic_compare_exchange_strong_explicit(w_, s_, (next), order, memory_order_relaxed)); })
+#define ZEROCP_COUNT(counter, n) ((void)(counter))           /* figures for people: each would be one more word to order */
 #define ZEROCP_THREAD_LOCAL                                  /* GenMC knows no thread-local arrays */
 #define ZEROCP_WAIT_FOR_SIBLING(round) __VERIFIER_assume(0)  /* an execution that waits is cut off: another one has the value */
+/* The barriers of the header. membarrier(2) makes each other thread pass a full barrier at some moment of the call, so of a light and a heavy barrier either all that
+   comes before the light one is seen by all that comes behind the heavy one, or the other way round; two light ones order nothing (P1202R5, "Asymmetric
+   fences"). The moments of one thread come one after the other: a word for each thread, on which a light barrier takes its place among the heavy ones. */
+#define THREADS 5                           /* main is 0, the others have the numbers of their RUN */
+static _Thread_local int thread;
+static _Atomic uint32_t moments[THREADS];
+static void light_barrier(void) { atomic_fetch_add_explicit(&moments[thread], 1, memory_order_acq_rel); }
+static void heavy_barrier(void);
+#define ZEROCP_LIGHT_BARRIER() light_barrier()
+#define ZEROCP_HEAVY_BARRIER() heavy_barrier()
+/* What the header asks of the system: to wake sleepers, and to give the memory of a retired pool back. */
+static int wake_sleepers(void), punch(void);
+#define syscall(...) wake_sleepers()
+#define madvise(address, bytes, advice) punch()
+#define munlock(address, bytes) 0
+#define sysconf(name) 64L
+#define ZEROCP_LOG(level, ...) ((void)0)
 #define pthread_key_delete(key) 0                            /* called by a destructor; GenMC has none */
 #define ZEROCP_STATIC                                        /* what no scenario calls is not compiled: a second less for each run */
 #define ZEROCP_IMPLEMENTATION
@@ -41,28 +62,44 @@ static bool won(bool yes) { __VERIFIER_assume(yes); return yes; }
 
 /* ---- the segment, and each client's view of it ---- */
 #define CLIENTS 4
-#define THREADS 5                           /* main is 0, the others have the numbers of their RUN */
-#define I      (SCENARIO / 10 == 11 ? 8 : 0)         /* the chunk that a scenario is about; from 110 on it is the last one, in a second leaf, */
-#define COUNT  (SCENARIO / 10 == 12 ? 2 : I + 1)     /* and from 120 on there are two */
+#define I      (TENS == 11 ? 8 : 0)         /* the chunk that a scenario is about; from 110 on it is the last one, in a second leaf, */
+#define TENS   (SCENARIO / 10)
+#define COUNT  (TENS == 12 || TENS == 14 || TENS == 16 ? 2 : I + 1)     /* and from 120, 140 and 160 on there are two */
 #define LEAVES (I / 8 + 1)
-#define CACHE  (SCENARIO / 10 == 9 || SCENARIO / 10 == 10)     /* from 90 on threads cache a chunk */
-static struct record { _Atomic uint64_t state, size, borrow[6]; } chunks[COUNT];      /* of up to 6 words */
+#define CACHE  (TENS == 9 || TENS == 10 || TENS == 17)       /* from 90 and 170 on threads cache a chunk */
+#define WHOLE  (TENS >= 13)                          /* from 130 on clients are managers: waiters, and pools that retire */
+static struct record { _Atomic uint64_t state, size, note, borrow[6]; } chunks[COUNT];      /* of up to 6 words */
 #define chunk chunks[I]
-static _Alignas(64) unsigned char list_memory[128 + 64 * LEAVES], leases_memory[64 + 64 * LEAVES];
+static _Alignas(64) unsigned char list_memory[128 + 64 * LEAVES], leases_memory[128 + 64 * LEAVES];
 static zcp_priv_counts counts[CLIENTS][COUNT];
 static zcp_priv_pool pools[CLIENTS];
 static zcp_priv_local locals[THREADS][CLIENTS];              /* what a thread keeps, as each client that it plays */
 static uint64_t stacks[THREADS][CLIENTS];
-static _Thread_local int thread;
+#if WHOLE
+static _Alignas(64) uint64_t header_memory[sizeof(zcp_priv_header) / 8], manager_memory[CLIENTS][sizeof(zcp_manager) / 8];        /* words, because to name all fields takes GenMC seconds */
+#define HEADER ((zcp_priv_header *)(void *)header_memory)
+static zcp_manager *managers[CLIENTS];
+#endif
 static _Atomic uint64_t mailbox;            /* a transport that orders nothing: 0, or generation + 1 */
-static uint32_t text;                       /* the payload, not atomic: the claimer writes its generation, every holder reads it */
+/* The payload, not atomic: the claimer writes its generation, every holder reads it. The memory that goes back to the system is written, too; as several may
+   give it back, each thread has a copy to write to. */
+#define COPIES (TENS >= 15 ? THREADS : 1)
+static uint32_t texts[COUNT][COPIES];
+static _Alignas(64) unsigned char data[64 * COUNT];          /* where the header believes the payload to be */
+static bool punched[THREADS];
 
 static uint32_t id_of(int client) { return (uint32_t)(client % WORDS * 64 + client / WORDS); }
 static zcp_priv_lease *lease_at(uint32_t k) { return &((zcp_priv_leases *)(void *)leases_memory)->items[k]; }
+#if WHOLE
+static zcp_priv_local *local_of(int me) { return &locals[0][me]; }           /* each client has one thread */
+#else
 static zcp_priv_local *local_of(int me) { return &locals[thread][me]; }
+#endif
 static _Atomic uint64_t *owned(int me) { return &counts[me][I].owned; }
 static _Atomic uint32_t *borrowed(int me) { return &counts[me][I].borrowed; }
 static _Atomic uint32_t *marked(int me) { return &counts[me][I].marked; }
+static void write_text(int i, uint32_t generation) { for (int copy = 0; copy < COPIES; copy++) texts[i][copy] = generation; }
+static bool is_text(int i, uint32_t generation) { bool is = true; for (int copy = 0; copy < COPIES; copy++) is &= texts[i][copy] == generation; return is; }
 static void begin(uint32_t owner, uint32_t ticket, int borrowers, int hint)      /* owner: client + 1, or 0 */
 {
     zcp_mpmc_list list;
@@ -80,10 +117,40 @@ static void begin(uint32_t owner, uint32_t ticket, int borrowers, int hint)     
         pools[c].leases = (zcp_priv_leases *)(void *)leases_memory;
         pools[c].list = list;
     }
-    text = 5;
+    for (int i = 0; i < COUNT; i++) write_text(i, 5);
+#if WHOLE
+    zcp_priv_thread = 1;
+    HEADER->pools[0].state = zcp_priv_pool_state(1, ZCP_PRIV_POOL_LIVE);
+    for (int c = 0; c < CLIENTS; c++) {
+        managers[c] = (zcp_manager *)(void *)manager_memory[c];
+        managers[c]->state = ZCP_PRIV_OPEN;
+        managers[c]->header = (zcp_priv_header *)(void *)header_memory;
+        zcp_priv_view *view = &managers[c]->view;
+        view->client = id_of(c);
+        view->lanes = (zcp_priv_lane *)(void *)&locals[0][c] - 1;        /* thread 1's lane begins there, and has one pool */
+        view->pools[0] = &pools[c];
+        view->first.last[1] = UINT64_MAX;                    /* the pool serves 1 byte */
+        view->first.order[1] = ZCP_PRIV_NO_POOL;
+        view->first.count = 1;
+        view->table = &view->first;
+        pools[c].data = data;
+        pools[c].chunk_size = 1;
+        pools[c].stride = 64;
+        pools[c].slot = &HEADER->pools[0];
+        pools[c].signals = &HEADER->signals;
+        pools[c].stacks = CACHE ? &stacks[0][c] - ZCP_MAX_CACHE_CHUNKS : NULL;
+        pools[c].serial = 1;
+        pools[c].punches = true;
+    }
+#endif
 }
 /* As a thread with a number: with a lease, if there is one, and a cache where the scenario has one. */
-static void get_ready_as(int of_thread, int me) { zcp_priv_local_begin(&pools[me], &locals[of_thread][me], &stacks[of_thread][me], id_of(me), false); }
+static void get_ready_as(int of_thread, int me)
+{
+    zcp_priv_local *local = &locals[of_thread][me];
+    zcp_priv_local_begin(&pools[me], local, &stacks[of_thread][me], id_of(me), false);
+    local->below_peak = INT32_MAX / 2;            /* nobody looks at all counters for a peak */
+}
 static void get_ready(int me) { get_ready_as(thread, me); }
 static void put_on_loan(int me) { if (local_of(me)->lease) zcp_priv_loan_take(&pools[me], local_of(me), I / 8); }
 static void get_loan_as(int of_thread, int me) { get_ready_as(of_thread, me); zcp_priv_loan_take(&pools[me], &locals[of_thread][me], I / 8); }
@@ -92,12 +159,13 @@ static void flush(int me) { zcp_priv_cache_flush(&pools[me], local_of(me)); }
 
 /* ---- what the scenarios are made of: the real functions, and a user of the payload ---- */
 static _Thread_local bool garbled;
-static void use(uint32_t generation)                         /* while it is held */
+static void use_of(int i, uint32_t generation)               /* while it is held */
 {
-    uint64_t s = atomic_load_explicit(&chunk.state, memory_order_relaxed);
-    assert(ZCP_PRIV_GENERATION(s) == generation && !zcp_priv_is_free(s) && !zcp_priv_is_cached(s));      /* never freed while held */
-    garbled |= text != generation;                           /* asserted at the end: an assert here would order the read by its branch */
+    uint64_t s = atomic_load_explicit(&chunks[i].state, memory_order_relaxed);
+    assert(ZCP_PRIV_GENERATION(s) == generation && zcp_priv_is_held(s));     /* never freed while held */
+    garbled |= !is_text(i, generation);                      /* asserted at the end: an assert here would order the read by its branch */
 }
+static void use(uint32_t generation) { use_of(I, generation); }
 static void owner_release(int me, uint32_t g) { assert(zcp_priv_owner_release(&pools[me], local_of(me), I, id_of(me), g) == ZCP_PRIV_YES); }
 static void give_back(int me) { zcp_priv_give_back(&pools[me], I, id_of(me)); }
 static bool acquire_and_return(int me, uint32_t g)
@@ -111,15 +179,15 @@ static bool allocate(int me, uint32_t *g)                    /* as zcp_chunk_all
 {
     uint32_t i;
     zcp_priv_local *local = local_of(me);
-    if (local->cached) zcp_priv_take_cached(local, 1, &i, g);
-    else if (!zcp_priv_take_loan(local, 1, &i, g)) {
+    if (local->cached) zcp_priv_take_cached(local, &i, g);
+    else if (!zcp_priv_take_loan(local, (zcp_priv_request){ 1, 0 }, &i, g)) {
 #ifdef LEASES
         get_ready(me);
 #endif
         if (!zcp_priv_take(&pools[me], local, id_of(me), &i, g)) return false;
     }
     assert(i == I);
-    text = *g;
+    write_text(I, *g);
     return true;
 }
 static bool take_any(int me)                                 /* as zcp_chunk_allocate, with the look before EXHAUSTED */
@@ -128,12 +196,12 @@ static bool take_any(int me)                                 /* as zcp_chunk_all
     uint32_t i, g;
     zcp_priv_place place;
     zcp_priv_local *local = local_of(me);
-    if (zcp_priv_take_loan(local, 1, &i, &g) || zcp_priv_take(&pools[me], local, id_of(me), &i, &g)) return true;
-    view[me].pool_count = 1;
+    if (zcp_priv_take_loan(local, (zcp_priv_request){ 1, 0 }, &i, &g) || zcp_priv_take(&pools[me], local, id_of(me), &i, &g)) return true;
     view[me].client = id_of(me);
-    view[me].pools[0] = pools[me];
-    zcp_priv_view_look(&view[me], 0);
-    return zcp_priv_view_take_anywhere(&view[me], 0, &place);
+    view[me].pools[0] = &pools[me];
+    view[me].first.count = 1;                                /* and the pool's number is 0 */
+    zcp_priv_view_look(&view[me], &view[me].first, 0);
+    return zcp_priv_view_take_anywhere(&view[me], &view[me].first, 0, &place);
 }
 static void allocate_and_release(int me)                     /* by the record alone */
 {
@@ -461,7 +529,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #elif SCENARIO == 68    /* a thread acquires, and gives the owner's handle back; its sibling's hold is then the borrowed one: looked at, cloned, released */
 #define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
 #define RUN_1  acquired(0, G)
-#define RUN_2  assert(zcp_priv_is_held(&pools[0], I, G)); clone_(0, G); use(G); release(0, G); release(0, G)
+#define RUN_2  assert(zcp_priv_holds(&pools[0], I, G)); clone_(0, G); use(G); release(0, G); release(0, G)
 #elif SCENARIO == 69    /* the same without the look and the clone */
 #define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
 #define RUN_1  acquired(0, G)
@@ -565,7 +633,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  allocated(1)
 #elif SCENARIO == 93    /* the same, and the hint comes to a loan, from which a client without a lease takes it */
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0); holds(0, 1); chunk.state = zcp_priv_state(G, id_of(0) + 1, 0)
-#define RUN_1  use(G); release(0, G); allocated(0); zcp_priv_cache_yield(&pools[0], local_of(0)); give_up(0)
+#define RUN_1  use(G); release(0, G); allocated(0); zcp_priv_local_attend(&pools[0], local_of(0)); give_up(0)
 #define RUN_2  allocated(1)
 #elif SCENARIO == 94    /* a client dies with a chunk in its cache, or near it; a stale hint leads another one to it, a sweep follows [crash 0..21] */
 #define START  begin(1, 0, 0, 1); holds(0, 1)
@@ -642,6 +710,223 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 0); chunks[1].state = chunk.state
 #define RUN_1  get_ready(0); take_any(0)
 #define RUN_2  assert(take_any(1))
+
+/* Somebody waits for a chunk. One chunk: */
+#elif SCENARIO == 130   /* a never-shared release into a loan, a waiter */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
+#define RUN_1  use(G); let_go(0, G)
+#define RUN_2  waited(1)
+#elif SCENARIO == 131   /* a never-shared release to the list, a waiter */
+#define START  begin(0, 0, 0, 0); own(I, 0)
+#define RUN_1  use(G); let_go(0, G)
+#define RUN_2  waited(1)
+#elif SCENARIO == 132   /* a marked chunk's owner and its borrower release, a waiter */
+#define START  begin(1, 1, 2, 0); holds(0, 1); *marked(0) = G; *borrowed(1) = 1
+#define RUN_1  use(G); let_go(0, G)
+#define RUN_2  use(G); let_go(1, G)
+#define RUN_3  waited(2)
+#elif SCENARIO == 133   /* the last borrower returns, a waiter */
+#define START  begin(0, 1, 2, 0); *borrowed(1) = 1
+#define RUN_1  use(G); let_go(1, G)
+#define RUN_2  waited(2)
+#elif SCENARIO == 134   /* the last borrower returns, a stale acquire retracts, a waiter */
+#define START  begin(0, 1, 2, 0); *borrowed(1) = 1
+#define RUN_1  use(G); let_go(1, G)
+#define RUN_2  acquired_let_go(0, G - 1)
+#define RUN_3  waited(2)
+#elif SCENARIO == 135   /* a release into a loan, two waiters */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
+#define RUN_1  let_go(0, G)
+#define RUN_2  waited(1)
+#define RUN_3  waited(2)
+#elif SCENARIO == 136   /* a lessee allocates and releases, a waiter */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0)
+#define RUN_1  taken_let_go(0)
+#define RUN_2  waited(1)
+#elif SCENARIO == 137   /* the owner dies releasing into a loan, a waiter, a recovery follows [crash 0..40] */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
+#define RUN_1  let_go(0, G)
+#define RUN_2  waited(1)
+#define RUN_3  AFTER_1; recover(0, 3)
+#elif SCENARIO == 138   /* a waiter dies, another one waits, the owner releases [crash 0..40] */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
+#define RUN_1  waited(1)
+#define RUN_2  waited(2)
+#define RUN_3  let_go(0, G)
+#elif SCENARIO == 139   /* a release into a loan, two waiters, of whom one releases the chunk if it gets it */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
+#define RUN_1  let_go(0, G)
+#define RUN_2  waited_let_go(1)
+#define RUN_3  waited(2)
+
+/* Two chunks: */
+#elif SCENARIO == 140   /* a release into a loan, one to the list, a waiter */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1)
+#define RUN_1  let_go_of(0, 0, G)
+#define RUN_2  let_go_of(1, 1, G)
+#define RUN_3  waited(2)
+#elif SCENARIO == 141   /* an owner dies releasing, a waiter; another owner's release, after that, wakes [crash 0..40] */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1)
+#define RUN_1  let_go_of(0, 0, G)
+#define RUN_2  waited(2)
+#define RUN_3  AFTER_1; let_go_of(1, 1, G)
+
+/* A pool retires. One chunk: */
+#elif SCENARIO == 150   /* a never-shared release into a loan */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
+#define RUN_1  use(G); let_go(0, G)
+#define RUN_2  retire(3)
+#elif SCENARIO == 151   /* a never-shared release to the list */
+#define START  begin(0, 0, 0, 0); own(I, 0)
+#define RUN_1  use(G); let_go(0, G)
+#define RUN_2  retire(3)
+#elif SCENARIO == 152   /* a marked chunk's owner and its borrower release */
+#define START  begin(1, 1, 2, 0); holds(0, 1); *marked(0) = G; *borrowed(1) = 1
+#define RUN_1  use(G); let_go(0, G)
+#define RUN_2  use(G); let_go(1, G)
+#define RUN_3  retire(3)
+#elif SCENARIO == 153   /* a lessee allocates and releases */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0)
+#define RUN_1  taken_let_go(0)
+#define RUN_2  retire(3)
+#elif SCENARIO == 154   /* an owner releases, a thread that begins allocates, if it may, and releases */
+#define START  begin(1, 0, 0, 0); own(I, 1)
+#define RUN_1  let_go(1, G)
+#define RUN_2  taken_let_go(0)
+#define RUN_3  retire(3)
+#elif SCENARIO == 155   /* the last borrower returns, a stale acquire retracts */
+#define START  begin(0, 1, 2, 0); *borrowed(1) = 1
+#define RUN_1  use(G); let_go(1, G)
+#define RUN_2  acquired_let_go(0, G - 1)
+#define RUN_3  retire(3)
+#elif SCENARIO == 156   /* the retirer dies, an owner releases, a recovery follows [crash 0..40] */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
+#define RUN_1  retire(3)
+#define RUN_2  use(G); let_go(0, G)
+#define RUN_3  AFTER_1; recover(3, 2)
+#elif SCENARIO == 157   /* an owner dies releasing, a recovery follows [crash 0..40] */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
+#define RUN_1  use(G); let_go(0, G)
+#define RUN_2  retire(3)
+#define RUN_3  AFTER_1; recover(0, 2)
+
+/* Two chunks: */
+#elif SCENARIO == 160   /* a release into a loan, one to the list */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1)
+#define RUN_1  use_of(0, G); let_go_of(0, 0, G)
+#define RUN_2  use_of(1, G); let_go_of(1, 1, G)
+#define RUN_3  retire(3)
+
+/* A chunk, and caches: */
+#elif SCENARIO == 170   /* a thread caches and ends, a waiter */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
+#define RUN_1  let_go(0, G); leave(0)
+#define RUN_2  waited(1)
+#elif SCENARIO == 171   /* a thread caches, allocates from there and releases, a waiter */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
+#define RUN_1  let_go(0, G); taken_let_go(0)
+#define RUN_2  waited(1)
+#elif SCENARIO == 172   /* a thread caches and ends, the pool retires */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
+#define RUN_1  use(G); let_go(0, G); leave(0)
+#define RUN_2  retire(3)
+#endif
+
+/* ---- waiters, and pools that retire ---- */
+static bool is_absent(int t)                                 /* no scenario has it */
+{
+#ifndef RUN_4
+    if (t == 4) return true;
+#endif
+#ifndef RUN_3
+    if (t == 3) return true;
+#endif
+    return t == 0;
+}
+static void heavy_barrier(void)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    for (int t = 1; t < THREADS; t++) if (!is_absent(t)) atomic_fetch_add_explicit(&moments[t], 1, memory_order_acq_rel);
+    atomic_thread_fence(memory_order_seq_cst);
+}
+#if WHOLE
+static bool sleeps[THREADS];
+static uint32_t slept_on[THREADS], woke_at[THREADS];         /* values of wakes: what a sleeper waits to see changed; what it was when a waker woke all sleepers */
+static int wake_sleepers(void)
+{
+    step();
+    woke_at[thread] = atomic_load_explicit(&HEADER->signals.wakes, memory_order_relaxed);
+    return 0;
+}
+static int punch(void)
+{
+    step();
+    for (int i = 0; i < COUNT; i++) texts[i][thread % COPIES] = 0;
+    punched[thread] = true;
+    return 0;
+}
+static void own(int i, int me) { chunks[i].state = zcp_priv_state(5, id_of(me) + 1, 0); counts[me][i].owned = zcp_priv_owned(5, 1); }        /* never shared */
+static void let_go_of(int i, int me, uint32_t g) { zcp_chunk it = { managers[me], data, (uint32_t)i, g }; zcp_chunk_release(&it); }
+static void let_go(int me, uint32_t g) { let_go_of(I, me, g); }
+/* As zcp_priv_wait_round, without the look at the hints. */
+static bool waits(int me, uint32_t *i, uint32_t *g)
+{
+    zcp_priv_place place;
+    uint32_t wakes = zcp_priv_load_acquire(&HEADER->signals.wakes);
+    zcp_priv_wait_announce(&pools[me]);
+    ZEROCP_HEAVY_BARRIER();
+    if (!zcp_priv_view_take_anywhere(&managers[me]->view, &managers[me]->view.first, 0, &place)) {
+        slept_on[thread] = wakes;
+        sleeps[thread] = true;
+        return false;
+    }
+    *i = place.i;
+    *g = place.generation;
+    write_text((int)*i, *g);
+    return true;
+}
+static void waited(int me)          { uint32_t i, g; waits(me, &i, &g); }
+static void waited_let_go(int me)   { uint32_t i, g; if (waits(me, &i, &g)) { use_of((int)i, g); let_go_of((int)i, me, g); } }
+static void taken_let_go(int me)                             /* as zcp_chunk_allocate by the hints */
+{
+    zcp_priv_place place;
+    if (!zcp_priv_view_take(&managers[me]->view, &managers[me]->view.first, 0, &place)) return;
+    write_text((int)place.i, place.generation);
+    use_of((int)place.i, place.generation);
+    let_go_of((int)place.i, me, place.generation);
+}
+static void acquired_let_go(int me, uint32_t g)              /* as zcp_chunk_acquire */
+{
+    if (acquire(me, g)) { use(g); let_go(me, g); }
+    else zcp_priv_after_free(&pools[me]);
+}
+static void leave(int me) { zcp_priv_local_end(&pools[me], local_of(me)); zcp_priv_after_free(&pools[me]); }      /* as zcp_priv_view_leave */
+static void retire(int me) { assert(zcp_priv_pool_retire_begin(managers[me], 0) == ZCP_OK); }
+static void recover(int dead, int me)                        /* as zcp_priv_recover, by a client that has seen the epoch change */
+{
+    zcp_priv_renew_number(managers[me], 0);
+    zcp_priv_after_free(&pools[me]);
+    for (int i = 0; i < COUNT; i++) zcp_priv_sweep_chunk(&pools[me], (uint32_t)i, id_of(dead));
+    zcp_priv_leases_sweep(&pools[me], id_of(dead));
+    zcp_priv_after_free(&pools[me]);
+}
+static void check_end(void)
+{
+    bool any_free = false, any_kept = false;
+    uint32_t woke = 0;
+    for (int i = 0; i < COUNT; i++) any_free |= zcp_priv_is_free(chunks[i].state), any_kept |= !zcp_priv_is_retired(chunks[i].state);
+    for (int t = 0; t < THREADS; t++) if (woke_at[t] > woke) woke = woke_at[t];
+    for (int t = 0; t < THREADS; t++) assert(!sleeps[t] || !any_free || woke > slept_on[t]);       /* nobody sleeps beside a free chunk */
+    if (TENS < 15 || HEADER->pools[0].state == zcp_priv_pool_state(1, ZCP_PRIV_POOL_LIVE)) return;
+    assert(!any_kept);                                       /* all is retired, */
+    assert(HEADER->pools[0].state == zcp_priv_pool_state(1, ZCP_PRIV_POOL_GONE));
+    bool is_punched = false;
+    for (int t = 0; t < THREADS; t++) is_punched |= punched[t];
+    assert(is_punched);                                      /* and its memory given back */
+}
+#else
+static int wake_sleepers(void) { return 0; }
+static int punch(void) { return 0; }
 #endif
 
 #define AFTER_1   pthread_join(thread_1, 0)
@@ -677,7 +962,11 @@ int main(void)
     pthread_join(thread_2, 0);
     pthread_join(thread_1, 0);
 
-    if (SCENARIO / 10 == 12) return 0;                       /* not so with two chunks */
+#if WHOLE
+    check_end();
+    return 0;
+#endif
+    if (TENS == 12) return 0;                                /* not so with two chunks */
     assert(zcp_priv_is_free(chunk.state));                   /* not lost: nobody holds it, it is free, */
     for (int w = 0; w < WORDS; w++) assert(chunk.borrow[w] == 0);
     for (int c = 0; c < CLIENTS; c++) assert(CRASH >= 0 || ((uint32_t)*owned(c) == 0 && *borrowed(c) == 0));
