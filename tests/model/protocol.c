@@ -789,11 +789,10 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0)
 #define RUN_1  taken_let_go(0)
 #define RUN_2  retire(3)
-#elif SCENARIO == 154   /* an owner releases, a thread that begins allocates, if it may, and releases */
-#define START  begin(1, 0, 0, 0); own(I, 1)
-#define RUN_1  let_go(1, G)
-#define RUN_2  taken_let_go(0)
-#define RUN_3  retire(3)
+#elif SCENARIO == 154   /* the retirer releases the last one, to the list; a thread that has just begun allocates, if it may, and releases */
+#define START  begin(0, 0, 0, 0); own(I, 3)
+#define RUN_1  taken_let_go(0)
+#define RUN_2  retire(3); let_go(3, G)
 #elif SCENARIO == 155   /* the last borrower returns, a stale acquire retracts */
 #define START  begin(0, 1, 2, 0); *borrowed(1) = 1
 #define RUN_1  use(G); let_go(1, G)
