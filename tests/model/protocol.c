@@ -77,6 +77,7 @@ static zcp_priv_local locals[THREADS][CLIENTS];              /* what a thread ke
 static uint64_t stacks[THREADS][CLIENTS];
 #if WHOLE
 static _Alignas(64) uint64_t header_memory[sizeof(zcp_priv_header) / 8], manager_memory[CLIENTS][sizeof(zcp_manager) / 8];        /* words, because to name all fields takes GenMC seconds */
+static _Alignas(128) uint64_t lane_memory[CLIENTS][sizeof(zcp_priv_lane) / 8];
 #define HEADER ((zcp_priv_header *)(void *)header_memory)
 static zcp_manager *managers[CLIENTS];
 #endif
@@ -91,10 +92,11 @@ static bool punched[THREADS];
 static uint32_t id_of(int client) { return (uint32_t)(client % WORDS * 64 + client / WORDS); }
 static zcp_priv_lease *lease_at(uint32_t k) { return &((zcp_priv_leases *)(void *)leases_memory)->items[k]; }
 #if WHOLE
-static zcp_priv_local *local_of(int me) { return &locals[0][me]; }           /* each client has one thread */
+static zcp_priv_local *local_at(int of_thread, int me) { (void)of_thread; return ((zcp_priv_lane *)(void *)lane_memory[me])->pools; }     /* each client has one thread */
 #else
-static zcp_priv_local *local_of(int me) { return &locals[thread][me]; }
+static zcp_priv_local *local_at(int of_thread, int me) { return &locals[of_thread][me]; }
 #endif
+static zcp_priv_local *local_of(int me) { return local_at(thread, me); }
 static _Atomic uint64_t *owned(int me) { return &counts[me][I].owned; }
 static _Atomic uint32_t *borrowed(int me) { return &counts[me][I].borrowed; }
 static _Atomic uint32_t *marked(int me) { return &counts[me][I].marked; }
@@ -127,7 +129,7 @@ static void begin(uint32_t owner, uint32_t ticket, int borrowers, int hint)     
         managers[c]->header = (zcp_priv_header *)(void *)header_memory;
         zcp_priv_view *view = &managers[c]->view;
         view->client = id_of(c);
-        view->lanes = (zcp_priv_lane *)(void *)&locals[0][c] - 1;        /* thread 1's lane begins there, and has one pool */
+        view->lanes = (zcp_priv_lane *)(void *)lane_memory[c] - 1;       /* thread 1's is there */
         view->pools[0] = &pools[c];
         view->first.last[1] = UINT64_MAX;                    /* the pool serves 1 byte */
         view->first.order[1] = ZCP_PRIV_NO_POOL;
@@ -147,13 +149,13 @@ static void begin(uint32_t owner, uint32_t ticket, int borrowers, int hint)     
 /* As a thread with a number: with a lease, if there is one, and a cache where the scenario has one. */
 static void get_ready_as(int of_thread, int me)
 {
-    zcp_priv_local *local = &locals[of_thread][me];
+    zcp_priv_local *local = local_at(of_thread, me);
     zcp_priv_local_begin(&pools[me], local, &stacks[of_thread][me], id_of(me), false);
-    local->below_peak = INT32_MAX / 2;            /* nobody looks at all counters for a peak */
+    local->most = INT32_MAX;                      /* nobody looks at all counters for a peak */
 }
 static void get_ready(int me) { get_ready_as(thread, me); }
 static void put_on_loan(int me) { if (local_of(me)->lease) zcp_priv_loan_take(&pools[me], local_of(me), I / 8); }
-static void get_loan_as(int of_thread, int me) { get_ready_as(of_thread, me); zcp_priv_loan_take(&pools[me], &locals[of_thread][me], I / 8); }
+static void get_loan_as(int of_thread, int me) { get_ready_as(of_thread, me); zcp_priv_loan_take(&pools[me], local_at(of_thread, me), I / 8); }
 static void give_up(int me) { zcp_priv_lease_end(&pools[me], local_of(me)); }
 static void flush(int me) { zcp_priv_cache_flush(&pools[me], local_of(me)); }
 
@@ -178,9 +180,10 @@ static bool acquire_and_return(int me, uint32_t g)
 static bool allocate(int me, uint32_t *g)                    /* as zcp_chunk_allocate, without the look before EXHAUSTED */
 {
     uint32_t i;
+    bool peak;
     zcp_priv_local *local = local_of(me);
     if (local->cached) zcp_priv_take_cached(local, &i, g);
-    else if (!zcp_priv_take_loan(local, (zcp_priv_request){ 1, 0 }, &i, g)) {
+    else if (!zcp_priv_take_loan(local, 1, &i, g, &peak)) {
 #ifdef LEASES
         get_ready(me);
 #endif
@@ -194,9 +197,10 @@ static bool take_any(int me)                                 /* as zcp_chunk_all
 {
     static zcp_priv_view view[CLIENTS];
     uint32_t i, g;
+    bool peak;
     zcp_priv_place place;
     zcp_priv_local *local = local_of(me);
-    if (zcp_priv_take_loan(local, (zcp_priv_request){ 1, 0 }, &i, &g) || zcp_priv_take(&pools[me], local, id_of(me), &i, &g)) return true;
+    if (zcp_priv_take_loan(local, 1, &i, &g, &peak) || zcp_priv_take(&pools[me], local, id_of(me), &i, &g)) return true;
     view[me].client = id_of(me);
     view[me].pools[0] = &pools[me];
     view[me].first.count = 1;                                /* and the pool's number is 0 */
@@ -213,8 +217,9 @@ static void allocate_and_release(int me)                     /* by the record al
 }
 static void sweep(int dead)                                  /* as zcp_priv_sweep_pool, but only of the chunk's leaf */
 {
+    uint64_t cached = 0;
     bool garbage = false;
-    zcp_priv_sweep_leaf(&pools[3], I / 8, id_of(dead), &garbage);
+    zcp_priv_sweep_leaf(&pools[3], I / 8, id_of(dead), &cached, &garbage);
     assert(!garbage);
     zcp_priv_leases_sweep(&pools[3], id_of(dead));
 }
@@ -889,7 +894,7 @@ static void waited_let_go(int me)   { uint32_t i, g; if (waits(me, &i, &g)) { us
 static void taken_let_go(int me)                             /* as zcp_chunk_allocate by the hints */
 {
     zcp_priv_place place;
-    if (!zcp_priv_view_take(&managers[me]->view, &managers[me]->view.first, 0, &place)) return;
+    if (!zcp_priv_take_hinted(managers[me], &managers[me]->view.first, 0, &place)) return;
     write_text((int)place.i, place.generation);
     use_of((int)place.i, place.generation);
     let_go_of((int)place.i, me, place.generation);
@@ -905,7 +910,9 @@ static void recover(int dead, int me)                        /* as zcp_priv_reco
 {
     zcp_priv_renew_number(managers[me], 0);
     zcp_priv_after_free(&pools[me]);
-    for (int i = 0; i < COUNT; i++) zcp_priv_sweep_chunk(&pools[me], (uint32_t)i, id_of(dead));
+    uint64_t cached = 0;
+    bool garbage = false;
+    zcp_priv_sweep_leaf(&pools[me], 0, id_of(dead), &cached, &garbage);
     zcp_priv_leases_sweep(&pools[me], id_of(dead));
     zcp_priv_after_free(&pools[me]);
 }
