@@ -640,12 +640,12 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0); holds(0, 1); chunk.state = zcp_priv_state(G, id_of(0) + 1, 0)
 #define RUN_1  use(G); release(0, G); allocated(0); zcp_priv_local_attend(&pools[0], local_of(0)); give_up(0)
 #define RUN_2  allocated(1)
-#elif SCENARIO == 94    /* a client dies with a chunk in its cache, or near it; a stale hint leads another one to it, a sweep follows [crash 0..21] */
+#elif SCENARIO == 94    /* a client dies with a chunk in its cache, or near it; a stale hint leads another one to it, a sweep follows [crash 0..26] */
 #define START  begin(1, 0, 0, 1); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
 #define RUN_2  allocated(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 95    /* the same, and a token of what goes to the cache is acquired [crash 0..27] */
+#elif SCENARIO == 95    /* the same, and a token of what goes to the cache is acquired [crash 0..29] */
 #define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
 #define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
 #define RUN_2  acquired(1, G)
@@ -813,13 +813,29 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  use(G); let_go(0, G)
 #define RUN_2  retire(3)
 #define RUN_3  AFTER_1; recover(0, 2)
+#elif SCENARIO == 158   /* a forged token of the generation that is retired leads nowhere */
+#define START  begin(0, 0, 0, 0)
+#define RUN_1  assert(!acquire(1, G)); zcp_priv_after_free(&pools[1])
+#define RUN_2  retire(3)
 
 /* Two chunks: */
-#elif SCENARIO == 160   /* a release into a loan, one to the list */
+#elif SCENARIO == 160   /* the retirer is done before; a release into a loan, one to the list */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1); retire(3)
+#define RUN_1  use_of(0, G); let_go_of(0, 0, G)
+#define RUN_2  use_of(1, G); let_go_of(1, 1, G)
+#elif SCENARIO == 161   /* the same beside the retirer */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1)
 #define RUN_1  use_of(0, G); let_go_of(0, 0, G)
 #define RUN_2  use_of(1, G); let_go_of(1, 1, G)
 #define RUN_3  retire(3)
+#elif SCENARIO == 162   /* as 160, by two siblings */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1); counts[0][1].owned = zcp_priv_owned(G, 1); managers[1]->view.pools[0] = &pools[0]; retire(3)
+#define RUN_1  use_of(0, G); let_go_of(0, 0, G)
+#define RUN_2  use_of(1, G); let_go_of(1, 1, G)
+#elif SCENARIO == 163   /* one thread releases both into its loan */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 0)
+#define RUN_1  let_go_of(0, 0, G); let_go_of(1, 0, G)
+#define RUN_2  retire(3)
 
 /* A chunk, and caches: */
 #elif SCENARIO == 170   /* a thread caches and ends, a waiter */
