@@ -130,7 +130,7 @@ static void begin(uint32_t owner, uint32_t ticket, int borrowers, int hint)     
         zcp_priv_view *view = &managers[c]->view;
         view->client = id_of(c);
         view->lanes = (zcp_priv_lane *)(void *)lane_memory[c] - 1;       /* thread 1's is there */
-        view->pools[0] = &pools[c];
+        view->pools[0] = view->first.pools[0] = &pools[c];
         view->first.last[1] = UINT64_MAX;                    /* the pool serves 1 byte */
         view->first.order[1] = ZCP_PRIV_NO_POOL;
         view->first.count = 1;
@@ -202,8 +202,8 @@ static bool take_any(int me)                                 /* as zcp_chunk_all
     zcp_priv_local *local = local_of(me);
     if (zcp_priv_take_loan(local, 1, &i, &g, &peak) || zcp_priv_take(&pools[me], local, id_of(me), &i, &g)) return true;
     view[me].client = id_of(me);
-    view[me].pools[0] = &pools[me];
-    view[me].first.count = 1;                                /* and the pool's number is 0 */
+    view[me].first.pools[0] = &pools[me];
+    view[me].first.count = 1;
     zcp_priv_view_look(&view[me], &view[me].first, 0);
     return zcp_priv_view_take_anywhere(&view[me], &view[me].first, 0, &place);
 }
@@ -888,7 +888,7 @@ static int punch(void)
 static void own(int i, int me) { chunks[i].state = zcp_priv_state(5, id_of(me) + 1, 0); counts[me][i].owned = zcp_priv_owned(5, 1); }        /* never shared */
 static void let_go_of(int i, int me, uint32_t g) { zcp_chunk it = { managers[me], data, (uint32_t)i, g }; zcp_chunk_release(&it); }
 static void let_go(int me, uint32_t g) { let_go_of(I, me, g); }
-/* As zcp_priv_wait_round, without the look at the hints. */
+/* As zcp_priv_wait_round. */
 static bool waits(int me, uint32_t *i, uint32_t *g)
 {
     zcp_priv_place place;
