@@ -748,12 +748,12 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0)
 #define RUN_1  taken_let_go(0)
 #define RUN_2  waited(1)
-#elif SCENARIO == 137   /* the owner dies releasing into a loan, a waiter, a recovery follows [crash 0..40] */
+#elif SCENARIO == 137   /* the owner dies releasing into a loan, a waiter, a recovery follows [crash 0..19] */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  let_go(0, G)
 #define RUN_2  waited(1)
 #define RUN_3  AFTER_1; recover(0, 3)
-#elif SCENARIO == 138   /* a waiter dies, another one waits, the owner releases [crash 0..40] */
+#elif SCENARIO == 138   /* a waiter dies, another one waits, the owner releases [crash 0..5] */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  waited(1)
 #define RUN_2  waited(2)
@@ -770,7 +770,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  let_go_of(0, 0, G)
 #define RUN_2  let_go_of(1, 1, G)
 #define RUN_3  waited(2)
-#elif SCENARIO == 141   /* an owner dies releasing, a waiter; another owner's release, after that, wakes [crash 0..40] */
+#elif SCENARIO == 141   /* an owner dies releasing, a waiter; another owner's release, after that, wakes [crash 0..19] */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1)
 #define RUN_1  let_go_of(0, 0, G)
 #define RUN_2  waited(2)
@@ -803,12 +803,12 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  use(G); let_go(1, G)
 #define RUN_2  acquired_let_go(0, G - 1)
 #define RUN_3  retire(3)
-#elif SCENARIO == 156   /* the retirer dies, an owner releases, a recovery follows [crash 0..40] */
+#elif SCENARIO == 156   /* the retirer dies, an owner releases, a recovery follows [crash 0..47] */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  retire(3)
 #define RUN_2  use(G); let_go(0, G)
 #define RUN_3  AFTER_1; recover(3, 2)
-#elif SCENARIO == 157   /* an owner dies releasing, a recovery follows [crash 0..40] */
+#elif SCENARIO == 157   /* an owner dies releasing, a recovery follows [crash 0..37] */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  use(G); let_go(0, G)
 #define RUN_2  retire(3)
