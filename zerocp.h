@@ -505,7 +505,8 @@ class manager;
 class shared_chunk {
 public:
     shared_chunk() noexcept : chunk_() {}
-    explicit shared_chunk(zcp_chunk &&chunk) noexcept : chunk_(chunk) { chunk = zcp_chunk(); }     /* adopts: counts nothing */
+    explicit shared_chunk(zcp_chunk &chunk) noexcept : chunk_(chunk) { chunk = zcp_chunk(); }      /* adopts: counts nothing, and leaves the handle empty */
+    explicit shared_chunk(zcp_chunk &&chunk) noexcept : shared_chunk(chunk) {}
     shared_chunk(const shared_chunk &other) noexcept : chunk_(other.chunk_.manager ? zcp_chunk_clone(&other.chunk_) : zcp_chunk()) {}
     shared_chunk(shared_chunk &&other) noexcept : chunk_(other.chunk_) { other.chunk_ = zcp_chunk(); }
     shared_chunk &operator=(shared_chunk other) noexcept { swap(other); return *this; }            /* by value: copies or moves, also itself */
@@ -3622,6 +3623,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, 
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manager, uint32_t pool)
 {
     zcp_status status = zcp_priv_may_change(manager);
+    if (status == ZCP_OK) status = zcp_priv_may_grow(manager);
     if (status == ZCP_OK && pool >= ZCP_MAX_LIVE_POOLS) status = zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: numbers go up to %u", pool, ZCP_MAX_LIVE_POOLS - 1);
     if (status == ZCP_OK) status = zcp_priv_renew_if_changed(manager);
     if (status == ZCP_OK) status = zcp_priv_pool_retire_begin(manager, pool);

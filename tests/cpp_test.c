@@ -74,7 +74,7 @@ static const refusal refusals[] = {
     {"-std=c++11", NULL},
     {"-std=c++11", "zerocp::manager copy(manager);"},
     {"-std=c++11", "zerocp::manager other; other = manager;"},
-    {"-std=c++11", "zcp_chunk handle = chunk.handle(); zerocp::shared_chunk other(handle);"},
+    {"-std=c++11", "zerocp::shared_chunk other(chunk.handle());"},
     {"-std=c++11", "zerocp::shared_chunk other = zcp_chunk();"},
     {"-std=c++11", "long sum = 1 + chunk; (void)sum;"},
     {"-std=c++11", "bool good = manager.check(); (void)good;"},

@@ -45,7 +45,8 @@ static_assert(std::is_nothrow_move_constructible<shared_chunk>::value, "a std::v
 static_assert(std::is_nothrow_copy_assignable<shared_chunk>::value && std::is_nothrow_move_assignable<shared_chunk>::value, "");
 static_assert(std::is_constructible<bool, shared_chunk>::value && !std::is_convertible<shared_chunk, bool>::value, "");
 static_assert(std::is_constructible<shared_chunk, zcp_chunk>::value, "adopts what is moved to it");
-static_assert(!std::is_constructible<shared_chunk, zcp_chunk &>::value, "a handle that stays where it is cannot be adopted");
+static_assert(std::is_constructible<shared_chunk, zcp_chunk &>::value && !std::is_constructible<shared_chunk, const zcp_chunk &>::value, "a handle that is adopted is emptied");
+static_assert(!std::is_convertible<zcp_chunk, shared_chunk>::value && !std::is_convertible<zcp_chunk &, shared_chunk>::value, "adopts only when told to");
 static_assert(!std::is_convertible<zcp_chunk, shared_chunk>::value, "nor by accident");
 static_assert(sizeof(shared_chunk) == sizeof(zcp_chunk), "");
 
@@ -113,6 +114,9 @@ static void adopts_and_counts() {
             CHECK(first.use_count() == 2 && is_empty(moved) && second == first);
         }
         CHECK(first.use_count() == 1 && first && used(own) == 1);
+        zcp_chunk detached = first.detach();
+        shared_chunk again(detached);                              // also one that is not moved is emptied
+        CHECK(again.use_count() == 1 && used(own) == 1 && detached.manager == nullptr);
     }
     CHECK(used(own) == 0);
 }
