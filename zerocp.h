@@ -262,8 +262,8 @@ typedef struct zcp_pool_stats {
     uint64_t failures;              /* calls that came away with nothing: EXHAUSTED, TIMEOUT */
     uint64_t waits;                 /* calls of zcp_chunk_allocate_wait that slept */
 } zcp_pool_stats;
-/* Counts the records of a pool (0 .. pool_count - 1: at first in the order of the configuration). Exact when quiet, but that a process which is killed just while it allocates
-   may count for one more or less. Errors: INVALID_ARGUMENT, FORKED,
+/* Counts the records of a pool (0 .. pool_count - 1: at first in the order of the configuration). Exact when quiet, but that a process which is killed just while it allocates or
+   releases may count for one more or less, and one killed while it sweeps for some. Errors: INVALID_ARGUMENT, FORKED,
    CLOSED; *stats is then zero. Thread-safe. Cost: one load per chunk. */
 ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats);
 /* One more than the highest number that a pool has or had; numbers below it may be of no pool any more. 0 for NULL, closed or inherited. Thread-safe. */
@@ -1374,10 +1374,10 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, 
     return freed && outcome == ZCP_PRIV_NO ? ZCP_PRIV_YES : outcome;
 }
 /* Sweeps the chunks of one leaf, then gives the hints of all that are free, by one read-modify-write; always, also of those that this sweep did not free.
-   Killed before that, it has left the slot not clean: the next sweep gives them. Returns how many became free, adds to *cached how many of them were cached. */
-ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32_t dead, uint64_t *cached, bool *garbage)
+   Killed before that, it has left the slot not clean: the next sweep gives them. Returns how many became free. */
+ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32_t dead, bool *garbage)
 {
-    uint64_t freed = 0, hints = 0;
+    uint64_t freed = 0, cached = 0, hints = 0;
     uint32_t first = leaf << pool->list.leaf_shift, width = 1u << pool->list.leaf_shift;
     if (width > pool->count - first) width = pool->count - first;
     for (uint32_t k = 0; k < width; k++) {
@@ -1385,13 +1385,14 @@ ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32
         if (pool->words > 2 && k + 8 < pool->count - first) __builtin_prefetch(zcp_priv_record_at(pool, first + k + 8), 1);      /* the locked steps keep the processor from looking ahead */
 #endif
         uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state);     /* relaxed: for a figure */
-        *cached += zcp_priv_is_cached(s) && ZCP_PRIV_OWNER(s) == dead + 1;
+        cached += zcp_priv_is_cached(s) && ZCP_PRIV_OWNER(s) == dead + 1;
         zcp_priv_outcome outcome = zcp_priv_sweep_chunk(pool, first + k, dead);
         if (outcome == ZCP_PRIV_YES) freed++;
         if (outcome == ZCP_PRIV_GARBAGE) *garbage = true;
         if (zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state)))      /* relaxed: a hint for a free chunk may be repeated, and for a taken one is harmless */
             hints |= UINT64_C(1) << k;
     }
+    if (freed != cached) ZEROCP_COUNT(&pool->leases->freed, freed - cached);     /* cached ones were counted when they came into the cache */
     ZEROCP_STEP("leaf_swept");
     if (hints) zcp_priv_leaf_put(&pool->list, leaf, hints);
     zcp_priv_leaf_mend(&pool->list, first + width - 1);
@@ -1400,10 +1401,9 @@ ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32
 /* Takes back what a client holds in one pool; returns how many chunks became free, and sets *garbage if there is some. */
 ZCP_PRIV uint64_t zcp_priv_sweep_pool(zcp_priv_pool *pool, uint32_t dead, bool *garbage)
 {
-    uint64_t freed = 0, cached = 0;
-    for (uint32_t leaf = 0; leaf < pool->list.leaves; leaf++) freed += zcp_priv_sweep_leaf(pool, leaf, dead, &cached, garbage);
+    uint64_t freed = 0;
+    for (uint32_t leaf = 0; leaf < pool->list.leaves; leaf++) freed += zcp_priv_sweep_leaf(pool, leaf, dead, garbage);
     zcp_priv_leases_sweep(pool, dead);
-    if (freed != cached) ZEROCP_COUNT(&pool->leases->freed, freed - cached);     /* cached ones were counted when they came into the cache */
     return freed;
 }
 
@@ -2492,9 +2492,9 @@ ZCP_PRIV_SETUP zcp_priv_grown *zcp_priv_grown_new(zcp_manager *manager, size_t m
     manager->grown = g;
     return g;
 }
-/* Maps an added pool. Its chunks stay unmapped if the client only looks, or if that cannot be done (as the name is gone, say): then nothing of it can be had
-   here, but dead clients' chunks can be taken back all the same. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t number, uint32_t serial)
+/* Maps an added pool. Its chunks stay unmapped if the client only looks, or if that cannot be done (as the name is gone, say), and *untold is why: then nothing of it
+   can be had here, but dead clients' chunks can be taken back all the same. untold NULL: that is a failure, too. Under the process's mutex, under which nothing is logged. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t number, uint32_t serial, zcp_priv_failure *untold)
 {
     zcp_priv_view *view = &manager->view;
     zcp_priv_pool_slot *slot = &manager->header->pools[number];
@@ -2514,15 +2514,17 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
     g->data_end = added.data_offset + geometry.chunk_bytes;
     zcp_status status = zcp_priv_file_reopen(&manager->file, &fd);
     if (status == ZCP_OK) status = zcp_priv_map_part(manager, fd, manager->file.path.text, added.management_offset, geometry.management_bytes, 0, &g->management);
-    if (status != ZCP_OK) {
+    bool necessary = status != ZCP_OK || !untold;
+    if (status == ZCP_OK && !observes) status = zcp_priv_chunk_reopen(manager, read_only ? O_RDONLY : O_RDWR, &fd);
+    if (status == ZCP_OK && !observes)
+        status = zcp_priv_map_part(manager, fd, manager->chunk_path.text, added.data_offset, geometry.chunk_bytes, read_only ? ZCP_SHM_READ_ONLY : 0, &g->data);
+    if (status != ZCP_OK && necessary) {
+        if (g->management) munmap(g->management, g->management_bytes);
         manager->grown = g->next;
         munmap(g, g->bytes);
         return status;
     }
-    if (!observes) status = zcp_priv_chunk_reopen(manager, read_only ? O_RDONLY : O_RDWR, &fd);
-    if (!observes && status == ZCP_OK)
-        status = zcp_priv_map_part(manager, fd, manager->chunk_path.text, added.data_offset, geometry.chunk_bytes, read_only ? ZCP_SHM_READ_ONLY : 0, &g->data);
-    if (status != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: pool %u was added, but cannot be used here: %s", manager->name, number, zcp_last_message());
+    if (status != ZCP_OK) *untold = zcp_priv_failure_save(status);
     if (g->data && zcp_registry_add(&manager->registry, zcp_priv_segment_of(serial), g->data, g->data_bytes) == ZCP_OK) g->segment = zcp_priv_segment_of(serial);
     zcp_priv_pool_make(&g->pool, &geometry.pools[0], &manager->geometry, g->management, g->data, observes ? 0 : view->client);
     g->pool.counts = (zcp_priv_counts *)(void *)(g + 1);
@@ -2565,7 +2567,7 @@ ZCP_PRIV_SETUP void zcp_priv_pool_tell_retiring(zcp_priv_view *view, zcp_priv_po
     ZEROCP_HEAVY_BARRIER();                                            /* who does not see that it is retiring has freed before this */
     zcp_priv_pool_retire(pool);
 }
-ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t number)
+ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t number, zcp_priv_failure *untold)
 {
     zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
     uint64_t state = zcp_priv_load_acquire(&manager->header->pools[number].state);     /* V3, pairs with the release of LIVE */
@@ -2577,7 +2579,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t n
         zcp_priv_pool_part(manager, pool);
         pool = NULL;
     }
-    if (there && !pool) status = zcp_priv_pool_meet(manager, number, serial);
+    if (there && !pool) status = zcp_priv_pool_meet(manager, number, serial, untold);
     if ((there || gone) && zcp_priv_load_relaxed(&manager->view.pool_count) <= number) zcp_priv_store_relaxed(&manager->view.pool_count, number + 1);     /* relaxed: a figure */
     pool = zcp_priv_view_pool(&manager->view, number);
     if (pool && pool->serial == serial && phase == ZCP_PRIV_POOL_RETIRING && !pool->told && !(manager->view.flags & ZCP_OBSERVE)) {
@@ -2607,12 +2609,13 @@ ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
 {
     zcp_priv_view *view = &manager->view;
     zcp_priv_table table;
+    zcp_priv_failure untold = { ZCP_OK, 0, "" };
     zcp_status status = ZCP_OK;
     zcp_priv_process *process = zcp_priv_process_lock();               /* one thread at a time, and no fork within */
     if (!process) return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no memory for the process's page", manager->name);
     uint32_t epoch = zcp_priv_load_acquire(&view->signals->epoch);     /* V2, pairs with each change's release */
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
-        zcp_status one = zcp_priv_renew_number(manager, p);
+        zcp_status one = zcp_priv_renew_number(manager, p, &untold);
         if (one != ZCP_OK) status = one;
     }
     memset(&table, 0, sizeof table);
@@ -2624,6 +2627,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
     }
     if (status == ZCP_OK) zcp_priv_store_relaxed(&view->epoch, epoch); /* relaxed: only to know whether to come here again */
     zcp_priv_process_unlock(process);
+    if (untold.status != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: a pool was added, but cannot be used here: %s", manager->name, untold.message);
     return status;
 }
 ZCP_PRIV_INLINE bool zcp_priv_pools_changed(const zcp_manager *manager)
@@ -2641,13 +2645,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_if_changed(const zcp_manager *manager)
 }
 
 /* ---- >>recover ---- */
-/* Sweeps one slot whose lock the caller holds. Errors: those of renew; then it is not clean. */
+/* Sweeps one slot whose lock the caller holds. Errors: those of renew; then what is known was swept, and the slot is not clean. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slot, uint64_t *freed, bool *garbage)
 {
     zcp_priv_slot *at = zcp_priv_slot_at(manager, slot);
     bool closing = zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_CLOSING;         /* it sweeps itself */
-    zcp_status status = closing ? ZCP_OK : zcp_priv_renew(manager);    /* so that all that a dead one may hold is known */
-    if (status != ZCP_OK) return status;
+    zcp_status known = closing ? ZCP_OK : zcp_priv_renew(manager);     /* so that all that a dead one may hold is known */
     zcp_priv_store_relaxed(&at->state, (uint32_t)ZCP_PRIV_SLOT_SWEEPING);      /* relaxed: for joiners to wait a moment */
     ZEROCP_STEP("sweeping");
     *freed = zcp_priv_view_sweep(&manager->view, slot, garbage);
@@ -2656,9 +2659,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slo
         zcp_priv_add_release(&manager->view.signals->epoch, 1);        /* pairs with V2 */
         zcp_priv_view_want_all(&manager->view);
     }
-    zcp_priv_store_release(&at->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);         /* after the last push */
+    if (known == ZCP_OK) zcp_priv_store_release(&at->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);        /* after the last push; if a pool is not known, somebody has to sweep again */
     zcp_priv_view_after_free(&manager->view);
-    return ZCP_OK;
+    return known;
 }
 /* Sweeps a slot if it is not clean and its client is dead. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, zcp_recovery *report, bool *garbage)
@@ -2672,14 +2675,13 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t s
     if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) != ZCP_PRIV_SLOT_CLEAN) {    /* relaxed: ordered by the lock */
         uint64_t freed = 0;
         status = zcp_priv_slot_sweep(manager, slot, &freed, garbage);
-        if (status != ZCP_OK) { zcp_priv_lock_drop(&lock); return status; }
         ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u (pid %u): %llu chunks reclaimed", manager->name, slot,
                    zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->pid), (unsigned long long)freed);
         report->dead_clients++;
         report->chunks_reclaimed += freed;
     }
     zcp_priv_lock_drop(&lock);
-    return ZCP_OK;
+    return status;
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report)
 {
@@ -2690,13 +2692,15 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *r
         zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
         if (pool && zcp_priv_pool_is_retiring(pool)) zcp_priv_pool_retire(pool);
     }
-    for (uint32_t slot = 0; slot < manager->geometry.max_clients && worst == ZCP_OK; slot++) {
+    for (uint32_t slot = 0; slot < manager->geometry.max_clients; slot++) {
         bool taken = true;
         if (slot == manager->view.client || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) continue;   /* a look */
-        if (fd < 0) worst = zcp_priv_file_reopen(&manager->file, &fd);
-        if (worst == ZCP_OK) worst = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, &taken);
+        zcp_status status = fd < 0 ? zcp_priv_file_reopen(&manager->file, &fd) : ZCP_OK;
+        if (status == ZCP_OK) status = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, &taken);
         ZEROCP_STEP("tested");
-        if (worst == ZCP_OK && !taken) worst = zcp_priv_slot_recover(manager, slot, report, &garbage);
+        if (status == ZCP_OK && !taken) status = zcp_priv_slot_recover(manager, slot, report, &garbage);
+        if (status != ZCP_OK) worst = status;
+        if (fd < 0) break;
     }
     if (fd >= 0) close(fd);
     if (worst == ZCP_OK && garbage) worst = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: chunk records hold garbage; the others were swept", manager->name);
@@ -3515,19 +3519,17 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager 
     if (status != ZCP_OK) zcp_priv_growth_end(g);
     return status;
 }
-/* Gives back what lies at the end of a file, which stays as long as it is: should the header lie, somebody may have it mapped. */
+/* Gives back all pages from there on, also those that somebody reserved behind the end and was killed. The file stays as long as it is: should the header lie, others may
+   have it mapped. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_punch(int fd, const char *path, uint64_t from)
 {
-    struct stat now;
-    void *base;
-    if (fstat(fd, &now) != 0) return zcp_priv_fail_system("fstat", path);
-    if ((uint64_t)now.st_size <= from) return ZCP_OK;
-    uint64_t bytes = (uint64_t)now.st_size - from;
-    zcp_status status = zcp_priv_file_map(fd, path, from, bytes, 0, &base);
-    if (status != ZCP_OK) return status;
-    if (madvise(base, (size_t)bytes, MADV_REMOVE) != 0) status = zcp_priv_fail_system("madvise(MADV_REMOVE)", path);
-    munmap(base, (size_t)bytes);
-    return status;
+#ifdef FALLOC_FL_PUNCH_HOLE
+    uint64_t end = sizeof(off_t) == 8 ? ZCP_RELPTR_MAX_OFFSET + 1 : INT32_MAX;
+    if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(end - from)) != 0) return zcp_priv_fail_system("fallocate", path);
+#else
+    (void)fd, (void)path, (void)from;           /* a libc without it reserves nothing behind the end, and who adds writes all of it anew */
+#endif
+    return ZCP_OK;
 }
 /* Makes a file longer, with pages for all of [from, from + bytes); what lay there is of somebody who was killed while adding. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_extend(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags)
@@ -3556,6 +3558,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     zcp_priv_store_relaxed(&slot->data_offset, added.data_offset);
     zcp_priv_store_relaxed(&slot->check, zcp_priv_added_check(&added, serial));
     ZEROCP_STEP("pool_written");
+    zcp_priv_process *process = zcp_priv_process_lock();               /* as in renew */
+    status = process ? zcp_priv_pool_meet(manager, number, serial, NULL) : ZCP_ERR_NO_MEMORY;      /* before anybody else can, so that a failure leaves nothing */
+    if (process) zcp_priv_process_unlock(process);
+    if (status != ZCP_OK) return status;
     zcp_priv_store_release(&slot->state, zcp_priv_pool_state(serial, ZCP_PRIV_POOL_LIVE));       /* pairs with V3 */
     ZEROCP_STEP("pool_live");
     zcp_priv_store_relaxed(&manager->header->signals.management_end, g->management_end + geometry->management_bytes);
@@ -4134,27 +4140,29 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
 {
     zcp_status status = zcp_priv_try(manager, size, chunk, timeout_ms == 0);
     uint64_t deadline = timeout_ms == UINT32_MAX ? UINT64_MAX : zcp_priv_now_ns() + (uint64_t)timeout_ms * 1000000u;
-    bool counted = false, recovers = true;
+    bool counted = false;
+    uint64_t now, recover_at = 0;
     if (status != ZCP_ERR_EXHAUSTED || timeout_ms == 0 || !manager->view.signals) return status;
     for (;;) {
         zcp_priv_place place;
         zcp_priv_sleep sleep;
+        now = zcp_priv_now_ns();
+        bool recovers = now >= recover_at || now >= deadline;          /* however often it is woken in vain */
+        if (recovers) recover_at = now + ZCP_PRIV_WAIT_MS * UINT64_C(1000000);
         if (zcp_priv_wait_round(manager, size, recovers, &place, &sleep)) {
             *chunk = zcp_priv_claimed(manager, &place, size);
             return ZCP_OK;
         }
         if (!sleep.pool) return zcp_chunk_allocate(manager, size, chunk);        /* which tells why */
-        uint64_t now = zcp_priv_now_ns(), until = now + ZCP_PRIV_WAIT_MS * UINT64_C(1000000);
         if (now >= deadline) {
             ZEROCP_COUNT(&sleep.pool->leases->failures, 1);
             return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes was freed within %u ms", manager->name, (unsigned long long)size, timeout_ms);
         }
-        if (until > deadline) until = deadline;
+        uint64_t until = recover_at < deadline ? recover_at : deadline;
         if (!counted) ZEROCP_COUNT(&sleep.pool->leases->waits, 1);
         counted = true;
         struct timespec t = { (time_t)(until / 1000000000u), (long)(until % 1000000000u) };
-        int woken = zcp_priv_futex(&manager->view.signals->wakes, ZCP_PRIV_FUTEX_WAIT, sleep.wakes, &t, sleep.bits);
-        recovers = woken != 0 && errno == ETIMEDOUT;
+        (void)zcp_priv_futex(&manager->view.signals->wakes, ZCP_PRIV_FUTEX_WAIT, sleep.wakes, &t, sleep.bits);
     }
 }
 ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)
