@@ -72,7 +72,7 @@
        Open the instance again in the child.
      - A forked child that does not exec keeps one descriptor of each open manager (it holds no lock), and so the files' memory if they are removed.
      - ZCP_ERR_EXHAUSTED right after a kill: a dead client is swept once the kernel has torn down its memory; while a core dump is being
-       written it still counts as alive. EXHAUSTED also means "at the last look", up to 1 ms ago (or ten times what the look took).
+       written it still counts as alive. EXHAUSTED also means "at the last look", up to 1 ms ago (or ten times what the look took, up to 1 s).
      - zcp_manager_recover right after a dead peer's socket or pipe has ended finds nothing: the kernel closes descriptors a moment before it
        drops the lock. Wait with waitpid or a pidfd, or try again a little later.
      - A vfork or CLONE_VM child shares the memory: its parent's death is seen once it has exec'd or ended. A raw fork (_Fork, clone) that
@@ -220,8 +220,8 @@ typedef struct zcp_recovery {
     uint64_t chunks_reclaimed;      /* which became free by that */
 } zcp_recovery;
 /* Takes back what dead clients hold. Idempotent; runs beside live traffic and beside others that recover; needs no call of yours in general,
-   because opening and exhaustion do it too. report may be NULL; after a failure it tells what was done until then. Errors: INVALID_ARGUMENT, FORKED, CLOSED, SYSTEM (the files cannot be opened any
-   more), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest was swept). Thread-safe. */
+   because opening and exhaustion do it too. report may be NULL; after a failure it tells what was done until then. Errors: INVALID_ARGUMENT, FORKED, CLOSED, READ_ONLY (ZCP_OBSERVE), SYSTEM (the files cannot
+   be opened any more), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest was swept). Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report);
 
 /* ---- Pools may come and go while everybody works ---- */
@@ -243,7 +243,7 @@ ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manager, const zcp_co
 /* The live pools, by their numbers (the first ZCP_MAX_POOLS of them). Errors: INVALID_ARGUMENT, FORKED, CLOSED; *config is then empty. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_config *config);
 
-/* ---- Statistics. All are always on, and cost a working thread nothing but stores into lines of its own ---- */
+/* ---- Statistics. All are always on. Who allocates, or frees what it allocated, counts in a line of its own; one more locked instruction for who frees as the last borrower ---- */
 typedef enum zcp_pool_state {
     ZCP_POOL_NONE = 0,              /* there is no pool of that number (any more) */
     ZCP_POOL_LIVE,
@@ -251,13 +251,13 @@ typedef enum zcp_pool_state {
 } zcp_pool_state;
 typedef struct zcp_pool_stats {
     uint64_t chunk_size;            /* bytes, as configured */
-    uint64_t total, used, free;     /* chunks, by their records; used + free + cached == total */
+    uint64_t total, used, free;     /* chunks, by their records; used + free + cached == total (of a retiring pool the free ones are not to be had) */
     uint64_t stride;                /* bytes from one chunk to the next */
     uint32_t alignment;             /* bytes */
     uint32_t cache_chunks;          /* as configured */
     uint64_t cached;                /* chunks that nobody uses, kept by a thread for itself */
     zcp_pool_state state;           /* NONE: all else is 0 */
-    uint64_t peak_used;             /* the most chunks in use at once: exact where each thread frees what it allocates, else at least so many */
+    uint64_t peak_used;             /* the most chunks in use at once: at least so many; exact while one thread uses the pool */
     uint64_t allocations, releases; /* since the pool was made; allocations - releases == used */
     uint64_t failures;              /* calls that came away with nothing: EXHAUSTED, TIMEOUT */
     uint64_t waits;                 /* calls of zcp_chunk_allocate_wait that slept */
@@ -313,32 +313,33 @@ typedef struct zcp_census_entry {   /* a chunk that somebody holds */
     uint32_t owner;                 /* a client's slot; ZCP_NO_CLIENT: the owner has let go, or died */
     uint32_t borrowers;             /* how many clients hold it as a borrower */
     uint64_t borrower_mask[ZCP_MAX_CLIENTS / 64];      /* bit c % 64 of word c / 64: client c */
-    uint64_t age;                   /* how many chunks the thread that allocated it has allocated from that pool since (modulo 2^32) */
+    uint64_t age;                   /* how many chunks have been allocated from that pool since, by the thread that allocated it or who has counted in its place since (modulo 2^32) */
     uint64_t token;
 } zcp_census_entry;
 typedef bool zcp_census_function(const zcp_census_entry *entry, void *user);    /* false: no more. It may call zerocp */
-/* Calls function for each chunk that somebody holds, pool by pool. Each entry is of one moment, all together are not. Errors: INVALID_ARGUMENT, FORKED, CLOSED. Thread-safe. */
+/* Calls function for each chunk that somebody holds, pool by pool. What is said of a chunk is of one use of it, but not of one moment;
+   of one that has just been allocated size, tag and age may still be its last use's. Errors: INVALID_ARGUMENT, FORKED, CLOSED. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manager, zcp_census_function *function, void *user);
 /* OK: the name still leads to this instance. REPLACED: it was destroyed, purged or removed by hand; go on, or close and open again. Else:
    INVALID_ARGUMENT, FORKED, CLOSED, PERMISSION, SYSTEM. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager);
-/* This process's manager of that name (NULL = "zerocp") that was opened first and is still open; NULL if there is none. Thread-safe. */
+/* This process's manager of that name (NULL = "zerocp") that was opened first and is still open, but for those with ZCP_OBSERVE; NULL if there is none. Thread-safe. */
 ZEROCP_API zcp_manager *zcp_manager_find(const char *name);
-/* Writes a line per pool: "Pool 0: chunk_size=256, total=100, used=1, free=99", and ", cached=2" where threads may cache. For a manager that is
+/* Writes a line per pool: "Pool 0: chunk_size=256, total=100, used=1, free=99", and ", cached=2" where threads may cache, and ", retiring". For a manager that is
    not open: one line that says so. Thread-safe. */
 ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FILE *out);
 /* The same text as snprintf would: at most bytes, the final 0 included; returns the length that the whole has. Thread-safe. */
 ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, size_t bytes);
 #define ZCP_SEGMENT_MANAGEMENT 1
 #define ZCP_SEGMENT_CHUNK      2
-/* The manager's registry of relative-pointer segments: both of its own are in it, and are the same in every client. NULL if not open. */
+/* The manager's registry of relative-pointer segments: both of its own are in it (with ZCP_OBSERVE the first), and one for each pool that was added; they are the same in every client. NULL if not open. */
 ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager);
 
 /* ==== Chunk handle: a process-local reference to a chunk. {0} is the empty handle. Counts are kept per chunk and process, so a struct copy of
    a handle is not a second reference (use clone), and cannot be told from its original while the process holds the same generation. All calls
    are thread-safe on one manager; one handle object must not be used by two threads at once. No call makes a system call, but for
-   allocate when it is about to say EXHAUSTED, acquire when it has to wait for a sibling thread's acquire or release of the same chunk, release when
-   somebody waits for a chunk, and each when pools have come or gone. ==== */
+   a thread's first allocate, allocate when it is about to say EXHAUSTED, acquire when it has to wait for a sibling thread's acquire or release of the same
+   chunk, allocate and release when somebody waits for a chunk, and each when pools have come or gone. ==== */
 typedef struct zcp_chunk {
     zcp_manager *manager;
     void        *data;              /* the payload, in this process */
@@ -975,9 +976,8 @@ ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list) { return l
 /* ---- >>record  The shared truth about one chunk (checked with GenMC on this very code: tests/model).
    Byte map:   0  state   generation:32 | owner:11 | ticket:21; owner = client + 1, 0 = none; free <=> owner == 0 and ticket == 0;
                           the highest ticket stands for: cached, its owner's but in nobody's use; the highest owner for: retired, never to be had again
-               8  size    lease:16 | bytes asked for:48; written by the claimer, read by every holder, bounded by the capacity
-              16  note    tag:32 | birth:32, by the claimer, for people: birth is how many chunks had been allocated before, by the counter of that lease (+ 1;
-                          0: the pool's own)
+               8  size    lease:16 | bytes asked for:48; written by the claimer, read by every holder, bounded by the capacity; lease: its number + 1, 0: none
+              16  note    tag:32 | birth:32, by the claimer, for people: birth is how many chunks had been allocated before, by the counter of that lease, or the pool's own
               24  borrow  ceil(max_clients / 64) words: bit c set <=> client c holds it as a borrower, or announces that it tries to
    padded to a multiple of 32. Every change of holder is one atomic step that names the client, so there is no instant at which a killed process
    leaves a chunk that nobody can account for.
@@ -997,7 +997,7 @@ typedef struct zcp_priv_counts {
 } zcp_priv_counts;
 #define ZCP_PRIV_CHANGING UINT32_MAX
 
-/* One pool as a client sees it. All of it is private and constant but for the list's cursor. */
+/* One pool as a client sees it. All of it is private, and constant but for the list's cursor, retired and told. */
 typedef struct zcp_priv_leases zcp_priv_leases;
 typedef struct zcp_priv_pool_slot zcp_priv_pool_slot;
 typedef struct zcp_priv_signals zcp_priv_signals;
@@ -1100,7 +1100,7 @@ ZCP_PRIV bool zcp_priv_unwanted(const zcp_priv_local *local)
 /* ---- >>counters  How many chunks of a pool were allocated and freed: a thread with a lease counts in its line, which nobody else writes; the others,
    who take slower ways anyway, count together. allocated - freed are in use, but for one more or less for each process that was killed just there.
    The peak is looked for when a thread uses more chunks than ever before (or, if that never is a peak, because others free what it allocates, at
-   longer and longer intervals), so it is exact for a thread that frees what it allocates, and else a lower bound. ---- */
+   longer and longer intervals), so it is exact while one thread uses the pool, and else a lower bound. ---- */
 #ifndef ZEROCP_COUNT
 #define ZEROCP_COUNT(counter, n) ((void)zcp_priv_add_relaxed(counter, n))      /* relaxed, all of them: figures for people */
 #endif
@@ -1138,7 +1138,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_peak_look(zcp_priv_pool *pool, zcp_priv_local 
     bool higher = zcp_priv_peak_note(pool, allocated > freed ? allocated - freed : 0);
     if (!local) return ZCP_OK;
     local->peak_rest = higher ? 0 : local->peak_rest < 128 ? local->peak_rest * 2 + 1 : 255;
-    local->most = zcp_priv_in_use(local) + (int32_t)local->peak_rest;
+    local->most = (int32_t)((uint32_t)zcp_priv_in_use(local) + local->peak_rest);
     return ZCP_OK;
 }
 /* For whoever may have no lease in that pool. */
@@ -1726,7 +1726,7 @@ ZCP_PRIV uint64_t zcp_priv_use_count(zcp_priv_pool *pool, uint32_t i, uint32_t c
 }
 
 /* ---- >>geometry  Where everything lies. One function computes it from the configuration; an attacher computes it again from the configuration in
-   the header and compares, so that no offset or count is ever taken from shared memory. ---- */
+   the header and compares, so that no offset or count is ever taken from shared memory (but of pools that were added, those that a sum and the files' sizes have checked). ---- */
 #define ZCP_PRIV_PAGE 4096u                     /* unit of the segments' sizes, whatever the system's page size */
 typedef struct zcp_priv_pool_geometry {
     uint64_t chunk_size, stride, data_offset;   /* bytes; data_offset in the chunk segment */
@@ -1924,7 +1924,7 @@ ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *conf
 
 /* ---- >>view  The pools as one client works on them: plain pointers and numbers, nothing of the system. ---- */
 #define ZCP_PRIV_POOL_SHIFT 27                  /* index of a chunk in the instance = pool << 27 | index in the pool */
-_Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_POOLS <= 32, "an index has 32 bits");
+_Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_POOLS <= ZCP_MAX_LIVE_POOLS && ZCP_MAX_LIVE_POOLS == 32, "an index has 32 bits, and a word a bit per pool");
 
 /* What the threads of one process keep, by their number; number 0 stands for threads without one, and stays zero. */
 typedef struct zcp_priv_lane { zcp_priv_local pools[32]; } zcp_priv_lane;      /* as many as an index can name */
@@ -2115,7 +2115,7 @@ ZCP_PRIV_SETUP void zcp_priv_barriers_register(void)
 ZCP_PRIV_COLD void zcp_priv_heavy_barrier(void)
 {
     atomic_thread_fence(memory_order_seq_cst);
-    if (zcp_priv_membarrier(ZCP_PRIV_BARRIER_EXPEDITED) != 0) (void)zcp_priv_membarrier(ZCP_PRIV_BARRIER_GLOBAL);      /* where there is none, nobody has registered */
+    if (zcp_priv_membarrier(ZCP_PRIV_BARRIER_EXPEDITED) != 0) (void)zcp_priv_membarrier(ZCP_PRIV_BARRIER_GLOBAL);      /* no kernel has neither; where both are forbidden a waiter may be woken 0.1 s late */
 }
 ZCP_PRIV void zcp_priv_light_barrier(void)
 {
@@ -2151,17 +2151,17 @@ ZCP_PRIV_COLD void zcp_priv_wake(zcp_priv_pool *pool)
 /* All chunks are retired: their memory goes back to the system. Idempotent; may be done by several at once. */
 ZCP_PRIV_COLD void zcp_priv_pool_empty(zcp_priv_pool *pool)
 {
-    uint64_t live = zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING);
+    uint64_t retiring = zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING);
     uintptr_t page = zcp_priv_page_size(), begin = ((uintptr_t)pool->data + page - 1) & ~(page - 1), end = (uintptr_t)pool->data + (uintptr_t)(pool->stride * pool->count);
     if (pool->serial > 1) end += page - 1;                             /* nothing else lies in the last page of an added pool */
     end &= ~(page - 1);
-    if (!pool->punches || !pool->slot || zcp_priv_load_relaxed(&pool->slot->state) != live) return;     /* a read-only mapping cannot: somebody else will */
+    if (!pool->punches || !pool->slot || zcp_priv_load_relaxed(&pool->slot->state) != retiring) return;     /* a read-only mapping cannot: somebody else will */
     if (begin < end) {
         (void)munlock((void *)begin, end - begin);                     /* what is locked is not punched */
         if (madvise((void *)begin, end - begin, MADV_REMOVE) != 0) return;
     }
     ZEROCP_STEP("punched");
-    if (zcp_priv_cas_acq_rel(&pool->slot->state, &live, zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_GONE))) zcp_priv_add_release(&pool->signals->epoch, 1);   /* release: as V2 */
+    if (zcp_priv_cas_acq_rel(&pool->slot->state, &retiring, zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_GONE))) zcp_priv_add_release(&pool->signals->epoch, 1);   /* release: as V2 */
 }
 /* Claims what is free of a retiring pool, from where this process has got to. */
 ZCP_PRIV_COLD void zcp_priv_pool_retire(zcp_priv_pool *pool)
@@ -2306,7 +2306,7 @@ struct zcp_manager {
 };
 /* What a client maps for a pool that was added, or needs for a new table; it stays until close. */
 typedef struct zcp_priv_grown {
-    struct zcp_priv_grown *next;
+    _Alignas(16) struct zcp_priv_grown *next;   /* so that what follows is aligned, too */
     size_t bytes, management_bytes, data_bytes; /* bytes: of this, with the private words of the pool's chunks and its stacks behind it */
     void *management, *data;
     uint64_t management_end, data_end;          /* of these in their files */
@@ -2428,7 +2428,7 @@ ZCP_PRIV_COLD void zcp_priv_thread_begin(void)
     }
 }
 
-/* ---- >>renew  A client learns which pools have come and gone (>>pools). ---- */
+/* ---- >>renew  A client learns which pools have come and gone (>>pools). Only under the process's mutex; nothing is logged under it, because whoever gets the line may call zerocp. ---- */
 typedef struct zcp_priv_added { zcp_pool_config config; uint64_t management_offset, data_offset; } zcp_priv_added;     /* what a slot says of an added pool */
 ZCP_PRIV_SETUP uint64_t zcp_priv_added_check(const zcp_priv_added *added, uint32_t serial)
 {
@@ -3485,10 +3485,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
         if (added.management_offset + geometry.management_bytes > g->management_end) g->management_end = added.management_offset + geometry.management_bytes;
         if (added.data_offset + geometry.chunk_bytes > g->chunk_end) g->chunk_end = added.data_offset + geometry.chunk_bytes;
     }
+    zcp_priv_process *process = zcp_priv_process_lock();
     for (const zcp_priv_grown *known = manager->grown; known; known = known->next) {
         if (known->management_end > g->management_end) g->management_end = known->management_end;
         if (known->data_end > g->chunk_end) g->chunk_end = known->data_end;
     }
+    if (process) zcp_priv_process_unlock(process);
     if (g->management_end < manager->geometry.management_bytes || g->chunk_end < manager->geometry.chunk_bytes || g->serial == UINT32_MAX
         || g->management_end > ZCP_RELPTR_MAX_OFFSET + 1 || g->chunk_end > ZCP_RELPTR_MAX_OFFSET + 1 || !zcp_priv_round_up(g->management_end, ZCP_PRIV_GROWTH_UNIT, &g->management_end) || !zcp_priv_round_up(g->chunk_end, ZCP_PRIV_GROWTH_UNIT, &g->chunk_end))
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of pools that were added does not add up", manager->name);
@@ -3568,6 +3570,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     zcp_priv_store_relaxed(&manager->header->signals.chunk_end, g->chunk_end + geometry->chunk_bytes);
     zcp_priv_add_release(&manager->header->signals.epoch, 1);          /* pairs with V2 */
     ZEROCP_STEP("pool_told");
+    ZEROCP_HEAVY_BARRIER();                                            /* pairs with that of wait_round: one sees the other */
     zcp_priv_view_want_all(&manager->view);
     return ZCP_OK;
 }
@@ -3995,7 +3998,9 @@ ZCP_PRIV_COLD bool zcp_priv_take_after_look(zcp_manager *manager, const zcp_priv
     bool got = zcp_priv_view_take_anywhere(&manager->view, table, first, place);
     if (!got) {
         uint64_t ended = zcp_priv_now_ns(), rest = 10 * (ended - began);
-        zcp_priv_store_relaxed(&looked->until, ended + (rest > 1000000 ? rest : 1000000));
+        if (rest < 1000000) rest = 1000000;
+        if (rest > 1000000000) rest = 1000000000;                      /* it may have been stopped meanwhile */
+        zcp_priv_store_relaxed(&looked->until, ended + rest);
     }
     zcp_priv_store_release(&looked->busy, 0u);                         /* pairs with the CAS: looks come one after the other */
     return got;
@@ -4115,7 +4120,7 @@ ZCP_PRIV_SETUP void zcp_priv_wait_announce(zcp_priv_pool *pool)
     ZEROCP_STEP("waiting");
 }
 /* One round: true with a chunk; else where to sleep. */
-typedef struct zcp_priv_sleep { uint32_t wakes, bits; zcp_priv_pool *pool; } zcp_priv_sleep;     /* pool: that fits best; NULL: none does any more */
+typedef struct zcp_priv_sleep { uint32_t wakes, bits; zcp_priv_pool *pool; bool again; } zcp_priv_sleep;     /* pool: that fits best; NULL: none does any more. again: don't */
 ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, bool recovers, zcp_priv_place *place, zcp_priv_sleep *sleep)
 {
     zcp_priv_view *view = &manager->view;
@@ -4133,6 +4138,7 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, boo
         zcp_priv_wait_announce(pool);
     }
     ZEROCP_HEAVY_BARRIER();
+    sleep->again = zcp_priv_pools_changed(manager);                    /* one may have come that fits */
     if (recovers) zcp_priv_view_look(view, table, first);
     return zcp_priv_view_take_anywhere(view, table, first, place);     /* by the records alone: whoever takes by hints attends, and would wake itself */
 }
@@ -4153,16 +4159,18 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
             *chunk = zcp_priv_claimed(manager, &place, size);
             return ZCP_OK;
         }
-        if (!sleep.pool) return zcp_chunk_allocate(manager, size, chunk);        /* which tells why */
+        if (!sleep.pool && (status = zcp_priv_try(manager, size, chunk, false)) != ZCP_ERR_EXHAUSTED) return status;       /* which tells why */
         if (now >= deadline) {
-            ZEROCP_COUNT(&sleep.pool->leases->failures, 1);
+            if (sleep.pool) ZEROCP_COUNT(&sleep.pool->leases->failures, 1);
             return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes was freed within %u ms", manager->name, (unsigned long long)size, timeout_ms);
         }
         uint64_t until = recover_at < deadline ? recover_at : deadline;
+        if (!sleep.pool || sleep.again) continue;
         if (!counted) ZEROCP_COUNT(&sleep.pool->leases->waits, 1);
         counted = true;
         struct timespec t = { (time_t)(until / 1000000000u), (long)(until % 1000000000u) };
-        (void)zcp_priv_futex(&manager->view.signals->wakes, ZCP_PRIV_FUTEX_WAIT, sleep.wakes, &t, sleep.bits);
+        if (zcp_priv_futex(&manager->view.signals->wakes, ZCP_PRIV_FUTEX_WAIT, sleep.wakes, &t, sleep.bits) != 0 && errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT)
+            zcp_priv_sleep_us(1000);                                   /* refused here: look from time to time */
     }
 }
 ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)

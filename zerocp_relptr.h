@@ -293,7 +293,6 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail(zcp_status status, int error, const char 
     zcp_priv_last_errno = error;
     return status;
 }
-/* For a cause that its status tells completely. */
 /* A failure, to be told after what cleans up behind it. */
 typedef struct zcp_priv_failure { zcp_status status; int error; char message[sizeof zcp_priv_last_message]; } zcp_priv_failure;
 ZCP_PRIV_COLD zcp_priv_failure zcp_priv_failure_save(zcp_status status)
@@ -303,6 +302,7 @@ ZCP_PRIV_COLD zcp_priv_failure zcp_priv_failure_save(zcp_status status)
     return failure;
 }
 ZCP_PRIV_COLD zcp_status zcp_priv_failure_again(const zcp_priv_failure *failure) { return zcp_priv_fail(failure->status, failure->error, "%s", failure->message); }
+/* For a cause that its status tells completely. */
 ZCP_PRIV_COLD zcp_status zcp_priv_fail_plain(zcp_status status) { return zcp_priv_fail(status, 0, "%s", zcp_status_message(status)); }
 
 /* ---- >>relptr ---- */
