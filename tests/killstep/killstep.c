@@ -959,8 +959,7 @@ static void verify_gone(const world *w, unsigned set)
 static void verify_stale(const world *w, uint64_t token)
 {
     zcp_chunk chunk;
-    zcp_status status = BOUNDED(zcp_chunk_acquire(w->peer, token, &chunk));
-    if (status != ZCP_ERR_INVALID_TOKEN || !w->operation->sets[0]) CHECK_STATUS(status, ZCP_ERR_STALE);
+    CHECK_STATUS(BOUNDED(zcp_chunk_acquire(w->peer, token, &chunk)), ZCP_ERR_STALE);
 }
 static void verify_exact(world *w)
 {

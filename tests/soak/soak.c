@@ -282,7 +282,7 @@ static void take_mail(thread *t) {
     if (token == 0)
         return;
     WATCHED(t->worker, status = zcp_chunk_acquire(t->manager, token, &chunk));
-    if (status == ZCP_ERR_STALE || status == ZCP_ERR_INVALID_TOKEN)        // the latter: its pool has gone
+    if (status == ZCP_ERR_STALE || status == ZCP_ERR_INVALID_TOKEN)        // the latter: another pool has the number, of fewer chunks
         add(&board->stale, 1);
     else if (status != ZCP_OK)
         complain(&board->status_errors, "acquire: %s: %s", zcp_status_name(status), zcp_last_message());
