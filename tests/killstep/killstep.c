@@ -1162,6 +1162,7 @@ static void verify_quiet(world *w)
     for (uint32_t pool = 0; pool < zcp_manager_pool_count(w->survivor); pool++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(w->survivor, pool, &stats));
+        CHECK_MSG(stats.state != ZCP_POOL_RETIRING || stats.used + stats.cached > 0, "pool %u is still retiring, nobody holds any of it", pool);
         used -= (uint32_t)stats.used;
     }
     CHECK_MSG(used == 0, "%d chunks too many are used", -(int)used);
