@@ -85,7 +85,7 @@
      - The instance vanished: somebody removed the names by hand, or systemd's RemoveIPC did at logout. Clients go on with what they have
        mapped; zcp_manager_check says ZCP_ERR_REPLACED; close and open again.
      - Pids in messages are those of the writer's PID namespace. Nothing but messages uses them.
-     - A process's 64th thread at once caches nothing; it, and the 65th thread at once in a pool, pay two more locked instructions.
+     - A process's 64th thread at once caches nothing; it, and the 65th thread at once in a pool (in a small pool an earlier one), pay up to four more locked instructions.
      - A library that holds this code may be unloaded, but not while one of its threads ends. Each thread that allocates takes one pthread key's value.
      - Two copies of the implementation in one process (two libraries, say) work, but do not know of each other's managers
        (zcp_manager_find, fork handling). Have one copy, or ZEROCP_STATIC.
