@@ -3,7 +3,7 @@
      genmc --rc11 --disable-mm-detector --disable-estimation -- -w -D_GNU_SOURCE -I. -DSCENARIO=3 -DWORDS=2 tests/model/protocol.c
      SCENARIO  what runs side by side; the list is in front of main()
      WORDS     borrow words of a record: with 1 all clients share it, with 2 neighbours do not, with 4 nobody does
-     CRASH     thread 1 stops for ever in front of its atomic access number CRASH, from 0 (CRASH_2: thread 2). Whoever sweeps it joins it first: the join
+     CRASH     thread 1 stops for ever in front of its atomic store (or read-modify-write) number CRASH, from 0 (CRASH_2: thread 2). Whoever sweeps it joins it first: the join
                stands for the file lock that the kernel drops, which puts all that the dead one did before the sweep
    What a run can find: an assertion that fails (a chunk lost, or freed while held), or a data race on the payload. */
 #include <assert.h>
@@ -61,6 +61,14 @@ static int wake_sleepers(void), punch(void);
 #undef ZCP_MAX_LIVE_POOLS
 #define ZCP_MAX_LIVE_POOLS 1                                 /* who looks at all pools makes the executions no longer than need be */
 #define ZEROCP_IMPLEMENTATION
+#include "zerocp_relptr.h"
+/* Who dies in front of a load might as well die in front of the next store: nobody can tell. */
+#undef zcp_priv_load_relaxed
+#undef zcp_priv_load_acquire
+#undef zcp_priv_load_seq_cst
+#define zcp_priv_load_relaxed(word) atomic_load_explicit(word, memory_order_relaxed)
+#define zcp_priv_load_acquire(word) atomic_load_explicit(word, memory_order_acquire)
+#define zcp_priv_load_seq_cst(word) atomic_load_explicit(word, memory_order_seq_cst)
 #include "zerocp.h"
 
 /* ---- the segment, and each client's view of it ---- */
@@ -254,7 +262,7 @@ static void received(int me)       { uint32_t g; if (receive(&g)) acquired(me, g
 static void holds(int me, uint32_t handles) { *owned(me) = zcp_priv_owned(5, handles); }
 
 /* ---- scenarios: client 0 is the owner, 1 and 2 are borrowers, 3 sweeps. G is the chunk's generation at the start. ----
-   Read by ./check: number, [crash first..last access] */
+   Read by ./check: number, [crash first..last store] */
 #define G 5
 static pthread_t thread_1, thread_2;                         /* those that may die */
 
@@ -388,63 +396,63 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  uint32_t g; if (allocate(1, &g)) { send(g); *owned(1) = 0; owner_release(1, g); }
 #define RUN_3  uint32_t g; if (receive(&g)) acquire_and_return(2, g)
 
-#elif SCENARIO == 30    /* the owner dies releasing, a borrower returns, a sweep follows [crash 0..12] */
+#elif SCENARIO == 30    /* the owner dies releasing, a borrower returns, a sweep follows [crash 0..3] */
 #define START  begin(1, 1, 2, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 31    /* a borrower dies returning, the owner releases, a sweep follows [crash 0..9] */
+#elif SCENARIO == 31    /* a borrower dies returning, the owner releases, a sweep follows [crash 0..3] */
 #define START  begin(1, 1, 2, 0)
 #define RUN_1  give_back(1)
 #define RUN_2  owner_release(0, G)
 #define RUN_3  AFTER_1; sweep(1)
-#elif SCENARIO == 32    /* a borrower dies acquiring and returning, the owner releases, a sweep follows [crash 0..12] */
+#elif SCENARIO == 32    /* a borrower dies acquiring and returning, the owner releases, a sweep follows [crash 0..5] */
 #define START  begin(1, 0, 0, 0)
 #define RUN_1  acquire_and_return(1, G)
 #define RUN_2  owner_release(0, G)
 #define RUN_3  AFTER_1; sweep(1)
-#elif SCENARIO == 33    /* a stale acquire dies, the owner releases, a sweep follows [crash 0..11] */
+#elif SCENARIO == 33    /* a stale acquire dies, the owner releases, a sweep follows [crash 0..4] */
 #define START  begin(1, 1, 0, 0)
 #define RUN_1  acquire_and_return(1, G - 1)
 #define RUN_2  owner_release(0, G)
 #define RUN_3  AFTER_1; sweep(1)
-#elif SCENARIO == 34    /* a borrower dies returning, another one returns, a sweep follows [crash 0..9] */
+#elif SCENARIO == 34    /* a borrower dies returning, another one returns, a sweep follows [crash 0..3] */
 #define START  begin(0, 2, 6, 0)
 #define RUN_1  give_back(1)
 #define RUN_2  use(G); give_back(2)
 #define RUN_3  AFTER_1; sweep(1)
-#elif SCENARIO == 35    /* a sweep of the dead owner dies, a borrower returns, another client sweeps both [crash 0..16] */
+#elif SCENARIO == 35    /* a sweep of the dead owner dies, a borrower returns, another client sweeps both [crash 0..5] */
 #define START  begin(1, 1, 2, 0)
 #define RUN_1  sweep(0)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  AFTER_1; sweep(0); sweep(2)
-#elif SCENARIO == 36    /* a client dies allocating and releasing, another one allocates, a sweep follows [crash 0..25] */
+#elif SCENARIO == 36    /* a client dies allocating and releasing, another one allocates, a sweep follows [crash 0..8] */
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  allocate_and_release(0)
 #define RUN_2  allocate_and_release(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 37    /* the owner dies releasing, a good token is acquired, a sweep follows, the freed chunk is allocated [crash 0..18] */
+#elif SCENARIO == 37    /* the owner dies releasing, a good token is acquired, a sweep follows, the freed chunk is allocated [crash 0..4] */
 #define START  begin(1, 1, 0, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  acquire_and_return(1, G)
 #define RUN_3  AFTER_1; sweep(0); allocate_and_release(3)
-#elif SCENARIO == 38    /* the owner dies releasing, a borrower dies returning, two sweeps follow [crash 0..12] [crash_2 0..9] */
+#elif SCENARIO == 38    /* the owner dies releasing, a borrower dies returning, two sweeps follow [crash 0..3] [crash_2 0..3] */
 #define START  begin(1, 1, 2, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  give_back(1)
 #define RUN_3  AFTER_1; sweep(0)
 #define RUN_4  AFTER_2; sweep(1)
-#elif SCENARIO == 39    /* the owner dies releasing, while a stale hint leads another client to the chunk, a sweep follows [crash 0..4] */
+#elif SCENARIO == 39    /* the owner dies releasing, while a stale hint leads another client to the chunk, a sweep follows [crash 0..2] */
 #define START  begin(1, 0, 0, 1)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  allocate_and_release(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 40    /* the owner dies in a never-shared release, a stale hint leads another client to the chunk, a sweep follows [crash 0..7] */
+#elif SCENARIO == 40    /* the owner dies in a never-shared release, a stale hint leads another client to the chunk, a sweep follows [crash 0..3] */
 #define START  begin(1, 0, 0, 1); holds(0, 1)
 #define RUN_1  release(0, G)
 #define RUN_2  allocate_and_release(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 41    /* the same, while a stale acquire retracts [crash 0..7] */
+#elif SCENARIO == 41    /* the same, while a stale acquire retracts [crash 0..3] */
 #define START  begin(1, 0, 0, 0); holds(0, 1)
 #define RUN_1  release(0, G)
 #define RUN_2  acquire_and_return(1, G - 1)
@@ -643,12 +651,12 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0); holds(0, 1); chunk.state = zcp_priv_state(G, id_of(0) + 1, 0)
 #define RUN_1  use(G); release(0, G); allocated(0); zcp_priv_local_attend(&pools[0], local_of(0)); give_up(0)
 #define RUN_2  allocated(1)
-#elif SCENARIO == 94    /* a client dies with a chunk in its cache, or near it; a stale hint leads another one to it, a sweep follows [crash 0..26] */
+#elif SCENARIO == 94    /* a client dies with a chunk in its cache, or near it; a stale hint leads another one to it, a sweep follows [crash 0..11] */
 #define START  begin(1, 0, 0, 1); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
 #define RUN_2  allocated(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 95    /* the same, and a token of what goes to the cache is acquired [crash 0..29] */
+#elif SCENARIO == 95    /* the same, and a token of what goes to the cache is acquired [crash 0..7] */
 #define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
 #define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
 #define RUN_2  acquired(1, G)
@@ -751,12 +759,12 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0)
 #define RUN_1  taken_let_go(0)
 #define RUN_2  waited(1)
-#elif SCENARIO == 137   /* the owner dies releasing into a loan, a waiter, a recovery follows [crash 0..19] */
+#elif SCENARIO == 137   /* the owner dies releasing into a loan, a waiter, a recovery follows [crash 0..6] */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  let_go(0, G)
 #define RUN_2  waited(1)
 #define RUN_3  AFTER_1; recover(0, 3)
-#elif SCENARIO == 138   /* a waiter dies, another one waits, the owner releases [crash 0..5] */
+#elif SCENARIO == 138   /* a waiter dies, another one waits, the owner releases [crash 0..3] */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  waited(1)
 #define RUN_2  waited(2)
@@ -773,7 +781,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  let_go_of(0, 0, G)
 #define RUN_2  let_go_of(1, 1, G)
 #define RUN_3  waited(2)
-#elif SCENARIO == 141   /* an owner dies releasing, a waiter; another owner's release, after that, wakes [crash 0..19] */
+#elif SCENARIO == 141   /* an owner dies releasing, a waiter; another owner's release, after that, wakes [crash 0..6] */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1)
 #define RUN_1  let_go_of(0, 0, G)
 #define RUN_2  waited(2)
@@ -806,12 +814,12 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  use(G); let_go(1, G)
 #define RUN_2  acquired_let_go(0, G - 1)
 #define RUN_3  retire(3)
-#elif SCENARIO == 156   /* the retirer dies, an owner releases, a recovery follows [crash 0..47] */
+#elif SCENARIO == 156   /* the retirer dies, an owner releases, a recovery follows [crash 0..8] */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  retire(3)
 #define RUN_2  use(G); let_go(0, G)
 #define RUN_3  AFTER_1; recover(3, 2)
-#elif SCENARIO == 157   /* an owner dies releasing, a recovery follows [crash 0..37] */
+#elif SCENARIO == 157   /* an owner dies releasing, a recovery follows [crash 0..13] */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  use(G); let_go(0, G)
 #define RUN_2  retire(3)
@@ -839,6 +847,11 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 0)
 #define RUN_1  let_go_of(0, 0, G); let_go_of(1, 0, G)
 #define RUN_2  retire(3)
+#elif SCENARIO == 164   /* the same, and the first chunk is another process's: a sibling looks, the other one releases the second */
+#define START  begin(0, 0, 0, 0); own(0, 1); own(1, 0); retire(3)
+#define RUN_1  use_of(0, G); let_go_of(0, 1, G)
+#define RUN_2  use_of(1, G); let_go_of(1, 0, G)
+#define RUN_3  zcp_priv_after_free(&pools[0])
 
 /* A chunk, and caches: */
 #elif SCENARIO == 170   /* a thread caches and ends, a waiter */
