@@ -2117,7 +2117,7 @@ ZCP_PRIV_COLD void zcp_priv_heavy_barrier(void)
     atomic_thread_fence(memory_order_seq_cst);
     if (zcp_priv_membarrier(ZCP_PRIV_BARRIER_EXPEDITED) != 0) (void)zcp_priv_membarrier(ZCP_PRIV_BARRIER_GLOBAL);      /* no kernel has neither; where both are forbidden a waiter may be woken 0.1 s late */
 }
-ZCP_PRIV void zcp_priv_light_barrier(void)
+ZCP_PRIV_INLINE void zcp_priv_light_barrier(void)
 {
     if (zcp_priv_load_relaxed(&zcp_priv_barriers) < 0) atomic_thread_fence(memory_order_seq_cst);    /* relaxed: set at the first open */
     else ZEROCP_LIGHT_BARRIER();
@@ -2186,8 +2186,8 @@ ZCP_PRIV void zcp_priv_after_free(zcp_priv_pool *pool)
     if (ZCP_PRIV_UNLIKELY(zcp_priv_somebody_waits(pool))) zcp_priv_wake(pool);
     if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&pool->leases->retiring) != 0) && zcp_priv_pool_is_retiring(pool)) zcp_priv_pool_retire(pool);       /* relaxed: the barrier before */
 }
-/* What the calling thread keeps of a pool, made ready for use; it may have been of an earlier pool of that number. */
-ZCP_PRIV zcp_priv_local *zcp_priv_view_begin(zcp_priv_view *view, zcp_priv_pool *pool)
+/* What the calling thread keeps of a pool; it may have been of an earlier pool of that number. */
+ZCP_PRIV_INLINE zcp_priv_local *zcp_priv_view_begin(zcp_priv_view *view, zcp_priv_pool *pool)
 {
     zcp_priv_local *local = zcp_priv_view_local(view, pool->number);
     if (ZCP_PRIV_UNLIKELY(local->pool != NULL && local->pool != pool)) {
@@ -4066,8 +4066,9 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint32_t in
     zcp_priv_view *view = &manager->view;
     zcp_priv_local *local = zcp_priv_view_begin(view, place.pool);
     zcp_priv_outcome outcome = zcp_priv_release(place.pool, local, place.i, view->client, generation, view->flags & ZCP_CHECKED);
-    if (local->pool && !zcp_priv_unwanted(local)) zcp_priv_attend(manager, local);
-    else zcp_priv_after_free(place.pool);
+    zcp_priv_light_barrier();
+    if (local->pool == NULL) zcp_priv_after_free(place.pool);
+    else if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);      /* else nobody has begun to wait since this thread last looked */
     if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES)) zcp_priv_log_release(manager, index, generation, outcome);
 }
 /* These two are functions of their own, so that the quick ways need few registers. */
@@ -4258,7 +4259,7 @@ ZCP_PRIV_SETUP bool zcp_priv_pool_unmet(const zcp_manager *manager, uint32_t num
     return zcp_priv_pools_changed(manager) || (state != 0 && (uint32_t)state != ZCP_PRIV_POOL_GONE && (!pool || pool->serial != state >> 32));
 }
 /* YES: *place is held. Else NO: nobody holds that generation; GARBAGE; or *known is false: there is no such chunk. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_acquire_once(zcp_manager *manager, uint64_t token, zcp_priv_place *place, bool *known)
+ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_acquire_once(zcp_manager *manager, uint64_t token, zcp_priv_place *place, bool *known)
 {
     *known = zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), place);
     if (ZCP_PRIV_UNLIKELY(!*known)) return ZCP_PRIV_NO;
