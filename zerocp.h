@@ -211,7 +211,7 @@ ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_
    calls that overlap a close are the caller's error. NULL, closed or inherited: does nothing. */
 ZEROCP_API void zcp_manager_close(zcp_manager *manager);
 /* Retires the instance and removes its names (NULL = "zerocp"); clients go on with what they have mapped. Errors: INVALID_NAME, NOT_FOUND (neither
-   name was there), NOT_ZEROCP (left alone; zcp_shm_unlink removes it), PERMISSION, WRONG_OWNER, WRONG_TYPE, TIMEOUT (5 s), SYSTEM. Repeatable
+   name was there), NOT_ZEROCP, LAYOUT (other byte order; both left alone: zcp_shm_unlink removes them), PERMISSION, WRONG_OWNER, WRONG_TYPE, TIMEOUT (5 s), SYSTEM. Repeatable
    after any failure. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_destroy(const char *name);
 
