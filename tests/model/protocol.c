@@ -59,7 +59,8 @@ static int wake_sleepers(void), punch(void);
 #define ZEROCP_STATIC                                        /* what no scenario calls is not compiled: a second less for each run */
 #include "zerocp.h"
 #undef ZCP_MAX_LIVE_POOLS
-#define ZCP_MAX_LIVE_POOLS 1                                 /* who looks at all pools makes the executions no longer than need be */
+#define ZCP_MAX_LIVE_POOLS 1                                 /* who looks at all pools makes the executions no longer than need be, */
+#define _Static_assert(yes, text) extern int layouts         /* and no layout depends on it here */
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp_relptr.h"
 /* Who dies in front of a load might as well die in front of the next store: nobody can tell. */
@@ -228,9 +229,8 @@ static void allocate_and_release(int me)                     /* by the record al
 }
 static void sweep(int dead)                                  /* as zcp_priv_sweep_pool, but only of the chunk's leaf */
 {
-    uint64_t cached = 0;
     bool garbage = false;
-    zcp_priv_sweep_leaf(&pools[3], I / 8, id_of(dead), &cached, &garbage);
+    zcp_priv_sweep_leaf(&pools[3], I / 8, id_of(dead), &garbage);
     assert(!garbage);
     zcp_priv_leases_sweep(&pools[3], id_of(dead));
 }
@@ -940,11 +940,11 @@ static void leave(int me) { zcp_priv_local_end(&pools[me], local_of(me)); zcp_pr
 static void retire(int me) { assert(zcp_priv_pool_retire_begin(managers[me], 0) == ZCP_OK); }
 static void recover(int dead, int me)                        /* as zcp_priv_recover, by a client that has seen the epoch change */
 {
-    zcp_priv_renew_number(managers[me], 0);
-    zcp_priv_after_free(&pools[me]);
-    uint64_t cached = 0;
+    zcp_priv_failure untold = { ZCP_OK, 0, "" };
+    zcp_priv_renew_number(managers[me], 0, &untold);
+    if (zcp_priv_pool_is_retiring(&pools[me])) zcp_priv_pool_retire(&pools[me]);
     bool garbage = false;
-    zcp_priv_sweep_leaf(&pools[me], 0, id_of(dead), &cached, &garbage);
+    zcp_priv_sweep_leaf(&pools[me], 0, id_of(dead), &garbage);
     zcp_priv_leases_sweep(&pools[me], id_of(dead));
     zcp_priv_after_free(&pools[me]);
 }
