@@ -847,11 +847,11 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 0)
 #define RUN_1  let_go_of(0, 0, G); let_go_of(1, 0, G)
 #define RUN_2  retire(3)
-#elif SCENARIO == 164   /* the same, and the first chunk is another process's: a sibling looks, the other one releases the second */
+#elif SCENARIO == 164   /* the same, and the first chunk is another process's, which ends before it looks: a sibling does, the other one releases the second */
 #define START  begin(0, 0, 0, 0); own(0, 1); own(1, 0); retire(3)
-#define RUN_1  use_of(0, G); let_go_of(0, 1, G)
+#define RUN_1  use_of(0, G); assert(zcp_priv_release(&pools[1], local_of(1), 0, id_of(1), G, false) == ZCP_PRIV_YES)
 #define RUN_2  use_of(1, G); let_go_of(1, 0, G)
-#define RUN_3  zcp_priv_after_free(&pools[0])
+#define RUN_3  AFTER_1; zcp_priv_after_free(&pools[0])
 
 /* A chunk, and caches: */
 #elif SCENARIO == 170   /* a thread caches and ends, a waiter */
