@@ -632,6 +632,10 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  send_token(0, G); use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  received(0)
+#elif SCENARIO == 88    /* the last borrower returns, while a lessee follows a stale hint in its loan, and writes */
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); chunk.state = zcp_priv_state(G, 0, 1); *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
+#define RUN_1  allocated(0); give_up(0)
+#define RUN_2  use(G); give_back(1)
 
 /* Chunks in the cache of a thread: with CACHE each release of a client that is ready goes there, if it frees. */
 #elif SCENARIO == 90    /* a chunk goes to the cache and is allocated again, while a stale acquire retracts, and a stale hint leads a third client to it */
