@@ -731,7 +731,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  get_ready(0); take_any(0)
 #define RUN_2  assert(take_any(1))
 
-/* Somebody waits for a chunk. One chunk: */
+/* Somebody waits for a chunk: when all are done, nobody who has found none sleeps beside a free one without having been woken since. Who dies between freeing and
+   waking wakes nobody; then the next release in that pool does (141), or a recovery (137), which a waiter makes itself each ZCP_PRIV_WAIT_MS. One chunk: */
 #elif SCENARIO == 130   /* a never-shared release into a loan, a waiter */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  use(G); let_go(0, G)
@@ -791,7 +792,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  waited(2)
 #define RUN_3  AFTER_1; let_go_of(1, 1, G)
 
-/* A pool retires. One chunk: */
+/* A pool retires: when all are done, every chunk is retired, and its memory was given back after all use of it. A dead retirer's or releaser's part is done by a
+   recovery (156, 157). One chunk: */
 #elif SCENARIO == 150   /* a never-shared release into a loan */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  use(G); let_go(0, G)
