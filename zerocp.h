@@ -1924,7 +1924,7 @@ ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *conf
 
 /* ---- >>view  The pools as one client works on them: plain pointers and numbers, nothing of the system. ---- */
 #define ZCP_PRIV_POOL_SHIFT 27                  /* index of a chunk in the instance = pool << 27 | index in the pool */
-_Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_POOLS <= ZCP_MAX_LIVE_POOLS && ZCP_MAX_LIVE_POOLS == 32, "an index has 32 bits, and a word a bit per pool");
+_Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_POOLS <= 32 && ZCP_MAX_LIVE_POOLS <= 32, "an index has 32 bits, and a word a bit per pool");
 
 /* What the threads of one process keep, by their number; number 0 stands for threads without one, and stays zero. */
 typedef struct zcp_priv_lane { zcp_priv_local pools[32]; } zcp_priv_lane;      /* as many as an index can name */
