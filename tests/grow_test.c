@@ -364,6 +364,7 @@ TEST(grow_by_pools_of_any_alignment) {
 
 // What 200 rounds leave is the pools' parts of the management segment, in the file and in the address space of those who met them.
 TEST(grow_and_retire_200_times_leaves_little) {
+    test_need("MADV_REMOVE");
     enum { TIMES = 200, WARM_UP = 8 };
     zcp_manager *manager = create(64, 10), *old = attach();
     peer *other = peer_begin(0);
@@ -885,6 +886,7 @@ static void use_after_fork(void *argument) {
 }
 
 TEST(grow_and_fork) {
+    test_need("MADV_DONTFORK");
     zcp_manager *manager = create(64, 10);
     CHECK_EQ(add_pool(manager, 500, 10), 1);
     inherited self = {manager, allocate(manager, 500)};
@@ -1058,18 +1060,21 @@ static void retire_until(last_one last, bool added, uint32_t flags) {
 }
 
 TEST(retire_keeps_what_is_held_and_gives_the_memory_back) {
+    test_need("MADV_REMOVE");
     for (int last = OWNER; last <= READER; last++)
         for (int added = 0; added < 2; added++)
             retire_until((last_one)last, added, 0);
 }
 
 TEST(retire_keeps_what_is_held_by_those_who_check) {
+    test_need("MADV_REMOVE");
     for (int last = OWNER; last <= READER; last++)
         retire_until((last_one)last, true, ZCP_CHECKED);
 }
 
 // Who has locked it into memory keeps nothing either.
 TEST(retire_what_is_locked_into_memory) {
+    test_need("MADV_REMOVE");
     zcp_config config = one_pool(64, 10);
     zcp_manager *manager;
     zcp_status status = zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config, .flags = ZCP_SHM_LOCK});
@@ -1104,6 +1109,7 @@ static void *cache_until_told(void *argument) {
 
 // What lies in a thread's cache is its until it comes back: with the next chunk that it allocates, or when it ends.
 TEST(retire_and_what_is_cached) {
+    test_need("MADV_REMOVE");
     for (int how = 0; how < 5; how++) {
         zcp_config config = one_pool(64, 10);
         CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 5000, .chunk_count = 100, .cache_chunks = 4}));
@@ -1251,6 +1257,7 @@ static void retire_one(void *argument) {
 
 // With `held` somebody holds a chunk of it, which it then comes to know as retiring; the step "punched" is not reached then.
 TEST(retire_killed_at_each_step) {
+    test_need("MADV_REMOVE");
     for (int held = 0; held < 2; held++)
         for (int s = 0; s < STEPS_OF_RETIRING - held; s++) {
             zcp_config config = one_pool(64, 10);
@@ -1286,6 +1293,7 @@ TEST(retire_killed_at_each_step) {
 }
 
 TEST(retire_stopped_at_each_step_delays_nobody) {
+    test_need("MADV_REMOVE");
     for (int s = 0; s < STEPS_OF_RETIRING; s++) {
         zcp_manager *manager = create(64, 10);
         uint64_t without = segment_memory(test_instance(), CHUNKS);
@@ -1383,6 +1391,7 @@ TEST(reconfigure_changes_what_differs_and_nothing_else) {
 }
 
 TEST(reconfigure_that_fails_changes_nothing) {
+    test_need("MADV_REMOVE");
     zcp_config config = config_of(hot_pools, 3), wrong = config, before, after, many = {0}, none = {0};
     zcp_manager *manager = create_named(test_instance(), &config, 0), *observer = attach_named(test_instance(), ZCP_OBSERVE);
     zcp_manager *reader = attach_named(test_instance(), ZCP_READ_ONLY_DATA);
@@ -1503,6 +1512,7 @@ static void change_and_die(void *argument) {
 
 // Killed at each step: something between the old and the new is there, and another one can make it what it should be.
 TEST(reconfigure_killed_at_each_step) {
+    test_need("MADV_REMOVE");
     zcp_config from = config_of(hot_pools, 2);
     dying *self = test_shared(sizeof *self);
     self->config = config_of(hot_pools + 1, 3);

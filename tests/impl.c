@@ -81,11 +81,11 @@ uint32_t inside_thread_count(void) { return zcp_priv_count_bits(zcp_priv_load_ac
 size_t inside_header_bytes(void) { return sizeof(zcp_priv_header); }
 uint32_t inside_layout_version(void) { return ZCP_PRIV_LAYOUT_VERSION; }
 uint64_t inside_signature(void) { return zcp_priv_signature(); }
-void inside_name_chunk_file(void *management, const struct stat *chunks)
+void inside_name_chunk_file(void *management, uint64_t device, uint64_t inode)
 {
     zcp_priv_header *header = management;
-    header->chunk_device = (uint64_t)chunks->st_dev;
-    header->chunk_inode = (uint64_t)chunks->st_ino;
+    header->chunk_device = device;
+    header->chunk_inode = inode;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

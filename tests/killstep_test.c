@@ -35,5 +35,5 @@ TEST(killstep_loan) { run_quickly("allocate-next-leaf"); }
 TEST(killstep_cache) { run_quickly("yield-at-release"); }
 TEST(killstep_retire) { run_quickly("retire-pool-held"); }
 TEST(killstep_renew) { run_quickly("renew-acquire"); }
-TEST(killstep_wait) { run_quickly("wait"); }
+TEST_WITH(killstep_wait, .seconds = 240) { run_quickly("wait"); }
 TEST(killstep_observe) { run_quickly("observe"); }

@@ -313,7 +313,7 @@ TEST(version_present_recording_works) {
         if (recordings[i].version != inside_layout_version())
             continue;
         relic made = relic_make(&recordings[i]);
-        inside_name_chunk_file(made.management.bytes, &made.chunks.status);
+        inside_name_chunk_file(made.management.bytes, (uint64_t)made.chunks.status.st_dev, (uint64_t)made.chunks.status.st_ino);
         file_fill(&made.management);
         CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_OPEN_EXISTING, .config = &recorded_pools,
                                                                 .max_clients = 3, .client_name = "heir"}));

@@ -751,8 +751,8 @@ static void check_price(void (*meanwhile)(zcp_manager *), uint32_t at_most) {
 }
 #endif
 
-TEST(wait_that_is_about_to_sleep_does_not) { check_drowsy(); }
-TEST(wait_costs_nobody_a_system_call_who_frees_while_nobody_waits) { check_price(NULL, 0); }
-TEST(wait_that_is_killed_costs_one_wake_in_vain) { check_price(wait_and_be_killed, 1); }
-TEST(wait_that_is_killed_asleep_costs_one_wake_in_vain) { check_price(wait_and_be_killed_asleep, 1); }
-TEST(wait_that_is_stopped_costs_one_wake_in_vain) { check_price(wait_and_be_stopped, 1); }
+TEST(wait_that_is_about_to_sleep_does_not) { test_need("ptrace"); check_drowsy(); }
+TEST(wait_costs_nobody_a_system_call_who_frees_while_nobody_waits) { test_need("ptrace"); check_price(NULL, 0); }
+TEST(wait_that_is_killed_costs_one_wake_in_vain) { test_need("ptrace"); check_price(wait_and_be_killed, 1); }
+TEST(wait_that_is_killed_asleep_costs_one_wake_in_vain) { test_need("ptrace"); check_price(wait_and_be_killed_asleep, 1); }
+TEST(wait_that_is_stopped_costs_one_wake_in_vain) { test_need("ptrace"); check_price(wait_and_be_stopped, 1); }

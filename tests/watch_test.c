@@ -546,6 +546,7 @@ static void look_by_itself(void *argument) {
 
 // With all slots taken, a dead client that nobody has swept, a pool that was added, one that retires, chunks held, borrowed and cached.
 TEST(watch_observer_changes_nothing) {
+    test_need("MADV_DONTFORK");
     zcp_config config = one_pool(SMALL, COUNT);
     CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = LARGE, .chunk_count = COUNT, .cache_chunks = CACHE}));
     zcp_manager *manager, *other;
@@ -617,6 +618,7 @@ static void observe_a_forked_one(void *argument) {
 }
 
 TEST(watch_observer_does_not_cross_fork) {
+    test_need("MADV_DONTFORK");
     zcp_manager *manager = create(SMALL, COUNT), *observer = attach_named(test_instance(), ZCP_OBSERVE);
     add_pool(manager, 1000, 10);
     CHECK_EQ(pool_state(observer, 1), ZCP_POOL_LIVE);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -196,11 +197,30 @@ static bool threads_of_forked_children(void)
     return good[0] && good[1] && good[2];
 }
 
+/* Does it give back the pages behind a mapping? */
+static bool remove_pages(void)
+{
+    struct stat now;
+    int fd = open(probe_path, O_RDWR);
+    unsigned char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (page == MAP_FAILED) return false;
+    page[0] = 1;
+#ifdef MADV_REMOVE
+    bool good = madvise(page, 4096, MADV_REMOVE) == 0 && page[0] == 0;
+#else
+    bool good = false;
+#endif
+    good = good && fstat(fd, &now) == 0;
+    close(fd);
+    munmap(page, 4096);
+    return good;
+}
+
 static const struct { const char *name; bool (*works)(void); } probes[] = {
     { "OFD-locks", locks_exclude }, { "OFD-locks-in-mappings", locks_live_in_mappings }, { "OFD-locks-ended-by-SIGKILL", locks_die_with_the_process },
     { "atomics-between-processes", atomics_between_processes }, { "MADV_DONTFORK", dontfork }, { "MADV_WIPEONFORK", wipeonfork }, { "ptrace", can_ptrace },
     { "PR_SET_CHILD_SUBREAPER", subreaper }, { "RLIMIT_AS", limits_of_the_address_space }, { "MAP_POPULATE", populate },
-    { "threads-of-forked-children", threads_of_forked_children },
+    { "threads-of-forked-children", threads_of_forked_children }, { "MADV_REMOVE", remove_pages },
 };
 
 #endif
