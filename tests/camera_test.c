@@ -140,8 +140,7 @@ TEST_WITH(camera_producer_killed, .seconds = 120) {
         test_kill(camera.pid);
         while (take(&camera, 100)) {
         }
-        must_say(&camera, "camera: consumer 1: the producer has ended\n");
-        must_say(&camera, "camera: consumer 2: the producer has ended\n");
+        must_say(&camera, ": the producer has ended\n");           // by one at least: the other one may come only when all is removed
         must_be_gone(test_instance());
     }
 }
