@@ -4121,7 +4121,7 @@ ZCP_PRIV_SETUP void zcp_priv_wait_announce(zcp_priv_pool *pool)
     ZEROCP_STEP("waiting");
 }
 /* One round: true with a chunk; else where to sleep. */
-typedef struct zcp_priv_sleep { uint32_t wakes, bits; zcp_priv_pool *pool; bool again; } zcp_priv_sleep;     /* pool: that fits best; NULL: none does any more. again: don't */
+typedef struct zcp_priv_sleep { uint32_t wakes, bits; zcp_priv_pool *pool; bool again; } zcp_priv_sleep;     /* pool: that fits best; NULL: none does any more, so any news will do. again: don't */
 ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, bool recovers, zcp_priv_place *place, zcp_priv_sleep *sleep)
 {
     zcp_priv_view *view = &manager->view;
@@ -4129,7 +4129,7 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, boo
     zcp_priv_pool *pool;
     if (recovers) zcp_priv_recover(manager, &report);
     sleep->wakes = zcp_priv_load_acquire(&view->signals->wakes);       /* W4, pairs with W3; before W2 */
-    zcp_priv_renew_if_changed(manager);
+    zcp_status renewed = zcp_priv_renew_if_changed(manager);
     const zcp_priv_table *table = zcp_priv_view_table(view);
     uint32_t first = zcp_priv_table_fit(table, size);
     sleep->bits = 0;
@@ -4138,8 +4138,9 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, boo
         sleep->bits |= UINT32_C(1) << pool->number;
         zcp_priv_wait_announce(pool);
     }
+    if (!sleep->pool) sleep->bits = UINT32_MAX;
     ZEROCP_HEAVY_BARRIER();
-    sleep->again = zcp_priv_pools_changed(manager);                    /* one may have come that fits */
+    sleep->again = renewed == ZCP_OK && zcp_priv_pools_changed(manager);       /* one may have come that fits; what could not be learned now will not be at once */
     if (recovers) zcp_priv_view_look(view, table, first);
     return zcp_priv_view_take_anywhere(view, table, first, place);     /* by the records alone: whoever takes by hints attends, and would wake itself */
 }
@@ -4155,7 +4156,6 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
         zcp_priv_sleep sleep;
         now = zcp_priv_now_ns();
         bool recovers = now >= recover_at || now >= deadline;          /* however often it is woken in vain */
-        if (recovers) recover_at = now + ZCP_PRIV_WAIT_MS * UINT64_C(1000000);
         if (zcp_priv_wait_round(manager, size, recovers, &place, &sleep)) {
             *chunk = zcp_priv_claimed(manager, &place, size);
             return ZCP_OK;
@@ -4165,10 +4165,13 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
             if (sleep.pool) ZEROCP_COUNT(&sleep.pool->leases->failures, 1);
             return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes was freed within %u ms", manager->name, (unsigned long long)size, timeout_ms);
         }
+        if (recovers) recover_at = zcp_priv_now_ns() + ZCP_PRIV_WAIT_MS * UINT64_C(1000000);       /* after the round: however long that took, a sleep follows */
         uint64_t until = recover_at < deadline ? recover_at : deadline;
-        if (!sleep.pool || sleep.again) continue;
-        if (!counted) ZEROCP_COUNT(&sleep.pool->leases->waits, 1);
-        counted = true;
+        if (sleep.again) continue;
+        if (!counted && sleep.pool) {
+            ZEROCP_COUNT(&sleep.pool->leases->waits, 1);
+            counted = true;
+        }
         struct timespec t = { (time_t)(until / 1000000000u), (long)(until % 1000000000u) };
         if (zcp_priv_futex(&manager->view.signals->wakes, ZCP_PRIV_FUTEX_WAIT, sleep.wakes, &t, sleep.bits) != 0 && errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT)
             zcp_priv_sleep_us(1000);                                   /* refused here: look from time to time */

@@ -622,6 +622,45 @@ TEST(garbage_about_where_pools_end) {
     victim_end(&v);
 }
 
+// Pools have changed, it says, in a way that cannot be learned: who waits for a chunk looks at that when it looks for dead clients, and sleeps meanwhile.
+static unsigned changes_told;
+
+static void count_changes_told(zcp_log_level level, const char *message, void *user) {
+    (void)level, (void)user;
+    changes_told += strstr(message, "the pools have changed") != NULL;
+}
+
+TEST(garbage_about_pools_lets_waiters_sleep) {
+    static victim v = {.grown = true};
+    enum { ROUND_MS = 100, ROUNDS = 3 };
+    warm_up(test_instance());
+    victim_make(&v, test_instance());
+    uint32_t epoch;
+    zcp_manager *manager;
+    zcp_chunk chunk;
+    CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}), ZCP_OK);
+    while (zcp_chunk_allocate(manager, 200, &chunk) == ZCP_OK) {}
+    off_t slot = (off_t)offsetof(zcp_priv_header, pools[zcp_manager_pool_count(manager)]);
+    const uint64_t forged = UINT64_C(1000) << 32 | ZCP_PRIV_POOL_LIVE;           // and no check that goes with it
+    CHECK_EQ(pwrite(v.management, &forged, 8, slot), 8);
+    CHECK_EQ(pread(v.management, &epoch, 4, (off_t)offsetof(zcp_priv_header, signals)), 4);
+    epoch++;
+    CHECK_EQ(pwrite(v.management, &epoch, 4, (off_t)offsetof(zcp_priv_header, signals)), 4);
+    zcp_log_set_callback(count_changes_told, NULL);
+    zcp_log_set_level(ZCP_LOG_WARNING);
+    changes_told = 0;
+    uint64_t began = test_now();
+    CHECK_IS(zcp_chunk_allocate_wait(manager, 200, ROUND_MS * ROUNDS, &chunk), ZCP_ERR_TIMEOUT);
+    uint64_t rounds = (test_now() - began) / (ROUND_MS * 1000000u) + 2;
+    zcp_log_set_level(ZCP_LOG_OFF);
+    zcp_log_set_callback(NULL, NULL);
+    CHECK(changes_told > 0);
+    CHECK_MSG(changes_told <= 8 * rounds, "it looked %u times in %u ms", changes_told, (unsigned)((test_now() - began) / 1000000u));
+    BOUNDED(zcp_manager_close(manager));
+    victim_restore(&v);
+    victim_end(&v);
+}
+
 // A header that says that a pool has gone, and another one has its number and its place, under a thread that has its hints on loan.
 TEST(garbage_that_replaces_a_pool) {
     static victim v = {.grown = true};
