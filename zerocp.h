@@ -99,7 +99,8 @@
      ZEROCP_LOG(level, ...) where log lines go                     implementing file; default: zcp_log(level, ...) if the level is on
      ZEROCP_LOG_LEVEL       level when nobody says otherwise, 0-4  implementing file; default: 1 (errors). A name or a number in the
                             environment variable ZEROCP_LOG_LEVEL goes before it, zcp_log_set_level before both.
-     ZEROCP_THREAD_LOCAL, _CAS, _ACCESS, _STEP, _WAIT_FOR_SIBLING                implementing file; see the lower headers
+     ZEROCP_THREAD_LOCAL, _CAS, _ACCESS, _STEP, _COUNT, _LIGHT_BARRIER, _HEAVY_BARRIER, _WAIT_FOR_SIBLING        implementing file; what the
+                            tests and the models put in place of a primitive: where each is defined
 
    Licence: MIT, at the end of zerocp_relptr.h. */
 
@@ -185,8 +186,8 @@ typedef struct zcp_manager zcp_manager;
 #define ZCP_FALLBACK        (UINT32_C(1) << 16)  /* larger pools serve when those that fit best are exhausted */
 #define ZCP_READ_ONLY_DATA  (UINT32_C(1) << 17)  /* map the chunk segment read-only: this client acquires and reads, and cannot scribble */
 #define ZCP_WAIT            (UINT32_C(1) << 18)  /* wait up to timeout_ms for somebody to create the instance */
-#define ZCP_OBSERVE         (UINT32_C(1) << 20)  /* only look: takes no client slot, changes nothing, sweeps nothing, maps no payload; never creates. Read permission will do */
 #define ZCP_CHECKED         (UINT32_C(1) << 19)  /* a double release that races itself is refused; without this it may give a chunk out twice. Costs two locked instructions */
+#define ZCP_OBSERVE         (UINT32_C(1) << 20)  /* only look: takes no client slot, changes nothing, sweeps nothing, maps no payload; never creates. Read permission will do */
 
 typedef struct zcp_manager_desc {
     const char       *name;         /* up to 236 bytes, no slash, no control character; NULL = "zerocp" */
@@ -220,22 +221,25 @@ typedef struct zcp_recovery {
     uint64_t chunks_reclaimed;      /* which became free by that */
 } zcp_recovery;
 /* Takes back what dead clients hold. Idempotent; runs beside live traffic and beside others that recover; needs no call of yours in general,
-   because opening and exhaustion do it too. report may be NULL; after a failure it tells what was done until then. Errors: INVALID_ARGUMENT, FORKED, CLOSED, READ_ONLY (ZCP_OBSERVE), SYSTEM (the files cannot
-   be opened any more), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest was swept). Thread-safe. */
+   because opening and exhaustion do it too. report may be NULL; after a failure it tells what was done until then. Errors: INVALID_ARGUMENT,
+   FORKED, CLOSED, READ_ONLY (ZCP_OBSERVE), SYSTEM (the files cannot be opened any more), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest
+   was swept). Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report);
 
 /* ---- Pools may come and go while everybody works ---- */
-/* Adds a pool. All clients use it from their next call on, without doing anything for it; each maps it for itself, when it first meets it. Its chunks lie in a segment of their own
-   of the registry. *index (may be NULL) becomes its number. Limits: ZCP_MAX_LIVE_POOLS at once, 2^48 bytes and 2^32 pools in an instance's life, and for a client that
-   lives through it all some 20,000 (the mappings that Linux allows a process). Errors: INVALID_ARGUMENT
-   (NULL), those of zcp_config_add, FULL, FORKED, CLOSED, READ_ONLY, REPLACED (destroyed, or its name is gone), NO_SPACE, NO_MEMORY, MAPPING, PERMISSION, SYSTEM, CORRUPT,
-   TIMEOUT (5 s: somebody else creates, destroys or adds and is stopped); after a failure, and if the process is killed within, the instance is as before.
+/* Adds a pool. All clients use it from their next call on, without doing anything for it; each maps it for itself, when it first meets it. Its
+   chunks lie in a segment of their own of the registry. *index (may be NULL) becomes its number. Limits: ZCP_MAX_LIVE_POOLS at once, 2^48 bytes
+   and 2^32 pools in an instance's life, and for a client that lives through it all some 20,000 (the mappings that Linux allows a process).
+   Errors: INVALID_ARGUMENT (NULL), those of zcp_config_add, FULL, FORKED, CLOSED, READ_ONLY, REPLACED (destroyed, or its name is gone),
+   WRONG_OWNER, WRONG_TYPE (somebody else's, or no file, has the name), NO_SPACE, NO_MEMORY, MAPPING, PERMISSION, SYSTEM, CORRUPT, TIMEOUT (5 s:
+   somebody else creates, destroys or adds and is stopped); after a failure, and if the process is killed within, the instance is as before.
    Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool, uint32_t *index);
-/* Retires a pool: nothing more is allocated from it, and once its last chunk is released the memory of its chunks goes back to the system and its number may be given to another one. Clients
-   that hold its chunks are undisturbed. What lies in a cache comes back as any cached chunk. (What stays until the instance is destroyed is its part of the management segment.)
-   Errors: INVALID_ARGUMENT (pool >= ZCP_MAX_LIVE_POOLS), NOT_FOUND (no pool of that number, or it is retiring), FORKED, CLOSED, READ_ONLY, and those
-   of learning about changed pools: NO_MEMORY, MAPPING, SYSTEM, CORRUPT. Thread-safe. */
+/* Retires a pool: nothing more is allocated from it, and once its last chunk is released the memory of its chunks goes back to the system and its
+   number may be given to another one. Clients that hold its chunks are undisturbed. What lies in a cache comes back as any cached chunk. (What
+   stays until the instance is destroyed is its part of the management segment.) Errors: INVALID_ARGUMENT (pool >= ZCP_MAX_LIVE_POOLS), NOT_FOUND (no
+   pool of that number, or it is retiring), FORKED, CLOSED, READ_ONLY, and those of learning about changed pools: NO_MEMORY, MAPPING, SYSTEM,
+   CORRUPT. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manager, uint32_t pool);
 /* Adds and retires until the live pools are those of config, in whatever order; pools that are right already stay. Errors: those of both; what was
    added is retired again then, and nothing else has changed. Thread-safe; two such calls come one after the other. */
@@ -243,7 +247,8 @@ ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manager, const zcp_co
 /* The live pools, by their numbers (the first ZCP_MAX_POOLS of them). Errors: INVALID_ARGUMENT, FORKED, CLOSED; *config is then empty. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_config *config);
 
-/* ---- Statistics. All are always on. Who allocates, or frees what it allocated, counts in a line of its own; one more locked instruction for who frees as the last borrower ---- */
+/* ---- Statistics. All are always on. Who allocates, or frees what it allocated, counts in a line of its own; one more locked instruction for
+   who frees as the last borrower ---- */
 typedef enum zcp_pool_state {
     ZCP_POOL_NONE = 0,              /* there is no pool of that number (any more) */
     ZCP_POOL_LIVE,
@@ -282,7 +287,7 @@ ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manag
 
 typedef enum zcp_client_state {
     ZCP_CLIENT_FREE = 0,            /* nobody has the slot */
-    ZCP_CLIENT_ALIVE,
+    ZCP_CLIENT_ALIVE,               /* or it has died and is just being swept */
     ZCP_CLIENT_DEAD                 /* it ended without closing, and nobody has begun to sweep it */
 } zcp_client_state;
 typedef struct zcp_client_info {
@@ -313,7 +318,8 @@ typedef struct zcp_census_entry {   /* a chunk that somebody holds */
     uint32_t owner;                 /* a client's slot; ZCP_NO_CLIENT: the owner has let go, or died */
     uint32_t borrowers;             /* how many clients hold it as a borrower */
     uint64_t borrower_mask[ZCP_MAX_CLIENTS / 64];      /* bit c % 64 of word c / 64: client c */
-    uint64_t age;                   /* how many chunks have been allocated from that pool since, by the thread that allocated it or who has counted in its place since (modulo 2^32) */
+    uint64_t age;                   /* how many chunks have been allocated from that pool since, by the thread that allocated it or who has counted
+                                       in its place since (modulo 2^32) */
     uint64_t token;
 } zcp_census_entry;
 typedef bool zcp_census_function(const zcp_census_entry *entry, void *user);    /* false: no more. It may call zerocp */
@@ -332,7 +338,8 @@ ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FILE *out);
 ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, size_t bytes);
 #define ZCP_SEGMENT_MANAGEMENT 1
 #define ZCP_SEGMENT_CHUNK      2
-/* The manager's registry of relative-pointer segments: both of its own are in it (with ZCP_OBSERVE the first), and one for each pool that was added; they are the same in every client. NULL if not open. */
+/* The manager's registry of relative-pointer segments: both of its own are in it (with ZCP_OBSERVE the first), and one for each pool that was
+   added; they are the same in every client. NULL if not open. */
 ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager);
 
 /* ==== Chunk handle: a process-local reference to a chunk. {0} is the empty handle. Counts are kept per chunk and process, so a struct copy of
@@ -349,11 +356,12 @@ typedef struct zcp_chunk {
 
 /* Allocates a chunk of the smallest chunk size that fits (with ZCP_FALLBACK larger ones serve when those are exhausted). Its content is what its
    last user left. The handle is overwritten, not released. Errors: INVALID_ARGUMENT (NULL), FORKED, CLOSED, READ_ONLY, INVALID_SIZE (0), TOO_LARGE,
-   EXHAUSTED, CORRUPT; the handle is then empty. */
+   EXHAUSTED; the handle is then empty. */
 ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk);
 /* The same, with 32 bits that tell whoever looks at the chunks held (who, what for): zcp_chunk_tag, zcp_manager_census. */
 ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk);
-/* The same as zcp_chunk_allocate, but sleeps up to timeout_ms (UINT32_MAX: for ever) until a chunk that fits is free; also one that comes back because its holder died is seen, within 0.1 s.
+/* The same as zcp_chunk_allocate, but sleeps up to timeout_ms (UINT32_MAX: for ever) until a chunk that fits is free; also one that comes back
+   because its holder died is seen, within 0.1 s.
    Who waits has no right of precedence. Errors: as zcp_chunk_allocate, and TIMEOUT instead of EXHAUSTED (but with timeout_ms 0). A system call for those who wait, and for who
    frees a chunk of that pool meanwhile. */
 ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms, zcp_chunk *chunk);
@@ -934,7 +942,8 @@ ZCP_PRIV_NOINLINE bool zcp_priv_list_next(zcp_mpmc_list *list, zcp_priv_walk *wa
         for (; walk->hints == 0; walk->words_begun++) {
             if (walk->words_begun > words) return false;               /* the first word twice: from the start on, then up to it */
             walk->word = (walk->start / 64 + walk->words_begun) % words;
-            walk->hints = zcp_priv_load_acquire(zcp_priv_list_summary(list, walk->word * 64));     /* pairs with P1 and Q1; not needed: Q1 acquires before a hint is called wrong, and take_loaned has a fence */
+            walk->hints = zcp_priv_load_acquire(zcp_priv_list_summary(list, walk->word * 64));     /* pairs with P1 and Q1; not needed: Q1 acquires
+                                                                       before a hint is called wrong, and take_loaned has a fence */
             if (walk->words_begun == 0) walk->hints &= UINT64_MAX << walk->start % 64;
         }
         *leaf = walk->word * 64 + zcp_priv_lowest_bit(walk->hints);
@@ -1055,9 +1064,10 @@ typedef enum zcp_priv_outcome { ZCP_PRIV_NO = 0, ZCP_PRIV_YES, ZCP_PRIV_GARBAGE 
              128  leases of 64 bytes, one per leaf but at most 64: holder:4 leaf:4 loan:8 allocated:8 freed:8; holder = client + 1, 0 = nobody; loan: hints of that leaf.
                   Only the thread that holds the lease writes leaf, loan and counters, and the sweep of a dead holder the first two
    Invariant: the hint of a free chunk is at each instant in its leaf or in a loan, but for a moment with a thread that is about to claim the
-   chunk or has just freed it, and may flush its cache first (if that is killed, the sweep pushes it; if stopped, the look finds it). A loan is shown before its bits are taken out of the leaf, and the bits are
-   back in the leaf before the loan is cleared. So what is free all the time is found by a look at the leaves, then the loans, then the leaves;
-   but if it goes to and fro between the leaves and loans meanwhile, which the look before EXHAUSTED makes good. ---- */
+   chunk or has just freed it, and for as long as a sweep is at work on its leaf (if that thread is killed, the sweep pushes the hint; if it is
+   stopped, the look finds the chunk). A loan is shown before its bits are taken out of the leaf, and the bits are back in the leaf before the
+   loan is cleared. So what is free all the time is found by a look at the leaves, then the loans, then the leaves; but if it goes to and fro
+   between the leaves and loans meanwhile, which the look before EXHAUSTED makes good. ---- */
 #define ZCP_PRIV_MAX_LEASES 64u
 typedef struct zcp_priv_lease { _Atomic uint32_t holder, leaf; _Atomic uint64_t loan, allocated, freed; uint64_t unused[4]; } zcp_priv_lease;
 struct zcp_priv_leases {
@@ -1078,7 +1088,8 @@ typedef struct zcp_priv_local {
     uint64_t stride;
     uint32_t record_bytes, count;
     uint32_t mine;                  /* low word of the state of this client's chunks that were never borrowed */
-    uint32_t unshared;              /* handles of a chunk that may be freed without a CAS: 1; with ZCP_CHECKED UINT32_MAX, which never are */
+    uint32_t unshared;              /* handles of a chunk that may be freed without a CAS: 1; with ZCP_CHECKED, and where this process's light
+                                       barriers are fences (>>pools), UINT32_MAX, which never are */
     _Atomic uint32_t *wanted;       /* the pool's */
     uint64_t *stack;                /* generation << 32 | index of the chunks that it caches; NULL: no cache */
     uint64_t loan;                  /* as in the lease */
@@ -1263,7 +1274,8 @@ ZCP_PRIV_COLD void zcp_priv_local_attend(zcp_priv_pool *pool, zcp_priv_local *lo
 }
 ZCP_PRIV_COLD void zcp_priv_cache_resume(zcp_priv_pool *pool, zcp_priv_local *local)         /* begin, or one release less to wait */
 {
-    if ((local->pause == 0 || --local->pause == 0) && !zcp_priv_load_relaxed(&pool->leases->retiring)) local->room = pool->cache_chunks;       /* relaxed: after W0, or it attends later */
+    if ((local->pause == 0 || --local->pause == 0) && !zcp_priv_load_relaxed(&pool->leases->retiring))        /* relaxed: after W0, or it attends later */
+        local->room = pool->cache_chunks;
 }
 /* Frees the chunk if nobody holds it; its hint is the caller's to give. YES: this call freed it. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_reap_record(zcp_priv_pool *pool, uint32_t i)
@@ -1382,14 +1394,16 @@ ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32
     if (width > pool->count - first) width = pool->count - first;
     for (uint32_t k = 0; k < width; k++) {
 #if defined(__GNUC__)
-        if (pool->words > 2 && k + 8 < pool->count - first) __builtin_prefetch(zcp_priv_record_at(pool, first + k + 8), 1);      /* the locked steps keep the processor from looking ahead */
+        if (pool->words > 2 && k + 8 < pool->count - first)            /* the locked steps keep the processor from looking ahead */
+            __builtin_prefetch(zcp_priv_record_at(pool, first + k + 8), 1);
 #endif
         uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state);     /* relaxed: for a figure */
         cached += zcp_priv_is_cached(s) && ZCP_PRIV_OWNER(s) == dead + 1;
         zcp_priv_outcome outcome = zcp_priv_sweep_chunk(pool, first + k, dead);
         if (outcome == ZCP_PRIV_YES) freed++;
         if (outcome == ZCP_PRIV_GARBAGE) *garbage = true;
-        if (zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state)))      /* relaxed: a hint for a free chunk may be repeated, and for a taken one is harmless */
+        if (zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state)))      /* relaxed: a hint for a free chunk may be
+                                                                       repeated, and for a taken one is harmless */
             hints |= UINT64_C(1) << k;
     }
     if (freed != cached) ZEROCP_COUNT(&pool->leases->freed, freed - cached);     /* cached ones were counted when they came into the cache */
@@ -1523,7 +1537,7 @@ ZCP_PRIV_NOINLINE bool zcp_priv_take(zcp_priv_pool *pool, zcp_priv_local *local,
         || zcp_priv_take_listed(pool, local, client, i, generation);
 }
 /* Makes ready what the thread keeps of the pool. Whoever calls this looks after that whether somebody waits, as for attend. */
-ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *local, uint64_t *stack, uint32_t client, bool checked)
+ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *local, uint64_t *stack, uint32_t client, bool slowly)
 {
     if (!local->lease && (local->retry == 0 || --local->retry == 0)) zcp_priv_lease_get(pool, local, client);
     if (local->count) return;
@@ -1533,7 +1547,7 @@ ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *loc
     local->stride = pool->stride;
     local->record_bytes = pool->record_bytes;
     local->mine = zcp_priv_low(client);
-    local->unshared = checked ? UINT32_MAX : 1;
+    local->unshared = slowly ? UINT32_MAX : 1;
     local->wanted = &pool->leases->wanted;
     local->wanted_seen = zcp_priv_load_acquire(local->wanted);         /* W0 */
     local->pool = pool;
@@ -1554,13 +1568,15 @@ ZCP_PRIV bool zcp_priv_never_shared(const zcp_priv_pool *pool, uint32_t i, uint3
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
     return zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state) == zcp_priv_state(generation, client + 1, 0)     /* relaxed: the handle's count pins the generation */
-        && zcp_priv_load_acquire(&counts->owned) == zcp_priv_owned(generation, 1)      /* acquire, pairs with D1: I see what siblings marked, and their use of the payload as over */
+        && zcp_priv_load_acquire(&counts->owned) == zcp_priv_owned(generation, 1)      /* acquire, pairs with D1: I see what siblings marked, and
+                                                                       their use of the payload as over */
         && zcp_priv_load_relaxed(&counts->marked) != generation;       /* relaxed: carried by D1 or by the token's fence */
 }
 /* One handle less in owned. YES: it was the last; NO: others are left; GARBAGE: none is of that generation, so the handle counts in borrowed, or is none. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_drop_owned(zcp_priv_counts *counts, uint32_t generation)
 {
-    for (uint64_t s; zcp_priv_owned_handles(s = zcp_priv_load_acquire(&counts->owned), generation) != 0;)     /* acquire, pairs with D1: who sees 0 sees the hold in borrowed. Lock-free: fails only beside a sibling's success */
+    for (uint64_t s; zcp_priv_owned_handles(s = zcp_priv_load_acquire(&counts->owned), generation) != 0;)     /* acquire, pairs with D1: who sees 0
+                                                                       sees the hold in borrowed. Lock-free: fails only beside a sibling's success */
         if (zcp_priv_cas_release(&counts->owned, &s, s - 1)) return (uint32_t)s == 1 ? ZCP_PRIV_YES : ZCP_PRIV_NO;       /* D1: marks and payload use are done */
     return ZCP_PRIV_GARBAGE;
 }
@@ -1804,9 +1820,12 @@ ZCP_PRIV uint64_t zcp_priv_signature(void)
 {
     const uint64_t facts[] = {
         sizeof(zcp_priv_header), sizeof(zcp_priv_geometry), sizeof(zcp_priv_pool_geometry), sizeof(zcp_priv_slot), sizeof(zcp_priv_record),
-        sizeof(zcp_priv_list_header), sizeof(zcp_priv_leaf), sizeof(zcp_priv_leases), sizeof(zcp_priv_lease), offsetof(zcp_priv_lease, loan), offsetof(zcp_priv_header, instance_id), offsetof(zcp_priv_header, chunk_device),
+        sizeof(zcp_priv_list_header), sizeof(zcp_priv_leaf), sizeof(zcp_priv_leases), sizeof(zcp_priv_lease),
+        offsetof(zcp_priv_lease, loan), offsetof(zcp_priv_header, instance_id), offsetof(zcp_priv_header, chunk_device),
         offsetof(zcp_priv_geometry, max_clients), offsetof(zcp_priv_pool_geometry, chunk_count), offsetof(zcp_priv_slot, name),
-        offsetof(zcp_priv_record, borrow), sizeof(zcp_priv_signals), sizeof(zcp_priv_pool_slot), offsetof(zcp_priv_lease, freed), offsetof(zcp_priv_leases, peak), ZCP_MAX_LIVE_POOLS, ZCP_MAX_POOLS, ZCP_MAX_CLIENTS, ZCP_MAX_CHUNKS, ZCP_PRIV_PAGE, ZCP_PRIV_LOCK_CREATION, ZCP_PRIV_LOCK_SLOTS,
+        offsetof(zcp_priv_record, borrow), sizeof(zcp_priv_signals), sizeof(zcp_priv_pool_slot), offsetof(zcp_priv_lease, freed),
+        offsetof(zcp_priv_leases, peak), ZCP_MAX_LIVE_POOLS, ZCP_MAX_POOLS, ZCP_MAX_CLIENTS, ZCP_MAX_CHUNKS, ZCP_PRIV_PAGE, ZCP_PRIV_LOCK_CREATION,
+        ZCP_PRIV_LOCK_SLOTS,
     };
     uint64_t signature = ZCP_PRIV_LAYOUT_VERSION;
     for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++) signature = zcp_priv_mix(signature ^ facts[i]);
@@ -1943,7 +1962,7 @@ typedef struct zcp_priv_view {
     _Atomic uint32_t pool_count;                /* one more than the highest number of a pool that was there */
     _Atomic uint32_t epoch;                     /* of the pools, as far as it was seen */
     zcp_priv_signals *signals;                  /* NULL: pools neither come nor go */
-    zcp_priv_lane *lanes;                       /* private, ZCP_PRIV_LANES of them, then the stacks of their pools; NULL: this view only sweeps */
+    zcp_priv_lane *lanes;                       /* private, ZCP_PRIV_LANES of them, then the stacks of their pools */
     _Atomic(zcp_priv_pool *) pools[ZCP_MAX_LIVE_POOLS];      /* NULL: none, or not known here. What one pointed to stays as long as the view */
     zcp_priv_pool own[ZCP_MAX_POOLS];           /* those of the creation, and the first table */
     zcp_priv_table first;
@@ -2032,9 +2051,9 @@ ZCP_PRIV_SETUP void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_
     zcp_priv_list_view(&pool->list, (unsigned char *)management + from->list_offset, from->chunk_count);
     pool->list.cursor = (uint32_t)((uint64_t)pool->list.leaves * client / geometry->max_clients) % pool->list.leaves;       /* clients start far apart */
 }
-/* A client's view of an instance whose geometry was checked. counts: one per chunk; lanes: zcp_priv_lanes_bytes; all zero. Both NULL for a view that
-   only sweeps. */
-ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *geometry, void *management, void *chunks, zcp_priv_counts *counts, zcp_priv_lane *lanes, uint32_t client, uint32_t flags)
+/* A client's view of an instance whose geometry was checked. counts: one per chunk; lanes: zcp_priv_lanes_bytes; all zero. */
+ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *geometry, void *management, void *chunks,
+                                       zcp_priv_counts *counts, zcp_priv_lane *lanes, uint32_t client, uint32_t flags)
 {
     ZEROCP_ASSERT(geometry->pool_count <= ZCP_MAX_POOLS);
     memset((void *)view, 0, sizeof *view);
@@ -2048,8 +2067,8 @@ ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geome
         pool->counts = counts;
         pool->number = p;
         pool->serial = 1;
-        if (counts) counts += pool->count;
-        if (pool->cache_chunks && lanes) {
+        counts += pool->count;
+        if (pool->cache_chunks) {
             pool->stacks = stacks;
             stacks += zcp_priv_stacks_bytes(pool->cache_chunks) / sizeof *stacks;
         }
@@ -2096,7 +2115,8 @@ typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } z
 #define ZEROCP_LIGHT_BARRIER() atomic_signal_fence(memory_order_seq_cst)
 #define ZEROCP_HEAVY_BARRIER() zcp_priv_heavy_barrier()
 #endif
-static _Atomic int zcp_priv_barriers;                                  /* this process: 0 has not registered yet, 1 has, -1 cannot: its light barriers are fences */
+static _Atomic int zcp_priv_barriers;                                  /* this process: 0 has not registered yet, 1 has (and so have its children by fork), -1 cannot:
+                                                                          its light barriers are fences */
 enum { ZCP_PRIV_BARRIER_GLOBAL = 1, ZCP_PRIV_BARRIER_EXPEDITED = 2, ZCP_PRIV_BARRIER_REGISTER = 4 };     /* membarrier's */
 ZCP_PRIV_SETUP int zcp_priv_membarrier(int command)
 {
@@ -2115,7 +2135,8 @@ ZCP_PRIV_SETUP void zcp_priv_barriers_register(void)
 ZCP_PRIV_COLD void zcp_priv_heavy_barrier(void)
 {
     atomic_thread_fence(memory_order_seq_cst);
-    if (zcp_priv_membarrier(ZCP_PRIV_BARRIER_EXPEDITED) != 0) (void)zcp_priv_membarrier(ZCP_PRIV_BARRIER_GLOBAL);      /* no kernel has neither; where both are forbidden a waiter may be woken 0.1 s late */
+    if (zcp_priv_membarrier(ZCP_PRIV_BARRIER_EXPEDITED) != 0)          /* no kernel has neither; where both are forbidden a waiter may be woken 0.1 s late */
+        (void)zcp_priv_membarrier(ZCP_PRIV_BARRIER_GLOBAL);
 }
 ZCP_PRIV_INLINE void zcp_priv_light_barrier(void)
 {
@@ -2136,7 +2157,8 @@ ZCP_PRIV int zcp_priv_futex(_Atomic uint32_t *word, int operation, uint32_t valu
 enum { ZCP_PRIV_FUTEX_WAIT = 9, ZCP_PRIV_FUTEX_WAKE = 10 };              /* FUTEX_WAIT_BITSET, FUTEX_WAKE_BITSET: a bit per pool number */
 ZCP_PRIV bool zcp_priv_somebody_waits(const zcp_priv_pool *pool)
 {
-    return zcp_priv_load_relaxed(&pool->leases->waiting) != zcp_priv_load_relaxed(&pool->leases->woken);       /* relaxed: the barrier before; a woken that is too old wakes in vain */
+    return zcp_priv_load_relaxed(&pool->leases->waiting) != zcp_priv_load_relaxed(&pool->leases->woken);       /* relaxed: the barrier before; a
+                                                                          woken that is too old wakes in vain */
 }
 /* Wakes all who wait for this pool: all, because one alone might be killed just then. `woken` comes last, so that if this one is stopped, the next who frees a chunk wakes. */
 ZCP_PRIV_COLD void zcp_priv_wake(zcp_priv_pool *pool)
@@ -2161,7 +2183,8 @@ ZCP_PRIV_COLD void zcp_priv_pool_empty(zcp_priv_pool *pool)
         if (madvise((void *)begin, end - begin, MADV_REMOVE) != 0) return;
     }
     ZEROCP_STEP("punched");
-    if (zcp_priv_cas_acq_rel(&pool->slot->state, &retiring, zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_GONE))) zcp_priv_add_release(&pool->signals->epoch, 1);   /* release: as V2 */
+    if (zcp_priv_cas_acq_rel(&pool->slot->state, &retiring, zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_GONE)))
+        zcp_priv_add_release(&pool->signals->epoch, 1);                /* pairs with V2 */
 }
 /* Claims what is free of a retiring pool, from where this process has got to. */
 ZCP_PRIV_COLD void zcp_priv_pool_retire(zcp_priv_pool *pool)
@@ -2184,7 +2207,8 @@ ZCP_PRIV void zcp_priv_after_free(zcp_priv_pool *pool)
 {
     zcp_priv_light_barrier();
     if (ZCP_PRIV_UNLIKELY(zcp_priv_somebody_waits(pool))) zcp_priv_wake(pool);
-    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&pool->leases->retiring) != 0) && zcp_priv_pool_is_retiring(pool)) zcp_priv_pool_retire(pool);       /* relaxed: the barrier before */
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&pool->leases->retiring) != 0)         /* relaxed: the barrier before */
+        && zcp_priv_pool_is_retiring(pool)) zcp_priv_pool_retire(pool);
 }
 /* What the calling thread keeps of a pool; it may have been of an earlier pool of that number. */
 ZCP_PRIV_INLINE zcp_priv_local *zcp_priv_view_begin(zcp_priv_view *view, zcp_priv_pool *pool)
@@ -2428,11 +2452,13 @@ ZCP_PRIV_COLD void zcp_priv_thread_begin(void)
     }
 }
 
-/* ---- >>renew  A client learns which pools have come and gone (>>pools). Only under the process's mutex; nothing is logged under it, because whoever gets the line may call zerocp. ---- */
+/* ---- >>renew  A client learns which pools have come and gone (>>pools). Only under the process's mutex; nothing is logged under it, because
+   whoever gets the line may call zerocp. ---- */
 typedef struct zcp_priv_added { zcp_pool_config config; uint64_t management_offset, data_offset; } zcp_priv_added;     /* what a slot says of an added pool */
 ZCP_PRIV_SETUP uint64_t zcp_priv_added_check(const zcp_priv_added *added, uint32_t serial)
 {
-    const uint64_t words[] = { added->config.chunk_size, added->config.chunk_count, added->config.alignment, added->config.cache_chunks, added->management_offset, added->data_offset };
+    const uint64_t words[] = { added->config.chunk_size, added->config.chunk_count, added->config.alignment, added->config.cache_chunks,
+                               added->management_offset, added->data_offset };
     uint64_t check = serial;
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) check = zcp_priv_mix(check ^ words[i]);
     return check;
@@ -2456,10 +2482,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_added_geometry(const zcp_priv_geometry *insta
     zcp_status status = zcp_priv_pool_check(config);
     if (status != ZCP_OK) return status;
     if (zcp_priv_geometry_add(geometry, config) && zcp_priv_round_up(geometry->management_bytes, ZCP_PRIV_PAGE, &geometry->management_bytes)
-        && zcp_priv_round_up(geometry->chunk_bytes, ZCP_PRIV_PAGE, &geometry->chunk_bytes) && geometry->management_bytes <= ZCP_RELPTR_MAX_OFFSET && geometry->chunk_bytes <= ZCP_RELPTR_MAX_OFFSET) return ZCP_OK;
+        && zcp_priv_round_up(geometry->chunk_bytes, ZCP_PRIV_PAGE, &geometry->chunk_bytes)
+        && geometry->management_bytes <= ZCP_RELPTR_MAX_OFFSET && geometry->chunk_bytes <= ZCP_RELPTR_MAX_OFFSET) return ZCP_OK;
     return zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "the pool needs more than 2^48 bytes");
 }
-ZCP_PRIV_SETUP uint16_t zcp_priv_segment_of(uint32_t serial) { return (uint16_t)(ZCP_SEGMENT_CHUNK + 1 + (serial - 2) % (UINT16_MAX - ZCP_SEGMENT_CHUNK)); }      /* of an added pool's chunks */
+/* Of an added pool's chunks. */
+ZCP_PRIV_SETUP uint16_t zcp_priv_segment_of(uint32_t serial) { return (uint16_t)(ZCP_SEGMENT_CHUNK + 1 + (serial - 2) % (UINT16_MAX - ZCP_SEGMENT_CHUNK)); }
 /* Opens the chunk segment again. REPLACED: its name is gone or leads elsewhere. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_reopen(const zcp_manager *manager, int access, int *fd)
 {
@@ -2477,7 +2505,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_map_part(const zcp_manager *manager, int fd, 
     zcp_status status = ZCP_OK;
     if (fstat(fd, &now) != 0) status = zcp_priv_fail_system("fstat", path);
     else if (from % zcp_priv_page_size() != 0 || from > INT64_MAX || bytes > INT64_MAX - from || from + bytes > (uint64_t)now.st_size)
-        status = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: an added pool is said to lie at %llu, %llu bytes, of %lld", path, (unsigned long long)from, (unsigned long long)bytes, (long long)now.st_size);
+        status = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: an added pool is said to lie at %llu, %llu bytes, of %lld", path, (unsigned long long)from,
+                               (unsigned long long)bytes, (long long)now.st_size);
     if (status == ZCP_OK) status = zcp_priv_file_map(fd, path, from, bytes, flags | manager->file.flags, base);
     if (status == ZCP_OK) (void)madvise(*base, (size_t)bytes, MADV_DONTFORK);
     zcp_priv_close_fd(fd);
@@ -2551,7 +2580,7 @@ ZCP_PRIV_SETUP uint64_t zcp_priv_pool_handles(const zcp_priv_pool *pool)
    the header may lie. */
 ZCP_PRIV_SETUP void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool)
 {
-    zcp_priv_store_release(&manager->view.pools[pool->number], (zcp_priv_pool *)NULL);
+    zcp_priv_store_release(&manager->view.pools[pool->number], (zcp_priv_pool *)NULL);         /* V1: nothing is shown by it */
     for (zcp_priv_grown *g = manager->grown; g; g = g->next) {
         if (pool != &g->pool || !g->segment) continue;
         zcp_registry_remove(&manager->registry, g->segment);
@@ -2575,7 +2604,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t n
     zcp_priv_added added;
     bool there = phase == ZCP_PRIV_POOL_LIVE || phase == ZCP_PRIV_POOL_RETIRING, gone = phase == ZCP_PRIV_POOL_GONE;
     zcp_status status = ZCP_OK;
-    if (pool && (gone ? serial >= pool->serial : there && serial > pool->serial && zcp_priv_added_read(&manager->header->pools[number], serial, &added))) {    /* garbage changes nothing */
+    if (pool && (gone ? serial >= pool->serial                         /* garbage changes nothing */
+                      : there && serial > pool->serial && zcp_priv_added_read(&manager->header->pools[number], serial, &added))) {
         zcp_priv_pool_part(manager, pool);
         pool = NULL;
     }
@@ -2821,7 +2851,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_open(const zcp_priv_opening *o, int *fd
     *broken = result == ZCP_ERR_NOT_FOUND;
     if (result == ZCP_OK && ((uint64_t)status.st_dev != o->header.chunk_device || (uint64_t)status.st_ino != o->header.chunk_inode)) *broken = true;
     if (result == ZCP_OK && !*broken && (uint64_t)status.st_size < o->header.geometry.chunk_bytes)
-        result = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s has %lld bytes, its header says %llu", o->chunk_path.text, (long long)status.st_size, (unsigned long long)o->header.geometry.chunk_bytes);
+        result = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s has %lld bytes, its header says %llu", o->chunk_path.text, (long long)status.st_size,
+                               (unsigned long long)o->header.geometry.chunk_bytes);
     if (*fd >= 0 && (*broken || result != ZCP_OK)) { zcp_priv_close_fd(*fd); *fd = -1; }
     return *broken ? ZCP_OK : result;
 }
@@ -2895,7 +2926,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const str
     header->chunk_device = (uint64_t)chunk->st_dev;
     header->chunk_inode = (uint64_t)chunk->st_ino;
     header->geometry = o->geometry;
-    for (uint32_t p = 0; p < o->geometry.pool_count; p++) zcp_priv_store_relaxed(&header->pools[p].state, zcp_priv_pool_state(1, ZCP_PRIV_POOL_LIVE));      /* relaxed, all: READY's release carries it */
+    for (uint32_t p = 0; p < o->geometry.pool_count; p++)
+        zcp_priv_store_relaxed(&header->pools[p].state, zcp_priv_pool_state(1, ZCP_PRIV_POOL_LIVE));     /* relaxed, all: READY's release carries it */
     zcp_priv_store_relaxed(&header->signals.management_end, o->geometry.management_bytes);
     zcp_priv_store_relaxed(&header->signals.chunk_end, o->geometry.chunk_bytes);
     zcp_priv_format_pools(base, &o->geometry, instance_id);
@@ -3012,7 +3044,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_check_config(zcp_priv_opening *o)         /* 
             return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists, its pool %u with %u chunks of %llu bytes (alignment %u), asked for: %u of %llu (%u)", o->desc.name, p,
                                  a->chunk_count, (unsigned long long)a->chunk_size, a->alignment, b->chunk_count, (unsigned long long)b->chunk_size, b->alignment);
         if (a->cache_chunks != b->cache_chunks)
-            return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists, in its pool %u a thread may cache %u chunks, asked for: %u", o->desc.name, p, a->cache_chunks, b->cache_chunks);
+            return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists, in its pool %u a thread may cache %u chunks, asked for: %u", o->desc.name, p,
+                                 a->cache_chunks, b->cache_chunks);
     }
     return ZCP_OK;
 }
@@ -3074,7 +3107,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *m
     zcp_status status = zcp_priv_slots_look(o, clean, &in_motion);
     for (uint32_t looks = 0; status == ZCP_OK;) {
         int64_t which;
-        status = zcp_priv_lock_take(&manager->file, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, clean, (size_t)manager->geometry.management_bytes, &manager->management, &which);
+        status = zcp_priv_lock_take(&manager->file, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, clean,
+                                    (size_t)manager->geometry.management_bytes, &manager->management, &which);
         if (status != ZCP_OK) return status;
         if (which >= 0) { *client = (uint32_t)which; return ZCP_OK; }
         status = zcp_priv_slots_look(o, clean, &in_motion);
@@ -3376,7 +3410,8 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, con
     zcp_registry_add(&m->registry, ZCP_SEGMENT_MANAGEMENT, m->management.base, m->geometry.management_bytes);
     if (m->chunks) zcp_registry_add(&m->registry, ZCP_SEGMENT_CHUNK, m->chunks, m->geometry.chunk_bytes);
     if (o.built_inode == m->file.inode && o.built_device == m->file.device) zcp_priv_log_built(&o, m);
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: attached as client %u (\"%s\"): management segment at %p, chunk segment at %p", m->name, m->view.client, client_name, m->management.base, m->chunks);
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: attached as client %u (\"%s\"): management segment at %p, chunk segment at %p", m->name, m->view.client,
+               client_name, m->management.base, m->chunks);
     zcp_recovery report = { 0, 0 };
     if (!(m->view.flags & ZCP_OBSERVE) && zcp_priv_recover(m, &report) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery on attach: %s", m->name, zcp_last_message());
     zcp_priv_store_release(&m->state, (uint32_t)ZCP_PRIV_OPEN);        /* pairs with the acquire in find */
@@ -3492,7 +3527,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
     }
     if (process) zcp_priv_process_unlock(process);
     if (g->management_end < manager->geometry.management_bytes || g->chunk_end < manager->geometry.chunk_bytes || g->serial == UINT32_MAX
-        || g->management_end > ZCP_RELPTR_MAX_OFFSET + 1 || g->chunk_end > ZCP_RELPTR_MAX_OFFSET + 1 || !zcp_priv_round_up(g->management_end, ZCP_PRIV_GROWTH_UNIT, &g->management_end) || !zcp_priv_round_up(g->chunk_end, ZCP_PRIV_GROWTH_UNIT, &g->chunk_end))
+        || g->management_end > ZCP_RELPTR_MAX_OFFSET + 1 || g->chunk_end > ZCP_RELPTR_MAX_OFFSET + 1
+        || !zcp_priv_round_up(g->management_end, ZCP_PRIV_GROWTH_UNIT, &g->management_end)
+        || !zcp_priv_round_up(g->chunk_end, ZCP_PRIV_GROWTH_UNIT, &g->chunk_end))
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of pools that were added does not add up", manager->name);
     return ZCP_OK;
 }
@@ -3514,7 +3551,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager 
     if (status != ZCP_OK) return status;
     zcp_priv_store_relaxed(&manager->header->locker_pid, (uint32_t)getpid());           /* relaxed: for messages */
     ZEROCP_STEP("growth_locked");
-    if (zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY) status = zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: this instance was destroyed", manager->name);     /* pairs with the release in dismantle */
+    if (zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)      /* pairs with the release in dismantle */
+        status = zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: this instance was destroyed", manager->name);
     if (status == ZCP_OK) status = zcp_priv_renew(manager);
     if (status == ZCP_OK) status = zcp_priv_file_reopen(&manager->file, &g->management_fd);
     if (status == ZCP_OK) status = zcp_priv_chunk_reopen(manager, O_RDWR, &g->chunk_fd);
@@ -3550,7 +3588,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     zcp_priv_format_pool(base, &geometry->pools[0], geometry->record_bytes, zcp_priv_mix(manager->instance_id + serial));
     munmap(base, (size_t)geometry->management_bytes);
     zcp_priv_added added = { *config, g->management_end, g->chunk_end };
-    zcp_priv_store_relaxed(&manager->header->signals.management_end, g->management_end);          /* relaxed, all: LIVE carries them. First, since the slot may have been the only one */
+    zcp_priv_store_relaxed(&manager->header->signals.management_end, g->management_end);       /* relaxed, all: LIVE carries them. First, since the
+                                                                          slot may have been the only one */
     zcp_priv_store_relaxed(&manager->header->signals.chunk_end, g->chunk_end);                   /* to say up to where the files are used */
     zcp_priv_store_relaxed(&slot->chunk_size, config->chunk_size);
     zcp_priv_store_relaxed(&slot->chunk_count, config->chunk_count);
@@ -3875,7 +3914,8 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_manager *zcp_manager_find(const char *name)
     if (!name) name = ZCP_PRIV_DEFAULT_NAME;
     zcp_priv_process *process = zcp_priv_process_lock();
     for (zcp_manager *m = process ? (zcp_manager *)process->managers : NULL; m; m = m->older)
-        if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN && !(m->view.flags & ZCP_OBSERVE) && strcmp(m->name, name) == 0 && (!first || m->opened < first->opened)) first = m;   /* pairs with open's release */
+        if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN          /* pairs with open's release */
+            && !(m->view.flags & ZCP_OBSERVE) && strcmp(m->name, name) == 0 && (!first || m->opened < first->opened)) first = m;
     if (process) zcp_priv_process_unlock(process);
     return first;
 }
@@ -4014,7 +4054,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_p
     if (size == 0) return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%s: a chunk of 0 bytes", manager->name);
     if (table->count == 0) return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; all its pools are retired", manager->name, (unsigned long long)size);
     uint64_t largest = table->last[table->count - 1] + 1;
-    if (size > largest) return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; the largest chunks have %llu", manager->name, (unsigned long long)size, (unsigned long long)largest);
+    if (size > largest)
+        return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; the largest chunks have %llu", manager->name, (unsigned long long)size, (unsigned long long)largest);
     zcp_priv_pool *pool = table->pools[zcp_priv_table_fit(table, size)];
     uint32_t cached = zcp_priv_load_relaxed(&manager->looked[pool->number].cached);          /* relaxed: a figure */
     char kept[64] = "";
@@ -4121,7 +4162,11 @@ ZCP_PRIV_SETUP void zcp_priv_wait_announce(zcp_priv_pool *pool)
     ZEROCP_STEP("waiting");
 }
 /* One round: true with a chunk; else where to sleep. */
-typedef struct zcp_priv_sleep { uint32_t wakes, bits; zcp_priv_pool *pool; bool again; } zcp_priv_sleep;     /* pool: that fits best; NULL: none does any more, so any news will do. again: don't */
+typedef struct zcp_priv_sleep {
+    uint32_t wakes, bits;
+    zcp_priv_pool *pool;            /* that fits best; NULL: none does any more, so any news will do */
+    bool again;                     /* don't */
+} zcp_priv_sleep;
 ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, bool recovers, zcp_priv_place *place, zcp_priv_sleep *sleep)
 {
     zcp_priv_view *view = &manager->view;
@@ -4285,7 +4330,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_acquire_again(zcp_manager *manager, uint64_t t
     const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
     if (pool && !pool->data) return zcp_priv_fail(ZCP_ERR_MAPPING, 0, "%s: pool %u was added, and could not be mapped here", manager->name, number);
     if (known && outcome == ZCP_PRIV_NO) zcp_priv_after_free(place->pool);
-    bool was = !pool && token >> 32 != 0 && manager->view.signals && zcp_priv_load_relaxed(&manager->header->pools[number].state) != 0;        /* relaxed: a figure. A pool that is gone */
+    bool was = !pool && token >> 32 != 0 && manager->view.signals         /* a pool that is gone */
+        && zcp_priv_load_relaxed(&manager->header->pools[number].state) != 0;      /* relaxed: a figure */
     return known || was ? zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: token %016llx: the chunk is no longer held", manager->name, (unsigned long long)token)
                : zcp_priv_fail(ZCP_ERR_INVALID_TOKEN, 0, "%s: token %016llx names no chunk of this instance", manager->name, (unsigned long long)token);
 }

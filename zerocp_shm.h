@@ -318,8 +318,9 @@ ZCP_PRIV_SETUP void zcp_priv_file_withdraw(int fd, const char *path)
     struct stat now;
     if (fstat(fd, &now) == 0 && now.st_nlink == 1) shm_unlink(path);
 }
-/* Reserves pages for bytes behind the end of the file; the size is set afterwards, so it is 0 until everything is there (where fallocate is known). In slices, because older kernels
-   undo the whole call when a signal comes: a slice that was interrupted is tried again at half the length, so that it ends beside any timer. */
+/* Reserves pages for bytes behind the end of the file; the size is set afterwards, so it is 0 until everything is there (where fallocate is known).
+   In slices, because older kernels undo the whole call when a signal comes: a slice that was interrupted is tried again at half the length, so that
+   it ends beside any timer. */
 ZCP_PRIV_SETUP int zcp_priv_reserve_slice(int fd, uint64_t from, uint64_t bytes)      /* 0 or an errno */
 {
 #ifdef FALLOC_FL_KEEP_SIZE
@@ -347,8 +348,9 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_space(int fd, const char *path, uint64_t 
     return zcp_priv_fail(ZCP_ERR_NO_SPACE, error, "%s: needs %llu bytes, %llu are free in shared memory (%s)",
                          path, (unsigned long long)bytes, available, strerror(error));
 }
-/* What can be known to fail beforehand: nothing is filled up in vain, and no SIGXFSZ ends the process. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_file_may_grow(int fd, const char *path, uint64_t from, uint64_t bytes, uint64_t others, uint32_t flags)      /* from: what is there already; others: wanted beside it */
+/* What can be known to fail beforehand: nothing is filled up in vain, and no SIGXFSZ ends the process. from: what is there already; others: what is
+   wanted beside it. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_may_grow(int fd, const char *path, uint64_t from, uint64_t bytes, uint64_t others, uint32_t flags)
 {
     struct rlimit limit;
     struct statvfs space;
@@ -386,7 +388,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_reserve(int fd, const char *path, uint64
 /* Maps bytes of the object, from an offset that is a multiple of the page size, with the flags' effects. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_map(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags, void **base)
 {
-    if (bytes > SIZE_MAX || (off_t)from < 0 || (uint64_t)(off_t)from != from) return zcp_priv_fail(ZCP_ERR_MAPPING, ENOMEM, "%s: %llu bytes do not fit this process's address space", path, (unsigned long long)bytes);
+    if (bytes > SIZE_MAX || (off_t)from < 0 || (uint64_t)(off_t)from != from)
+        return zcp_priv_fail(ZCP_ERR_MAPPING, ENOMEM, "%s: %llu bytes do not fit this process's address space", path, (unsigned long long)bytes);
     int protection = flags & ZCP_SHM_READ_ONLY ? PROT_READ : PROT_READ | PROT_WRITE;
     int how = MAP_SHARED;
 #ifdef MAP_POPULATE
@@ -472,7 +475,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_lock_byte(int fd, const char *path, off_t byt
     return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: fcntl(F_OFD_SETLK): %s", path, strerror(errno));
 }
 /* Maps bytes of the file and locks one byte of [first, first + count), the first that is free; those whose bit in `early` is set (may be NULL) are tried
-   before the others, since the kernel's search for each grows with the locks that others hold. *which tells which (-1: all are taken, and nothing is held). Nobody forks in between, and a seq_cst fence follows: the death of the last holder happened before. */
+   before the others, since the kernel's search for each grows with the locks that others hold. *which tells which (-1: all are taken, and nothing is
+   held). Nobody forks in between, and a seq_cst fence follows: the death of the last holder happened before. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t first, uint32_t count, const uint64_t *early, size_t bytes, zcp_priv_lock *lock, int64_t *which)
 {
     int fd;
