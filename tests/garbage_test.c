@@ -716,14 +716,6 @@ TEST_WITH(garbage_in_all_words, .seconds = 120) {
     victim_end(&v);
 }
 
-static void swap_bytes(unsigned char *at, size_t bytes) {
-    for (size_t i = 0; i < bytes / 2; i++) {
-        unsigned char byte = at[i];
-        at[i] = at[bytes - 1 - i];
-        at[bytes - 1 - i] = byte;
-    }
-}
-
 TEST(garbage_of_another_byte_order_or_version) {
     static victim v;
     warm_up(test_instance());
@@ -734,7 +726,7 @@ TEST(garbage_of_another_byte_order_or_version) {
     memcpy(other, v.image, sizeof other);
     static const struct { size_t at, bytes; } fields[] = {{0, 8}, {8, 4}, {12, 4}, {16, 4}, {20, 4}, {24, 8}, {32, 8}, {40, 8}, {48, 8}};
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
-        swap_bytes(other + fields[i].at, fields[i].bytes);
+        test_swap_bytes(other + fields[i].at, fields[i].bytes);
     CHECK_EQ(pwrite(v.management, other, sizeof other, 0), sizeof other);
     for (int mode = 0; mode < 4; mode++)
         CHECK_IS(attempt(v.name, (zcp_shm_mode)mode), ZCP_ERR_LAYOUT);

@@ -272,6 +272,14 @@ uint64_t test_random_below(uint64_t limit) {
     return (test_random() >> 11) % limit;
 }
 
+void test_swap_bytes(unsigned char *at, size_t bytes) {
+    for (size_t i = 0; i < bytes / 2; i++) {
+        unsigned char byte = at[i];
+        at[i] = at[bytes - 1 - i];
+        at[bytes - 1 - i] = byte;
+    }
+}
+
 static void reseed(uint64_t seed) {
     here.seed = mix(seed);
     random_state = 0;

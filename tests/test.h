@@ -145,6 +145,9 @@ void *test_shared(size_t bytes);
 uint64_t test_random(void);
 uint64_t test_random_below(uint64_t limit);
 
+// The other way round, as a machine of the other byte order has it.
+void test_swap_bytes(unsigned char *at, size_t bytes);
+
 uint64_t test_now(void);                                           // monotonic, ns
 void test_sleep(unsigned milliseconds);
 

@@ -227,14 +227,6 @@ TEST(version_older_is_refused) {
     }
 }
 
-static void turn_round(unsigned char *at, size_t bytes) {
-    for (size_t i = 0; i < bytes / 2; i++) {
-        unsigned char byte = at[i];
-        at[i] = at[bytes - 1 - i];
-        at[bytes - 1 - i] = byte;
-    }
-}
-
 // A machine of the other byte order writes each field the other way round. (Behind the fixed words not each field has 64 bits; but
 // nobody reads on.) It is no instance to this machine: it is not even purged or destroyed.
 TEST(version_of_the_other_byte_order_is_refused) {
@@ -242,9 +234,9 @@ TEST(version_of_the_other_byte_order_is_refused) {
         relic made = relic_make(&recordings[i]);
         unsigned char *bytes = made.management.bytes;
         for (size_t f = 0; f < sizeof fixed / sizeof fixed[0] && !foreign_order; f++)
-            turn_round(bytes + fixed[f].at, fixed[f].bytes);
+            test_swap_bytes(bytes + fixed[f].at, fixed[f].bytes);
         for (size_t at = FIXED_BYTES; at < made.management.size && !foreign_order; at += 8)
-            turn_round(bytes + at, 8);
+            test_swap_bytes(bytes + at, 8);
         file_fill(&made.management);
         check_refused_by_all(ZCP_ERR_LAYOUT, "written by a machine of the other byte order", "");
         check_refused(ZCP_SHM_CREATE_EXCLUSIVE, &recorded_pools, 0, ZCP_ERR_LAYOUT, "other byte order", "");

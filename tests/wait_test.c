@@ -675,44 +675,39 @@ static void check_drowsy(void) {
 static peer *disturber;
 
 // Somebody waits in vain, until the worker is warm; then it is no more, or stands still.
-static void wait_and_be_killed(zcp_manager *manager) {
-    zcp_chunk chunks[8];
+static void take_all_and_let_wait(zcp_manager *manager, zcp_chunk chunks[8]) {
     uint64_t slept = waits_of(manager);
     for (int i = 0; i < 8; i++)
         chunks[i] = allocate(manager, SIZE);
     tell_to_begin(disturber, PEER_WAIT, SIZE, UINT32_MAX);
     await_sleepers(manager, slept + 1);
-    test_stop(disturber->pid);
-    for (int i = 0; i < 8; i++)                                    // the one wake is made here
+}
+
+static void release_all(zcp_chunk chunks[8]) {
+    for (int i = 0; i < 8; i++)
         zcp_chunk_release(&chunks[i]);
-    test_kill(disturber->pid);
-    CHECK_OK(zcp_manager_recover(manager, NULL));
 }
 
 static void wait_and_be_stopped(zcp_manager *manager) {
     zcp_chunk chunks[8];
-    uint64_t slept = waits_of(manager);
-    for (int i = 0; i < 8; i++)
-        chunks[i] = allocate(manager, SIZE);
-    tell_to_begin(disturber, PEER_WAIT, SIZE, UINT32_MAX);
-    await_sleepers(manager, slept + 1);
+    take_all_and_let_wait(manager, chunks);
     test_stop(disturber->pid);
-    for (int i = 0; i < 8; i++)
-        zcp_chunk_release(&chunks[i]);
+    release_all(chunks);                                           // the one wake is made here
+}
+
+static void wait_and_be_killed(zcp_manager *manager) {
+    wait_and_be_stopped(manager);
+    test_kill(disturber->pid);
+    CHECK_OK(zcp_manager_recover(manager, NULL));
 }
 
 static void wait_and_be_killed_asleep(zcp_manager *manager) {
     zcp_chunk chunks[8];
-    uint64_t slept = waits_of(manager);
-    for (int i = 0; i < 8; i++)
-        chunks[i] = allocate(manager, SIZE);
-    tell_to_begin(disturber, PEER_WAIT, SIZE, UINT32_MAX);
-    await_sleepers(manager, slept + 1);
+    take_all_and_let_wait(manager, chunks);
     test_kill(disturber->pid);
     zcp_manager *other = attach();                                 // not this process's way to release, which may be quick
     zcp_manager_close(other);
-    for (int i = 0; i < 8; i++)
-        zcp_chunk_release(&chunks[i]);
+    release_all(chunks);
 }
 
 static void check_price(void (*meanwhile)(zcp_manager *), uint32_t at_most) {

@@ -2,6 +2,8 @@
 // tests/cpp_test.c compiles and runs it, with exceptions and without. Argument: a name for the instance.
 #include "zerocp.h" // the first include: it needs nothing before it
 
+#include "check.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -17,24 +19,6 @@
 #if __cplusplus >= 202002L
 #include <span>
 #endif
-
-#if defined(__cpp_exceptions) || defined(__EXCEPTIONS)
-#define EXCEPTIONS
-#endif
-
-using zerocp::manager;
-using zerocp::result;
-using zerocp::shared_chunk;
-
-static const char *instance;
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            std::fprintf(stderr, "%s:%d: CHECK(%s): %s\n", __FILE__, __LINE__, #condition, zcp_last_message());       \
-            std::exit(1);                                                                                              \
-        }                                                                                                              \
-    } while (0)
 
 // ---------------------------------------------------------------------------------------------------------------------
 // What the types are

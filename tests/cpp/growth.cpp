@@ -1,30 +1,12 @@
 // growth.cpp: growing, waiting and watching through namespace zerocp. tests/cpp_test.c compiles and runs it, with exceptions
 // and without. Argument: a name for the instance.
-#include "zerocp.h"
+#include "check.h"
 
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <stdexcept>
 #include <vector>
-
-#if defined(__cpp_exceptions) || defined(__EXCEPTIONS)
-#define EXCEPTIONS
-#endif
-
-using zerocp::manager;
-using zerocp::result;
-using zerocp::shared_chunk;
-
-static const char *instance;
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            std::fprintf(stderr, "%s:%d: CHECK(%s): %s\n", __FILE__, __LINE__, #condition, zcp_last_message());       \
-            std::exit(1);                                                                                              \
-        }                                                                                                              \
-    } while (0)
 
 static manager open_pools() {
     result<manager> opened = manager::open(instance, {{256, 4}, {4096, 4}});
