@@ -496,6 +496,24 @@ static void skip_in_child(void *unused) {
     test_skip("in a child");
 }
 
+TEST(_finds_signals_as_they_are_by_default) {
+    static const int signals[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGPIPE};
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
+        struct sigaction action;
+        CHECK(sigaction(signals[i], NULL, &action) == 0);
+        CHECK_MSG(action.sa_handler == SIG_DFL, "signal %d", signals[i]);
+    }
+}
+
+TEST(runner_in_the_background_lets_tests_be_interrupted) {
+    int code;
+    signal(SIGINT, SIG_IGN);                                       // as a shell does for what it starts with &
+    signal(SIGQUIT, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);                                       // as nohup does
+    report_of("_finds_signals_as_they_are_by_default", NULL, &code);
+    CHECK_EQ(code, 0);
+}
+
 TEST(_skips_in_child) {
     test_wait(test_spawn(skip_in_child, NULL));
 }

@@ -296,8 +296,12 @@ static void use_output(int output) {
     close_inherited();
 }
 
+// A shell's background job ignores some, and what it starts inherits that.
 static void reset_signals(void) {
+    static const int ignored[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGPIPE, SIGCHLD};
     sigset_t none;
+    for (size_t i = 0; i < sizeof ignored / sizeof ignored[0]; i++)
+        signal(ignored[i], SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
