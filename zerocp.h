@@ -1094,13 +1094,14 @@ typedef struct zcp_priv_local {
     uint64_t *stack;                /* generation << 32 | index of the chunks that it caches; NULL: no cache */
     uint64_t loan;                  /* as in the lease */
     zcp_priv_lease *lease;          /* NULL: none */
+    uint64_t mark;                  /* upper part of the size word: which lease */
     uint32_t first, width;          /* the loan is of the indices first .. first + width - 1 */
     uint32_t cached, room;          /* chunks on the stack; as many may be */
-    uint32_t wanted_seen, pause;    /* wanted as it was; releases until chunks are cached again */
-    uint32_t retry;                 /* times until it tries again to get a lease */
+    uint32_t wanted_seen;           /* wanted as it was */
     int32_t most;                   /* allocated - freed by this thread: if it gets above that, it looks whether that is a new peak */
-    uint32_t peak_rest;             /* so much higher it gets after a look that found none */
-    uint32_t mark;                  /* upper half of the size word: which lease */
+    uint16_t pause;                 /* releases until chunks are cached again */
+    uint16_t retry;                 /* times until it tries again to get a lease */
+    uint32_t peak_rest;             /* so much higher than now `most` gets after a look that found no peak */
     zcp_priv_pool *pool;            /* which this is about; NULL: none yet */
 } zcp_priv_local;
 ZCP_PRIV bool zcp_priv_unwanted(const zcp_priv_local *local)
@@ -1168,7 +1169,7 @@ ZCP_PRIV_COLD void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *local
         if (zcp_priv_load_relaxed(&lease->holder) != 0 || !zcp_priv_cas_acquire(&lease->holder, &nobody, client + 1)) continue;    /* E0, pairs with E3 */
         ZEROCP_STEP("leased");
         local->lease = lease;
-        local->mark = ((client + k) % count + 1) << 16;
+        local->mark = (uint64_t)((client + k) % count + 1) << 48;
         local->most = zcp_priv_in_use(local);
         return;
     }
@@ -1316,7 +1317,7 @@ ZCP_PRIV void zcp_priv_clear(zcp_priv_pool *pool, uint32_t i, uint32_t client)
     ZEROCP_STEP("cleared");
 }
 /* Clears the client's borrow bit and looks whether it was the last mark. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_give_back(zcp_priv_pool *pool, uint32_t i, uint32_t client)
+ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_give_back(zcp_priv_pool *pool, uint32_t i, uint32_t client)
 {
     zcp_priv_clear(pool, i, client);
     return zcp_priv_reap(pool, i);
@@ -1444,9 +1445,9 @@ ZCP_PRIV bool zcp_priv_get(zcp_priv_pool *pool, uint32_t i, uint32_t client, uin
     return true;
 }
 #define ZCP_PRIV_SIZE(word) ((word) & ZCP_RELPTR_MAX_OFFSET)
-ZCP_PRIV_INLINE void zcp_priv_describe(zcp_priv_record *record, uint64_t size, uint32_t mark, uint64_t allocated)
+ZCP_PRIV_INLINE void zcp_priv_describe(zcp_priv_record *record, uint64_t size, uint64_t mark, uint64_t allocated)
 {
-    zcp_priv_store_relaxed(&record->size, size | (uint64_t)mark << 32);        /* relaxed, both: the token's fence carries them */
+    zcp_priv_store_relaxed(&record->size, size | mark);                /* relaxed, both: the token's fence carries them */
     zcp_priv_store_relaxed(&record->note, (uint32_t)allocated);                /* no tag yet */
 }
 /* The same, and counts it; by a thread with a lease. true: that may be a new peak. */
@@ -1492,7 +1493,7 @@ ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint64_t size, ui
     return true;
 }
 /* A chunk that this thread has cached: there is one. */
-ZCP_PRIV_INLINE void zcp_priv_take_cached(zcp_priv_local *local, uint32_t *i, uint32_t *generation)
+ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_take_cached(zcp_priv_local *local, uint32_t *i, uint32_t *generation)
 {
     uint64_t top = local->stack[--local->cached];
     *i = (uint32_t)top;
@@ -1501,6 +1502,7 @@ ZCP_PRIV_INLINE void zcp_priv_take_cached(zcp_priv_local *local, uint32_t *i, ui
     zcp_priv_store_relaxed(&record->state, (uint64_t)*generation << 32 | local->mine);       /* relaxed: the token's fence carries it */
     ZEROCP_STEP("uncached");
     zcp_priv_store_relaxed(&local->counts[*i].owned, zcp_priv_owned(*generation, 1));        /* relaxed: as in get */
+    return record;
 }
 /* A chunk through the hints in the list, into a loan if the thread has a lease. */
 ZCP_PRIV bool zcp_priv_take_listed(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, uint32_t *i, uint32_t *generation)
@@ -1594,6 +1596,14 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_drop_borrowed(zcp_priv_pool *pool, uint32_t i
     zcp_priv_store_release(&counts->borrowed, 0u);                     /* D3, pairs with the acquires of acquire; S1's seq_cst alone would do here */
     return outcome == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
 }
+/* One handle less in owned, if there are several: then nothing is freed. Else nothing is done: 1, or 0 of that generation. */
+ZCP_PRIV_INLINE uint32_t zcp_priv_release_one(zcp_priv_pool *pool, uint32_t i, uint32_t generation)
+{
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    uint64_t s = zcp_priv_load_acquire(&counts->owned);                /* this and D1 as in drop_owned */
+    uint32_t handles = zcp_priv_owned_handles(s, generation);
+    return handles <= 1 || zcp_priv_cas_release(&counts->owned, &s, s - 1) ? handles : 1;
+}
 /* Frees a chunk that was never shared: the thread keeps it, or its hint, or lists it. */
 ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint32_t client, uint32_t generation)
 {
@@ -1653,8 +1663,13 @@ ZCP_PRIV_INLINE bool zcp_priv_release_to_cache(zcp_priv_local *local, uint32_t i
     zcp_priv_bump(&local->lease->freed);
     return true;
 }
-/* Gives one handle back. NO: it is not held; nothing changed. checked: the steps that free are CAS. */
-ZCP_PRIV_NOINLINE zcp_priv_outcome zcp_priv_release(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint32_t client, uint32_t generation, bool checked)
+/* Gives back a handle that is not counted in owned. NO: it is not held; nothing changed. */
+ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_release_borrowed(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
+{
+    return zcp_priv_generation_now(pool, i) == generation ? zcp_priv_drop_borrowed(pool, i, client) : ZCP_PRIV_NO;
+}
+/* Gives back a handle that was the only one counted in owned. NO: it is not held; nothing changed. checked: the steps that free are CAS. */
+ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_release_owned(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint32_t client, uint32_t generation, bool checked)
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
     if (local->pause) zcp_priv_cache_resume(pool, local);
@@ -1665,7 +1680,7 @@ ZCP_PRIV_NOINLINE zcp_priv_outcome zcp_priv_release(zcp_priv_pool *pool, zcp_pri
     switch (zcp_priv_drop_owned(counts, generation)) {
     case ZCP_PRIV_NO:  return ZCP_PRIV_YES;
     case ZCP_PRIV_YES: return zcp_priv_owner_release(pool, local, i, client, generation) == ZCP_PRIV_YES ? ZCP_PRIV_YES : ZCP_PRIV_GARBAGE;
-    default:           return zcp_priv_generation_now(pool, i) == generation ? zcp_priv_drop_borrowed(pool, i, client) : ZCP_PRIV_NO;
+    default:           return zcp_priv_release_borrowed(pool, i, client, generation);
     }
 }
 /* Counts one handle more, of a chunk that the caller holds. false: it is not held, or counts are used up. */
@@ -2313,6 +2328,7 @@ struct zcp_manager {
     uint32_t outstanding;                       /* handles were left at close: never used again */
     zcp_manager *older;                         /* in the process's list, under its mutex, like the two numbers */
     uint64_t opened, closed;                    /* counted per process */
+    _Atomic uintptr_t live;                     /* while OPEN: opened; else 0 */
     zcp_priv_view view;
     zcp_priv_looked looked[ZCP_MAX_LIVE_POOLS]; /* by the number of the first pool that serves */
     zcp_registry registry;
@@ -2380,7 +2396,7 @@ ZCP_PRIV_SETUP zcp_manager *zcp_priv_manager_new(void)
     }
     if (best) {
         memset((char *)best + offsetof(zcp_manager, opened), 0, sizeof *best - offsetof(zcp_manager, opened));
-        best->opened = zcp_priv_add_relaxed(&zcp_priv_serial, 1);
+        best->opened = zcp_priv_add_relaxed(&zcp_priv_serial, 1) + 2;  /* 1 is nobody's (>>recent) */
         best->file.fd = -1;
         zcp_priv_store_relaxed(&best->state, (uint32_t)ZCP_PRIV_OPENING);
     }
@@ -3414,6 +3430,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, con
                client_name, m->management.base, m->chunks);
     zcp_recovery report = { 0, 0 };
     if (!(m->view.flags & ZCP_OBSERVE) && zcp_priv_recover(m, &report) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery on attach: %s", m->name, zcp_last_message());
+    zcp_priv_store_relaxed(&m->live, (uintptr_t)m->opened);            /* relaxed: OPEN's release carries it */
     zcp_priv_store_release(&m->state, (uint32_t)ZCP_PRIV_OPEN);        /* pairs with the acquire in find */
     *manager = m;
     return ZCP_OK;
@@ -3436,6 +3453,7 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_close(zcp_manager *manager)
     if (!zcp_priv_usable(manager)) return;
     zcp_priv_process *process = zcp_priv_process_lock();               /* so that no thread's end falls into this */
     bool mine = zcp_priv_cas_relaxed(&manager->state, &open, (uint32_t)ZCP_PRIV_CLOSING);    /* neither usable nor to be used again yet */
+    if (mine) zcp_priv_store_relaxed(&manager->live, (uintptr_t)0);    /* relaxed: calls that overlap this one are the caller's error */
     if (process) zcp_priv_process_unlock(process);
     if (!mine) return;
     uint64_t left = zcp_priv_handles_left(manager);
@@ -3985,6 +4003,18 @@ ZCP_PRIV zcp_priv_pool *zcp_priv_held_pool(const zcp_chunk *chunk, zcp_priv_plac
     return pool && zcp_priv_holds(pool, place->i, place->generation) ? pool : NULL;
 }
 
+/* ---- >>recent  The pool that a thread allocated from last, for which manager and which sizes: it and its chunks are found there in a few steps, anything
+   else by the tables. Invariant: the table that this was taken from is not older than wanted_seen of that pool; so whoever sees that `wanted` is
+   as it was sees that this holds. Whoever may set wanted_seen, attend and the slow way to allocate, forgets it. ---- */
+typedef struct zcp_priv_recent {
+    uintptr_t live;                 /* of the manager; 1: of none, so the rest is not looked at */
+    uint64_t least, span;           /* sizes of least .. least + span */
+    zcp_priv_local *local;          /* what this thread keeps of the pool */
+    uint32_t base;                  /* index of the pool's first chunk in the instance */
+} zcp_priv_recent;
+static ZEROCP_THREAD_LOCAL zcp_priv_recent zcp_priv_last = { 1, 0, 0, NULL, 0 };
+ZCP_PRIV_INLINE void zcp_priv_forget(void) { if (zcp_priv_last.live != 1) zcp_priv_last.live = 1; }
+
 /* Learns which pools have come and gone, and lets go of those that went. After W0: who has seen `wanted` raised is not told again. */
 ZCP_PRIV_SETUP void zcp_priv_look_up(zcp_manager *manager, zcp_priv_pool *pool)
 {
@@ -3996,6 +4026,7 @@ ZCP_PRIV_SETUP void zcp_priv_look_up(zcp_manager *manager, zcp_priv_pool *pool)
 ZCP_PRIV_COLD void zcp_priv_attend(zcp_manager *manager, zcp_priv_local *local)
 {
     zcp_priv_pool *pool = local->pool;
+    zcp_priv_forget();
     zcp_priv_local_attend(pool, local);
     zcp_priv_look_up(manager, pool);
 }
@@ -4077,6 +4108,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_c
     *chunk = zcp_priv_no_chunk;
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
     if (zcp_priv_thread == 0) zcp_priv_thread_begin();
+    zcp_priv_forget();
     const zcp_priv_table *table;
     zcp_status renewed;
     uint32_t first, round = 0;
@@ -4094,51 +4126,84 @@ ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_c
     return status;
 }
 ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t size, zcp_chunk *chunk) { return zcp_priv_try(manager, size, chunk, true); }
+/* After a release that may have freed a chunk. */
+ZCP_PRIV_INLINE void zcp_priv_released(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv_local *local)
+{
+    zcp_priv_light_barrier();
+    if (local->pool != pool) zcp_priv_after_free(pool);
+    else if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);      /* else nobody has begun to wait since this thread last looked */
+}
 ZCP_PRIV_COLD void zcp_priv_log_release(const zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_outcome outcome)
 {
     (void)manager, (void)index, (void)generation;
     if (outcome == ZCP_PRIV_GARBAGE) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: release of chunk %08x: its record holds garbage", manager->name, index);
     else ZEROCP_LOG(ZCP_LOG_WARNING, "%s: release of a handle that is not held (chunk %08x, generation %u): ignored", manager->name, index, generation);
 }
+/* These three are functions of their own, so that each needs few registers. */
+ZCP_PRIV_NOINLINE void zcp_priv_release_as_owner(zcp_manager *manager, zcp_priv_pool *pool, uint32_t i, uint32_t generation)
+{
+    zcp_priv_view *view = &manager->view;
+    zcp_priv_local *local = zcp_priv_view_begin(view, pool);
+    zcp_priv_outcome outcome = zcp_priv_release_owned(pool, local, i, view->client, generation, view->flags & ZCP_CHECKED);
+    zcp_priv_released(manager, pool, local);
+    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES)) zcp_priv_log_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
+}
+ZCP_PRIV_NOINLINE void zcp_priv_release_as_borrower(zcp_manager *manager, zcp_priv_pool *pool, uint32_t i, uint32_t generation)
+{
+    zcp_priv_outcome outcome = zcp_priv_release_borrowed(pool, i, manager->view.client, generation);
+    zcp_priv_released(manager, pool, zcp_priv_view_local(&manager->view, pool->number));
+    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES)) zcp_priv_log_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
+}
 ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint32_t index, uint32_t generation)
 {
     zcp_priv_place place;
-    if (!zcp_priv_usable(manager) || !zcp_priv_place_of(manager, index, generation, &place)) return;
-    zcp_priv_view *view = &manager->view;
-    zcp_priv_local *local = zcp_priv_view_begin(view, place.pool);
-    zcp_priv_outcome outcome = zcp_priv_release(place.pool, local, place.i, view->client, generation, view->flags & ZCP_CHECKED);
-    zcp_priv_light_barrier();
-    if (local->pool == NULL) zcp_priv_after_free(place.pool);
-    else if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);      /* else nobody has begun to wait since this thread last looked */
-    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES)) zcp_priv_log_release(manager, index, generation, outcome);
+    if (!zcp_priv_place_of(manager, index, generation, &place)) return;
+    switch (zcp_priv_release_one(place.pool, place.i, generation)) {
+    case 0:  zcp_priv_release_as_borrower(manager, place.pool, place.i, generation); break;
+    case 1:  zcp_priv_release_as_owner(manager, place.pool, place.i, generation); break;
+    default: break;                                                    /* nothing is freed, so nobody is to be told */
+    }
 }
 /* These two are functions of their own, so that the quick ways need few registers. */
-ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_cached(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, zcp_priv_local *local, uint32_t pool)
+ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_cached(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, zcp_priv_local *local, uint32_t base)
 {
     uint32_t i, generation;
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local) || !local->lease)) return zcp_priv_allocate_slowly(manager, size, chunk);     /* which attends */
-    zcp_priv_take_cached(local, &i, &generation);
-    bool peak = zcp_priv_describe_leased(local, local->lease, zcp_priv_local_record(local, i), size);
-    *chunk = (zcp_chunk){ manager, local->data + (uint64_t)i * local->stride, pool << ZCP_PRIV_POOL_SHIFT | i, generation };
+    bool peak = zcp_priv_describe_leased(local, local->lease, zcp_priv_take_cached(local, &i, &generation), size);
+    *chunk = (zcp_chunk){ manager, local->data + (uint64_t)i * local->stride, base | i, generation };
     return ZCP_PRIV_UNLIKELY(peak) ? zcp_priv_peak_look(local->pool, local) : ZCP_OK;
 }
 ZCP_PRIV_NOINLINE void zcp_priv_release_cached(zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_local *local)
 {
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_release_to_cache(local, index & (ZCP_MAX_CHUNKS - 1), generation))) zcp_priv_release_slowly(manager, index, generation);
 }
-ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
+ZCP_PRIV_INLINE zcp_status zcp_priv_allocate_here(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, zcp_priv_local *local, uint32_t base)
 {
     uint32_t i, generation;
     bool peak;
+    if (local->cached != 0) return zcp_priv_allocate_cached(manager, size, chunk, local, base);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, size, &i, &generation, &peak))) return zcp_priv_allocate_slowly(manager, size, chunk);
+    *chunk = (zcp_chunk){ manager, local->data + (uint64_t)i * local->stride, base | i, generation };
+    return ZCP_PRIV_UNLIKELY(peak) ? zcp_priv_peak_look(local->pool, local) : ZCP_OK;
+}
+/* Not from the pool that was the last. */
+ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_elsewhere(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
+{
     if (ZCP_PRIV_UNLIKELY(!chunk || !zcp_priv_usable(manager))) return zcp_priv_allocate_slowly(manager, size, chunk);
     const zcp_priv_table *table = zcp_priv_view_table(&manager->view);
-    uint32_t pool = table->order[zcp_priv_table_fit(table, size)];
+    uint32_t at = zcp_priv_table_fit(table, size), pool = table->order[at];
     if (ZCP_PRIV_UNLIKELY(pool == ZCP_PRIV_NO_POOL)) return zcp_priv_allocate_slowly(manager, size, chunk);
-    zcp_priv_local *local = zcp_priv_view_local(&manager->view, pool);
-    if (local->cached != 0) return zcp_priv_allocate_cached(manager, size, chunk, local, pool);
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, size, &i, &generation, &peak))) return zcp_priv_allocate_slowly(manager, size, chunk);
-    *chunk = (zcp_chunk){ manager, local->data + (uint64_t)i * local->stride, pool << ZCP_PRIV_POOL_SHIFT | i, generation };
-    return ZCP_PRIV_UNLIKELY(peak) ? zcp_priv_peak_look(local->pool, local) : ZCP_OK;
+    uint64_t least = at == 0 ? 1 : table->last[at - 1] + 2;            /* last: a size less one */
+    zcp_priv_last = (zcp_priv_recent){ zcp_priv_load_relaxed(&manager->live), least, table->last[at] + 1 - least,
+                                       zcp_priv_view_local(&manager->view, pool), pool << ZCP_PRIV_POOL_SHIFT };
+    return zcp_priv_allocate_here(manager, size, chunk, zcp_priv_last.local, zcp_priv_last.base);
+}
+ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
+{
+    const zcp_priv_recent *last = &zcp_priv_last;
+    if (ZCP_PRIV_UNLIKELY(!chunk || !manager || zcp_priv_load_relaxed(&manager->live) != last->live || size - last->least > last->span))     /* relaxed: as in usable */
+        return zcp_priv_allocate_elsewhere(manager, size, chunk);
+    return zcp_priv_allocate_here(manager, size, chunk, last->local, last->base);
 }
 ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk)
 {
@@ -4234,37 +4299,50 @@ ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)
     }
     return *chunk;
 }
-ZCP_PRIV_SMALL ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk)
+ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk)
 {
     zcp_chunk moved = chunk ? *chunk : zcp_priv_no_chunk;
     if (chunk) *chunk = zcp_priv_no_chunk;
     return moved;
 }
-ZCP_PRIV_SMALL ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
+ZCP_PRIV_INLINE void zcp_priv_release_here(zcp_manager *manager, uint32_t index, uint32_t i, uint32_t generation, zcp_priv_local *local)
 {
+    if (local->stack) zcp_priv_release_cached(manager, index, generation, local);
+    else if (ZCP_PRIV_LIKELY(zcp_priv_release_to_loan(local, i, generation))) {
+        ZEROCP_LIGHT_BARRIER();
+        if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);
+    } else zcp_priv_release_slowly(manager, index, generation);
+}
+/* Not a chunk of the pool that was allocated from last. */
+ZCP_PRIV_NOINLINE void zcp_priv_release_elsewhere(zcp_manager *manager, uint32_t index, uint32_t generation)
+{
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return;
+    zcp_priv_release_here(manager, index, index & (ZCP_MAX_CHUNKS - 1), generation, zcp_priv_view_local(&manager->view, index >> ZCP_PRIV_POOL_SHIFT));
+}
+ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
+{
+    const zcp_priv_recent *last = &zcp_priv_last;
     if (!chunk) return;
     zcp_chunk was = *chunk;
     *chunk = (zcp_chunk){ NULL, NULL, 0, 0 };
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(was.manager))) return;
-    zcp_priv_local *local = zcp_priv_view_local(&was.manager->view, was.index >> ZCP_PRIV_POOL_SHIFT);
-    if (local->stack) zcp_priv_release_cached(was.manager, was.index, was.generation, local);
-    else if (ZCP_PRIV_LIKELY(zcp_priv_release_to_loan(local, was.index & (ZCP_MAX_CHUNKS - 1), was.generation))) {
-        ZEROCP_LIGHT_BARRIER();
-        if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(was.manager, local);
-    } else zcp_priv_release_slowly(was.manager, was.index, was.generation);
+    if (!was.manager) return;
+    uint32_t i = was.index - last->base;
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&was.manager->live) != last->live || i >= ZCP_MAX_CHUNKS))       /* relaxed: as in usable */
+        zcp_priv_release_elsewhere(was.manager, was.index, was.generation);
+    else zcp_priv_release_here(was.manager, was.index, i, was.generation, last->local);
 }
-ZCP_PRIV_SMALL ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk)
+ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
     return zcp_priv_held_pool(chunk, &place) != NULL;
 }
-ZCP_PRIV_SMALL ZEROCP_API void *zcp_chunk_data(const zcp_chunk *chunk)
+ZEROCP_API void *zcp_chunk_data(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
     return pool ? pool->data + (uint64_t)place.i * pool->stride : NULL;
 }
-ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk)
+ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
@@ -4272,7 +4350,7 @@ ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk)
     uint64_t size = ZCP_PRIV_SIZE(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, place.i)->size));         /* relaxed: the token's fence carried it; may be garbage */
     return size < pool->chunk_size ? size : pool->chunk_size;
 }
-ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk)
+ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
@@ -4284,13 +4362,13 @@ ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_chunk_tag(const zcp_chunk *chunk)
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
     return pool ? (uint32_t)(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, place.i)->note) >> 32) : 0;       /* relaxed: as its size */
 }
-ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk)
+ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
     return pool ? zcp_priv_use_count(pool, place.i, chunk->manager->view.client) : 0;
 }
-ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk)
+ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
@@ -4307,29 +4385,27 @@ ZCP_PRIV_SETUP bool zcp_priv_pool_unmet(const zcp_manager *manager, uint32_t num
     return zcp_priv_pools_changed(manager) || (state != 0 && (uint32_t)state != ZCP_PRIV_POOL_GONE && (!pool || pool->serial != state >> 32));
 }
 /* YES: *place is held. Else NO: nobody holds that generation; GARBAGE; or *known is false: there is no such chunk. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_acquire_once(zcp_manager *manager, uint64_t token, zcp_priv_place *place, bool *known)
+ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_acquire_once(zcp_manager *manager, uint64_t token, zcp_priv_place *place, bool *known)
 {
     *known = zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), place);
     if (ZCP_PRIV_UNLIKELY(!*known)) return ZCP_PRIV_NO;
     atomic_thread_fence(memory_order_acquire);                         /* T2, pairs with T1 */
     return zcp_priv_acquire(place->pool, place->i, manager->view.client, place->generation);
 }
-/* A token of no chunk that somebody holds: once more if this client had missed a change of pools. */
-ZCP_PRIV_COLD zcp_status zcp_priv_acquire_again(zcp_manager *manager, uint64_t token, zcp_priv_place *place, bool known, zcp_chunk *chunk)
+/* A token of no chunk that somebody holds (pool NULL: of none that is known). OK: once more, because this client had missed a change of pools. */
+ZCP_PRIV_COLD zcp_status zcp_priv_acquire_missed(zcp_manager *manager, uint64_t token, zcp_priv_pool *pool, bool again, zcp_chunk *chunk)
 {
     uint32_t number = (uint32_t)token >> ZCP_PRIV_POOL_SHIFT;
-    zcp_priv_outcome outcome = ZCP_PRIV_NO;
-    zcp_status status = zcp_priv_may_change(manager);
-    if (known) zcp_priv_after_free(place->pool);                       /* it may have been the last one to leave */
-    if (status == ZCP_OK && zcp_priv_pool_unmet(manager, number)) {
-        status = zcp_priv_renew(manager);
-        if (status == ZCP_OK) outcome = zcp_priv_acquire_once(manager, token, place, &known);
+    bool known = pool != NULL;
+    *chunk = zcp_priv_no_chunk;
+    if (known) zcp_priv_after_free(pool);                              /* this client may have been the last one to leave */
+    if (!again) {
+        zcp_status status = zcp_priv_may_change(manager);
+        if (status != ZCP_OK) return status;
+        if (zcp_priv_pool_unmet(manager, number)) return zcp_priv_renew(manager);
     }
-    if (status != ZCP_OK) return status;
-    if (outcome == ZCP_PRIV_YES) { *chunk = zcp_priv_handle(manager, place); return ZCP_OK; }
-    const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
+    pool = zcp_priv_view_pool(&manager->view, number);
     if (pool && !pool->data) return zcp_priv_fail(ZCP_ERR_MAPPING, 0, "%s: pool %u was added, and could not be mapped here", manager->name, number);
-    if (known && outcome == ZCP_PRIV_NO) zcp_priv_after_free(place->pool);
     bool was = !pool && token >> 32 != 0 && manager->view.signals         /* a pool that is gone */
         && zcp_priv_load_relaxed(&manager->header->pools[number].state) != 0;      /* relaxed: a figure */
     return known || was ? zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: token %016llx: the chunk is no longer held", manager->name, (unsigned long long)token)
@@ -4340,12 +4416,22 @@ ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zc
     zcp_priv_place place;
     bool known;
     if (ZCP_PRIV_UNLIKELY(!chunk)) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
-    *chunk = zcp_priv_no_chunk;
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return zcp_priv_why_unusable(manager);
-    switch (zcp_priv_acquire_once(manager, token, &place, &known)) {
-    case ZCP_PRIV_YES: *chunk = zcp_priv_handle(manager, &place); return ZCP_OK;
-    case ZCP_PRIV_NO:  return zcp_priv_acquire_again(manager, token, &place, known, chunk);
-    default:           return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: token %016llx: the chunk's record holds garbage", manager->name, (unsigned long long)token);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) {
+        *chunk = zcp_priv_no_chunk;
+        return zcp_priv_why_unusable(manager);
+    }
+    for (bool again = false;; again = true) {
+        zcp_priv_outcome outcome = zcp_priv_acquire_once(manager, token, &place, &known);
+        if (ZCP_PRIV_LIKELY(outcome == ZCP_PRIV_YES)) {
+            *chunk = zcp_priv_handle(manager, &place);
+            return ZCP_OK;
+        }
+        if (outcome == ZCP_PRIV_GARBAGE) {
+            *chunk = zcp_priv_no_chunk;
+            return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: token %016llx: the chunk's record holds garbage", manager->name, (unsigned long long)token);
+        }
+        zcp_status status = zcp_priv_acquire_missed(manager, token, known ? place.pool : NULL, again, chunk);
+        if (status != ZCP_OK) return status;
     }
 }
 

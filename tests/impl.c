@@ -77,6 +77,10 @@ uint32_t inside_loaned_count(zcp_manager *manager, uint32_t pool)
     return count;
 }
 uint32_t inside_thread_number(void) { return zcp_priv_thread; }
+uint64_t inside_recent_chunk_size(const zcp_manager *manager)
+{
+    return manager->live == zcp_priv_last.live && zcp_priv_last.local->pool ? zcp_priv_last.local->pool->chunk_size : 0;
+}
 uint32_t inside_thread_count(void) { return zcp_priv_count_bits(zcp_priv_load_acquire(&zcp_priv_threads)) - 1; }
 size_t inside_header_bytes(void) { return sizeof(zcp_priv_header); }
 uint32_t inside_layout_version(void) { return ZCP_PRIV_LAYOUT_VERSION; }
@@ -205,6 +209,8 @@ inside_plain *inside_plain_new(const zcp_config *config, uint32_t clients, uint3
         manager->file.fd = -1;
         snprintf(manager->name, sizeof manager->name, "plain-%u", c);
         zcp_priv_view_make(&manager->view, &manager->geometry, plain->management, plain->chunks, manager->counts, zcp_priv_lanes_of(manager), c, flags);
+        manager->opened = zcp_priv_add_relaxed(&zcp_priv_serial, 1) + 2;
+        zcp_priv_store_relaxed(&manager->live, (uintptr_t)manager->opened);
         zcp_priv_store_release(&manager->state, (uint32_t)ZCP_PRIV_OPEN);
     }
     return plain;

@@ -23,6 +23,7 @@ void inside_let_looks_rest(zcp_manager *manager, uint32_t pool, bool rest);     
 void inside_set_state_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint64_t word);     // of a chunk that nobody uses
 uint32_t inside_leases_held(zcp_manager *manager, uint32_t pool);  // leases that somebody holds
 uint32_t inside_loaned_count(zcp_manager *manager, uint32_t pool); // hints that are on loan, stale ones too
+uint64_t inside_recent_chunk_size(const zcp_manager *manager);     // of the pool that the calling thread allocated from last; 0: it does not remember
 uint32_t inside_thread_number(void);                               // of the calling thread; 0: none
 uint32_t inside_thread_count(void);                                // numbers that are taken
 size_t inside_header_bytes(void);
