@@ -2225,16 +2225,14 @@ ZCP_PRIV void zcp_priv_after_free(zcp_priv_pool *pool)
     if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&pool->leases->retiring) != 0)         /* relaxed: the barrier before */
         && zcp_priv_pool_is_retiring(pool)) zcp_priv_pool_retire(pool);
 }
-/* What the calling thread keeps of a pool; it may have been of an earlier pool of that number. */
-ZCP_PRIV_INLINE zcp_priv_local *zcp_priv_view_begin(zcp_priv_view *view, zcp_priv_pool *pool)
+/* What the calling thread keeps of a pool is given back if it is of an earlier pool of that number. */
+ZCP_PRIV_INLINE void zcp_priv_local_change(zcp_priv_local *local, zcp_priv_pool *pool)
 {
-    zcp_priv_local *local = zcp_priv_view_local(view, pool->number);
     if (ZCP_PRIV_UNLIKELY(local->pool != NULL && local->pool != pool)) {
         zcp_priv_pool *before = local->pool;
         zcp_priv_local_end(before, local);
         zcp_priv_after_free(before);
     }
-    return local;
 }
 /* What the calling thread keeps of pools that give out nothing more becomes everybody's: no allocation leads it there again. */
 ZCP_PRIV_SETUP void zcp_priv_view_tidy(zcp_priv_view *view)
@@ -4048,7 +4046,8 @@ ZCP_PRIV bool zcp_priv_take_hinted(zcp_manager *manager, const zcp_priv_table *t
     zcp_priv_view *view = &manager->view;
     zcp_priv_pool *pool;
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
-        zcp_priv_local *local = zcp_priv_view_begin(view, pool);
+        zcp_priv_local *local = zcp_priv_view_local(view, pool->number);
+    zcp_priv_local_change(local, pool);
         place->pool = pool;
         if (zcp_priv_ready(manager, pool, local) && zcp_priv_take(pool, local, view->client, &place->i, &place->generation)) return true;
     }
@@ -4140,27 +4139,27 @@ ZCP_PRIV_COLD void zcp_priv_log_release(const zcp_manager *manager, uint32_t ind
     else ZEROCP_LOG(ZCP_LOG_WARNING, "%s: release of a handle that is not held (chunk %08x, generation %u): ignored", manager->name, index, generation);
 }
 /* These three are functions of their own, so that each needs few registers. */
-ZCP_PRIV_NOINLINE void zcp_priv_release_as_owner(zcp_manager *manager, zcp_priv_pool *pool, uint32_t i, uint32_t generation)
+ZCP_PRIV_NOINLINE void zcp_priv_release_as_owner(zcp_manager *manager, zcp_priv_pool *pool, uint32_t i, uint32_t generation, zcp_priv_local *local)
 {
     zcp_priv_view *view = &manager->view;
-    zcp_priv_local *local = zcp_priv_view_begin(view, pool);
+    zcp_priv_local_change(local, pool);
     zcp_priv_outcome outcome = zcp_priv_release_owned(pool, local, i, view->client, generation, view->flags & ZCP_CHECKED);
     zcp_priv_released(manager, pool, local);
     if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES)) zcp_priv_log_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
 }
-ZCP_PRIV_NOINLINE void zcp_priv_release_as_borrower(zcp_manager *manager, zcp_priv_pool *pool, uint32_t i, uint32_t generation)
+ZCP_PRIV_NOINLINE void zcp_priv_release_as_borrower(zcp_manager *manager, zcp_priv_pool *pool, uint32_t i, uint32_t generation, zcp_priv_local *local)
 {
     zcp_priv_outcome outcome = zcp_priv_release_borrowed(pool, i, manager->view.client, generation);
-    zcp_priv_released(manager, pool, zcp_priv_view_local(&manager->view, pool->number));
+    zcp_priv_released(manager, pool, local);
     if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES)) zcp_priv_log_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
 }
-ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint32_t index, uint32_t generation)
+ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_local *local)
 {
     zcp_priv_place place;
     if (!zcp_priv_place_of(manager, index, generation, &place)) return;
     switch (zcp_priv_release_one(place.pool, place.i, generation)) {
-    case 0:  zcp_priv_release_as_borrower(manager, place.pool, place.i, generation); break;
-    case 1:  zcp_priv_release_as_owner(manager, place.pool, place.i, generation); break;
+    case 0:  zcp_priv_release_as_borrower(manager, place.pool, place.i, generation, local); break;
+    case 1:  zcp_priv_release_as_owner(manager, place.pool, place.i, generation, local); break;
     default: break;                                                    /* nothing is freed, so nobody is to be told */
     }
 }
@@ -4175,7 +4174,7 @@ ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_cached(zcp_manager *manager, uint
 }
 ZCP_PRIV_NOINLINE void zcp_priv_release_cached(zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_local *local)
 {
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_release_to_cache(local, index & (ZCP_MAX_CHUNKS - 1), generation))) zcp_priv_release_slowly(manager, index, generation);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_release_to_cache(local, index & (ZCP_MAX_CHUNKS - 1), generation))) zcp_priv_release_slowly(manager, index, generation, local);
 }
 ZCP_PRIV_INLINE zcp_status zcp_priv_allocate_here(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, zcp_priv_local *local, uint32_t base)
 {
@@ -4311,7 +4310,7 @@ ZCP_PRIV_INLINE void zcp_priv_release_here(zcp_manager *manager, uint32_t index,
     else if (ZCP_PRIV_LIKELY(zcp_priv_release_to_loan(local, i, generation))) {
         ZEROCP_LIGHT_BARRIER();
         if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);
-    } else zcp_priv_release_slowly(manager, index, generation);
+    } else zcp_priv_release_slowly(manager, index, generation, local);
 }
 /* Not a chunk of the pool that was allocated from last. */
 ZCP_PRIV_NOINLINE void zcp_priv_release_elsewhere(zcp_manager *manager, uint32_t index, uint32_t generation)
