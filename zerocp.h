@@ -1492,7 +1492,7 @@ ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint64_t size, ui
     *peak = zcp_priv_describe_leased(local, lease, record, size);
     return true;
 }
-/* A chunk that this thread has cached: there is one. */
+/* A chunk that this thread has cached: there is one. Its record. */
 ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_take_cached(zcp_priv_local *local, uint32_t *i, uint32_t *generation)
 {
     uint64_t top = local->stack[--local->cached];

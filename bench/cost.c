@@ -66,7 +66,7 @@ static void add_calls(const contender *by, void *pool) {
 }
 
 static void add_steps(const contender *const *all) {
-    enum { PAIRS = 16 };
+    enum { PAIRS = 64 };                                           // the first finds the caches as the other steps have left them
     add_step(NULL, NULL, NULL, step_nothing, 1);                   // what the counting itself adds; subtracted
     for (int i = 0; all[i]; i++) {
         void *pool = all[i]->pair && selected_at_all("cost", all[i]->name) ? pool_add(all[i], CHUNKS, BYTES) : NULL;
