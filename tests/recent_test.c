@@ -25,7 +25,7 @@ TEST(recent_sizes_come_from_the_pool_that_fits) {
                         chunks[i] = allocate(manager, pair[i]);
                         CHECK_EQ(zcp_chunk_capacity(&chunks[i]), fits);
                         CHECK_EQ(zcp_chunk_size(&chunks[i]), pair[i]);
-                        memset(chunks[i].data, i, fits);
+                        memset(chunks[i].data, i, (size_t)fits);
                     }
                     CHECK_STATUS(zcp_chunk_allocate(manager, 4097, &wrong), ZCP_ERR_TOO_LARGE);
                     CHECK(is_empty(&wrong));
@@ -161,7 +161,7 @@ TEST(recent_pool_is_not_the_next_one_of_its_number) {
         CHECK_EQ(number, 1);
         zcp_chunk chunk = allocate(manager, 128), copy = chunk;
         CHECK_EQ(zcp_chunk_capacity(&chunk), size);
-        memset(chunk.data, (int)round, size);
+        memset(chunk.data, (int)round, (size_t)size);
         zcp_chunk_release(&chunk);
         CHECK_OK(zcp_manager_retire_pool(manager, number));
         zcp_chunk_release(&copy);                                  // of a pool that is gone: ignored
