@@ -2426,7 +2426,7 @@ static void run_round(world *w, mode m, unsigned variant, uint32_t number)
 // Stages
 
 typedef struct options {
-    const char *filters[64];
+    const char *filters[128];                                      // more than there are operations
     unsigned filter_count, jobs;
     bool modes[MODES], list, all_ways;
     int variant;                                                   // -1: all
@@ -2783,7 +2783,7 @@ static bool parse(options *opt, int argc, char **argv)
         else if (strncmp(a, "--point=", 8) == 0) opt->point = (int64_t)number;
         else if (strncmp(a, "--jobs=", 7) == 0) opt->jobs = number ? (unsigned)number : 1;
         else if (strcmp(a, "--list") == 0) opt->list = true;
-        else if (a[0] != '-' && opt->filter_count < 64) opt->filters[opt->filter_count++] = a;
+        else if (a[0] != '-' && opt->filter_count < sizeof opt->filters / sizeof opt->filters[0]) opt->filters[opt->filter_count++] = a;
         else return false;
     }
     bool some = false;
