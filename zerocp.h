@@ -2424,6 +2424,19 @@ ZCP_PRIV_SETUP void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
     if (process) zcp_priv_process_unlock(process);
 }
 
+/* ---- >>recent  The pool that a thread allocated from last, for which manager and which sizes: it and its chunks are found there in a few steps, anything
+   else by the tables. Invariant: the table that this was taken from is not older than wanted_seen of that pool; so whoever sees that `wanted` is
+   as it was sees that this holds. Whoever may set wanted_seen, attend and the slow way to allocate, forgets it; and so does a thread that gives its number back, since the place is
+   another one's then. ---- */
+typedef struct zcp_priv_recent {
+    uintptr_t live;                 /* of the manager; 1: of none, so the rest is not looked at */
+    uint64_t least, span;           /* sizes of least .. least + span */
+    zcp_priv_local *local;          /* what this thread keeps of the pool */
+    uint32_t base;                  /* index of the pool's first chunk in the instance */
+} zcp_priv_recent;
+static ZEROCP_THREAD_LOCAL zcp_priv_recent zcp_priv_last = { 1, 0, 0, NULL, 0 };
+ZCP_PRIV_INLINE void zcp_priv_forget(void) { if (zcp_priv_last.live != 1) zcp_priv_last.live = 1; }
+
 /* ---- >>thread  A thread gets a number when it first needs one, and gives it back when it ends, with what it keeps of any manager. ---- */
 static pthread_once_t zcp_priv_thread_once = PTHREAD_ONCE_INIT;
 static pthread_key_t zcp_priv_thread_key;
@@ -2438,6 +2451,7 @@ ZCP_PRIV_SETUP void zcp_priv_thread_end(void *number)
         if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN) zcp_priv_view_leave(&m->view, thread);      /* pairs with open's release */
     if (process) zcp_priv_process_unlock(process);
     zcp_priv_thread = 0;
+    zcp_priv_forget();                                                 /* a later destructor of this thread may use chunks */
     zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));         /* N1, pairs with N0: the next one finds what this one left */
 }
 ZCP_PRIV_SETUP void zcp_priv_process_begin(void)
@@ -4001,18 +4015,6 @@ ZCP_PRIV zcp_priv_pool *zcp_priv_held_pool(const zcp_chunk *chunk, zcp_priv_plac
     return pool && zcp_priv_holds(pool, place->i, place->generation) ? pool : NULL;
 }
 
-/* ---- >>recent  The pool that a thread allocated from last, for which manager and which sizes: it and its chunks are found there in a few steps, anything
-   else by the tables. Invariant: the table that this was taken from is not older than wanted_seen of that pool; so whoever sees that `wanted` is
-   as it was sees that this holds. Whoever may set wanted_seen, attend and the slow way to allocate, forgets it. ---- */
-typedef struct zcp_priv_recent {
-    uintptr_t live;                 /* of the manager; 1: of none, so the rest is not looked at */
-    uint64_t least, span;           /* sizes of least .. least + span */
-    zcp_priv_local *local;          /* what this thread keeps of the pool */
-    uint32_t base;                  /* index of the pool's first chunk in the instance */
-} zcp_priv_recent;
-static ZEROCP_THREAD_LOCAL zcp_priv_recent zcp_priv_last = { 1, 0, 0, NULL, 0 };
-ZCP_PRIV_INLINE void zcp_priv_forget(void) { if (zcp_priv_last.live != 1) zcp_priv_last.live = 1; }
-
 /* Learns which pools have come and gone, and lets go of those that went. After W0: who has seen `wanted` raised is not told again. */
 ZCP_PRIV_SETUP void zcp_priv_look_up(zcp_manager *manager, zcp_priv_pool *pool)
 {
@@ -4160,7 +4162,8 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint32_t in
     switch (zcp_priv_release_one(place.pool, place.i, generation)) {
     case 0:  zcp_priv_release_as_borrower(manager, place.pool, place.i, generation, local); break;
     case 1:  zcp_priv_release_as_owner(manager, place.pool, place.i, generation, local); break;
-    default: break;                                                    /* nothing is freed, so nobody is to be told */
+    default:                                                           /* nothing is freed, so nobody is to be told; but what is wanted is given back */
+        if (ZCP_PRIV_UNLIKELY(local->pool == place.pool && !zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);
     }
 }
 /* These two are functions of their own, so that the quick ways need few registers. */

@@ -818,3 +818,29 @@ TEST(cache_beside_a_client_that_only_reads) {
     zcp_manager_close(reader);
     finish(manager);
 }
+
+// Each release in that pool is one that gives back what its thread has cached, also one that frees nothing.
+TEST(cache_is_given_back_at_the_release_of_one_of_several_handles) {
+    zcp_config config = {0};
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 8, .cache_chunks = 4}));
+    zcp_manager *manager = create_named(test_instance(), &config, 0), *peer = attach();
+    zcp_chunk held = allocate(manager, 64), cached = allocate(manager, 64), copy = zcp_chunk_clone(&held), taken[8];
+    zcp_pool_stats stats;
+    uint32_t n = 0;
+    zcp_chunk_release(&cached);
+    while (zcp_chunk_allocate(peer, 64, &taken[n]) == ZCP_OK)
+        CHECK(++n < 8);
+    CHECK_EQ(n, 6);
+    CHECK_OK(zcp_manager_pool_stats(peer, 0, &stats));
+    CHECK_EQ(stats.cached, 1);
+    zcp_chunk_release(&copy);
+    CHECK(zcp_chunk_is_valid(&held));
+    CHECK_OK(zcp_manager_pool_stats(peer, 0, &stats));
+    CHECK_EQ(stats.cached, 0);
+    CHECK_EQ(stats.free, 1);
+    zcp_chunk_release(&held);
+    while (n > 0)
+        zcp_chunk_release(&taken[--n]);
+    zcp_manager_close(peer);
+    finish(manager);
+}

@@ -235,3 +235,66 @@ TEST(recent_manager_of_the_parent_is_not_the_child_s) {
     zcp_chunk_release(&chunk);
     finish(manager);
 }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Calls after zerocp has taken back what a thread kept: its number may be another one's by then.
+
+static zcp_manager *used_late;
+static pthread_key_t late_key;
+static uint32_t late_calls;
+
+// It gets the number that has just become free, and uses the same pool.
+static void *take_the_number(void *argument) {
+    pthread_barrier_t *barrier = argument;
+    zcp_chunk chunk = allocate(used_late, 64);
+    pthread_barrier_wait(barrier);
+    pthread_barrier_wait(barrier);
+    zcp_chunk_release(&chunk);
+    return NULL;
+}
+
+static void use_late(void *again) {
+    if (inside_thread_number() != 0 && again == (void *)&late_calls) {        // before zerocp's turn: once more after it
+        CHECK(pthread_setspecific(late_key, &late_key) == 0);
+        return;
+    }
+    pthread_barrier_t barrier;
+    CHECK_EQ(inside_thread_number(), 0);
+    CHECK(pthread_barrier_init(&barrier, NULL, 2) == 0);
+    pthread_t heir = test_thread(take_the_number, &barrier);
+    pthread_barrier_wait(&barrier);
+    CHECK_EQ(inside_recent_chunk_size(used_late), 0);
+    zcp_chunk chunk = allocate(used_late, 64), other = allocate(used_late, 64);
+    zcp_chunk_release(&chunk);
+    zcp_chunk_release(&other);
+    pthread_barrier_wait(&barrier);
+    test_thread_join(heir);
+    CHECK(pthread_barrier_destroy(&barrier) == 0);
+    late_calls++;
+}
+
+static void *use_and_end(void *argument) {
+    (void)argument;
+    CHECK(pthread_setspecific(late_key, &late_calls) == 0);
+    zcp_chunk chunk = allocate(used_late, 64);
+    zcp_chunk_release(&chunk);
+    CHECK_EQ(inside_recent_chunk_size(used_late), 0);              // the first call is a slow one, which forgets
+    chunk = allocate(used_late, 64);
+    zcp_chunk_release(&chunk);
+    CHECK_EQ(inside_recent_chunk_size(used_late), 64);
+    return NULL;
+}
+
+TEST(recent_pool_is_forgotten_when_the_thread_ends) {
+    used_late = create(64, 64);
+    CHECK(pthread_key_create(&late_key, use_late) == 0);
+    for (uint32_t i = 0; i < 10; i++) {
+        test_thread_join(test_thread(use_and_end, NULL));
+        CHECK_EQ(late_calls, i + 1);
+        CHECK_EQ(inside_thread_count(), 0);
+        CHECK_EQ(inside_leases_held(used_late, 0), 0);
+        CHECK_EQ(inside_hint_count(used_late, 0), 64);
+    }
+    CHECK(pthread_key_delete(late_key) == 0);
+    finish(used_late);
+}
