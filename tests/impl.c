@@ -42,10 +42,6 @@ bool inside_drop_hint(zcp_manager *manager, uint32_t pool, uint32_t index)
     zcp_priv_and_acquire(zcp_priv_list_leaf(&p->list, leaf), ~bit);
     for (uint32_t k = 0; k < zcp_priv_lease_count(p->list.leaves); k++)
         if (zcp_priv_load_acquire(&p->leases->items[k].leaf) == leaf) zcp_priv_and_acquire(&p->leases->items[k].loan, ~bit);
-    for (uint32_t thread = 0; thread < ZCP_PRIV_LANES; thread++) {         // what this process's threads know of their loans
-        zcp_priv_local *local = &manager->view.lanes[thread].pools[pool];
-        if (index - local->first < local->width) local->loan &= ~bit;
-    }
     return was;
 }
 bool inside_drop_leaf_hint(zcp_manager *manager, uint32_t pool, uint32_t index)

@@ -189,13 +189,21 @@ static bool acquire_and_return(int me, uint32_t g)
     give_back(me);
     return true;
 }
+static bool take_quickly(zcp_priv_local *local, uint32_t *i, uint32_t *g)      /* as zcp_priv_allocate_here */
+{
+    uint64_t held;
+    zcp_priv_record *record;
+    if (local->cached) zcp_priv_take_cached(local, i, &held, &record);
+    else if (local->lease && zcp_priv_unwanted(local) && zcp_priv_take_loan(local, i, &held, &record)) zcp_priv_describe_leased(local, local->lease, record, 1);
+    else return false;
+    *g = ZCP_PRIV_GENERATION(held);
+    return true;
+}
 static bool allocate(int me, uint32_t *g)                    /* as zcp_chunk_allocate, without the look before EXHAUSTED */
 {
     uint32_t i;
-    bool peak;
     zcp_priv_local *local = local_of(me);
-    if (local->cached) zcp_priv_take_cached(local, &i, g);
-    else if (!zcp_priv_take_loan(local, 1, &i, g, &peak)) {
+    if (!take_quickly(local, &i, g)) {
 #ifdef LEASES
         get_ready(me);
 #endif
@@ -209,10 +217,9 @@ static bool take_any(int me)                                 /* as zcp_chunk_all
 {
     static zcp_priv_view view[CLIENTS];
     uint32_t i, g;
-    bool peak;
     zcp_priv_place place;
     zcp_priv_local *local = local_of(me);
-    if (zcp_priv_take_loan(local, 1, &i, &g, &peak) || zcp_priv_take(&pools[me], local, id_of(me), &i, &g)) return true;
+    if (take_quickly(local, &i, &g) || zcp_priv_take(&pools[me], local, id_of(me), &i, &g)) return true;
     view[me].client = id_of(me);
     view[me].first.pools[0] = &pools[me];
     view[me].first.count = 1;
@@ -257,7 +264,8 @@ static void release_slowly(int me, uint32_t i, uint32_t g)   /* as zcp_priv_rele
 static void release(int me, uint32_t g)                      /* as zcp_chunk_release */
 {
     zcp_priv_local *local = local_of(me);
-    if (!(local->stack ? zcp_priv_release_to_cache(local, I, g) : zcp_priv_release_to_loan(local, I, g))) release_slowly(me, I, g);
+    if (!zcp_priv_release_quickly(local, I, g)) release_slowly(me, I, g);
+    else if (!zcp_priv_unwanted(local)) zcp_priv_local_attend(&pools[me], local);
 }
 static bool acquire(int me, uint32_t g) { return zcp_priv_acquire(&pools[me], I, id_of(me), g) == ZCP_PRIV_YES; }
 static void clone_(int me, uint32_t g) { assert(zcp_priv_clone(&pools[me], I, g)); }
