@@ -1223,9 +1223,8 @@ ZCP_PRIV bool zcp_priv_loan_pop(zcp_priv_pool *pool, zcp_priv_local *local, uint
 ZCP_PRIV void zcp_priv_lease_end(zcp_priv_pool *pool, zcp_priv_local *local)
 {
     if (!local->lease) return;
-    uint32_t leaf = local->first >> pool->list.leaf_shift;
-    uint64_t loan = zcp_priv_loan_seen(local) & zcp_priv_leaf_mask(&pool->list, leaf);
-    if (loan && local->width) zcp_priv_leaf_put(&pool->list, leaf, loan);      /* first, as above */
+    uint64_t loan = zcp_priv_loan_seen(local);
+    if (loan) zcp_priv_leaf_put(&pool->list, local->first >> pool->list.leaf_shift, loan);       /* first, as above */
     ZEROCP_STEP("loan_returned");
     zcp_priv_loan_show(local, 0);
     zcp_priv_store_release(&local->lease->holder, 0u);                 /* E3, pairs with E0: the last write to the lease */

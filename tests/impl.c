@@ -72,6 +72,12 @@ uint32_t inside_loaned_count(zcp_manager *manager, uint32_t pool)
     for (uint32_t k = 0; k < zcp_priv_lease_count(p->list.leaves); k++) count += zcp_priv_count_bits(zcp_priv_load_acquire(&p->leases->items[k].loan));
     return count;
 }
+void inside_set_loans(zcp_manager *manager, uint32_t pool, uint64_t loan)
+{
+    const zcp_priv_pool *p = zcp_priv_view_pool(&manager->view, pool);
+    for (uint32_t k = 0; k < zcp_priv_lease_count(p->list.leaves); k++)
+        if (zcp_priv_load_relaxed(&p->leases->items[k].holder) != 0) zcp_priv_store_relaxed(&p->leases->items[k].loan, loan);
+}
 uint32_t inside_thread_number(void) { return zcp_priv_thread; }
 uint64_t inside_recent_chunk_size(const zcp_manager *manager)
 {

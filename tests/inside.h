@@ -15,7 +15,7 @@ void books_check_by(zcp_manager *manager, uint64_t held);
 uint32_t inside_hint_count(zcp_manager *manager, uint32_t pool);   // free chunks of which there is a hint, in the list or on loan
 uint32_t inside_pool_of(const zcp_chunk *chunk);
 uint32_t inside_index_in_pool(const zcp_chunk *chunk);
-uint64_t inside_state_word(zcp_manager *manager, uint32_t pool, uint32_t index);      // generation:32 | owner:11 | ticket:21
+uint64_t inside_state_word(zcp_manager *manager, uint32_t pool, uint32_t index);      // generation:32 | owner:11 | ticket:21; index: also of none of its chunks
 uint64_t inside_borrow_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint32_t word);
 bool inside_drop_hint(zcp_manager *manager, uint32_t pool, uint32_t index);           // as if a pusher had been killed
 bool inside_drop_leaf_hint(zcp_manager *manager, uint32_t pool, uint32_t index);      // of its whole leaf, as if one had been killed between P0 and P1
@@ -23,6 +23,7 @@ void inside_let_looks_rest(zcp_manager *manager, uint32_t pool, bool rest);     
 void inside_set_state_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint64_t word);     // of a chunk that nobody uses
 uint32_t inside_leases_held(zcp_manager *manager, uint32_t pool);  // leases that somebody holds
 uint32_t inside_loaned_count(zcp_manager *manager, uint32_t pool); // hints that are on loan, stale ones too
+void inside_set_loans(zcp_manager *manager, uint32_t pool, uint64_t loan);            // the hints of each lease that somebody holds, as garbage does
 uint64_t inside_recent_chunk_size(const zcp_manager *manager);     // of the pool that the calling thread allocated from last; 0: it does not remember
 uint32_t inside_thread_number(void);                               // of the calling thread; 0: none
 uint32_t inside_thread_count(void);                                // numbers that are taken

@@ -658,3 +658,46 @@ TEST_WITH(lease_of_many_processes_hides_nothing, .weight = 2) {
         finish(manager);
     }
 }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A thread reads its own loan where others may write: what they wrote leads to no record that is not the pool's, and costs no chunk.
+
+static void loan_of_garbage(bool slowly) {
+    enum { CHUNKS = 100, BEHIND = 32, LAST_LEAF = 4 };
+    zcp_config config = one_pool(64, CHUNKS);
+    zcp_chunk chunks[CHUNKS + 1];
+    uint64_t before[BEHIND];
+    CHECK_OK(zcp_config_add_pool(&config, 4096, 200));             // what lies behind the first pool's records is this one's
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    uint32_t held = CHUNKS - LAST_LEAF + 1;                        // leaves of 8: the loan is of the last one, which is short
+    for (uint32_t i = 0; i < held; i++)
+        chunks[i] = allocate(manager, 64);
+    CHECK_EQ(inside_index_in_pool(&chunks[held - 1]), CHUNKS - LAST_LEAF);
+    for (uint32_t i = 0; i < BEHIND; i++) {                        // as if they were free chunks
+        before[i] = inside_state_word(manager, 0, CHUNKS + i);
+        inside_set_state_word(manager, 0, CHUNKS + i, UINT64_C(7) << 32);
+    }
+    inside_set_loans(manager, 0, UINT64_MAX);
+    if (slowly)
+        CHECK_OK(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 128, .chunk_count = 8}, NULL));
+    while (held < CHUNKS)
+        chunks[held++] = allocate_in_the_end(manager, 64);
+    inside_set_loans(manager, 0, UINT64_MAX << LAST_LEAF);         // nothing but garbage
+    CHECK_STATUS(zcp_chunk_allocate(manager, 64, &chunks[CHUNKS]), ZCP_ERR_EXHAUSTED);
+    for (uint32_t i = 0; i < BEHIND; i++) {
+        CHECK_EQ(inside_state_word(manager, 0, CHUNKS + i), UINT64_C(7) << 32);
+        inside_set_state_word(manager, 0, CHUNKS + i, before[i]);
+    }
+    for (uint32_t i = 0; i < CHUNKS; i++)
+        zcp_chunk_release(&chunks[i]);
+    check_obtains(manager, 64, CHUNKS);
+    finish(manager);
+}
+
+TEST(lease_whose_loan_is_garbage) {
+    loan_of_garbage(false);
+}
+
+TEST(lease_whose_loan_is_garbage_slowly) {
+    loan_of_garbage(true);
+}
