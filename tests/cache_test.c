@@ -258,10 +258,12 @@ TEST(cache_goes_on_after_another_was_exhausted_while_it_was_empty) {
     give_all(chunks, take_all(peer, chunks, TOTAL));
     zcp_manager_close(peer);
     give_all(mine, CACHE);
+    CHECK(!inside_releases_quickly(manager, 0));                   // which would not count the pause down
     use(manager, 1 + PAUSE - CACHE);
     CHECK_FIGURES(manager, 0, 0);
     use(manager, 1);
     CHECK_FIGURES(manager, 0, 1);
+    CHECK(inside_releases_quickly(manager, 0));
     use(manager, CACHE);
     CHECK_FIGURES(manager, 0, CACHE);
     finish(manager);

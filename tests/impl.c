@@ -79,6 +79,7 @@ void inside_set_loans(zcp_manager *manager, uint32_t pool, uint64_t loan)
         if (zcp_priv_load_relaxed(&p->leases->items[k].holder) != 0) zcp_priv_store_relaxed(&p->leases->items[k].loan, loan);
 }
 uint32_t inside_thread_number(void) { return zcp_priv_thread; }
+bool inside_releases_quickly(zcp_manager *manager, uint32_t pool) { return zcp_priv_view_local(&manager->view, pool)->unshared == 1; }
 uint64_t inside_recent_chunk_size(const zcp_manager *manager)
 {
     return manager->live == zcp_priv_last.live && zcp_priv_last.local->pool ? zcp_priv_last.local->pool->chunk_size : 0;

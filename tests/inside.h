@@ -24,6 +24,7 @@ void inside_set_state_word(zcp_manager *manager, uint32_t pool, uint32_t index, 
 uint32_t inside_leases_held(zcp_manager *manager, uint32_t pool);  // leases that somebody holds
 uint32_t inside_loaned_count(zcp_manager *manager, uint32_t pool); // hints that are on loan, stale ones too
 void inside_set_loans(zcp_manager *manager, uint32_t pool, uint64_t loan);            // the hints of each lease that somebody holds, as garbage does
+bool inside_releases_quickly(zcp_manager *manager, uint32_t pool); // may the calling thread release chunks that were never shared without a CAS?
 uint64_t inside_recent_chunk_size(const zcp_manager *manager);     // of the pool that the calling thread allocated from last; 0: it does not remember
 uint32_t inside_thread_number(void);                               // of the calling thread; 0: none
 uint32_t inside_thread_count(void);                                // numbers that are taken

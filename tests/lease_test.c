@@ -660,6 +660,28 @@ TEST_WITH(lease_of_many_processes_hides_nothing, .weight = 2) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Who has a lease releases quickly, but not in a manager that checks: that there is a quick way shows in nothing but the time.
+
+static void *is_slow(void *manager) {
+    zcp_chunk chunk = allocate(manager, 64);
+    CHECK(!inside_releases_quickly(manager, 0));
+    zcp_chunk_release(&chunk);
+    return NULL;
+}
+
+TEST(lease_makes_releases_quick) {
+    zcp_config config = one_pool(64, 8);                           // one leaf, so one lease
+    for (int checked = 0; checked < 2; checked++) {
+        zcp_manager *manager = create_named(test_instance(), &config, checked ? ZCP_CHECKED : 0);
+        touch(manager);
+        CHECK_EQ(inside_leases_held(manager, 0), 1);
+        CHECK_EQ(inside_releases_quickly(manager, 0), !checked);
+        test_thread_join(test_thread(is_slow, manager));           // there is no lease for a second thread
+        finish(manager);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // A thread reads its own loan where others may write: what they wrote leads to no record that is not the pool's, and costs no chunk.
 
 static void loan_of_garbage(bool slowly) {
