@@ -846,3 +846,32 @@ TEST(cache_is_given_back_at_the_release_of_one_of_several_handles) {
     zcp_manager_close(peer);
     finish(manager);
 }
+
+// Once a token was made, somebody may acquire between the last look and a store that frees: so no such store is come to, into the cache, to a loan or to the list.
+static uint32_t stores;
+
+static void count_store(void) {
+    stores++;
+}
+
+TEST(cache_takes_nothing_by_a_store_after_a_token) {
+    for (uint32_t cache = 0; cache <= CACHE; cache += CACHE)
+        for (int marked = 0; marked < 2; marked++) {
+            enum { SEVERAL = 40 };                                    // more than one leaf, so both the loan and the list take some back
+            zcp_chunk chunks[SEVERAL];
+            zcp_manager *manager = create_cached(TOTAL, cache);
+            for (int i = 0; i < SEVERAL; i++) {
+                chunks[i] = allocate(manager, 64);
+                if (marked)
+                    CHECK(zcp_chunk_token(&chunks[i]) != 0);
+            }
+            for (int i = 0; i < SEVERAL; i++) {
+                stores = 0;
+                test_at_step("unowned", 1, TEST_CALL, count_store);
+                zcp_chunk_release(&chunks[i]);
+                test_steps_clear();
+                CHECK_EQ(stores, !marked);
+            }
+            finish(manager);
+        }
+}
