@@ -755,7 +755,7 @@ ZCP_PRIV bool zcp_priv_round_up(uint64_t a, uint64_t unit, uint64_t *rounded)   
     *rounded &= ~(unit - 1);
     return fits;
 }
-ZCP_PRIV uint64_t zcp_priv_mix(uint64_t x)                     /* splitmix64's finaliser (Steele, Lea, Flood 2014) */
+ZCP_PRIV_SETUP uint64_t zcp_priv_mix(uint64_t x)               /* splitmix64's finaliser (Steele, Lea, Flood 2014) */
 {
     x += UINT64_C(0x9e3779b97f4a7c15);
     x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
@@ -1833,7 +1833,7 @@ _Static_assert(sizeof(zcp_priv_slot) == 128, "layout of a slot");
 /* A figure that differs whenever a shared struct or limit differs. */
 ZCP_PRIV uint64_t zcp_priv_signature(void)
 {
-    const uint64_t facts[] = {
+    static const uint32_t facts[] = {
         sizeof(zcp_priv_header), sizeof(zcp_priv_geometry), sizeof(zcp_priv_pool_geometry), sizeof(zcp_priv_slot), sizeof(zcp_priv_record),
         sizeof(zcp_priv_list_header), sizeof(zcp_priv_leaf), sizeof(zcp_priv_leases), sizeof(zcp_priv_lease),
         offsetof(zcp_priv_lease, loan), offsetof(zcp_priv_header, instance_id), offsetof(zcp_priv_header, chunk_device),
