@@ -359,7 +359,7 @@ ZCP_PRIV bool zcp_priv_registry_find(const zcp_registry *registry, uint16_t segm
     return false;
 }
 /* Another entry than mine with that segment: its phase, else FREE. seq_cst with the claim: of two claimers one sees the other. */
-ZCP_PRIV uint32_t zcp_priv_registry_rival(const zcp_registry *registry, uint16_t segment, const zcp_priv_entry *mine)
+ZCP_PRIV_SETUP uint32_t zcp_priv_registry_rival(const zcp_registry *registry, uint16_t segment, const zcp_priv_entry *mine)
 {
     uint32_t phase = ZCP_PRIV_ENTRY_FREE;
     for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
@@ -369,7 +369,7 @@ ZCP_PRIV uint32_t zcp_priv_registry_rival(const zcp_registry *registry, uint16_t
     }
     return phase;
 }
-ZCP_PRIV zcp_priv_entry *zcp_priv_registry_claim(zcp_registry *registry, uint16_t segment, uint64_t *tag)   /* NULL: full */
+ZCP_PRIV_SETUP zcp_priv_entry *zcp_priv_registry_claim(zcp_registry *registry, uint16_t segment, uint64_t *tag)   /* NULL: full */
 {
     for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
         zcp_priv_entry *entry = zcp_priv_entry_at(registry, segment + i);
@@ -381,7 +381,7 @@ ZCP_PRIV zcp_priv_entry *zcp_priv_registry_claim(zcp_registry *registry, uint16_
     return NULL;
 }
 
-ZEROCP_API zcp_status zcp_registry_add(zcp_registry *registry, uint16_t segment, void *base, uint64_t bytes)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_registry_add(zcp_registry *registry, uint16_t segment, void *base, uint64_t bytes)
 {
     uint64_t start = (uint64_t)(uintptr_t)base;
     if (!registry || segment == 0 || !base) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
@@ -406,7 +406,7 @@ ZEROCP_API zcp_status zcp_registry_add(zcp_registry *registry, uint16_t segment,
     return zcp_priv_fail(ZCP_ERR_EXISTS, 0, "segment %u is in the registry already", segment);
 }
 
-ZEROCP_API zcp_status zcp_registry_remove(zcp_registry *registry, uint16_t segment)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_registry_remove(zcp_registry *registry, uint16_t segment)
 {
     if (!registry || segment == 0) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
     for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
