@@ -2421,7 +2421,7 @@ ZCP_PRIV_SETUP void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
     manager->outstanding = outstanding;
     manager->closed = zcp_priv_add_relaxed(&zcp_priv_serial, 1);
     zcp_priv_store_relaxed(&manager->state, (uint32_t)ZCP_PRIV_CLOSED);
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
 }
 
 /* ---- >>recent  The pool that a thread allocated from last, for which manager and which sizes: it and its chunks are found there in a few steps, anything
@@ -2449,7 +2449,7 @@ ZCP_PRIV_SETUP void zcp_priv_thread_end(void *number)
     zcp_priv_process *process = zcp_priv_process_lock();
     for (zcp_manager *m = process ? (zcp_manager *)process->managers : NULL; m; m = m->older)
         if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN) zcp_priv_view_leave(&m->view, thread);      /* pairs with open's release */
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
     zcp_priv_thread = 0;
     zcp_priv_forget();                                                 /* a later destructor of this thread may use chunks */
     zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));         /* N1, pairs with N0: the next one finds what this one left */
@@ -3085,7 +3085,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_map(zcp_priv_opening *o, zcp_manager *m
     zcp_priv_process *process = zcp_priv_process_lock();               /* so that no fork falls between the two calls */
     zcp_status status = zcp_priv_file_map(fd, o->chunk_path.text, 0, manager->geometry.chunk_bytes, flags, &manager->chunks);
     if (status == ZCP_OK) (void)madvise(manager->chunks, (size_t)manager->geometry.chunk_bytes, MADV_DONTFORK);
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
     return status;
 }
 /* Private words, one set per chunk, and the lanes; zero, and not in children. */
@@ -3210,7 +3210,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_observe(zcp_priv_opening *o, zcp_manager *man
         mapping->bytes = (size_t)manager->geometry.management_bytes;
         (void)madvise(mapping->base, mapping->bytes, MADV_DONTFORK);
     }
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
     if (status != ZCP_OK) return status;
     manager->header = (zcp_priv_header *)mapping->base;
     zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, NULL, (zcp_priv_counts *)manager->counts, zcp_priv_lanes_of(manager), 0, o->desc.flags);
@@ -3466,7 +3466,7 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_close(zcp_manager *manager)
     zcp_priv_process *process = zcp_priv_process_lock();               /* so that no thread's end falls into this */
     bool mine = zcp_priv_cas_relaxed(&manager->state, &open, (uint32_t)ZCP_PRIV_CLOSING);    /* neither usable nor to be used again yet */
     if (mine) zcp_priv_store_relaxed(&manager->live, (uintptr_t)0);    /* relaxed: calls that overlap this one are the caller's error */
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
     if (!mine) return;
     uint64_t left = zcp_priv_handles_left(manager);
     if (left) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: closed with %llu handles not released; their chunks are given back", manager->name, (unsigned long long)left);
@@ -3555,7 +3555,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
         if (known->management_end > g->management_end) g->management_end = known->management_end;
         if (known->data_end > g->chunk_end) g->chunk_end = known->data_end;
     }
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
     if (g->management_end < manager->geometry.management_bytes || g->chunk_end < manager->geometry.chunk_bytes || g->serial == UINT32_MAX
         || g->management_end > ZCP_RELPTR_MAX_OFFSET + 1 || g->chunk_end > ZCP_RELPTR_MAX_OFFSET + 1
         || !zcp_priv_round_up(g->management_end, ZCP_PRIV_GROWTH_UNIT, &g->management_end)
@@ -3631,7 +3631,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     ZEROCP_STEP("pool_written");
     zcp_priv_process *process = zcp_priv_process_lock();               /* as in renew */
     status = process ? zcp_priv_pool_meet(manager, number, serial, NULL) : ZCP_ERR_NO_MEMORY;      /* before anybody else can, so that a failure leaves nothing */
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
     if (status != ZCP_OK) return status;
     zcp_priv_store_release(&slot->state, zcp_priv_pool_state(serial, ZCP_PRIV_POOL_LIVE));       /* pairs with V3 */
     ZEROCP_STEP("pool_live");
@@ -3946,7 +3946,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_manager *zcp_manager_find(const char *name)
     for (zcp_manager *m = process ? (zcp_manager *)process->managers : NULL; m; m = m->older)
         if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN          /* pairs with open's release */
             && !(m->view.flags & ZCP_OBSERVE) && strcmp(m->name, name) == 0 && (!first || m->opened < first->opened)) first = m;
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
     return first;
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager)

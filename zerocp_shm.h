@@ -157,7 +157,7 @@ ZCP_PRIV_SETUP void *zcp_priv_anonymous(size_t bytes, int advice)    /* private 
     (void)madvise(p, bytes, advice);                           /* WIPEONFORK is refused by old kernels: then the handler below stands in */
     return p;
 }
-ZCP_PRIV_SETUP zcp_priv_process *zcp_priv_process_get(void) { return zcp_priv_load_acquire(&zcp_priv_process_page); }
+ZCP_PRIV_INLINE zcp_priv_process *zcp_priv_process_get(void) { return zcp_priv_load_acquire(&zcp_priv_process_page); }
 /* The handlers may be registered more than once: what this thread's first prepare handler has locked is locked and unlocked once. */
 static ZEROCP_THREAD_LOCAL zcp_priv_process *zcp_priv_forking;
 ZCP_PRIV_SETUP void zcp_priv_fork_prepare(void)
@@ -195,7 +195,10 @@ ZCP_PRIV_SETUP zcp_priv_process *zcp_priv_process_lock(void)
     pthread_mutex_lock(&process->mutex);
     return process;
 }
-ZCP_PRIV_SETUP void zcp_priv_process_unlock(zcp_priv_process *process) { pthread_mutex_unlock(&process->mutex); }
+ZCP_PRIV_COLD void zcp_priv_process_unlock(zcp_priv_process *process)      /* NULL: there was none to lock */
+{
+    if (process) pthread_mutex_unlock(&process->mutex);
+}
 /* An area that a forked child finds zeroed; it stays until the process ends. Under the process's mutex. NULL: no memory. */
 ZCP_PRIV_SETUP void *zcp_priv_wiped_new(zcp_priv_process *process, size_t bytes)
 {
