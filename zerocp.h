@@ -2780,19 +2780,19 @@ typedef enum zcp_priv_kind { ZCP_PRIV_KIND_FOREIGN, ZCP_PRIV_KIND_HALF_MADE, ZCP
 
 /* Everything that one call of open or destroy works with. */
 typedef struct zcp_priv_opening {
-    zcp_manager_desc desc;                      /* defaults filled in */
-    zcp_config config;
     bool creates, again;                        /* may create; start over */
     bool built, removed, missing;               /* this attempt has built or removed the instance, or waits for somebody to create it */
     bool fresh;                                 /* this attempt has created the management file, empty */
-    uint64_t built_device, built_inode;         /* the management file that this call has built */
-    zcp_priv_geometry geometry;                 /* of config */
-    zcp_priv_path chunk_path;
+    zcp_priv_kind kind;                         /* of the management file when it was last looked at */
+    zcp_manager_desc desc;                      /* defaults filled in */
     zcp_priv_file file;                         /* the management file of this attempt */
-    struct stat status;                         /* its */
-    zcp_priv_header header;                     /* as it was when last looked at */
-    zcp_priv_kind kind;
+    zcp_priv_path chunk_path;
+    uint64_t built_device, built_inode;         /* the management file that this call has built */
     zcp_priv_wait wait;
+    struct stat status;                         /* of the management file */
+    zcp_config config;
+    zcp_priv_geometry geometry;                 /* of config */
+    zcp_priv_header header;                     /* as it was when last looked at */
 } zcp_priv_opening;
 
 ZCP_PRIV_SETUP ssize_t zcp_priv_read_header(zcp_priv_opening *o)
