@@ -2359,14 +2359,22 @@ ZCP_PRIV_SETUP zcp_priv_slot *zcp_priv_slot_at(const zcp_manager *manager, uint3
 {
     return (zcp_priv_slot *)((unsigned char *)manager->management.base + manager->geometry.slots_offset) + slot;
 }
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_null(const char *what) { return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the %s is NULL", what); }
 ZCP_PRIV_COLD zcp_status zcp_priv_why_unusable(const zcp_manager *manager)
 {
-    if (!manager) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the manager is NULL");
+    if (!manager) return zcp_priv_fail_null("manager");
     return zcp_priv_fail_plain(zcp_priv_load_relaxed(&manager->state) == 0 ? ZCP_ERR_FORKED : ZCP_ERR_CLOSED);
 }
 ZCP_PRIV_INLINE bool zcp_priv_usable(const zcp_manager *manager)
 {
     return manager && zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_OPEN;       /* relaxed: calls that overlap open or close are the caller's error */
+}
+/* Clears the place for what a look at it tells, and says whether it may be used. */
+ZCP_PRIV_COLD zcp_status zcp_priv_may_look(const zcp_manager *manager, const char *what, void *place, size_t bytes)
+{
+    if (!place) return zcp_priv_fail_null(what);
+    memset(place, 0, bytes);
+    return zcp_priv_usable(manager) ? ZCP_OK : zcp_priv_why_unusable(manager);
 }
 /* May it be used, and for more than looking? */
 ZCP_PRIV_SETUP zcp_status zcp_priv_may_change(const zcp_manager *manager)
@@ -3417,9 +3425,9 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, con
 {
     zcp_priv_opening o;
     char client_name[32];
-    if (!manager) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the manager is NULL");
+    if (!manager) return zcp_priv_fail_null("place for the manager");
     *manager = NULL;
-    if (!desc) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the descriptor is NULL");
+    if (!desc) return zcp_priv_fail_null("descriptor");
     memset((void *)&o, 0, sizeof o);
     o.desc = *desc;
     o.file.fd = -1;
@@ -3686,7 +3694,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, 
 {
     zcp_priv_growth g;
     uint32_t number;
-    if (!pool) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the pool's configuration is NULL");
+    if (!pool) return zcp_priv_fail_null("pool's configuration");
     zcp_status status = zcp_priv_may_change(manager);
     if (status == ZCP_OK) status = zcp_priv_may_grow(manager);
     if (status == ZCP_OK) status = zcp_priv_growth_begin(&g, manager);
@@ -3745,7 +3753,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manage
 {
     zcp_priv_growth g;
     zcp_priv_geometry geometry;
-    if (!config) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the configuration is NULL");
+    if (!config) return zcp_priv_fail_null("configuration");
     zcp_status status = zcp_priv_may_change(manager);
     if (status == ZCP_OK) status = zcp_priv_may_grow(manager);
     if (status == ZCP_OK && config->pools.size == 0) status = zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: the configuration has no pool", manager->name);
@@ -3758,9 +3766,8 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manage
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_config *config)
 {
-    if (!config) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the configuration is NULL");
-    memset(config, 0, sizeof *config);
-    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    zcp_status status = zcp_priv_may_look(manager, "place for the configuration", config, sizeof *config);
+    if (status != ZCP_OK) return status;
     zcp_priv_renew_if_changed(manager);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
@@ -3780,9 +3787,8 @@ ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_manager_pool_count(const zcp_manager *man
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats)
 {
-    if (!stats) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the statistics is NULL");
-    memset(stats, 0, sizeof *stats);
-    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    zcp_status status = zcp_priv_may_look(manager, "place for the statistics", stats, sizeof *stats);
+    if (status != ZCP_OK) return status;
     uint32_t pools = zcp_manager_pool_count(manager);
     if (pool >= pools) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: %s has %u", pool, manager->name, pools);
     zcp_priv_pool *p = zcp_priv_view_pool(&manager->view, pool);
@@ -3831,9 +3837,8 @@ ZCP_PRIV_SETUP bool zcp_priv_count_client(const zcp_priv_pool *pool, uint32_t i,
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_stats(const zcp_manager *manager, uint32_t slot, zcp_client_stats *stats)
 {
     zcp_client_info info;
-    if (!stats) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the statistics is NULL");
-    memset(stats, 0, sizeof *stats);
-    zcp_status status = zcp_manager_client_info(manager, slot, &info);
+    zcp_status status = zcp_priv_may_look(manager, "place for the statistics", stats, sizeof *stats);
+    if (status == ZCP_OK) status = zcp_manager_client_info(manager, slot, &info);
     if (status != ZCP_OK) return status;
     stats->state = info.state;
     stats->pid = info.pid;
@@ -3872,7 +3877,7 @@ ZCP_PRIV_SETUP bool zcp_priv_census_entry(const zcp_priv_pool *pool, uint32_t i,
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manager, zcp_census_function *function, void *user)
 {
-    if (!function) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the function is NULL");
+    if (!function) return zcp_priv_fail_null("function");
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
     zcp_priv_census census = { function, user };
     zcp_priv_each_held(manager, zcp_priv_census_entry, &census);
@@ -3880,9 +3885,8 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manag
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manager_info *info)
 {
-    if (!info) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the information is NULL");
-    memset(info, 0, sizeof *info);
-    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    zcp_status status = zcp_priv_may_look(manager, "place for the information", info, sizeof *info);
+    if (status != ZCP_OK) return status;
     memcpy(info->name, manager->name, sizeof manager->name);
     memcpy(info->management_name, manager->file.path.text, sizeof manager->file.path.text);
     memcpy(info->chunk_name, manager->chunk_path.text, sizeof manager->chunk_path.text);
@@ -3913,13 +3917,12 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *
 {
     bool alive;
     uint64_t words[4];
-    if (!info) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the information is NULL");
-    memset(info, 0, sizeof *info);
-    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    zcp_status status = zcp_priv_may_look(manager, "place for the information", info, sizeof *info);
+    if (status != ZCP_OK) return status;
     if (slot >= manager->geometry.max_clients) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "slot %u: %s has %u", slot, manager->name, manager->geometry.max_clients);
     const zcp_priv_slot *at = zcp_priv_slot_at(manager, slot);
     if (zcp_priv_load_relaxed(&at->state) == ZCP_PRIV_SLOT_CLEAN) return ZCP_OK;     /* relaxed, all: for people */
-    zcp_status status = zcp_priv_slot_alive(manager, slot, &alive);
+    status = zcp_priv_slot_alive(manager, slot, &alive);
     if (status != ZCP_OK) return status;
     info->state = alive ? ZCP_CLIENT_ALIVE : ZCP_CLIENT_DEAD;
     info->pid = zcp_priv_load_relaxed(&at->pid);
