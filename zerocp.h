@@ -847,7 +847,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_mpmc_list_create(zcp_mpmc_list *list, v
     zcp_status status = zcp_priv_list_arguments(list, memory);
     if (status != ZCP_OK) return status;
     if (zcp_mpmc_list_bytes(capacity) == 0 || bytes < zcp_mpmc_list_bytes(capacity))
-        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "a list of %u indices (1 to %u) needs %llu bytes, %llu were given", capacity,
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "a list of %u indices (1 to %u) needs %llu bytes, %llu are there", capacity,
                              ZCP_MPMC_LIST_MAX_CAPACITY, (unsigned long long)zcp_mpmc_list_bytes(capacity), (unsigned long long)bytes);
     zcp_priv_list_view(list, memory, capacity);
     zcp_priv_list_header *header = (zcp_priv_list_header *)memory;
@@ -875,7 +875,8 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_mpmc_list_attach(zcp_mpmc_list *list, v
     uint32_t capacity = *(volatile uint32_t *)&header->capacity;       /* read once: it may change under us */
     uint64_t needed = zcp_mpmc_list_bytes(capacity);
     if (needed == 0 || needed > bytes)
-        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "a list of %u indices needs %llu bytes, %llu are there", capacity, (unsigned long long)needed, (unsigned long long)bytes);
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "a list of %u indices (1 to %u) needs %llu bytes, %llu are there", capacity, ZCP_MPMC_LIST_MAX_CAPACITY,
+                             (unsigned long long)needed, (unsigned long long)bytes);
     return zcp_priv_list_view(list, memory, capacity);
 }
 
@@ -1886,6 +1887,14 @@ ZCP_PRIV_SETUP bool zcp_priv_geometry_add(zcp_priv_geometry *geometry, const zcp
         && zcp_priv_add(pool->leases_offset, zcp_priv_leases_bytes(pool->chunk_count), &pool->records_offset)
         && zcp_priv_add(pool->records_offset, (uint64_t)pool->chunk_count * geometry->record_bytes, &geometry->management_bytes);
 }
+/* Rounds up what the pools take; OVERFLOW if they did not fit, or one of the files would have more than `most` bytes. */
+ZCP_PRIV_COLD zcp_status zcp_priv_geometry_end(zcp_priv_geometry *geometry, bool fits, uint64_t most)
+{
+    if (fits && zcp_priv_round_up(geometry->management_bytes, ZCP_PRIV_PAGE, &geometry->management_bytes)
+        && zcp_priv_round_up(geometry->chunk_bytes, ZCP_PRIV_PAGE, &geometry->chunk_bytes)
+        && geometry->management_bytes <= most && geometry->chunk_bytes <= most) return ZCP_OK;
+    return zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "the configured pools need more than 2^48 bytes");
+}
 /* Errors: INVALID_ARGUMENT (max_clients, number of pools), those of a pool, OVERFLOW. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry, const zcp_config *config, uint32_t max_clients)
 {
@@ -1903,10 +1912,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry,
         if (status != ZCP_OK) return status;
         fits = zcp_priv_geometry_add(geometry, &config->pools.items[p]);
     }
-    fits = fits && zcp_priv_round_up(geometry->management_bytes, ZCP_PRIV_PAGE, &geometry->management_bytes)
-        && zcp_priv_round_up(geometry->chunk_bytes, ZCP_PRIV_PAGE, &geometry->chunk_bytes)
-        && geometry->management_bytes <= ZCP_RELPTR_MAX_OFFSET + 1 && geometry->chunk_bytes <= ZCP_RELPTR_MAX_OFFSET + 1;
-    return fits ? ZCP_OK : zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "the configured pools need more than 2^48 bytes");
+    return zcp_priv_geometry_end(geometry, fits, ZCP_RELPTR_MAX_OFFSET + 1);
 }
 /* The configuration that a geometry was computed from (alignment 0 comes back as 64). The geometry may be garbage: so may the result, but it is safe. */
 ZCP_PRIV_SETUP void zcp_priv_geometry_config(const zcp_priv_geometry *geometry, zcp_config *config)
@@ -2516,11 +2522,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_added_geometry(const zcp_priv_geometry *insta
     memset(geometry, 0, sizeof *geometry);
     geometry->record_bytes = instance->record_bytes;
     zcp_status status = zcp_priv_pool_check(config);
-    if (status != ZCP_OK) return status;
-    if (zcp_priv_geometry_add(geometry, config) && zcp_priv_round_up(geometry->management_bytes, ZCP_PRIV_PAGE, &geometry->management_bytes)
-        && zcp_priv_round_up(geometry->chunk_bytes, ZCP_PRIV_PAGE, &geometry->chunk_bytes)
-        && geometry->management_bytes <= ZCP_RELPTR_MAX_OFFSET && geometry->chunk_bytes <= ZCP_RELPTR_MAX_OFFSET) return ZCP_OK;
-    return zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "the pool needs more than 2^48 bytes");
+    return status != ZCP_OK ? status : zcp_priv_geometry_end(geometry, zcp_priv_geometry_add(geometry, config), ZCP_RELPTR_MAX_OFFSET);
 }
 /* Of an added pool's chunks. */
 ZCP_PRIV_SETUP uint16_t zcp_priv_segment_of(uint32_t serial) { return (uint16_t)(ZCP_SEGMENT_CHUNK + 1 + (serial - 2) % (UINT16_MAX - ZCP_SEGMENT_CHUNK)); }
@@ -2762,7 +2764,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *r
         bool taken = true;
         if (slot == manager->view.client || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) continue;   /* a look */
         zcp_status status = fd < 0 ? zcp_priv_file_reopen(&manager->file, &fd) : ZCP_OK;
-        if (status == ZCP_OK) status = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, &taken);
+        if (status == ZCP_OK) status = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, &taken);
         ZEROCP_STEP("tested");
         if (status == ZCP_OK && !taken) status = zcp_priv_slot_recover(manager, slot, report, &garbage);
         if (status != ZCP_OK) worst = status;
@@ -2854,20 +2856,20 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_note_pid(zcp_priv_opening *o, const zcp_priv_
     return ZCP_OK;
 }
 /* The creation lock did not come: names who has it. */
-ZCP_PRIV_COLD zcp_status zcp_priv_fail_locked(zcp_priv_opening *o)
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_locked(const char *name, uint32_t pid, uint32_t timeout_ms)
 {
     char who[64] = "a process that has not yet told its pid";
-    uint32_t pid = zcp_priv_look(o) == ZCP_OK ? zcp_priv_load_relaxed(&o->header.locker_pid) : 0;
     if (pid != 0) snprintf(who, sizeof who, "process %u", pid);
-    return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: %s is creating or destroying it and was not done within %u ms; if it is stopped, continue or kill it",
-                         o->file.path.text, who, o->desc.timeout_ms);
+    return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: %s is creating, destroying or changing it and was not done within %u ms; if it is stopped, continue or kill it",
+                         name, who, timeout_ms);
 }
 /* The creation lock of the management file; notes our pid for those who wait. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_lock *lock)
 {
     bool same = false;
     zcp_status status = zcp_priv_lock_creation(&o->file, &o->wait, lock);
-    if (status == ZCP_ERR_TIMEOUT) return zcp_priv_fail_locked(o);
+    if (status == ZCP_ERR_TIMEOUT)
+        return zcp_priv_fail_locked(o->file.path.text, zcp_priv_look(o) == ZCP_OK ? zcp_priv_load_relaxed(&o->header.locker_pid) : 0, o->desc.timeout_ms);
     if (status != ZCP_OK) return status;
     status = zcp_priv_look(o);
     if (status == ZCP_OK) status = zcp_priv_note_pid(o, lock);         /* at once, also where the name leads elsewhere meanwhile */
@@ -2976,10 +2978,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const str
    it away from them. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_check_no_clients(const zcp_priv_opening *o)
 {
-    struct flock range = zcp_priv_lock_of(ZCP_PRIV_LOCK_SLOTS);
-    range.l_len = ZCP_MAX_CLIENTS;
-    if (fcntl(o->file.fd, ZCP_PRIV_OFD_GETLK, &range) != 0) return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: fcntl(F_OFD_GETLK): %s", o->file.path.text, strerror(errno));
-    return range.l_type == F_UNLCK ? ZCP_OK : zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its state word says half-made, but it has clients", o->file.path.text);
+    bool taken;
+    zcp_status status = zcp_priv_lock_test(o->file.fd, o->file.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS, &taken);
+    if (status != ZCP_OK || !taken) return status;
+    return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its state word says half-made, but it has clients", o->file.path.text);
 }
 /* Makes an instance of a management file that is empty, or half-made by one who was killed. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_build(zcp_priv_opening *o)
@@ -3382,13 +3384,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **
 /* Removes the instance that this call has built and could not attach to, unless somebody else has. Who joins meanwhile looks at the state once more. */
 ZCP_PRIV_COLD void zcp_priv_unbuild(zcp_priv_opening *o)
 {
-    struct flock slots = zcp_priv_lock_of(ZCP_PRIV_LOCK_SLOTS);
-    slots.l_len = ZCP_MAX_CLIENTS;
+    bool joined;
     o->creates = o->again = false;
     o->desc.flags &= ~ZCP_WAIT;
     if (zcp_priv_open_file(o) != ZCP_OK) return;
-    if (o->file.inode == o->built_inode && o->file.device == o->built_device && fcntl(o->file.fd, ZCP_PRIV_OFD_GETLK, &slots) == 0 && slots.l_type == F_UNLCK)
-        zcp_priv_dismantle(o, false);
+    if (o->file.inode == o->built_inode && o->file.device == o->built_device
+        && zcp_priv_lock_test(o->file.fd, o->file.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS, &joined) == ZCP_OK && !joined) zcp_priv_dismantle(o, false);
     zcp_priv_file_forget(&o->file);
 }
 /* Attempts until one is final, within the time. */
@@ -3404,15 +3405,18 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **
         return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept creating and destroying it for %u ms", o->desc.name, o->desc.timeout_ms);
     }
 }
+ZCP_PRIV_COLD void zcp_priv_log_segment(const zcp_manager *m, const zcp_priv_path *path, uint64_t bytes, const void *base, int id)
+{
+    (void)m, (void)path, (void)bytes, (void)base, (void)id;            /* here and below: ZEROCP_LOG may be defined to nothing */
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, base %p, id %d, instance %016llx", m->name, path->text, (unsigned long long)bytes, base, id,
+               (unsigned long long)m->instance_id);
+}
 ZCP_PRIV_SETUP void zcp_priv_log_built(const zcp_priv_opening *o, const zcp_manager *m)
 {
-    (void)o;                                                           /* here and below: ZEROCP_LOG may be defined to nothing */
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: sizes computed: management segment %llu bytes, chunk segment %llu bytes, up to %u clients", m->name,
                (unsigned long long)m->geometry.management_bytes, (unsigned long long)m->geometry.chunk_bytes, m->geometry.max_clients);
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, base %p, id %d, instance %016llx", m->name, o->file.path.text,
-               (unsigned long long)m->geometry.management_bytes, m->management.base, ZCP_SEGMENT_MANAGEMENT, (unsigned long long)m->instance_id);
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, base %p, id %d", m->name, o->chunk_path.text, (unsigned long long)m->geometry.chunk_bytes,
-               m->chunks, ZCP_SEGMENT_CHUNK);
+    zcp_priv_log_segment(m, &o->file.path, m->geometry.management_bytes, m->management.base, ZCP_SEGMENT_MANAGEMENT);
+    zcp_priv_log_segment(m, &o->chunk_path, m->geometry.chunk_bytes, m->chunks, ZCP_SEGMENT_CHUNK);
     for (uint32_t p = 0; p < m->geometry.pool_count; p++) {
         const zcp_priv_pool_geometry *pool = &m->geometry.pools[p];
         (void)pool;
@@ -3583,9 +3587,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager 
     zcp_priv_wait wait = zcp_priv_wait_begin(ZCP_SHM_DEFAULT_TIMEOUT_MS);
     *g = (zcp_priv_growth){ manager, { NULL, 0 }, -1, -1, 0, 0, 0 };
     zcp_status status = zcp_priv_lock_creation(&manager->file, &wait, &g->lock);
-    if (status == ZCP_ERR_TIMEOUT)
-        return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: process %u is creating, destroying or changing it and was not done within %u ms; if it is stopped, continue or kill it",
-                             manager->name, zcp_priv_load_relaxed(&manager->header->locker_pid), ZCP_SHM_DEFAULT_TIMEOUT_MS);
+    if (status == ZCP_ERR_TIMEOUT) return zcp_priv_fail_locked(manager->name, zcp_priv_load_relaxed(&manager->header->locker_pid), ZCP_SHM_DEFAULT_TIMEOUT_MS);
     if (status != ZCP_OK) return status;
     zcp_priv_store_relaxed(&manager->header->locker_pid, (uint32_t)getpid());           /* relaxed: for messages */
     ZEROCP_STEP("growth_locked");
@@ -3909,7 +3911,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_alive(const zcp_manager *manager, uint32
     if (*alive) return ZCP_OK;
     zcp_status status = zcp_priv_file_reopen(&manager->file, &fd);
     if (status != ZCP_OK) return status;
-    status = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, alive);
+    status = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, alive);
     close(fd);
     return status;
 }

@@ -234,11 +234,15 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_path_make(zcp_priv_path *path, const char *na
 }
 
 /* ---- >>files  The steps of opening, creating, reserving, mapping and removing an object; the manager takes them one by one. ---- */
-ZCP_PRIV_COLD zcp_status zcp_priv_fail_system(const char *call, const char *path)      /* errno -> status */
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_call(zcp_status status, const char *call, const char *path)      /* errno tells why */
 {
     int error = errno;
+    return zcp_priv_fail(status, error, "%s: %s: %s", path, call, strerror(error));
+}
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_system(const char *call, const char *path)      /* errno -> status */
+{
     zcp_status status = ZCP_ERR_SYSTEM;
-    switch (error) {
+    switch (errno) {
     case EEXIST: status = ZCP_ERR_EXISTS; break;
     case ENOENT: status = ZCP_ERR_NOT_FOUND; break;
     case EACCES: case EPERM: case EROFS: status = ZCP_ERR_PERMISSION; break;
@@ -249,7 +253,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_system(const char *call, const char *path
     case ENOMEM: status = ZCP_ERR_NO_MEMORY; break;
     default: break;
     }
-    return zcp_priv_fail(status, error, "%s: %s: %s", path, call, strerror(error));
+    return zcp_priv_fail_call(status, call, path);
 }
 ZCP_PRIV_SETUP void zcp_priv_close_fd(int fd)                        /* keeps errno */
 {
@@ -454,7 +458,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_reopen(const zcp_priv_file *file, int *f
     *fd = zcp_priv_fd_is(file->fd, file->device, file->inode) ? open(link, access | O_CLOEXEC) : -1;
     if (*fd < 0) *fd = shm_open(file->path.text, access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
     if (zcp_priv_fd_is(*fd, file->device, file->inode)) return ZCP_OK;
-    if (*fd < 0 && errno != ENOENT) return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: cannot be opened again: %s", file->path.text, strerror(errno));
+    if (*fd < 0 && errno != ENOENT) return zcp_priv_fail_call(ZCP_ERR_SYSTEM, "cannot be opened again", file->path.text);
     if (*fd >= 0) { zcp_priv_close_fd(*fd); *fd = -1; }
     return zcp_priv_fail(ZCP_ERR_SYSTEM, ENOENT, "%s: the descriptor was closed by the application, and the name leads elsewhere", file->path.text);
 }
@@ -475,7 +479,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_lock_byte(int fd, const char *path, off_t byt
     *taken = false;
     if (fcntl(fd, ZCP_PRIV_OFD_SETLK, &lock) == 0) return ZCP_OK;
     if (errno == EAGAIN || errno == EACCES) { *taken = true; return ZCP_OK; }
-    return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: fcntl(F_OFD_SETLK): %s", path, strerror(errno));
+    return zcp_priv_fail_call(ZCP_ERR_SYSTEM, "fcntl(F_OFD_SETLK)", path);
 }
 /* Maps bytes of the file and locks one byte of [first, first + count), the first that is free; those whose bit in `early` is set (may be NULL) are tried
    before the others, since the kernel's search for each grows with the locks that others hold. *which tells which (-1: all are taken, and nothing is
@@ -516,11 +520,12 @@ ZCP_PRIV_SETUP void zcp_priv_lock_drop(zcp_priv_lock *lock)
     if (lock->base) munmap(lock->base, lock->bytes);
     *lock = (zcp_priv_lock){ NULL, 0 };
 }
-/* Does somebody else hold that byte? fd: of the file, on a description that holds no lock. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_lock_test(int fd, const char *path, off_t byte, bool *taken)
+/* Does somebody else hold one of `count` bytes from that on? fd: of the file, on a description that holds no lock. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_test(int fd, const char *path, off_t byte, uint32_t count, bool *taken)
 {
     struct flock lock = zcp_priv_lock_of(byte);
-    if (fcntl(fd, ZCP_PRIV_OFD_GETLK, &lock) != 0) return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: fcntl(F_OFD_GETLK): %s", path, strerror(errno));
+    lock.l_len = (off_t)count;
+    if (fcntl(fd, ZCP_PRIV_OFD_GETLK, &lock) != 0) return zcp_priv_fail_call(ZCP_ERR_SYSTEM, "fcntl(F_OFD_GETLK)", path);
     *taken = lock.l_type != F_UNLCK;
     return ZCP_OK;
 }
