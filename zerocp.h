@@ -798,13 +798,12 @@ typedef struct zcp_priv_list_header {
 typedef struct zcp_priv_leaf { _Atomic uint64_t bits; uint64_t unused[7]; } zcp_priv_leaf;
 _Static_assert(sizeof(zcp_priv_list_header) == 64 && sizeof(zcp_priv_leaf) == 64, "layout of the list");
 
-ZCP_PRIV uint32_t zcp_priv_list_leaf_shift(uint32_t capacity)  /* leaves of 64, but of down to 8 so that a small list has 16 of them */
+ZCP_PRIV_COLD uint32_t zcp_priv_list_leaves(uint32_t capacity, uint32_t *shift)      /* leaves of 64, but of down to 8 so that a small list has 16 of them */
 {
-    uint32_t shift = 6;
-    while (shift > 3 && (capacity >> shift) < 16) shift--;
-    return shift;
+    *shift = 6;
+    while (*shift > 3 && (capacity >> *shift) < 16) --*shift;
+    return (uint32_t)(((uint64_t)capacity + (UINT64_C(1) << *shift) - 1) >> *shift);
 }
-ZCP_PRIV uint32_t zcp_priv_list_leaves(uint32_t capacity, uint32_t shift) { return (uint32_t)(((uint64_t)capacity + (UINT64_C(1) << shift) - 1) >> shift); }
 ZCP_PRIV uint64_t zcp_priv_list_summary_bytes(uint32_t leaves) { return ((uint64_t)leaves + 511) / 512 * 64; }
 ZCP_PRIV _Atomic uint64_t *zcp_priv_list_summary(const zcp_mpmc_list *list, uint32_t leaf)
 {
@@ -824,13 +823,13 @@ ZCP_PRIV uint64_t zcp_priv_leaf_bit(uint32_t leaf) { return UINT64_C(1) << leaf 
 
 ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_mpmc_list_bytes(uint32_t capacity)
 {
+    uint32_t shift, leaves = zcp_priv_list_leaves(capacity, &shift);
     if (capacity == 0 || capacity > ZCP_MPMC_LIST_MAX_CAPACITY) return 0;
-    uint32_t leaves = zcp_priv_list_leaves(capacity, zcp_priv_list_leaf_shift(capacity));
     return sizeof(zcp_priv_list_header) + zcp_priv_list_summary_bytes(leaves) + (uint64_t)leaves * sizeof(zcp_priv_leaf);
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_list_view(zcp_mpmc_list *list, void *memory, uint32_t capacity)
 {
-    uint32_t shift = zcp_priv_list_leaf_shift(capacity), leaves = zcp_priv_list_leaves(capacity, shift);
+    uint32_t shift, leaves = zcp_priv_list_leaves(capacity, &shift);
     *list = (zcp_mpmc_list){ memory, capacity, 0, leaves, shift, (unsigned char *)memory + sizeof(zcp_priv_list_header) + zcp_priv_list_summary_bytes(leaves) };
     return ZCP_OK;
 }
@@ -1867,7 +1866,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_check(const zcp_pool_config *pool)
 }
 ZCP_PRIV_SETUP uint64_t zcp_priv_leases_bytes(uint32_t chunk_count)
 {
-    return sizeof(zcp_priv_leases) + zcp_priv_lease_count(zcp_priv_list_leaves(chunk_count, zcp_priv_list_leaf_shift(chunk_count))) * sizeof(zcp_priv_lease);
+    uint32_t shift;
+    return sizeof(zcp_priv_leases) + zcp_priv_lease_count(zcp_priv_list_leaves(chunk_count, &shift)) * sizeof(zcp_priv_lease);
 }
 /* Appends one pool to the geometry; false on overflow. */
 ZCP_PRIV_SETUP bool zcp_priv_geometry_add(zcp_priv_geometry *geometry, const zcp_pool_config *config)
@@ -2056,7 +2056,7 @@ ZCP_PRIV_SETUP void zcp_priv_format_pools(void *management, const zcp_priv_geome
         zcp_priv_format_pool(management, &geometry->pools[p], geometry->record_bytes, instance_id ^ (uint64_t)p << ZCP_PRIV_POOL_SHIFT);
 }
 /* A pool as a client sees it; offsets are from management and chunks. */
-ZCP_PRIV_SETUP void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_geometry *from, const zcp_priv_geometry *geometry, void *management, void *chunks, uint32_t client)
+ZCP_PRIV_COLD void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_geometry *from, const zcp_priv_geometry *geometry, void *management, void *chunks, uint32_t client)
 {
     memset((void *)pool, 0, sizeof *pool);
     pool->records = (unsigned char *)management + from->records_offset;
@@ -2361,7 +2361,7 @@ typedef struct zcp_priv_grown {
 } zcp_priv_grown;
 static _Atomic uint64_t zcp_priv_serial;        /* numbers opens and closes of this process */
 
-ZCP_PRIV_SETUP zcp_priv_slot *zcp_priv_slot_at(const zcp_manager *manager, uint32_t slot)
+ZCP_PRIV_COLD zcp_priv_slot *zcp_priv_slot_at(const zcp_manager *manager, uint32_t slot)
 {
     return (zcp_priv_slot *)((unsigned char *)manager->management.base + manager->geometry.slots_offset) + slot;
 }
@@ -3355,7 +3355,7 @@ ZCP_PRIV_SETUP void zcp_priv_attempt_end(zcp_priv_opening *o, zcp_status status)
     zcp_priv_file_forget(&o->file);
 }
 /* One attempt: *result is set, or the status tells why not, or `again` says to start over. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **result)
+ZCP_PRIV_COLD zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **result)
 {
     zcp_status status = zcp_priv_open_file(o);
     if (status != ZCP_OK || o->again) return status;
