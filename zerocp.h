@@ -3282,24 +3282,14 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_resolve_name(zcp_priv_opening *o)
     if (status == ZCP_OK) status = zcp_priv_path_make(&o->chunk_path, o->desc.name, ZCP_PRIV_CHUNK_SUFFIX);
     return status;
 }
-ZCP_PRIV_SETUP zcp_status zcp_priv_resolve_flags(const zcp_manager_desc *desc)
-{
-    bool always_creates = desc->mode == ZCP_SHM_CREATE_EXCLUSIVE || desc->mode == ZCP_SHM_PURGE_AND_CREATE;
-    if (desc->flags & ~ZCP_PRIV_MANAGER_FLAGS)
-        return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "flags 0x%x: unknown bits 0x%x%s", desc->flags, desc->flags & ~ZCP_PRIV_MANAGER_FLAGS,
-                             desc->flags & ZCP_SHM_READ_ONLY ? " (a manager takes ZCP_READ_ONLY_DATA)" : "");
-    if (always_creates && (desc->flags & (ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_OBSERVE)))
-        return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "ZCP_READ_ONLY_DATA, ZCP_OBSERVE and ZCP_WAIT do not go with a mode that always creates");
-    return ZCP_OK;
-}
 /* Fills in the defaults and checks everything that can be checked without the system. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name[32])
 {
     zcp_manager_desc *desc = &o->desc;
     zcp_status status = zcp_priv_resolve_name(o);
+    if (status == ZCP_OK)
+        status = zcp_priv_check_mode(desc->mode, desc->flags, ZCP_PRIV_MANAGER_FLAGS, ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_OBSERVE, "ZCP_READ_ONLY_DATA, ZCP_OBSERVE and ZCP_WAIT");
     if (status != ZCP_OK) return status;
-    if ((unsigned)desc->mode > ZCP_SHM_PURGE_AND_CREATE) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "mode %u is none of zcp_shm_mode", (unsigned)desc->mode);
-    if ((status = zcp_priv_resolve_flags(desc)) != ZCP_OK) return status;
     if (desc->permissions == 0) desc->permissions = ZCP_SHM_DEFAULT_PERMISSIONS;
     if (desc->permissions > 0777 || (desc->permissions & 0600) != 0600)
         return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "permissions 0%o: up to 0777, with 0600 in it", desc->permissions);
@@ -3311,7 +3301,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name
     else if (prctl(PR_GET_NAME, client_name, 0, 0, 0) != 0) client_name[0] = 0;
     desc->client_name = client_name;
     if (!desc->config) {
-        if (desc->mode == ZCP_SHM_CREATE_EXCLUSIVE || desc->mode == ZCP_SHM_PURGE_AND_CREATE)
+        if (zcp_priv_always_creates(desc->mode))
             return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: to create an instance takes a configuration", desc->name);
         return ZCP_OK;
     }

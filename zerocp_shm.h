@@ -546,14 +546,23 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_lock_creation(const zcp_priv_file *file, zcp_
 /* ---- >>shm ---- */
 #define ZCP_PRIV_SHM_FLAGS (ZCP_SHM_READ_ONLY | ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_ANY_OWNER | ZCP_SHM_NO_RESERVE | ZCP_SHM_NO_DUMP | ZCP_SHM_GROUP)
 
+ZCP_PRIV_SETUP bool zcp_priv_always_creates(zcp_shm_mode mode) { return mode == ZCP_SHM_CREATE_EXCLUSIVE || mode == ZCP_SHM_PURGE_AND_CREATE; }
+/* Is that a mode, are these bits known, and are none that only open (`opening`, by their names) in a mode that always creates? */
+ZCP_PRIV_COLD zcp_status zcp_priv_check_mode(zcp_shm_mode mode, uint32_t flags, uint32_t known, uint32_t opening, const char *names)
+{
+    if ((unsigned)mode > ZCP_SHM_PURGE_AND_CREATE) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "mode %u is none of zcp_shm_mode", (unsigned)mode);
+    if (flags & ~known)
+        return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "flags 0x%x: unknown bits 0x%x%s", flags, flags & ~known,
+                             flags & ~known & ZCP_SHM_READ_ONLY ? " (a manager takes ZCP_READ_ONLY_DATA)" : "");
+    if (zcp_priv_always_creates(mode) && (flags & opening)) return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "%s: not with a mode that always creates", names);
+    return ZCP_OK;
+}
 /* The descriptor with its defaults filled in, and checked. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_shm_resolve(zcp_shm_desc *desc)
 {
-    bool creates = desc->mode == ZCP_SHM_CREATE_EXCLUSIVE || desc->mode == ZCP_SHM_PURGE_AND_CREATE;
-    if ((unsigned)desc->mode > ZCP_SHM_PURGE_AND_CREATE) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "mode %u is none of zcp_shm_mode", (unsigned)desc->mode);
     if (desc->permissions > 0777) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "permissions 0%o: up to 0777 are possible", desc->permissions);
-    if (desc->flags & ~ZCP_PRIV_SHM_FLAGS) return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "flags 0x%x: unknown bits 0x%x", desc->flags, desc->flags & ~ZCP_PRIV_SHM_FLAGS);
-    if ((desc->flags & ZCP_SHM_READ_ONLY) && creates) return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "ZCP_SHM_READ_ONLY does not go with a mode that creates");
+    zcp_status status = zcp_priv_check_mode(desc->mode, desc->flags, ZCP_PRIV_SHM_FLAGS, ZCP_SHM_READ_ONLY, "ZCP_SHM_READ_ONLY");
+    if (status != ZCP_OK) return status;
     if (desc->bytes > INT64_MAX || (desc->bytes == 0 && desc->mode != ZCP_SHM_OPEN_EXISTING && !(desc->flags & ZCP_SHM_READ_ONLY)))
         return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%llu bytes: 1 to 2^63 - 1 are possible", (unsigned long long)desc->bytes);
     if (desc->permissions == 0) desc->permissions = ZCP_SHM_DEFAULT_PERMISSIONS;
