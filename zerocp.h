@@ -2616,7 +2616,7 @@ ZCP_PRIV_SETUP uint64_t zcp_priv_pool_handles(const zcp_priv_pool *pool)
 }
 /* The pool is gone. All of it stays mapped until close, though there are no pages behind its chunks any more: a sibling may be just looking there, or about to punch, or
    the header may lie. */
-ZCP_PRIV_SETUP void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool)
+ZCP_PRIV_COLD void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool)
 {
     zcp_priv_store_release(&manager->view.pools[pool->number], (zcp_priv_pool *)NULL);         /* V1: nothing is shown by it */
     for (zcp_priv_grown *g = manager->grown; g; g = g->next) {
@@ -3484,7 +3484,7 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_close(zcp_manager *manager)
     zcp_priv_manager_end(manager, left != 0);
 }
 /* One attempt; o->removed tells success. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
+ZCP_PRIV_COLD zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
 {
     int fd;
     struct stat chunk;

@@ -558,7 +558,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_check_mode(zcp_shm_mode mode, uint32_t flags, 
     return ZCP_OK;
 }
 /* The descriptor with its defaults filled in, and checked. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_shm_resolve(zcp_shm_desc *desc)
+ZCP_PRIV_COLD zcp_status zcp_priv_shm_resolve(zcp_shm_desc *desc)
 {
     if (desc->permissions > 0777) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "permissions 0%o: up to 0777 are possible", desc->permissions);
     zcp_status status = zcp_priv_check_mode(desc->mode, desc->flags, ZCP_PRIV_SHM_FLAGS, ZCP_SHM_READ_ONLY, "ZCP_SHM_READ_ONLY");
