@@ -282,16 +282,19 @@ ZEROCP_API const char *zcp_status_message(zcp_status status)
 ZEROCP_API const char *zcp_last_message(void) { return zcp_priv_last_message; }
 ZEROCP_API int zcp_last_errno(void) { return zcp_priv_last_errno; }
 
-/* Notes the cause of a failure for zcp_last_message and zcp_last_errno; returns status. Does not touch errno. */
-ZCP_PRIV_PRINTF(3, 4)
-ZCP_PRIV_COLD zcp_status zcp_priv_fail(zcp_status status, int error, const char *format, ...)
+/* Notes the cause of a failure for zcp_last_message and zcp_last_errno; returns status. Does not touch errno. Status and error travel in one word: that
+   is a register more for what the message tells. */
+typedef struct zcp_priv_cause { zcp_status status; int error; } zcp_priv_cause;
+#define zcp_priv_fail(status, error, ...) zcp_priv_fail_by((zcp_priv_cause){ status, error }, __VA_ARGS__)
+ZCP_PRIV_PRINTF(2, 3)
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_by(zcp_priv_cause cause, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(zcp_priv_last_message, sizeof zcp_priv_last_message, format, arguments);
     va_end(arguments);
-    zcp_priv_last_errno = error;
-    return status;
+    zcp_priv_last_errno = cause.error;
+    return cause.status;
 }
 /* A failure, to be told after what cleans up behind it. */
 typedef struct zcp_priv_failure { zcp_status status; int error; char message[sizeof zcp_priv_last_message]; } zcp_priv_failure;
