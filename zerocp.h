@@ -2533,7 +2533,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_reopen(const zcp_manager *manager, int 
     zcp_status result = zcp_priv_file_open(manager->chunk_path.text, access, manager->view.flags, fd, &status);
     if (result == ZCP_OK && (uint64_t)status.st_dev == manager->chunk_device && (uint64_t)status.st_ino == manager->chunk_inode) return ZCP_OK;
     if (result != ZCP_OK && result != ZCP_ERR_NOT_FOUND) return result;
-    if (*fd >= 0) { zcp_priv_close_fd(*fd); *fd = -1; }
+    zcp_priv_close_fd(*fd);
+    *fd = -1;
     return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", manager->name, manager->chunk_path.text);
 }
 /* Maps a part of one of the two files that lies behind what was mapped at first; children do not get it. Closes fd. */
@@ -2734,11 +2735,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slo
 /* Sweeps a slot if it is not clean and its client is dead. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, zcp_recovery *report, bool *garbage)
 {
-    zcp_priv_file plain = manager->file;
     zcp_priv_lock lock;
     int64_t which;
-    plain.flags = 0;                            /* one page, neither populated nor locked into memory */
-    zcp_status status = zcp_priv_lock_take(&plain, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, NULL, 1, &lock, &which);
+    zcp_status status = zcp_priv_lock_one(&manager->file, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, &lock, &which);
     if (status != ZCP_OK || which < 0) return status;
     if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) != ZCP_PRIV_SLOT_CLEAN) {    /* relaxed: ordered by the lock */
         uint64_t freed = 0;
@@ -2770,7 +2769,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *r
         if (status != ZCP_OK) worst = status;
         if (fd < 0) break;
     }
-    if (fd >= 0) close(fd);
+    zcp_priv_close_fd(fd);
     if (worst == ZCP_OK && garbage) worst = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: chunk records hold garbage; the others were swept", manager->name);
     return worst;
 }
@@ -2874,7 +2873,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_l
     status = zcp_priv_look(o);
     if (status == ZCP_OK) status = zcp_priv_note_pid(o, lock);         /* at once, also where the name leads elsewhere meanwhile */
     ZEROCP_STEP("creation_locked");
-    if (status == ZCP_OK) status = zcp_priv_file_is(o->file.path.text, o->file.device, o->file.inode, &same);
+    if (status == ZCP_OK) status = zcp_priv_file_is(&o->file, &same);
     if (status == ZCP_OK && !same) o->again = true;
     if (status != ZCP_OK || o->again) zcp_priv_lock_drop(lock);
     return status;
@@ -2910,7 +2909,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_brok
         bool broken = o->kind == ZCP_PRIV_KIND_RETIRED;
         int fd = -1;
         if (o->kind == ZCP_PRIV_KIND_READY) status = zcp_priv_chunk_open(o, &fd, &broken);
-        if (fd >= 0) close(fd);
+        zcp_priv_close_fd(fd);
         if (status != ZCP_OK || !broken) { o->again = status == ZCP_OK; zcp_priv_lock_drop(&lock); return status; }
     }
     if (o->kind == ZCP_PRIV_KIND_FOREIGN) status = zcp_priv_fail_foreign(o);
@@ -3014,7 +3013,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build(zcp_priv_opening *o)
     if (status == ZCP_OK) status = zcp_priv_build_chunks(o, &fd, &chunk);
     ZEROCP_STEP("chunk_sized");
     if (status == ZCP_OK && (status = zcp_priv_build_contents(o, &chunk)) != ZCP_OK) shm_unlink(o->chunk_path.text);
-    if (fd >= 0) close(fd);
+    zcp_priv_close_fd(fd);
     if (status != ZCP_OK) shm_unlink(path);
     else { o->built_device = o->file.device; o->built_inode = o->file.inode; }
     zcp_priv_lock_drop(&lock);
@@ -3205,7 +3204,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manage
     zcp_priv_slot_occupy(manager, o->desc.client_name);
     ZEROCP_STEP("joined");
     bool same = false;
-    status = zcp_priv_file_is(manager->file.path.text, manager->file.device, manager->file.inode, &same);
+    status = zcp_priv_file_is(&manager->file, &same);
     if (status == ZCP_OK && (!same || state != ZCP_PRIV_READY || zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)) o->again = true;
     if (status != ZCP_OK || o->again) zcp_priv_store_release(&zcp_priv_slot_at(manager, client)->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);      /* nothing was claimed */
     return status;
@@ -3240,7 +3239,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **res
     if (status != ZCP_OK) return status;
     zcp_manager *manager = zcp_priv_manager_new();
     if (!manager) {
-        if (fd >= 0) close(fd);
+        zcp_priv_close_fd(fd);
         return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no private memory for a manager", o->desc.name);
     }
     snprintf(manager->name, sizeof manager->name, "%s", o->desc.name);
@@ -3339,8 +3338,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_file(zcp_priv_opening *o)
    somebody else has taken it over). */
 ZCP_PRIV_SETUP void zcp_priv_attempt_end(zcp_priv_opening *o, zcp_status status)
 {
-    struct stat now;
-    if (o->fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT && fstat(o->file.fd, &now) == 0 && now.st_size <= 16) zcp_priv_file_withdraw(o->file.fd, o->file.path.text);
+    if (o->fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT) zcp_priv_file_withdraw(o->file.fd, o->file.path.text, 16);
     o->fresh = false;
     zcp_priv_file_forget(&o->file);
 }
@@ -3366,7 +3364,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **r
         int fd = -1;
         bool broken = false;
         if (zcp_priv_check_header(o) == ZCP_OK && zcp_priv_chunk_open(o, &fd, &broken) == ZCP_OK && broken) return zcp_priv_dismantle(o, true);
-        if (fd >= 0) close(fd);
+        zcp_priv_close_fd(fd);
         return zcp_priv_fail(ZCP_ERR_EXISTS, EEXIST, "%s exists", o->desc.name);
     }
     return zcp_priv_attach(o, result);
@@ -3567,8 +3565,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
 }
 ZCP_PRIV_SETUP void zcp_priv_growth_end(zcp_priv_growth *g)
 {
-    if (g->management_fd >= 0) close(g->management_fd);
-    if (g->chunk_fd >= 0) close(g->chunk_fd);
+    zcp_priv_close_fd(g->management_fd);
+    zcp_priv_close_fd(g->chunk_fd);
     zcp_priv_lock_drop(&g->lock);
 }
 /* Takes the creation lock of an instance that is still there. After a failure nothing is held. */
@@ -3929,7 +3927,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager)
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
     if (zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)        /* pairs with the release in dismantle */
         return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: this instance was destroyed", manager->name);
-    zcp_status status = zcp_priv_file_is(manager->file.path.text, manager->file.device, manager->file.inode, &same);
+    zcp_status status = zcp_priv_file_is(&manager->file, &same);
     if (status == ZCP_OK && !same) return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", manager->name, manager->file.path.text);
     return status;
 }

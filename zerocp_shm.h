@@ -255,10 +255,10 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_system(const char *call, const char *path
     }
     return zcp_priv_fail_call(status, call, path);
 }
-ZCP_PRIV_SETUP void zcp_priv_close_fd(int fd)                        /* keeps errno */
+ZCP_PRIV_SETUP void zcp_priv_close_fd(int fd)                        /* keeps errno; -1: nothing is open */
 {
     int error = errno;
-    close(fd);
+    if (fd >= 0) close(fd);
     errno = error;
 }
 
@@ -297,33 +297,17 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_create(const char *path, uint32_t permis
     }
     return result;
 }
-/* Does the name lead to that object? */
-ZCP_PRIV_SETUP zcp_status zcp_priv_file_is(const char *path, uint64_t device, uint64_t inode, bool *same)
-{
-    int fd = shm_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
-    struct stat status;
-    *same = false;
-    if (fd < 0) {
-        if (errno == ENOENT || errno == ELOOP || errno == ENXIO) return ZCP_OK;
-        return zcp_priv_fail_system("shm_open", path);
-    }
-    int failed = fstat(fd, &status);
-    zcp_priv_close_fd(fd);
-    if (failed) return zcp_priv_fail_system("fstat", path);
-    *same = (uint64_t)status.st_dev == device && (uint64_t)status.st_ino == inode;
-    return ZCP_OK;
-}
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_unlink(const char *path)
 {
     return shm_unlink(path) == 0 ? ZCP_OK : zcp_priv_fail_system("shm_unlink", path);
 }
 
-/* Removes the name of an object that this call has made and could not finish; if it has lost its name already, somebody else may have taken that. Without the
-   creation lock: should another process be finishing the object at this very moment, it finds its name gone, and starts over. */
-ZCP_PRIV_SETUP void zcp_priv_file_withdraw(int fd, const char *path)
+/* Removes the name of an object that this call has made and could not finish, unless it has more than `most` bytes; if it has lost its name already, somebody else may
+   have taken that. Without the creation lock: should another process be finishing the object at this very moment, it finds its name gone, and starts over. */
+ZCP_PRIV_SETUP void zcp_priv_file_withdraw(int fd, const char *path, uint64_t most)
 {
     struct stat now;
-    if (fstat(fd, &now) == 0 && now.st_nlink == 1) shm_unlink(path);
+    if (fstat(fd, &now) == 0 && now.st_nlink == 1 && (uint64_t)now.st_size <= most) shm_unlink(path);
 }
 /* Reserves pages for bytes behind the end of the file; the size is set afterwards, so it is 0 until everything is there (where fallocate is known).
    In slices, because older kernels undo the whole call when a signal comes: a slice that was interrupted is tried again at half the length, so that
@@ -444,6 +428,22 @@ ZCP_PRIV_SETUP void zcp_priv_file_note(zcp_priv_file *file, int fd, const zcp_pr
 {
     *file = (zcp_priv_file){ fd, flags, (uint64_t)status->st_dev, (uint64_t)status->st_ino, *path };
 }
+/* Does the name still lead to the object? */
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_is(const zcp_priv_file *file, bool *same)
+{
+    int fd = shm_open(file->path.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    struct stat status;
+    *same = false;
+    if (fd < 0) {
+        if (errno == ENOENT || errno == ELOOP || errno == ENXIO) return ZCP_OK;
+        return zcp_priv_fail_system("shm_open", file->path.text);
+    }
+    int failed = fstat(fd, &status);
+    zcp_priv_close_fd(fd);
+    if (failed) return zcp_priv_fail_system("fstat", file->path.text);
+    *same = (uint64_t)status.st_dev == file->device && (uint64_t)status.st_ino == file->inode;
+    return ZCP_OK;
+}
 ZCP_PRIV_SETUP void zcp_priv_file_forget(zcp_priv_file *file)
 {
     if (zcp_priv_fd_is(file->fd, file->device, file->inode)) close(file->fd);
@@ -529,15 +529,20 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_lock_test(int fd, const char *path, off_t byt
     *taken = lock.l_type != F_UNLCK;
     return ZCP_OK;
 }
+/* Tries to lock that byte, by a mapping of one page that is neither populated nor locked into memory. */
+ZCP_PRIV_COLD zcp_status zcp_priv_lock_one(const zcp_priv_file *file, off_t byte, zcp_priv_lock *lock, int64_t *which)
+{
+    zcp_priv_file plain = *file;
+    plain.flags = 0;
+    return zcp_priv_lock_take(&plain, byte, 1, NULL, 1, lock, which);
+}
 /* The creation lock, with a bounded wait: TIMEOUT when the time is over. The page mapped for it is touched by zerocp.h only, and only where the
    file has those bytes. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_lock_creation(const zcp_priv_file *file, zcp_priv_wait *wait, zcp_priv_lock *lock)
 {
-    zcp_priv_file plain = *file;
-    plain.flags = 0;                                           /* this mapping is not to be populated or locked */
     for (;;) {
         int64_t which;
-        zcp_status status = zcp_priv_lock_take(&plain, ZCP_PRIV_LOCK_CREATION, 1, NULL, 1, lock, &which);
+        zcp_status status = zcp_priv_lock_one(file, ZCP_PRIV_LOCK_CREATION, lock, &which);
         if (status != ZCP_OK || which >= 0) return status;
         if (!zcp_priv_wait_more(wait)) return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: another process holds the creation lock", file->path.text);
     }
@@ -579,7 +584,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_shm_finish(int fd, const zcp_priv_file *file,
     zcp_status status = zcp_priv_lock_creation(file, wait, &lock);
     if (status != ZCP_OK) return status;
     ZEROCP_STEP("shm_locked");
-    status = zcp_priv_file_is(file->path.text, file->device, file->inode, &same);
+    status = zcp_priv_file_is(file, &same);
     if (status == ZCP_OK && same && fstat(fd, &now) == 0 && now.st_size == 0) {
         status = zcp_priv_file_grant(fd, file->path.text, desc->permissions, desc->group, desc->flags);
         (void)zcp_priv_truncate(fd, 0);                        /* a killed creator may have reserved pages behind the end */
@@ -609,7 +614,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc 
         if (!creates) status = zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "%s is half-made, and this call may not create", path->text);
         else if ((status = zcp_priv_shm_finish(fd, &file, desc, wait, &mine)) == ZCP_OK) *again = !mine;
         if (mine && fstat(fd, &now) != 0) status = zcp_priv_fail_system("fstat", path->text);
-        if (fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT && fstat(fd, &now) == 0 && now.st_size == 0) zcp_priv_file_withdraw(fd, path->text);
+        if (fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT) zcp_priv_file_withdraw(fd, path->text, 0);
     } else if (desc->mode == ZCP_SHM_CREATE_EXCLUSIVE) {
         status = zcp_priv_fail(ZCP_ERR_EXISTS, EEXIST, "%s exists", path->text);
     } else if (desc->mode == ZCP_SHM_PURGE_AND_CREATE) {
@@ -622,7 +627,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc 
         *shm = (zcp_shm){ NULL, (uint64_t)now.st_size, (uint64_t)now.st_dev, (uint64_t)now.st_ino, mine, desc->flags };
         status = zcp_priv_file_map(fd, path->text, 0, shm->bytes, desc->flags, &shm->base);
     }
-    if (status != ZCP_OK && mine) zcp_priv_file_withdraw(fd, path->text);
+    if (status != ZCP_OK && mine) zcp_priv_file_withdraw(fd, path->text, UINT64_MAX);
     zcp_priv_close_fd(fd);
     return status;
 }
