@@ -701,7 +701,7 @@ static _Atomic(zcp_log_function *) zcp_priv_log_callback;
 static _Atomic(void *) zcp_priv_log_user;
 static const char *const zcp_priv_log_names[] = { "off", "error", "warning", "info", "debug" };
 
-ZCP_PRIV_COLD int zcp_priv_log_level_from_environment(void)
+ZCP_PRIV_SETUP int zcp_priv_log_level_from_environment(void)
 {
     const char *text = getenv("ZEROCP_LOG_LEVEL");
     if (text && text[0] >= '0' && text[0] <= '4' && text[1] == 0) return text[0] - '0';
@@ -2192,7 +2192,7 @@ ZCP_PRIV_COLD void zcp_priv_wake(zcp_priv_pool *pool)
     zcp_priv_store_relaxed(&pool->leases->woken, waiting);             /* relaxed: only to save wakes */
 }
 /* All chunks are retired: their memory goes back to the system. Idempotent; may be done by several at once. */
-ZCP_PRIV_COLD void zcp_priv_pool_empty(zcp_priv_pool *pool)
+ZCP_PRIV_SETUP void zcp_priv_pool_empty(zcp_priv_pool *pool)
 {
     uint64_t retiring = zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING);
     uintptr_t page = zcp_priv_page_size(), begin = ((uintptr_t)pool->data + page - 1) & ~(page - 1), end = (uintptr_t)pool->data + (uintptr_t)(pool->stride * pool->count);
@@ -3370,7 +3370,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **r
     return zcp_priv_attach(o, result);
 }
 /* Removes the instance that this call has built and could not attach to, unless somebody else has. Who joins meanwhile looks at the state once more. */
-ZCP_PRIV_COLD void zcp_priv_unbuild(zcp_priv_opening *o)
+ZCP_PRIV_SETUP void zcp_priv_unbuild(zcp_priv_opening *o)
 {
     bool joined;
     o->creates = o->again = false;
@@ -3393,7 +3393,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **
         return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept creating and destroying it for %u ms", o->desc.name, o->desc.timeout_ms);
     }
 }
-ZCP_PRIV_COLD void zcp_priv_log_segment(const zcp_manager *m, const zcp_priv_path *path, uint64_t bytes, const void *base, int id)
+ZCP_PRIV_SETUP void zcp_priv_log_segment(const zcp_manager *m, const zcp_priv_path *path, uint64_t bytes, const void *base, int id)
 {
     (void)m, (void)path, (void)bytes, (void)base, (void)id;            /* here and below: ZEROCP_LOG may be defined to nothing */
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, base %p, id %d, instance %016llx", m->name, path->text, (unsigned long long)bytes, base, id,
