@@ -1941,26 +1941,16 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uin
     zcp_pool_config pool = { chunk_size, chunk_count, 0, 0 };
     return zcp_config_add(config, &pool);
 }
-/* For the three size functions. */
-ZCP_PRIV_SETUP bool zcp_priv_config_sizes(const zcp_config *config, uint32_t max_clients, zcp_priv_geometry *geometry)
-{
-    return config && zcp_priv_geometry_compute(geometry, config, max_clients) == ZCP_OK;
-}
-ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_management_bytes(const zcp_config *config, uint32_t max_clients)
+/* Bytes of the segments that are asked for; 0: config is NULL or cannot be had. */
+ZCP_PRIV_COLD uint64_t zcp_priv_config_bytes(const zcp_config *config, uint32_t max_clients, bool management, bool chunk)
 {
     zcp_priv_geometry geometry;
-    return zcp_priv_config_sizes(config, max_clients, &geometry) ? geometry.management_bytes : 0;
+    if (!config || zcp_priv_geometry_compute(&geometry, config, max_clients) != ZCP_OK) return 0;
+    return (management ? geometry.management_bytes : 0) + (chunk ? geometry.chunk_bytes : 0);
 }
-ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *config, uint32_t max_clients)
-{
-    zcp_priv_geometry geometry;
-    return zcp_priv_config_sizes(config, max_clients, &geometry) ? geometry.chunk_bytes : 0;
-}
-ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients)
-{
-    zcp_priv_geometry geometry;
-    return zcp_priv_config_sizes(config, max_clients, &geometry) ? geometry.management_bytes + geometry.chunk_bytes : 0;
-}
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_management_bytes(const zcp_config *config, uint32_t max_clients) { return zcp_priv_config_bytes(config, max_clients, true, false); }
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *config, uint32_t max_clients) { return zcp_priv_config_bytes(config, max_clients, false, true); }
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients) { return zcp_priv_config_bytes(config, max_clients, true, true); }
 
 /* ---- >>view  The pools as one client works on them: plain pointers and numbers, nothing of the system. ---- */
 #define ZCP_PRIV_POOL_SHIFT 27                  /* index of a chunk in the instance = pool << 27 | index in the pool */
@@ -2732,21 +2722,26 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slo
     zcp_priv_view_after_free(&manager->view);
     return known;
 }
-/* Sweeps a slot if it is not clean and its client is dead. */
+/* Sweeps a slot whose lock the caller holds, and whose client is dead, if it is not clean. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_slot_clean(zcp_manager *manager, uint32_t slot, zcp_recovery *report, bool *garbage)
+{
+    uint64_t freed = 0;
+    if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) return ZCP_OK;      /* relaxed: ordered by the lock */
+    zcp_status status = zcp_priv_slot_sweep(manager, slot, &freed, garbage);
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u (pid %u): %llu chunks reclaimed", manager->name, slot,
+               zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->pid), (unsigned long long)freed);
+    report->dead_clients++;
+    report->chunks_reclaimed += freed;
+    return status;
+}
+/* The same of a slot whose client may live. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, zcp_recovery *report, bool *garbage)
 {
     zcp_priv_lock lock;
     int64_t which;
     zcp_status status = zcp_priv_lock_one(&manager->file, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, &lock, &which);
     if (status != ZCP_OK || which < 0) return status;
-    if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) != ZCP_PRIV_SLOT_CLEAN) {    /* relaxed: ordered by the lock */
-        uint64_t freed = 0;
-        status = zcp_priv_slot_sweep(manager, slot, &freed, garbage);
-        ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u (pid %u): %llu chunks reclaimed", manager->name, slot,
-                   zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->pid), (unsigned long long)freed);
-        report->dead_clients++;
-        report->chunks_reclaimed += freed;
-    }
+    status = zcp_priv_slot_clean(manager, slot, report, garbage);
     zcp_priv_lock_drop(&lock);
     return status;
 }
@@ -3186,6 +3181,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manage
 {
     uint32_t client = 0;
     bool garbage = false;
+    zcp_recovery report = { 0, 0 };
     zcp_status status = zcp_priv_slot_lock(o, manager, &client);
     if (status != ZCP_OK) return status;
     ZEROCP_STEP("slot_locked");
@@ -3193,14 +3189,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manage
     zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, manager->chunks, (zcp_priv_counts *)manager->counts, zcp_priv_lanes_of(manager), client, o->desc.flags);
     uint32_t state = zcp_priv_load_acquire(&manager->header->state);   /* pairs with READY's release: contents; and with RETIRED's */
     zcp_priv_view_join(manager);
-    if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, client)->state) != ZCP_PRIV_SLOT_CLEAN) {     /* relaxed: ordered by the lock */
-        uint64_t freed = 0;
-        status = zcp_priv_slot_sweep(manager, client, &freed, &garbage);
-        if (status != ZCP_OK) return status;
-        ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u before taking its slot: %llu chunks reclaimed", manager->name, client, (unsigned long long)freed);
-        (void)freed;
-        if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
-    }
+    status = zcp_priv_slot_clean(manager, client, &report, &garbage);
+    if (status != ZCP_OK) return status;
+    if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
     zcp_priv_slot_occupy(manager, o->desc.client_name);
     ZEROCP_STEP("joined");
     bool same = false;
