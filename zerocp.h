@@ -955,11 +955,11 @@ ZCP_PRIV_NOINLINE bool zcp_priv_list_next(zcp_mpmc_list *list, zcp_priv_walk *wa
 ZCP_PRIV bool zcp_priv_list_pop_hinted(zcp_mpmc_list *list, uint32_t *index)
 {
     zcp_priv_walk walk = { zcp_priv_load_relaxed((_Atomic uint32_t *)&list->cursor), 0, 0, 0 };
-    uint32_t leaf;
     if (ZCP_PRIV_UNLIKELY(walk.start >= list->leaves)) walk.start = 0;
-    if (zcp_priv_leaf_pop(list, walk.start, index)) return true;       /* the leaf used last: warm chunks are reused first */
-    while (zcp_priv_list_next(list, &walk, &leaf))
+    uint32_t leaf = walk.start;                                        /* first the leaf used last: warm chunks are reused first */
+    do {
         if (zcp_priv_leaf_pop(list, leaf, index)) return true;
+    } while (zcp_priv_list_next(list, &walk, &leaf));
     return false;
 }
 ZEROCP_API bool zcp_mpmc_list_pop(zcp_mpmc_list *list, uint32_t *index)
@@ -2471,7 +2471,7 @@ __attribute__((destructor)) ZCP_PRIV void zcp_priv_thread_key_drop(void)
 }
 #endif
 /* Gives the calling thread a number, unless 63 others have one: then it works without. */
-ZCP_PRIV_COLD void zcp_priv_thread_begin(void)
+ZCP_PRIV_SETUP void zcp_priv_thread_begin(void)
 {
     uint64_t taken = zcp_priv_load_relaxed(&zcp_priv_threads);         /* a look; N0 decides */
     if (!zcp_priv_load_relaxed(&zcp_priv_thread_key_made)) return;     /* ordered by open's pthread_once */
@@ -2544,7 +2544,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_map_part(const zcp_manager *manager, int fd, 
 ZCP_PRIV_SETUP zcp_priv_grown *zcp_priv_grown_new(zcp_manager *manager, size_t more)
 {
     zcp_priv_grown *g = (zcp_priv_grown *)zcp_priv_anonymous(sizeof *g + more, MADV_DONTFORK);
-    if (!g) { zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: private memory for a pool that was added", manager->name); return NULL; }
+    if (!g) { zcp_priv_fail_memory(manager->name, "a pool that was added"); return NULL; }
     g->bytes = sizeof *g + more;
     g->next = manager->grown;
     manager->grown = g;
@@ -2671,7 +2671,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
     zcp_priv_failure untold = { ZCP_OK, 0, "" };
     zcp_status status = ZCP_OK;
     zcp_priv_process *process = zcp_priv_process_lock();               /* one thread at a time, and no fork within */
-    if (!process) return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no memory for the process's page", manager->name);
+    if (!process) return zcp_priv_fail_memory(manager->name, "the process's page");
     uint32_t epoch = zcp_priv_load_acquire(&view->signals->epoch);     /* V2, pairs with each change's release */
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         zcp_status one = zcp_priv_renew_number(manager, p, &untold);
@@ -2828,7 +2828,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_foreign(const zcp_priv_opening *o)
 {
     uint64_t swapped = 0;
     for (uint32_t i = 0; i < 8; i++) swapped = swapped << 8 | (o->header.magic >> 8 * i & 0xff);
-    if (swapped == ZCP_PRIV_MAGIC) return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s was written by a machine of the other byte order", o->file.path.text);
+    if (swapped == ZCP_PRIV_MAGIC) return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s has the other byte order", o->file.path.text);
     return zcp_priv_fail(ZCP_ERR_NOT_ZEROCP, 0, "%s (%lld bytes) was not written by zerocp", o->file.path.text, (long long)o->status.st_size);
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_write_start(zcp_priv_opening *o)          /* the first bytes of a file that is ours; one write */
@@ -3027,8 +3027,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_check_header(const zcp_priv_opening *o)   /* 
     if (h->layout_version != ZCP_PRIV_LAYOUT_VERSION)
         return zcp_priv_fail(ZCP_ERR_VERSION, 0, "%s has layout version %u, this process uses version %u", path, h->layout_version, ZCP_PRIV_LAYOUT_VERSION);
     if (h->signature != zcp_priv_signature())
-        return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s: layout signature %016llx (version %u), this process has %016llx (version %u)", path, (unsigned long long)h->signature,
-                             h->layout_version, (unsigned long long)zcp_priv_signature(), ZCP_PRIV_LAYOUT_VERSION);
+        return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s: layout signature %016llx, this process has %016llx (both version %u)", path, (unsigned long long)h->signature,
+                             (unsigned long long)zcp_priv_signature(), ZCP_PRIV_LAYOUT_VERSION);
     zcp_priv_geometry_config(&h->geometry, &config);
     if (h->instance_id == 0) return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its instance id is 0, which zerocp never writes", path);
     if (zcp_priv_geometry_compute(&geometry, &config, h->geometry.max_clients) != ZCP_OK || memcmp(&geometry, &h->geometry, sizeof geometry) != 0)
@@ -3231,7 +3231,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **res
     zcp_manager *manager = zcp_priv_manager_new();
     if (!manager) {
         zcp_priv_close_fd(fd);
-        return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no private memory for a manager", o->desc.name);
+        return zcp_priv_fail_memory(o->desc.name, "a manager");
     }
     snprintf(manager->name, sizeof manager->name, "%s", o->desc.name);
     manager->geometry = o->header.geometry;
@@ -3392,7 +3392,7 @@ ZCP_PRIV_SETUP void zcp_priv_log_segment(const zcp_manager *m, const zcp_priv_pa
 }
 ZCP_PRIV_SETUP void zcp_priv_log_built(const zcp_priv_opening *o, const zcp_manager *m)
 {
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: sizes computed: management segment %llu bytes, chunk segment %llu bytes, up to %u clients", m->name,
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: sizes computed: management %llu bytes, chunks %llu bytes, up to %u clients", m->name,
                (unsigned long long)m->geometry.management_bytes, (unsigned long long)m->geometry.chunk_bytes, m->geometry.max_clients);
     zcp_priv_log_segment(m, &o->file.path, m->geometry.management_bytes, m->management.base, ZCP_SEGMENT_MANAGEMENT);
     zcp_priv_log_segment(m, &o->chunk_path, m->geometry.chunk_bytes, m->chunks, ZCP_SEGMENT_CHUNK);
@@ -3429,7 +3429,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, con
     zcp_registry_add(&m->registry, ZCP_SEGMENT_MANAGEMENT, m->management.base, m->geometry.management_bytes);
     if (m->chunks) zcp_registry_add(&m->registry, ZCP_SEGMENT_CHUNK, m->chunks, m->geometry.chunk_bytes);
     if (o.built_inode == m->file.inode && o.built_device == m->file.device) zcp_priv_log_built(&o, m);
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: attached as client %u (\"%s\"): management segment at %p, chunk segment at %p", m->name, m->view.client,
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: attached as client %u (\"%s\"): management at %p, chunks at %p", m->name, m->view.client,
                client_name, m->management.base, m->chunks);
     zcp_recovery report = { 0, 0 };
     if (!(m->view.flags & ZCP_OBSERVE) && zcp_priv_recover(m, &report) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery on attach: %s", m->name, zcp_last_message());
@@ -4064,8 +4064,8 @@ ZCP_PRIV_COLD bool zcp_priv_take_after_look(zcp_manager *manager, const zcp_priv
 ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_priv_table *table, uint64_t size)
 {
     const zcp_priv_view *view = &manager->view;
-    if (view->flags & ZCP_READ_ONLY_DATA) return zcp_priv_fail(ZCP_ERR_READ_ONLY, 0, "%s: this client attached with ZCP_READ_ONLY_DATA", manager->name);
-    zcp_status status = zcp_priv_may_change(manager);
+    zcp_status status = zcp_priv_may_grow(manager);
+    if (status == ZCP_OK) status = zcp_priv_may_change(manager);
     if (status != ZCP_OK) return status;
     if (size == 0) return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%s: a chunk of 0 bytes", manager->name);
     if (table->count == 0) return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; all its pools are retired", manager->name, (unsigned long long)size);

@@ -255,6 +255,10 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_system(const char *call, const char *path
     }
     return zcp_priv_fail_call(status, call, path);
 }
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_memory(const char *name, const char *what)
+{
+    return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no private memory for %s", name, what);
+}
 ZCP_PRIV_SETUP void zcp_priv_close_fd(int fd)                        /* keeps errno; -1: nothing is open */
 {
     int error = errno;
@@ -460,7 +464,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_reopen(const zcp_priv_file *file, int *f
     if (zcp_priv_fd_is(*fd, file->device, file->inode)) return ZCP_OK;
     if (*fd < 0 && errno != ENOENT) return zcp_priv_fail_call(ZCP_ERR_SYSTEM, "cannot be opened again", file->path.text);
     if (*fd >= 0) { zcp_priv_close_fd(*fd); *fd = -1; }
-    return zcp_priv_fail(ZCP_ERR_SYSTEM, ENOENT, "%s: the descriptor was closed by the application, and the name leads elsewhere", file->path.text);
+    return zcp_priv_fail(ZCP_ERR_SYSTEM, ENOENT, "%s: the application has closed its descriptor, and its name leads elsewhere", file->path.text);
 }
 ZCP_PRIV_SETUP struct flock zcp_priv_lock_of(off_t byte)
 {
@@ -490,7 +494,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t fi
     *which = -1;
     *lock = (zcp_priv_lock){ NULL, 0 };
     zcp_priv_process *process = zcp_priv_process_lock();
-    if (!process) return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no memory for the process's page", file->path.text);
+    if (!process) return zcp_priv_fail_memory(file->path.text, "the process's page");
     zcp_status status = zcp_priv_file_reopen(file, &fd);
     if (status == ZCP_OK) {
         status = zcp_priv_file_map(fd, file->path.text, 0, bytes, file->flags & ~ZCP_SHM_READ_ONLY, &lock->base);
