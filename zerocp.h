@@ -870,7 +870,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_mpmc_list_attach(zcp_mpmc_list *list, v
     if (status != ZCP_OK) return status;
     zcp_priv_list_header *header = (zcp_priv_list_header *)memory;
     if (bytes < sizeof *header) return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%llu bytes hold no list", (unsigned long long)bytes);
-    if (zcp_priv_load_acquire(&header->magic) != ZCP_PRIV_LIST_MAGIC) return zcp_priv_fail(ZCP_ERR_NOT_ZEROCP, 0, "no list was created in this memory");
+    if (zcp_priv_load_acquire(&header->magic) != ZCP_PRIV_LIST_MAGIC) return zcp_priv_fail(ZCP_ERR_NOT_ZEROCP, 0, "no list is in this memory");
     uint32_t capacity = *(volatile uint32_t *)&header->capacity;       /* read once: it may change under us */
     uint64_t needed = zcp_mpmc_list_bytes(capacity);
     if (needed == 0 || needed > bytes)
@@ -1856,7 +1856,7 @@ ZCP_PRIV_SETUP uint32_t zcp_priv_page_size(void)
 ZCP_PRIV_SETUP zcp_status zcp_priv_pool_check(const zcp_pool_config *pool)
 {
     if (pool->chunk_size == 0 || pool->chunk_count == 0 || pool->chunk_count > ZCP_MAX_CHUNKS)
-        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "a pool of %u chunks of %llu bytes: 1 to %u chunks of 1 byte or more are possible",
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "a pool of %u chunks of %llu bytes: 1 to %u chunks of 1 byte or more",
                              pool->chunk_count, (unsigned long long)pool->chunk_size, ZCP_MAX_CHUNKS);
     if ((pool->alignment & (pool->alignment - 1)) != 0 || pool->alignment > zcp_priv_page_size())
         return zcp_priv_fail(ZCP_ERR_INVALID_ALIGNMENT, 0, "alignment %u: a power of two up to %u, or 0 for %u", pool->alignment, zcp_priv_page_size(), ZCP_DEFAULT_ALIGNMENT);
@@ -1899,8 +1899,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_geometry_end(zcp_priv_geometry *geometry, bool
 ZCP_PRIV_SETUP zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry, const zcp_config *config, uint32_t max_clients)
 {
     memset(geometry, 0, sizeof *geometry);
-    if (max_clients > ZCP_MAX_CLIENTS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u are possible", max_clients, ZCP_MAX_CLIENTS);
-    if (config->pools.size > ZCP_MAX_POOLS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%u pools: up to %u are possible", config->pools.size, ZCP_MAX_POOLS);
+    if (max_clients > ZCP_MAX_CLIENTS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u", max_clients, ZCP_MAX_CLIENTS);
+    if (config->pools.size > ZCP_MAX_POOLS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%u pools: up to %u", config->pools.size, ZCP_MAX_POOLS);
     geometry->max_clients = max_clients ? max_clients : ZCP_DEFAULT_CLIENTS;
     geometry->words = (geometry->max_clients + 63) / 64;
     geometry->record_bytes = (24 + 8 * geometry->words + 31) / 32 * 32;
@@ -2686,7 +2686,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
     }
     if (status == ZCP_OK) zcp_priv_store_relaxed(&view->epoch, epoch); /* relaxed: only to know whether to come here again */
     zcp_priv_process_unlock(process);
-    if (untold.status != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: a pool was added, but cannot be used here: %s", manager->name, untold.message);
+    if (untold.status != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: an added pool cannot be used here: %s", manager->name, untold.message);
     return status;
 }
 ZCP_PRIV_INLINE bool zcp_priv_pools_changed(const zcp_manager *manager)
@@ -3030,7 +3030,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_check_header(const zcp_priv_opening *o)   /* 
         return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s: layout signature %016llx, this process has %016llx (both version %u)", path, (unsigned long long)h->signature,
                              (unsigned long long)zcp_priv_signature(), ZCP_PRIV_LAYOUT_VERSION);
     zcp_priv_geometry_config(&h->geometry, &config);
-    if (h->instance_id == 0) return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its instance id is 0, which zerocp never writes", path);
+    if (h->instance_id == 0) return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its instance id is 0", path);
     if (zcp_priv_geometry_compute(&geometry, &config, h->geometry.max_clients) != ZCP_OK || memcmp(&geometry, &h->geometry, sizeof geometry) != 0)
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the geometry in its header does not add up", path);
     if ((uint64_t)o->status.st_size < geometry.management_bytes)       /* more: of pools that were added */
@@ -3146,7 +3146,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *m
         status = zcp_priv_slots_look(o, clean, &in_motion);
         if (!in_motion) looks++;                                       /* twice, with a pause: a sweeper may just have taken a lock */
         if (status == ZCP_OK && (looks == 2 || !zcp_priv_wait_more(&o->wait)))
-            return zcp_priv_fail(ZCP_ERR_CLIENTS_FULL, 0, "%s: all %u client slots are taken", manager->name, manager->geometry.max_clients);
+            return zcp_priv_fail(ZCP_ERR_CLIENTS_FULL, 0, "%s: all %u slots are taken", manager->name, manager->geometry.max_clients);
     }
     return status;
 }
@@ -3284,7 +3284,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name
     if (desc->permissions > 0777 || (desc->permissions & 0600) != 0600)
         return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "permissions 0%o: up to 0777, with 0600 in it", desc->permissions);
     if (desc->timeout_ms == 0) desc->timeout_ms = ZCP_SHM_DEFAULT_TIMEOUT_MS;
-    if (desc->max_clients > ZCP_MAX_CLIENTS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u are possible", desc->max_clients, ZCP_MAX_CLIENTS);
+    if (desc->max_clients > ZCP_MAX_CLIENTS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u", desc->max_clients, ZCP_MAX_CLIENTS);
     if (desc->client_name && *desc->client_name && !zcp_priv_name_valid(desc->client_name, 31))
         return zcp_priv_fail(ZCP_ERR_INVALID_NAME, 0, "client name \"%.40s\": up to 31 bytes, no slash, no control character", desc->client_name);
     if (desc->client_name) snprintf(client_name, 32, "%s", desc->client_name);
@@ -3346,7 +3346,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **r
     case ZCP_PRIV_KIND_HALF_MADE: return o->creates ? zcp_priv_build(o) : zcp_priv_not_found(o, "is half-made");
     case ZCP_PRIV_KIND_GARBAGE:
         if (o->desc.mode != ZCP_SHM_PURGE_AND_CREATE)
-            return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the state word in its header is none that zerocp writes", o->file.path.text);
+            return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the state word in its header is garbage", o->file.path.text);
         break;
     case ZCP_PRIV_KIND_READY: break;
     }
@@ -3381,7 +3381,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **
         if (status != ZCP_OK || !o->again) return status;
         if (o->built || zcp_priv_wait_more(&o->wait)) continue;
         if (o->missing) return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: nobody created it within %u ms", o->desc.name, o->desc.timeout_ms);
-        return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept creating and destroying it for %u ms", o->desc.name, o->desc.timeout_ms);
+        return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept replacing it for %u ms", o->desc.name, o->desc.timeout_ms);
     }
 }
 ZCP_PRIV_SETUP void zcp_priv_log_segment(const zcp_manager *m, const zcp_priv_path *path, uint64_t bytes, const void *base, int id)
@@ -3504,7 +3504,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy(const char *name)
         status = zcp_priv_destroy_once(&o);
         zcp_priv_attempt_end(&o, status);
         if (status == ZCP_OK && !o.removed && !zcp_priv_wait_more(&o.wait))
-            status = zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept creating and destroying it for %u ms", o.desc.name, o.desc.timeout_ms);
+            status = zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept replacing it for %u ms", o.desc.name, o.desc.timeout_ms);
     }
     return status;
 }
@@ -3551,7 +3551,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
         || g->management_end > ZCP_RELPTR_MAX_OFFSET + 1 || g->chunk_end > ZCP_RELPTR_MAX_OFFSET + 1
         || !zcp_priv_round_up(g->management_end, ZCP_PRIV_GROWTH_UNIT, &g->management_end)
         || !zcp_priv_round_up(g->chunk_end, ZCP_PRIV_GROWTH_UNIT, &g->chunk_end))
-        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of pools that were added does not add up", manager->name);
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of its pools does not add up", manager->name);
     return ZCP_OK;
 }
 ZCP_PRIV_SETUP void zcp_priv_growth_end(zcp_priv_growth *g)

@@ -464,7 +464,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_reopen(const zcp_priv_file *file, int *f
     if (zcp_priv_fd_is(*fd, file->device, file->inode)) return ZCP_OK;
     if (*fd < 0 && errno != ENOENT) return zcp_priv_fail_call(ZCP_ERR_SYSTEM, "cannot be opened again", file->path.text);
     if (*fd >= 0) { zcp_priv_close_fd(*fd); *fd = -1; }
-    return zcp_priv_fail(ZCP_ERR_SYSTEM, ENOENT, "%s: the application has closed its descriptor, and its name leads elsewhere", file->path.text);
+    return zcp_priv_fail(ZCP_ERR_SYSTEM, ENOENT, "%s: closed by the application, and the name leads elsewhere", file->path.text);
 }
 ZCP_PRIV_SETUP struct flock zcp_priv_lock_of(off_t byte)
 {
@@ -569,11 +569,11 @@ ZCP_PRIV_COLD zcp_status zcp_priv_check_mode(zcp_shm_mode mode, uint32_t flags, 
 /* The descriptor with its defaults filled in, and checked. */
 ZCP_PRIV_COLD zcp_status zcp_priv_shm_resolve(zcp_shm_desc *desc)
 {
-    if (desc->permissions > 0777) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "permissions 0%o: up to 0777 are possible", desc->permissions);
+    if (desc->permissions > 0777) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "permissions 0%o: up to 0777", desc->permissions);
     zcp_status status = zcp_priv_check_mode(desc->mode, desc->flags, ZCP_PRIV_SHM_FLAGS, ZCP_SHM_READ_ONLY, "ZCP_SHM_READ_ONLY");
     if (status != ZCP_OK) return status;
     if (desc->bytes > INT64_MAX || (desc->bytes == 0 && desc->mode != ZCP_SHM_OPEN_EXISTING && !(desc->flags & ZCP_SHM_READ_ONLY)))
-        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%llu bytes: 1 to 2^63 - 1 are possible", (unsigned long long)desc->bytes);
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%llu bytes: 1 to 2^63 - 1", (unsigned long long)desc->bytes);
     if (desc->permissions == 0) desc->permissions = ZCP_SHM_DEFAULT_PERMISSIONS;
     if (desc->timeout_ms == 0) desc->timeout_ms = ZCP_SHM_DEFAULT_TIMEOUT_MS;
     return ZCP_OK;
@@ -649,7 +649,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_shm_open(zcp_shm *shm, const zcp_shm_de
     for (bool again = true; again; ) {
         again = false;
         status = zcp_priv_shm_attempt(shm, &full, &path, &wait, &again);
-        if (again && !zcp_priv_wait_more(&wait)) { status = zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others keep creating and removing it", path.text); again = false; }
+        if (again && !zcp_priv_wait_more(&wait)) { status = zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others keep replacing it", path.text); again = false; }
     }
     if (status != ZCP_OK) memset(shm, 0, sizeof *shm);
     return status;
