@@ -2799,7 +2799,7 @@ typedef struct zcp_priv_opening {
     zcp_priv_header header;                     /* as it was when last looked at */
 } zcp_priv_opening;
 
-ZCP_PRIV_SETUP ssize_t zcp_priv_read_header(zcp_priv_opening *o)
+ZCP_PRIV_INLINE ssize_t zcp_priv_read_header(zcp_priv_opening *o)
 {
     ssize_t n;
     memset((void *)&o->header, 0, sizeof o->header);
@@ -3037,7 +3037,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_check_header(const zcp_priv_opening *o)   /* 
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s has %lld bytes, its header says %llu", path, (long long)o->status.st_size, (unsigned long long)geometry.management_bytes);
     return ZCP_OK;
 }
-ZCP_PRIV_SETUP bool zcp_priv_same_pool(const zcp_pool_config *a, const zcp_pool_config *b)
+ZCP_PRIV_INLINE bool zcp_priv_same_pool(const zcp_pool_config *a, const zcp_pool_config *b)
 {
     uint32_t a_alignment = a->alignment ? a->alignment : ZCP_DEFAULT_ALIGNMENT, b_alignment = b->alignment ? b->alignment : ZCP_DEFAULT_ALIGNMENT;
     return a->chunk_size == b->chunk_size && a->chunk_count == b->chunk_count && a_alignment == b_alignment && a->cache_chunks == b->cache_chunks;

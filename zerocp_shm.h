@@ -359,7 +359,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_may_grow(int fd, const char *path, uint6
         return zcp_priv_fail_space(fd, path, bytes - from + others, ENOSPC);
     return ZCP_OK;
 }
-ZCP_PRIV_SETUP int zcp_priv_truncate(int fd, uint64_t bytes)         /* 0 or an errno */
+ZCP_PRIV_INLINE int zcp_priv_truncate(int fd, uint64_t bytes)         /* 0 or an errno */
 {
     int error;
     do error = ftruncate(fd, (off_t)bytes) == 0 ? 0 : errno; while (error == EINTR);
@@ -466,7 +466,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_reopen(const zcp_priv_file *file, int *f
     if (*fd >= 0) { zcp_priv_close_fd(*fd); *fd = -1; }
     return zcp_priv_fail(ZCP_ERR_SYSTEM, ENOENT, "%s: closed by the application, and the name leads elsewhere", file->path.text);
 }
-ZCP_PRIV_SETUP struct flock zcp_priv_lock_of(off_t byte)
+ZCP_PRIV_COLD struct flock zcp_priv_lock_of(off_t byte)
 {
     struct flock lock;
     memset(&lock, 0, sizeof lock);
