@@ -1982,7 +1982,7 @@ typedef struct zcp_priv_view {
 ZCP_PRIV bool zcp_priv_pool_is_retiring(const zcp_priv_pool *pool)        /* or gone already */
 {
     uint64_t state = pool->slot ? zcp_priv_load_relaxed(&pool->slot->state) : 0;       /* relaxed: nothing of it is given out anyway */
-    return state == zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING) || state == zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_GONE);
+    return state - zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING) <= ZCP_PRIV_POOL_GONE - ZCP_PRIV_POOL_RETIRING;      /* one of the two */
 }
 ZCP_PRIV_INLINE zcp_priv_pool *zcp_priv_view_pool(const zcp_priv_view *view, uint32_t pool) { return zcp_priv_load_acquire(&view->pools[pool]); }      /* V0, pairs with V1 */
 ZCP_PRIV_INLINE const zcp_priv_table *zcp_priv_view_table(const zcp_priv_view *view) { return zcp_priv_load_acquire(&view->table); }         /* V0 */
@@ -2089,7 +2089,7 @@ ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geome
     zcp_priv_table_make(&view->first, view);
     zcp_priv_store_relaxed(&view->table, &view->first);
 }
-ZCP_PRIV uint64_t zcp_priv_view_sweep(zcp_priv_view *view, uint32_t dead, bool *garbage)
+ZCP_PRIV_INLINE uint64_t zcp_priv_view_sweep(zcp_priv_view *view, uint32_t dead, bool *garbage)
 {
     uint64_t freed = 0;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
