@@ -3781,9 +3781,19 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *m
         free_chunks += zcp_priv_is_free(s) || zcp_priv_is_retired(s);
         cached += zcp_priv_is_cached(s);
     }
-    *stats = (zcp_pool_stats){ p->chunk_size, p->count, p->count - free_chunks - cached, free_chunks, p->stride, p->alignment, p->cache_chunks, cached,
-                               zcp_priv_pool_is_retiring(p) ? ZCP_POOL_RETIRING : ZCP_POOL_LIVE, zcp_priv_load_relaxed(&leases->peak), zcp_priv_allocated(p, &freed), 0,
-                               zcp_priv_load_relaxed(&leases->failures), zcp_priv_load_relaxed(&leases->waits) };
+    stats->chunk_size = p->chunk_size;
+    stats->total = p->count;
+    stats->used = p->count - free_chunks - cached;
+    stats->free = free_chunks;
+    stats->stride = p->stride;
+    stats->alignment = p->alignment;
+    stats->cache_chunks = p->cache_chunks;
+    stats->cached = cached;
+    stats->state = zcp_priv_pool_is_retiring(p) ? ZCP_POOL_RETIRING : ZCP_POOL_LIVE;
+    stats->peak_used = zcp_priv_load_relaxed(&leases->peak);
+    stats->allocations = zcp_priv_allocated(p, &freed);
+    stats->failures = zcp_priv_load_relaxed(&leases->failures);
+    stats->waits = zcp_priv_load_relaxed(&leases->waits);
     if (stats->allocations < stats->used) stats->allocations = stats->used;      /* somebody was killed between claiming and counting */
     stats->releases = stats->allocations - stats->used;
     if (stats->peak_used > stats->total) stats->peak_used = stats->total;
