@@ -628,7 +628,11 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc 
         status = zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%s has %llu bytes, %llu were asked for", path->text, (unsigned long long)now.st_size, (unsigned long long)desc->bytes);
     }
     if (status == ZCP_OK && !*again) {
-        *shm = (zcp_shm){ NULL, (uint64_t)now.st_size, (uint64_t)now.st_dev, (uint64_t)now.st_ino, mine, desc->flags };
+        shm->bytes = (uint64_t)now.st_size;
+        shm->device = (uint64_t)now.st_dev;
+        shm->inode = (uint64_t)now.st_ino;
+        shm->created = mine;
+        shm->flags = desc->flags;
         status = zcp_priv_file_map(fd, path->text, 0, shm->bytes, desc->flags, &shm->base);
     }
     if (status != ZCP_OK && mine) zcp_priv_file_withdraw(fd, path->text, UINT64_MAX);
