@@ -1893,7 +1893,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_geometry_end(zcp_priv_geometry *geometry, bool
     if (fits && zcp_priv_round_up(geometry->management_bytes, ZCP_PRIV_PAGE, &geometry->management_bytes)
         && zcp_priv_round_up(geometry->chunk_bytes, ZCP_PRIV_PAGE, &geometry->chunk_bytes)
         && geometry->management_bytes <= most && geometry->chunk_bytes <= most) return ZCP_OK;
-    return zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "the configured pools need more than 2^48 bytes");
+    return zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "the pools need more than 2^48 bytes");
 }
 /* Errors: INVALID_ARGUMENT (max_clients, number of pools), those of a pool, OVERFLOW. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry, const zcp_config *config, uint32_t max_clients)
@@ -1931,7 +1931,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zc
     if (status != ZCP_OK) return status;
     zcp_config larger = *config;
     zcp_priv_geometry geometry;
-    if (!ZCP_VECTOR_PUSH(&larger.pools, *pool)) return zcp_priv_fail(ZCP_ERR_FULL, 0, "the configuration has %u pools already", config->pools.size);
+    if (!ZCP_VECTOR_PUSH(&larger.pools, *pool)) return zcp_priv_fail(ZCP_ERR_FULL, 0, "there are %u pools already", config->pools.size);
     status = zcp_priv_geometry_compute(&geometry, &larger, ZCP_MAX_CLIENTS);
     if (status == ZCP_OK) *config = larger;
     return status;
@@ -2066,13 +2066,12 @@ ZCP_PRIV_COLD void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_g
 ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *geometry, void *management, void *chunks,
                                        zcp_priv_counts *counts, zcp_priv_lane *lanes, uint32_t client, uint32_t flags)
 {
-    ZEROCP_ASSERT(geometry->pool_count <= ZCP_MAX_POOLS);
     memset((void *)view, 0, sizeof *view);
     view->client = client;
     view->flags = flags;
     view->lanes = lanes;
     uint64_t *stacks = (uint64_t *)(void *)(lanes + ZCP_PRIV_LANES);
-    for (uint32_t p = 0; p < geometry->pool_count; p++) {
+    for (uint32_t p = 0; p < geometry->pool_count && p < ZCP_MAX_POOLS; p++) {
         zcp_priv_pool *pool = &view->own[p];
         zcp_priv_pool_make(pool, &geometry->pools[p], geometry, management, chunks, client);
         pool->counts = counts;
@@ -2854,7 +2853,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_locked(const char *name, uint32_t pid, ui
 {
     char who[64] = "a process that has not yet told its pid";
     if (pid != 0) snprintf(who, sizeof who, "process %u", pid);
-    return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: %s is creating, destroying or changing it and was not done within %u ms; if it is stopped, continue or kill it",
+    return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: %s is creating, destroying or changing it and was not done within %u ms; if stopped, continue or kill it",
                          name, who, timeout_ms);
 }
 /* The creation lock of the management file; notes our pid for those who wait. */
@@ -2909,7 +2908,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_brok
     }
     if (o->kind == ZCP_PRIV_KIND_FOREIGN) status = zcp_priv_fail_foreign(o);
     else if (o->status.st_uid != geteuid() && geteuid() != 0)          /* /dev/shm is sticky: nothing is retired that cannot be removed */
-        status = zcp_priv_fail(ZCP_ERR_PERMISSION, EPERM, "%s belongs to user %lu: only they and root can remove it", o->file.path.text, (unsigned long)o->status.st_uid);
+        status = zcp_priv_fail(ZCP_ERR_PERMISSION, EPERM, "%s belongs to user %lu: they or root can remove it", o->file.path.text, (unsigned long)o->status.st_uid);
     if (status == ZCP_OK && o->kind != ZCP_PRIV_KIND_HALF_MADE) {
         if ((uint64_t)o->status.st_size >= sizeof(zcp_priv_header))      /* the lock's page is the header's */
             zcp_priv_store_release(&((zcp_priv_header *)lock.base)->state, (uint32_t)ZCP_PRIV_RETIRED);      /* pairs with the acquire in join */
@@ -3292,12 +3291,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name
     desc->client_name = client_name;
     if (!desc->config) {
         if (zcp_priv_always_creates(desc->mode))
-            return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: to create an instance takes a configuration", desc->name);
+            return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: to create it takes a configuration", desc->name);
         return ZCP_OK;
     }
     o->config = *desc->config;
     desc->config = &o->config;
-    if (o->config.pools.size == 0) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: the configuration has no pool", desc->name);
+    if (o->config.pools.size == 0) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: no pool is configured", desc->name);
     o->creates = desc->mode != ZCP_SHM_OPEN_EXISTING && !(desc->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE));
     return zcp_priv_geometry_compute(&o->geometry, &o->config, desc->max_clients);
 }
@@ -3481,7 +3480,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
     zcp_status status = zcp_priv_open_file(o);
     if (status == ZCP_ERR_NOT_FOUND) {                                 /* a chunk segment left alone goes under the lock of a fresh management file */
         status = zcp_priv_file_open(o->chunk_path.text, O_RDONLY, 0, &fd, &chunk);
-        if (status == ZCP_ERR_NOT_FOUND) return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: neither %s nor %s is there", o->desc.name, o->file.path.text, o->chunk_path.text);
+        if (status == ZCP_ERR_NOT_FOUND) return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: %s and %s are not there", o->desc.name, o->file.path.text, o->chunk_path.text);
         if (status != ZCP_OK) return status;
         close(fd);
         o->creates = true;
@@ -3571,7 +3570,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager 
     zcp_priv_store_relaxed(&manager->header->locker_pid, (uint32_t)getpid());           /* relaxed: for messages */
     ZEROCP_STEP("growth_locked");
     if (zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)      /* pairs with the release in dismantle */
-        status = zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: this instance was destroyed", manager->name);
+        status = zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: it was destroyed", manager->name);
     if (status == ZCP_OK) status = zcp_priv_renew(manager);
     if (status == ZCP_OK) status = zcp_priv_file_reopen(&manager->file, &g->management_fd);
     if (status == ZCP_OK) status = zcp_priv_chunk_reopen(manager, O_RDWR, &g->chunk_fd);
@@ -3644,7 +3643,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_c
         uint32_t phase = (uint32_t)zcp_priv_load_relaxed(&manager->header->pools[*number].state);        /* relaxed: under the lock */
         if (phase == ZCP_PRIV_POOL_NONE || phase == ZCP_PRIV_POOL_GONE) break;
     }
-    if (status == ZCP_OK && *number == ZCP_MAX_LIVE_POOLS) status = zcp_priv_fail(ZCP_ERR_FULL, 0, "%s has %u pools already; retire one", manager->name, ZCP_MAX_LIVE_POOLS);
+    if (status == ZCP_OK && *number == ZCP_MAX_LIVE_POOLS) status = zcp_priv_fail(ZCP_ERR_FULL, 0, "%s has %u pools; retire one", manager->name, ZCP_MAX_LIVE_POOLS);
     if (status == ZCP_OK && (g->management_end > ZCP_RELPTR_MAX_OFFSET - geometry.management_bytes || g->chunk_end > ZCP_RELPTR_MAX_OFFSET - geometry.chunk_bytes))
         status = zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "%s: its files would need more than 2^48 bytes", manager->name);
     if (status != ZCP_OK) return status;
@@ -3737,7 +3736,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manage
     if (!config) return zcp_priv_fail_null("configuration");
     zcp_status status = zcp_priv_may_change(manager);
     if (status == ZCP_OK) status = zcp_priv_may_grow(manager);
-    if (status == ZCP_OK && config->pools.size == 0) status = zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: the configuration has no pool", manager->name);
+    if (status == ZCP_OK && config->pools.size == 0) status = zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: no pool is configured", manager->name);
     if (status == ZCP_OK) status = zcp_priv_geometry_compute(&geometry, config, manager->geometry.max_clients);
     if (status == ZCP_OK) status = zcp_priv_growth_begin(&g, manager);
     if (status != ZCP_OK) return status;
@@ -3927,7 +3926,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager)
     bool same;
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
     if (zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)        /* pairs with the release in dismantle */
-        return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: this instance was destroyed", manager->name);
+        return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: it was destroyed", manager->name);
     zcp_status status = zcp_priv_file_is(&manager->file, &same);
     if (status == ZCP_OK && !same) return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", manager->name, manager->file.path.text);
     return status;
@@ -4269,7 +4268,7 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
         if (!sleep.pool && (status = zcp_priv_try(manager, size, chunk, false)) != ZCP_ERR_EXHAUSTED) return status;       /* which tells why */
         if (now >= deadline) {
             if (sleep.pool) ZEROCP_COUNT(&sleep.pool->leases->failures, 1);
-            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes was freed within %u ms", manager->name, (unsigned long long)size, timeout_ms);
+            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes within %u ms", manager->name, (unsigned long long)size, timeout_ms);
         }
         if (recovers) recover_at = zcp_priv_now_ns() + ZCP_PRIV_WAIT_MS * UINT64_C(1000000);       /* after the round: however long that took, a sleep follows */
         uint64_t until = recover_at < deadline ? recover_at : deadline;

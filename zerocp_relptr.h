@@ -406,7 +406,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_registry_add(zcp_registry *registry, ui
         zcp_priv_store_release(&entry->tag, zcp_priv_tag_next(tag, ZCP_PRIV_ENTRY_PUBLISHED, segment));   /* W2, pairs with R0 */
         return ZCP_OK;
     }
-    return zcp_priv_fail(ZCP_ERR_EXISTS, 0, "segment %u is in the registry already", segment);
+    return zcp_priv_fail(ZCP_ERR_EXISTS, 0, "segment %u is registered", segment);
 }
 
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_registry_remove(zcp_registry *registry, uint16_t segment)
@@ -418,7 +418,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_registry_remove(zcp_registry *registry,
         if ((uint16_t)tag != segment || zcp_priv_tag_phase(tag) != ZCP_PRIV_ENTRY_PUBLISHED) continue;
         if (zcp_priv_cas_release(&entry->tag, &tag, zcp_priv_tag_next(tag, ZCP_PRIV_ENTRY_FREE, 0))) return ZCP_OK;
     }
-    return zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "segment %u is not in the registry", segment);
+    return zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "segment %u is not registered", segment);
 }
 
 ZEROCP_API zcp_registry *zcp_registry_default(void)

@@ -559,7 +559,7 @@ ZCP_PRIV_SETUP bool zcp_priv_always_creates(zcp_shm_mode mode) { return mode == 
 /* Is that a mode, are these bits known, and are none that only open (`opening`, by their names) in a mode that always creates? */
 ZCP_PRIV_COLD zcp_status zcp_priv_check_mode(zcp_shm_mode mode, uint32_t flags, uint32_t known, uint32_t opening, const char *names)
 {
-    if ((unsigned)mode > ZCP_SHM_PURGE_AND_CREATE) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "mode %u is none of zcp_shm_mode", (unsigned)mode);
+    if ((unsigned)mode > ZCP_SHM_PURGE_AND_CREATE) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "mode %u is no zcp_shm_mode", (unsigned)mode);
     if (flags & ~known)
         return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "flags 0x%x: unknown bits 0x%x%s", flags, flags & ~known,
                              flags & ~known & ZCP_SHM_READ_ONLY ? " (a manager takes ZCP_READ_ONLY_DATA)" : "");
