@@ -3333,7 +3333,7 @@ ZCP_PRIV_SETUP void zcp_priv_attempt_end(zcp_priv_opening *o, zcp_status status)
     zcp_priv_file_forget(&o->file);
 }
 /* One attempt: *result is set, or the status tells why not, or `again` says to start over. */
-ZCP_PRIV_COLD zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **result)
+ZCP_PRIV_SETUP zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **result)
 {
     zcp_status status = zcp_priv_open_file(o);
     if (status != ZCP_OK || o->again) return status;
@@ -3370,14 +3370,34 @@ ZCP_PRIV_SETUP void zcp_priv_unbuild(zcp_priv_opening *o)
         && zcp_priv_lock_test(o->file.fd, o->file.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS, &joined) == ZCP_OK && !joined) zcp_priv_dismantle(o, false);
     zcp_priv_file_forget(&o->file);
 }
-/* Attempts until one is final, within the time. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **result)
+/* One attempt to destroy; o->removed tells success. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
 {
+    int fd;
+    struct stat chunk;
+    o->creates = false;
+    zcp_status status = zcp_priv_open_file(o);
+    if (status == ZCP_ERR_NOT_FOUND) {                                 /* a chunk segment left alone goes under the lock of a fresh management file */
+        status = zcp_priv_file_open(o->chunk_path.text, O_RDONLY, 0, &fd, &chunk);
+        if (status == ZCP_ERR_NOT_FOUND) return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: %s and %s are not there", o->desc.name, o->file.path.text, o->chunk_path.text);
+        if (status != ZCP_OK) return status;
+        close(fd);
+        o->creates = true;
+        status = zcp_priv_open_file(o);
+    }
+    if (status != ZCP_OK || o->again) return status;
+    if ((status = zcp_priv_look(o)) != ZCP_OK) return status;
+    return o->kind == ZCP_PRIV_KIND_FOREIGN ? zcp_priv_fail_foreign(o) : zcp_priv_dismantle(o, false);
+}
+/* Attempts until one is final, within the time; result NULL: to destroy. */
+ZCP_PRIV_COLD zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **result)
+{
+    o->wait = zcp_priv_wait_begin(o->desc.timeout_ms);
     for (;;) {
         o->again = o->built = o->missing = false;
-        zcp_status status = zcp_priv_open_once(o, result);
+        zcp_status status = result ? zcp_priv_open_once(o, result) : zcp_priv_destroy_once(o);
         zcp_priv_attempt_end(o, status);
-        if (status != ZCP_OK || !o->again) return status;
+        if (status != ZCP_OK || !o->again || (o->removed && !result)) return status;
         if (o->built || zcp_priv_wait_more(&o->wait)) continue;
         if (o->missing) return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: nobody created it within %u ms", o->desc.name, o->desc.timeout_ms);
         return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept replacing it for %u ms", o->desc.name, o->desc.timeout_ms);
@@ -3415,7 +3435,6 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, con
     o.file.fd = -1;
     zcp_status status = zcp_priv_resolve(&o, client_name);
     if (status != ZCP_OK) return status;
-    o.wait = zcp_priv_wait_begin(o.desc.timeout_ms);
     pthread_once(&zcp_priv_thread_once, zcp_priv_process_begin);     /* here, so that no allocate makes a system call for it */
     zcp_manager *m = NULL;
     status = zcp_priv_open_loop(&o, &m);
@@ -3471,25 +3490,6 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_close(zcp_manager *manager)
     zcp_registry_remove(&manager->registry, ZCP_SEGMENT_CHUNK);
     zcp_priv_manager_end(manager, left != 0);
 }
-/* One attempt; o->removed tells success. */
-ZCP_PRIV_COLD zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
-{
-    int fd;
-    struct stat chunk;
-    o->creates = false;
-    zcp_status status = zcp_priv_open_file(o);
-    if (status == ZCP_ERR_NOT_FOUND) {                                 /* a chunk segment left alone goes under the lock of a fresh management file */
-        status = zcp_priv_file_open(o->chunk_path.text, O_RDONLY, 0, &fd, &chunk);
-        if (status == ZCP_ERR_NOT_FOUND) return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: %s and %s are not there", o->desc.name, o->file.path.text, o->chunk_path.text);
-        if (status != ZCP_OK) return status;
-        close(fd);
-        o->creates = true;
-        status = zcp_priv_open_file(o);
-    }
-    if (status != ZCP_OK || o->again) return status;
-    if ((status = zcp_priv_look(o)) != ZCP_OK) return status;
-    return o->kind == ZCP_PRIV_KIND_FOREIGN ? zcp_priv_fail_foreign(o) : zcp_priv_dismantle(o, false);
-}
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy(const char *name)
 {
     zcp_priv_opening o;
@@ -3497,15 +3497,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy(const char *name)
     o.desc = (zcp_manager_desc){ name, ZCP_SHM_OPEN_EXISTING, NULL, 0, ZCP_SHM_DEFAULT_PERMISSIONS, 0, NULL, ZCP_SHM_DEFAULT_TIMEOUT_MS, 0 };
     o.file.fd = -1;
     zcp_status status = zcp_priv_resolve_name(&o);
-    o.wait = zcp_priv_wait_begin(o.desc.timeout_ms);
-    while (status == ZCP_OK && !o.removed) {
-        o.again = false;
-        status = zcp_priv_destroy_once(&o);
-        zcp_priv_attempt_end(&o, status);
-        if (status == ZCP_OK && !o.removed && !zcp_priv_wait_more(&o.wait))
-            status = zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept replacing it for %u ms", o.desc.name, o.desc.timeout_ms);
-    }
-    return status;
+    return status == ZCP_OK ? zcp_priv_open_loop(&o, NULL) : status;
 }
 
 /* ---- >>grow  Pools are added by one at a time, under the creation lock: the files are made longer, the pool is written behind what they had, and its slot
