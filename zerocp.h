@@ -2827,7 +2827,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_foreign(const zcp_priv_opening *o)
 {
     uint64_t swapped = 0;
     for (uint32_t i = 0; i < 8; i++) swapped = swapped << 8 | (o->header.magic >> 8 * i & 0xff);
-    if (swapped == ZCP_PRIV_MAGIC) return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s has the other byte order", o->file.path.text);
+    if (swapped == ZCP_PRIV_MAGIC) return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s was written by a machine of the other byte order", o->file.path.text);
     return zcp_priv_fail(ZCP_ERR_NOT_ZEROCP, 0, "%s (%lld bytes) was not written by zerocp", o->file.path.text, (long long)o->status.st_size);
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_write_start(zcp_priv_opening *o)          /* the first bytes of a file that is ours; one write */
@@ -3061,7 +3061,7 @@ ZCP_PRIV_SETUP bool zcp_priv_config_is_live(zcp_priv_opening *o)
     }
     return found == (UINT32_C(1) << wanted) - 1;                       /* up to ZCP_MAX_POOLS */
 }
-ZCP_PRIV_SETUP zcp_status zcp_priv_check_config(zcp_priv_opening *o)         /* against what the caller wants */
+ZCP_PRIV_COLD zcp_status zcp_priv_check_config(zcp_priv_opening *o)         /* against what the caller wants */
 {
     const zcp_priv_geometry *is = &o->header.geometry;
     if (o->desc.max_clients != 0 && o->desc.max_clients != is->max_clients)
@@ -3145,7 +3145,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *m
         status = zcp_priv_slots_look(o, clean, &in_motion);
         if (!in_motion) looks++;                                       /* twice, with a pause: a sweeper may just have taken a lock */
         if (status == ZCP_OK && (looks == 2 || !zcp_priv_wait_more(&o->wait)))
-            return zcp_priv_fail(ZCP_ERR_CLIENTS_FULL, 0, "%s: all %u slots are taken", manager->name, manager->geometry.max_clients);
+            return zcp_priv_fail(ZCP_ERR_CLIENTS_FULL, 0, "%s: all %u client slots are taken", manager->name, manager->geometry.max_clients);
     }
     return status;
 }
@@ -3411,7 +3411,7 @@ ZCP_PRIV_SETUP void zcp_priv_log_segment(const zcp_manager *m, const zcp_priv_pa
 }
 ZCP_PRIV_SETUP void zcp_priv_log_built(const zcp_priv_opening *o, const zcp_manager *m)
 {
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: sizes computed: management %llu bytes, chunks %llu bytes, up to %u clients", m->name,
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: sizes computed: management segment %llu bytes, chunk segment %llu bytes, up to %u clients", m->name,
                (unsigned long long)m->geometry.management_bytes, (unsigned long long)m->geometry.chunk_bytes, m->geometry.max_clients);
     zcp_priv_log_segment(m, &o->file.path, m->geometry.management_bytes, m->management.base, ZCP_SEGMENT_MANAGEMENT);
     zcp_priv_log_segment(m, &o->chunk_path, m->geometry.chunk_bytes, m->chunks, ZCP_SEGMENT_CHUNK);
