@@ -3447,7 +3447,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, con
     zcp_registry_add(&m->registry, ZCP_SEGMENT_MANAGEMENT, m->management.base, m->geometry.management_bytes);
     if (m->chunks) zcp_registry_add(&m->registry, ZCP_SEGMENT_CHUNK, m->chunks, m->geometry.chunk_bytes);
     if (o.built_inode == m->file.inode && o.built_device == m->file.device) zcp_priv_log_built(&o, m);
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: attached as client %u (\"%s\"): management at %p, chunks at %p", m->name, m->view.client,
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: attached as client %u (\"%s\"): management segment at %p, chunk segment at %p", m->name, m->view.client,
                client_name, m->management.base, m->chunks);
     zcp_recovery report = { 0, 0 };
     if (!(m->view.flags & ZCP_OBSERVE) && zcp_priv_recover(m, &report) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery on attach: %s", m->name, zcp_last_message());
