@@ -701,7 +701,7 @@ static _Atomic(zcp_log_function *) zcp_priv_log_callback;
 static _Atomic(void *) zcp_priv_log_user;
 static const char *const zcp_priv_log_names[] = { "off", "error", "warning", "info", "debug" };
 
-ZCP_PRIV_COLD int zcp_priv_log_level_from_environment(void)
+ZCP_PRIV_SETUP int zcp_priv_log_level_from_environment(void)
 {
     const char *text = getenv("ZEROCP_LOG_LEVEL");
     if (text && text[0] >= '0' && text[0] <= '4' && text[1] == 0) return text[0] - '0';
@@ -755,7 +755,7 @@ ZCP_PRIV bool zcp_priv_round_up(uint64_t a, uint64_t unit, uint64_t *rounded)   
     *rounded &= ~(unit - 1);
     return fits;
 }
-ZCP_PRIV uint64_t zcp_priv_mix(uint64_t x)                     /* splitmix64's finaliser (Steele, Lea, Flood 2014) */
+ZCP_PRIV_SETUP uint64_t zcp_priv_mix(uint64_t x)               /* splitmix64's finaliser (Steele, Lea, Flood 2014) */
 {
     x += UINT64_C(0x9e3779b97f4a7c15);
     x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
@@ -798,13 +798,12 @@ typedef struct zcp_priv_list_header {
 typedef struct zcp_priv_leaf { _Atomic uint64_t bits; uint64_t unused[7]; } zcp_priv_leaf;
 _Static_assert(sizeof(zcp_priv_list_header) == 64 && sizeof(zcp_priv_leaf) == 64, "layout of the list");
 
-ZCP_PRIV uint32_t zcp_priv_list_leaf_shift(uint32_t capacity)  /* leaves of 64, but of down to 8 so that a small list has 16 of them */
+ZCP_PRIV_COLD uint32_t zcp_priv_list_leaves(uint32_t capacity, uint32_t *shift)      /* leaves of 64, but of down to 8 so that a small list has 16 of them */
 {
-    uint32_t shift = 6;
-    while (shift > 3 && (capacity >> shift) < 16) shift--;
-    return shift;
+    *shift = 6;
+    while (*shift > 3 && (capacity >> *shift) < 16) --*shift;
+    return (uint32_t)(((uint64_t)capacity + (UINT64_C(1) << *shift) - 1) >> *shift);
 }
-ZCP_PRIV uint32_t zcp_priv_list_leaves(uint32_t capacity, uint32_t shift) { return (uint32_t)(((uint64_t)capacity + (UINT64_C(1) << shift) - 1) >> shift); }
 ZCP_PRIV uint64_t zcp_priv_list_summary_bytes(uint32_t leaves) { return ((uint64_t)leaves + 511) / 512 * 64; }
 ZCP_PRIV _Atomic uint64_t *zcp_priv_list_summary(const zcp_mpmc_list *list, uint32_t leaf)
 {
@@ -824,13 +823,13 @@ ZCP_PRIV uint64_t zcp_priv_leaf_bit(uint32_t leaf) { return UINT64_C(1) << leaf 
 
 ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_mpmc_list_bytes(uint32_t capacity)
 {
+    uint32_t shift, leaves = zcp_priv_list_leaves(capacity, &shift);
     if (capacity == 0 || capacity > ZCP_MPMC_LIST_MAX_CAPACITY) return 0;
-    uint32_t leaves = zcp_priv_list_leaves(capacity, zcp_priv_list_leaf_shift(capacity));
     return sizeof(zcp_priv_list_header) + zcp_priv_list_summary_bytes(leaves) + (uint64_t)leaves * sizeof(zcp_priv_leaf);
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_list_view(zcp_mpmc_list *list, void *memory, uint32_t capacity)
 {
-    uint32_t shift = zcp_priv_list_leaf_shift(capacity), leaves = zcp_priv_list_leaves(capacity, shift);
+    uint32_t shift, leaves = zcp_priv_list_leaves(capacity, &shift);
     *list = (zcp_mpmc_list){ memory, capacity, 0, leaves, shift, (unsigned char *)memory + sizeof(zcp_priv_list_header) + zcp_priv_list_summary_bytes(leaves) };
     return ZCP_OK;
 }
@@ -847,7 +846,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_mpmc_list_create(zcp_mpmc_list *list, v
     zcp_status status = zcp_priv_list_arguments(list, memory);
     if (status != ZCP_OK) return status;
     if (zcp_mpmc_list_bytes(capacity) == 0 || bytes < zcp_mpmc_list_bytes(capacity))
-        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "a list of %u indices (1 to %u) needs %llu bytes, %llu were given", capacity,
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "a list of %u indices (1 to %u) needs %llu bytes, %llu are there", capacity,
                              ZCP_MPMC_LIST_MAX_CAPACITY, (unsigned long long)zcp_mpmc_list_bytes(capacity), (unsigned long long)bytes);
     zcp_priv_list_view(list, memory, capacity);
     zcp_priv_list_header *header = (zcp_priv_list_header *)memory;
@@ -871,11 +870,12 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_mpmc_list_attach(zcp_mpmc_list *list, v
     if (status != ZCP_OK) return status;
     zcp_priv_list_header *header = (zcp_priv_list_header *)memory;
     if (bytes < sizeof *header) return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%llu bytes hold no list", (unsigned long long)bytes);
-    if (zcp_priv_load_acquire(&header->magic) != ZCP_PRIV_LIST_MAGIC) return zcp_priv_fail(ZCP_ERR_NOT_ZEROCP, 0, "no list was created in this memory");
+    if (zcp_priv_load_acquire(&header->magic) != ZCP_PRIV_LIST_MAGIC) return zcp_priv_fail(ZCP_ERR_NOT_ZEROCP, 0, "no list is in this memory");
     uint32_t capacity = *(volatile uint32_t *)&header->capacity;       /* read once: it may change under us */
     uint64_t needed = zcp_mpmc_list_bytes(capacity);
     if (needed == 0 || needed > bytes)
-        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "a list of %u indices needs %llu bytes, %llu are there", capacity, (unsigned long long)needed, (unsigned long long)bytes);
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "a list of %u indices (1 to %u) needs %llu bytes, %llu are there", capacity, ZCP_MPMC_LIST_MAX_CAPACITY,
+                             (unsigned long long)needed, (unsigned long long)bytes);
     return zcp_priv_list_view(list, memory, capacity);
 }
 
@@ -955,11 +955,11 @@ ZCP_PRIV_NOINLINE bool zcp_priv_list_next(zcp_mpmc_list *list, zcp_priv_walk *wa
 ZCP_PRIV bool zcp_priv_list_pop_hinted(zcp_mpmc_list *list, uint32_t *index)
 {
     zcp_priv_walk walk = { zcp_priv_load_relaxed((_Atomic uint32_t *)&list->cursor), 0, 0, 0 };
-    uint32_t leaf;
     if (ZCP_PRIV_UNLIKELY(walk.start >= list->leaves)) walk.start = 0;
-    if (zcp_priv_leaf_pop(list, walk.start, index)) return true;       /* the leaf used last: warm chunks are reused first */
-    while (zcp_priv_list_next(list, &walk, &leaf))
+    uint32_t leaf = walk.start;                                        /* first the leaf used last: warm chunks are reused first */
+    do {
         if (zcp_priv_leaf_pop(list, leaf, index)) return true;
+    } while (zcp_priv_list_next(list, &walk, &leaf));
     return false;
 }
 ZEROCP_API bool zcp_mpmc_list_pop(zcp_mpmc_list *list, uint32_t *index)
@@ -1162,7 +1162,7 @@ ZCP_PRIV void zcp_priv_count_freed_by(zcp_priv_pool *pool, zcp_priv_local *local
 /* After anything that `unshared` tells of has changed. */
 ZCP_PRIV void zcp_priv_local_quicken(zcp_priv_local *local) { local->unshared = local->slowly || !local->lease || local->pause ? UINT32_MAX : 1; }
 /* Gets a lease for the thread, if there is one. */
-ZCP_PRIV_COLD void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client)
+ZCP_PRIV_SETUP void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client)
 {
     uint32_t count = zcp_priv_lease_count(pool->list.leaves);
     for (uint32_t k = 0; k < count; k++) {
@@ -1273,7 +1273,7 @@ ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *loc
 }
 /* Sees that `wanted` was raised: somebody may need chunks, so it flushes, and caches nothing for a while. Whoever calls this looks after that whether somebody
    waits (>>pools), because nobody will remind this thread again. */
-ZCP_PRIV_COLD void zcp_priv_local_attend(zcp_priv_pool *pool, zcp_priv_local *local)
+ZCP_PRIV_SETUP void zcp_priv_local_attend(zcp_priv_pool *pool, zcp_priv_local *local)
 {
     local->wanted_seen = zcp_priv_load_acquire(local->wanted);         /* W0, pairs with W1: who sees it sees why */
     if (!local->stack) return;
@@ -1594,7 +1594,7 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_drop_owned(zcp_priv_counts *counts, uint32_t 
     return ZCP_PRIV_GARBAGE;
 }
 /* One handle less in borrowed; the last one gives the chunk back. NO: there was none. */
-ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_drop_borrowed(zcp_priv_pool *pool, uint32_t i, uint32_t client)
+ZCP_PRIV zcp_priv_outcome zcp_priv_drop_borrowed(zcp_priv_pool *pool, uint32_t i, uint32_t client)
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
     for (;;) {                                                         /* lock-free: fails only beside a sibling's success */
@@ -1827,7 +1827,7 @@ _Static_assert(sizeof(zcp_priv_slot) == 128, "layout of a slot");
 /* A figure that differs whenever a shared struct or limit differs. */
 ZCP_PRIV uint64_t zcp_priv_signature(void)
 {
-    const uint64_t facts[] = {
+    static const uint32_t facts[] = {
         sizeof(zcp_priv_header), sizeof(zcp_priv_geometry), sizeof(zcp_priv_pool_geometry), sizeof(zcp_priv_slot), sizeof(zcp_priv_record),
         sizeof(zcp_priv_list_header), sizeof(zcp_priv_leaf), sizeof(zcp_priv_leases), sizeof(zcp_priv_lease),
         offsetof(zcp_priv_lease, loan), offsetof(zcp_priv_header, instance_id), offsetof(zcp_priv_header, chunk_device),
@@ -1850,7 +1850,7 @@ ZCP_PRIV_SETUP uint32_t zcp_priv_page_size(void)
 ZCP_PRIV_SETUP zcp_status zcp_priv_pool_check(const zcp_pool_config *pool)
 {
     if (pool->chunk_size == 0 || pool->chunk_count == 0 || pool->chunk_count > ZCP_MAX_CHUNKS)
-        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "a pool of %u chunks of %llu bytes: 1 to %u chunks of 1 byte or more are possible",
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "a pool of %u chunks of %llu bytes: 1 to %u chunks of 1 byte or more",
                              pool->chunk_count, (unsigned long long)pool->chunk_size, ZCP_MAX_CHUNKS);
     if ((pool->alignment & (pool->alignment - 1)) != 0 || pool->alignment > zcp_priv_page_size())
         return zcp_priv_fail(ZCP_ERR_INVALID_ALIGNMENT, 0, "alignment %u: a power of two up to %u, or 0 for %u", pool->alignment, zcp_priv_page_size(), ZCP_DEFAULT_ALIGNMENT);
@@ -1860,7 +1860,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_check(const zcp_pool_config *pool)
 }
 ZCP_PRIV_SETUP uint64_t zcp_priv_leases_bytes(uint32_t chunk_count)
 {
-    return sizeof(zcp_priv_leases) + zcp_priv_lease_count(zcp_priv_list_leaves(chunk_count, zcp_priv_list_leaf_shift(chunk_count))) * sizeof(zcp_priv_lease);
+    uint32_t shift;
+    return sizeof(zcp_priv_leases) + zcp_priv_lease_count(zcp_priv_list_leaves(chunk_count, &shift)) * sizeof(zcp_priv_lease);
 }
 /* Appends one pool to the geometry; false on overflow. */
 ZCP_PRIV_SETUP bool zcp_priv_geometry_add(zcp_priv_geometry *geometry, const zcp_pool_config *config)
@@ -1880,12 +1881,20 @@ ZCP_PRIV_SETUP bool zcp_priv_geometry_add(zcp_priv_geometry *geometry, const zcp
         && zcp_priv_add(pool->leases_offset, zcp_priv_leases_bytes(pool->chunk_count), &pool->records_offset)
         && zcp_priv_add(pool->records_offset, (uint64_t)pool->chunk_count * geometry->record_bytes, &geometry->management_bytes);
 }
+/* Rounds up what the pools take; OVERFLOW if they did not fit, or one of the files would have more than `most` bytes. */
+ZCP_PRIV_COLD zcp_status zcp_priv_geometry_end(zcp_priv_geometry *geometry, bool fits, uint64_t most)
+{
+    if (fits && zcp_priv_round_up(geometry->management_bytes, ZCP_PRIV_PAGE, &geometry->management_bytes)
+        && zcp_priv_round_up(geometry->chunk_bytes, ZCP_PRIV_PAGE, &geometry->chunk_bytes)
+        && geometry->management_bytes <= most && geometry->chunk_bytes <= most) return ZCP_OK;
+    return zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "the pools need more than 2^48 bytes");
+}
 /* Errors: INVALID_ARGUMENT (max_clients, number of pools), those of a pool, OVERFLOW. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry, const zcp_config *config, uint32_t max_clients)
 {
     memset(geometry, 0, sizeof *geometry);
-    if (max_clients > ZCP_MAX_CLIENTS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u are possible", max_clients, ZCP_MAX_CLIENTS);
-    if (config->pools.size > ZCP_MAX_POOLS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%u pools: up to %u are possible", config->pools.size, ZCP_MAX_POOLS);
+    if (max_clients > ZCP_MAX_CLIENTS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u", max_clients, ZCP_MAX_CLIENTS);
+    if (config->pools.size > ZCP_MAX_POOLS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%u pools: up to %u", config->pools.size, ZCP_MAX_POOLS);
     geometry->max_clients = max_clients ? max_clients : ZCP_DEFAULT_CLIENTS;
     geometry->words = (geometry->max_clients + 63) / 64;
     geometry->record_bytes = (24 + 8 * geometry->words + 31) / 32 * 32;
@@ -1897,10 +1906,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry,
         if (status != ZCP_OK) return status;
         fits = zcp_priv_geometry_add(geometry, &config->pools.items[p]);
     }
-    fits = fits && zcp_priv_round_up(geometry->management_bytes, ZCP_PRIV_PAGE, &geometry->management_bytes)
-        && zcp_priv_round_up(geometry->chunk_bytes, ZCP_PRIV_PAGE, &geometry->chunk_bytes)
-        && geometry->management_bytes <= ZCP_RELPTR_MAX_OFFSET + 1 && geometry->chunk_bytes <= ZCP_RELPTR_MAX_OFFSET + 1;
-    return fits ? ZCP_OK : zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "the configured pools need more than 2^48 bytes");
+    return zcp_priv_geometry_end(geometry, fits, ZCP_RELPTR_MAX_OFFSET + 1);
 }
 /* The configuration that a geometry was computed from (alignment 0 comes back as 64). The geometry may be garbage: so may the result, but it is safe. */
 ZCP_PRIV_SETUP void zcp_priv_geometry_config(const zcp_priv_geometry *geometry, zcp_config *config)
@@ -1919,7 +1925,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zc
     if (status != ZCP_OK) return status;
     zcp_config larger = *config;
     zcp_priv_geometry geometry;
-    if (!ZCP_VECTOR_PUSH(&larger.pools, *pool)) return zcp_priv_fail(ZCP_ERR_FULL, 0, "the configuration has %u pools already", config->pools.size);
+    if (!ZCP_VECTOR_PUSH(&larger.pools, *pool)) return zcp_priv_fail(ZCP_ERR_FULL, 0, "there are %u pools already", config->pools.size);
     status = zcp_priv_geometry_compute(&geometry, &larger, ZCP_MAX_CLIENTS);
     if (status == ZCP_OK) *config = larger;
     return status;
@@ -1929,26 +1935,16 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uin
     zcp_pool_config pool = { chunk_size, chunk_count, 0, 0 };
     return zcp_config_add(config, &pool);
 }
-/* For the three size functions. */
-ZCP_PRIV_SETUP bool zcp_priv_config_sizes(const zcp_config *config, uint32_t max_clients, zcp_priv_geometry *geometry)
-{
-    return config && zcp_priv_geometry_compute(geometry, config, max_clients) == ZCP_OK;
-}
-ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_management_bytes(const zcp_config *config, uint32_t max_clients)
+/* Bytes of the segments that are asked for; 0: config is NULL or cannot be had. */
+ZCP_PRIV_COLD uint64_t zcp_priv_config_bytes(const zcp_config *config, uint32_t max_clients, bool management, bool chunk)
 {
     zcp_priv_geometry geometry;
-    return zcp_priv_config_sizes(config, max_clients, &geometry) ? geometry.management_bytes : 0;
+    if (!config || zcp_priv_geometry_compute(&geometry, config, max_clients) != ZCP_OK) return 0;
+    return (management ? geometry.management_bytes : 0) + (chunk ? geometry.chunk_bytes : 0);
 }
-ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *config, uint32_t max_clients)
-{
-    zcp_priv_geometry geometry;
-    return zcp_priv_config_sizes(config, max_clients, &geometry) ? geometry.chunk_bytes : 0;
-}
-ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients)
-{
-    zcp_priv_geometry geometry;
-    return zcp_priv_config_sizes(config, max_clients, &geometry) ? geometry.management_bytes + geometry.chunk_bytes : 0;
-}
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_management_bytes(const zcp_config *config, uint32_t max_clients) { return zcp_priv_config_bytes(config, max_clients, true, false); }
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *config, uint32_t max_clients) { return zcp_priv_config_bytes(config, max_clients, false, true); }
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients) { return zcp_priv_config_bytes(config, max_clients, true, true); }
 
 /* ---- >>view  The pools as one client works on them: plain pointers and numbers, nothing of the system. ---- */
 #define ZCP_PRIV_POOL_SHIFT 27                  /* index of a chunk in the instance = pool << 27 | index in the pool */
@@ -1980,7 +1976,7 @@ typedef struct zcp_priv_view {
 ZCP_PRIV bool zcp_priv_pool_is_retiring(const zcp_priv_pool *pool)        /* or gone already */
 {
     uint64_t state = pool->slot ? zcp_priv_load_relaxed(&pool->slot->state) : 0;       /* relaxed: nothing of it is given out anyway */
-    return state == zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING) || state == zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_GONE);
+    return state - zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING) <= ZCP_PRIV_POOL_GONE - ZCP_PRIV_POOL_RETIRING;      /* one of the two */
 }
 ZCP_PRIV_INLINE zcp_priv_pool *zcp_priv_view_pool(const zcp_priv_view *view, uint32_t pool) { return zcp_priv_load_acquire(&view->pools[pool]); }      /* V0, pairs with V1 */
 ZCP_PRIV_INLINE const zcp_priv_table *zcp_priv_view_table(const zcp_priv_view *view) { return zcp_priv_load_acquire(&view->table); }         /* V0 */
@@ -2044,7 +2040,7 @@ ZCP_PRIV_SETUP void zcp_priv_format_pools(void *management, const zcp_priv_geome
         zcp_priv_format_pool(management, &geometry->pools[p], geometry->record_bytes, instance_id ^ (uint64_t)p << ZCP_PRIV_POOL_SHIFT);
 }
 /* A pool as a client sees it; offsets are from management and chunks. */
-ZCP_PRIV_SETUP void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_geometry *from, const zcp_priv_geometry *geometry, void *management, void *chunks, uint32_t client)
+ZCP_PRIV_COLD void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_geometry *from, const zcp_priv_geometry *geometry, void *management, void *chunks, uint32_t client)
 {
     memset((void *)pool, 0, sizeof *pool);
     pool->records = (unsigned char *)management + from->records_offset;
@@ -2064,13 +2060,12 @@ ZCP_PRIV_SETUP void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_
 ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *geometry, void *management, void *chunks,
                                        zcp_priv_counts *counts, zcp_priv_lane *lanes, uint32_t client, uint32_t flags)
 {
-    ZEROCP_ASSERT(geometry->pool_count <= ZCP_MAX_POOLS);
     memset((void *)view, 0, sizeof *view);
     view->client = client;
     view->flags = flags;
     view->lanes = lanes;
     uint64_t *stacks = (uint64_t *)(void *)(lanes + ZCP_PRIV_LANES);
-    for (uint32_t p = 0; p < geometry->pool_count; p++) {
+    for (uint32_t p = 0; p < geometry->pool_count && p < ZCP_MAX_POOLS; p++) {
         zcp_priv_pool *pool = &view->own[p];
         zcp_priv_pool_make(pool, &geometry->pools[p], geometry, management, chunks, client);
         pool->counts = counts;
@@ -2087,7 +2082,7 @@ ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geome
     zcp_priv_table_make(&view->first, view);
     zcp_priv_store_relaxed(&view->table, &view->first);
 }
-ZCP_PRIV uint64_t zcp_priv_view_sweep(zcp_priv_view *view, uint32_t dead, bool *garbage)
+ZCP_PRIV_INLINE uint64_t zcp_priv_view_sweep(zcp_priv_view *view, uint32_t dead, bool *garbage)
 {
     uint64_t freed = 0;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
@@ -2180,7 +2175,7 @@ ZCP_PRIV_COLD void zcp_priv_wake(zcp_priv_pool *pool)
     zcp_priv_store_relaxed(&pool->leases->woken, waiting);             /* relaxed: only to save wakes */
 }
 /* All chunks are retired: their memory goes back to the system. Idempotent; may be done by several at once. */
-ZCP_PRIV_COLD void zcp_priv_pool_empty(zcp_priv_pool *pool)
+ZCP_PRIV_SETUP void zcp_priv_pool_empty(zcp_priv_pool *pool)
 {
     uint64_t retiring = zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING);
     uintptr_t page = zcp_priv_page_size(), begin = ((uintptr_t)pool->data + page - 1) & ~(page - 1), end = (uintptr_t)pool->data + (uintptr_t)(pool->stride * pool->count);
@@ -2349,18 +2344,26 @@ typedef struct zcp_priv_grown {
 } zcp_priv_grown;
 static _Atomic uint64_t zcp_priv_serial;        /* numbers opens and closes of this process */
 
-ZCP_PRIV_SETUP zcp_priv_slot *zcp_priv_slot_at(const zcp_manager *manager, uint32_t slot)
+ZCP_PRIV_COLD zcp_priv_slot *zcp_priv_slot_at(const zcp_manager *manager, uint32_t slot)
 {
     return (zcp_priv_slot *)((unsigned char *)manager->management.base + manager->geometry.slots_offset) + slot;
 }
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_null(const char *what) { return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the %s is NULL", what); }
 ZCP_PRIV_COLD zcp_status zcp_priv_why_unusable(const zcp_manager *manager)
 {
-    if (!manager) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the manager is NULL");
+    if (!manager) return zcp_priv_fail_null("manager");
     return zcp_priv_fail_plain(zcp_priv_load_relaxed(&manager->state) == 0 ? ZCP_ERR_FORKED : ZCP_ERR_CLOSED);
 }
 ZCP_PRIV_INLINE bool zcp_priv_usable(const zcp_manager *manager)
 {
     return manager && zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_OPEN;       /* relaxed: calls that overlap open or close are the caller's error */
+}
+/* Clears the place for what a look at it tells, and says whether it may be used. */
+ZCP_PRIV_COLD zcp_status zcp_priv_may_look(const zcp_manager *manager, const char *what, void *place, size_t bytes)
+{
+    if (!place) return zcp_priv_fail_null(what);
+    memset(place, 0, bytes);
+    return zcp_priv_usable(manager) ? ZCP_OK : zcp_priv_why_unusable(manager);
 }
 /* May it be used, and for more than looking? */
 ZCP_PRIV_SETUP zcp_status zcp_priv_may_change(const zcp_manager *manager)
@@ -2415,7 +2418,7 @@ ZCP_PRIV_SETUP void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
     manager->outstanding = outstanding;
     manager->closed = zcp_priv_add_relaxed(&zcp_priv_serial, 1);
     zcp_priv_store_relaxed(&manager->state, (uint32_t)ZCP_PRIV_CLOSED);
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
 }
 
 /* ---- >>recent  The pool that a thread allocated from last, for which manager and which sizes: it and its chunks are found there in a few steps, anything
@@ -2443,7 +2446,7 @@ ZCP_PRIV_SETUP void zcp_priv_thread_end(void *number)
     zcp_priv_process *process = zcp_priv_process_lock();
     for (zcp_manager *m = process ? (zcp_manager *)process->managers : NULL; m; m = m->older)
         if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN) zcp_priv_view_leave(&m->view, thread);      /* pairs with open's release */
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
     zcp_priv_thread = 0;
     zcp_priv_forget();                                                 /* a later destructor of this thread may use chunks */
     zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));         /* N1, pairs with N0: the next one finds what this one left */
@@ -2461,7 +2464,7 @@ __attribute__((destructor)) ZCP_PRIV void zcp_priv_thread_key_drop(void)
 }
 #endif
 /* Gives the calling thread a number, unless 63 others have one: then it works without. */
-ZCP_PRIV_COLD void zcp_priv_thread_begin(void)
+ZCP_PRIV_SETUP void zcp_priv_thread_begin(void)
 {
     uint64_t taken = zcp_priv_load_relaxed(&zcp_priv_threads);         /* a look; N0 decides */
     if (!zcp_priv_load_relaxed(&zcp_priv_thread_key_made)) return;     /* ordered by open's pthread_once */
@@ -2502,11 +2505,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_added_geometry(const zcp_priv_geometry *insta
     memset(geometry, 0, sizeof *geometry);
     geometry->record_bytes = instance->record_bytes;
     zcp_status status = zcp_priv_pool_check(config);
-    if (status != ZCP_OK) return status;
-    if (zcp_priv_geometry_add(geometry, config) && zcp_priv_round_up(geometry->management_bytes, ZCP_PRIV_PAGE, &geometry->management_bytes)
-        && zcp_priv_round_up(geometry->chunk_bytes, ZCP_PRIV_PAGE, &geometry->chunk_bytes)
-        && geometry->management_bytes <= ZCP_RELPTR_MAX_OFFSET && geometry->chunk_bytes <= ZCP_RELPTR_MAX_OFFSET) return ZCP_OK;
-    return zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "the pool needs more than 2^48 bytes");
+    return status != ZCP_OK ? status : zcp_priv_geometry_end(geometry, zcp_priv_geometry_add(geometry, config), ZCP_RELPTR_MAX_OFFSET);
 }
 /* Of an added pool's chunks. */
 ZCP_PRIV_SETUP uint16_t zcp_priv_segment_of(uint32_t serial) { return (uint16_t)(ZCP_SEGMENT_CHUNK + 1 + (serial - 2) % (UINT16_MAX - ZCP_SEGMENT_CHUNK)); }
@@ -2517,7 +2516,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_reopen(const zcp_manager *manager, int 
     zcp_status result = zcp_priv_file_open(manager->chunk_path.text, access, manager->view.flags, fd, &status);
     if (result == ZCP_OK && (uint64_t)status.st_dev == manager->chunk_device && (uint64_t)status.st_ino == manager->chunk_inode) return ZCP_OK;
     if (result != ZCP_OK && result != ZCP_ERR_NOT_FOUND) return result;
-    if (*fd >= 0) { zcp_priv_close_fd(*fd); *fd = -1; }
+    zcp_priv_close_fd(*fd);
+    *fd = -1;
     return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", manager->name, manager->chunk_path.text);
 }
 /* Maps a part of one of the two files that lies behind what was mapped at first; children do not get it. Closes fd. */
@@ -2537,7 +2537,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_map_part(const zcp_manager *manager, int fd, 
 ZCP_PRIV_SETUP zcp_priv_grown *zcp_priv_grown_new(zcp_manager *manager, size_t more)
 {
     zcp_priv_grown *g = (zcp_priv_grown *)zcp_priv_anonymous(sizeof *g + more, MADV_DONTFORK);
-    if (!g) { zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: private memory for a pool that was added", manager->name); return NULL; }
+    if (!g) { zcp_priv_fail_memory(manager->name, "a pool that was added"); return NULL; }
     g->bytes = sizeof *g + more;
     g->next = manager->grown;
     manager->grown = g;
@@ -2600,7 +2600,7 @@ ZCP_PRIV_SETUP uint64_t zcp_priv_pool_handles(const zcp_priv_pool *pool)
 }
 /* The pool is gone. All of it stays mapped until close, though there are no pages behind its chunks any more: a sibling may be just looking there, or about to punch, or
    the header may lie. */
-ZCP_PRIV_SETUP void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool)
+ZCP_PRIV_COLD void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool)
 {
     zcp_priv_store_release(&manager->view.pools[pool->number], (zcp_priv_pool *)NULL);         /* V1: nothing is shown by it */
     for (zcp_priv_grown *g = manager->grown; g; g = g->next) {
@@ -2664,7 +2664,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
     zcp_priv_failure untold = { ZCP_OK, 0, "" };
     zcp_status status = ZCP_OK;
     zcp_priv_process *process = zcp_priv_process_lock();               /* one thread at a time, and no fork within */
-    if (!process) return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no memory for the process's page", manager->name);
+    if (!process) return zcp_priv_fail_memory(manager->name, "the process's page");
     uint32_t epoch = zcp_priv_load_acquire(&view->signals->epoch);     /* V2, pairs with each change's release */
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         zcp_status one = zcp_priv_renew_number(manager, p, &untold);
@@ -2679,7 +2679,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
     }
     if (status == ZCP_OK) zcp_priv_store_relaxed(&view->epoch, epoch); /* relaxed: only to know whether to come here again */
     zcp_priv_process_unlock(process);
-    if (untold.status != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: a pool was added, but cannot be used here: %s", manager->name, untold.message);
+    if (untold.status != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: an added pool cannot be used here: %s", manager->name, untold.message);
     return status;
 }
 ZCP_PRIV_INLINE bool zcp_priv_pools_changed(const zcp_manager *manager)
@@ -2715,23 +2715,26 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slo
     zcp_priv_view_after_free(&manager->view);
     return known;
 }
-/* Sweeps a slot if it is not clean and its client is dead. */
+/* Sweeps a slot whose lock the caller holds, and whose client is dead, if it is not clean. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_slot_clean(zcp_manager *manager, uint32_t slot, zcp_recovery *report, bool *garbage)
+{
+    uint64_t freed = 0;
+    if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) return ZCP_OK;      /* relaxed: ordered by the lock */
+    zcp_status status = zcp_priv_slot_sweep(manager, slot, &freed, garbage);
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u (pid %u): %llu chunks reclaimed", manager->name, slot,
+               zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->pid), (unsigned long long)freed);
+    report->dead_clients++;
+    report->chunks_reclaimed += freed;
+    return status;
+}
+/* The same of a slot whose client may live. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, zcp_recovery *report, bool *garbage)
 {
-    zcp_priv_file plain = manager->file;
     zcp_priv_lock lock;
     int64_t which;
-    plain.flags = 0;                            /* one page, neither populated nor locked into memory */
-    zcp_status status = zcp_priv_lock_take(&plain, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, NULL, 1, &lock, &which);
+    zcp_status status = zcp_priv_lock_one(&manager->file, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, &lock, &which);
     if (status != ZCP_OK || which < 0) return status;
-    if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) != ZCP_PRIV_SLOT_CLEAN) {    /* relaxed: ordered by the lock */
-        uint64_t freed = 0;
-        status = zcp_priv_slot_sweep(manager, slot, &freed, garbage);
-        ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u (pid %u): %llu chunks reclaimed", manager->name, slot,
-                   zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->pid), (unsigned long long)freed);
-        report->dead_clients++;
-        report->chunks_reclaimed += freed;
-    }
+    status = zcp_priv_slot_clean(manager, slot, report, garbage);
     zcp_priv_lock_drop(&lock);
     return status;
 }
@@ -2748,13 +2751,13 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *r
         bool taken = true;
         if (slot == manager->view.client || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) continue;   /* a look */
         zcp_status status = fd < 0 ? zcp_priv_file_reopen(&manager->file, &fd) : ZCP_OK;
-        if (status == ZCP_OK) status = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, &taken);
+        if (status == ZCP_OK) status = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, &taken);
         ZEROCP_STEP("tested");
         if (status == ZCP_OK && !taken) status = zcp_priv_slot_recover(manager, slot, report, &garbage);
         if (status != ZCP_OK) worst = status;
         if (fd < 0) break;
     }
-    if (fd >= 0) close(fd);
+    zcp_priv_close_fd(fd);
     if (worst == ZCP_OK && garbage) worst = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: chunk records hold garbage; the others were swept", manager->name);
     return worst;
 }
@@ -2774,22 +2777,22 @@ typedef enum zcp_priv_kind { ZCP_PRIV_KIND_FOREIGN, ZCP_PRIV_KIND_HALF_MADE, ZCP
 
 /* Everything that one call of open or destroy works with. */
 typedef struct zcp_priv_opening {
-    zcp_manager_desc desc;                      /* defaults filled in */
-    zcp_config config;
     bool creates, again;                        /* may create; start over */
     bool built, removed, missing;               /* this attempt has built or removed the instance, or waits for somebody to create it */
     bool fresh;                                 /* this attempt has created the management file, empty */
-    uint64_t built_device, built_inode;         /* the management file that this call has built */
-    zcp_priv_geometry geometry;                 /* of config */
-    zcp_priv_path chunk_path;
+    zcp_priv_kind kind;                         /* of the management file when it was last looked at */
+    zcp_manager_desc desc;                      /* defaults filled in */
     zcp_priv_file file;                         /* the management file of this attempt */
-    struct stat status;                         /* its */
-    zcp_priv_header header;                     /* as it was when last looked at */
-    zcp_priv_kind kind;
+    zcp_priv_path chunk_path;
+    uint64_t built_device, built_inode;         /* the management file that this call has built */
     zcp_priv_wait wait;
+    struct stat status;                         /* of the management file */
+    zcp_config config;
+    zcp_priv_geometry geometry;                 /* of config */
+    zcp_priv_header header;                     /* as it was when last looked at */
 } zcp_priv_opening;
 
-ZCP_PRIV_SETUP ssize_t zcp_priv_read_header(zcp_priv_opening *o)
+ZCP_PRIV_INLINE ssize_t zcp_priv_read_header(zcp_priv_opening *o)
 {
     ssize_t n;
     memset((void *)&o->header, 0, sizeof o->header);
@@ -2840,25 +2843,25 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_note_pid(zcp_priv_opening *o, const zcp_priv_
     return ZCP_OK;
 }
 /* The creation lock did not come: names who has it. */
-ZCP_PRIV_COLD zcp_status zcp_priv_fail_locked(zcp_priv_opening *o)
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_locked(const char *name, uint32_t pid, uint32_t timeout_ms)
 {
     char who[64] = "a process that has not yet told its pid";
-    uint32_t pid = zcp_priv_look(o) == ZCP_OK ? zcp_priv_load_relaxed(&o->header.locker_pid) : 0;
     if (pid != 0) snprintf(who, sizeof who, "process %u", pid);
-    return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: %s is creating or destroying it and was not done within %u ms; if it is stopped, continue or kill it",
-                         o->file.path.text, who, o->desc.timeout_ms);
+    return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: %s is creating, destroying or changing it and was not done within %u ms; if stopped, continue or kill it",
+                         name, who, timeout_ms);
 }
 /* The creation lock of the management file; notes our pid for those who wait. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_lock *lock)
 {
     bool same = false;
     zcp_status status = zcp_priv_lock_creation(&o->file, &o->wait, lock);
-    if (status == ZCP_ERR_TIMEOUT) return zcp_priv_fail_locked(o);
+    if (status == ZCP_ERR_TIMEOUT)
+        return zcp_priv_fail_locked(o->file.path.text, zcp_priv_look(o) == ZCP_OK ? zcp_priv_load_relaxed(&o->header.locker_pid) : 0, o->desc.timeout_ms);
     if (status != ZCP_OK) return status;
     status = zcp_priv_look(o);
     if (status == ZCP_OK) status = zcp_priv_note_pid(o, lock);         /* at once, also where the name leads elsewhere meanwhile */
     ZEROCP_STEP("creation_locked");
-    if (status == ZCP_OK) status = zcp_priv_file_is(o->file.path.text, o->file.device, o->file.inode, &same);
+    if (status == ZCP_OK) status = zcp_priv_file_is(&o->file, &same);
     if (status == ZCP_OK && !same) o->again = true;
     if (status != ZCP_OK || o->again) zcp_priv_lock_drop(lock);
     return status;
@@ -2894,12 +2897,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_brok
         bool broken = o->kind == ZCP_PRIV_KIND_RETIRED;
         int fd = -1;
         if (o->kind == ZCP_PRIV_KIND_READY) status = zcp_priv_chunk_open(o, &fd, &broken);
-        if (fd >= 0) close(fd);
+        zcp_priv_close_fd(fd);
         if (status != ZCP_OK || !broken) { o->again = status == ZCP_OK; zcp_priv_lock_drop(&lock); return status; }
     }
     if (o->kind == ZCP_PRIV_KIND_FOREIGN) status = zcp_priv_fail_foreign(o);
     else if (o->status.st_uid != geteuid() && geteuid() != 0)          /* /dev/shm is sticky: nothing is retired that cannot be removed */
-        status = zcp_priv_fail(ZCP_ERR_PERMISSION, EPERM, "%s belongs to user %lu: only they and root can remove it", o->file.path.text, (unsigned long)o->status.st_uid);
+        status = zcp_priv_fail(ZCP_ERR_PERMISSION, EPERM, "%s belongs to user %lu: they or root can remove it", o->file.path.text, (unsigned long)o->status.st_uid);
     if (status == ZCP_OK && o->kind != ZCP_PRIV_KIND_HALF_MADE) {
         if ((uint64_t)o->status.st_size >= sizeof(zcp_priv_header))      /* the lock's page is the header's */
             zcp_priv_store_release(&((zcp_priv_header *)lock.base)->state, (uint32_t)ZCP_PRIV_RETIRED);      /* pairs with the acquire in join */
@@ -2962,10 +2965,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const str
    it away from them. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_check_no_clients(const zcp_priv_opening *o)
 {
-    struct flock range = zcp_priv_lock_of(ZCP_PRIV_LOCK_SLOTS);
-    range.l_len = ZCP_MAX_CLIENTS;
-    if (fcntl(o->file.fd, ZCP_PRIV_OFD_GETLK, &range) != 0) return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: fcntl(F_OFD_GETLK): %s", o->file.path.text, strerror(errno));
-    return range.l_type == F_UNLCK ? ZCP_OK : zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its state word says half-made, but it has clients", o->file.path.text);
+    bool taken;
+    zcp_status status = zcp_priv_lock_test(o->file.fd, o->file.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS, &taken);
+    if (status != ZCP_OK || !taken) return status;
+    return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its state word says half-made, but it has clients", o->file.path.text);
 }
 /* Makes an instance of a management file that is empty, or half-made by one who was killed. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_build(zcp_priv_opening *o)
@@ -2998,7 +3001,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build(zcp_priv_opening *o)
     if (status == ZCP_OK) status = zcp_priv_build_chunks(o, &fd, &chunk);
     ZEROCP_STEP("chunk_sized");
     if (status == ZCP_OK && (status = zcp_priv_build_contents(o, &chunk)) != ZCP_OK) shm_unlink(o->chunk_path.text);
-    if (fd >= 0) close(fd);
+    zcp_priv_close_fd(fd);
     if (status != ZCP_OK) shm_unlink(path);
     else { o->built_device = o->file.device; o->built_inode = o->file.inode; }
     zcp_priv_lock_drop(&lock);
@@ -3017,17 +3020,17 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_check_header(const zcp_priv_opening *o)   /* 
     if (h->layout_version != ZCP_PRIV_LAYOUT_VERSION)
         return zcp_priv_fail(ZCP_ERR_VERSION, 0, "%s has layout version %u, this process uses version %u", path, h->layout_version, ZCP_PRIV_LAYOUT_VERSION);
     if (h->signature != zcp_priv_signature())
-        return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s: layout signature %016llx (version %u), this process has %016llx (version %u)", path, (unsigned long long)h->signature,
-                             h->layout_version, (unsigned long long)zcp_priv_signature(), ZCP_PRIV_LAYOUT_VERSION);
+        return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s: layout signature %016llx, this process has %016llx (both version %u)", path, (unsigned long long)h->signature,
+                             (unsigned long long)zcp_priv_signature(), ZCP_PRIV_LAYOUT_VERSION);
     zcp_priv_geometry_config(&h->geometry, &config);
-    if (h->instance_id == 0) return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its instance id is 0, which zerocp never writes", path);
+    if (h->instance_id == 0) return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its instance id is 0", path);
     if (zcp_priv_geometry_compute(&geometry, &config, h->geometry.max_clients) != ZCP_OK || memcmp(&geometry, &h->geometry, sizeof geometry) != 0)
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the geometry in its header does not add up", path);
     if ((uint64_t)o->status.st_size < geometry.management_bytes)       /* more: of pools that were added */
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s has %lld bytes, its header says %llu", path, (long long)o->status.st_size, (unsigned long long)geometry.management_bytes);
     return ZCP_OK;
 }
-ZCP_PRIV_SETUP bool zcp_priv_same_pool(const zcp_pool_config *a, const zcp_pool_config *b)
+ZCP_PRIV_INLINE bool zcp_priv_same_pool(const zcp_pool_config *a, const zcp_pool_config *b)
 {
     uint32_t a_alignment = a->alignment ? a->alignment : ZCP_DEFAULT_ALIGNMENT, b_alignment = b->alignment ? b->alignment : ZCP_DEFAULT_ALIGNMENT;
     return a->chunk_size == b->chunk_size && a->chunk_count == b->chunk_count && a_alignment == b_alignment && a->cache_chunks == b->cache_chunks;
@@ -3052,7 +3055,7 @@ ZCP_PRIV_SETUP bool zcp_priv_config_is_live(zcp_priv_opening *o)
     }
     return found == (UINT32_C(1) << wanted) - 1;                       /* up to ZCP_MAX_POOLS */
 }
-ZCP_PRIV_SETUP zcp_status zcp_priv_check_config(zcp_priv_opening *o)         /* against what the caller wants */
+ZCP_PRIV_COLD zcp_status zcp_priv_check_config(zcp_priv_opening *o)         /* against what the caller wants */
 {
     const zcp_priv_geometry *is = &o->header.geometry;
     if (o->desc.max_clients != 0 && o->desc.max_clients != is->max_clients)
@@ -3079,7 +3082,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_map(zcp_priv_opening *o, zcp_manager *m
     zcp_priv_process *process = zcp_priv_process_lock();               /* so that no fork falls between the two calls */
     zcp_status status = zcp_priv_file_map(fd, o->chunk_path.text, 0, manager->geometry.chunk_bytes, flags, &manager->chunks);
     if (status == ZCP_OK) (void)madvise(manager->chunks, (size_t)manager->geometry.chunk_bytes, MADV_DONTFORK);
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
     return status;
 }
 /* Private words, one set per chunk, and the lanes; zero, and not in children. */
@@ -3171,6 +3174,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manage
 {
     uint32_t client = 0;
     bool garbage = false;
+    zcp_recovery report = { 0, 0 };
     zcp_status status = zcp_priv_slot_lock(o, manager, &client);
     if (status != ZCP_OK) return status;
     ZEROCP_STEP("slot_locked");
@@ -3178,18 +3182,13 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manage
     zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, manager->chunks, (zcp_priv_counts *)manager->counts, zcp_priv_lanes_of(manager), client, o->desc.flags);
     uint32_t state = zcp_priv_load_acquire(&manager->header->state);   /* pairs with READY's release: contents; and with RETIRED's */
     zcp_priv_view_join(manager);
-    if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, client)->state) != ZCP_PRIV_SLOT_CLEAN) {     /* relaxed: ordered by the lock */
-        uint64_t freed = 0;
-        status = zcp_priv_slot_sweep(manager, client, &freed, &garbage);
-        if (status != ZCP_OK) return status;
-        ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u before taking its slot: %llu chunks reclaimed", manager->name, client, (unsigned long long)freed);
-        (void)freed;
-        if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
-    }
+    status = zcp_priv_slot_clean(manager, client, &report, &garbage);
+    if (status != ZCP_OK) return status;
+    if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
     zcp_priv_slot_occupy(manager, o->desc.client_name);
     ZEROCP_STEP("joined");
     bool same = false;
-    status = zcp_priv_file_is(manager->file.path.text, manager->file.device, manager->file.inode, &same);
+    status = zcp_priv_file_is(&manager->file, &same);
     if (status == ZCP_OK && (!same || state != ZCP_PRIV_READY || zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)) o->again = true;
     if (status != ZCP_OK || o->again) zcp_priv_store_release(&zcp_priv_slot_at(manager, client)->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);      /* nothing was claimed */
     return status;
@@ -3204,7 +3203,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_observe(zcp_priv_opening *o, zcp_manager *man
         mapping->bytes = (size_t)manager->geometry.management_bytes;
         (void)madvise(mapping->base, mapping->bytes, MADV_DONTFORK);
     }
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
     if (status != ZCP_OK) return status;
     manager->header = (zcp_priv_header *)mapping->base;
     zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, NULL, (zcp_priv_counts *)manager->counts, zcp_priv_lanes_of(manager), 0, o->desc.flags);
@@ -3224,8 +3223,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **res
     if (status != ZCP_OK) return status;
     zcp_manager *manager = zcp_priv_manager_new();
     if (!manager) {
-        if (fd >= 0) close(fd);
-        return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no private memory for a manager", o->desc.name);
+        zcp_priv_close_fd(fd);
+        return zcp_priv_fail_memory(o->desc.name, "a manager");
     }
     snprintf(manager->name, sizeof manager->name, "%s", o->desc.name);
     manager->geometry = o->header.geometry;
@@ -3266,42 +3265,32 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_resolve_name(zcp_priv_opening *o)
     if (status == ZCP_OK) status = zcp_priv_path_make(&o->chunk_path, o->desc.name, ZCP_PRIV_CHUNK_SUFFIX);
     return status;
 }
-ZCP_PRIV_SETUP zcp_status zcp_priv_resolve_flags(const zcp_manager_desc *desc)
-{
-    bool always_creates = desc->mode == ZCP_SHM_CREATE_EXCLUSIVE || desc->mode == ZCP_SHM_PURGE_AND_CREATE;
-    if (desc->flags & ~ZCP_PRIV_MANAGER_FLAGS)
-        return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "flags 0x%x: unknown bits 0x%x%s", desc->flags, desc->flags & ~ZCP_PRIV_MANAGER_FLAGS,
-                             desc->flags & ZCP_SHM_READ_ONLY ? " (a manager takes ZCP_READ_ONLY_DATA)" : "");
-    if (always_creates && (desc->flags & (ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_OBSERVE)))
-        return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "ZCP_READ_ONLY_DATA, ZCP_OBSERVE and ZCP_WAIT do not go with a mode that always creates");
-    return ZCP_OK;
-}
 /* Fills in the defaults and checks everything that can be checked without the system. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name[32])
 {
     zcp_manager_desc *desc = &o->desc;
     zcp_status status = zcp_priv_resolve_name(o);
+    if (status == ZCP_OK)
+        status = zcp_priv_check_mode(desc->mode, desc->flags, ZCP_PRIV_MANAGER_FLAGS, ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_OBSERVE, "ZCP_READ_ONLY_DATA, ZCP_OBSERVE and ZCP_WAIT");
     if (status != ZCP_OK) return status;
-    if ((unsigned)desc->mode > ZCP_SHM_PURGE_AND_CREATE) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "mode %u is none of zcp_shm_mode", (unsigned)desc->mode);
-    if ((status = zcp_priv_resolve_flags(desc)) != ZCP_OK) return status;
     if (desc->permissions == 0) desc->permissions = ZCP_SHM_DEFAULT_PERMISSIONS;
     if (desc->permissions > 0777 || (desc->permissions & 0600) != 0600)
         return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "permissions 0%o: up to 0777, with 0600 in it", desc->permissions);
     if (desc->timeout_ms == 0) desc->timeout_ms = ZCP_SHM_DEFAULT_TIMEOUT_MS;
-    if (desc->max_clients > ZCP_MAX_CLIENTS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u are possible", desc->max_clients, ZCP_MAX_CLIENTS);
+    if (desc->max_clients > ZCP_MAX_CLIENTS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u", desc->max_clients, ZCP_MAX_CLIENTS);
     if (desc->client_name && *desc->client_name && !zcp_priv_name_valid(desc->client_name, 31))
         return zcp_priv_fail(ZCP_ERR_INVALID_NAME, 0, "client name \"%.40s\": up to 31 bytes, no slash, no control character", desc->client_name);
     if (desc->client_name) snprintf(client_name, 32, "%s", desc->client_name);
     else if (prctl(PR_GET_NAME, client_name, 0, 0, 0) != 0) client_name[0] = 0;
     desc->client_name = client_name;
     if (!desc->config) {
-        if (desc->mode == ZCP_SHM_CREATE_EXCLUSIVE || desc->mode == ZCP_SHM_PURGE_AND_CREATE)
-            return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: to create an instance takes a configuration", desc->name);
+        if (zcp_priv_always_creates(desc->mode))
+            return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: to create it takes a configuration", desc->name);
         return ZCP_OK;
     }
     o->config = *desc->config;
     desc->config = &o->config;
-    if (o->config.pools.size == 0) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: the configuration has no pool", desc->name);
+    if (o->config.pools.size == 0) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: no pool is configured", desc->name);
     o->creates = desc->mode != ZCP_SHM_OPEN_EXISTING && !(desc->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE));
     return zcp_priv_geometry_compute(&o->geometry, &o->config, desc->max_clients);
 }
@@ -3333,8 +3322,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_file(zcp_priv_opening *o)
    somebody else has taken it over). */
 ZCP_PRIV_SETUP void zcp_priv_attempt_end(zcp_priv_opening *o, zcp_status status)
 {
-    struct stat now;
-    if (o->fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT && fstat(o->file.fd, &now) == 0 && now.st_size <= 16) zcp_priv_file_withdraw(o->file.fd, o->file.path.text);
+    if (o->fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT) zcp_priv_file_withdraw(o->file.fd, o->file.path.text, 16);
     o->fresh = false;
     zcp_priv_file_forget(&o->file);
 }
@@ -3351,7 +3339,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **
     case ZCP_PRIV_KIND_HALF_MADE: return o->creates ? zcp_priv_build(o) : zcp_priv_not_found(o, "is half-made");
     case ZCP_PRIV_KIND_GARBAGE:
         if (o->desc.mode != ZCP_SHM_PURGE_AND_CREATE)
-            return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the state word in its header is none that zerocp writes", o->file.path.text);
+            return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the state word in its header is garbage", o->file.path.text);
         break;
     case ZCP_PRIV_KIND_READY: break;
     }
@@ -3360,45 +3348,67 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **
         int fd = -1;
         bool broken = false;
         if (zcp_priv_check_header(o) == ZCP_OK && zcp_priv_chunk_open(o, &fd, &broken) == ZCP_OK && broken) return zcp_priv_dismantle(o, true);
-        if (fd >= 0) close(fd);
+        zcp_priv_close_fd(fd);
         return zcp_priv_fail(ZCP_ERR_EXISTS, EEXIST, "%s exists", o->desc.name);
     }
     return zcp_priv_attach(o, result);
 }
 /* Removes the instance that this call has built and could not attach to, unless somebody else has. Who joins meanwhile looks at the state once more. */
-ZCP_PRIV_COLD void zcp_priv_unbuild(zcp_priv_opening *o)
+ZCP_PRIV_SETUP void zcp_priv_unbuild(zcp_priv_opening *o)
 {
-    struct flock slots = zcp_priv_lock_of(ZCP_PRIV_LOCK_SLOTS);
-    slots.l_len = ZCP_MAX_CLIENTS;
+    bool joined;
     o->creates = o->again = false;
     o->desc.flags &= ~ZCP_WAIT;
     if (zcp_priv_open_file(o) != ZCP_OK) return;
-    if (o->file.inode == o->built_inode && o->file.device == o->built_device && fcntl(o->file.fd, ZCP_PRIV_OFD_GETLK, &slots) == 0 && slots.l_type == F_UNLCK)
-        zcp_priv_dismantle(o, false);
+    if (o->file.inode == o->built_inode && o->file.device == o->built_device
+        && zcp_priv_lock_test(o->file.fd, o->file.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS, &joined) == ZCP_OK && !joined) zcp_priv_dismantle(o, false);
     zcp_priv_file_forget(&o->file);
 }
-/* Attempts until one is final, within the time. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **result)
+/* One attempt to destroy; o->removed tells success. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
 {
+    int fd;
+    struct stat chunk;
+    o->creates = false;
+    zcp_status status = zcp_priv_open_file(o);
+    if (status == ZCP_ERR_NOT_FOUND) {                                 /* a chunk segment left alone goes under the lock of a fresh management file */
+        status = zcp_priv_file_open(o->chunk_path.text, O_RDONLY, 0, &fd, &chunk);
+        if (status == ZCP_ERR_NOT_FOUND) return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: %s and %s are not there", o->desc.name, o->file.path.text, o->chunk_path.text);
+        if (status != ZCP_OK) return status;
+        close(fd);
+        o->creates = true;
+        status = zcp_priv_open_file(o);
+    }
+    if (status != ZCP_OK || o->again) return status;
+    if ((status = zcp_priv_look(o)) != ZCP_OK) return status;
+    return o->kind == ZCP_PRIV_KIND_FOREIGN ? zcp_priv_fail_foreign(o) : zcp_priv_dismantle(o, false);
+}
+/* Attempts until one is final, within the time; result NULL: to destroy. */
+ZCP_PRIV_COLD zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **result)
+{
+    o->wait = zcp_priv_wait_begin(o->desc.timeout_ms);
     for (;;) {
         o->again = o->built = o->missing = false;
-        zcp_status status = zcp_priv_open_once(o, result);
+        zcp_status status = result ? zcp_priv_open_once(o, result) : zcp_priv_destroy_once(o);
         zcp_priv_attempt_end(o, status);
-        if (status != ZCP_OK || !o->again) return status;
+        if (status != ZCP_OK || !o->again || (o->removed && !result)) return status;
         if (o->built || zcp_priv_wait_more(&o->wait)) continue;
         if (o->missing) return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: nobody created it within %u ms", o->desc.name, o->desc.timeout_ms);
-        return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept creating and destroying it for %u ms", o->desc.name, o->desc.timeout_ms);
+        return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept replacing it for %u ms", o->desc.name, o->desc.timeout_ms);
     }
+}
+ZCP_PRIV_SETUP void zcp_priv_log_segment(const zcp_manager *m, const zcp_priv_path *path, uint64_t bytes, const void *base, int id)
+{
+    (void)m, (void)path, (void)bytes, (void)base, (void)id;            /* here and below: ZEROCP_LOG may be defined to nothing */
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, base %p, id %d, instance %016llx", m->name, path->text, (unsigned long long)bytes, base, id,
+               (unsigned long long)m->instance_id);
 }
 ZCP_PRIV_SETUP void zcp_priv_log_built(const zcp_priv_opening *o, const zcp_manager *m)
 {
-    (void)o;                                                           /* here and below: ZEROCP_LOG may be defined to nothing */
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: sizes computed: management segment %llu bytes, chunk segment %llu bytes, up to %u clients", m->name,
                (unsigned long long)m->geometry.management_bytes, (unsigned long long)m->geometry.chunk_bytes, m->geometry.max_clients);
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, base %p, id %d, instance %016llx", m->name, o->file.path.text,
-               (unsigned long long)m->geometry.management_bytes, m->management.base, ZCP_SEGMENT_MANAGEMENT, (unsigned long long)m->instance_id);
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, base %p, id %d", m->name, o->chunk_path.text, (unsigned long long)m->geometry.chunk_bytes,
-               m->chunks, ZCP_SEGMENT_CHUNK);
+    zcp_priv_log_segment(m, &o->file.path, m->geometry.management_bytes, m->management.base, ZCP_SEGMENT_MANAGEMENT);
+    zcp_priv_log_segment(m, &o->chunk_path, m->geometry.chunk_bytes, m->chunks, ZCP_SEGMENT_CHUNK);
     for (uint32_t p = 0; p < m->geometry.pool_count; p++) {
         const zcp_priv_pool_geometry *pool = &m->geometry.pools[p];
         (void)pool;
@@ -3411,15 +3421,14 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, con
 {
     zcp_priv_opening o;
     char client_name[32];
-    if (!manager) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the manager is NULL");
+    if (!manager) return zcp_priv_fail_null("place for the manager");
     *manager = NULL;
-    if (!desc) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the descriptor is NULL");
+    if (!desc) return zcp_priv_fail_null("descriptor");
     memset((void *)&o, 0, sizeof o);
     o.desc = *desc;
     o.file.fd = -1;
     zcp_status status = zcp_priv_resolve(&o, client_name);
     if (status != ZCP_OK) return status;
-    o.wait = zcp_priv_wait_begin(o.desc.timeout_ms);
     pthread_once(&zcp_priv_thread_once, zcp_priv_process_begin);     /* here, so that no allocate makes a system call for it */
     zcp_manager *m = NULL;
     status = zcp_priv_open_loop(&o, &m);
@@ -3460,7 +3469,7 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_close(zcp_manager *manager)
     zcp_priv_process *process = zcp_priv_process_lock();               /* so that no thread's end falls into this */
     bool mine = zcp_priv_cas_relaxed(&manager->state, &open, (uint32_t)ZCP_PRIV_CLOSING);    /* neither usable nor to be used again yet */
     if (mine) zcp_priv_store_relaxed(&manager->live, (uintptr_t)0);    /* relaxed: calls that overlap this one are the caller's error */
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
     if (!mine) return;
     uint64_t left = zcp_priv_handles_left(manager);
     if (left) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: closed with %llu handles not released; their chunks are given back", manager->name, (unsigned long long)left);
@@ -3475,25 +3484,6 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_close(zcp_manager *manager)
     zcp_registry_remove(&manager->registry, ZCP_SEGMENT_CHUNK);
     zcp_priv_manager_end(manager, left != 0);
 }
-/* One attempt; o->removed tells success. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
-{
-    int fd;
-    struct stat chunk;
-    o->creates = false;
-    zcp_status status = zcp_priv_open_file(o);
-    if (status == ZCP_ERR_NOT_FOUND) {                                 /* a chunk segment left alone goes under the lock of a fresh management file */
-        status = zcp_priv_file_open(o->chunk_path.text, O_RDONLY, 0, &fd, &chunk);
-        if (status == ZCP_ERR_NOT_FOUND) return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: neither %s nor %s is there", o->desc.name, o->file.path.text, o->chunk_path.text);
-        if (status != ZCP_OK) return status;
-        close(fd);
-        o->creates = true;
-        status = zcp_priv_open_file(o);
-    }
-    if (status != ZCP_OK || o->again) return status;
-    if ((status = zcp_priv_look(o)) != ZCP_OK) return status;
-    return o->kind == ZCP_PRIV_KIND_FOREIGN ? zcp_priv_fail_foreign(o) : zcp_priv_dismantle(o, false);
-}
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy(const char *name)
 {
     zcp_priv_opening o;
@@ -3501,15 +3491,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy(const char *name)
     o.desc = (zcp_manager_desc){ name, ZCP_SHM_OPEN_EXISTING, NULL, 0, ZCP_SHM_DEFAULT_PERMISSIONS, 0, NULL, ZCP_SHM_DEFAULT_TIMEOUT_MS, 0 };
     o.file.fd = -1;
     zcp_status status = zcp_priv_resolve_name(&o);
-    o.wait = zcp_priv_wait_begin(o.desc.timeout_ms);
-    while (status == ZCP_OK && !o.removed) {
-        o.again = false;
-        status = zcp_priv_destroy_once(&o);
-        zcp_priv_attempt_end(&o, status);
-        if (status == ZCP_OK && !o.removed && !zcp_priv_wait_more(&o.wait))
-            status = zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept creating and destroying it for %u ms", o.desc.name, o.desc.timeout_ms);
-    }
-    return status;
+    return status == ZCP_OK ? zcp_priv_open_loop(&o, NULL) : status;
 }
 
 /* ---- >>grow  Pools are added by one at a time, under the creation lock: the files are made longer, the pool is written behind what they had, and its slot
@@ -3549,18 +3531,18 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
         if (known->management_end > g->management_end) g->management_end = known->management_end;
         if (known->data_end > g->chunk_end) g->chunk_end = known->data_end;
     }
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
     if (g->management_end < manager->geometry.management_bytes || g->chunk_end < manager->geometry.chunk_bytes || g->serial == UINT32_MAX
         || g->management_end > ZCP_RELPTR_MAX_OFFSET + 1 || g->chunk_end > ZCP_RELPTR_MAX_OFFSET + 1
         || !zcp_priv_round_up(g->management_end, ZCP_PRIV_GROWTH_UNIT, &g->management_end)
         || !zcp_priv_round_up(g->chunk_end, ZCP_PRIV_GROWTH_UNIT, &g->chunk_end))
-        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of pools that were added does not add up", manager->name);
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of its pools does not add up", manager->name);
     return ZCP_OK;
 }
 ZCP_PRIV_SETUP void zcp_priv_growth_end(zcp_priv_growth *g)
 {
-    if (g->management_fd >= 0) close(g->management_fd);
-    if (g->chunk_fd >= 0) close(g->chunk_fd);
+    zcp_priv_close_fd(g->management_fd);
+    zcp_priv_close_fd(g->chunk_fd);
     zcp_priv_lock_drop(&g->lock);
 }
 /* Takes the creation lock of an instance that is still there. After a failure nothing is held. */
@@ -3569,9 +3551,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager 
     zcp_priv_wait wait = zcp_priv_wait_begin(ZCP_SHM_DEFAULT_TIMEOUT_MS);
     *g = (zcp_priv_growth){ manager, { NULL, 0 }, -1, -1, 0, 0, 0 };
     zcp_status status = zcp_priv_lock_creation(&manager->file, &wait, &g->lock);
-    if (status == ZCP_ERR_TIMEOUT)
-        return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: process %u is creating, destroying or changing it and was not done within %u ms; if it is stopped, continue or kill it",
-                             manager->name, zcp_priv_load_relaxed(&manager->header->locker_pid), ZCP_SHM_DEFAULT_TIMEOUT_MS);
+    if (status == ZCP_ERR_TIMEOUT) return zcp_priv_fail_locked(manager->name, zcp_priv_load_relaxed(&manager->header->locker_pid), ZCP_SHM_DEFAULT_TIMEOUT_MS);
     if (status != ZCP_OK) return status;
     zcp_priv_store_relaxed(&manager->header->locker_pid, (uint32_t)getpid());           /* relaxed: for messages */
     ZEROCP_STEP("growth_locked");
@@ -3625,7 +3605,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     ZEROCP_STEP("pool_written");
     zcp_priv_process *process = zcp_priv_process_lock();               /* as in renew */
     status = process ? zcp_priv_pool_meet(manager, number, serial, NULL) : ZCP_ERR_NO_MEMORY;      /* before anybody else can, so that a failure leaves nothing */
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
     if (status != ZCP_OK) return status;
     zcp_priv_store_release(&slot->state, zcp_priv_pool_state(serial, ZCP_PRIV_POOL_LIVE));       /* pairs with V3 */
     ZEROCP_STEP("pool_live");
@@ -3649,7 +3629,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_c
         uint32_t phase = (uint32_t)zcp_priv_load_relaxed(&manager->header->pools[*number].state);        /* relaxed: under the lock */
         if (phase == ZCP_PRIV_POOL_NONE || phase == ZCP_PRIV_POOL_GONE) break;
     }
-    if (status == ZCP_OK && *number == ZCP_MAX_LIVE_POOLS) status = zcp_priv_fail(ZCP_ERR_FULL, 0, "%s has %u pools already; retire one", manager->name, ZCP_MAX_LIVE_POOLS);
+    if (status == ZCP_OK && *number == ZCP_MAX_LIVE_POOLS) status = zcp_priv_fail(ZCP_ERR_FULL, 0, "%s has %u pools; retire one", manager->name, ZCP_MAX_LIVE_POOLS);
     if (status == ZCP_OK && (g->management_end > ZCP_RELPTR_MAX_OFFSET - geometry.management_bytes || g->chunk_end > ZCP_RELPTR_MAX_OFFSET - geometry.chunk_bytes))
         status = zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "%s: its files would need more than 2^48 bytes", manager->name);
     if (status != ZCP_OK) return status;
@@ -3680,7 +3660,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, 
 {
     zcp_priv_growth g;
     uint32_t number;
-    if (!pool) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the pool's configuration is NULL");
+    if (!pool) return zcp_priv_fail_null("pool's configuration");
     zcp_status status = zcp_priv_may_change(manager);
     if (status == ZCP_OK) status = zcp_priv_may_grow(manager);
     if (status == ZCP_OK) status = zcp_priv_growth_begin(&g, manager);
@@ -3739,10 +3719,10 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manage
 {
     zcp_priv_growth g;
     zcp_priv_geometry geometry;
-    if (!config) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the configuration is NULL");
+    if (!config) return zcp_priv_fail_null("configuration");
     zcp_status status = zcp_priv_may_change(manager);
     if (status == ZCP_OK) status = zcp_priv_may_grow(manager);
-    if (status == ZCP_OK && config->pools.size == 0) status = zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: the configuration has no pool", manager->name);
+    if (status == ZCP_OK && config->pools.size == 0) status = zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: no pool is configured", manager->name);
     if (status == ZCP_OK) status = zcp_priv_geometry_compute(&geometry, config, manager->geometry.max_clients);
     if (status == ZCP_OK) status = zcp_priv_growth_begin(&g, manager);
     if (status != ZCP_OK) return status;
@@ -3752,9 +3732,8 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manage
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_config *config)
 {
-    if (!config) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the configuration is NULL");
-    memset(config, 0, sizeof *config);
-    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    zcp_status status = zcp_priv_may_look(manager, "place for the configuration", config, sizeof *config);
+    if (status != ZCP_OK) return status;
     zcp_priv_renew_if_changed(manager);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
@@ -3774,9 +3753,8 @@ ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_manager_pool_count(const zcp_manager *man
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats)
 {
-    if (!stats) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the statistics is NULL");
-    memset(stats, 0, sizeof *stats);
-    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    zcp_status status = zcp_priv_may_look(manager, "place for the statistics", stats, sizeof *stats);
+    if (status != ZCP_OK) return status;
     uint32_t pools = zcp_manager_pool_count(manager);
     if (pool >= pools) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: %s has %u", pool, manager->name, pools);
     zcp_priv_pool *p = zcp_priv_view_pool(&manager->view, pool);
@@ -3788,9 +3766,19 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *m
         free_chunks += zcp_priv_is_free(s) || zcp_priv_is_retired(s);
         cached += zcp_priv_is_cached(s);
     }
-    *stats = (zcp_pool_stats){ p->chunk_size, p->count, p->count - free_chunks - cached, free_chunks, p->stride, p->alignment, p->cache_chunks, cached,
-                               zcp_priv_pool_is_retiring(p) ? ZCP_POOL_RETIRING : ZCP_POOL_LIVE, zcp_priv_load_relaxed(&leases->peak), zcp_priv_allocated(p, &freed), 0,
-                               zcp_priv_load_relaxed(&leases->failures), zcp_priv_load_relaxed(&leases->waits) };
+    stats->chunk_size = p->chunk_size;
+    stats->total = p->count;
+    stats->used = p->count - free_chunks - cached;
+    stats->free = free_chunks;
+    stats->stride = p->stride;
+    stats->alignment = p->alignment;
+    stats->cache_chunks = p->cache_chunks;
+    stats->cached = cached;
+    stats->state = zcp_priv_pool_is_retiring(p) ? ZCP_POOL_RETIRING : ZCP_POOL_LIVE;
+    stats->peak_used = zcp_priv_load_relaxed(&leases->peak);
+    stats->allocations = zcp_priv_allocated(p, &freed);
+    stats->failures = zcp_priv_load_relaxed(&leases->failures);
+    stats->waits = zcp_priv_load_relaxed(&leases->waits);
     if (stats->allocations < stats->used) stats->allocations = stats->used;      /* somebody was killed between claiming and counting */
     stats->releases = stats->allocations - stats->used;
     if (stats->peak_used > stats->total) stats->peak_used = stats->total;
@@ -3825,9 +3813,8 @@ ZCP_PRIV_SETUP bool zcp_priv_count_client(const zcp_priv_pool *pool, uint32_t i,
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_stats(const zcp_manager *manager, uint32_t slot, zcp_client_stats *stats)
 {
     zcp_client_info info;
-    if (!stats) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the statistics is NULL");
-    memset(stats, 0, sizeof *stats);
-    zcp_status status = zcp_manager_client_info(manager, slot, &info);
+    zcp_status status = zcp_priv_may_look(manager, "place for the statistics", stats, sizeof *stats);
+    if (status == ZCP_OK) status = zcp_manager_client_info(manager, slot, &info);
     if (status != ZCP_OK) return status;
     stats->state = info.state;
     stats->pid = info.pid;
@@ -3866,7 +3853,7 @@ ZCP_PRIV_SETUP bool zcp_priv_census_entry(const zcp_priv_pool *pool, uint32_t i,
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manager, zcp_census_function *function, void *user)
 {
-    if (!function) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the function is NULL");
+    if (!function) return zcp_priv_fail_null("function");
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
     zcp_priv_census census = { function, user };
     zcp_priv_each_held(manager, zcp_priv_census_entry, &census);
@@ -3874,9 +3861,8 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manag
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manager_info *info)
 {
-    if (!info) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the information is NULL");
-    memset(info, 0, sizeof *info);
-    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    zcp_status status = zcp_priv_may_look(manager, "place for the information", info, sizeof *info);
+    if (status != ZCP_OK) return status;
     memcpy(info->name, manager->name, sizeof manager->name);
     memcpy(info->management_name, manager->file.path.text, sizeof manager->file.path.text);
     memcpy(info->chunk_name, manager->chunk_path.text, sizeof manager->chunk_path.text);
@@ -3899,7 +3885,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_alive(const zcp_manager *manager, uint32
     if (*alive) return ZCP_OK;
     zcp_status status = zcp_priv_file_reopen(&manager->file, &fd);
     if (status != ZCP_OK) return status;
-    status = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, alive);
+    status = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, alive);
     close(fd);
     return status;
 }
@@ -3907,13 +3893,12 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *
 {
     bool alive;
     uint64_t words[4];
-    if (!info) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the information is NULL");
-    memset(info, 0, sizeof *info);
-    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    zcp_status status = zcp_priv_may_look(manager, "place for the information", info, sizeof *info);
+    if (status != ZCP_OK) return status;
     if (slot >= manager->geometry.max_clients) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "slot %u: %s has %u", slot, manager->name, manager->geometry.max_clients);
     const zcp_priv_slot *at = zcp_priv_slot_at(manager, slot);
     if (zcp_priv_load_relaxed(&at->state) == ZCP_PRIV_SLOT_CLEAN) return ZCP_OK;     /* relaxed, all: for people */
-    zcp_status status = zcp_priv_slot_alive(manager, slot, &alive);
+    status = zcp_priv_slot_alive(manager, slot, &alive);
     if (status != ZCP_OK) return status;
     info->state = alive ? ZCP_CLIENT_ALIVE : ZCP_CLIENT_DEAD;
     info->pid = zcp_priv_load_relaxed(&at->pid);
@@ -3928,7 +3913,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager)
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
     if (zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)        /* pairs with the release in dismantle */
         return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: this instance was destroyed", manager->name);
-    zcp_status status = zcp_priv_file_is(manager->file.path.text, manager->file.device, manager->file.inode, &same);
+    zcp_status status = zcp_priv_file_is(&manager->file, &same);
     if (status == ZCP_OK && !same) return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", manager->name, manager->file.path.text);
     return status;
 }
@@ -3940,7 +3925,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_manager *zcp_manager_find(const char *name)
     for (zcp_manager *m = process ? (zcp_manager *)process->managers : NULL; m; m = m->older)
         if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN          /* pairs with open's release */
             && !(m->view.flags & ZCP_OBSERVE) && strcmp(m->name, name) == 0 && (!first || m->opened < first->opened)) first = m;
-    if (process) zcp_priv_process_unlock(process);
+    zcp_priv_process_unlock(process);
     return first;
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager)
@@ -4085,8 +4070,8 @@ ZCP_PRIV_COLD bool zcp_priv_take_after_look(zcp_manager *manager, const zcp_priv
 ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_priv_table *table, uint64_t size)
 {
     const zcp_priv_view *view = &manager->view;
-    if (view->flags & ZCP_READ_ONLY_DATA) return zcp_priv_fail(ZCP_ERR_READ_ONLY, 0, "%s: this client attached with ZCP_READ_ONLY_DATA", manager->name);
-    zcp_status status = zcp_priv_may_change(manager);
+    zcp_status status = zcp_priv_may_grow(manager);
+    if (status == ZCP_OK) status = zcp_priv_may_change(manager);
     if (status != ZCP_OK) return status;
     if (size == 0) return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%s: a chunk of 0 bytes", manager->name);
     if (table->count == 0) return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; all its pools are retired", manager->name, (unsigned long long)size);
@@ -4183,36 +4168,33 @@ ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_listed(zcp_manager *manager, uint
     *chunk = zcp_priv_handle(manager, &place);
     return ZCP_OK;
 }
-ZCP_PRIV_INLINE zcp_status zcp_priv_allocate_here(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, zcp_priv_local *local, uint32_t base)
+/* Makes the pool that fits the recent one. false: there is none, or nothing is to be allocated. */
+ZCP_PRIV_NOINLINE bool zcp_priv_recent_set(zcp_manager *manager, uint64_t size)
 {
-    uint32_t i;
-    uint64_t held;
-    zcp_priv_record *record;
-    if (ZCP_PRIV_UNLIKELY(!local->lease || !zcp_priv_unwanted(local))) return zcp_priv_allocate_slowly(manager, size, chunk);    /* which attends */
-    if (local->cached != 0) zcp_priv_take_cached(local, &i, &held, &record);
-    else if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, &i, &held, &record))) return zcp_priv_allocate_listed(manager, size, chunk, local);
-    zcp_priv_handle_set(chunk, manager, local->data + (uint64_t)i * local->stride, held | base | i);
-    if (ZCP_PRIV_LIKELY(!zcp_priv_describe_leased(local, local->lease, record, size))) return ZCP_OK;
-    return zcp_priv_peak_look(local->pool, local);
-}
-/* Not from the pool that was the last. */
-ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_elsewhere(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
-{
-    if (ZCP_PRIV_UNLIKELY(!chunk || !zcp_priv_usable(manager))) return zcp_priv_allocate_slowly(manager, size, chunk);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return false;
     const zcp_priv_table *table = zcp_priv_view_table(&manager->view);
     uint32_t at = zcp_priv_table_fit(table, size), pool = table->order[at];
-    if (ZCP_PRIV_UNLIKELY(pool == ZCP_PRIV_NO_POOL)) return zcp_priv_allocate_slowly(manager, size, chunk);
+    if (ZCP_PRIV_UNLIKELY(pool == ZCP_PRIV_NO_POOL)) return false;
     uint64_t least = at == 0 ? 1 : table->last[at - 1] + 2;            /* last: a size less one */
     zcp_priv_last = (zcp_priv_recent){ zcp_priv_load_relaxed(&manager->live), least, table->last[at] + 1 - least,
                                        zcp_priv_view_local(&manager->view, pool), pool << ZCP_PRIV_POOL_SHIFT };
-    return zcp_priv_allocate_here(manager, size, chunk, zcp_priv_last.local, zcp_priv_last.base);
+    return true;
 }
 ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
 {
     const zcp_priv_recent *last = &zcp_priv_last;
-    if (ZCP_PRIV_UNLIKELY(!chunk || !manager || zcp_priv_load_relaxed(&manager->live) != last->live || size - last->least > last->span))     /* relaxed: as in usable */
-        return zcp_priv_allocate_elsewhere(manager, size, chunk);
-    return zcp_priv_allocate_here(manager, size, chunk, last->local, last->base);
+    uint32_t i;
+    uint64_t held;
+    zcp_priv_record *record;
+    if (ZCP_PRIV_UNLIKELY(!chunk || !manager || zcp_priv_load_relaxed(&manager->live) != last->live || size - last->least > last->span)     /* relaxed: as in usable */
+        && !(chunk && zcp_priv_recent_set(manager, size))) return zcp_priv_allocate_slowly(manager, size, chunk);
+    zcp_priv_local *local = last->local;
+    if (ZCP_PRIV_UNLIKELY(!local->lease || !zcp_priv_unwanted(local))) return zcp_priv_allocate_slowly(manager, size, chunk);    /* which attends */
+    if (local->cached != 0) zcp_priv_take_cached(local, &i, &held, &record);
+    else if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, &i, &held, &record))) return zcp_priv_allocate_listed(manager, size, chunk, local);
+    zcp_priv_handle_set(chunk, manager, local->data + (uint64_t)i * local->stride, held | last->base | i);
+    if (ZCP_PRIV_LIKELY(!zcp_priv_describe_leased(local, local->lease, record, size))) return ZCP_OK;
+    return zcp_priv_peak_look(local->pool, local);
 }
 ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk)
 {
@@ -4282,7 +4264,7 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
         if (!sleep.pool && (status = zcp_priv_try(manager, size, chunk, false)) != ZCP_ERR_EXHAUSTED) return status;       /* which tells why */
         if (now >= deadline) {
             if (sleep.pool) ZEROCP_COUNT(&sleep.pool->leases->failures, 1);
-            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes was freed within %u ms", manager->name, (unsigned long long)size, timeout_ms);
+            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes within %u ms", manager->name, (unsigned long long)size, timeout_ms);
         }
         if (recovers) recover_at = zcp_priv_now_ns() + ZCP_PRIV_WAIT_MS * UINT64_C(1000000);       /* after the round: however long that took, a sleep follows */
         uint64_t until = recover_at < deadline ? recover_at : deadline;
@@ -4314,20 +4296,6 @@ ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk)
     if (chunk) *chunk = zcp_priv_no_chunk;
     return moved;
 }
-ZCP_PRIV_INLINE bool zcp_priv_release_here(zcp_manager *manager, uint32_t i, uint32_t generation, zcp_priv_local *local)
-{
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_release_quickly(local, i, generation))) return false;
-    ZEROCP_LIGHT_BARRIER();
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);
-    return true;
-}
-/* Not a chunk of the pool that was allocated from last. */
-ZCP_PRIV_NOINLINE void zcp_priv_release_elsewhere(zcp_manager *manager, uint32_t index, uint32_t generation)
-{
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return;
-    zcp_priv_local *local = zcp_priv_view_local(&manager->view, index >> ZCP_PRIV_POOL_SHIFT);
-    if (!zcp_priv_release_here(manager, index & (ZCP_MAX_CHUNKS - 1), generation, local)) zcp_priv_release_slowly(manager, index, generation, local);
-}
 ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
 {
     const zcp_priv_recent *last = &zcp_priv_last;
@@ -4335,15 +4303,17 @@ ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
     zcp_chunk was = *chunk;
     zcp_priv_handle_set(chunk, NULL, NULL, 0);
     if (!was.manager) return;
-    if (ZCP_PRIV_LIKELY(zcp_priv_load_relaxed(&was.manager->live) == last->live)) {      /* relaxed: as in usable */
-        uint32_t i = was.index - last->base;
-        if (ZCP_PRIV_LIKELY(zcp_priv_release_here(was.manager, i, was.generation, last->local))) return;
-        if (i < ZCP_MAX_CHUNKS) {
-            zcp_priv_release_slowly(was.manager, was.index, was.generation, last->local);
-            return;
-        }
+    zcp_priv_local *local = last->local;
+    uint32_t i = was.index - last->base;
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&was.manager->live) != last->live || i >= ZCP_MAX_CHUNKS)) {     /* relaxed: as in usable */
+        if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(was.manager))) return;
+        local = zcp_priv_view_local(&was.manager->view, was.index >> ZCP_PRIV_POOL_SHIFT);
+        i = was.index & (ZCP_MAX_CHUNKS - 1);
     }
-    zcp_priv_release_elsewhere(was.manager, was.index, was.generation);
+    if (ZCP_PRIV_LIKELY(zcp_priv_release_quickly(local, i, was.generation))) {
+        ZEROCP_LIGHT_BARRIER();
+        if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(was.manager, local);
+    } else zcp_priv_release_slowly(was.manager, was.index, was.generation, local);
 }
 ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk)
 {

@@ -80,31 +80,31 @@ extern "C" {
 /* ==== Status codes: one per cause. X(code, what happened, what to do) ==== */
 #define ZCP_STATUS_TABLE(X) \
     X(ZCP_OK,                    "success",                                                   "nothing to do") \
-    X(ZCP_ERR_INVALID_ARGUMENT,  "an argument is NULL, out of range or does not go with the others", "see the function's comment for what it takes") \
+    X(ZCP_ERR_INVALID_ARGUMENT,  "an argument is NULL, out of range or does not go with the others", "see the function's comment") \
     X(ZCP_ERR_INVALID_NAME,      "the name is empty, too long, or has a slash or a control character", "use a plain file name such as \"camera\"") \
-    X(ZCP_ERR_INVALID_SIZE,      "a size or count is 0 or above its limit, or an existing object is too small", "ask for a size within the limits of the function's comment, or remove the old object") \
-    X(ZCP_ERR_INVALID_ALIGNMENT, "the alignment is not a power of two up to the page size",   "use 0 for the default or a power of two up to the page size") \
+    X(ZCP_ERR_INVALID_SIZE,      "a size or count is 0 or above its limit, or an existing object is too small", "keep to the limits in the function's comment, or remove the old object") \
+    X(ZCP_ERR_INVALID_ALIGNMENT, "the alignment is not a power of two up to the page size",   "use such a one, or 0 for the default") \
     X(ZCP_ERR_INVALID_FLAGS,     "an unknown flag bit, or flags that exclude each other or the mode", "pass only flags that this function's comment names") \
-    X(ZCP_ERR_INVALID_TOKEN,     "the token names no chunk that this instance could have",    "pass on the 64 bits of zcp_chunk_token unchanged, to a client of the same instance") \
-    X(ZCP_ERR_OVERFLOW,          "the sizes multiplied or added up exceed 64 bits",           "ask for fewer or smaller chunks") \
-    X(ZCP_ERR_FULL,              "the vector or registry has no room left",                   "remove an element first") \
+    X(ZCP_ERR_INVALID_TOKEN,     "the token names no chunk that this instance could have",    "pass zcp_chunk_token's 64 bits unchanged, to a client of the same instance") \
+    X(ZCP_ERR_OVERFLOW,          "the sizes come to 2^64 bytes or more",                      "ask for fewer or smaller chunks") \
+    X(ZCP_ERR_FULL,              "the vector or registry is full",                            "remove an element first") \
     X(ZCP_ERR_EXISTS,            "the object exists already",                                 "open it, or remove it first") \
     X(ZCP_ERR_NOT_FOUND,         "there is no such object",                                   "create it first, or correct the name") \
     X(ZCP_ERR_PERMISSION,        "the system refuses access",                                 "run as the owner, or have the creator grant permissions or a group") \
     X(ZCP_ERR_WRONG_OWNER,       "the object belongs to another user, neither the caller nor root", "use another name, or the any-owner flag if you trust that user") \
-    X(ZCP_ERR_WRONG_TYPE,        "the name leads to something that is not a regular file",    "remove what stands there, or use another name") \
-    X(ZCP_ERR_NO_SPACE,          "the shared-memory file system is full",                     "ask for less, remove unused objects, or enlarge /dev/shm (containers: --shm-size)") \
+    X(ZCP_ERR_WRONG_TYPE,        "the name leads to no regular file",                         "remove what stands there, or use another name") \
+    X(ZCP_ERR_NO_SPACE,          "shared memory is full",                                     "ask for less, remove unused objects, or enlarge /dev/shm (containers: --shm-size)") \
     X(ZCP_ERR_NO_MEMORY,         "private memory could not be allocated or locked",           "free memory, or raise the limit (ulimit -v, ulimit -l)") \
     X(ZCP_ERR_MAPPING,           "the object could not be mapped",                            "check the address space left (32-bit process, ulimit -v)") \
     X(ZCP_ERR_SYSTEM,            "a system call failed",                                      "zcp_last_errno() and zcp_last_message() tell which and why") \
     X(ZCP_ERR_TIMEOUT,           "the time ran out while another process held the creation lock or kept replacing the instance", "look at the process that the message names, or allow more time") \
     X(ZCP_ERR_NOT_ZEROCP,        "the name leads to a file that zerocp did not write",        "use another name, or remove the file with zcp_shm_unlink") \
     X(ZCP_ERR_VERSION,           "the instance has another layout version",                   "let all processes use the same version of zerocp, or destroy the instance") \
-    X(ZCP_ERR_LAYOUT,            "the instance has the same layout version but another layout or byte order", "let all processes use the same copy of zerocp") \
-    X(ZCP_ERR_CORRUPT,           "shared memory holds values that zerocp did not write",      "find who scribbles, then destroy and recreate the instance") \
+    X(ZCP_ERR_LAYOUT,            "the instance has this layout version but another layout or byte order", "let all processes use the same copy of zerocp") \
+    X(ZCP_ERR_CORRUPT,           "shared memory holds values that zerocp did not write",      "find who scribbles, then create the instance anew") \
     X(ZCP_ERR_CONFIG_MISMATCH,   "the instance exists with another configuration",            "open it without one, make them equal, or purge") \
-    X(ZCP_ERR_CLIENTS_FULL,      "all client slots of the instance are taken",                "close a client, or create the instance with a larger max_clients") \
-    X(ZCP_ERR_TOO_LARGE,         "no pool has chunks of that size",                           "ask for less, or configure a pool of larger chunks") \
+    X(ZCP_ERR_CLIENTS_FULL,      "all client slots of the instance are taken",                "close a client, or create it with a larger max_clients") \
+    X(ZCP_ERR_TOO_LARGE,         "no pool has chunks of that size",                           "ask for less, or add a pool of larger chunks") \
     X(ZCP_ERR_EXHAUSTED,         "no free chunk is left in the pools that fit",               "release chunks, configure more, or try again later") \
     X(ZCP_ERR_STALE,             "the chunk that the token or handle names is no longer held", "the sender has to hold on until the receiver has acquired") \
     X(ZCP_ERR_READ_ONLY,         "this client attached with read-only data",                  "open without ZCP_READ_ONLY_DATA to allocate") \
@@ -282,16 +282,19 @@ ZEROCP_API const char *zcp_status_message(zcp_status status)
 ZEROCP_API const char *zcp_last_message(void) { return zcp_priv_last_message; }
 ZEROCP_API int zcp_last_errno(void) { return zcp_priv_last_errno; }
 
-/* Notes the cause of a failure for zcp_last_message and zcp_last_errno; returns status. Does not touch errno. */
-ZCP_PRIV_PRINTF(3, 4)
-ZCP_PRIV_COLD zcp_status zcp_priv_fail(zcp_status status, int error, const char *format, ...)
+/* Notes the cause of a failure for zcp_last_message and zcp_last_errno; returns status. Does not touch errno. Status and error travel in one word: that
+   is a register more for what the message tells. */
+typedef struct zcp_priv_cause { zcp_status status; int error; } zcp_priv_cause;
+#define zcp_priv_fail(status, error, ...) zcp_priv_fail_by((zcp_priv_cause){ status, error }, __VA_ARGS__)
+ZCP_PRIV_PRINTF(2, 3)
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_by(zcp_priv_cause cause, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(zcp_priv_last_message, sizeof zcp_priv_last_message, format, arguments);
     va_end(arguments);
-    zcp_priv_last_errno = error;
-    return status;
+    zcp_priv_last_errno = cause.error;
+    return cause.status;
 }
 /* A failure, to be told after what cleans up behind it. */
 typedef struct zcp_priv_failure { zcp_status status; int error; char message[sizeof zcp_priv_last_message]; } zcp_priv_failure;
@@ -359,7 +362,7 @@ ZCP_PRIV bool zcp_priv_registry_find(const zcp_registry *registry, uint16_t segm
     return false;
 }
 /* Another entry than mine with that segment: its phase, else FREE. seq_cst with the claim: of two claimers one sees the other. */
-ZCP_PRIV uint32_t zcp_priv_registry_rival(const zcp_registry *registry, uint16_t segment, const zcp_priv_entry *mine)
+ZCP_PRIV_SETUP uint32_t zcp_priv_registry_rival(const zcp_registry *registry, uint16_t segment, const zcp_priv_entry *mine)
 {
     uint32_t phase = ZCP_PRIV_ENTRY_FREE;
     for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
@@ -369,7 +372,7 @@ ZCP_PRIV uint32_t zcp_priv_registry_rival(const zcp_registry *registry, uint16_t
     }
     return phase;
 }
-ZCP_PRIV zcp_priv_entry *zcp_priv_registry_claim(zcp_registry *registry, uint16_t segment, uint64_t *tag)   /* NULL: full */
+ZCP_PRIV_SETUP zcp_priv_entry *zcp_priv_registry_claim(zcp_registry *registry, uint16_t segment, uint64_t *tag)   /* NULL: full */
 {
     for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
         zcp_priv_entry *entry = zcp_priv_entry_at(registry, segment + i);
@@ -381,18 +384,18 @@ ZCP_PRIV zcp_priv_entry *zcp_priv_registry_claim(zcp_registry *registry, uint16_
     return NULL;
 }
 
-ZEROCP_API zcp_status zcp_registry_add(zcp_registry *registry, uint16_t segment, void *base, uint64_t bytes)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_registry_add(zcp_registry *registry, uint16_t segment, void *base, uint64_t bytes)
 {
     uint64_t start = (uint64_t)(uintptr_t)base;
     if (!registry || segment == 0 || !base) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
     if (bytes == 0 || bytes > ZCP_RELPTR_MAX_OFFSET + 1 || bytes - 1 > UINTPTR_MAX - start)
-        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "segment %u: %llu bytes; 1 to 2^48 are possible, within the address space", segment, (unsigned long long)bytes);
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "segment %u: %llu bytes; 1 to 2^48, within the address space", segment, (unsigned long long)bytes);
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
         uint32_t rival = zcp_priv_registry_rival(registry, segment, NULL);
         if (rival == ZCP_PRIV_ENTRY_PUBLISHED) break;
         uint64_t tag;
         zcp_priv_entry *entry = zcp_priv_registry_claim(registry, segment, &tag);
-        if (!entry) return zcp_priv_fail(ZCP_ERR_FULL, 0, "segment %u: all %d places of the registry are taken", segment, ZCP_REGISTRY_CAPACITY);
+        if (!entry) return zcp_priv_fail(ZCP_ERR_FULL, 0, "segment %u: all %d places are taken", segment, ZCP_REGISTRY_CAPACITY);
         rival = zcp_priv_registry_rival(registry, segment, entry);
         if (rival != ZCP_PRIV_ENTRY_FREE) {
             zcp_priv_store_release(&entry->tag, zcp_priv_tag_next(tag, ZCP_PRIV_ENTRY_FREE, 0));
@@ -403,10 +406,10 @@ ZEROCP_API zcp_status zcp_registry_add(zcp_registry *registry, uint16_t segment,
         zcp_priv_store_release(&entry->tag, zcp_priv_tag_next(tag, ZCP_PRIV_ENTRY_PUBLISHED, segment));   /* W2, pairs with R0 */
         return ZCP_OK;
     }
-    return zcp_priv_fail(ZCP_ERR_EXISTS, 0, "segment %u is in the registry already", segment);
+    return zcp_priv_fail(ZCP_ERR_EXISTS, 0, "segment %u is registered", segment);
 }
 
-ZEROCP_API zcp_status zcp_registry_remove(zcp_registry *registry, uint16_t segment)
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_registry_remove(zcp_registry *registry, uint16_t segment)
 {
     if (!registry || segment == 0) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
     for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
@@ -415,7 +418,7 @@ ZEROCP_API zcp_status zcp_registry_remove(zcp_registry *registry, uint16_t segme
         if ((uint16_t)tag != segment || zcp_priv_tag_phase(tag) != ZCP_PRIV_ENTRY_PUBLISHED) continue;
         if (zcp_priv_cas_release(&entry->tag, &tag, zcp_priv_tag_next(tag, ZCP_PRIV_ENTRY_FREE, 0))) return ZCP_OK;
     }
-    return zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "segment %u is not in the registry", segment);
+    return zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "segment %u is not registered", segment);
 }
 
 ZEROCP_API zcp_registry *zcp_registry_default(void)

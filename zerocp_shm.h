@@ -157,7 +157,7 @@ ZCP_PRIV_SETUP void *zcp_priv_anonymous(size_t bytes, int advice)    /* private 
     (void)madvise(p, bytes, advice);                           /* WIPEONFORK is refused by old kernels: then the handler below stands in */
     return p;
 }
-ZCP_PRIV_SETUP zcp_priv_process *zcp_priv_process_get(void) { return zcp_priv_load_acquire(&zcp_priv_process_page); }
+ZCP_PRIV_INLINE zcp_priv_process *zcp_priv_process_get(void) { return zcp_priv_load_acquire(&zcp_priv_process_page); }
 /* The handlers may be registered more than once: what this thread's first prepare handler has locked is locked and unlocked once. */
 static ZEROCP_THREAD_LOCAL zcp_priv_process *zcp_priv_forking;
 ZCP_PRIV_SETUP void zcp_priv_fork_prepare(void)
@@ -195,7 +195,10 @@ ZCP_PRIV_SETUP zcp_priv_process *zcp_priv_process_lock(void)
     pthread_mutex_lock(&process->mutex);
     return process;
 }
-ZCP_PRIV_SETUP void zcp_priv_process_unlock(zcp_priv_process *process) { pthread_mutex_unlock(&process->mutex); }
+ZCP_PRIV_COLD void zcp_priv_process_unlock(zcp_priv_process *process)      /* NULL: there was none to lock */
+{
+    if (process) pthread_mutex_unlock(&process->mutex);
+}
 /* An area that a forked child finds zeroed; it stays until the process ends. Under the process's mutex. NULL: no memory. */
 ZCP_PRIV_SETUP void *zcp_priv_wiped_new(zcp_priv_process *process, size_t bytes)
 {
@@ -231,11 +234,15 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_path_make(zcp_priv_path *path, const char *na
 }
 
 /* ---- >>files  The steps of opening, creating, reserving, mapping and removing an object; the manager takes them one by one. ---- */
-ZCP_PRIV_COLD zcp_status zcp_priv_fail_system(const char *call, const char *path)      /* errno -> status */
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_call(zcp_status status, const char *call, const char *path)      /* errno tells why */
 {
     int error = errno;
+    return zcp_priv_fail(status, error, "%s: %s: %s", path, call, strerror(error));
+}
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_system(const char *call, const char *path)      /* errno -> status */
+{
     zcp_status status = ZCP_ERR_SYSTEM;
-    switch (error) {
+    switch (errno) {
     case EEXIST: status = ZCP_ERR_EXISTS; break;
     case ENOENT: status = ZCP_ERR_NOT_FOUND; break;
     case EACCES: case EPERM: case EROFS: status = ZCP_ERR_PERMISSION; break;
@@ -246,12 +253,16 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_system(const char *call, const char *path
     case ENOMEM: status = ZCP_ERR_NO_MEMORY; break;
     default: break;
     }
-    return zcp_priv_fail(status, error, "%s: %s: %s", path, call, strerror(error));
+    return zcp_priv_fail_call(status, call, path);
 }
-ZCP_PRIV_SETUP void zcp_priv_close_fd(int fd)                        /* keeps errno */
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_memory(const char *name, const char *what)
+{
+    return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no private memory for %s", name, what);
+}
+ZCP_PRIV_SETUP void zcp_priv_close_fd(int fd)                        /* keeps errno; -1: nothing is open */
 {
     int error = errno;
-    close(fd);
+    if (fd >= 0) close(fd);
     errno = error;
 }
 
@@ -290,33 +301,17 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_create(const char *path, uint32_t permis
     }
     return result;
 }
-/* Does the name lead to that object? */
-ZCP_PRIV_SETUP zcp_status zcp_priv_file_is(const char *path, uint64_t device, uint64_t inode, bool *same)
-{
-    int fd = shm_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
-    struct stat status;
-    *same = false;
-    if (fd < 0) {
-        if (errno == ENOENT || errno == ELOOP || errno == ENXIO) return ZCP_OK;
-        return zcp_priv_fail_system("shm_open", path);
-    }
-    int failed = fstat(fd, &status);
-    zcp_priv_close_fd(fd);
-    if (failed) return zcp_priv_fail_system("fstat", path);
-    *same = (uint64_t)status.st_dev == device && (uint64_t)status.st_ino == inode;
-    return ZCP_OK;
-}
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_unlink(const char *path)
 {
     return shm_unlink(path) == 0 ? ZCP_OK : zcp_priv_fail_system("shm_unlink", path);
 }
 
-/* Removes the name of an object that this call has made and could not finish; if it has lost its name already, somebody else may have taken that. Without the
-   creation lock: should another process be finishing the object at this very moment, it finds its name gone, and starts over. */
-ZCP_PRIV_SETUP void zcp_priv_file_withdraw(int fd, const char *path)
+/* Removes the name of an object that this call has made and could not finish, unless it has more than `most` bytes; if it has lost its name already, somebody else may
+   have taken that. Without the creation lock: should another process be finishing the object at this very moment, it finds its name gone, and starts over. */
+ZCP_PRIV_SETUP void zcp_priv_file_withdraw(int fd, const char *path, uint64_t most)
 {
     struct stat now;
-    if (fstat(fd, &now) == 0 && now.st_nlink == 1) shm_unlink(path);
+    if (fstat(fd, &now) == 0 && now.st_nlink == 1 && (uint64_t)now.st_size <= most) shm_unlink(path);
 }
 /* Reserves pages for bytes behind the end of the file; the size is set afterwards, so it is 0 until everything is there (where fallocate is known).
    In slices, because older kernels undo the whole call when a signal comes: a slice that was interrupted is tried again at half the length, so that
@@ -364,7 +359,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_may_grow(int fd, const char *path, uint6
         return zcp_priv_fail_space(fd, path, bytes - from + others, ENOSPC);
     return ZCP_OK;
 }
-ZCP_PRIV_SETUP int zcp_priv_truncate(int fd, uint64_t bytes)         /* 0 or an errno */
+ZCP_PRIV_INLINE int zcp_priv_truncate(int fd, uint64_t bytes)         /* 0 or an errno */
 {
     int error;
     do error = ftruncate(fd, (off_t)bytes) == 0 ? 0 : errno; while (error == EINTR);
@@ -437,6 +432,22 @@ ZCP_PRIV_SETUP void zcp_priv_file_note(zcp_priv_file *file, int fd, const zcp_pr
 {
     *file = (zcp_priv_file){ fd, flags, (uint64_t)status->st_dev, (uint64_t)status->st_ino, *path };
 }
+/* Does the name still lead to the object? */
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_is(const zcp_priv_file *file, bool *same)
+{
+    int fd = shm_open(file->path.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    struct stat status;
+    *same = false;
+    if (fd < 0) {
+        if (errno == ENOENT || errno == ELOOP || errno == ENXIO) return ZCP_OK;
+        return zcp_priv_fail_system("shm_open", file->path.text);
+    }
+    int failed = fstat(fd, &status);
+    zcp_priv_close_fd(fd);
+    if (failed) return zcp_priv_fail_system("fstat", file->path.text);
+    *same = (uint64_t)status.st_dev == file->device && (uint64_t)status.st_ino == file->inode;
+    return ZCP_OK;
+}
 ZCP_PRIV_SETUP void zcp_priv_file_forget(zcp_priv_file *file)
 {
     if (zcp_priv_fd_is(file->fd, file->device, file->inode)) close(file->fd);
@@ -451,11 +462,11 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_reopen(const zcp_priv_file *file, int *f
     *fd = zcp_priv_fd_is(file->fd, file->device, file->inode) ? open(link, access | O_CLOEXEC) : -1;
     if (*fd < 0) *fd = shm_open(file->path.text, access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
     if (zcp_priv_fd_is(*fd, file->device, file->inode)) return ZCP_OK;
-    if (*fd < 0 && errno != ENOENT) return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: cannot be opened again: %s", file->path.text, strerror(errno));
+    if (*fd < 0 && errno != ENOENT) return zcp_priv_fail_call(ZCP_ERR_SYSTEM, "cannot be opened again", file->path.text);
     if (*fd >= 0) { zcp_priv_close_fd(*fd); *fd = -1; }
-    return zcp_priv_fail(ZCP_ERR_SYSTEM, ENOENT, "%s: the descriptor was closed by the application, and the name leads elsewhere", file->path.text);
+    return zcp_priv_fail(ZCP_ERR_SYSTEM, ENOENT, "%s: closed by the application, and the name leads elsewhere", file->path.text);
 }
-ZCP_PRIV_SETUP struct flock zcp_priv_lock_of(off_t byte)
+ZCP_PRIV_COLD struct flock zcp_priv_lock_of(off_t byte)
 {
     struct flock lock;
     memset(&lock, 0, sizeof lock);
@@ -472,7 +483,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_lock_byte(int fd, const char *path, off_t byt
     *taken = false;
     if (fcntl(fd, ZCP_PRIV_OFD_SETLK, &lock) == 0) return ZCP_OK;
     if (errno == EAGAIN || errno == EACCES) { *taken = true; return ZCP_OK; }
-    return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: fcntl(F_OFD_SETLK): %s", path, strerror(errno));
+    return zcp_priv_fail_call(ZCP_ERR_SYSTEM, "fcntl(F_OFD_SETLK)", path);
 }
 /* Maps bytes of the file and locks one byte of [first, first + count), the first that is free; those whose bit in `early` is set (may be NULL) are tried
    before the others, since the kernel's search for each grows with the locks that others hold. *which tells which (-1: all are taken, and nothing is
@@ -483,7 +494,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t fi
     *which = -1;
     *lock = (zcp_priv_lock){ NULL, 0 };
     zcp_priv_process *process = zcp_priv_process_lock();
-    if (!process) return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no memory for the process's page", file->path.text);
+    if (!process) return zcp_priv_fail_memory(file->path.text, "the process's page");
     zcp_status status = zcp_priv_file_reopen(file, &fd);
     if (status == ZCP_OK) {
         status = zcp_priv_file_map(fd, file->path.text, 0, bytes, file->flags & ~ZCP_SHM_READ_ONLY, &lock->base);
@@ -513,23 +524,29 @@ ZCP_PRIV_SETUP void zcp_priv_lock_drop(zcp_priv_lock *lock)
     if (lock->base) munmap(lock->base, lock->bytes);
     *lock = (zcp_priv_lock){ NULL, 0 };
 }
-/* Does somebody else hold that byte? fd: of the file, on a description that holds no lock. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_lock_test(int fd, const char *path, off_t byte, bool *taken)
+/* Does somebody else hold one of `count` bytes from that on? fd: of the file, on a description that holds no lock. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_test(int fd, const char *path, off_t byte, uint32_t count, bool *taken)
 {
     struct flock lock = zcp_priv_lock_of(byte);
-    if (fcntl(fd, ZCP_PRIV_OFD_GETLK, &lock) != 0) return zcp_priv_fail(ZCP_ERR_SYSTEM, errno, "%s: fcntl(F_OFD_GETLK): %s", path, strerror(errno));
+    lock.l_len = (off_t)count;
+    if (fcntl(fd, ZCP_PRIV_OFD_GETLK, &lock) != 0) return zcp_priv_fail_call(ZCP_ERR_SYSTEM, "fcntl(F_OFD_GETLK)", path);
     *taken = lock.l_type != F_UNLCK;
     return ZCP_OK;
+}
+/* Tries to lock that byte, by a mapping of one page that is neither populated nor locked into memory. */
+ZCP_PRIV_COLD zcp_status zcp_priv_lock_one(const zcp_priv_file *file, off_t byte, zcp_priv_lock *lock, int64_t *which)
+{
+    zcp_priv_file plain = *file;
+    plain.flags = 0;
+    return zcp_priv_lock_take(&plain, byte, 1, NULL, 1, lock, which);
 }
 /* The creation lock, with a bounded wait: TIMEOUT when the time is over. The page mapped for it is touched by zerocp.h only, and only where the
    file has those bytes. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_lock_creation(const zcp_priv_file *file, zcp_priv_wait *wait, zcp_priv_lock *lock)
 {
-    zcp_priv_file plain = *file;
-    plain.flags = 0;                                           /* this mapping is not to be populated or locked */
     for (;;) {
         int64_t which;
-        zcp_status status = zcp_priv_lock_take(&plain, ZCP_PRIV_LOCK_CREATION, 1, NULL, 1, lock, &which);
+        zcp_status status = zcp_priv_lock_one(file, ZCP_PRIV_LOCK_CREATION, lock, &which);
         if (status != ZCP_OK || which >= 0) return status;
         if (!zcp_priv_wait_more(wait)) return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: another process holds the creation lock", file->path.text);
     }
@@ -538,16 +555,25 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_lock_creation(const zcp_priv_file *file, zcp_
 /* ---- >>shm ---- */
 #define ZCP_PRIV_SHM_FLAGS (ZCP_SHM_READ_ONLY | ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_ANY_OWNER | ZCP_SHM_NO_RESERVE | ZCP_SHM_NO_DUMP | ZCP_SHM_GROUP)
 
-/* The descriptor with its defaults filled in, and checked. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_shm_resolve(zcp_shm_desc *desc)
+ZCP_PRIV_SETUP bool zcp_priv_always_creates(zcp_shm_mode mode) { return mode == ZCP_SHM_CREATE_EXCLUSIVE || mode == ZCP_SHM_PURGE_AND_CREATE; }
+/* Is that a mode, are these bits known, and are none that only open (`opening`, by their names) in a mode that always creates? */
+ZCP_PRIV_COLD zcp_status zcp_priv_check_mode(zcp_shm_mode mode, uint32_t flags, uint32_t known, uint32_t opening, const char *names)
 {
-    bool creates = desc->mode == ZCP_SHM_CREATE_EXCLUSIVE || desc->mode == ZCP_SHM_PURGE_AND_CREATE;
-    if ((unsigned)desc->mode > ZCP_SHM_PURGE_AND_CREATE) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "mode %u is none of zcp_shm_mode", (unsigned)desc->mode);
+    if ((unsigned)mode > ZCP_SHM_PURGE_AND_CREATE) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "mode %u is no zcp_shm_mode", (unsigned)mode);
+    if (flags & ~known)
+        return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "flags 0x%x: unknown bits 0x%x%s", flags, flags & ~known,
+                             flags & ~known & ZCP_SHM_READ_ONLY ? " (a manager takes ZCP_READ_ONLY_DATA)" : "");
+    if (zcp_priv_always_creates(mode) && (flags & opening)) return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "%s: not with a mode that always creates", names);
+    return ZCP_OK;
+}
+/* The descriptor with its defaults filled in, and checked. */
+ZCP_PRIV_COLD zcp_status zcp_priv_shm_resolve(zcp_shm_desc *desc)
+{
     if (desc->permissions > 0777) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "permissions 0%o: up to 0777 are possible", desc->permissions);
-    if (desc->flags & ~ZCP_PRIV_SHM_FLAGS) return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "flags 0x%x: unknown bits 0x%x", desc->flags, desc->flags & ~ZCP_PRIV_SHM_FLAGS);
-    if ((desc->flags & ZCP_SHM_READ_ONLY) && creates) return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "ZCP_SHM_READ_ONLY does not go with a mode that creates");
+    zcp_status status = zcp_priv_check_mode(desc->mode, desc->flags, ZCP_PRIV_SHM_FLAGS, ZCP_SHM_READ_ONLY, "ZCP_SHM_READ_ONLY");
+    if (status != ZCP_OK) return status;
     if (desc->bytes > INT64_MAX || (desc->bytes == 0 && desc->mode != ZCP_SHM_OPEN_EXISTING && !(desc->flags & ZCP_SHM_READ_ONLY)))
-        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%llu bytes: 1 to 2^63 - 1 are possible", (unsigned long long)desc->bytes);
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%llu bytes: 1 to 2^63 - 1", (unsigned long long)desc->bytes);
     if (desc->permissions == 0) desc->permissions = ZCP_SHM_DEFAULT_PERMISSIONS;
     if (desc->timeout_ms == 0) desc->timeout_ms = ZCP_SHM_DEFAULT_TIMEOUT_MS;
     return ZCP_OK;
@@ -562,7 +588,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_shm_finish(int fd, const zcp_priv_file *file,
     zcp_status status = zcp_priv_lock_creation(file, wait, &lock);
     if (status != ZCP_OK) return status;
     ZEROCP_STEP("shm_locked");
-    status = zcp_priv_file_is(file->path.text, file->device, file->inode, &same);
+    status = zcp_priv_file_is(file, &same);
     if (status == ZCP_OK && same && fstat(fd, &now) == 0 && now.st_size == 0) {
         status = zcp_priv_file_grant(fd, file->path.text, desc->permissions, desc->group, desc->flags);
         (void)zcp_priv_truncate(fd, 0);                        /* a killed creator may have reserved pages behind the end */
@@ -592,7 +618,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc 
         if (!creates) status = zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "%s is half-made, and this call may not create", path->text);
         else if ((status = zcp_priv_shm_finish(fd, &file, desc, wait, &mine)) == ZCP_OK) *again = !mine;
         if (mine && fstat(fd, &now) != 0) status = zcp_priv_fail_system("fstat", path->text);
-        if (fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT && fstat(fd, &now) == 0 && now.st_size == 0) zcp_priv_file_withdraw(fd, path->text);
+        if (fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT) zcp_priv_file_withdraw(fd, path->text, 0);
     } else if (desc->mode == ZCP_SHM_CREATE_EXCLUSIVE) {
         status = zcp_priv_fail(ZCP_ERR_EXISTS, EEXIST, "%s exists", path->text);
     } else if (desc->mode == ZCP_SHM_PURGE_AND_CREATE) {
@@ -602,10 +628,14 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc 
         status = zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%s has %llu bytes, %llu were asked for", path->text, (unsigned long long)now.st_size, (unsigned long long)desc->bytes);
     }
     if (status == ZCP_OK && !*again) {
-        *shm = (zcp_shm){ NULL, (uint64_t)now.st_size, (uint64_t)now.st_dev, (uint64_t)now.st_ino, mine, desc->flags };
+        shm->bytes = (uint64_t)now.st_size;
+        shm->device = (uint64_t)now.st_dev;
+        shm->inode = (uint64_t)now.st_ino;
+        shm->created = mine;
+        shm->flags = desc->flags;
         status = zcp_priv_file_map(fd, path->text, 0, shm->bytes, desc->flags, &shm->base);
     }
-    if (status != ZCP_OK && mine) zcp_priv_file_withdraw(fd, path->text);
+    if (status != ZCP_OK && mine) zcp_priv_file_withdraw(fd, path->text, UINT64_MAX);
     zcp_priv_close_fd(fd);
     return status;
 }
@@ -623,7 +653,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_shm_open(zcp_shm *shm, const zcp_shm_de
     for (bool again = true; again; ) {
         again = false;
         status = zcp_priv_shm_attempt(shm, &full, &path, &wait, &again);
-        if (again && !zcp_priv_wait_more(&wait)) { status = zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others keep creating and removing it", path.text); again = false; }
+        if (again && !zcp_priv_wait_more(&wait)) { status = zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others keep replacing it", path.text); again = false; }
     }
     if (status != ZCP_OK) memset(shm, 0, sizeof *shm);
     return status;

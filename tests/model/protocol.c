@@ -189,7 +189,7 @@ static bool acquire_and_return(int me, uint32_t g)
     give_back(me);
     return true;
 }
-static bool take_quickly(zcp_priv_local *local, uint32_t *i, uint32_t *g)      /* as zcp_priv_allocate_here */
+static bool take_quickly(zcp_priv_local *local, uint32_t *i, uint32_t *g)      /* as zcp_chunk_allocate */
 {
     uint64_t held;
     zcp_priv_record *record;
