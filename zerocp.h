@@ -1206,14 +1206,16 @@ ZCP_PRIV_NOINLINE bool zcp_priv_loan_take(zcp_priv_pool *pool, zcp_priv_local *l
 ZCP_PRIV bool zcp_priv_loan_pop(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t *i)
 {
     uint32_t leaf = local->width ? local->first >> pool->list.leaf_shift : zcp_priv_load_relaxed((_Atomic uint32_t *)&pool->list.cursor);   /* relaxed: a hint */
+    uint64_t loan = zcp_priv_loan_seen(local);
     if (leaf >= pool->list.leaves) leaf = 0;
-    if (zcp_priv_loan_seen(local) == 0 && !zcp_priv_loan_take(pool, local, leaf)) {
+    if (loan != 0 && ZCP_PRIV_UNLIKELY(local->first + zcp_priv_lowest_bit(loan) >= pool->count)) loan = 0;       /* garbage, and so is all above it */
+    if (loan == 0 && !zcp_priv_loan_take(pool, local, leaf)) {
         zcp_priv_walk walk = { leaf, 0, 0, 0 };
         bool taken = false;
         while (!taken && zcp_priv_list_next(&pool->list, &walk, &leaf)) taken = zcp_priv_loan_take(pool, local, leaf);
         if (!taken) return false;
     }
-    uint64_t loan = zcp_priv_loan_seen(local);
+    loan = zcp_priv_loan_seen(local);
     if (ZCP_PRIV_UNLIKELY(loan == 0)) return false;
     *i = local->first + zcp_priv_lowest_bit(loan);
     zcp_priv_loan_show(local, loan & (loan - 1));
@@ -4156,13 +4158,15 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint32_t in
         if (ZCP_PRIV_UNLIKELY(local->pool == place.pool && !zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);
     }
 }
-/* The next hint is not one on loan to this thread, or was stale; where nothing is wanted, the list's hints will do. */
+/* The next hint is not one on loan to this thread, or was stale. The list's hints will do, unless pools have come or gone: it is here that a busy thread sees it, if who
+   changed them was stopped or killed before it raised `wanted`. */
 ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_listed(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, zcp_priv_local *local)
 {
     zcp_priv_pool *pool = local->pool;
     zcp_priv_place place;
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_listed(pool, local, manager->view.client, &place.i, &place.generation)))
-        return zcp_priv_allocate_slowly(manager, size, chunk);         /* which attends */
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_pools_changed(manager) || zcp_priv_pool_is_retiring(pool)
+                          || !zcp_priv_take_listed(pool, local, manager->view.client, &place.i, &place.generation)))
+        return zcp_priv_allocate_slowly(manager, size, chunk);
     place.pool = pool;
     zcp_priv_describe_by(pool, local, place.i, size);
     *chunk = zcp_priv_handle(manager, &place);

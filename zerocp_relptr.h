@@ -101,7 +101,7 @@ extern "C" {
     X(ZCP_ERR_NOT_ZEROCP,        "the name leads to a file that zerocp did not write",        "use another name, or remove the file with zcp_shm_unlink") \
     X(ZCP_ERR_VERSION,           "the instance has another layout version",                   "let all processes use the same version of zerocp, or destroy the instance") \
     X(ZCP_ERR_LAYOUT,            "the instance has this layout version but another layout or byte order", "let all processes use the same copy of zerocp") \
-    X(ZCP_ERR_CORRUPT,           "shared memory holds values that zerocp did not write",      "find who scribbles, then create the instance anew") \
+    X(ZCP_ERR_CORRUPT,           "shared memory holds values that zerocp did not write",      "find who scribbles, then destroy or purge the instance") \
     X(ZCP_ERR_CONFIG_MISMATCH,   "the instance exists with another configuration",            "open it without one, make them equal, or purge") \
     X(ZCP_ERR_CLIENTS_FULL,      "all client slots of the instance are taken",                "close a client, or create it with a larger max_clients") \
     X(ZCP_ERR_TOO_LARGE,         "no pool has chunks of that size",                           "ask for less, or add a pool of larger chunks") \

@@ -1292,6 +1292,47 @@ TEST(retire_killed_at_each_step) {
         }
 }
 
+static void add_small(void *argument) {
+    (void)argument;
+    zcp_manager *manager = attach();
+    test_at_step("pool_told", 1, TEST_KILL, NULL);
+    zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 1100}, NULL);
+}
+
+// The capacity of the last of more chunks than a loan has.
+static uint64_t capacity_in_the_end(zcp_manager *manager) {
+    enum { MORE = 200 };
+    zcp_chunk chunks[MORE];
+    for (int i = 0; i < MORE; i++)
+        chunks[i] = allocate(manager, 64);
+    uint64_t capacity = zcp_chunk_capacity(&chunks[MORE - 1]);
+    for (int i = 0; i < MORE; i++)
+        zcp_chunk_release(&chunks[i]);
+    return capacity;
+}
+
+// Whoever changes the pools raises `wanted` last. If it dies before that and nobody looks for the dead, a thread that only allocates and releases sees it with its next loan.
+TEST(grow_killed_before_it_is_told_is_seen_by_who_works) {
+    zcp_manager *manager = create(128, 1100);
+    CHECK_EQ(capacity_in_the_end(manager), 128);
+    test_join_signal(test_spawn(add_small, NULL), SIGKILL);
+    CHECK_EQ(capacity_in_the_end(manager), 64);
+    CHECK_RECOVERS(manager, 1, 0);
+    finish(manager);
+}
+
+TEST(retire_killed_before_it_is_told_is_seen_by_who_works) {
+    zcp_manager *manager = create(128, 1100);
+    retirer *dies = test_shared(sizeof *dies);
+    *dies = (retirer){.where = "pool_retiring", .action = TEST_KILL};
+    CHECK_EQ(add_pool(manager, 64, 1100), 1);
+    CHECK_EQ(capacity_in_the_end(manager), 64);
+    test_join_signal(test_spawn(retire_one, dies), SIGKILL);
+    CHECK_EQ(capacity_in_the_end(manager), 128);
+    CHECK_OK(zcp_manager_recover(manager, NULL));
+    finish(manager);
+}
+
 TEST(retire_stopped_at_each_step_delays_nobody) {
     test_need("MADV_REMOVE");
     for (int s = 0; s < STEPS_OF_RETIRING; s++) {

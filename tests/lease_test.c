@@ -706,6 +706,13 @@ static void loan_of_garbage(bool slowly) {
         chunks[held++] = allocate_in_the_end(manager, 64);
     inside_set_loans(manager, 0, UINT64_MAX << LAST_LEAF);         // nothing but garbage
     CHECK_STATUS(zcp_chunk_allocate(manager, 64, &chunks[CHUNKS]), ZCP_ERR_EXHAUSTED);
+    for (int i = 0; i < 32; i += 8) {                              // what comes to the list is found, though the last look was a moment ago
+        inside_let_looks_rest(manager, 0, true);
+        zcp_chunk_release(&chunks[i]);
+        inside_set_loans(manager, 0, UINT64_MAX << LAST_LEAF);
+        CHECK_OK(zcp_chunk_allocate(manager, 64, &chunks[i]));
+    }
+    inside_let_looks_rest(manager, 0, false);
     for (uint32_t i = 0; i < BEHIND; i++) {
         CHECK_EQ(inside_state_word(manager, 0, CHUNKS + i), UINT64_C(7) << 32);
         inside_set_state_word(manager, 0, CHUNKS + i, before[i]);
