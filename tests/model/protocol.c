@@ -806,6 +806,12 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  waited(2)
 #define RUN_3  AFTER_1; let_go_of(1, 1, G)
 
+/* One chunk again: */
+#elif SCENARIO == 142   /* a lessee releases a marked chunk, a waiter */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0); *marked(0) = G
+#define RUN_1  let_go(0, G)
+#define RUN_2  waited(1)
+
 /* A pool retires: when all are done, every chunk is retired, and its memory was given back after all use of it. A dead retirer's or releaser's part is done by a
    recovery (156, 157). One chunk: */
 #elif SCENARIO == 150   /* a never-shared release into a loan */
@@ -847,6 +853,10 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #elif SCENARIO == 158   /* a forged token of the generation that is retired leads nowhere */
 #define START  begin(0, 0, 0, 0)
 #define RUN_1  assert(!acquire(1, G)); zcp_priv_after_free(&pools[1])
+#define RUN_2  retire(3)
+#elif SCENARIO == 159   /* a lessee releases a marked chunk */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0); *marked(0) = G
+#define RUN_1  let_go(0, G)
 #define RUN_2  retire(3)
 
 /* Two chunks: */
