@@ -806,12 +806,6 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  waited(2)
 #define RUN_3  AFTER_1; let_go_of(1, 1, G)
 
-/* One chunk again: */
-#elif SCENARIO == 142   /* a lessee releases a marked chunk, a waiter */
-#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0); *marked(0) = G
-#define RUN_1  let_go(0, G)
-#define RUN_2  waited(1)
-
 /* A pool retires: when all are done, every chunk is retired, and its memory was given back after all use of it. A dead retirer's or releaser's part is done by a
    recovery (156, 157). One chunk: */
 #elif SCENARIO == 150   /* a never-shared release into a loan */
@@ -897,6 +891,12 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  use(G); let_go(0, G); leave(0)
 #define RUN_2  retire(3)
+
+/* Without a cache again: */
+#elif SCENARIO == 180   /* a lessee releases a marked chunk, a waiter */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0); *marked(0) = G
+#define RUN_1  let_go(0, G)
+#define RUN_2  waited(1)
 #endif
 
 /* ---- waiters, and pools that retire ---- */
