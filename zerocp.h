@@ -1378,7 +1378,8 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_l
     return ZCP_PRIV_GARBAGE;
 }
 /* Takes back what a dead client (or one that closes) holds of one chunk. Idempotent; may be run by several at once and be killed half-way. The clear is
-   always a read-modify-write, also where the bit looks right already: else a later reader acquires too little. YES: it became free. */
+   always a read-modify-write, also where the bit looks right already, as the protocol was proven; where the dead one's lock is a join, GenMC finds nothing
+   that depends on it. YES: it became free. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, uint32_t dead)
 {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
