@@ -22,6 +22,9 @@ ldlibs   := -pthread -lrt
 flags_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g
 flags_tsan := -fsanitize=thread -O1 -g -Wno-unknown-warning-option -Wno-tsan
 
+# So that it does not depend on what lies before a function how fast it is: some of the loops take up to an eighth longer where they lie badly.
+flags_bench := -falign-functions=64
+
 sources_tests := $(wildcard tests/*.c)
 sources_asan  := $(filter-out tests/compile.c tests/cpp_test.c tests/demo_test.c tests/camera_test.c tests/tool_test.c,$(sources_tests))
 sources_tsan  := $(sources_asan)
