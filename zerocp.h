@@ -1062,7 +1062,8 @@ typedef enum zcp_priv_outcome { ZCP_PRIV_NO = 0, ZCP_PRIV_YES, ZCP_PRIV_GARBAGE 
               12  retiring:4  1: nothing is to be had from this pool any more
               64  counters of those who have no lease (>>counters)
              128  leases of 64 bytes, one per leaf but at most 64: holder:4 leaf:4 loan:8 allocated:8 freed:8; holder = client + 1, 0 = nobody; loan: hints of that leaf.
-                  Only the thread that holds the lease writes leaf, loan and counters, and the sweep of a dead holder the first two
+                  Only the thread that holds the lease writes leaf, loan and counters, and the sweep of a dead holder the first two. That thread reads
+                  its loan here, too, so it checks what that names
    Invariant: the hint of a free chunk is at each instant in its leaf or in a loan, but for a moment with a thread that is about to claim the
    chunk or has just freed it, and for as long as a sweep is at work on its leaf (if that thread is killed, the sweep pushes the hint; if it is
    stopped, the look finds the chunk). A loan is shown before its bits are taken out of the leaf, and the bits are back in the leaf before the
@@ -1183,7 +1184,7 @@ ZCP_PRIV void zcp_priv_loan_show(zcp_priv_local *local, uint64_t loan)
 }
 /* Relaxed: only this thread writes it; but garbage may name chunks that do not exist. */
 ZCP_PRIV_INLINE uint64_t zcp_priv_loan_seen(const zcp_priv_local *local) { return zcp_priv_load_relaxed(&local->lease->loan); }
-/* Puts the hints of a leaf on loan; the loan is empty. false: there are none. */
+/* Puts the hints of a leaf on loan; the loan is empty, or garbage. false: there are none. */
 ZCP_PRIV_NOINLINE bool zcp_priv_loan_take(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t leaf)
 {
     _Atomic uint64_t *word = zcp_priv_list_leaf(&pool->list, leaf);
