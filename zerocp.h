@@ -1020,12 +1020,13 @@ typedef struct zcp_priv_pool {
     zcp_mpmc_list list;
     zcp_priv_pool_slot *slot;       /* which tells whether the pool is live; NULL, as signals: a pool that stays for ever */
     zcp_priv_signals *signals;
-    uint64_t *stacks;               /* private: where the threads keep what they cache, ZCP_MAX_CACHE_CHUNKS each; NULL: no cache */
     uint32_t number, serial;        /* in the instance; serial: different for each pool that the instance ever had */
     _Atomic uint32_t retired;       /* private: the first so many chunks are retired */
     bool punches, told;             /* can give the memory of its chunks back to the system; has told that it retires */
 } zcp_priv_pool;
 
+#define ZCP_PRIV_POOL_SHIFT 27                  /* index of a chunk in the instance = pool << 27 | index in the pool */
+_Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_POOLS <= 32 && ZCP_MAX_LIVE_POOLS <= 32, "an index has 32 bits, and a word a bit per pool");
 #define ZCP_PRIV_GENERATION(s) ((uint32_t)((s) >> 32))
 #define ZCP_PRIV_OWNER(s)      ((uint32_t)((s) >> 21) & 0x7ff)
 #define ZCP_PRIV_TICKET(s)     ((uint32_t)(s) & 0x1fffff)
@@ -1083,27 +1084,25 @@ ZCP_PRIV uint32_t zcp_priv_lease_count(uint32_t leaves) { return leaves < ZCP_PR
 
 /* What one thread keeps of one pool; private. All zero: nothing yet, so that the quick ways see a pool without chunks. */
 typedef struct zcp_priv_local {
-    _Alignas(128) unsigned char *records;       /* copies of the pool's, for the quick ways */
+    _Alignas(64) unsigned char *records;        /* copies of the pool's, for the quick ways, of which 64 bits each save instructions there */
     zcp_priv_counts *counts;
     unsigned char *data;
-    uint64_t stride;
-    uint32_t record_bytes, count;
-    uint32_t mine;                  /* low word of the state of this client's chunks that were never borrowed */
-    uint32_t unshared;              /* handles of a chunk that may be released quickly: 1; UINT32_MAX, which never are: without a lease, while it
-                                       pauses, and if `slowly` */
+    uint64_t stride, record_bytes, count;
+    uint64_t mine;                  /* low word of the state of this client's chunks that were never borrowed */
+    uint64_t quick;                 /* the same, of chunks that may be released quickly; UINT64_MAX, which none is: without a lease, while it pauses, and if `slowly` */
     _Atomic uint32_t *wanted;       /* the pool's */
-    uint64_t *stack;                /* generation << 32 | index of the chunks that it caches; NULL: no cache */
     zcp_priv_lease *lease;          /* NULL: none */
     uint64_t mark;                  /* upper part of the size word: which lease */
-    uint32_t first, width;          /* the loan is of the indices first .. first + width - 1 */
+    uint64_t first, width;          /* the loan is of the indices first .. first + width - 1 */
     uint32_t cached, room;          /* chunks on the stack; as many may be */
     uint32_t wanted_seen;           /* wanted as it was */
     int32_t most;                   /* allocated - freed by this thread: if it gets above that, it looks whether that is a new peak */
     uint16_t pause;                 /* releases until chunks are cached again */
     uint16_t retry;                 /* times until it tries again to get a lease */
     uint32_t peak_rest;             /* so much higher than now `most` gets after a look that found no peak */
-    bool slowly;                    /* with ZCP_CHECKED, and where this process's light barriers are fences (>>pools) */
     zcp_priv_pool *pool;            /* which this is about; NULL: none yet */
+    bool slowly;                    /* with ZCP_CHECKED, and where this process's light barriers are fences (>>pools) */
+    uint64_t stack[ZCP_MAX_CACHE_CHUNKS];       /* generation << 32 | index in the instance, of the chunks that it caches */
 } zcp_priv_local;
 ZCP_PRIV bool zcp_priv_unwanted(const zcp_priv_local *local)
 {
@@ -1160,8 +1159,8 @@ ZCP_PRIV void zcp_priv_count_freed_by(zcp_priv_pool *pool, zcp_priv_local *local
     if (local->lease && local->pool == pool) zcp_priv_bump(&local->lease->freed);
     else ZEROCP_COUNT(&pool->leases->freed, 1);
 }
-/* After anything that `unshared` tells of has changed. */
-ZCP_PRIV void zcp_priv_local_quicken(zcp_priv_local *local) { local->unshared = local->slowly || !local->lease || local->pause ? UINT32_MAX : 1; }
+/* After anything that `quick` tells of has changed. */
+ZCP_PRIV void zcp_priv_local_quicken(zcp_priv_local *local) { local->quick = local->slowly || !local->lease || local->pause ? UINT64_MAX : local->mine; }
 /* Gets a lease for the thread, if there is one. */
 ZCP_PRIV_SETUP void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client)
 {
@@ -1206,7 +1205,7 @@ ZCP_PRIV_NOINLINE bool zcp_priv_loan_take(zcp_priv_pool *pool, zcp_priv_local *l
 /* An index out of the loan, which is refilled if empty, at first from the same leaf. false: no hint in the list. */
 ZCP_PRIV bool zcp_priv_loan_pop(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t *i)
 {
-    uint32_t leaf = local->width ? local->first >> pool->list.leaf_shift : zcp_priv_load_relaxed((_Atomic uint32_t *)&pool->list.cursor);   /* relaxed: a hint */
+    uint32_t leaf = local->width ? (uint32_t)local->first >> pool->list.leaf_shift : zcp_priv_load_relaxed((_Atomic uint32_t *)&pool->list.cursor);   /* relaxed: a hint */
     uint64_t loan = zcp_priv_loan_seen(local);
     if (leaf >= pool->list.leaves) leaf = 0;
     if (loan != 0 && ZCP_PRIV_UNLIKELY(local->first + zcp_priv_lowest_bit(loan) >= pool->count)) loan = 0;       /* garbage, and so is all above it */
@@ -1218,7 +1217,7 @@ ZCP_PRIV bool zcp_priv_loan_pop(zcp_priv_pool *pool, zcp_priv_local *local, uint
     }
     loan = zcp_priv_loan_seen(local);
     if (ZCP_PRIV_UNLIKELY(loan == 0)) return false;
-    *i = local->first + zcp_priv_lowest_bit(loan);
+    *i = (uint32_t)local->first + zcp_priv_lowest_bit(loan);
     zcp_priv_loan_show(local, loan & (loan - 1));
     return ZCP_PRIV_LIKELY(*i < pool->count);
 }
@@ -1227,7 +1226,7 @@ ZCP_PRIV void zcp_priv_lease_end(zcp_priv_pool *pool, zcp_priv_local *local)
 {
     if (!local->lease) return;
     uint64_t loan = zcp_priv_loan_seen(local);
-    if (loan) zcp_priv_leaf_put(&pool->list, local->first >> pool->list.leaf_shift, loan);       /* first, as above */
+    if (loan) zcp_priv_leaf_put(&pool->list, (uint32_t)local->first >> pool->list.leaf_shift, loan);     /* first, as above */
     ZEROCP_STEP("loan_returned");
     zcp_priv_loan_show(local, 0);
     zcp_priv_store_release(&local->lease->holder, 0u);                 /* E3, pairs with E0: the last write to the lease */
@@ -1245,33 +1244,46 @@ ZCP_PRIV void zcp_priv_leases_sweep(zcp_priv_pool *pool, uint32_t dead)        /
         zcp_priv_store_release(&lease->holder, 0u);                    /* E3 */
     }
 }
-/* The hint of a chunk that this thread has freed. */
+/* The hint of a chunk that this thread has freed. false: it is not of the leaf on loan. */
+ZCP_PRIV_INLINE bool zcp_priv_loan_put(zcp_priv_local *local, uint64_t i)
+{
+    uint64_t at = i - local->first;
+    ZEROCP_STEP("freed");
+    if (ZCP_PRIV_UNLIKELY(at >= local->width)) return false;
+    zcp_priv_loan_show(local, zcp_priv_loan_seen(local) | UINT64_C(1) << (at & 63));
+    return true;
+}
 ZCP_PRIV_INLINE void zcp_priv_hint(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i)
 {
-    uint32_t at = i - local->first;
-    ZEROCP_STEP("freed");
-    if (ZCP_PRIV_LIKELY(at < local->width)) zcp_priv_loan_show(local, zcp_priv_loan_seen(local) | UINT64_C(1) << (at & 63));
-    else zcp_priv_list_push(&pool->list, i);
+    if (!zcp_priv_loan_put(local, i)) zcp_priv_list_push(&pool->list, i);
 }
 
 /* ---- >>cache  Where the configuration allows it, a thread keeps chunks that it released on a stack of its own: allocate and release are then
    plain stores. A cached chunk is its client's, with the next generation already, so that every sweep of that client frees it, and no token or handle
    of before leads to it. Invariant: a chunk on a stack is (g, its client, cached), and owned is 0; only that thread and a sweep change it. ---- */
 ZCP_PRIV_INLINE bool zcp_priv_cache_keeps(const zcp_priv_local *local) { return local->cached < local->room && zcp_priv_unwanted(local); }
-/* Puts a chunk of the next generation on the stack. */
-ZCP_PRIV_INLINE void zcp_priv_cache_put(zcp_priv_local *local, uint32_t i, uint32_t generation)
+/* Puts a chunk on the stack: name is its generation << 32 | its index in the instance. */
+ZCP_PRIV_INLINE void zcp_priv_cache_put(zcp_priv_local *local, uint32_t cached, uint64_t name)
 {
     ZEROCP_STEP("cached");
-    local->stack[local->cached++] = (uint64_t)zcp_priv_next_generation(generation) << 32 | i;
+    local->stack[cached] = name;
+    local->cached = cached + 1;
 }
-
+ZCP_PRIV_INLINE uint64_t zcp_priv_cache_top(zcp_priv_local *local, uint32_t cached)     /* takes it off: cached is not 0 */
+{
+    uint64_t name = local->stack[cached - 1];
+    local->cached = cached - 1;
+    return name;
+}
+ZCP_PRIV uint64_t zcp_priv_name(const zcp_priv_pool *pool, uint32_t i, uint32_t generation) { return (uint64_t)generation << 32 | pool->number << ZCP_PRIV_POOL_SHIFT | i; }
 /* Gives all that the thread caches to everybody. */
 ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *local)
 {
     while (local->cached) {
-        uint64_t top = local->stack[--local->cached];
-        zcp_priv_store_release(&zcp_priv_record_at(pool, (uint32_t)top)->state, zcp_priv_state((uint32_t)(top >> 32), 0, 0));    /* F4, pairs with C1 */
-        zcp_priv_hint(pool, local, (uint32_t)top);
+        uint64_t name = zcp_priv_cache_top(local, local->cached);
+        uint32_t i = (uint32_t)name & (ZCP_MAX_CHUNKS - 1);
+        zcp_priv_store_release(&zcp_priv_record_at(pool, i)->state, zcp_priv_state((uint32_t)(name >> 32), 0, 0));    /* F4, pairs with C1 */
+        zcp_priv_hint(pool, local, i);
     }
 }
 /* Sees that `wanted` was raised: somebody may need chunks, so it flushes, and caches nothing for a while. Whoever calls this looks after that whether somebody
@@ -1279,7 +1291,7 @@ ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *loc
 ZCP_PRIV_SETUP void zcp_priv_local_attend(zcp_priv_pool *pool, zcp_priv_local *local)
 {
     local->wanted_seen = zcp_priv_load_acquire(local->wanted);         /* W0, pairs with W1: who sees it sees why */
-    if (!local->stack) return;
+    if (pool->cache_chunks == 0) return;
     zcp_priv_cache_flush(pool, local);
     local->room = 0;
     local->pause = 65;                                                 /* the 65th release from here caches again */
@@ -1367,7 +1379,7 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_l
         if (ZCP_PRIV_TICKET(s) == 0 || zcp_priv_no_borrower(pool, record)) {
             if (zcp_priv_cas_release(&record->state, &s, keeps ? zcp_priv_cached(generation, client) : zcp_priv_freed(generation))) {    /* F2, pairs with C1 */
                 zcp_priv_count_freed_by(pool, local);
-                if (keeps) zcp_priv_cache_put(local, i, generation);
+                if (keeps) zcp_priv_cache_put(local, local->cached, zcp_priv_name(pool, i, zcp_priv_next_generation(generation)));
                 else zcp_priv_hint(pool, local, i);
                 return ZCP_PRIV_YES;
             }
@@ -1484,9 +1496,9 @@ ZCP_PRIV void zcp_priv_describe_by(zcp_priv_pool *pool, zcp_priv_local *local, u
     ZEROCP_COUNT(&pool->leases->allocated, 1);
     if (zcp_priv_lease_count(pool->list.leaves) <= 16) zcp_priv_peak_look(pool, NULL);       /* a look at more is too much for each */
 }
-ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_local_record(const zcp_priv_local *local, uint32_t i) { return (zcp_priv_record *)(local->records + (uint64_t)i * local->record_bytes); }
+ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_local_record(const zcp_priv_local *local, uint64_t i) { return (zcp_priv_record *)(local->records + i * local->record_bytes); }
 /* A chunk whose hint is on loan to this thread, which has a lease, as get would do it; *held: its state before. false: none, or the hint was stale. */
-ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint32_t *i, uint64_t *held, zcp_priv_record **taken)
+ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint64_t *i, uint64_t *held, zcp_priv_record **taken)
 {
     zcp_priv_lease *lease = local->lease;
     uint64_t loan = zcp_priv_loan_seen(local);
@@ -1504,16 +1516,15 @@ ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint32_t *i, uint
     *taken = record;
     return true;
 }
-/* A chunk that this thread has cached: there is one. *held as above. */
-ZCP_PRIV_INLINE void zcp_priv_take_cached(zcp_priv_local *local, uint32_t *i, uint64_t *held, zcp_priv_record **taken)
+/* Makes a chunk that this thread had cached one that is in use. */
+ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_uncache(zcp_priv_local *local, uint64_t i, uint64_t name)
 {
-    uint64_t top = local->stack[--local->cached];
-    *i = (uint32_t)top;
-    *held = top ^ *i;
-    *taken = zcp_priv_local_record(local, *i);
-    zcp_priv_store_relaxed(&(*taken)->state, *held | local->mine);     /* relaxed: the token's fence carries it */
+    uint64_t owned = name >> 32 << 32 | 1;
+    zcp_priv_store_relaxed(&local->counts[i].owned, owned);            /* relaxed: as in get */
+    zcp_priv_record *record = zcp_priv_local_record(local, i);
+    zcp_priv_store_relaxed(&record->state, owned - 1 + local->mine);   /* relaxed: the token's fence carries it */
     ZEROCP_STEP("uncached");
-    zcp_priv_store_relaxed(&local->counts[*i].owned, *held | 1);       /* relaxed: as in get */
+    return record;
 }
 /* A chunk through the hints in the list, into a loan if the thread has a lease. */
 ZCP_PRIV bool zcp_priv_take_listed(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, uint32_t *i, uint32_t *generation)
@@ -1543,35 +1554,34 @@ ZCP_PRIV_NOINLINE bool zcp_priv_take_loaned(zcp_priv_pool *pool, uint32_t client
 ZCP_PRIV_NOINLINE bool zcp_priv_take(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, uint32_t *i, uint32_t *generation)
 {
     if (local->cached) {                                               /* a pool that serves for another one */
-        uint64_t held;
-        zcp_priv_record *record;
-        zcp_priv_take_cached(local, i, &held, &record);
-        *generation = ZCP_PRIV_GENERATION(held);
+        uint64_t name = zcp_priv_cache_top(local, local->cached);
+        *i = (uint32_t)name & (ZCP_MAX_CHUNKS - 1);
+        *generation = (uint32_t)(name >> 32);
+        zcp_priv_uncache(local, *i, name);
         return true;
     }
     return zcp_priv_take_listed(pool, local, client, i, generation) || zcp_priv_take_loaned(pool, client, i, generation)
         || zcp_priv_take_listed(pool, local, client, i, generation);
 }
 /* Makes ready what the thread keeps of the pool. Whoever calls this looks after that whether somebody waits, as for attend. */
-ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *local, uint64_t *stack, uint32_t client, bool slowly)
+ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, bool slowly)
 {
     if (!local->lease && (local->retry == 0 || --local->retry == 0)) zcp_priv_lease_get(pool, local, client);
     local->slowly = slowly;
+    if (local->count == 0) {
+        local->records = pool->records;
+        local->counts = pool->counts;
+        local->data = pool->data;
+        local->stride = pool->stride;
+        local->record_bytes = pool->record_bytes;
+        local->mine = zcp_priv_low(client);
+        local->wanted = &pool->leases->wanted;
+        local->wanted_seen = zcp_priv_load_acquire(local->wanted);     /* W0 */
+        local->pool = pool;
+        local->count = pool->count;
+        if (pool->cache_chunks) zcp_priv_cache_resume(pool, local);
+    }
     zcp_priv_local_quicken(local);
-    if (local->count) return;
-    local->records = pool->records;
-    local->counts = pool->counts;
-    local->data = pool->data;
-    local->stride = pool->stride;
-    local->record_bytes = pool->record_bytes;
-    local->mine = zcp_priv_low(client);
-    local->wanted = &pool->leases->wanted;
-    local->wanted_seen = zcp_priv_load_acquire(local->wanted);         /* W0 */
-    local->pool = pool;
-    local->count = pool->count;
-    if (pool->cache_chunks == 0) return;
-    local->stack = stack;
-    zcp_priv_cache_resume(pool, local);
 }
 /* Gives back what the thread keeps of the pool. */
 ZCP_PRIV void zcp_priv_local_end(zcp_priv_pool *pool, zcp_priv_local *local)
@@ -1628,38 +1638,47 @@ ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local 
     zcp_priv_count_freed_by(pool, local);
     if (zcp_priv_cache_keeps(local)) {
         zcp_priv_store_relaxed(&record->state, zcp_priv_cached(generation, client));     /* relaxed: stays with this thread; F4 or a sweep's lock carries it on */
-        zcp_priv_cache_put(local, i, generation);
+        zcp_priv_cache_put(local, local->cached, zcp_priv_name(pool, i, zcp_priv_next_generation(generation)));
     } else {
         zcp_priv_store_release(&record->state, zcp_priv_freed(generation));    /* F3, pairs with C1 */
         zcp_priv_hint(pool, local, i);
     }
 }
-/* As never_shared and free_unshared, in the few steps of a thread that has a lease and all at hand. false: nothing was done. Whoever calls this looks at
-   `wanted` after that, and attends: what was cached here although it is wanted goes on to everybody. */
-ZCP_PRIV_INLINE bool zcp_priv_release_quickly(zcp_priv_local *local, uint32_t i, uint32_t generation)
+/* As never_shared and free_unshared, in the few steps of a thread that has a lease and all at hand; i is below local->count. Whoever calls this looks at `wanted` after
+   that, and attends: what was cached here although it is wanted goes on to everybody. */
+typedef enum zcp_priv_quick {
+    ZCP_PRIV_NOT_QUICKLY,           /* nothing was done */
+    ZCP_PRIV_QUICKLY,
+    ZCP_PRIV_FREED_ELSEWHERE        /* free, but not of the leaf on loan: zcp_priv_freed_elsewhere does the rest */
+} zcp_priv_quick;
+ZCP_PRIV_INLINE zcp_priv_quick zcp_priv_release_quickly(zcp_priv_local *local, uint64_t i, uint64_t name)
 {
-    if (ZCP_PRIV_UNLIKELY(i >= local->count)) return false;
-    zcp_priv_record *record = zcp_priv_local_record(local, i);
     zcp_priv_counts *counts = &local->counts[i];
-    uint64_t held = (uint64_t)generation << 32;
-    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&record->state) != (held | local->mine) || zcp_priv_load_acquire(&counts->owned) != (held | local->unshared)
-                          || zcp_priv_load_relaxed(&counts->marked) == generation)) return false;
+    uint64_t held = name >> 32 << 32;
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_acquire(&counts->owned) - held != 1
+                          || (uint64_t)zcp_priv_load_relaxed(&counts->marked) << 32 == held)) return ZCP_PRIV_NOT_QUICKLY;
+    zcp_priv_record *record = zcp_priv_local_record(local, i);
+    uint64_t quick = local->quick;
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&record->state) - held != quick)) return ZCP_PRIV_NOT_QUICKLY;
     uint64_t next = held + (UINT64_C(1) << 32);
-    uint32_t cached = local->cached;
-    if (ZCP_PRIV_UNLIKELY(next == 0)) return false;                    /* the last generation */
+    if (ZCP_PRIV_UNLIKELY(next == 0)) return ZCP_PRIV_NOT_QUICKLY;     /* the last generation */
     zcp_priv_store_relaxed(&counts->owned, 0);                         /* all of it as in free_unshared */
     ZEROCP_STEP("unowned");
+    uint32_t cached = local->cached;
     if (cached < local->room) {
-        zcp_priv_store_relaxed(&record->state, next | local->mine | ZCP_PRIV_CACHED_TICKET);
-        ZEROCP_STEP("cached");
-        local->stack[cached] = next | i;
-        local->cached = cached + 1;
+        zcp_priv_store_relaxed(&record->state, next | quick | ZCP_PRIV_CACHED_TICKET);
+        zcp_priv_cache_put(local, cached, name + (UINT64_C(1) << 32));
     } else {
         zcp_priv_store_release(&record->state, next);                  /* F3, pairs with C1 */
-        zcp_priv_hint(local->pool, local, i);
+        if (!zcp_priv_loan_put(local, i)) return ZCP_PRIV_FREED_ELSEWHERE;
     }
     zcp_priv_bump(&local->lease->freed);
-    return true;
+    return ZCP_PRIV_QUICKLY;
+}
+ZCP_PRIV_INLINE void zcp_priv_freed_elsewhere(zcp_priv_local *local, uint64_t i)
+{
+    zcp_priv_list_push(&local->pool->list, (uint32_t)i);
+    zcp_priv_bump(&local->lease->freed);
 }
 /* Gives back a handle that is not counted in owned. NO: it is not held; nothing changed. */
 ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_release_borrowed(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
@@ -1783,7 +1802,7 @@ _Static_assert(sizeof(zcp_priv_pool_geometry) == 64 && sizeof(zcp_priv_geometry)
    in private memory or in the code alone. Bytes 0 to 39 of the header, the locks and the state word's values never change, so that each version can tell and
    retire each other one. With it: a line in tests/version_test.c and `make record`. The signature finds a forgotten change of structs and limits,
    tests/recorded.h one of the geometry or of what words mean. */
-#define ZCP_PRIV_LAYOUT_VERSION 3u
+#define ZCP_PRIV_LAYOUT_VERSION 4u
 enum { ZCP_PRIV_BUILDING = 0, ZCP_PRIV_READY = 1, ZCP_PRIV_RETIRED = 2 };      /* the state word never goes back */
 /* What tells that pools have come or gone (epoch counts up), where waiters sleep (wakes counts up), and up to where the two segments are used. */
 struct zcp_priv_signals {
@@ -1862,10 +1881,11 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_check(const zcp_pool_config *pool)
         return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "cache_chunks %u: up to %u for each thread", pool->cache_chunks, ZCP_MAX_CACHE_CHUNKS);
     return ZCP_OK;
 }
+/* Up to the records; those begin half a page further on if the leases fill one, so that the first ones are not a page from the first leases (>>view tells why). */
 ZCP_PRIV_SETUP uint64_t zcp_priv_leases_bytes(uint32_t chunk_count)
 {
-    uint32_t shift;
-    return sizeof(zcp_priv_leases) + zcp_priv_lease_count(zcp_priv_list_leaves(chunk_count, &shift)) * sizeof(zcp_priv_lease);
+    uint32_t shift, leases = zcp_priv_lease_count(zcp_priv_list_leaves(chunk_count, &shift));
+    return sizeof(zcp_priv_leases) + leases * sizeof(zcp_priv_lease) + (leases == ZCP_PRIV_MAX_LEASES ? 2048 : 0);
 }
 /* Appends one pool to the geometry; false on overflow. */
 ZCP_PRIV_SETUP bool zcp_priv_geometry_add(zcp_priv_geometry *geometry, const zcp_pool_config *config)
@@ -1951,8 +1971,6 @@ ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *conf
 ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients) { return zcp_priv_config_bytes(config, max_clients, true, true); }
 
 /* ---- >>view  The pools as one client works on them: plain pointers and numbers, nothing of the system. ---- */
-#define ZCP_PRIV_POOL_SHIFT 27                  /* index of a chunk in the instance = pool << 27 | index in the pool */
-_Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_POOLS <= 32 && ZCP_MAX_LIVE_POOLS <= 32, "an index has 32 bits, and a word a bit per pool");
 
 /* What the threads of one process keep, by their number; number 0 stands for threads without one, and stays zero. */
 typedef struct zcp_priv_lane { zcp_priv_local pools[32]; } zcp_priv_lane;      /* as many as an index can name */
@@ -1971,7 +1989,7 @@ typedef struct zcp_priv_view {
     _Atomic uint32_t pool_count;                /* one more than the highest number of a pool that was there */
     _Atomic uint32_t epoch;                     /* of the pools, as far as it was seen */
     zcp_priv_signals *signals;                  /* NULL: pools neither come nor go */
-    zcp_priv_lane *lanes;                       /* private, ZCP_PRIV_LANES of them, then the stacks of their pools */
+    zcp_priv_lane *lanes;                       /* private, ZCP_PRIV_LANES of them */
     _Atomic(zcp_priv_pool *) pools[ZCP_MAX_LIVE_POOLS];      /* NULL: none, or not known here. What one pointed to stays as long as the view */
     zcp_priv_pool own[ZCP_MAX_POOLS];           /* those of the creation, and the first table */
     zcp_priv_table first;
@@ -2006,14 +2024,6 @@ ZCP_PRIV_SETUP void zcp_priv_table_make(zcp_priv_table *table, const zcp_priv_vi
     table->count = count;
 }
 
-/* Bytes of the lanes: 64 threads, and for each cached pool their stacks. */
-ZCP_PRIV size_t zcp_priv_stacks_bytes(uint32_t cache_chunks) { return cache_chunks ? ZCP_PRIV_LANES * ZCP_MAX_CACHE_CHUNKS * sizeof(uint64_t) : 0; }
-ZCP_PRIV size_t zcp_priv_lanes_bytes(const zcp_priv_geometry *geometry)
-{
-    size_t bytes = ZCP_PRIV_LANES * sizeof(zcp_priv_lane);
-    for (uint32_t p = 0; p < geometry->pool_count; p++) bytes += zcp_priv_stacks_bytes(geometry->pools[p].cache_chunks);
-    return bytes;
-}
 ZCP_PRIV_INLINE zcp_priv_local *zcp_priv_view_local(const zcp_priv_view *view, uint32_t pool) { return &view->lanes[zcp_priv_thread].pools[pool]; }
 ZCP_PRIV uint64_t zcp_priv_geometry_chunks(const zcp_priv_geometry *geometry)
 {
@@ -2021,10 +2031,13 @@ ZCP_PRIV uint64_t zcp_priv_geometry_chunks(const zcp_priv_geometry *geometry)
     for (uint32_t p = 0; p < geometry->pool_count; p++) chunks += geometry->pools[p].chunk_count;
     return chunks;
 }
-ZCP_PRIV uint64_t zcp_priv_counts_bytes(const zcp_priv_geometry *geometry)      /* rounded up, so that lanes may follow */
-{
-    return (zcp_priv_geometry_chunks(geometry) * sizeof(zcp_priv_counts) + sizeof(zcp_priv_local) - 1) / sizeof(zcp_priv_local) * sizeof(zcp_priv_local);
-}
+/* A client's private memory, which begins a page: the lanes, then its counts. A load that follows a store to another page, but to the same place in it, waits for that
+   store (4 KiB aliasing: Intel's and AMD's optimization manuals): a pair of allocate and release took a tenth longer. So what the first chunks of the first pool need lies
+   apart: leases at 0x080, lane at 0x300, counts at 0x480 (where the chunks' data are at 0), records not where the leases are. */
+#define ZCP_PRIV_LANES_OFFSET  0x300u
+#define ZCP_PRIV_COUNTS_OFFSET (0x480u + ZCP_PRIV_LANES * sizeof(zcp_priv_lane))
+_Static_assert(ZCP_PRIV_COUNTS_OFFSET % 4096 == 0x480, "place of the counts");
+ZCP_PRIV uint64_t zcp_priv_private_bytes(const zcp_priv_geometry *geometry) { return ZCP_PRIV_COUNTS_OFFSET + zcp_priv_geometry_chunks(geometry) * sizeof(zcp_priv_counts); }
 /* Writes list and records of a fresh pool; everything is free. The memory is zero, and nobody else uses it yet. Generations start anywhere, by the salt:
    tokens of earlier lives are stale. */
 ZCP_PRIV void zcp_priv_format_pool(void *management, const zcp_priv_pool_geometry *pool, uint32_t record_bytes, uint64_t salt)
@@ -2060,15 +2073,15 @@ ZCP_PRIV_COLD void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_g
     zcp_priv_list_view(&pool->list, (unsigned char *)management + from->list_offset, from->chunk_count);
     pool->list.cursor = (uint32_t)((uint64_t)pool->list.leaves * client / geometry->max_clients) % pool->list.leaves;       /* clients start far apart */
 }
-/* A client's view of an instance whose geometry was checked. counts: one per chunk; lanes: zcp_priv_lanes_bytes; all zero. */
+/* A client's view of an instance whose geometry was checked. private_memory: zcp_priv_private_bytes, all zero. */
 ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *geometry, void *management, void *chunks,
-                                       zcp_priv_counts *counts, zcp_priv_lane *lanes, uint32_t client, uint32_t flags)
+                                       void *private_memory, uint32_t client, uint32_t flags)
 {
     memset((void *)view, 0, sizeof *view);
     view->client = client;
     view->flags = flags;
-    view->lanes = lanes;
-    uint64_t *stacks = (uint64_t *)(void *)(lanes + ZCP_PRIV_LANES);
+    view->lanes = (zcp_priv_lane *)(void *)((unsigned char *)private_memory + ZCP_PRIV_LANES_OFFSET);
+    zcp_priv_counts *counts = (zcp_priv_counts *)(void *)((unsigned char *)private_memory + ZCP_PRIV_COUNTS_OFFSET);
     for (uint32_t p = 0; p < geometry->pool_count && p < ZCP_MAX_POOLS; p++) {
         zcp_priv_pool *pool = &view->own[p];
         zcp_priv_pool_make(pool, &geometry->pools[p], geometry, management, chunks, client);
@@ -2076,10 +2089,6 @@ ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geome
         pool->number = p;
         pool->serial = 1;
         counts += pool->count;
-        if (pool->cache_chunks) {
-            pool->stacks = stacks;
-            stacks += zcp_priv_stacks_bytes(pool->cache_chunks) / sizeof *stacks;
-        }
         zcp_priv_store_relaxed(&view->pools[p], pool);                 /* relaxed, all: nobody else has the view yet */
     }
     zcp_priv_store_relaxed(&view->pool_count, geometry->pool_count);
@@ -2433,7 +2442,7 @@ typedef struct zcp_priv_recent {
     uintptr_t live;                 /* of the manager; 1: of none, so the rest is not looked at */
     uint64_t least, span;           /* sizes of least .. least + span */
     zcp_priv_local *local;          /* what this thread keeps of the pool */
-    uint32_t base;                  /* index of the pool's first chunk in the instance */
+    uint64_t base;                  /* index of the pool's first chunk in the instance */
 } zcp_priv_recent;
 static ZEROCP_THREAD_LOCAL zcp_priv_recent zcp_priv_last = { 1, 0, 0, NULL, 0 };
 ZCP_PRIV_INLINE void zcp_priv_forget(void) { if (zcp_priv_last.live != 1) zcp_priv_last.live = 1; }
@@ -2561,7 +2570,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
         || added.management_offset < manager->geometry.management_bytes || added.data_offset < manager->geometry.chunk_bytes)
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of pool %u does not add up", manager->name, number);
     size_t counts = (size_t)added.config.chunk_count * sizeof(zcp_priv_counts);
-    zcp_priv_grown *g = zcp_priv_grown_new(manager, counts + zcp_priv_stacks_bytes(added.config.cache_chunks));
+    zcp_priv_grown *g = zcp_priv_grown_new(manager, counts);
     if (!g) return ZCP_ERR_NO_MEMORY;
     g->management_bytes = (size_t)geometry.management_bytes;
     g->data_bytes = (size_t)geometry.chunk_bytes;
@@ -2583,7 +2592,6 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
     if (g->data && zcp_registry_add(&manager->registry, zcp_priv_segment_of(serial), g->data, g->data_bytes) == ZCP_OK) g->segment = zcp_priv_segment_of(serial);
     zcp_priv_pool_make(&g->pool, &geometry.pools[0], &manager->geometry, g->management, g->data, observes ? 0 : view->client);
     g->pool.counts = (zcp_priv_counts *)(void *)(g + 1);
-    g->pool.stacks = added.config.cache_chunks ? (uint64_t *)(void *)((unsigned char *)(g + 1) + counts) : NULL;
     g->pool.number = number;
     g->pool.serial = serial;
     g->pool.slot = slot;
@@ -3092,14 +3100,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_map(zcp_priv_opening *o, zcp_manager *m
 /* Private words, one set per chunk, and the lanes; zero, and not in children. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_private_map(zcp_manager *manager)
 {
-    uint64_t bytes = zcp_priv_counts_bytes(&manager->geometry) + zcp_priv_lanes_bytes(&manager->geometry);
+    uint64_t bytes = zcp_priv_private_bytes(&manager->geometry);
     manager->private_bytes = (size_t)bytes;
     manager->counts = bytes > SIZE_MAX ? NULL : zcp_priv_anonymous((size_t)bytes, MADV_DONTFORK);
     return manager->counts ? ZCP_OK : zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: %llu bytes of private memory for handle counts", manager->name, (unsigned long long)bytes);
-}
-ZCP_PRIV_SETUP zcp_priv_lane *zcp_priv_lanes_of(zcp_manager *manager)
-{
-    return (zcp_priv_lane *)(void *)((unsigned char *)manager->counts + zcp_priv_counts_bytes(&manager->geometry));
 }
 /* A look at the slots: gives clean ones, as hints, if there are any. *in_motion: one is not in use; if nobody could take it, a sweeper, a joiner or a leaver
    is at work, and one may become free. */
@@ -3183,7 +3187,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manage
     if (status != ZCP_OK) return status;
     ZEROCP_STEP("slot_locked");
     manager->header = (zcp_priv_header *)manager->management.base;
-    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, manager->chunks, (zcp_priv_counts *)manager->counts, zcp_priv_lanes_of(manager), client, o->desc.flags);
+    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, manager->chunks, manager->counts, client, o->desc.flags);
     uint32_t state = zcp_priv_load_acquire(&manager->header->state);   /* pairs with READY's release: contents; and with RETIRED's */
     zcp_priv_view_join(manager);
     status = zcp_priv_slot_clean(manager, client, &report, &garbage);
@@ -3210,7 +3214,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_observe(zcp_priv_opening *o, zcp_manager *man
     zcp_priv_process_unlock(process);
     if (status != ZCP_OK) return status;
     manager->header = (zcp_priv_header *)mapping->base;
-    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, NULL, (zcp_priv_counts *)manager->counts, zcp_priv_lanes_of(manager), 0, o->desc.flags);
+    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, NULL, manager->counts, 0, o->desc.flags);
     manager->view.client = ZCP_NO_CLIENT;
     zcp_priv_view_join(manager);
     return ZCP_OK;
@@ -3974,7 +3978,8 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FIL
 /* ---- >>chunk ---- */
 static const zcp_chunk zcp_priv_no_chunk;
 
-/* In three stores of 8 bytes: with one of 16 for the first two, or two of 4 for the last, a pair of allocate and release takes an eighth longer (measured on Zen 4). */
+/* In three stores of 8 bytes: what is loaded from it next, the three words, would wait for one of 16 bytes, and for two of 4 (an eighth of a pair of allocate and
+   release, measured on Zen 4). */
 ZCP_PRIV_INLINE void zcp_priv_handle_set(zcp_chunk *chunk, zcp_manager *manager, void *data, uint64_t name)      /* name: generation << 32 | index */
 {
     chunk->manager = manager;
@@ -3985,10 +3990,10 @@ ZCP_PRIV_INLINE void zcp_priv_handle_set(zcp_chunk *chunk, zcp_manager *manager,
     chunk->generation = (uint32_t)(name >> 32);
 }
 
-ZCP_PRIV zcp_chunk zcp_priv_handle(zcp_manager *manager, const zcp_priv_place *place)
+ZCP_PRIV void zcp_priv_handle(zcp_chunk *chunk, zcp_manager *manager, const zcp_priv_place *place)
 {
     const zcp_priv_pool *pool = place->pool;
-    return (zcp_chunk){ manager, pool->data + (uint64_t)place->i * pool->stride, pool->number << ZCP_PRIV_POOL_SHIFT | place->i, place->generation };
+    zcp_priv_handle_set(chunk, manager, pool->data + (uint64_t)place->i * pool->stride, zcp_priv_name(pool, place->i, place->generation));
 }
 /* Where an index leads; false: it leads nowhere in this instance. */
 ZCP_PRIV_INLINE bool zcp_priv_place_of(const zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_place *place)
@@ -4030,7 +4035,7 @@ ZCP_PRIV bool zcp_priv_ready(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv
     zcp_priv_view *view = &manager->view;
     bool fresh = local->pool == NULL, slowly = (view->flags & ZCP_CHECKED) || zcp_priv_load_relaxed(&zcp_priv_barriers) < 0;       /* the quick ways have no fence */
     if (zcp_priv_thread) {
-        zcp_priv_local_begin(pool, local, pool->stacks ? pool->stacks + (size_t)zcp_priv_thread * ZCP_MAX_CACHE_CHUNKS : NULL, view->client, slowly);
+        zcp_priv_local_begin(pool, local, view->client, slowly);
         if (fresh) zcp_priv_look_up(manager, pool);
         else if (!zcp_priv_unwanted(local)) zcp_priv_attend(manager, local);
     }
@@ -4090,10 +4095,10 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_p
                          (unsigned long long)pool->chunk_size, view->flags & ZCP_FALLBACK ? " and all larger ones" : "", kept);
 }
 /* The handle of a chunk that was claimed. */
-ZCP_PRIV zcp_chunk zcp_priv_claimed(zcp_manager *manager, const zcp_priv_place *place, uint64_t size)
+ZCP_PRIV void zcp_priv_claimed(zcp_chunk *chunk, zcp_manager *manager, const zcp_priv_place *place, uint64_t size)
 {
     zcp_priv_describe_by(place->pool, zcp_priv_view_local(&manager->view, place->pool->number), place->i, size);
-    return zcp_priv_handle(manager, place);
+    zcp_priv_handle(chunk, manager, place);
 }
 /* All that the hints of the pool that fits best cannot serve: other pools, the look, and the reasons why not. */
 ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, bool counts)       /* counts: as a failure, if it finds none */
@@ -4112,7 +4117,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_c
         table = zcp_priv_view_table(&manager->view);
         first = zcp_priv_table_fit(table, size);
         if (table->order[first] != ZCP_PRIV_NO_POOL && (zcp_priv_take_hinted(manager, table, first, &place) || zcp_priv_take_after_look(manager, table, first, &place))) {
-            *chunk = zcp_priv_claimed(manager, &place, size);
+            zcp_priv_claimed(chunk, manager, &place, size);
             return ZCP_OK;
         }
     } while (renewed == ZCP_OK && ++round < 16 && (table != zcp_priv_view_table(&manager->view) || zcp_priv_pools_changed(manager)));      /* pools have come or gone meanwhile */
@@ -4149,8 +4154,9 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_as_borrower(zcp_manager *manager, zcp_pr
     zcp_priv_released(manager, pool, local);
     if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES)) zcp_priv_log_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
 }
-ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_local *local)
+ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint64_t name, zcp_priv_local *local)
 {
+    uint32_t index = (uint32_t)name, generation = (uint32_t)(name >> 32);
     zcp_priv_place place;
     if (!zcp_priv_place_of(manager, index, generation, &place)) return;
     switch (zcp_priv_release_one(place.pool, place.i, generation)) {
@@ -4171,7 +4177,7 @@ ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_listed(zcp_manager *manager, uint
         return zcp_priv_allocate_slowly(manager, size, chunk);
     place.pool = pool;
     zcp_priv_describe_by(pool, local, place.i, size);
-    *chunk = zcp_priv_handle(manager, &place);
+    zcp_priv_handle(chunk, manager, &place);
     return ZCP_OK;
 }
 /* Makes the pool that fits the recent one. false: there is none, or nothing is to be allocated. */
@@ -4186,20 +4192,37 @@ ZCP_PRIV_NOINLINE bool zcp_priv_recent_set(zcp_manager *manager, uint64_t size)
                                        zcp_priv_view_local(&manager->view, pool), pool << ZCP_PRIV_POOL_SHIFT };
     return true;
 }
+/* Allocate and release are bound by how many instructions, loads and stores they are: hence functions of their own for what needs more registers than a call may use up, and
+   calls of those at the end only, so that nothing is to be saved. */
+ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_lent(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, zcp_priv_local *local)
+{
+    uint64_t i, held;
+    zcp_priv_record *record;
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, &i, &held, &record))) return zcp_priv_allocate_listed(manager, size, chunk, local);
+    zcp_priv_handle_set(chunk, manager, local->data + i * local->stride, held | zcp_priv_last.base | i);
+    if (ZCP_PRIV_LIKELY(!zcp_priv_describe_leased(local, local->lease, record, size))) return ZCP_OK;
+    return zcp_priv_peak_look(local->pool, local);
+}
+/* Another pool than the last one, or none. */
+ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_anew(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
+{
+    return chunk && zcp_priv_recent_set(manager, size) ? zcp_chunk_allocate(manager, size, chunk) : zcp_priv_allocate_slowly(manager, size, chunk);
+}
 ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
 {
     const zcp_priv_recent *last = &zcp_priv_last;
-    uint32_t i;
-    uint64_t held;
-    zcp_priv_record *record;
-    if (ZCP_PRIV_UNLIKELY(!chunk || !manager || zcp_priv_load_relaxed(&manager->live) != last->live || size - last->least > last->span)     /* relaxed: as in usable */
-        && !(chunk && zcp_priv_recent_set(manager, size))) return zcp_priv_allocate_slowly(manager, size, chunk);
+    if (ZCP_PRIV_UNLIKELY(!chunk || !manager || zcp_priv_load_relaxed(&manager->live) != last->live || size - last->least > last->span))     /* relaxed: as in usable */
+        return zcp_priv_allocate_anew(manager, size, chunk);
     zcp_priv_local *local = last->local;
-    if (ZCP_PRIV_UNLIKELY(!local->lease || !zcp_priv_unwanted(local))) return zcp_priv_allocate_slowly(manager, size, chunk);    /* which attends */
-    if (local->cached != 0) zcp_priv_take_cached(local, &i, &held, &record);
-    else if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, &i, &held, &record))) return zcp_priv_allocate_listed(manager, size, chunk, local);
-    zcp_priv_handle_set(chunk, manager, local->data + (uint64_t)i * local->stride, held | last->base | i);
-    if (ZCP_PRIV_LIKELY(!zcp_priv_describe_leased(local, local->lease, record, size))) return ZCP_OK;
+    zcp_priv_lease *lease = local->lease;
+    if (ZCP_PRIV_UNLIKELY(!lease || !zcp_priv_unwanted(local))) return zcp_priv_allocate_slowly(manager, size, chunk);    /* which attends */
+    uint32_t cached = local->cached;
+    if (cached == 0) return zcp_priv_allocate_lent(manager, size, chunk, local);
+    uint64_t name = zcp_priv_cache_top(local, cached), i = name & (ZCP_MAX_CHUNKS - 1);
+    zcp_priv_handle_set(chunk, manager, local->data + i * local->stride, name);        /* first, as the caller will look at it at once */
+    atomic_signal_fence(memory_order_seq_cst);
+    zcp_priv_record *record = zcp_priv_uncache(local, i, name);
+    if (ZCP_PRIV_LIKELY(!zcp_priv_describe_leased(local, lease, record, size))) return ZCP_OK;
     return zcp_priv_peak_look(local->pool, local);
 }
 ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk)
@@ -4264,7 +4287,7 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
         now = zcp_priv_now_ns();
         bool recovers = now >= recover_at || now >= deadline;          /* however often it is woken in vain */
         if (zcp_priv_wait_round(manager, size, recovers, &place, &sleep)) {
-            *chunk = zcp_priv_claimed(manager, &place, size);
+            zcp_priv_claimed(chunk, manager, &place, size);
             return ZCP_OK;
         }
         if (!sleep.pool && (status = zcp_priv_try(manager, size, chunk, false)) != ZCP_ERR_EXHAUSTED) return status;       /* which tells why */
@@ -4302,24 +4325,44 @@ ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk)
     if (chunk) *chunk = zcp_priv_no_chunk;
     return moved;
 }
+/* After a quick release. */
+ZCP_PRIV_INLINE void zcp_priv_released_quickly(zcp_manager *manager, zcp_priv_local *local)
+{
+    ZEROCP_LIGHT_BARRIER();
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);
+}
+ZCP_PRIV_NOINLINE void zcp_priv_released_elsewhere(zcp_manager *manager, uint64_t i, zcp_priv_local *local)
+{
+    zcp_priv_freed_elsewhere(local, i);
+    zcp_priv_released_quickly(manager, local);
+}
+/* A chunk of another pool than the last one. */
+ZCP_PRIV_NOINLINE void zcp_priv_release_anew(zcp_manager *manager, uint64_t name)
+{
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return;
+    zcp_priv_local *local = zcp_priv_view_local(&manager->view, (uint32_t)name >> ZCP_PRIV_POOL_SHIFT);
+    uint64_t i = name & (ZCP_MAX_CHUNKS - 1);
+    switch (i < local->count ? zcp_priv_release_quickly(local, i, name) : ZCP_PRIV_NOT_QUICKLY) {
+    case ZCP_PRIV_NOT_QUICKLY:     zcp_priv_release_slowly(manager, name, local); break;
+    case ZCP_PRIV_FREED_ELSEWHERE: zcp_priv_released_elsewhere(manager, i, local); break;
+    default:                       zcp_priv_released_quickly(manager, local);
+    }
+}
 ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
 {
     const zcp_priv_recent *last = &zcp_priv_last;
     if (!chunk) return;
-    zcp_chunk was = *chunk;
+    zcp_manager *manager = chunk->manager;
+    uint64_t name = (uint64_t)chunk->generation << 32 | chunk->index;
     zcp_priv_handle_set(chunk, NULL, NULL, 0);
-    if (!was.manager) return;
+    if (!manager) return;
     zcp_priv_local *local = last->local;
-    uint32_t i = was.index - last->base;
-    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&was.manager->live) != last->live || i >= ZCP_MAX_CHUNKS)) {     /* relaxed: as in usable */
-        if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(was.manager))) return;
-        local = zcp_priv_view_local(&was.manager->view, was.index >> ZCP_PRIV_POOL_SHIFT);
-        i = was.index & (ZCP_MAX_CHUNKS - 1);
-    }
-    if (ZCP_PRIV_LIKELY(zcp_priv_release_quickly(local, i, was.generation))) {
-        ZEROCP_LIGHT_BARRIER();
-        if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(was.manager, local);
-    } else zcp_priv_release_slowly(was.manager, was.index, was.generation, local);
+    uint64_t i = (uint32_t)name - last->base;
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&manager->live) != last->live || i >= local->count)) { zcp_priv_release_anew(manager, name); return; }     /* relaxed: as in usable */
+    zcp_priv_quick how = zcp_priv_release_quickly(local, i, name);
+    if (ZCP_PRIV_UNLIKELY(how == ZCP_PRIV_NOT_QUICKLY)) zcp_priv_release_slowly(manager, name, local);
+    else if (ZCP_PRIV_UNLIKELY(how == ZCP_PRIV_FREED_ELSEWHERE)) zcp_priv_released_elsewhere(manager, i, local);
+    else zcp_priv_released_quickly(manager, local);
 }
 ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk)
 {
@@ -4413,7 +4456,7 @@ ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zc
     for (bool again = false;; again = true) {
         zcp_priv_outcome outcome = zcp_priv_acquire_once(manager, token, &place, &known);
         if (ZCP_PRIV_LIKELY(outcome == ZCP_PRIV_YES)) {
-            *chunk = zcp_priv_handle(manager, &place);
+            zcp_priv_handle(chunk, manager, &place);
             return ZCP_OK;
         }
         if (outcome == ZCP_PRIV_GARBAGE) {

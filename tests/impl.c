@@ -79,7 +79,7 @@ void inside_set_loans(zcp_manager *manager, uint32_t pool, uint64_t loan)
         if (zcp_priv_load_relaxed(&p->leases->items[k].holder) != 0) zcp_priv_store_relaxed(&p->leases->items[k].loan, loan);
 }
 uint32_t inside_thread_number(void) { return zcp_priv_thread; }
-bool inside_releases_quickly(zcp_manager *manager, uint32_t pool) { return zcp_priv_view_local(&manager->view, pool)->unshared == 1; }
+bool inside_releases_quickly(zcp_manager *manager, uint32_t pool) { return zcp_priv_view_local(&manager->view, pool)->quick != UINT64_MAX; }
 uint64_t inside_recent_chunk_size(const zcp_manager *manager)
 {
     return manager->live == zcp_priv_last.live && zcp_priv_last.local->pool ? zcp_priv_last.local->pool->chunk_size : 0;
@@ -208,10 +208,10 @@ inside_plain *inside_plain_new(const zcp_config *config, uint32_t clients, uint3
         manager->management = (zcp_priv_lock){ plain->management, (size_t)plain->geometry.management_bytes };
         manager->header = plain->management;
         manager->chunks = plain->chunks;
-        manager->counts = plain_memory(zcp_priv_counts_bytes(&plain->geometry) + zcp_priv_lanes_bytes(&plain->geometry));
+        manager->counts = plain_memory(zcp_priv_private_bytes(&plain->geometry));
         manager->file.fd = -1;
         snprintf(manager->name, sizeof manager->name, "plain-%u", c);
-        zcp_priv_view_make(&manager->view, &manager->geometry, plain->management, plain->chunks, manager->counts, zcp_priv_lanes_of(manager), c, flags);
+        zcp_priv_view_make(&manager->view, &manager->geometry, plain->management, plain->chunks, manager->counts, c, flags);
         manager->opened = zcp_priv_add_relaxed(&zcp_priv_serial, 1) + 2;
         zcp_priv_store_relaxed(&manager->live, (uintptr_t)manager->opened);
         zcp_priv_store_release(&manager->state, (uint32_t)ZCP_PRIV_OPEN);

@@ -489,7 +489,7 @@ static void little_address_space(void *argument) {
     zcp_manager_close(manager);
     hostile_holdings before = hostile_holds();
     for (int mode = ZCP_SHM_OPEN_OR_CREATE; mode <= ZCP_SHM_PURGE_AND_CREATE; mode++)
-        for (uint64_t pages = 0; pages < 140; pages += 2) {
+        for (uint64_t pages = 0; pages < 560; pages += 8) {
             if (mode == ZCP_SHM_CREATE_EXCLUSIVE)
                 remove_both(name);
             LIMIT(RLIMIT_AS, address_space() + pages * 4096);

@@ -40,6 +40,7 @@ static const uint64_t signatures[] = {
     [1] = UINT64_C(0xc7f072c557fa53c9),
     [2] = UINT64_C(0xa289ed2cf3d00fa7),
     [3] = UINT64_C(0x2bfbdd59537d80f3),
+    [4] = UINT64_C(0xe458f7233257dd31),
 };
 enum { SIGNATURES = sizeof signatures / sizeof signatures[0] };
 

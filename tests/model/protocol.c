@@ -86,7 +86,6 @@ static _Alignas(64) unsigned char list_memory[128 + 64 * LEAVES], leases_memory[
 static zcp_priv_counts counts[CLIENTS][COUNT];
 static zcp_priv_pool pools[CLIENTS];
 static zcp_priv_local locals[THREADS][CLIENTS];              /* what a thread keeps, as each client that it plays */
-static uint64_t stacks[THREADS][CLIENTS];
 #if WHOLE
 static _Alignas(64) uint64_t header_memory[sizeof(zcp_priv_header) / 8], manager_memory[CLIENTS][sizeof(zcp_manager) / 8];        /* words, because to name all fields takes GenMC seconds */
 static _Alignas(128) uint64_t lane_memory[CLIENTS][sizeof(zcp_priv_lane) / 8];
@@ -152,7 +151,6 @@ static void begin(uint32_t owner, uint32_t ticket, int borrowers, int hint)     
         pools[c].stride = 64;
         pools[c].slot = &HEADER->pools[0];
         pools[c].signals = &HEADER->signals;
-        pools[c].stacks = CACHE ? &stacks[0][c] - ZCP_MAX_CACHE_CHUNKS : NULL;
         pools[c].serial = 1;
         pools[c].punches = true;
     }
@@ -162,7 +160,7 @@ static void begin(uint32_t owner, uint32_t ticket, int borrowers, int hint)     
 static void get_ready_as(int of_thread, int me)
 {
     zcp_priv_local *local = local_at(of_thread, me);
-    zcp_priv_local_begin(&pools[me], local, &stacks[of_thread][me], id_of(me), false);
+    zcp_priv_local_begin(&pools[me], local, id_of(me), false);
     local->most = INT32_MAX;                      /* nobody looks at all counters for a peak */
 }
 static void get_ready(int me) { get_ready_as(thread, me); }
@@ -191,11 +189,15 @@ static bool acquire_and_return(int me, uint32_t g)
 }
 static bool take_quickly(zcp_priv_local *local, uint32_t *i, uint32_t *g)      /* as zcp_chunk_allocate */
 {
-    uint64_t held;
+    uint64_t held, at;
     zcp_priv_record *record;
-    if (local->cached) zcp_priv_take_cached(local, i, &held, &record);
-    else if (local->lease && zcp_priv_unwanted(local) && zcp_priv_take_loan(local, i, &held, &record)) zcp_priv_describe_leased(local, local->lease, record, 1);
-    else return false;
+    if (!local->lease || !zcp_priv_unwanted(local)) return false;
+    if (local->cached) {
+        held = zcp_priv_cache_top(local, local->cached);
+        record = zcp_priv_uncache(local, at = held & (ZCP_MAX_CHUNKS - 1), held);
+    } else if (!zcp_priv_take_loan(local, &at, &held, &record)) return false;
+    zcp_priv_describe_leased(local, local->lease, record, 1);
+    *i = (uint32_t)at;
     *g = ZCP_PRIV_GENERATION(held);
     return true;
 }
@@ -264,8 +266,12 @@ static void release_slowly(int me, uint32_t i, uint32_t g)   /* as zcp_priv_rele
 static void release(int me, uint32_t g)                      /* as zcp_chunk_release */
 {
     zcp_priv_local *local = local_of(me);
-    if (!zcp_priv_release_quickly(local, I, g)) release_slowly(me, I, g);
-    else if (!zcp_priv_unwanted(local)) zcp_priv_local_attend(&pools[me], local);
+    switch (I < local->count ? zcp_priv_release_quickly(local, I, (uint64_t)g << 32 | I) : ZCP_PRIV_NOT_QUICKLY) {
+    case ZCP_PRIV_NOT_QUICKLY: release_slowly(me, I, g); return;
+    case ZCP_PRIV_FREED_ELSEWHERE: zcp_priv_freed_elsewhere(local, I); break;
+    default: break;
+    }
+    if (!zcp_priv_unwanted(local)) zcp_priv_local_attend(&pools[me], local);
 }
 static bool acquire(int me, uint32_t g) { return zcp_priv_acquire(&pools[me], I, id_of(me), g) == ZCP_PRIV_YES; }
 static void clone_(int me, uint32_t g) { assert(zcp_priv_clone(&pools[me], I, g)); }
