@@ -1089,7 +1089,7 @@ typedef struct zcp_priv_local {
     unsigned char *data;
     uint64_t stride, record_bytes, count;
     uint64_t mine;                  /* low word of the state of this client's chunks that were never borrowed */
-    uint64_t quick;                 /* the same, of chunks that may be released quickly; UINT64_MAX, which none is: without a lease, while it pauses, and if `slowly` */
+    uint64_t quick;                 /* so many chunks may be released quickly: `count`, or none: without a lease, while it pauses, and if `slowly` */
     _Atomic uint32_t *wanted;       /* the pool's */
     zcp_priv_lease *lease;          /* NULL: none */
     uint64_t mark;                  /* upper part of the size word: which lease */
@@ -1160,7 +1160,7 @@ ZCP_PRIV void zcp_priv_count_freed_by(zcp_priv_pool *pool, zcp_priv_local *local
     else ZEROCP_COUNT(&pool->leases->freed, 1);
 }
 /* After anything that `quick` tells of has changed. */
-ZCP_PRIV void zcp_priv_local_quicken(zcp_priv_local *local) { local->quick = local->slowly || !local->lease || local->pause ? UINT64_MAX : local->mine; }
+ZCP_PRIV void zcp_priv_local_quicken(zcp_priv_local *local) { local->quick = local->slowly || !local->lease || local->pause ? 0 : local->count; }
 /* Gets a lease for the thread, if there is one. */
 ZCP_PRIV_SETUP void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client)
 {
@@ -1644,7 +1644,7 @@ ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local 
         zcp_priv_hint(pool, local, i);
     }
 }
-/* As never_shared and free_unshared, in the few steps of a thread that has a lease and all at hand; i is below local->count. Whoever calls this looks at `wanted` after
+/* As never_shared and free_unshared, in the few steps of a thread that has a lease and all at hand; i is below local->quick. Whoever calls this looks at `wanted` after
    that, and attends: what was cached here although it is wanted goes on to everybody. */
 typedef enum zcp_priv_quick {
     ZCP_PRIV_NOT_QUICKLY,           /* nothing was done */
@@ -1658,15 +1658,15 @@ ZCP_PRIV_INLINE zcp_priv_quick zcp_priv_release_quickly(zcp_priv_local *local, u
     if (ZCP_PRIV_UNLIKELY(zcp_priv_load_acquire(&counts->owned) - held != 1
                           || (uint64_t)zcp_priv_load_relaxed(&counts->marked) << 32 == held)) return ZCP_PRIV_NOT_QUICKLY;
     zcp_priv_record *record = zcp_priv_local_record(local, i);
-    uint64_t quick = local->quick;
-    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&record->state) - held != quick)) return ZCP_PRIV_NOT_QUICKLY;
+    uint64_t mine = local->mine;
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&record->state) - held != mine)) return ZCP_PRIV_NOT_QUICKLY;
     uint64_t next = held + (UINT64_C(1) << 32);
     if (ZCP_PRIV_UNLIKELY(next == 0)) return ZCP_PRIV_NOT_QUICKLY;     /* the last generation */
     zcp_priv_store_relaxed(&counts->owned, 0);                         /* all of it as in free_unshared */
     ZEROCP_STEP("unowned");
     uint32_t cached = local->cached;
     if (cached < local->room) {
-        zcp_priv_store_relaxed(&record->state, next | quick | ZCP_PRIV_CACHED_TICKET);
+        zcp_priv_store_relaxed(&record->state, next | mine | ZCP_PRIV_CACHED_TICKET);
         zcp_priv_cache_put(local, cached, name + (UINT64_C(1) << 32));
     } else {
         zcp_priv_store_release(&record->state, next);                  /* F3, pairs with C1 */
@@ -2335,7 +2335,7 @@ struct zcp_manager {
     zcp_priv_geometry geometry;                 /* private, checked copy */
     zcp_priv_header *header;                    /* = management.base */
     zcp_priv_lock management;                   /* the mapping of the management segment, which is the client's lock */
-    void *chunks, *counts;                      /* the mapping of the chunk segment; the private words, and behind them the lanes */
+    void *chunks, *private_memory;              /* the mapping of the chunk segment; lanes and counts (>>view) */
     size_t private_bytes;
     zcp_priv_file file;                         /* the management file, to be opened again */
     zcp_priv_path chunk_path;
@@ -2347,7 +2347,7 @@ struct zcp_manager {
 /* What a client maps for a pool that was added, or needs for a new table; it stays until close. */
 typedef struct zcp_priv_grown {
     _Alignas(16) struct zcp_priv_grown *next;   /* so that what follows is aligned, too */
-    size_t bytes, management_bytes, data_bytes; /* bytes: of this, with the private words of the pool's chunks and its stacks behind it */
+    size_t bytes, management_bytes, data_bytes; /* bytes: of this, with the private words of the pool's chunks behind it */
     void *management, *data;
     uint64_t management_end, data_end;          /* of these in their files */
     uint16_t segment;                           /* of data in the registry; 0: none */
@@ -2415,7 +2415,7 @@ ZCP_PRIV_SETUP zcp_manager *zcp_priv_manager_new(void)
 ZCP_PRIV_SETUP void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
 {
     if (manager->chunks) munmap(manager->chunks, (size_t)manager->geometry.chunk_bytes);
-    if (manager->counts) munmap(manager->counts, manager->private_bytes);
+    if (manager->private_memory) munmap(manager->private_memory, manager->private_bytes);
     for (zcp_priv_grown *g = manager->grown, *next; g; g = next) {
         next = g->next;
         if (g->segment) zcp_registry_remove(&manager->registry, g->segment);
@@ -2427,7 +2427,7 @@ ZCP_PRIV_SETUP void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
     zcp_priv_process *process = zcp_priv_process_lock();
     manager->grown = NULL;
     zcp_priv_file_forget(&manager->file);
-    manager->chunks = manager->counts = manager->header = NULL;
+    manager->chunks = manager->private_memory = manager->header = NULL;
     manager->outstanding = outstanding;
     manager->closed = zcp_priv_add_relaxed(&zcp_priv_serial, 1);
     zcp_priv_store_relaxed(&manager->state, (uint32_t)ZCP_PRIV_CLOSED);
@@ -3102,8 +3102,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_private_map(zcp_manager *manager)
 {
     uint64_t bytes = zcp_priv_private_bytes(&manager->geometry);
     manager->private_bytes = (size_t)bytes;
-    manager->counts = bytes > SIZE_MAX ? NULL : zcp_priv_anonymous((size_t)bytes, MADV_DONTFORK);
-    return manager->counts ? ZCP_OK : zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: %llu bytes of private memory for handle counts", manager->name, (unsigned long long)bytes);
+    manager->private_memory = bytes > SIZE_MAX ? NULL : zcp_priv_anonymous((size_t)bytes, MADV_DONTFORK);
+    return manager->private_memory ? ZCP_OK : zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: %llu bytes of private memory for handle counts", manager->name, (unsigned long long)bytes);
 }
 /* A look at the slots: gives clean ones, as hints, if there are any. *in_motion: one is not in use; if nobody could take it, a sweeper, a joiner or a leaver
    is at work, and one may become free. */
@@ -3187,7 +3187,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manage
     if (status != ZCP_OK) return status;
     ZEROCP_STEP("slot_locked");
     manager->header = (zcp_priv_header *)manager->management.base;
-    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, manager->chunks, manager->counts, client, o->desc.flags);
+    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, manager->chunks, manager->private_memory, client, o->desc.flags);
     uint32_t state = zcp_priv_load_acquire(&manager->header->state);   /* pairs with READY's release: contents; and with RETIRED's */
     zcp_priv_view_join(manager);
     status = zcp_priv_slot_clean(manager, client, &report, &garbage);
@@ -3214,7 +3214,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_observe(zcp_priv_opening *o, zcp_manager *man
     zcp_priv_process_unlock(process);
     if (status != ZCP_OK) return status;
     manager->header = (zcp_priv_header *)mapping->base;
-    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, NULL, manager->counts, 0, o->desc.flags);
+    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, NULL, manager->private_memory, 0, o->desc.flags);
     manager->view.client = ZCP_NO_CLIENT;
     zcp_priv_view_join(manager);
     return ZCP_OK;
@@ -4336,13 +4336,13 @@ ZCP_PRIV_NOINLINE void zcp_priv_released_elsewhere(zcp_manager *manager, uint64_
     zcp_priv_freed_elsewhere(local, i);
     zcp_priv_released_quickly(manager, local);
 }
-/* A chunk of another pool than the last one. */
+/* A chunk of another pool than the last one, or one that may not be released quickly. */
 ZCP_PRIV_NOINLINE void zcp_priv_release_anew(zcp_manager *manager, uint64_t name)
 {
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return;
     zcp_priv_local *local = zcp_priv_view_local(&manager->view, (uint32_t)name >> ZCP_PRIV_POOL_SHIFT);
     uint64_t i = name & (ZCP_MAX_CHUNKS - 1);
-    switch (i < local->count ? zcp_priv_release_quickly(local, i, name) : ZCP_PRIV_NOT_QUICKLY) {
+    switch (i < local->quick ? zcp_priv_release_quickly(local, i, name) : ZCP_PRIV_NOT_QUICKLY) {
     case ZCP_PRIV_NOT_QUICKLY:     zcp_priv_release_slowly(manager, name, local); break;
     case ZCP_PRIV_FREED_ELSEWHERE: zcp_priv_released_elsewhere(manager, i, local); break;
     default:                       zcp_priv_released_quickly(manager, local);
@@ -4358,7 +4358,7 @@ ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
     if (!manager) return;
     zcp_priv_local *local = last->local;
     uint64_t i = (uint32_t)name - last->base;
-    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&manager->live) != last->live || i >= local->count)) { zcp_priv_release_anew(manager, name); return; }     /* relaxed: as in usable */
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&manager->live) != last->live || i >= local->quick)) { zcp_priv_release_anew(manager, name); return; }     /* relaxed: as in usable */
     zcp_priv_quick how = zcp_priv_release_quickly(local, i, name);
     if (ZCP_PRIV_UNLIKELY(how == ZCP_PRIV_NOT_QUICKLY)) zcp_priv_release_slowly(manager, name, local);
     else if (ZCP_PRIV_UNLIKELY(how == ZCP_PRIV_FREED_ELSEWHERE)) zcp_priv_released_elsewhere(manager, i, local);

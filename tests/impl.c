@@ -79,7 +79,18 @@ void inside_set_loans(zcp_manager *manager, uint32_t pool, uint64_t loan)
         if (zcp_priv_load_relaxed(&p->leases->items[k].holder) != 0) zcp_priv_store_relaxed(&p->leases->items[k].loan, loan);
 }
 uint32_t inside_thread_number(void) { return zcp_priv_thread; }
-bool inside_releases_quickly(zcp_manager *manager, uint32_t pool) { return zcp_priv_view_local(&manager->view, pool)->quick != UINT64_MAX; }
+bool inside_releases_quickly(zcp_manager *manager, uint32_t pool) { return zcp_priv_view_local(&manager->view, pool)->quick != 0; }
+void inside_places(const zcp_manager *manager, const zcp_chunk *chunk, uintptr_t places[INSIDE_PLACES])
+{
+    const zcp_priv_local *local = zcp_priv_view_local(&manager->view, inside_pool_of(chunk));
+    uint32_t i = inside_index_in_pool(chunk);
+    CHECK(local->lease != NULL);
+    places[INSIDE_LANE] = (uintptr_t)local;
+    places[INSIDE_LEASE] = (uintptr_t)local->lease;
+    places[INSIDE_RECORD] = (uintptr_t)zcp_priv_record_at(local->pool, i);
+    places[INSIDE_COUNTS] = (uintptr_t)zcp_priv_counts_at(local->pool, i);
+    places[INSIDE_DATA] = (uintptr_t)chunk->data;
+}
 uint64_t inside_recent_chunk_size(const zcp_manager *manager)
 {
     return manager->live == zcp_priv_last.live && zcp_priv_last.local->pool ? zcp_priv_last.local->pool->chunk_size : 0;
@@ -208,10 +219,10 @@ inside_plain *inside_plain_new(const zcp_config *config, uint32_t clients, uint3
         manager->management = (zcp_priv_lock){ plain->management, (size_t)plain->geometry.management_bytes };
         manager->header = plain->management;
         manager->chunks = plain->chunks;
-        manager->counts = plain_memory(zcp_priv_private_bytes(&plain->geometry));
+        manager->private_memory = plain_memory(zcp_priv_private_bytes(&plain->geometry));
         manager->file.fd = -1;
         snprintf(manager->name, sizeof manager->name, "plain-%u", c);
-        zcp_priv_view_make(&manager->view, &manager->geometry, plain->management, plain->chunks, manager->counts, c, flags);
+        zcp_priv_view_make(&manager->view, &manager->geometry, plain->management, plain->chunks, manager->private_memory, c, flags);
         manager->opened = zcp_priv_add_relaxed(&zcp_priv_serial, 1) + 2;
         zcp_priv_store_relaxed(&manager->live, (uintptr_t)manager->opened);
         zcp_priv_store_release(&manager->state, (uint32_t)ZCP_PRIV_OPEN);
@@ -235,7 +246,7 @@ void inside_plain_sweep(inside_plain *plain, uint32_t sweeper, uint32_t dead)
 void inside_plain_free(inside_plain *plain)
 {
     for (uint32_t c = 0; c < plain->clients; c++) {
-        free(plain->managers[c]->counts);
+        free(plain->managers[c]->private_memory);
         free(plain->managers[c]);
     }
     free(plain->management);

@@ -25,6 +25,8 @@ uint32_t inside_leases_held(zcp_manager *manager, uint32_t pool);  // leases tha
 uint32_t inside_loaned_count(zcp_manager *manager, uint32_t pool); // hints that are on loan, stale ones too
 void inside_set_loans(zcp_manager *manager, uint32_t pool, uint64_t loan);            // the hints of each lease that somebody holds, as garbage does
 bool inside_releases_quickly(zcp_manager *manager, uint32_t pool); // may the calling thread release chunks that were never shared without a CAS?
+enum { INSIDE_LANE, INSIDE_LEASE, INSIDE_RECORD, INSIDE_COUNTS, INSIDE_DATA, INSIDE_PLACES };
+void inside_places(const zcp_manager *manager, const zcp_chunk *chunk, uintptr_t places[INSIDE_PLACES]);       // of what the calling thread touches of a chunk
 uint64_t inside_recent_chunk_size(const zcp_manager *manager);     // of the pool that the calling thread allocated from last; 0: it does not remember
 uint32_t inside_thread_number(void);                               // of the calling thread; 0: none
 uint32_t inside_thread_count(void);                                // numbers that are taken

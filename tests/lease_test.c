@@ -730,3 +730,80 @@ TEST(lease_whose_loan_is_garbage) {
 TEST(lease_whose_loan_is_garbage_slowly) {
     loan_of_garbage(true);
 }
+
+// The state that is one less than the chunk's generation: whoever may not release quickly leaves it alone, as any other garbage.
+static void release_into_garbage(zcp_manager *manager) {
+    zcp_chunk chunk = allocate(manager, 64);
+    uint32_t index = inside_index_in_pool(&chunk);
+    uint64_t garbage = ((uint64_t)chunk.generation << 32) - 1, next = ((uint64_t)chunk.generation + 1) << 32;
+    CHECK(!inside_releases_quickly(manager, 0));
+    inside_set_state_word(manager, 0, index, garbage);
+    zcp_chunk_release(&chunk);
+    CHECK_EQ(inside_state_word(manager, 0, index), garbage);
+    inside_set_state_word(manager, 0, index, next);
+}
+
+static void *release_into_garbage_without_lease(void *argument) {
+    zcp_manager *manager = argument;
+    CHECK_EQ(inside_leases_held(manager, 0), 1);                   // there is no other
+    release_into_garbage(manager);
+    return NULL;
+}
+
+static void check_garbage_is_left(uint32_t cache_chunks, uint32_t flags) {
+    zcp_config config = {0};
+    zcp_chunk chunks[8];
+    pthread_t thread;
+    zcp_pool_config pool = {.chunk_size = 64, .chunk_count = 8, .cache_chunks = cache_chunks};      // one leaf
+    CHECK_OK(zcp_config_add(&config, &pool));
+    zcp_manager *manager = create_named(test_instance(), &config, flags);
+    touch(manager);
+    if (flags & ZCP_CHECKED) {
+        release_into_garbage(manager);
+    } else {
+        CHECK_EQ(pthread_create(&thread, NULL, release_into_garbage_without_lease, manager), 0);
+        CHECK_EQ(pthread_join(thread, NULL), 0);
+    }
+    if (cache_chunks) {                                            // this thread pauses when it has seen that somebody was exhausted
+        for (int i = 0; i < 8; i++)
+            chunks[i] = allocate_in_the_end(manager, 64);
+        CHECK_STATUS(zcp_chunk_allocate(manager, 64, &(zcp_chunk){0}), ZCP_ERR_EXHAUSTED);
+        for (int i = 0; i < 8; i++)
+            zcp_chunk_release(&chunks[i]);
+        release_into_garbage(manager);
+    }
+    check_obtains(manager, 64, 8);
+    finish(manager);
+}
+
+TEST(lease_garbage_is_left_alone_by_whoever_may_not_release_quickly) {
+    zcp_log_set_level(ZCP_LOG_OFF);
+    for (uint32_t cache_chunks = 0; cache_chunks <= 4; cache_chunks += 4) {
+        check_garbage_is_left(cache_chunks, 0);
+        check_garbage_is_left(cache_chunks, ZCP_CHECKED);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What a thread touches of a chunk of the first pool lies at five places of a page, not at one: loads do not take stores to another page for theirs
+
+TEST(lease_lane_and_first_records_lie_apart) {
+    static const uint32_t counts[] = {64, 1000, 4096, 6000};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        zcp_config config = {0};
+        uintptr_t places[INSIDE_PLACES];
+        CHECK_OK(zcp_config_add_pool(&config, 256, counts[i]));
+        zcp_manager *manager = create_named(test_instance(), &config, 0);
+        zcp_chunk chunk = allocate(manager, 256);
+        CHECK_EQ(inside_index_in_pool(&chunk), 0);
+        inside_places(manager, &chunk, places);
+        for (int a = 0; a < INSIDE_PLACES; a++)
+            for (int b = a + 1; b < INSIDE_PLACES; b++) {
+                uintptr_t apart = (places[a] - places[b]) % 4096;
+                CHECK_MSG(apart >= 64 && apart <= 4096 - 64, "of %u chunks: places %d and %d: %#zx and %#zx", counts[i], a, b, (size_t)places[a],
+                          (size_t)places[b]);
+            }
+        zcp_chunk_release(&chunk);
+        finish(manager);
+    }
+}

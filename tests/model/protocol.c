@@ -266,7 +266,7 @@ static void release_slowly(int me, uint32_t i, uint32_t g)   /* as zcp_priv_rele
 static void release(int me, uint32_t g)                      /* as zcp_chunk_release */
 {
     zcp_priv_local *local = local_of(me);
-    switch (I < local->count ? zcp_priv_release_quickly(local, I, (uint64_t)g << 32 | I) : ZCP_PRIV_NOT_QUICKLY) {
+    switch (I < local->quick ? zcp_priv_release_quickly(local, I, (uint64_t)g << 32 | I) : ZCP_PRIV_NOT_QUICKLY) {
     case ZCP_PRIV_NOT_QUICKLY: release_slowly(me, I, g); return;
     case ZCP_PRIV_FREED_ELSEWHERE: zcp_priv_freed_elsewhere(local, I); break;
     default: break;
