@@ -4354,10 +4354,11 @@ ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
     if (!chunk) return;
     zcp_manager *manager = chunk->manager;
     uint64_t name = (uint64_t)chunk->generation << 32 | chunk->index;
-    zcp_priv_handle_set(chunk, NULL, NULL, 0);
-    if (!manager) return;
     zcp_priv_local *local = last->local;
     uint64_t i = (uint32_t)name - last->base;
+    atomic_signal_fence(memory_order_seq_cst);                         /* the loads first: what is on the way to the chunk waits for them, not for the stores */
+    zcp_priv_handle_set(chunk, NULL, NULL, 0);
+    if (!manager) return;
     if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&manager->live) != last->live || i >= local->quick)) { zcp_priv_release_anew(manager, name); return; }     /* relaxed: as in usable */
     zcp_priv_quick how = zcp_priv_release_quickly(local, i, name);
     if (ZCP_PRIV_UNLIKELY(how == ZCP_PRIV_NOT_QUICKLY)) zcp_priv_release_slowly(manager, name, local);
