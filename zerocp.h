@@ -2032,11 +2032,10 @@ ZCP_PRIV uint64_t zcp_priv_geometry_chunks(const zcp_priv_geometry *geometry)
     return chunks;
 }
 /* A client's private memory, which begins a page: the lanes, then its counts. A load that follows a store to another page, but to the same place in it, waits for that
-   store (4 KiB aliasing: Intel's and AMD's optimization manuals): a pair of allocate and release took a tenth longer. So what the first chunks of the first pool need lies
-   apart: leases at 0x080, lane at 0x300, counts at 0x480 (where the chunks' data are at 0), records not where the leases are. */
-#define ZCP_PRIV_LANES_OFFSET  0x300u
-#define ZCP_PRIV_COUNTS_OFFSET (0x480u + ZCP_PRIV_LANES * sizeof(zcp_priv_lane))
-_Static_assert(ZCP_PRIV_COUNTS_OFFSET % 4096 == 0x480, "place of the counts");
+   store (4 KiB aliasing: Intel's and AMD's optimization manuals): a pair of allocate and release took a tenth longer. So what the first thread needs of the first chunks of the
+   first pool lies apart: leases from 0x100 on, counts at 0x480, the lane at 0xb00, the chunks' data at 0, records not where the leases are. */
+#define ZCP_PRIV_LANES_OFFSET  ((0xb00u - sizeof(zcp_priv_lane)) % 4096)       /* the first thread is number 1 */
+#define ZCP_PRIV_COUNTS_OFFSET ((ZCP_PRIV_LANES_OFFSET + ZCP_PRIV_LANES * sizeof(zcp_priv_lane) + 4095) / 4096 * 4096 + 0x480)
 ZCP_PRIV uint64_t zcp_priv_private_bytes(const zcp_priv_geometry *geometry) { return ZCP_PRIV_COUNTS_OFFSET + zcp_priv_geometry_chunks(geometry) * sizeof(zcp_priv_counts); }
 /* Writes list and records of a fresh pool; everything is free. The memory is zero, and nobody else uses it yet. Generations start anywhere, by the salt:
    tokens of earlier lives are stale. */
