@@ -1804,7 +1804,7 @@ _Static_assert(sizeof(zcp_priv_pool_geometry) == 64 && sizeof(zcp_priv_geometry)
    in private memory or in the code alone. Bytes 0 to 39 of the header, the locks and the state word's values never change, so that each version can tell and
    retire each other one. With it: a line in tests/version_test.c and `make record`. The signature finds a forgotten change of structs and limits,
    tests/recorded.h one of the geometry or of what words mean. */
-#define ZCP_PRIV_LAYOUT_VERSION 4u
+#define ZCP_PRIV_LAYOUT_VERSION 5u
 enum { ZCP_PRIV_BUILDING = 0, ZCP_PRIV_READY = 1, ZCP_PRIV_RETIRED = 2 };      /* the state word never goes back */
 /* What tells that pools have come or gone (epoch counts up), where waiters sleep (wakes counts up), and up to where the two segments are used. */
 struct zcp_priv_signals {
