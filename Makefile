@@ -228,8 +228,8 @@ model: ## Check the protocol with GenMC, and its models with Spin; GENMC=path SP
 	    { print; fflush() } \
 	    END { print passed + 0 " passed, " failed + 0 " failed" (skipped ? ", " skipped " skipped" : ""); exit status }'
 
-weaken: ## Weaken each order of the protocol in a copy and see GenMC find it; GENMC=path LABELS='NAMES...'
-	@LABELS=$(call quoted,$(LABELS)) WORDS=$(call quoted,$(WORDS)) BUILD=$(call quoted,$(BUILD)) tests/model/weaken $(GENMC)
+weaken: ## Weaken each order of the protocol in a copy and see GenMC find it; GENMC=path ROWS='NAMES...'
+	@ROWS=$(call quoted,$(ROWS)) WORDS=$(call quoted,$(WORDS)) BUILD=$(call quoted,$(BUILD)) tests/model/weaken $(GENMC)
 
 machines: ## Processes of other word sizes, libcs, architectures, compilers and languages in one instance; PARTS='bits musl ...' ROUNDS=N
 	@BUILD=$(call quoted,$(BUILD)) ROUNDS=$(ROUNDS) tests/machines/check $(PARTS)

@@ -789,7 +789,15 @@ ZCP_PRIV uint32_t zcp_priv_count_bits(uint64_t word)
                .  leaves   64 bytes each, so that clients in different leaves do not share a line: bits:8, unused:56
    Invariant: an index is in the list if and only if its bit in its leaf is set; one read-modify-write on the leaf decides. Summary bits are
    hints: who finds a leaf empty clears its bit and looks again; who fills an empty leaf sets it. Being read-modify-writes of one word, the
-   later one of the two sees what the other did, so a hint is wrong for good only if its writer was killed in between; pop repairs that. ---- */
+   later one of the two sees what the other did, so a hint is wrong for good only if its writer was killed in between;
+   pop repairs that.
+   Labels  word      order    partner      what breaks without it
+     P0    leaf      release  Q0 E2        who pops an index claims its chunk before its last use is over
+     P1    summary   release  Q1 Q3        who takes a hint back misses the bit that it stood for: lost
+     Q0    leaf      acquire  P0           as P0
+     Q1    summary   acq_rel  P1 Q3 E8     acquire: as P1; release: who sees no hint does not see the loan
+     Q2    leaf      acquire  E2           who takes a hint back because of a loan does not pass the loan on
+     Q3    summary   acquire  P1 Q1        nothing as long as E8 is there: each is the other's spare ---- */
 #define ZCP_PRIV_LIST_MAGIC UINT64_C(0x315453494c50435a)       /* "ZCPLIST1" */
 typedef struct zcp_priv_list_header {
     _Atomic uint64_t magic;
@@ -884,9 +892,9 @@ ZCP_PRIV_INLINE uint64_t zcp_priv_leaf_put(zcp_mpmc_list *list, uint32_t leaf, u
 {
     /* P0, release: publishes the free state of the chunk; pairs with Q0. Always the write, also if the bit looks set: to skip it would lose the
        index to a pop at the same moment. */
-    uint64_t old = zcp_priv_or_release(zcp_priv_list_leaf(list, leaf), bits);
+    uint64_t old = zcp_priv_or_release(zcp_priv_list_leaf(list, leaf), bits);                               /* P0 */
     /* P1, release: whoever clears this hint after us (Q1, acquire) sees our bits when it looks at the leaf again. */
-    if (old == 0) zcp_priv_or_release(zcp_priv_list_summary(list, leaf), zcp_priv_leaf_bit(leaf));
+    if (old == 0) zcp_priv_or_release(zcp_priv_list_summary(list, leaf), zcp_priv_leaf_bit(leaf));          /* P1 */
     return old;
 }
 ZCP_PRIV_INLINE bool zcp_priv_list_push(zcp_mpmc_list *list, uint32_t index)      /* index < capacity */
@@ -907,7 +915,7 @@ ZCP_PRIV_INLINE bool zcp_priv_leaf_pop(zcp_mpmc_list *list, uint32_t leaf, uint3
         uint64_t bits = zcp_priv_load_relaxed(word);                   /* a look; Q0 decides */
         if (bits == 0) return false;
         uint32_t place = zcp_priv_lowest_bit(bits);
-        if (!zcp_priv_cas_acquire(word, &bits, bits & (bits - 1))) continue;   /* Q0, pairs with P0 */
+        if (!zcp_priv_cas_acquire(word, &bits, bits & (bits - 1))) continue;   /* Q0: pairs with P0 */
         *index = (leaf << list->leaf_shift) + place;
         if (ZCP_PRIV_UNLIKELY(place >> list->leaf_shift || *index >= list->capacity)) continue;    /* garbage: no index has that bit, and now it is gone */
         if (zcp_priv_load_relaxed(cursor) != leaf) zcp_priv_store_relaxed(cursor, leaf);     /* relaxed: a hint of this process */
@@ -919,8 +927,10 @@ ZCP_PRIV_INLINE bool zcp_priv_leaf_pop(zcp_mpmc_list *list, uint32_t leaf, uint3
 ZCP_PRIV bool zcp_priv_leaf_is_hinted_well(zcp_mpmc_list *list, uint32_t leaf)
 {
     _Atomic uint64_t *summary = zcp_priv_list_summary(list, leaf);
-    if (zcp_priv_load_acquire(zcp_priv_list_leaf(list, leaf)) != 0) return true;       /* Q2, pairs with E2, for whoever sees Q1; else Q0 decides */
-    zcp_priv_and_acq_rel(summary, ~zcp_priv_leaf_bit(leaf));           /* Q1, pairs with P1; release: who sees no hint sees the loan that emptied the leaf */
+    /* Pairs with E2, for whoever sees Q1; else Q0 decides. */
+    if (zcp_priv_load_acquire(zcp_priv_list_leaf(list, leaf)) != 0) return true;                            /* Q2 */
+    /* Pairs with P1; release: who sees no hint sees the loan that emptied the leaf. */
+    zcp_priv_and_acq_rel(summary, ~zcp_priv_leaf_bit(leaf));           /* Q1 */
     if (zcp_priv_load_relaxed(zcp_priv_list_leaf(list, leaf)) == 0) return false;      /* after Q1's acquire */
     zcp_priv_or_release(summary, zcp_priv_leaf_bit(leaf));             /* as P1 */
     return true;
@@ -942,8 +952,8 @@ ZCP_PRIV_NOINLINE bool zcp_priv_list_next(zcp_mpmc_list *list, zcp_priv_walk *wa
         for (; walk->hints == 0; walk->words_begun++) {
             if (walk->words_begun > words) return false;               /* the first word twice: from the start on, then up to it */
             walk->word = (walk->start / 64 + walk->words_begun) % words;
-            walk->hints = zcp_priv_load_acquire(zcp_priv_list_summary(list, walk->word * 64));     /* pairs with P1 and Q1; not needed: Q1 acquires
-                                                                       before a hint is called wrong, and take_loaned has a fence */
+            /* Pairs with P1 and Q1; not needed: Q1 acquires before a hint is called wrong, and take_loaned has E8. */
+            walk->hints = zcp_priv_load_acquire(zcp_priv_list_summary(list, walk->word * 64));              /* Q3 */
             if (walk->words_begun == 0) walk->hints &= UINT64_MAX << walk->start % 64;
         }
         *leaf = walk->word * 64 + zcp_priv_lowest_bit(walk->hints);
@@ -994,7 +1004,28 @@ ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list) { return l
    ticket was last raised. Breaking it: a reaper sees no borrow bit; a borrower announces, takes; the reaper frees. The ticket, raised by every
    borrow, makes the reaper's CAS fail. The bit is set before the ticket is raised, so who sees the ticket sees the bit.
    Of two that leave at once, each clears its mark, then looks for the other's: at least one must see the other gone, hence seq_cst on
-   S1 return/retract/sweep's clear of the bit, S2 the leave of owner and sweep, S3 reap's load of the state, S4 reap's loads of the bits. ---- */
+   S1 return/retract/sweep's clear of the bit, S2 and S5 the leave of owner and sweep, S3 and S4 reap's loads of the
+   state and of the bits.
+   Labels  word      order    partner      what breaks without it
+     S1    borrow    seq_cst  S2 - S5 L2   of two who leave at once neither sees the other gone: the chunk is lost
+     S2    state     seq_cst  S1 S3 S4     the same, where the owner leaves
+     S3    state     seq_cst  S1 S2 S5 B1  the same: reap sees the owner still there
+     S4    borrow    seq_cst  S1 S2 S5 B0  the same: reap sees a borrower still there
+     S5    state     seq_cst  S1 S3 S4     the same, where a sweep takes the dead owner out
+     F1    state     release  C1 C2 C4     the next claimer writes while a former holder reads; here reap frees,
+     F2    state     release  C1 C2 C4     ... as the owner frees beside tokens,
+     F3    state     release  C1 C2 C4     ... as it frees what was never shared; owned = 0 hits a later claim,
+     F4    state     release  C1 C2 C4     ... as a cache is flushed,
+     F5    state     release  C1 C2 C4     ... as a sweep frees,
+     F6    state     release  C1 C2 C4     ... as F3, into a loan
+     C1    state     acquire  F1 - F6      the claimer writes while a former holder reads
+     C2    state     acquire  F1 - F6      the same, by a loan
+     C3    state     acq_rel  C4           (not needed: C4 has acquired from the same store)
+     C4    state     acquire  F1 - F6 C3   the memory goes back while a former holder reads
+     B0    borrow    relaxed  L2 S4        by B1: who sees the ticket does not see the bit
+     B1    state     release  L1 S3        who sees the ticket does not see the bit: freed while held
+     L1    state     acquire  B1           the bits are older than the ticket: freed while held
+     L2    borrow    acquire  S1 B0        the owner frees while a borrower that has left reads ---- */
 typedef struct zcp_priv_record { _Atomic uint64_t state, size, note, borrow[1]; } zcp_priv_record;      /* borrow: as many words as it takes */
 _Static_assert(sizeof(zcp_priv_record) == 32 && offsetof(zcp_priv_record, borrow) == 24, "layout of a record");
 
@@ -1041,13 +1072,16 @@ ZCP_PRIV bool zcp_priv_is_retired(uint64_t s) { return ZCP_PRIV_OWNER(s) == ZCP_
 ZCP_PRIV bool zcp_priv_is_held(uint64_t s) { return !zcp_priv_is_free(s) && !zcp_priv_is_cached(s) && !zcp_priv_is_retired(s); }
 ZCP_PRIV uint64_t zcp_priv_with_ticket(uint64_t s, uint32_t owner)     /* s with that owner and the next ticket, which skips 0 and cached */
 {
-    uint32_t ticket = ZCP_PRIV_TICKET(s) + 1;
+    uint32_t ticket = ZCP_PRIV_TICKET(s) + 1;                          /* step ticket */
     return zcp_priv_state(ZCP_PRIV_GENERATION(s), owner, ticket < ZCP_PRIV_CACHED_TICKET ? ticket : 1);
 }
-ZCP_PRIV uint32_t zcp_priv_next_generation(uint32_t generation) { return generation == UINT32_MAX ? 1 : generation + 1; }     /* skips 0, too */
+ZCP_PRIV uint32_t zcp_priv_next_generation(uint32_t generation)        /* skips 0, too */
+{
+    return generation == UINT32_MAX ? 1 : generation + 1;              /* step new-generation */
+}
 ZCP_PRIV uint64_t zcp_priv_cached(uint32_t generation, uint32_t client)        /* the cached state after it */
 {
-    return zcp_priv_state(zcp_priv_next_generation(generation), client + 1, ZCP_PRIV_CACHED_TICKET);
+    return zcp_priv_state(zcp_priv_next_generation(generation), client + 1, ZCP_PRIV_CACHED_TICKET);   /* step cached */
 }
 ZCP_PRIV uint64_t zcp_priv_freed(uint32_t generation) { return zcp_priv_state(zcp_priv_next_generation(generation), 0, 0); }   /* the free state after it */
 ZCP_PRIV zcp_priv_record *zcp_priv_record_at(const zcp_priv_pool *pool, uint32_t i) { return (zcp_priv_record *)(pool->records + (uint64_t)i * pool->record_bytes); }
@@ -1069,7 +1103,17 @@ typedef enum zcp_priv_outcome { ZCP_PRIV_NO = 0, ZCP_PRIV_YES, ZCP_PRIV_GARBAGE 
    chunk or has just freed it, and for as long as a sweep is at work on its leaf (if that thread is killed, the sweep pushes the hint; if it is
    stopped, the look finds the chunk). A loan is shown before its bits are taken out of the leaf, and the bits are back in the leaf before the
    loan is cleared. So what is free all the time is found by a look at the leaves, then the loans, then the leaves; but if it goes to and fro
-   between the leaves and loans meanwhile, which the look before EXHAUSTED makes good. ---- */
+   between the leaves and loans meanwhile, which the look before EXHAUSTED makes good.
+   Labels  word      order    partner      what breaks without it
+     E0    holder    acquire  E3 E6        the next lessee's loan is overwritten by the one of before
+     E1    loan      release  E4           the loan is read with the leaf of before, or chunks not seen free
+     E2    leaf      acq_rel  P0 Q2 E8     acquire: as P0; release: who sees the leaf empty does not see the loan
+     E3    holder    release  E0           as E0
+     E4    loan      acquire  E1 E5 E7     as E1
+     E5    loan      release  E4           who sees a dead one's loan empty does not see its hints in the list
+     E6    holder    release  E0           as E0, after a sweep
+     E7    loan      release  E4           as E1
+     E8    (fence)   acquire  E2 Q1        a chunk that is free all the time is in neither leaf nor loan ---- */
 #define ZCP_PRIV_MAX_LEASES 64u
 typedef struct zcp_priv_lease { _Atomic uint32_t holder, leaf; _Atomic uint64_t loan, allocated, freed; uint64_t unused[4]; } zcp_priv_lease;
 struct zcp_priv_leases {
@@ -1168,7 +1212,8 @@ ZCP_PRIV_SETUP void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *loca
     for (uint32_t k = 0; k < count; k++) {
         zcp_priv_lease *lease = &pool->leases->items[(client + k) % count];
         uint32_t nobody = 0;
-        if (zcp_priv_load_relaxed(&lease->holder) != 0 || !zcp_priv_cas_acquire(&lease->holder, &nobody, client + 1)) continue;    /* E0, pairs with E3 */
+        if (zcp_priv_load_relaxed(&lease->holder) != 0
+            || !zcp_priv_cas_acquire(&lease->holder, &nobody, client + 1)) continue;   /* E0: pairs with E3 */
         ZEROCP_STEP("leased");
         local->lease = lease;
         local->mark = (uint64_t)((client + k) % count + 1) << 48;
@@ -1179,7 +1224,8 @@ ZCP_PRIV_SETUP void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *loca
 }
 ZCP_PRIV void zcp_priv_loan_show(zcp_priv_local *local, uint64_t loan)
 {
-    zcp_priv_store_release(&local->lease->loan, loan);                 /* E1, pairs with E4: with its leaf, and the free states of its chunks */
+    /* Pairs with E4: with its leaf, and the free states of its chunks. */
+    zcp_priv_store_release(&local->lease->loan, loan);                 /* E1 */
 }
 /* Relaxed: only this thread writes it; but garbage may name chunks that do not exist. */
 ZCP_PRIV_INLINE uint64_t zcp_priv_loan_seen(const zcp_priv_local *local) { return zcp_priv_load_relaxed(&local->lease->loan); }
@@ -1194,9 +1240,11 @@ ZCP_PRIV_NOINLINE bool zcp_priv_loan_take(zcp_priv_pool *pool, zcp_priv_local *l
     zcp_priv_store_relaxed(&local->lease->leaf, leaf);                 /* relaxed: E1 carries it */
     for (uint32_t round = 0; bits != 0 && round < ZCP_PRIV_ROUNDS; round++) {
         loan = bits & zcp_priv_leaf_mask(&pool->list, leaf);
-        zcp_priv_loan_show(local, loan);                               /* first, so that at no instant a hint is in neither */
+        zcp_priv_loan_show(local, loan);                               /* step shown: no hint is ever in neither */
         ZEROCP_STEP("loan_shown");
-        if (zcp_priv_cas_acq_rel(word, &bits, 0)) return loan != 0;    /* E2, pairs with P0 as Q0 does; release: who sees it empty sees the loan */
+        /* Pairs with P0 as Q0 does; release: who sees it empty sees the loan. */
+        if (zcp_priv_cas_acq_rel(word, &bits, 0))                      /* E2 */
+            return loan != 0;                                          /* step taken */
         bits = zcp_priv_load_relaxed(word);
     }
     zcp_priv_loan_show(local, 0);
@@ -1226,10 +1274,11 @@ ZCP_PRIV void zcp_priv_lease_end(zcp_priv_pool *pool, zcp_priv_local *local)
 {
     if (!local->lease) return;
     uint64_t loan = zcp_priv_loan_seen(local);
-    if (loan) zcp_priv_leaf_put(&pool->list, (uint32_t)local->first >> pool->list.leaf_shift, loan);     /* first, as above */
+    /* First, so that at no instant a hint is in neither. */
+    if (loan) zcp_priv_leaf_put(&pool->list, (uint32_t)local->first >> pool->list.leaf_shift, loan); /* step returned */
     ZEROCP_STEP("loan_returned");
-    zcp_priv_loan_show(local, 0);
-    zcp_priv_store_release(&local->lease->holder, 0u);                 /* E3, pairs with E0: the last write to the lease */
+    zcp_priv_loan_show(local, 0);                                      /* step cleared */
+    zcp_priv_store_release(&local->lease->holder, 0u);                 /* E3: pairs with E0: its last write */
     local->lease = NULL;
     local->width = 0;
     zcp_priv_local_quicken(local);
@@ -1239,9 +1288,9 @@ ZCP_PRIV void zcp_priv_leases_sweep(zcp_priv_pool *pool, uint32_t dead)        /
     for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++) {
         zcp_priv_lease *lease = &pool->leases->items[k];
         if (zcp_priv_load_relaxed(&lease->holder) != dead + 1) continue;       /* relaxed: ordered by the lock */
-        zcp_priv_store_release(&lease->loan, 0);                       /* as E1: who sees it sees the hints that the sweep has pushed */
+        zcp_priv_store_release(&lease->loan, 0);                       /* E5: who sees it sees the hints of the sweep */
         ZEROCP_STEP("sweep_loan_cleared");
-        zcp_priv_store_release(&lease->holder, 0u);                    /* E3 */
+        zcp_priv_store_release(&lease->holder, 0u);                    /* E6: as E3 */
     }
 }
 /* The hint of a chunk that this thread has freed. false: it is not of the leaf on loan. */
@@ -1283,7 +1332,9 @@ ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *loc
     while (local->cached) {
         uint64_t name = zcp_priv_cache_top(local, local->cached);
         uint32_t i = (uint32_t)name & (ZCP_MAX_CHUNKS - 1);
-        zcp_priv_store_release(&zcp_priv_record_at(pool, i)->state, zcp_priv_state((uint32_t)(name >> 32), 0, 0));    /* F4, pairs with C1 */
+        /* pairs with C1 */
+        zcp_priv_store_release(&zcp_priv_record_at(pool, i)->state,    /* F4 */
+                               zcp_priv_state((uint32_t)(name >> 32), 0, 0));
         zcp_priv_hint(pool, local, i);
     }
 }
@@ -1291,7 +1342,7 @@ ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *loc
    waits (>>pools), because nobody will remind this thread again. */
 ZCP_PRIV_SETUP void zcp_priv_local_attend(zcp_priv_pool *pool, zcp_priv_local *local)
 {
-    local->wanted_seen = zcp_priv_load_acquire(local->wanted);         /* W0, pairs with W1: who sees it sees why */
+    local->wanted_seen = zcp_priv_load_acquire(local->wanted);         /* W0: pairs with W1: who sees it sees why */
     if (pool->cache_chunks == 0) return;
     zcp_priv_cache_flush(pool, local);
     local->room = 0;
@@ -1308,13 +1359,15 @@ ZCP_PRIV_COLD void zcp_priv_cache_resume(zcp_priv_pool *pool, zcp_priv_local *lo
 ZCP_PRIV zcp_priv_outcome zcp_priv_reap_record(zcp_priv_pool *pool, uint32_t i)
 {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
-        uint64_t s = zcp_priv_load_seq_cst(&record->state);            /* S3, with S1, S2; also after a failed CAS, whose own look has no order */
+    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {       /* step reap-rounds */
+        /* With S1, S2, S5; also after a failed CAS, whose own look has no order. */
+        uint64_t s = zcp_priv_load_seq_cst(&record->state);            /* S3 */
         if (zcp_priv_is_free(s) || ZCP_PRIV_OWNER(s)) return ZCP_PRIV_NO;
         for (uint32_t w = 0; w < pool->words; w++)
-            if (zcp_priv_load_seq_cst(&record->borrow[0] + w)) return ZCP_PRIV_NO;           /* S4, with S1 */
+            if (zcp_priv_load_seq_cst(&record->borrow[0] + w)) return ZCP_PRIV_NO;     /* S4: with S1 */
         ZEROCP_STEP("reaping");
-        if (zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)))) {  /* F1: passes on what was acquired by S3 and S4; pairs with C1 */
+        /* Passes on what was acquired by S3 and S4; pairs with C1. */
+        if (zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)))) {        /* F1 */
             ZEROCP_STEP("freed");
             return ZCP_PRIV_YES;
         }
@@ -1335,11 +1388,12 @@ ZCP_PRIV_INLINE bool zcp_priv_claim(zcp_priv_record *record, uint32_t mine, uint
     uint64_t s = zcp_priv_load_relaxed(&record->state);                /* a look; C1 decides */
     *generation = ZCP_PRIV_GENERATION(s);
     return zcp_priv_is_free(s) && *generation != 0                     /* 0: an all-zero record, which nobody wrote */
-        && zcp_priv_cas_acquire(&record->state, &s, s | mine);         /* C1: after all former holders' use; pairs with F1 - F5 */
+        && zcp_priv_cas_acquire(&record->state, &s, s | mine);         /* C1: pairs with F1 - F6: former use is over */
 }
 ZCP_PRIV void zcp_priv_clear(zcp_priv_pool *pool, uint32_t i, uint32_t client)
 {
-    zcp_priv_and_seq_cst(zcp_priv_borrow_word(zcp_priv_record_at(pool, i), client), ~zcp_priv_borrow_bit(client));   /* S1 */
+    zcp_priv_and_seq_cst(zcp_priv_borrow_word(zcp_priv_record_at(pool, i), client),                         /* S1 */
+                         ~zcp_priv_borrow_bit(client));
     ZEROCP_STEP("cleared");
 }
 /* Clears the client's borrow bit and looks whether it was the last mark. */
@@ -1352,21 +1406,28 @@ ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_give_back(zcp_priv_pool *pool, uint32_
 ZCP_PRIV zcp_priv_outcome zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
 {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    zcp_priv_or_relaxed(zcp_priv_borrow_word(record, client), zcp_priv_borrow_bit(client));  /* relaxed: travels with B1's release */
+    /* Relaxed: travels with B1's release. */
+    zcp_priv_or_relaxed(zcp_priv_borrow_word(record, client), zcp_priv_borrow_bit(client));                 /* B0 */
     ZEROCP_STEP("announced");
     zcp_priv_outcome outcome = ZCP_PRIV_GARBAGE;
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
         uint64_t s = zcp_priv_load_relaxed(&record->state);            /* a look; B1 decides */
-        if (ZCP_PRIV_GENERATION(s) != generation || !zcp_priv_is_held(s)) { outcome = ZCP_PRIV_NO; break; }
-        if (zcp_priv_cas_release(&record->state, &s, zcp_priv_with_ticket(s, ZCP_PRIV_OWNER(s)))) return ZCP_PRIV_YES;   /* B1: who sees the ticket (L1, S3) sees the bit */
+        if (ZCP_PRIV_GENERATION(s) != generation || !zcp_priv_is_held(s)) {            /* step held */
+            outcome = ZCP_PRIV_NO;
+            break;
+        }
+        /* Who sees the ticket (L1, S3) sees the bit. */
+        if (zcp_priv_cas_release(&record->state, &s, zcp_priv_with_ticket(s, ZCP_PRIV_OWNER(s))))      /* B1 */
+            return ZCP_PRIV_YES;                                       /* step borrowed */
     }
-    zcp_priv_give_back(pool, i, client);
+    zcp_priv_give_back(pool, i, client);                               /* step retracted */
     return outcome;
 }
 ZCP_PRIV bool zcp_priv_no_borrower(zcp_priv_pool *pool, zcp_priv_record *record)
 {
     for (uint32_t w = 0; w < pool->words; w++)
-        if (zcp_priv_load_acquire(&record->borrow[0] + w)) return false;       /* L2, pairs with S1: that borrower's use of the payload is over */
+        /* Pairs with S1: that borrower's use of the payload is over. */
+        if (zcp_priv_load_acquire(&record->borrow[0] + w)) return false;       /* L2 */
     return true;
 }
 /* The owner lets go of a chunk of which a token may exist. YES: done; NO: it is not the owner of that generation. */
@@ -1374,17 +1435,20 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_l
 {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     bool keeps = zcp_priv_cache_keeps(local);
-    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
-        uint64_t s = zcp_priv_load_acquire(&record->state);            /* L1, pairs with B1; first the state, then the bits */
+    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {       /* step owner-rounds */
+        uint64_t s = zcp_priv_load_acquire(&record->state);            /* L1: pairs with B1; before the bits are read */
         if (ZCP_PRIV_GENERATION(s) != generation || ZCP_PRIV_OWNER(s) != client + 1) return ZCP_PRIV_NO;
-        if (ZCP_PRIV_TICKET(s) == 0 || zcp_priv_no_borrower(pool, record)) {
-            if (zcp_priv_cas_release(&record->state, &s, keeps ? zcp_priv_cached(generation, client) : zcp_priv_freed(generation))) {    /* F2, pairs with C1 */
+        if (ZCP_PRIV_TICKET(s) == 0 || zcp_priv_no_borrower(pool, record)) {           /* step unborrowed */
+            if (zcp_priv_cas_release(&record->state, &s,               /* F2: pairs with C1 */
+                                     keeps ? zcp_priv_cached(generation, client) : zcp_priv_freed(generation))) {
                 zcp_priv_count_freed_by(pool, local);
-                if (keeps) zcp_priv_cache_put(local, local->cached, zcp_priv_name(pool, i, zcp_priv_next_generation(generation)));
+                if (keeps)
+                    zcp_priv_cache_put(local, local->cached,
+                                       zcp_priv_name(pool, i, zcp_priv_next_generation(generation)));  /* step kept */
                 else zcp_priv_hint(pool, local, i);
                 return ZCP_PRIV_YES;
             }
-        } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) {   /* S2 */
+        } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) {             /* S2 */
             ZEROCP_STEP("disowned");
             return zcp_priv_reap(pool, i) == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
         }
@@ -1402,14 +1466,17 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, 
     for (; round < ZCP_PRIV_ROUNDS; round++) {
         uint64_t s = zcp_priv_load_relaxed(&record->state);            /* relaxed: the dead one's lock was taken, which orders its writes before */
         if (ZCP_PRIV_OWNER(s) != dead + 1) break;
-        if (ZCP_PRIV_TICKET(s) == 0 || zcp_priv_is_cached(s)) {        /* nobody has borrowed this generation: no other holder, as in owner_release */
-            freed = zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)));     /* F5, pairs with C1 */
+        /* Nobody has borrowed this generation: no other holder, as in owner_release. */
+        if (ZCP_PRIV_TICKET(s) == 0 || zcp_priv_is_cached(s)) {        /* step sweep-unborrowed */
+            /* pairs with C1 */
+            freed = zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)));  /* F5 */
             if (freed) { ZEROCP_STEP("freed"); break; }
-        } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) break;     /* S2 */
+        } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) break;        /* S5 */
     }
     ZEROCP_STEP("sweep_disowned");
-    zcp_priv_clear(pool, i, dead);                                     /* S1: somebody may have come and gone since, so the look follows in any case */
-    zcp_priv_outcome outcome = zcp_priv_reap_record(pool, i);
+    /* By S1: somebody may have come and gone since, so the look follows in any case. */
+    zcp_priv_clear(pool, i, dead);                                     /* step sweep-clear */
+    zcp_priv_outcome outcome = zcp_priv_reap_record(pool, i);          /* step sweep-reap */
     if (round == ZCP_PRIV_ROUNDS) return ZCP_PRIV_GARBAGE;
     return freed && outcome == ZCP_PRIV_NO ? ZCP_PRIV_YES : outcome;
 }
@@ -1430,14 +1497,14 @@ ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32
         zcp_priv_outcome outcome = zcp_priv_sweep_chunk(pool, first + k, dead);
         if (outcome == ZCP_PRIV_YES) freed++;
         if (outcome == ZCP_PRIV_GARBAGE) *garbage = true;
-        if (zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state)))      /* relaxed: a hint for a free chunk may be
-                                                                       repeated, and for a taken one is harmless */
+        /* Relaxed: a hint for a free chunk may be repeated, and for a taken one is harmless. */
+        if (zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state)))  /* step sweep-hint */
             hints |= UINT64_C(1) << k;
     }
     if (freed != cached) ZEROCP_COUNT(&pool->leases->freed, freed - cached);     /* cached ones were counted when they came into the cache */
     ZEROCP_STEP("leaf_swept");
-    if (hints) zcp_priv_leaf_put(&pool->list, leaf, hints);
-    zcp_priv_leaf_mend(&pool->list, first + width - 1);
+    if (hints) zcp_priv_leaf_put(&pool->list, leaf, hints);            /* step sweep-hints */
+    zcp_priv_leaf_mend(&pool->list, first + width - 1);                /* step mended */
     return freed;
 }
 /* Takes back what a client holds in one pool; returns how many chunks became free, and sets *garbage if there is some. */
@@ -1453,7 +1520,22 @@ ZCP_PRIV uint64_t zcp_priv_sweep_pool(zcp_priv_pool *pool, uint32_t dead, bool *
    know whether it counts in owned or in borrowed; handles of one chunk and generation are interchangeable.
    Invariants: owned > 0 only while this client is the record's owner; borrowed > 0 only while its borrow bit is set and the record not free; so a
    count of this process pins the generation. owned falls to 0 before the state becomes free, or it would overwrite a sibling's new claim. marked is
-   stored before a token leaves; once a token exists owned goes down by CAS only. ---- */
+   stored before a token leaves; once a token exists owned goes down by CAS only.
+   Labels  word      order    partner      what breaks without it
+     O1    owned     acquire  D1 D5        frees as never shared what a sibling has made a token of, or still reads
+     O2    owned     acquire  D1 D5        the same, in the fast release
+     O3    owned     acquire  D1 D5        sees no owner's handle, but not the borrowed one that is left: refused
+     O4    owned     acquire  D1 D5        the same, where a release decides which count is its own
+     O5    owned     acquire  D1 D5        the same, in clone
+     O6    owned     acquire  D1 D5        the same, in holds
+     D1    owned     release  O1 - O6      as O1 and O3
+     D2    borrowed  release  J3           the chunk goes back while a sibling reads
+     D3    borrowed  release  J1 J2        (not needed: S1 and the claim of CHANGING order it) as D4
+     D4    borrowed  release  J1 J2        a sibling compares with a generation of before the borrow
+     D5    owned     release  O1 - O6      as D1
+     J1    borrowed  acquire  D3 D4        as D4
+     J2    borrowed  acquire  D3 D4        (not needed: the record orders itself)
+     J3    borrowed  acquire  D2           as D2 ---- */
 ZCP_PRIV uint64_t zcp_priv_owned(uint32_t generation, uint32_t handles) { return (uint64_t)generation << 32 | handles; }
 /* Handles of that generation in a value of `owned`. */
 ZCP_PRIV uint32_t zcp_priv_owned_handles(uint64_t owned, uint32_t generation) { return owned >> 32 == generation ? (uint32_t)owned : 0; }
@@ -1505,12 +1587,13 @@ ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint64_t *i, uint
     uint64_t loan = zcp_priv_loan_seen(local);
     if (ZCP_PRIV_UNLIKELY(loan == 0)) return false;
     *i = local->first + zcp_priv_lowest_bit(loan);
-    zcp_priv_store_release(&lease->loan, loan & (loan - 1));           /* E1 */
+    zcp_priv_store_release(&lease->loan, loan & (loan - 1));           /* E7: as E1 */
     ZEROCP_STEP("popped");
     if (ZCP_PRIV_UNLIKELY(*i >= local->count)) return false;           /* garbage */
     zcp_priv_record *record = zcp_priv_local_record(local, *i);
-    uint64_t s = zcp_priv_load_relaxed(&record->state);                /* a look; C1 decides */
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_is_free(s) || s == 0 || !zcp_priv_cas_acquire(&record->state, &s, s | local->mine))) return false;    /* C1 */
+    uint64_t s = zcp_priv_load_relaxed(&record->state);                /* a look; C2 decides */
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_is_free(s) || s == 0
+                          || !zcp_priv_cas_acquire(&record->state, &s, s | local->mine))) return false;  /* C2: as C1 */
     ZEROCP_STEP("claimed");
     zcp_priv_store_relaxed(&local->counts[*i].owned, s | 1);           /* relaxed: as in get */
     *held = s;
@@ -1539,9 +1622,10 @@ ZCP_PRIV bool zcp_priv_take_listed(zcp_priv_pool *pool, zcp_priv_local *local, u
 /* A chunk that is on loan to anybody. */
 ZCP_PRIV_NOINLINE bool zcp_priv_take_loaned(zcp_priv_pool *pool, uint32_t client, uint32_t *i, uint32_t *generation)
 {
-    atomic_thread_fence(memory_order_acquire);                         /* pairs with E2 and Q1: a leaf was empty or without hint, so its loan is seen */
+    /* Pairs with E2 and Q1: a leaf was empty or without hint, so its loan is seen. */
+    atomic_thread_fence(memory_order_acquire);                         /* E8 */
     for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++) {
-        uint64_t loan = zcp_priv_load_acquire(&pool->leases->items[k].loan);       /* E4, pairs with E1 */
+        uint64_t loan = zcp_priv_load_acquire(&pool->leases->items[k].loan);       /* E4: pairs with E1, E5, E7 */
         if (loan == 0) continue;
         uint32_t leaf = zcp_priv_load_relaxed(&pool->leases->items[k].leaf);       /* after E4; a newer one's chunks are no worse */
         for (; loan != 0 && leaf < pool->list.leaves; loan &= loan - 1) {
@@ -1577,7 +1661,7 @@ ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *loc
         local->record_bytes = pool->record_bytes;
         local->mine = zcp_priv_low(client);
         local->wanted = &pool->leases->wanted;
-        local->wanted_seen = zcp_priv_load_acquire(local->wanted);     /* W0 */
+        local->wanted_seen = zcp_priv_load_acquire(local->wanted);     /* W6: as W0 */
         local->pool = pool;
         local->count = pool->count;
         if (pool->cache_chunks) zcp_priv_cache_resume(pool, local);
@@ -1596,16 +1680,19 @@ ZCP_PRIV bool zcp_priv_never_shared(const zcp_priv_pool *pool, uint32_t i, uint3
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
     return zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state) == zcp_priv_state(generation, client + 1, 0)     /* relaxed: the handle's count pins the generation */
-        && zcp_priv_load_acquire(&counts->owned) == zcp_priv_owned(generation, 1)      /* acquire, pairs with D1: I see what siblings marked, and
-                                                                       their use of the payload as over */
-        && zcp_priv_load_relaxed(&counts->marked) != generation;       /* relaxed: carried by D1 or by the token's fence */
+        /* Pairs with D1: I see what siblings marked, and their use of the payload as over. */
+        && zcp_priv_load_acquire(&counts->owned) == zcp_priv_owned(generation, 1)      /* O1 */
+        /* Relaxed: carried by D1 or by the token's fence. */
+        && zcp_priv_load_relaxed(&counts->marked) != generation;       /* step mark */
 }
 /* One handle less in owned. YES: it was the last; NO: others are left; GARBAGE: none is of that generation, so the handle counts in borrowed, or is none. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_drop_owned(zcp_priv_counts *counts, uint32_t generation)
 {
-    for (uint64_t s; zcp_priv_owned_handles(s = zcp_priv_load_acquire(&counts->owned), generation) != 0;)     /* acquire, pairs with D1: who sees 0
-                                                                       sees the hold in borrowed. Lock-free: fails only beside a sibling's success */
-        if (zcp_priv_cas_release(&counts->owned, &s, s - 1)) return (uint32_t)s == 1 ? ZCP_PRIV_YES : ZCP_PRIV_NO;       /* D1: marks and payload use are done */
+    /* O3 pairs with D1: who sees 0 sees the hold in borrowed; D1: marks and payload use are done. Lock-free: fails only
+       beside a sibling's success. */
+    for (uint64_t s; zcp_priv_owned_handles(s = zcp_priv_load_acquire(&counts->owned), generation) != 0;)   /* O3 */
+        if (zcp_priv_cas_release(&counts->owned, &s, s - 1))           /* D1 */
+            return (uint32_t)s == 1 ? ZCP_PRIV_YES : ZCP_PRIV_NO;
     return ZCP_PRIV_GARBAGE;
 }
 /* One handle less in borrowed; the last one gives the chunk back. NO: there was none. */
@@ -1615,33 +1702,36 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_drop_borrowed(zcp_priv_pool *pool, uint32_t i
     for (;;) {                                                         /* lock-free: fails only beside a sibling's success */
         uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);         /* a look; the CAS decides */
         if (n == 0 || n == ZCP_PRIV_CHANGING) return ZCP_PRIV_NO;
-        if (n > 1 && zcp_priv_cas_release(&counts->borrowed, &n, n - 1)) return ZCP_PRIV_YES;                /* D2: my use of the payload is over */
-        if (n == 1 && zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) break;                 /* pairs with D2: so is my siblings' */
+        /* D2: my use of the payload is over. J3 pairs with it: so is my siblings'. */
+        if (n > 1 && zcp_priv_cas_release(&counts->borrowed, &n, n - 1)) return ZCP_PRIV_YES;               /* D2 */
+        if (n == 1 && zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) break;                /* J3 */
     }
     zcp_priv_outcome outcome = zcp_priv_give_back(pool, i, client);
-    zcp_priv_store_release(&counts->borrowed, 0u);                     /* D3, pairs with the acquires of acquire; S1's seq_cst alone would do here */
+    zcp_priv_store_release(&counts->borrowed, 0u);                     /* D3: pairs with J1, J2; S1 alone would do */
     return outcome == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
 }
 /* One handle less in owned, if there are several: then nothing is freed. Else nothing is done: 1, or 0 of that generation. */
 ZCP_PRIV_INLINE uint32_t zcp_priv_release_one(zcp_priv_pool *pool, uint32_t i, uint32_t generation)
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
-    uint64_t s = zcp_priv_load_acquire(&counts->owned);                /* this and D1 as in drop_owned */
+    uint64_t s = zcp_priv_load_acquire(&counts->owned);                /* O4: as O3 */
     uint32_t handles = zcp_priv_owned_handles(s, generation);
-    return handles <= 1 || zcp_priv_cas_release(&counts->owned, &s, s - 1) ? handles : 1;
+    return handles <= 1 || zcp_priv_cas_release(&counts->owned, &s, s - 1) ? handles : 1;              /* D5: as D1 */
 }
 /* Frees a chunk that was never shared: the thread keeps it, or its hint, or lists it. */
 ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint32_t client, uint32_t generation)
 {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, i)->owned, 0);    /* relaxed: F3 carries it to the next claimer */
+    /* Relaxed: F3 carries it to the next claimer. */
+    zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, i)->owned, 0);    /* step unowned */
     ZEROCP_STEP("unowned");
     zcp_priv_count_freed_by(pool, local);
     if (zcp_priv_cache_keeps(local)) {
         zcp_priv_store_relaxed(&record->state, zcp_priv_cached(generation, client));     /* relaxed: stays with this thread; F4 or a sweep's lock carries it on */
-        zcp_priv_cache_put(local, local->cached, zcp_priv_name(pool, i, zcp_priv_next_generation(generation)));
+        zcp_priv_cache_put(local, local->cached,
+                           zcp_priv_name(pool, i, zcp_priv_next_generation(generation)));      /* step kept-unshared */
     } else {
-        zcp_priv_store_release(&record->state, zcp_priv_freed(generation));    /* F3, pairs with C1 */
+        zcp_priv_store_release(&record->state, zcp_priv_freed(generation));    /* F3: pairs with C1 */
         zcp_priv_hint(pool, local, i);
     }
 }
@@ -1656,21 +1746,22 @@ ZCP_PRIV_INLINE zcp_priv_quick zcp_priv_release_quickly(zcp_priv_local *local, u
 {
     zcp_priv_counts *counts = &local->counts[i];
     uint64_t held = name >> 32 << 32;
-    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_acquire(&counts->owned) - held != 1
-                          || (uint64_t)zcp_priv_load_relaxed(&counts->marked) << 32 == held)) return ZCP_PRIV_NOT_QUICKLY;
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_acquire(&counts->owned) - held != 1            /* O2: as O1 */
+                          || (uint64_t)zcp_priv_load_relaxed(&counts->marked) << 32 == held))  /* step mark-loan */
+        return ZCP_PRIV_NOT_QUICKLY;
     zcp_priv_record *record = zcp_priv_local_record(local, i);
     uint64_t mine = local->mine;
     if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&record->state) - held != mine)) return ZCP_PRIV_NOT_QUICKLY;
-    uint64_t next = held + (UINT64_C(1) << 32);
+    uint64_t next = held + (UINT64_C(1) << 32);                        /* step next-generation */
     if (ZCP_PRIV_UNLIKELY(next == 0)) return ZCP_PRIV_NOT_QUICKLY;     /* the last generation */
-    zcp_priv_store_relaxed(&counts->owned, 0);                         /* all of it as in free_unshared */
+    zcp_priv_store_relaxed(&counts->owned, 0);                         /* step unowned-loan: all as in free_unshared */
     ZEROCP_STEP("unowned");
     uint32_t cached = local->cached;
     if (cached < local->room) {
         zcp_priv_store_relaxed(&record->state, next | mine | ZCP_PRIV_CACHED_TICKET);
-        zcp_priv_cache_put(local, cached, name + (UINT64_C(1) << 32));
+        zcp_priv_cache_put(local, cached, name + (UINT64_C(1) << 32)); /* step kept-loan */
     } else {
-        zcp_priv_store_release(&record->state, next);                  /* F3, pairs with C1 */
+        zcp_priv_store_release(&record->state, next);                  /* F6: pairs with C1 */
         if (!zcp_priv_loan_put(local, i)) return ZCP_PRIV_FREED_ELSEWHERE;
     }
     zcp_priv_bump(&local->lease->freed);
@@ -1706,7 +1797,8 @@ ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_release_owned(zcp_priv_pool *pool, zcp
 ZCP_PRIV bool zcp_priv_clone(zcp_priv_pool *pool, uint32_t i, uint32_t generation)
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
-    for (uint64_t s; zcp_priv_owned_handles(s = zcp_priv_load_acquire(&counts->owned), generation) != 0;) {     /* acquire, pairs with D1: as in drop_owned */
+    /* As O3. */
+    for (uint64_t s; zcp_priv_owned_handles(s = zcp_priv_load_acquire(&counts->owned), generation) != 0;) { /* O5 */
         if ((uint32_t)s >= ZCP_PRIV_CHANGING - 1) return false;
         if (zcp_priv_cas_relaxed(&counts->owned, &s, s + 1)) return true;      /* relaxed: the caller's own hold orders everything */
     }
@@ -1721,7 +1813,8 @@ ZCP_PRIV bool zcp_priv_clone(zcp_priv_pool *pool, uint32_t i, uint32_t generatio
 ZCP_PRIV bool zcp_priv_holds(const zcp_priv_pool *pool, uint32_t i, uint32_t generation)
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
-    if (zcp_priv_owned_handles(zcp_priv_load_acquire(&counts->owned), generation) != 0) return true;  /* acquire, pairs with D1: who sees 0 sees the hold in borrowed */
+    /* Pairs with D1: who sees 0 sees the hold in borrowed. */
+    if (zcp_priv_owned_handles(zcp_priv_load_acquire(&counts->owned), generation) != 0) return true;        /* O6 */
     uint32_t borrowed = zcp_priv_load_relaxed(&counts->borrowed);
     return borrowed != 0 && borrowed != ZCP_PRIV_CHANGING && zcp_priv_generation_now(pool, i) == generation;
 }
@@ -1745,14 +1838,17 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_acquire(zcp_priv_pool *pool, uint32_t i, uint
         if (n == ZCP_PRIV_CHANGING) { ZEROCP_WAIT_FOR_SIBLING(round); continue; }
         if (n == ZCP_PRIV_CHANGING - 1) return ZCP_PRIV_GARBAGE;       /* four thousand million handles */
         if (n == 0) {
-            if (!zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) continue;   /* acquire, pairs with D3; not needed: the record orders itself */
+            /* Pairs with D3; not needed: the record orders itself. */
+            if (!zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) continue;             /* J2 */
             ZEROCP_STEP("changing");
             zcp_priv_outcome outcome = zcp_priv_borrow(pool, i, client, generation);
-            zcp_priv_store_release(&counts->borrowed, outcome == ZCP_PRIV_YES ? 1u : 0u);    /* D3 */
+            zcp_priv_store_release(&counts->borrowed, outcome == ZCP_PRIV_YES ? 1u : 0u);              /* D4: as D3 */
             return outcome;
         }
-        if (!zcp_priv_cas_acquire(&counts->borrowed, &n, n + 1)) continue;     /* J1, pairs with D3: the generation compared next is not older than the hold */
-        if (zcp_priv_generation_now(pool, i) == generation) return ZCP_PRIV_YES;     /* count first, compare then: the count pins the generation */
+        /* J1 pairs with D3 and D4: the generation compared next is not older than the hold. Count first, compare then:
+           the count pins the generation. */
+        if (!zcp_priv_cas_acquire(&counts->borrowed, &n, n + 1)) continue;     /* J1 */
+        if (zcp_priv_generation_now(pool, i) == generation) return ZCP_PRIV_YES;       /* step compared */
         zcp_priv_drop_borrowed(pool, i, client);
         return ZCP_PRIV_NO;
     }
@@ -1972,7 +2068,16 @@ ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_management_bytes(const zcp_config 
 ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *config, uint32_t max_clients) { return zcp_priv_config_bytes(config, max_clients, false, true); }
 ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients) { return zcp_priv_config_bytes(config, max_clients, true, true); }
 
-/* ---- >>view  The pools as one client works on them: plain pointers and numbers, nothing of the system. ---- */
+/* ---- >>view  The pools as one client works on them: plain pointers and numbers, nothing of the system.
+   Labels  word      order    partner      what breaks without it
+     V0    pools     acquire  V1 V6        a sibling follows the pointer before the pool is filled in
+     V1    pools     release  V0           the same
+     V2    epoch     acquire  each add     a change that was counted is not seen, and not looked for again
+     V3    state     acquire  V7           what a slot says of its pool is older than LIVE
+     V4    table     acquire  V5           a sibling reads the table before it is filled in
+     V5    table     release  V4           the same
+     V6    pools     release  V0           nothing: NULL shows nothing
+     V7    state     release  V3           as V3 ---- */
 
 /* What the threads of one process keep, by their number; number 0 stands for threads without one, and stays zero. */
 typedef struct zcp_priv_lane { zcp_priv_local pools[32]; } zcp_priv_lane;      /* as many as an index can name */
@@ -2002,8 +2107,14 @@ ZCP_PRIV bool zcp_priv_pool_is_retiring(const zcp_priv_pool *pool)        /* or 
     uint64_t state = pool->slot ? zcp_priv_load_relaxed(&pool->slot->state) : 0;       /* relaxed: nothing of it is given out anyway */
     return state - zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING) <= ZCP_PRIV_POOL_GONE - ZCP_PRIV_POOL_RETIRING;      /* one of the two */
 }
-ZCP_PRIV_INLINE zcp_priv_pool *zcp_priv_view_pool(const zcp_priv_view *view, uint32_t pool) { return zcp_priv_load_acquire(&view->pools[pool]); }      /* V0, pairs with V1 */
-ZCP_PRIV_INLINE const zcp_priv_table *zcp_priv_view_table(const zcp_priv_view *view) { return zcp_priv_load_acquire(&view->table); }         /* V0 */
+ZCP_PRIV_INLINE zcp_priv_pool *zcp_priv_view_pool(const zcp_priv_view *view, uint32_t pool)
+{
+    return zcp_priv_load_acquire(&view->pools[pool]);                  /* V0: pairs with V1 */
+}
+ZCP_PRIV_INLINE const zcp_priv_table *zcp_priv_view_table(const zcp_priv_view *view)
+{
+    return zcp_priv_load_acquire(&view->table);                        /* V4: pairs with V5 */
+}
 /* Makes the table of the pools that can be allocated from. */
 ZCP_PRIV_SETUP void zcp_priv_table_make(zcp_priv_table *table, const zcp_priv_view *view)
 {
@@ -2128,7 +2239,25 @@ typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } z
    frees its chunks, so the records alone say when it is empty. Then the pages of its chunks go back to the system, and its number is free. Its
    place in the files is never used again: who was stopped while it was at work on an old pool finds its records retired, and harms nothing.
    A thread that frees a chunk looks at `wanted` after that, and whoever wants chunks looks for free ones after it has raised it. One of the two has to see the other: between
-   the two stands a barrier that costs only the latter something (membarrier; Dice et al., "Asymmetric Dekker synchronization", 2001). */
+   the two stands a barrier that costs only the latter something (membarrier; Dice et al., "Asymmetric Dekker
+   synchronization", 2001).
+   Labels  word      order    partner      what breaks without it
+     W0    wanted    acquire  W1           who sees `wanted` raised does not see why: it keeps what retires
+     W1    wanted    release  W0 W6        the same
+     W2    waiting   release  W5           (not needed: W4 comes before, and a branch on waiting before W3)
+     W3    wakes     release  W4           (not needed: as W2) a waiter misses what was freed before the wake
+     W4    wakes     acquire  W3           as W3
+     W5    waiting   acquire  W2           as W2
+     W6    wanted    acquire  W1           as W0, where a thread begins
+     X1    retired   acquire  X2           the memory goes back while a holder reads, whose end a sibling saw
+     X2    retired   release  X1           the same
+     A1    (barrier) light    A4 A5        who frees misses the waiter or RETIRING, who misses what is free,
+     A2    (barrier) light    A4 A5        ... here after any other free,
+     A3    (barrier) light    A4 A5        ... here after a slower release
+     A4    (barrier) heavy    A1 A2 A3 A7  as A1, for a waiter
+     A5    (barrier) heavy    A1 A2 A3     as A1, for who retires a pool
+     A6    (fence)   seq_cst  A6           of two who free the last two chunks neither sees both: it stays
+     A7    (barrier) heavy    A4           a waiter misses the added pool, and who added it the waiter ---- */
 #ifndef ZEROCP_LIGHT_BARRIER
 #define ZEROCP_LIGHT_BARRIER() atomic_signal_fence(memory_order_seq_cst)
 #define ZEROCP_HEAVY_BARRIER() zcp_priv_heavy_barrier()
@@ -2162,7 +2291,10 @@ ZCP_PRIV_INLINE void zcp_priv_light_barrier(void)
     else ZEROCP_LIGHT_BARRIER();
 }
 /* Every thread of every process is to look up from its work in that pool. */
-ZCP_PRIV void zcp_priv_pool_want(zcp_priv_pool *pool) { zcp_priv_add_release(&pool->leases->wanted, 1); }         /* W1, pairs with W0 */
+ZCP_PRIV void zcp_priv_pool_want(zcp_priv_pool *pool)
+{
+    zcp_priv_add_release(&pool->leases->wanted, 1);                    /* W1: pairs with W0, W6 */
+}
 
 /* futex(2) on a word that processes share; timeout NULL: for ever; else until that time of CLOCK_MONOTONIC. */
 ZCP_PRIV int zcp_priv_futex(_Atomic uint32_t *word, int operation, uint32_t value, const struct timespec *until, uint32_t bits)
@@ -2181,12 +2313,12 @@ ZCP_PRIV bool zcp_priv_somebody_waits(const zcp_priv_pool *pool)
 /* Wakes all who wait for this pool: all, because one alone might be killed just then. `woken` comes last, so that if this one is stopped, the next who frees a chunk wakes. */
 ZCP_PRIV_COLD void zcp_priv_wake(zcp_priv_pool *pool)
 {
-    uint32_t waiting = zcp_priv_load_acquire(&pool->leases->waiting);  /* pairs with W2: its wakes was read before */
+    uint32_t waiting = zcp_priv_load_acquire(&pool->leases->waiting);  /* W5: pairs with W2: after its W4 */
     if (!pool->signals) return;
-    zcp_priv_add_release(&pool->signals->wakes, 1);                    /* W3, pairs with W4: who sees it sees what was freed */
+    zcp_priv_add_release(&pool->signals->wakes, 1);                    /* W3: pairs with W4: what was freed is seen */
     ZEROCP_STEP("waking");
     (void)zcp_priv_futex(&pool->signals->wakes, ZCP_PRIV_FUTEX_WAKE, INT32_MAX, NULL, UINT32_C(1) << pool->number);
-    zcp_priv_store_relaxed(&pool->leases->woken, waiting);             /* relaxed: only to save wakes */
+    zcp_priv_store_relaxed(&pool->leases->woken, waiting);             /* step woken: relaxed: only to save wakes */
 }
 /* All chunks are retired: their memory goes back to the system. Idempotent; may be done by several at once. */
 ZCP_PRIV_SETUP void zcp_priv_pool_empty(zcp_priv_pool *pool)
@@ -2207,23 +2339,26 @@ ZCP_PRIV_SETUP void zcp_priv_pool_empty(zcp_priv_pool *pool)
 /* Claims what is free of a retiring pool, from where this process has got to. */
 ZCP_PRIV_COLD void zcp_priv_pool_retire(zcp_priv_pool *pool)
 {
-    atomic_thread_fence(memory_order_seq_cst);                         /* between what this one freed and its look: of two who free the last two chunks, one sees both */
-    uint32_t i = zcp_priv_load_acquire(&pool->retired);                /* passes on what siblings acquired, who may set it back */
+    /* Between what this one freed and its look: of two who free the last two chunks, one sees both. */
+    atomic_thread_fence(memory_order_seq_cst);                         /* A6 */
+    /* Pairs with X2: passes on what siblings acquired, who may set it back. */
+    uint32_t i = zcp_priv_load_acquire(&pool->retired);                /* X1 */
     while (i < pool->count) {
         _Atomic uint64_t *state = &zcp_priv_record_at(pool, i)->state;
-        uint64_t s = zcp_priv_load_acquire(state);                     /* acquire: as C1, also where another one has claimed it */
+        uint64_t s = zcp_priv_load_acquire(state);                     /* C4: as C1, also if another one claimed it */
         if (zcp_priv_is_retired(s)) i++;
         else if (!zcp_priv_is_free(s)) break;
-        else (void)zcp_priv_cas_acq_rel(state, &s, s | (uint64_t)ZCP_PRIV_RETIRED_OWNER << 21);      /* C1; release: passes on what was acquired */
+        /* As C1; release: passes on what was acquired. */
+        else (void)zcp_priv_cas_acq_rel(state, &s, s | (uint64_t)ZCP_PRIV_RETIRED_OWNER << 21);             /* C3 */
     }
-    zcp_priv_store_release(&pool->retired, i);
+    zcp_priv_store_release(&pool->retired, i);                         /* X2: pairs with X1 */
     ZEROCP_STEP("retired");
     if (i == pool->count) zcp_priv_pool_empty(pool);
 }
 /* After something became free: wakes who waits for it; what is retiring is not had again. */
 ZCP_PRIV void zcp_priv_after_free(zcp_priv_pool *pool)
 {
-    zcp_priv_light_barrier();
+    zcp_priv_light_barrier();                                          /* A2: pairs with A4, A5 */
     if (ZCP_PRIV_UNLIKELY(zcp_priv_somebody_waits(pool))) zcp_priv_wake(pool);
     if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&pool->leases->retiring) != 0)         /* relaxed: the barrier before */
         && zcp_priv_pool_is_retiring(pool)) zcp_priv_pool_retire(pool);
@@ -2243,7 +2378,7 @@ ZCP_PRIV_SETUP void zcp_priv_view_tidy(zcp_priv_view *view)
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && zcp_priv_thread; p++) {
         zcp_priv_local *local = zcp_priv_view_local(view, p);
         zcp_priv_pool *pool = local->pool;
-        if (!pool || !zcp_priv_pool_is_retiring(pool)) continue;
+        if (!pool || !zcp_priv_pool_is_retiring(pool)) continue;       /* step retiring-left */
         zcp_priv_local_end(pool, local);
         zcp_priv_after_free(pool);
     }
@@ -2264,7 +2399,7 @@ ZCP_PRIV bool zcp_priv_view_take_anywhere(zcp_priv_view *view, const zcp_priv_ta
     zcp_priv_pool *pool;
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
         place->pool = pool;
-        for (place->i = 0; place->i < pool->count; place->i++)
+        for (place->i = 0; place->i < pool->count; place->i++)         /* step look-at-all */
             if (zcp_priv_get(pool, place->i, view->client, &place->generation)) return true;
     }
     return false;
@@ -2448,7 +2583,12 @@ typedef struct zcp_priv_recent {
 static ZEROCP_THREAD_LOCAL zcp_priv_recent zcp_priv_last = { 1, 0, 0, NULL, 0 };
 ZCP_PRIV_INLINE void zcp_priv_forget(void) { if (zcp_priv_last.live != 1) zcp_priv_last.live = 1; }
 
-/* ---- >>thread  A thread gets a number when it first needs one, and gives it back when it ends, with what it keeps of any manager. ---- */
+/* ---- >>thread  A thread gets a number when it first needs one, and gives it back when it ends, with what it keeps of
+   any manager.
+   Labels  word      order    partner      what breaks without it
+     N0    threads   acquire  N1 N2        the next thread of that number finds things half given back
+     N1    threads   release  N0           the same
+     N2    threads   release  N0           nothing was kept ---- */
 static pthread_once_t zcp_priv_thread_once = PTHREAD_ONCE_INIT;
 static pthread_key_t zcp_priv_thread_key;
 static _Atomic bool zcp_priv_thread_key_made;
@@ -2463,7 +2603,7 @@ ZCP_PRIV_SETUP void zcp_priv_thread_end(void *number)
     zcp_priv_process_unlock(process);
     zcp_priv_thread = 0;
     zcp_priv_forget();                                                 /* a later destructor of this thread may use chunks */
-    zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));         /* N1, pairs with N0: the next one finds what this one left */
+    zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));         /* N1: pairs with N0 */
 }
 ZCP_PRIV_SETUP void zcp_priv_process_begin(void)
 {
@@ -2484,9 +2624,9 @@ ZCP_PRIV_SETUP void zcp_priv_thread_begin(void)
     if (!zcp_priv_load_relaxed(&zcp_priv_thread_key_made)) return;     /* ordered by open's pthread_once */
     while (taken != UINT64_MAX) {
         uint32_t thread = zcp_priv_lowest_bit(~taken);
-        if (!zcp_priv_cas_acquire(&zcp_priv_threads, &taken, taken | UINT64_C(1) << thread)) continue;       /* N0 */
+        if (!zcp_priv_cas_acquire(&zcp_priv_threads, &taken, taken | UINT64_C(1) << thread)) continue;      /* N0 */
         if (pthread_setspecific(zcp_priv_thread_key, (void *)(uintptr_t)thread) == 0) zcp_priv_thread = thread;
-        else zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));      /* N1 */
+        else zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));        /* N2: as N1 */
         return;
     }
 }
@@ -2598,7 +2738,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
     g->pool.slot = slot;
     g->pool.signals = view->signals;
     g->pool.punches = g->data && !read_only;
-    zcp_priv_store_release(&view->pools[number], &g->pool);            /* V1, pairs with V0 */
+    zcp_priv_store_release(&view->pools[number], &g->pool);            /* V1: pairs with V0 */
     return ZCP_OK;
 }
 /* Handles that this process has of a pool's chunks. */
@@ -2615,7 +2755,7 @@ ZCP_PRIV_SETUP uint64_t zcp_priv_pool_handles(const zcp_priv_pool *pool)
    the header may lie. */
 ZCP_PRIV_COLD void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool)
 {
-    zcp_priv_store_release(&manager->view.pools[pool->number], (zcp_priv_pool *)NULL);         /* V1: nothing is shown by it */
+    zcp_priv_store_release(&manager->view.pools[pool->number], (zcp_priv_pool *)NULL);         /* V6: shows nothing */
     for (zcp_priv_grown *g = manager->grown; g; g = g->next) {
         if (pool != &g->pool || !g->segment) continue;
         zcp_registry_remove(&manager->registry, g->segment);
@@ -2628,13 +2768,14 @@ ZCP_PRIV_SETUP void zcp_priv_pool_tell_retiring(zcp_priv_view *view, zcp_priv_po
     zcp_priv_store_relaxed(&pool->leases->retiring, 1u);               /* relaxed: W1 carries it */
     zcp_priv_view_want_all(view);                                      /* of all: who works elsewhere may keep chunks of it */
     ZEROCP_STEP("retire_told");
-    ZEROCP_HEAVY_BARRIER();                                            /* who does not see that it is retiring has freed before this */
+    /* Who does not see that it is retiring has freed before this. */
+    ZEROCP_HEAVY_BARRIER();                                            /* A5: pairs with A1, A2, A3 */
     zcp_priv_pool_retire(pool);
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t number, zcp_priv_failure *untold)
 {
     zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
-    uint64_t state = zcp_priv_load_acquire(&manager->header->pools[number].state);     /* V3, pairs with the release of LIVE */
+    uint64_t state = zcp_priv_load_acquire(&manager->header->pools[number].state);     /* V3: pairs with V7 */
     uint32_t serial = (uint32_t)(state >> 32), phase = (uint32_t)state;
     zcp_priv_added added;
     bool there = phase == ZCP_PRIV_POOL_LIVE || phase == ZCP_PRIV_POOL_RETIRING, gone = phase == ZCP_PRIV_POOL_GONE;
@@ -2648,8 +2789,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t n
     if ((there || gone) && zcp_priv_load_relaxed(&manager->view.pool_count) <= number) zcp_priv_store_relaxed(&manager->view.pool_count, number + 1);     /* relaxed: a figure */
     pool = zcp_priv_view_pool(&manager->view, number);
     if (pool && pool->serial == serial && phase == ZCP_PRIV_POOL_RETIRING && !pool->told && !(manager->view.flags & ZCP_OBSERVE)) {
-        pool->told = true;                                             /* its retirer may have been killed before it could tell, or look */
-        zcp_priv_pool_tell_retiring(&manager->view, pool);
+        /* Its retirer may have been killed before it could tell, or look. */
+        pool->told = true;                                             /* step told */
+        zcp_priv_pool_tell_retiring(&manager->view, pool);             /* step tell-again */
     }
     return status;
 }
@@ -2678,7 +2820,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
     zcp_status status = ZCP_OK;
     zcp_priv_process *process = zcp_priv_process_lock();               /* one thread at a time, and no fork within */
     if (!process) return zcp_priv_fail_memory(manager->name, "the process's page");
-    uint32_t epoch = zcp_priv_load_acquire(&view->signals->epoch);     /* V2, pairs with each change's release */
+    uint32_t epoch = zcp_priv_load_acquire(&view->signals->epoch);     /* V2: pairs with each change's release */
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         zcp_status one = zcp_priv_renew_number(manager, p, &untold);
         if (one != ZCP_OK) status = one;
@@ -2687,7 +2829,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
     zcp_priv_table_make(&table, view);
     if (memcmp(&table, zcp_priv_view_table(view), sizeof table) != 0) {
         const zcp_priv_table *kept = zcp_priv_table_keep(manager, &table);
-        if (kept) zcp_priv_store_release(&view->table, kept);          /* V1 */
+        if (kept) zcp_priv_store_release(&view->table, kept);          /* V5: pairs with V4 */
         else status = ZCP_ERR_NO_MEMORY;
     }
     if (status == ZCP_OK) zcp_priv_store_relaxed(&view->epoch, epoch); /* relaxed: only to know whether to come here again */
@@ -3616,13 +3758,13 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     status = process ? zcp_priv_pool_meet(manager, number, serial, NULL) : ZCP_ERR_NO_MEMORY;      /* before anybody else can, so that a failure leaves nothing */
     zcp_priv_process_unlock(process);
     if (status != ZCP_OK) return status;
-    zcp_priv_store_release(&slot->state, zcp_priv_pool_state(serial, ZCP_PRIV_POOL_LIVE));       /* pairs with V3 */
+    zcp_priv_store_release(&slot->state, zcp_priv_pool_state(serial, ZCP_PRIV_POOL_LIVE));       /* V7: pairs with V3 */
     ZEROCP_STEP("pool_live");
     zcp_priv_store_relaxed(&manager->header->signals.management_end, g->management_end + geometry->management_bytes);
     zcp_priv_store_relaxed(&manager->header->signals.chunk_end, g->chunk_end + geometry->chunk_bytes);
     zcp_priv_add_release(&manager->header->signals.epoch, 1);          /* pairs with V2 */
     ZEROCP_STEP("pool_told");
-    ZEROCP_HEAVY_BARRIER();                                            /* pairs with that of wait_round: one sees the other */
+    ZEROCP_HEAVY_BARRIER();                                            /* A7: pairs with A4: one sees the other */
     zcp_priv_view_want_all(&manager->view);
     return ZCP_OK;
 }
@@ -3976,7 +4118,10 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FIL
     fputs(text, out);
 }
 
-/* ---- >>chunk ---- */
+/* ---- >>chunk
+   Labels  word      order    partner      what breaks without it
+     T1    (fence)   release  T2           who acquires a token does not see the payload
+     T2    (fence)   acquire  T1           the same ---- */
 static const zcp_chunk zcp_priv_no_chunk;
 
 /* In three stores of 8 bytes: with one of 16 for the first two, or two of 4 for the last, a pair of allocate and release takes up to an eighth longer (measured on Zen 4). */
@@ -4027,7 +4172,7 @@ ZCP_PRIV_COLD void zcp_priv_attend(zcp_manager *manager, zcp_priv_local *local)
     zcp_priv_pool *pool = local->pool;
     zcp_priv_forget();
     zcp_priv_local_attend(pool, local);
-    zcp_priv_look_up(manager, pool);
+    zcp_priv_look_up(manager, pool);                                   /* step attend-looks */
 }
 /* Makes ready what the calling thread keeps of a pool. false: the pool gives out nothing more. */
 ZCP_PRIV bool zcp_priv_ready(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv_local *local)
@@ -4039,7 +4184,8 @@ ZCP_PRIV bool zcp_priv_ready(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv
         if (fresh) zcp_priv_look_up(manager, pool);
         else if (!zcp_priv_unwanted(local)) zcp_priv_attend(manager, local);
     }
-    return !zcp_priv_pool_is_retiring(pool);                           /* looked at after W0: who sees it live here will be told */
+    /* Looked at after W0: who sees it live here will be told. */
+    return !zcp_priv_pool_is_retiring(pool);                           /* step live */
 }
 /* A chunk of the pools that serve, by the hints. */
 ZCP_PRIV bool zcp_priv_take_hinted(zcp_manager *manager, const zcp_priv_table *table, uint32_t first, zcp_priv_place *place)
@@ -4129,7 +4275,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t
 /* After a release that may have freed a chunk. */
 ZCP_PRIV_INLINE void zcp_priv_released(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv_local *local)
 {
-    zcp_priv_light_barrier();
+    zcp_priv_light_barrier();                                          /* A3: pairs with A4, A5 */
     if (local->pool != pool) zcp_priv_after_free(pool);
     else if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);      /* else nobody has begun to wait since this thread last looked */
 }
@@ -4242,8 +4388,8 @@ ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t s
 /* Says that somebody waits. */
 ZCP_PRIV_SETUP void zcp_priv_wait_announce(zcp_priv_pool *pool)
 {
-    zcp_priv_add_release(&pool->leases->waiting, 1);                   /* W2; before W1 */
-    zcp_priv_pool_want(pool);
+    zcp_priv_add_release(&pool->leases->waiting, 1);                   /* W2: before W1 */
+    zcp_priv_pool_want(pool);                                          /* step want */
     ZEROCP_STEP("waiting");
 }
 /* One round: true with a chunk; else where to sleep. */
@@ -4258,7 +4404,7 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, boo
     zcp_recovery report = { 0, 0 };
     zcp_priv_pool *pool;
     if (recovers) zcp_priv_recover(manager, &report);
-    sleep->wakes = zcp_priv_load_acquire(&view->signals->wakes);       /* W4, pairs with W3; before W2 */
+    sleep->wakes = zcp_priv_load_acquire(&view->signals->wakes);       /* W4: pairs with W3; before W2 */
     zcp_status renewed = zcp_priv_renew_if_changed(manager);
     const zcp_priv_table *table = zcp_priv_view_table(view);
     uint32_t first = zcp_priv_table_fit(table, size);
@@ -4269,7 +4415,7 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, boo
         zcp_priv_wait_announce(pool);
     }
     if (!sleep->pool) sleep->bits = UINT32_MAX;
-    ZEROCP_HEAVY_BARRIER();
+    ZEROCP_HEAVY_BARRIER();                                            /* A4: pairs with A1, A2, A3, A7 */
     sleep->again = renewed == ZCP_OK && zcp_priv_pools_changed(manager);       /* one may have come that fits; what could not be learned now will not be at once */
     if (recovers) zcp_priv_view_look(view, table, first);
     return zcp_priv_view_take_anywhere(view, table, first, place);     /* by the records alone: whoever takes by hints attends, and would wake itself */
@@ -4328,7 +4474,7 @@ ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk)
 /* After a quick release. */
 ZCP_PRIV_INLINE void zcp_priv_released_quickly(zcp_manager *manager, zcp_priv_local *local)
 {
-    ZEROCP_LIGHT_BARRIER();
+    ZEROCP_LIGHT_BARRIER();                                            /* A1: pairs with A4, A5 */
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);
 }
 ZCP_PRIV_NOINLINE void zcp_priv_released_elsewhere(zcp_manager *manager, uint64_t i, zcp_priv_local *local)
@@ -4408,14 +4554,15 @@ ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk)
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
     if (!pool) return 0;
     zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, place.i)->marked, place.generation);    /* relaxed: before the token leaves, by the fence */
-    atomic_thread_fence(memory_order_release);                         /* T1, pairs with T2: size and payload travel with the token */
+    atomic_thread_fence(memory_order_release);                         /* T1: pairs with T2: payload travels along */
     return (uint64_t)place.generation << 32 | chunk->index;
 }
 /* Has the number another pool than this client knows? Whoever added that may not have got to raise the epoch. */
 ZCP_PRIV_SETUP bool zcp_priv_pool_unmet(const zcp_manager *manager, uint32_t number)
 {
     const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
-    uint64_t state = manager->view.signals ? zcp_priv_load_acquire(&manager->header->pools[number].state) : 0;         /* V3 */
+    /* As V3. */
+    uint64_t state = manager->view.signals ? zcp_priv_load_acquire(&manager->header->pools[number].state) : 0;
     return zcp_priv_pools_changed(manager) || (state != 0 && (uint32_t)state != ZCP_PRIV_POOL_GONE && (!pool || pool->serial != state >> 32));
 }
 /* YES: *place is held. Else NO: nobody holds that generation; GARBAGE; or *known is false: there is no such chunk. */
@@ -4423,7 +4570,7 @@ ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_acquire_once(zcp_manager *manager, uin
 {
     *known = zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), place);
     if (ZCP_PRIV_UNLIKELY(!*known)) return ZCP_PRIV_NO;
-    atomic_thread_fence(memory_order_acquire);                         /* T2, pairs with T1 */
+    atomic_thread_fence(memory_order_acquire);                         /* T2: pairs with T1 */
     return zcp_priv_acquire(place->pool, place->i, manager->view.client, place->generation);
 }
 /* A token of no chunk that somebody holds (pool NULL: of none that is known). OK: once more, because this client had missed a change of pools. */
@@ -4432,7 +4579,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_acquire_missed(zcp_manager *manager, uint64_t 
     uint32_t number = (uint32_t)token >> ZCP_PRIV_POOL_SHIFT;
     bool known = pool != NULL;
     *chunk = zcp_priv_no_chunk;
-    if (known) zcp_priv_after_free(pool);                              /* this client may have been the last one to leave */
+    /* This client may have been the last one to leave. */
+    if (known) zcp_priv_after_free(pool);                              /* step left */
     if (!again) {
         zcp_status status = zcp_priv_may_change(manager);
         if (status != ZCP_OK) return status;

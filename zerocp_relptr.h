@@ -323,7 +323,12 @@ ZEROCP_API uint64_t zcp_relptr_offset(zcp_relptr pointer) { return pointer.bits 
 /* ---- >>registry  64 entries of three words, {tag, base, bytes}, tag = version:46 | phase:2 | segment:16. Invariant: the version grows
    with every change of an entry, so a reader that finds the same tag before and after has read one state (a sequence lock without
    the lock). Writers first claim a free entry, then look for the same segment elsewhere; two that claim at once both step back and
-   try again, so that a segment is published at most once. ---- */
+   try again, so that a segment is published at most once.
+   Labels  word      order    partner      what breaks without it
+     R0    tag       acquire  R3           the words of an entry are older than its tag
+     R1    base      acquire  R2           the tag is looked at again too early: half of two states is taken for one
+     R2    base      release  R1           who reads the new base finds the tag of before again
+     R3    tag       release  R0           who sees the tag does not see base and size ---- */
 typedef struct zcp_priv_entry { _Atomic uint64_t tag, base, bytes; } zcp_priv_entry;
 _Static_assert(sizeof(zcp_priv_entry) * ZCP_REGISTRY_CAPACITY == sizeof(zcp_registry), "zcp_registry is these entries as plain words");
 enum { ZCP_PRIV_ENTRY_FREE = 0, ZCP_PRIV_ENTRY_CLAIMED = 1, ZCP_PRIV_ENTRY_PUBLISHED = 2 };
@@ -342,9 +347,9 @@ ZCP_PRIV uint64_t zcp_priv_tag_next(uint64_t tag, uint32_t phase, uint16_t segme
 ZCP_PRIV bool zcp_priv_entry_read(const zcp_priv_entry *entry, uint16_t *segment, uint64_t *base, uint64_t *bytes)
 {
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
-        uint64_t tag = zcp_priv_load_acquire(&entry->tag);              /* R0, pairs with the publishing store W2 */
+        uint64_t tag = zcp_priv_load_acquire(&entry->tag);              /* R0: pairs with the publishing store R3 */
         if (zcp_priv_tag_phase(tag) != ZCP_PRIV_ENTRY_PUBLISHED) return false;
-        *base = zcp_priv_load_acquire(&entry->base);                    /* R1, pairs with W1: who reads a newer base */
+        *base = zcp_priv_load_acquire(&entry->base);                    /* R1: pairs with R2: who reads a newer base */
         *bytes = zcp_priv_load_acquire(&entry->bytes);                  /* or size sees a newer tag below */
         *segment = (uint16_t)tag;
         if (zcp_priv_load_relaxed(&entry->tag) == tag) return true;     /* relaxed: ordered after R1 by its acquire */
@@ -401,9 +406,10 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_registry_add(zcp_registry *registry, ui
             zcp_priv_store_release(&entry->tag, zcp_priv_tag_next(tag, ZCP_PRIV_ENTRY_FREE, 0));
             continue;
         }
-        zcp_priv_store_release(&entry->base, start);                                 /* W1, pairs with R1: carries the claim */
+        zcp_priv_store_release(&entry->base, start);                    /* R2: pairs with R1: carries the claim */
         zcp_priv_store_release(&entry->bytes, bytes);
-        zcp_priv_store_release(&entry->tag, zcp_priv_tag_next(tag, ZCP_PRIV_ENTRY_PUBLISHED, segment));   /* W2, pairs with R0 */
+        /* pairs with R0 */
+        zcp_priv_store_release(&entry->tag, zcp_priv_tag_next(tag, ZCP_PRIV_ENTRY_PUBLISHED, segment));   /* R3 */
         return ZCP_OK;
     }
     return zcp_priv_fail(ZCP_ERR_EXISTS, 0, "segment %u is registered", segment);

@@ -239,22 +239,26 @@ static void allocate_and_release(int me)                     /* by the record al
 static void sweep(int dead)                                  /* as zcp_priv_sweep_pool, but only of the chunk's leaf */
 {
     bool garbage = false;
-    zcp_priv_sweep_leaf(&pools[3], I / 8, id_of(dead), &garbage);
+    zcp_priv_sweep_leaf(&pools[3], I / 8, id_of(dead), &garbage);        /* step model-sweep-chunks */
     assert(!garbage);
-    zcp_priv_leases_sweep(&pools[3], id_of(dead));
+    zcp_priv_leases_sweep(&pools[3], id_of(dead));           /* step model-sweep-leases */
 }
-static void send(uint32_t g) { atomic_thread_fence(memory_order_release); atomic_store_explicit(&mailbox, (uint64_t)g + 1, memory_order_relaxed); }
+static void send(uint32_t g)
+{
+    atomic_thread_fence(memory_order_release);               /* M1: as T1 */
+    atomic_store_explicit(&mailbox, (uint64_t)g + 1, memory_order_relaxed);
+}
 static bool receive(uint32_t *g)
 {
     uint64_t token = atomic_load_explicit(&mailbox, memory_order_relaxed);
-    atomic_thread_fence(memory_order_acquire);
+    atomic_thread_fence(memory_order_acquire);               /* M2: as T2 */
     *g = (uint32_t)token - 1;
     return token;
 }
 static void send_token(int me, uint32_t g)                   /* as zcp_chunk_token */
 {
-    zcp_priv_store_relaxed(marked(me), g);
-    send(g);
+    zcp_priv_store_relaxed(marked(me), g);                   /* step model-mark */
+    send(g);                                                 /* step model-send */
 }
 static void release_slowly(int me, uint32_t i, uint32_t g)   /* as zcp_priv_release_slowly, but tells nobody */
 {
@@ -945,9 +949,9 @@ static void let_go(int me, uint32_t g) { let_go_of(I, me, g); }
 static bool waits(int me, uint32_t *i, uint32_t *g)
 {
     zcp_priv_place place;
-    uint32_t wakes = zcp_priv_load_acquire(&HEADER->signals.wakes);
+    uint32_t wakes = zcp_priv_load_acquire(&HEADER->signals.wakes);      /* M3: as W4 */
     zcp_priv_wait_announce(&pools[me]);
-    ZEROCP_HEAVY_BARRIER();
+    ZEROCP_HEAVY_BARRIER();                                  /* M4: as A4 */
     if (!zcp_priv_view_take_anywhere(&managers[me]->view, &managers[me]->view.first, 0, &place)) {
         slept_on[thread] = wakes;
         sleeps[thread] = true;
@@ -971,7 +975,7 @@ static void taken_let_go(int me)                             /* as zcp_chunk_all
 static void acquired_let_go(int me, uint32_t g)              /* as zcp_chunk_acquire */
 {
     if (acquire(me, g)) { use(g); let_go(me, g); }
-    else zcp_priv_after_free(&pools[me]);
+    else zcp_priv_after_free(&pools[me]);                    /* step model-left */
 }
 static void leave(int me) { zcp_priv_local_end(&pools[me], local_of(me)); zcp_priv_after_free(&pools[me]); }      /* as zcp_priv_view_leave */
 static void retire(int me) { assert(zcp_priv_pool_retire_begin(managers[me], 0) == ZCP_OK); }
