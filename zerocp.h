@@ -161,7 +161,7 @@ ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t ma
 typedef struct zcp_mpmc_list {
     void    *memory;
     uint32_t capacity;
-    uint32_t cursor;                /* the leaf where this view looks first; a hint, any value will do */
+    ZCP_ATOMIC(uint32_t) cursor;    /* the leaf where this view looks first; a hint, any value will do */
     uint32_t leaves, leaf_shift;    /* a leaf has up to 2^leaf_shift indices */
     void    *first_leaf;            /* in memory */
 } zcp_mpmc_list;
@@ -783,6 +783,10 @@ ZCP_PRIV uint32_t zcp_priv_count_bits(uint64_t word)
 #endif
 }
 
+/* The object that lies so many bytes behind the beginning of a segment or another piece of memory. Its type is the pointer's that it is assigned to;
+   its alignment is that of the offset, which the geometry has chosen. */
+ZCP_PRIV_INLINE void *zcp_priv_object_at(void *memory, uint64_t offset) { return (unsigned char *)memory + offset; }
+
 /* ---- >>list
    Byte map:   0  header   magic:8 capacity:4, and for people leaf_shift:4 leaves:4; written by create, then constant
               64  summary  a 64-bit word per 64 leaves: a bit per leaf, set if the leaf may be non-empty; padded to 64
@@ -801,7 +805,9 @@ ZCP_PRIV uint32_t zcp_priv_count_bits(uint64_t word)
 #define ZCP_PRIV_LIST_MAGIC UINT64_C(0x315453494c50435a)       /* "ZCPLIST1" */
 typedef struct zcp_priv_list_header {
     _Atomic uint64_t magic;
-    uint32_t capacity, leaf_shift, leaves, unused[11];
+    _Atomic uint32_t capacity;
+    uint32_t leaf_shift, leaves, unused[11];
+    _Atomic uint64_t summary[];
 } zcp_priv_list_header;
 typedef struct zcp_priv_leaf { _Atomic uint64_t bits; uint64_t unused[7]; } zcp_priv_leaf;
 _Static_assert(sizeof(zcp_priv_list_header) == 64 && sizeof(zcp_priv_leaf) == 64, "layout of the list");
@@ -815,11 +821,13 @@ ZCP_PRIV_COLD uint32_t zcp_priv_list_leaves(uint32_t capacity, uint32_t *shift) 
 ZCP_PRIV uint64_t zcp_priv_list_summary_bytes(uint32_t leaves) { return ((uint64_t)leaves + 511) / 512 * 64; }
 ZCP_PRIV _Atomic uint64_t *zcp_priv_list_summary(const zcp_mpmc_list *list, uint32_t leaf)
 {
-    return (_Atomic uint64_t *)((unsigned char *)list->memory + sizeof(zcp_priv_list_header)) + leaf / 64;
+    zcp_priv_list_header *header = list->memory;
+    return &header->summary[leaf / 64];
 }
 ZCP_PRIV _Atomic uint64_t *zcp_priv_list_leaf(const zcp_mpmc_list *list, uint32_t leaf)
 {
-    return &((zcp_priv_leaf *)list->first_leaf)[leaf].bits;
+    zcp_priv_leaf *leaves = list->first_leaf;
+    return &leaves[leaf].bits;
 }
 ZCP_PRIV uint64_t zcp_priv_leaf_mask(const zcp_mpmc_list *list, uint32_t leaf)       /* of the indices that exist */
 {
@@ -838,7 +846,8 @@ ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_mpmc_list_bytes(uint32_t capacity)
 ZCP_PRIV_SETUP zcp_status zcp_priv_list_view(zcp_mpmc_list *list, void *memory, uint32_t capacity)
 {
     uint32_t shift, leaves = zcp_priv_list_leaves(capacity, &shift);
-    *list = (zcp_mpmc_list){ memory, capacity, 0, leaves, shift, (unsigned char *)memory + sizeof(zcp_priv_list_header) + zcp_priv_list_summary_bytes(leaves) };
+    void *first_leaf = zcp_priv_object_at(memory, sizeof(zcp_priv_list_header) + zcp_priv_list_summary_bytes(leaves));
+    *list = (zcp_mpmc_list){ memory, capacity, 0, leaves, shift, first_leaf };
     return ZCP_OK;
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_list_arguments(zcp_mpmc_list *list, const void *memory)
@@ -859,7 +868,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_mpmc_list_create(zcp_mpmc_list *list, v
     zcp_priv_list_view(list, memory, capacity);
     zcp_priv_list_header *header = (zcp_priv_list_header *)memory;
     zcp_priv_store_relaxed(&header->magic, 0);                 /* relaxed: nobody else uses the memory yet */
-    header->capacity = capacity;
+    zcp_priv_store_relaxed(&header->capacity, capacity);       /* relaxed: the magic carries it */
     header->leaf_shift = list->leaf_shift;
     header->leaves = list->leaves;
     for (uint32_t leaf = 0; leaf < list->leaves; leaf++) {
@@ -879,7 +888,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_mpmc_list_attach(zcp_mpmc_list *list, v
     zcp_priv_list_header *header = (zcp_priv_list_header *)memory;
     if (bytes < sizeof *header) return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%llu bytes hold no list", (unsigned long long)bytes);
     if (zcp_priv_load_acquire(&header->magic) != ZCP_PRIV_LIST_MAGIC) return zcp_priv_fail(ZCP_ERR_NOT_ZEROCP, 0, "no list is in this memory");
-    uint32_t capacity = *(volatile uint32_t *)&header->capacity;       /* read once: it may change under us */
+    uint32_t capacity = zcp_priv_load_relaxed(&header->capacity);      /* read once: it may change under us; relaxed: after the magic */
     uint64_t needed = zcp_mpmc_list_bytes(capacity);
     if (needed == 0 || needed > bytes)
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "a list of %u indices (1 to %u) needs %llu bytes, %llu are there", capacity, ZCP_MPMC_LIST_MAX_CAPACITY,
@@ -910,7 +919,6 @@ ZEROCP_API bool zcp_mpmc_list_push(zcp_mpmc_list *list, uint32_t index)
 ZCP_PRIV_INLINE bool zcp_priv_leaf_pop(zcp_mpmc_list *list, uint32_t leaf, uint32_t *index)
 {
     _Atomic uint64_t *word = zcp_priv_list_leaf(list, leaf);
-    _Atomic uint32_t *cursor = (_Atomic uint32_t *)&list->cursor;
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
         uint64_t bits = zcp_priv_load_relaxed(word);                   /* a look; Q0 decides */
         if (bits == 0) return false;
@@ -918,7 +926,7 @@ ZCP_PRIV_INLINE bool zcp_priv_leaf_pop(zcp_mpmc_list *list, uint32_t leaf, uint3
         if (!zcp_priv_cas_acquire(word, &bits, bits & (bits - 1))) continue;   /* Q0: pairs with P0 */
         *index = (leaf << list->leaf_shift) + place;
         if (ZCP_PRIV_UNLIKELY(place >> list->leaf_shift || *index >= list->capacity)) continue;    /* garbage: no index has that bit, and now it is gone */
-        if (zcp_priv_load_relaxed(cursor) != leaf) zcp_priv_store_relaxed(cursor, leaf);     /* relaxed: a hint of this process */
+        if (zcp_priv_load_relaxed(&list->cursor) != leaf) zcp_priv_store_relaxed(&list->cursor, leaf);     /* relaxed: a hint of this process */
         return true;
     }
     return false;
@@ -964,7 +972,7 @@ ZCP_PRIV_NOINLINE bool zcp_priv_list_next(zcp_mpmc_list *list, zcp_priv_walk *wa
 /* Follows the hints only: fast also when nothing is there. */
 ZCP_PRIV bool zcp_priv_list_pop_hinted(zcp_mpmc_list *list, uint32_t *index)
 {
-    zcp_priv_walk walk = { zcp_priv_load_relaxed((_Atomic uint32_t *)&list->cursor), 0, 0, 0 };
+    zcp_priv_walk walk = { zcp_priv_load_relaxed(&list->cursor), 0, 0, 0 };
     if (ZCP_PRIV_UNLIKELY(walk.start >= list->leaves)) walk.start = 0;
     uint32_t leaf = walk.start;                                        /* first the leaf used last: warm chunks are reused first */
     do {
@@ -1026,8 +1034,8 @@ ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list) { return l
      B1    state     release  L1 S3        who sees the ticket does not see the bit: freed while held
      L1    state     acquire  B1           the bits are older than the ticket: freed while held
      L2    borrow    acquire  S1 B0        the owner frees while a borrower that has left reads ---- */
-typedef struct zcp_priv_record { _Atomic uint64_t state, size, note, borrow[1]; } zcp_priv_record;      /* borrow: as many words as it takes */
-_Static_assert(sizeof(zcp_priv_record) == 32 && offsetof(zcp_priv_record, borrow) == 24, "layout of a record");
+typedef struct zcp_priv_record { _Atomic uint64_t state, size, note, borrow[]; } zcp_priv_record;
+_Static_assert(sizeof(zcp_priv_record) == 24 && offsetof(zcp_priv_record, borrow) == 24, "layout of a record");
 
 /* Counts of this process's handles of one chunk; private memory. */
 typedef struct zcp_priv_counts {
@@ -1084,7 +1092,7 @@ ZCP_PRIV uint64_t zcp_priv_cached(uint32_t generation, uint32_t client)        /
     return zcp_priv_state(zcp_priv_next_generation(generation), client + 1, ZCP_PRIV_CACHED_TICKET);   /* step cached */
 }
 ZCP_PRIV uint64_t zcp_priv_freed(uint32_t generation) { return zcp_priv_state(zcp_priv_next_generation(generation), 0, 0); }   /* the free state after it */
-ZCP_PRIV zcp_priv_record *zcp_priv_record_at(const zcp_priv_pool *pool, uint32_t i) { return (zcp_priv_record *)(pool->records + (uint64_t)i * pool->record_bytes); }
+ZCP_PRIV zcp_priv_record *zcp_priv_record_at(const zcp_priv_pool *pool, uint32_t i) { return zcp_priv_object_at(pool->records, (uint64_t)i * pool->record_bytes); }
 ZCP_PRIV _Atomic uint64_t *zcp_priv_borrow_word(zcp_priv_record *record, uint32_t client) { return &record->borrow[0] + client / 64; }
 ZCP_PRIV uint64_t zcp_priv_borrow_bit(uint32_t client) { return UINT64_C(1) << client % 64; }
 
@@ -1253,7 +1261,7 @@ ZCP_PRIV_NOINLINE bool zcp_priv_loan_take(zcp_priv_pool *pool, zcp_priv_local *l
 /* An index out of the loan, which is refilled if empty, at first from the same leaf. false: no hint in the list. */
 ZCP_PRIV bool zcp_priv_loan_pop(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t *i)
 {
-    uint32_t leaf = local->width ? (uint32_t)local->first >> pool->list.leaf_shift : zcp_priv_load_relaxed((_Atomic uint32_t *)&pool->list.cursor);   /* relaxed: a hint */
+    uint32_t leaf = local->width ? (uint32_t)local->first >> pool->list.leaf_shift : zcp_priv_load_relaxed(&pool->list.cursor);   /* relaxed: a hint */
     uint64_t loan = zcp_priv_loan_seen(local);
     if (leaf >= pool->list.leaves) leaf = 0;
     if (loan != 0 && ZCP_PRIV_UNLIKELY(local->first + zcp_priv_lowest_bit(loan) >= pool->count)) loan = 0;       /* garbage, and so is all above it */
@@ -1579,7 +1587,7 @@ ZCP_PRIV void zcp_priv_describe_by(zcp_priv_pool *pool, zcp_priv_local *local, u
     ZEROCP_COUNT(&pool->leases->allocated, 1);
     if (zcp_priv_lease_count(pool->list.leaves) <= 16) zcp_priv_peak_look(pool, NULL);       /* a look at more is too much for each */
 }
-ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_local_record(const zcp_priv_local *local, uint64_t i) { return (zcp_priv_record *)(local->records + i * local->record_bytes); }
+ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_local_record(const zcp_priv_local *local, uint64_t i) { return zcp_priv_object_at(local->records, i * local->record_bytes); }
 /* A chunk whose hint is on loan to this thread, which has a lease, as get would do it; *held: its state before. false: none, or the hint was stale. */
 ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint64_t *i, uint64_t *held, zcp_priv_record **taken)
 {
@@ -2154,12 +2162,11 @@ ZCP_PRIV uint64_t zcp_priv_private_bytes(const zcp_priv_geometry *geometry) { re
    tokens of earlier lives are stale. */
 ZCP_PRIV void zcp_priv_format_pool(void *management, const zcp_priv_pool_geometry *pool, uint32_t record_bytes, uint64_t salt)
 {
-    unsigned char *records = (unsigned char *)management + pool->records_offset;
     zcp_mpmc_list list;
-    zcp_mpmc_list_create(&list, (unsigned char *)management + pool->list_offset, zcp_mpmc_list_bytes(pool->chunk_count), pool->chunk_count, true);
+    zcp_mpmc_list_create(&list, zcp_priv_object_at(management, pool->list_offset), zcp_mpmc_list_bytes(pool->chunk_count), pool->chunk_count, true);
     for (uint32_t i = 0; i < pool->chunk_count; i++) {
         uint32_t generation = (uint32_t)(zcp_priv_mix(salt ^ i) >> 32);
-        zcp_priv_record *record = (zcp_priv_record *)(records + (uint64_t)i * record_bytes);
+        zcp_priv_record *record = zcp_priv_object_at(management, pool->records_offset + (uint64_t)i * record_bytes);
         zcp_priv_store_relaxed(&record->state, zcp_priv_state(generation ? generation : 1, 0, 0));      /* relaxed: the release of READY or LIVE carries it */
     }
 }
@@ -2172,8 +2179,8 @@ ZCP_PRIV_SETUP void zcp_priv_format_pools(void *management, const zcp_priv_geome
 ZCP_PRIV_COLD void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_geometry *from, const zcp_priv_geometry *geometry, void *management, void *chunks, uint32_t client)
 {
     memset((void *)pool, 0, sizeof *pool);
-    pool->records = (unsigned char *)management + from->records_offset;
-    pool->data = chunks ? (unsigned char *)chunks + from->data_offset : NULL;
+    pool->records = zcp_priv_object_at(management, from->records_offset);
+    pool->data = chunks ? zcp_priv_object_at(chunks, from->data_offset) : NULL;
     pool->chunk_size = from->chunk_size;
     pool->stride = from->stride;
     pool->record_bytes = geometry->record_bytes;
@@ -2181,9 +2188,10 @@ ZCP_PRIV_COLD void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_g
     pool->count = from->chunk_count;
     pool->alignment = from->alignment;
     pool->cache_chunks = from->cache_chunks;
-    pool->leases = (zcp_priv_leases *)((unsigned char *)management + from->leases_offset);
-    zcp_priv_list_view(&pool->list, (unsigned char *)management + from->list_offset, from->chunk_count);
-    pool->list.cursor = (uint32_t)((uint64_t)pool->list.leaves * client / geometry->max_clients) % pool->list.leaves;       /* clients start far apart */
+    pool->leases = zcp_priv_object_at(management, from->leases_offset);
+    zcp_priv_list_view(&pool->list, zcp_priv_object_at(management, from->list_offset), from->chunk_count);
+    uint32_t start = (uint32_t)((uint64_t)pool->list.leaves * client / geometry->max_clients) % pool->list.leaves;          /* clients start far apart */
+    zcp_priv_store_relaxed(&pool->list.cursor, start);                 /* relaxed: nobody else has the pool yet */
 }
 /* A client's view of an instance whose geometry was checked. private_memory: zcp_priv_private_bytes, all zero. */
 ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *geometry, void *management, void *chunks,
@@ -2192,8 +2200,8 @@ ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geome
     memset((void *)view, 0, sizeof *view);
     view->client = client;
     view->flags = flags;
-    view->lanes = (zcp_priv_lane *)(void *)((unsigned char *)private_memory + ZCP_PRIV_LANES_OFFSET);
-    zcp_priv_counts *counts = (zcp_priv_counts *)(void *)((unsigned char *)private_memory + ZCP_PRIV_COUNTS_OFFSET);
+    view->lanes = zcp_priv_object_at(private_memory, ZCP_PRIV_LANES_OFFSET);
+    zcp_priv_counts *counts = zcp_priv_object_at(private_memory, ZCP_PRIV_COUNTS_OFFSET);
     for (uint32_t p = 0; p < geometry->pool_count && p < ZCP_MAX_POOLS; p++) {
         zcp_priv_pool *pool = &view->own[p];
         zcp_priv_pool_make(pool, &geometry->pools[p], geometry, management, chunks, client);
@@ -2463,6 +2471,7 @@ struct zcp_manager {
     _Atomic uint32_t state;                     /* 0: forked; OPENING, OPEN, CLOSING, CLOSED */
     uint32_t outstanding;                       /* handles were left at close: never used again */
     zcp_manager *older;                         /* in the process's list, under its mutex, like the two numbers */
+    zcp_manager *itself;                        /* for who promises its caller that nothing changes which shows, but has to renew */
     uint64_t opened, closed;                    /* counted per process */
     _Atomic uintptr_t live;                     /* while OPEN: opened; else 0 */
     zcp_priv_view view;
@@ -2482,20 +2491,21 @@ struct zcp_manager {
 };
 /* What a client maps for a pool that was added, or needs for a new table; it stays until close. */
 typedef struct zcp_priv_grown {
-    _Alignas(16) struct zcp_priv_grown *next;   /* so that what follows is aligned, too */
-    size_t bytes, management_bytes, data_bytes; /* bytes: of this, with the private words of the pool's chunks behind it */
+    struct zcp_priv_grown *next;
+    size_t bytes, management_bytes, data_bytes; /* bytes: of this, with the counts */
     void *management, *data;
     uint64_t management_end, data_end;          /* of these in their files */
     uint16_t segment;                           /* of data in the registry; 0: none */
     bool tabled;                                /* table is in use, or was, for ever */
     zcp_priv_pool pool;
     zcp_priv_table table;
+    zcp_priv_counts counts[];                   /* of the pool's chunks */
 } zcp_priv_grown;
 static _Atomic uint64_t zcp_priv_serial;        /* numbers opens and closes of this process */
 
 ZCP_PRIV_COLD zcp_priv_slot *zcp_priv_slot_at(const zcp_manager *manager, uint32_t slot)
 {
-    return (zcp_priv_slot *)((unsigned char *)manager->management.base + manager->geometry.slots_offset) + slot;
+    return zcp_priv_object_at(manager->management.base, manager->geometry.slots_offset + slot * sizeof(zcp_priv_slot));
 }
 ZCP_PRIV_COLD zcp_status zcp_priv_fail_null(const char *what) { return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the %s is NULL", what); }
 ZCP_PRIV_COLD zcp_status zcp_priv_why_unusable(const zcp_manager *manager)
@@ -2540,6 +2550,7 @@ ZCP_PRIV_SETUP zcp_manager *zcp_priv_manager_new(void)
     }
     if (best) {
         memset((char *)best + offsetof(zcp_manager, opened), 0, sizeof *best - offsetof(zcp_manager, opened));
+        best->itself = best;
         best->opened = zcp_priv_add_relaxed(&zcp_priv_serial, 1) + 2;  /* 1 is nobody's (>>recent) */
         best->file.fd = -1;
         zcp_priv_store_relaxed(&best->state, (uint32_t)ZCP_PRIV_OPENING);
@@ -2732,7 +2743,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
     if (status != ZCP_OK) *untold = zcp_priv_failure_save(status);
     if (g->data && zcp_registry_add(&manager->registry, zcp_priv_segment_of(serial), g->data, g->data_bytes) == ZCP_OK) g->segment = zcp_priv_segment_of(serial);
     zcp_priv_pool_make(&g->pool, &geometry.pools[0], &manager->geometry, g->management, g->data, observes ? 0 : view->client);
-    g->pool.counts = (zcp_priv_counts *)(void *)(g + 1);
+    g->pool.counts = g->counts;
     g->pool.number = number;
     g->pool.serial = serial;
     g->pool.slot = slot;
@@ -2846,7 +2857,7 @@ ZCP_PRIV_INLINE bool zcp_priv_pools_changed(const zcp_manager *manager)
 ZCP_PRIV_SETUP zcp_status zcp_priv_renew_if_changed(const zcp_manager *manager)
 {
     if (!zcp_priv_pools_changed(manager)) return ZCP_OK;
-    zcp_status status = zcp_priv_renew((zcp_manager *)manager);        /* const for the caller: nothing of it that shows changes */
+    zcp_status status = zcp_priv_renew(manager->itself);
     if (status != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: the pools have changed: %s", manager->name, zcp_last_message());
     return status;
 }

@@ -61,16 +61,24 @@
 #endif
 
 #if defined(__GNUC__)
-#define ZCP_PRIV_ALIGNED_8 __attribute__((aligned(8)))
 #define ZCP_PRIV_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #else
-#define ZCP_PRIV_ALIGNED_8
 #define ZCP_PRIV_PRINTF(text, first)
 #endif
 #ifdef __cplusplus
 #define ZCP_PRIV_ALIGNOF(T) alignof(T)
 #else
 #define ZCP_PRIV_ALIGNOF(T) _Alignof(T)
+#endif
+
+/* Declares a word of a public struct that zerocp accesses atomically; T has 4 or 8 bytes. In C it is an atomic T, in the implementing file as
+   elsewhere. C++, and C without atomics, have no such type: there it is a T of the same size and alignment. Only zerocp reads or writes it. */
+#if defined(__cplusplus)
+#define ZCP_ATOMIC(T) alignas(sizeof(T)) T
+#elif defined(__STDC_NO_ATOMICS__)
+#define ZCP_ATOMIC(T) _Alignas(sizeof(T)) T
+#else
+#define ZCP_ATOMIC(T) _Atomic(T)
 #endif
 
 #ifdef __cplusplus
@@ -142,7 +150,8 @@ ZEROCP_API uint64_t   zcp_relptr_offset(zcp_relptr pointer);   /* bytes from the
 
 /* ==== The registry: where this process has mapped which segment. Zero-initialised = empty; never put it into shared memory ==== */
 #define ZCP_REGISTRY_CAPACITY 64
-typedef struct zcp_registry { ZCP_PRIV_ALIGNED_8 uint64_t words[3 * ZCP_REGISTRY_CAPACITY]; } zcp_registry;
+typedef struct zcp_registry_entry { ZCP_ATOMIC(uint64_t) tag, base, bytes; } zcp_registry_entry;
+typedef struct zcp_registry { zcp_registry_entry entries[ZCP_REGISTRY_CAPACITY]; } zcp_registry;
 
 /* Announces that segment (1..65535) is mapped at base with that many bytes (1..2^48). Errors: INVALID_ARGUMENT (NULL, segment 0),
    INVALID_SIZE (0, above 2^48, or wraps around the address space), EXISTS (that segment is in the registry, or another thread
@@ -197,6 +206,7 @@ ZEROCP_API void *zcp_relptr_get_aligned(const zcp_registry *registry, zcp_relptr
 #endif
 _Static_assert(ZCP_PRIV_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "zerocp needs lock-free 32- and 64-bit atomics");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "atomics are shared between processes as plain words");
+_Static_assert(_Alignof(_Atomic uint64_t) == 8 && _Alignof(_Atomic uint32_t) == 4, "ZCP_ATOMIC means the same in C++");
 
 #ifndef ZEROCP_ASSERT
 #include <assert.h>
@@ -320,7 +330,7 @@ ZEROCP_API bool zcp_relptr_equal(zcp_relptr a, zcp_relptr b) { return a.bits == 
 ZEROCP_API uint16_t zcp_relptr_segment(zcp_relptr pointer) { return (uint16_t)(pointer.bits >> 48); }
 ZEROCP_API uint64_t zcp_relptr_offset(zcp_relptr pointer) { return pointer.bits & ZCP_RELPTR_MAX_OFFSET; }
 
-/* ---- >>registry  64 entries of three words, {tag, base, bytes}, tag = version:46 | phase:2 | segment:16. Invariant: the version grows
+/* ---- >>registry  64 entries, tag = version:46 | phase:2 | segment:16. Invariant: the version grows
    with every change of an entry, so a reader that finds the same tag before and after has read one state (a sequence lock without
    the lock). Writers first claim a free entry, then look for the same segment elsewhere; two that claim at once both step back and
    try again, so that a segment is published at most once.
@@ -329,14 +339,10 @@ ZEROCP_API uint64_t zcp_relptr_offset(zcp_relptr pointer) { return pointer.bits 
      R1    base      acquire  R2           the tag is looked at again too early: half of two states is taken for one
      R2    base      release  R1           who reads the new base finds the tag of before again
      R3    tag       release  R0           who sees the tag does not see base and size ---- */
-typedef struct zcp_priv_entry { _Atomic uint64_t tag, base, bytes; } zcp_priv_entry;
-_Static_assert(sizeof(zcp_priv_entry) * ZCP_REGISTRY_CAPACITY == sizeof(zcp_registry), "zcp_registry is these entries as plain words");
 enum { ZCP_PRIV_ENTRY_FREE = 0, ZCP_PRIV_ENTRY_CLAIMED = 1, ZCP_PRIV_ENTRY_PUBLISHED = 2 };
 
-ZCP_PRIV zcp_priv_entry *zcp_priv_entry_at(const zcp_registry *registry, uint32_t i)      /* i-th in the probe order */
-{
-    return (zcp_priv_entry *)(uintptr_t)registry->words + i % ZCP_REGISTRY_CAPACITY;
-}
+/* The i-th in the probe order. */
+ZCP_PRIV const zcp_registry_entry *zcp_priv_entry_at(const zcp_registry *registry, uint32_t i) { return &registry->entries[i % ZCP_REGISTRY_CAPACITY]; }
 ZCP_PRIV uint32_t zcp_priv_tag_phase(uint64_t tag) { return (uint32_t)(tag >> 16) & 3; }
 ZCP_PRIV uint64_t zcp_priv_tag_next(uint64_t tag, uint32_t phase, uint16_t segment)
 {
@@ -344,7 +350,7 @@ ZCP_PRIV uint64_t zcp_priv_tag_next(uint64_t tag, uint32_t phase, uint16_t segme
 }
 
 /* Reads an entry as of one moment; false if it is not published or changes all the time. */
-ZCP_PRIV bool zcp_priv_entry_read(const zcp_priv_entry *entry, uint16_t *segment, uint64_t *base, uint64_t *bytes)
+ZCP_PRIV bool zcp_priv_entry_read(const zcp_registry_entry *entry, uint16_t *segment, uint64_t *base, uint64_t *bytes)
 {
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
         uint64_t tag = zcp_priv_load_acquire(&entry->tag);              /* R0: pairs with the publishing store R3 */
@@ -359,7 +365,7 @@ ZCP_PRIV bool zcp_priv_entry_read(const zcp_priv_entry *entry, uint16_t *segment
 ZCP_PRIV bool zcp_priv_registry_find(const zcp_registry *registry, uint16_t segment, uint64_t *base, uint64_t *bytes)
 {
     for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
-        const zcp_priv_entry *entry = zcp_priv_entry_at(registry, segment + i);
+        const zcp_registry_entry *entry = zcp_priv_entry_at(registry, segment + i);
         if ((uint16_t)zcp_priv_load_relaxed(&entry->tag) != segment) continue;      /* a glance; the read decides */
         uint16_t found;
         if (zcp_priv_entry_read(entry, &found, base, bytes) && found == segment) return true;
@@ -367,20 +373,20 @@ ZCP_PRIV bool zcp_priv_registry_find(const zcp_registry *registry, uint16_t segm
     return false;
 }
 /* Another entry than mine with that segment: its phase, else FREE. seq_cst with the claim: of two claimers one sees the other. */
-ZCP_PRIV_SETUP uint32_t zcp_priv_registry_rival(const zcp_registry *registry, uint16_t segment, const zcp_priv_entry *mine)
+ZCP_PRIV_SETUP uint32_t zcp_priv_registry_rival(const zcp_registry *registry, uint16_t segment, const zcp_registry_entry *mine)
 {
     uint32_t phase = ZCP_PRIV_ENTRY_FREE;
     for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
-        const zcp_priv_entry *entry = zcp_priv_entry_at(registry, i);
+        const zcp_registry_entry *entry = zcp_priv_entry_at(registry, i);
         uint64_t tag = zcp_priv_load_seq_cst(&entry->tag);
         if (entry != mine && (uint16_t)tag == segment && zcp_priv_tag_phase(tag) > phase) phase = zcp_priv_tag_phase(tag);
     }
     return phase;
 }
-ZCP_PRIV_SETUP zcp_priv_entry *zcp_priv_registry_claim(zcp_registry *registry, uint16_t segment, uint64_t *tag)   /* NULL: full */
+ZCP_PRIV_SETUP zcp_registry_entry *zcp_priv_registry_claim(zcp_registry *registry, uint16_t segment, uint64_t *tag)   /* NULL: full */
 {
     for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
-        zcp_priv_entry *entry = zcp_priv_entry_at(registry, segment + i);
+        zcp_registry_entry *entry = &registry->entries[(segment + i) % ZCP_REGISTRY_CAPACITY];
         uint64_t seen = zcp_priv_load_relaxed(&entry->tag);                          /* the CAS checks it */
         if (zcp_priv_tag_phase(seen) != ZCP_PRIV_ENTRY_FREE) continue;
         *tag = zcp_priv_tag_next(seen, ZCP_PRIV_ENTRY_CLAIMED, segment);
@@ -399,7 +405,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_registry_add(zcp_registry *registry, ui
         uint32_t rival = zcp_priv_registry_rival(registry, segment, NULL);
         if (rival == ZCP_PRIV_ENTRY_PUBLISHED) break;
         uint64_t tag;
-        zcp_priv_entry *entry = zcp_priv_registry_claim(registry, segment, &tag);
+        zcp_registry_entry *entry = zcp_priv_registry_claim(registry, segment, &tag);
         if (!entry) return zcp_priv_fail(ZCP_ERR_FULL, 0, "segment %u: all %d places are taken", segment, ZCP_REGISTRY_CAPACITY);
         rival = zcp_priv_registry_rival(registry, segment, entry);
         if (rival != ZCP_PRIV_ENTRY_FREE) {
@@ -419,7 +425,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_registry_remove(zcp_registry *registry,
 {
     if (!registry || segment == 0) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
     for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
-        zcp_priv_entry *entry = zcp_priv_entry_at(registry, segment + i);
+        zcp_registry_entry *entry = &registry->entries[(segment + i) % ZCP_REGISTRY_CAPACITY];
         uint64_t tag = zcp_priv_load_relaxed(&entry->tag);                           /* the CAS checks it */
         if ((uint16_t)tag != segment || zcp_priv_tag_phase(tag) != ZCP_PRIV_ENTRY_PUBLISHED) continue;
         if (zcp_priv_cas_release(&entry->tag, &tag, zcp_priv_tag_next(tag, ZCP_PRIV_ENTRY_FREE, 0))) return ZCP_OK;
