@@ -783,8 +783,8 @@ ZCP_PRIV uint32_t zcp_priv_count_bits(uint64_t word)
 #endif
 }
 
-/* The object that lies so many bytes behind the beginning of a segment or another piece of memory. Its type is the pointer's that it is assigned to;
-   its alignment is that of the offset, which the geometry has chosen. */
+/* The object that lies so many bytes behind the beginning of a segment or of other memory. It has the type of the
+   pointer that this is assigned to, and the alignment of the offset, which the geometry chose for it. */
 ZCP_PRIV_INLINE void *zcp_priv_object_at(void *memory, uint64_t offset) { return (unsigned char *)memory + offset; }
 
 /* ---- >>list
@@ -888,7 +888,8 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_mpmc_list_attach(zcp_mpmc_list *list, v
     zcp_priv_list_header *header = (zcp_priv_list_header *)memory;
     if (bytes < sizeof *header) return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%llu bytes hold no list", (unsigned long long)bytes);
     if (zcp_priv_load_acquire(&header->magic) != ZCP_PRIV_LIST_MAGIC) return zcp_priv_fail(ZCP_ERR_NOT_ZEROCP, 0, "no list is in this memory");
-    uint32_t capacity = zcp_priv_load_relaxed(&header->capacity);      /* read once: it may change under us; relaxed: after the magic */
+    /* Read once: it may change under us. Relaxed: after the magic. */
+    uint32_t capacity = zcp_priv_load_relaxed(&header->capacity);
     uint64_t needed = zcp_mpmc_list_bytes(capacity);
     if (needed == 0 || needed > bytes)
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "a list of %u indices (1 to %u) needs %llu bytes, %llu are there", capacity, ZCP_MPMC_LIST_MAX_CAPACITY,
@@ -926,7 +927,8 @@ ZCP_PRIV_INLINE bool zcp_priv_leaf_pop(zcp_mpmc_list *list, uint32_t leaf, uint3
         if (!zcp_priv_cas_acquire(word, &bits, bits & (bits - 1))) continue;   /* Q0: pairs with P0 */
         *index = (leaf << list->leaf_shift) + place;
         if (ZCP_PRIV_UNLIKELY(place >> list->leaf_shift || *index >= list->capacity)) continue;    /* garbage: no index has that bit, and now it is gone */
-        if (zcp_priv_load_relaxed(&list->cursor) != leaf) zcp_priv_store_relaxed(&list->cursor, leaf);     /* relaxed: a hint of this process */
+        /* Relaxed: a hint of this process. */
+        if (zcp_priv_load_relaxed(&list->cursor) != leaf) zcp_priv_store_relaxed(&list->cursor, leaf);
         return true;
     }
     return false;
@@ -1092,7 +1094,10 @@ ZCP_PRIV uint64_t zcp_priv_cached(uint32_t generation, uint32_t client)        /
     return zcp_priv_state(zcp_priv_next_generation(generation), client + 1, ZCP_PRIV_CACHED_TICKET);   /* step cached */
 }
 ZCP_PRIV uint64_t zcp_priv_freed(uint32_t generation) { return zcp_priv_state(zcp_priv_next_generation(generation), 0, 0); }   /* the free state after it */
-ZCP_PRIV zcp_priv_record *zcp_priv_record_at(const zcp_priv_pool *pool, uint32_t i) { return zcp_priv_object_at(pool->records, (uint64_t)i * pool->record_bytes); }
+ZCP_PRIV zcp_priv_record *zcp_priv_record_at(const zcp_priv_pool *pool, uint32_t i)
+{
+    return zcp_priv_object_at(pool->records, (uint64_t)i * pool->record_bytes);
+}
 ZCP_PRIV _Atomic uint64_t *zcp_priv_borrow_word(zcp_priv_record *record, uint32_t client) { return &record->borrow[0] + client / 64; }
 ZCP_PRIV uint64_t zcp_priv_borrow_bit(uint32_t client) { return UINT64_C(1) << client % 64; }
 
@@ -1261,7 +1266,8 @@ ZCP_PRIV_NOINLINE bool zcp_priv_loan_take(zcp_priv_pool *pool, zcp_priv_local *l
 /* An index out of the loan, which is refilled if empty, at first from the same leaf. false: no hint in the list. */
 ZCP_PRIV bool zcp_priv_loan_pop(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t *i)
 {
-    uint32_t leaf = local->width ? (uint32_t)local->first >> pool->list.leaf_shift : zcp_priv_load_relaxed(&pool->list.cursor);   /* relaxed: a hint */
+    uint32_t leaf = local->width ? (uint32_t)local->first >> pool->list.leaf_shift
+                                 : zcp_priv_load_relaxed(&pool->list.cursor);          /* relaxed: a hint */
     uint64_t loan = zcp_priv_loan_seen(local);
     if (leaf >= pool->list.leaves) leaf = 0;
     if (loan != 0 && ZCP_PRIV_UNLIKELY(local->first + zcp_priv_lowest_bit(loan) >= pool->count)) loan = 0;       /* garbage, and so is all above it */
@@ -1587,7 +1593,10 @@ ZCP_PRIV void zcp_priv_describe_by(zcp_priv_pool *pool, zcp_priv_local *local, u
     ZEROCP_COUNT(&pool->leases->allocated, 1);
     if (zcp_priv_lease_count(pool->list.leaves) <= 16) zcp_priv_peak_look(pool, NULL);       /* a look at more is too much for each */
 }
-ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_local_record(const zcp_priv_local *local, uint64_t i) { return zcp_priv_object_at(local->records, i * local->record_bytes); }
+ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_local_record(const zcp_priv_local *local, uint64_t i)
+{
+    return zcp_priv_object_at(local->records, i * local->record_bytes);
+}
 /* A chunk whose hint is on loan to this thread, which has a lease, as get would do it; *held: its state before. false: none, or the hint was stale. */
 ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint64_t *i, uint64_t *held, zcp_priv_record **taken)
 {
@@ -2163,7 +2172,8 @@ ZCP_PRIV uint64_t zcp_priv_private_bytes(const zcp_priv_geometry *geometry) { re
 ZCP_PRIV void zcp_priv_format_pool(void *management, const zcp_priv_pool_geometry *pool, uint32_t record_bytes, uint64_t salt)
 {
     zcp_mpmc_list list;
-    zcp_mpmc_list_create(&list, zcp_priv_object_at(management, pool->list_offset), zcp_mpmc_list_bytes(pool->chunk_count), pool->chunk_count, true);
+    zcp_mpmc_list_create(&list, zcp_priv_object_at(management, pool->list_offset),
+                         zcp_mpmc_list_bytes(pool->chunk_count), pool->chunk_count, true);
     for (uint32_t i = 0; i < pool->chunk_count; i++) {
         uint32_t generation = (uint32_t)(zcp_priv_mix(salt ^ i) >> 32);
         zcp_priv_record *record = zcp_priv_object_at(management, pool->records_offset + (uint64_t)i * record_bytes);
@@ -2190,7 +2200,8 @@ ZCP_PRIV_COLD void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_g
     pool->cache_chunks = from->cache_chunks;
     pool->leases = zcp_priv_object_at(management, from->leases_offset);
     zcp_priv_list_view(&pool->list, zcp_priv_object_at(management, from->list_offset), from->chunk_count);
-    uint32_t start = (uint32_t)((uint64_t)pool->list.leaves * client / geometry->max_clients) % pool->list.leaves;          /* clients start far apart */
+    /* Clients start far apart. */
+    uint32_t start = (uint32_t)((uint64_t)pool->list.leaves * client / geometry->max_clients) % pool->list.leaves;
     zcp_priv_store_relaxed(&pool->list.cursor, start);                 /* relaxed: nobody else has the pool yet */
 }
 /* A client's view of an instance whose geometry was checked. private_memory: zcp_priv_private_bytes, all zero. */
@@ -2471,7 +2482,7 @@ struct zcp_manager {
     _Atomic uint32_t state;                     /* 0: forked; OPENING, OPEN, CLOSING, CLOSED */
     uint32_t outstanding;                       /* handles were left at close: never used again */
     zcp_manager *older;                         /* in the process's list, under its mutex, like the two numbers */
-    zcp_manager *itself;                        /* for who promises its caller that nothing changes which shows, but has to renew */
+    zcp_manager *itself;                        /* for calls that take a const one, but may have to renew it */
     uint64_t opened, closed;                    /* counted per process */
     _Atomic uintptr_t live;                     /* while OPEN: opened; else 0 */
     zcp_priv_view view;

@@ -71,8 +71,9 @@
 #define ZCP_PRIV_ALIGNOF(T) _Alignof(T)
 #endif
 
-/* Declares a word of a public struct that zerocp accesses atomically; T has 4 or 8 bytes. In C it is an atomic T, in the implementing file as
-   elsewhere. C++, and C without atomics, have no such type: there it is a T of the same size and alignment. Only zerocp reads or writes it. */
+/* Declares a word of a public struct that zerocp accesses atomically; T has 4 or 8 bytes. In C it is an atomic T, in
+   each file. C++, and C without atomics, have no such type: there it is a T of the same size and alignment. While it is
+   in use only zerocp reads or writes it. */
 #if defined(__cplusplus)
 #define ZCP_ATOMIC(T) alignas(sizeof(T)) T
 #elif defined(__STDC_NO_ATOMICS__)
@@ -342,7 +343,10 @@ ZEROCP_API uint64_t zcp_relptr_offset(zcp_relptr pointer) { return pointer.bits 
 enum { ZCP_PRIV_ENTRY_FREE = 0, ZCP_PRIV_ENTRY_CLAIMED = 1, ZCP_PRIV_ENTRY_PUBLISHED = 2 };
 
 /* The i-th in the probe order. */
-ZCP_PRIV const zcp_registry_entry *zcp_priv_entry_at(const zcp_registry *registry, uint32_t i) { return &registry->entries[i % ZCP_REGISTRY_CAPACITY]; }
+ZCP_PRIV const zcp_registry_entry *zcp_priv_entry_at(const zcp_registry *registry, uint32_t i)
+{
+    return &registry->entries[i % ZCP_REGISTRY_CAPACITY];
+}
 ZCP_PRIV uint32_t zcp_priv_tag_phase(uint64_t tag) { return (uint32_t)(tag >> 16) & 3; }
 ZCP_PRIV uint64_t zcp_priv_tag_next(uint64_t tag, uint32_t phase, uint16_t segment)
 {
@@ -373,7 +377,8 @@ ZCP_PRIV bool zcp_priv_registry_find(const zcp_registry *registry, uint16_t segm
     return false;
 }
 /* Another entry than mine with that segment: its phase, else FREE. seq_cst with the claim: of two claimers one sees the other. */
-ZCP_PRIV_SETUP uint32_t zcp_priv_registry_rival(const zcp_registry *registry, uint16_t segment, const zcp_registry_entry *mine)
+ZCP_PRIV_SETUP uint32_t zcp_priv_registry_rival(const zcp_registry *registry, uint16_t segment,
+                                                const zcp_registry_entry *mine)
 {
     uint32_t phase = ZCP_PRIV_ENTRY_FREE;
     for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
@@ -383,7 +388,8 @@ ZCP_PRIV_SETUP uint32_t zcp_priv_registry_rival(const zcp_registry *registry, ui
     }
     return phase;
 }
-ZCP_PRIV_SETUP zcp_registry_entry *zcp_priv_registry_claim(zcp_registry *registry, uint16_t segment, uint64_t *tag)   /* NULL: full */
+/* NULL: full. */
+ZCP_PRIV_SETUP zcp_registry_entry *zcp_priv_registry_claim(zcp_registry *registry, uint16_t segment, uint64_t *tag)
 {
     for (uint32_t i = 0; i < ZCP_REGISTRY_CAPACITY; i++) {
         zcp_registry_entry *entry = &registry->entries[(segment + i) % ZCP_REGISTRY_CAPACITY];

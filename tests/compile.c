@@ -262,6 +262,27 @@ TEST(compile_misspelt_macros_are_refused) {
     leave_directory();
 }
 
+// What no warning finds: a plain object that is cast to an atomic one, and a cast through void * or a number that hides
+// another cast from the warnings. -Wcast-align and -Wcast-qual are among C_WARNINGS, GCC's strict one is here.
+TEST(compile_casts_hide_nothing) {
+    static const char *const forbidden[] = {
+        "\\((const |volatile )*_Atomic[^()]* \\*\\)[[:alnum:]_&(]",
+        "\\([[:alnum:]_ ]+ \\*(const \\*)?\\)\\((const )?(void \\*|uintptr_t)\\)[^)]",
+    };
+    const char *compiler;
+    enter_directory();
+    compilers found = c_compilers();
+    for (int i = 0; i < HEADERS; i++)                              // a number may become a void *
+        for (int p = 0; p < 2; p++)
+            must("! grep -nE '%s' %s/%s | grep -vF '(void *)(uintptr_t)'", forbidden[p], SOURCE_DIR, headers[i]);
+    write_unit("casts.c", (unit){.prologue = IMPLEMENT, .includes = {3}});
+    FOR_EACH(compiler, found)
+        must("%s -Werror -Wcast-align=strict -fsyntax-only -x c /dev/null 2> /dev/null || exit 0; "
+             "%s -std=c11 %s -Wcast-align=strict -O0 -I%s -c -o casts.o casts.c",
+             compiler, compiler, C_WARNINGS, SOURCE_DIR);
+    leave_directory();
+}
+
 static void compile_object(const char *compiler, const char *prologue) {
     write_unit("object.c", (unit){.prologue = prologue, .includes = {3}, .function = "#define OTHER 0\nstatic int here(void);\n"
                                                                                      "int zcp_test(void);\n"

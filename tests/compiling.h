@@ -15,8 +15,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define C_WARNINGS "-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Werror"
-#define CXX_WARNINGS "-Wall -Wextra -Wpedantic -Werror"
+#define C_WARNINGS "-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Wcast-qual -Wcast-align -Werror"
+#define CXX_WARNINGS "-Wall -Wextra -Wpedantic -Wcast-qual -Wcast-align -Werror"
 #define SOURCE_DIR "'" TEST_SOURCE_DIR "'"
 #define LIBS "-pthread -lrt"
 

@@ -190,6 +190,7 @@ typedef struct visit {
     test_action end;
     uint32_t timeout_ms;
     uint64_t *id;                                                  // shared: of the instance that it worked on at the end
+    _Atomic uint32_t *begun;                                       // shared: it is about to open
 } visit;
 
 static void run_visit(void *argument) {
@@ -1089,7 +1090,7 @@ static void open_waiting(void *argument) {
     const visit *v = argument;
     zcp_manager *manager;
     zcp_manager_desc desc = {.flags = ZCP_WAIT, .timeout_ms = 30000};
-    test_signal((_Atomic uint32_t *)(v->id + 1));
+    test_signal(v->begun);
     CHECK_OK(act_with(v->instance, v->what, &desc, &manager));
     check_works(manager);
     *v->id = id_of(manager);
@@ -1098,12 +1099,14 @@ static void open_waiting(void *argument) {
 
 TEST(creation_wait_finds_who_comes_later) {
     for (stage at = ABSENT; at < STAGES; at++) {
-        uint64_t *id = test_shared(2 * sizeof *id);                // the second: whether it is about to open
+        uint64_t *id = test_shared(sizeof *id);
+        _Atomic uint32_t *begun = test_shared(sizeof *begun);
         zcp_manager *witness, *manager;
-        visit v = {.instance = test_instance(), .what = at % 2 == 0 ? OPEN_EXISTING : OPEN_OR_CREATE, .id = id};
+        visit v = {.instance = test_instance(), .what = at % 2 == 0 ? OPEN_EXISTING : OPEN_OR_CREATE, .id = id,
+                   .begun = begun};
         prepare(test_instance(), at, &witness);
         pid_t pid = test_spawn(open_waiting, &v);
-        test_await((_Atomic uint32_t *)(id + 1), 1);
+        test_await(begun, 1);
         test_sleep(10);
         manager = must_open(test_instance(), OPEN_OR_CREATE);
         test_join(pid);

@@ -1004,8 +1004,7 @@ typedef struct chased {
     zcp_chunk owned, marked, borrowed;
 } chased;
 
-static void die_holding(void *argument) {
-    const char *name = argument;
+static void die_holding(const char *name) {
     zcp_manager *manager;
     zcp_chunk chunk;
     CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name}), ZCP_OK);
@@ -1037,7 +1036,7 @@ TEST(garbage_faster_than_any_loop) {
         zcp_status status;
         zcp_chunk owned, marked, borrowed, fresh;
         CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}), ZCP_OK);
-        pid_t dead = test_spawn(die_holding, (void *)(uintptr_t)name);
+        pid_t dead = test_spawn_named(die_holding, name);
         test_join_signal(dead, SIGKILL);
         CHECK_IS(zcp_chunk_allocate(manager, 100, &owned), ZCP_OK);
         CHECK_IS(zcp_chunk_allocate(manager, 1000, &marked), ZCP_OK);
@@ -1095,7 +1094,7 @@ TEST(garbage_that_holds_up_a_sweep) {
     zcp_recovery report;
     warm_up(name);
     CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}), ZCP_OK);
-    test_join_signal(test_spawn(die_holding, (void *)(uintptr_t)name), SIGKILL);
+    test_join_signal(test_spawn_named(die_holding, name), SIGKILL);
     chase(manager, HOSTILE_CAS);
     BOUNDED(status = zcp_manager_recover(manager, &report));
     CHECK_IS(status, ZCP_ERR_CORRUPT);
@@ -1120,15 +1119,16 @@ static uint64_t scribbled_value(void) {
     }
 }
 
-static void scribbler(void *argument) {
-    const char *name = argument;
+static void scribbler(const char *name) {
     int fd = open(management_path(name).text, O_RDWR | O_CLOEXEC);
     struct stat status;
     CHECK(fd >= 0 && fstat(fd, &status) == 0);
     size_t words = (size_t)status.st_size / 8;
-    _Atomic uint64_t *at = mmap(NULL, words * 8, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    CHECK(at != MAP_FAILED);
-    const zcp_priv_pool_geometry *pools = ((const zcp_priv_header *)(const void *)at)->geometry.pools;
+    void *memory = mmap(NULL, words * 8, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(memory != MAP_FAILED);
+    const zcp_priv_header *header = memory;
+    const zcp_priv_pool_geometry *pools = header->geometry.pools;
+    _Atomic uint64_t *at = memory;
     size_t first = live->kind == SCRIBBLE_ALL ? 0 : live->kind == SCRIBBLE_BEHIND_HEADER ? 512 : 512 + SMALL_CLIENTS * 16;
     size_t leases[SMALL_POOLS], count[SMALL_POOLS];
     for (int p = 0; p < SMALL_POOLS; p++) {
@@ -1163,8 +1163,7 @@ static zcp_status live_open(const char *name, zcp_manager **manager) {
     return status;
 }
 
-static void live_client(void *argument) {
-    const char *name = argument;
+static void live_client(const char *name) {
     zcp_manager *manager = NULL, *again = NULL;
     hostile_holdings inherited = hostile_holds();                  // counted, though no mapping of it is here
     for (int i = 0; i < 100 && manager == NULL && live->kind != SCRIBBLE_ALL; i++)
@@ -1203,9 +1202,9 @@ TEST_WITH(garbage_live, .seconds = 120, .weight = 2) {
         pools_change = kind != SCRIBBLE_LEASES;
         atomic_store(&live->stop, 0);
         for (int i = 0; i < LIVE_CLIENTS; i++)
-            clients[i] = test_spawn(live_client, (void *)(uintptr_t)name);
+            clients[i] = test_spawn_named(live_client, name);
         test_sleep(kind == SCRIBBLE_ALL ? 30 : 5);
-        pid_t writer = test_spawn(scribbler, (void *)(uintptr_t)name);
+        pid_t writer = test_spawn_named(scribbler, name);
         pthread_t thread = test_thread(live_thread, manager);      // and two threads on one manager
         uint64_t until = test_now() + LIVE_MS * UINT64_C(1000000);
         while (test_now() < until)
@@ -1229,8 +1228,7 @@ TEST_WITH(garbage_live, .seconds = 120, .weight = 2) {
 
 // The word that says READY becomes 0 under a live client. Somebody who may create must not take the file for half-made
 // and truncate it: a client is there, so it is garbage.
-static void create_beside(void *argument) {
-    const char *name = argument;
+static void create_beside(const char *name) {
     zcp_log_set_level(ZCP_LOG_OFF);
     CHECK_IS(attempt(name, ZCP_SHM_OPEN_OR_CREATE), ZCP_ERR_CORRUPT);
 }
@@ -1243,7 +1241,7 @@ TEST(garbage_in_the_state_word_of_a_live_instance) {
     CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}), ZCP_OK);
     CHECK_IS(zcp_chunk_allocate(manager, 100, &chunk), ZCP_OK);
     zcp_priv_store_release(&manager->header->state, (uint32_t)ZCP_PRIV_BUILDING);
-    test_join(test_spawn(create_beside, (void *)(uintptr_t)name));
+    test_join(test_spawn_named(create_beside, name));
     CHECK(zcp_chunk_is_valid(&chunk));
     zcp_chunk_release(&chunk);
     zcp_manager_close(manager);

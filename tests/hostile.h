@@ -69,12 +69,12 @@ HOSTILE_UNUSED static void hostile_access(void) {
 }
 
 HOSTILE_UNUSED static bool hostile_owns(const volatile void *word) {
-    const char *at = (const char *)(uintptr_t)word;
+    const volatile char *at = word;
     return hostile.peer != HOSTILE_NO_PEER && at >= hostile.first && at < hostile.last;
 }
 
 HOSTILE_UNUSED static bool hostile_in_list(const volatile void *word) {
-    const char *at = (const char *)(uintptr_t)word;
+    const volatile char *at = word;
     bool inside = false;
     for (int i = 0; i < hostile.lists; i++)
         inside = inside || (at >= hostile.list_first[i] && at < hostile.list_last[i]);
@@ -87,7 +87,7 @@ HOSTILE_UNUSED static bool hostile_in_list(const volatile void *word) {
 HOSTILE_UNUSED static void hostile_disturb(volatile void *word) {
     if (!hostile_owns(word) || hostile_in_list(word) != (hostile.peer == HOSTILE_POP))
         return;
-    _Atomic uint64_t *state = (_Atomic uint64_t *)(uintptr_t)word;
+    volatile _Atomic uint64_t *state = word;
     uint64_t s = atomic_load(state);
     if (hostile.peer == HOSTILE_POP)
         s ^= 2;
@@ -102,8 +102,9 @@ HOSTILE_UNUSED static void hostile_disturb(volatile void *word) {
 
 // After a CAS. HOSTILE_REFILL: what was taken from a list is in it again.
 HOSTILE_UNUSED static bool hostile_after(volatile void *word, bool done) {
+    volatile _Atomic uint64_t *leaf = word;
     if (done && hostile_owns(word) && hostile_in_list(word) && hostile.peer == HOSTILE_REFILL)
-        atomic_fetch_or((_Atomic uint64_t *)(uintptr_t)word, 1);
+        atomic_fetch_or(leaf, 1);
     return done;
 }
 

@@ -101,7 +101,7 @@ static void hold_and_wait(void *argument) {
     CHECK_OK(open_with(&manager, (zcp_manager_desc){.mode = ZCP_SHM_OPEN_EXISTING}));
     zcp_chunk chunk = allocated(manager, 64);
     memset(chunk.data, 0x5a, 64);
-    test_signal((_Atomic uint32_t *)argument);
+    test_signal(argument);
     for (;;)
         pause();
 }
@@ -126,7 +126,7 @@ static void change_hands(zcp_manager **manager, bool by_death, uint32_t clients)
     uint32_t slot = info_of(*manager).slot;
     zcp_manager_close(*manager);
     if (by_death) {
-        pid_t pid = test_spawn(hold_and_wait, (void *)here);
+        pid_t pid = test_spawn(hold_and_wait, here);
         test_await(here, 1);
         check_full(clients);
         test_kill(pid);
@@ -353,7 +353,7 @@ TEST(limits_slot_being_swept_is_waited_for) {
     _Atomic uint32_t *here = test_shared(sizeof *here);
     zcp_manager *manager, *other;
     CHECK_OK(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .max_clients = 2}));
-    pid_t victim = test_spawn(hold_and_wait, (void *)here);
+    pid_t victim = test_spawn(hold_and_wait, here);
     test_await(here, 1);
     test_kill(victim);
     pid_t sweeper = test_spawn(stop_while_sweeping, NULL);
@@ -419,9 +419,9 @@ TEST(limits_client_info_of_every_slot) {
     CHECK_EQ(prctl(PR_GET_NAME, thread_name), 0);
     CHECK_OK(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .max_clients = 70, .client_name = "anna"}));
     uint32_t own = info_of(manager).slot;
-    pid_t leaver = test_spawn(join_and_wait, (void *)words);
+    pid_t leaver = test_spawn(join_and_wait, words);
     test_await(&words[0], 1);
-    pid_t victim = test_spawn(hold_and_wait, (void *)words);
+    pid_t victim = test_spawn(hold_and_wait, words);
     test_await(&words[0], 2);
     test_kill(victim);
     CHECK_EQ(count_clients(manager, ZCP_CLIENT_ALIVE, getpid(), since, "anna"), 1);
@@ -819,7 +819,7 @@ static void hold_everything(void *argument) {
     zcp_manager *manager = open_of(NULL, 0);
     for (int i = 0; i < 8; i++)
         allocated(manager, 64);
-    test_signal((_Atomic uint32_t *)argument);
+    test_signal(argument);
     for (;;)
         pause();
 }
@@ -829,7 +829,7 @@ TEST(limits_exhaustion_ends_with_a_death) {
     zcp_chunk chunks[8];
     for (int round = 0; round < 10; round++) {
         _Atomic uint32_t *here = test_shared(sizeof *here);
-        pid_t pid = test_spawn(hold_everything, (void *)here);
+        pid_t pid = test_spawn(hold_everything, here);
         test_await(here, 1);
         check_refused(manager, 1, ZCP_ERR_EXHAUSTED);
         test_stop(pid);                                            // stopped is not dead
@@ -923,7 +923,7 @@ TEST(limits_read_only_data) {
     CHECK_STR(chunk.data, "to be read");
     CHECK_OK(zcp_manager_recover(manager, NULL));                  // the scribbler's death is like any other
     CHECK_EQ(zcp_chunk_use_count(&chunk), 1);
-    pid_t victim = test_spawn(hold_and_wait, (void *)&r->here), reader;
+    pid_t victim = test_spawn(hold_and_wait, &r->here), reader;
     test_await(&r->here, 1);
     reader = test_spawn(only_read, r);
     test_await(&r->here, 2);

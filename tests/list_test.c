@@ -61,6 +61,13 @@ static uint32_t drain(zcp_mpmc_list *list) {
     return count;
 }
 
+// ZCP_ATOMIC: these lie in C as they do in C++, of which tests/cpp/behaviour.cpp says the same.
+_Static_assert(sizeof(zcp_registry) == 24 * ZCP_REGISTRY_CAPACITY && _Alignof(zcp_registry) == 8,
+               "layout of a registry");
+_Static_assert(offsetof(zcp_mpmc_list, cursor) == sizeof(void *) + 4 &&
+                   offsetof(zcp_mpmc_list, leaves) == sizeof(void *) + 8,
+               "layout of a list's view");
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Against a plain set
 

@@ -37,6 +37,18 @@ static inline void build_path(char *path, size_t bytes, const char *name) {
 }
 
 // Starts a program by its path, or from PATH.
+// What exec takes: pointers to char, though it writes nothing. For a child that is about to call it.
+static inline char **copied(const char *const *arguments) {
+    static char *kept[64];
+    size_t n = 0;
+    for (; arguments[n] != NULL; n++) {
+        CHECK(n + 1 < sizeof kept / sizeof kept[0]);
+        CHECK((kept[n] = strdup(arguments[n])) != NULL);
+    }
+    kept[n] = NULL;
+    return kept;
+}
+
 static inline void start_at(program *run, const char *path, const char *const *arguments) {
     int ends[2];
     CHECK(pipe2(ends, O_CLOEXEC) == 0);
@@ -47,7 +59,7 @@ static inline void start_at(program *run, const char *path, const char *const *a
     if (run->pid == 0) {
         dup2(ends[1], STDOUT_FILENO);
         dup2(ends[1], STDERR_FILENO);
-        execvp(path, (char *const *)(uintptr_t)arguments);
+        execvp(path, copied(arguments));
         _exit(127);
     }
     close(ends[1]);

@@ -88,14 +88,15 @@ typedef struct odd {
 
 TEST(relptr_get_checks_size_and_alignment) {
     _Alignas(64) static char memory[128];
+    void *at_8 = memory + 8, *at_96 = memory + 96;
     zcp_registry registry = {0};
     CHECK_OK(zcp_registry_add(&registry, 1, memory, sizeof memory));
-    CHECK(ZCP_RELPTR_GET(uint64_t, &registry, zcp_relptr_make(1, 8)) == (uint64_t *)(void *)(memory + 8));
+    CHECK(ZCP_RELPTR_GET(uint64_t, &registry, zcp_relptr_make(1, 8)) == at_8);
     for (unsigned offset = 9; offset < 8 + _Alignof(uint64_t); offset++)    // 4 on i386
         CHECK(ZCP_RELPTR_GET(uint64_t, &registry, zcp_relptr_make(1, offset)) == NULL);
     CHECK(ZCP_RELPTR_GET(uint32_t, &registry, zcp_relptr_make(1, 12)) != NULL);
     CHECK(ZCP_RELPTR_GET(char, &registry, zcp_relptr_make(1, 127)) == memory + 127);
-    CHECK(ZCP_RELPTR_GET(odd, &registry, zcp_relptr_make(1, 96)) == (odd *)(void *)(memory + 96));
+    CHECK(ZCP_RELPTR_GET(odd, &registry, zcp_relptr_make(1, 96)) == at_96);
     CHECK(ZCP_RELPTR_GET(odd, &registry, zcp_relptr_make(1, 104)) == NULL);             // 8 bytes too far
     CHECK(ZCP_RELPTR_GET(odd, &registry, zcp_relptr_make(1, 66)) == NULL);              // misaligned
     CHECK(ZCP_RELPTR_GET(odd, &registry, zcp_relptr_make(0, 0)) == NULL);
@@ -109,17 +110,18 @@ TEST(relptr_alignment_is_the_address_not_the_offset) {
     _Alignas(16) static char memory[64];
     zcp_registry registry = {0};
     enum { HALF = _Alignof(uint64_t) / 2 };
+    void *aligned = memory + 2 * HALF;
     CHECK_OK(zcp_registry_add(&registry, 1, memory + HALF, sizeof memory - HALF));
     CHECK(ZCP_RELPTR_GET(uint64_t, &registry, zcp_relptr_make(1, 8)) == NULL);
-    CHECK(ZCP_RELPTR_GET(uint64_t, &registry, zcp_relptr_make(1, HALF)) == (uint64_t *)(void *)(memory + 2 * HALF));
+    CHECK(ZCP_RELPTR_GET(uint64_t, &registry, zcp_relptr_make(1, HALF)) == aligned);
 }
 
 TEST(relptr_offsets_count_bytes_whatever_the_type) {
-    _Alignas(64) static char memory[4096];
+    static odd items[100];
+    char *memory = (char *)items;
     zcp_registry registry = {0};
-    CHECK_OK(zcp_registry_add(&registry, 4, memory, sizeof memory));
-    odd *items = (odd *)(void *)memory;
-    for (size_t i = 0; i < sizeof memory / sizeof *items; i++) {
+    CHECK_OK(zcp_registry_add(&registry, 4, items, sizeof items));
+    for (size_t i = 0; i < sizeof items / sizeof *items; i++) {
         zcp_relptr p = zcp_relptr_of(&registry, &items[i]);
         CHECK_EQ(zcp_relptr_offset(p), i * sizeof *items);
         CHECK(ZCP_RELPTR_GET(odd, &registry, p) == &items[i]);

@@ -324,10 +324,11 @@ static void sleep_for_ever(void *unused) {
         test_sleep(1000);
 }
 
-static void sleep_in_another_session(void *pid_word) {
+static void sleep_in_another_session(void *argument) {
+    _Atomic pid_t *pid_word = argument;
     setsid();
     if (fork() == 0) {
-        *(_Atomic pid_t *)pid_word = getpid();
+        *pid_word = getpid();
         raise(SIGSTOP);
         sleep_for_ever(NULL);
     }
@@ -336,7 +337,7 @@ static void sleep_in_another_session(void *pid_word) {
 // An orphan that has left session and group, and is stopped: nothing but its descent shows whose it is.
 static pid_t spawn_hidden_orphan(void) {
     _Atomic pid_t *word = test_shared(sizeof *word);
-    test_join(test_spawn(sleep_in_another_session, (void *)word));
+    test_join(test_spawn(sleep_in_another_session, word));
     while (*word == 0)
         test_sleep(1);
     test_note("orphan %d", (int)*word);
@@ -407,14 +408,14 @@ TEST_WITH(_hangs, .seconds = 1) {
 }
 
 static void *await_nothing(void *word) {
-    test_await((_Atomic uint32_t *)word, 1);
+    test_await(word, 1);
     return NULL;
 }
 
 TEST_WITH(_hangs_in_threads, .seconds = 1) {
     static _Atomic uint32_t word;
-    test_thread(await_nothing, (void *)&word);
-    await_nothing((void *)&word);
+    test_thread(await_nothing, &word);
+    await_nothing(&word);
 }
 
 TEST_WITH(_stops, .seconds = 1) {
@@ -731,9 +732,10 @@ TEST(helpers_report_unexpected_ends) {
     check_reported("_awaits_stop_of_killed", "was killed by SIGKILL, expected to stop");
 }
 
-static void count_up(void *word) {
+static void count_up(void *argument) {
+    _Atomic uint64_t *word = argument;
     for (;;) {
-        atomic_fetch_add((_Atomic uint64_t *)word, 1);
+        atomic_fetch_add(word, 1);
         test_sleep(0);
     }
 }
@@ -777,12 +779,12 @@ static void spawn_counter(void *memory) {
 
 TEST(helpers_stop_and_kill_children) {
     _Atomic uint64_t *word = test_shared(sizeof *word);
-    check_stop_and_kill(test_spawn(count_up, (void *)word), word);
+    check_stop_and_kill(test_spawn(count_up, word), word);
 }
 
 TEST(helpers_stop_and_kill_strangers) {
     _Atomic uint64_t *words = test_shared(2 * sizeof *words);
-    test_join(test_spawn(spawn_counter, (void *)words));
+    test_join(test_spawn(spawn_counter, words));
     check_stop_and_kill((pid_t)words[1], &words[0]);
 }
 
@@ -815,7 +817,7 @@ TEST(steps_call) {
 static void pass_steps(void *word) {
     for (int i = 0; i < 3; i++) {
         test_step("push");
-        test_signal((_Atomic uint32_t *)word);
+        test_signal(word);
     }
 }
 
@@ -831,7 +833,7 @@ static void die_at_third(void *word) {
 
 TEST(steps_stop) {
     _Atomic uint32_t *word = test_shared(sizeof *word);
-    pid_t child = test_spawn(stop_at_second, (void *)word);
+    pid_t child = test_spawn(stop_at_second, word);
     test_await_stop(child);
     CHECK_EQ(*word, 1);
     test_resume(child);
@@ -841,7 +843,7 @@ TEST(steps_stop) {
 
 TEST(steps_kill) {
     _Atomic uint32_t *word = test_shared(sizeof *word);
-    test_join_signal(test_spawn(die_at_third, (void *)word), SIGKILL);
+    test_join_signal(test_spawn(die_at_third, word), SIGKILL);
     CHECK_EQ(*word, 2);
 }
 
@@ -849,7 +851,7 @@ TEST(steps_kill) {
 TEST(steps_are_not_inherited) {
     _Atomic uint32_t *word = test_shared(sizeof *word);
     test_step_any_kill(1);
-    test_join(test_spawn(pass_steps, (void *)word));
+    test_join(test_spawn(pass_steps, word));
     CHECK_EQ(*word, 3);
 }
 

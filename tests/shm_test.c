@@ -1134,11 +1134,12 @@ static void open_together(void *argument) {
         zcp_shm_desc desc = {.name = test_instance_n(round), .bytes = 64 << 10, .mode = all->mode};
         test_meet(&all->begin, OPENERS);
         zcp_status status = zcp_shm_open(&shm, &desc);
+        _Atomic uint32_t *words = shm.base;
         if (status == ZCP_OK) {
             CHECK_EQ(shm.bytes, 64 << 10);
             atomic_fetch_add(&all->created[round], shm.created);
             atomic_fetch_add(&all->opened[round], 1);
-            ((_Atomic uint32_t *)shm.base)[me] = me + 1;
+            words[me] = me + 1;
         } else {
             CHECK_STATUS(status, ZCP_ERR_EXISTS);
             CHECK_EQ(all->mode, ZCP_SHM_CREATE_EXCLUSIVE);
@@ -1146,7 +1147,7 @@ static void open_together(void *argument) {
         test_meet(&all->end, OPENERS);
         if (all->mode == ZCP_SHM_OPEN_OR_CREATE)                   // all have the same object
             for (uint32_t i = 0; i < OPENERS; i++)
-                CHECK_EQ(((_Atomic uint32_t *)shm.base)[i], i + 1);
+                CHECK_EQ(words[i], i + 1);
         if (status == ZCP_OK)
             zcp_shm_close(&shm);
     }

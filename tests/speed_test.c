@@ -63,9 +63,9 @@ static void require_filters(void)
     trapped = test_shared(sizeof *trapped);
 }
 
-static void run_filtered(void (*function)(void *), void *argument)
+static void run_filtered(void (*function)(const char *), const char *name)
 {
-    int status = test_wait(test_spawn(function, argument));
+    int status = test_wait(test_spawn_named(function, name));
     CHECK_MSG(atomic_load(trapped) == 0, "system call %u was made", atomic_load(trapped) - 1);
     CHECK_EQ(status, 0);
 }
@@ -73,7 +73,7 @@ static void run_filtered(void (*function)(void *), void *argument)
 // Ends the filtered process: through exit_group alone, which leaves the chunks to recovery.
 #define QUIET(condition) do { if (!(condition)) _exit(4); } while (0)
 
-static void quiet_in_one_process(void *name)
+static void quiet_in_one_process(const char *name)
 {
     zcp_manager *manager = open_pools(name);
     zcp_chunk few[16];
@@ -106,7 +106,7 @@ TEST(speed_no_system_call_in_one_process)
 {
     require_filters();
     zcp_manager *manager = open_pools(test_instance());
-    run_filtered(quiet_in_one_process, (void *)(uintptr_t)test_instance());
+    run_filtered(quiet_in_one_process, test_instance());
     books_check(test_instance(), 0);
     zcp_manager_close(manager);
     CHECK_OK(zcp_manager_destroy(test_instance()));
@@ -115,7 +115,7 @@ TEST(speed_no_system_call_in_one_process)
 // Two at once: one sends tokens through a word, the other acquires and acknowledges. Both spin, which is no call.
 static struct { _Atomic uint64_t token, acknowledged; } *word;
 
-static void quiet_sender(void *name)
+static void quiet_sender(const char *name)
 {
     zcp_manager *manager = open_pools(name);
     forbid_system_calls();
@@ -130,7 +130,7 @@ static void quiet_sender(void *name)
     _exit(0);
 }
 
-static void quiet_receiver(void *name)
+static void quiet_receiver(const char *name)
 {
     zcp_manager *manager = open_pools(name);
     forbid_system_calls();
@@ -151,8 +151,8 @@ TEST(speed_no_system_call_between_processes)
     require_filters();
     word = test_shared(sizeof *word);
     zcp_manager *manager = open_pools(test_instance());
-    pid_t receiver = test_spawn(quiet_receiver, (void *)(uintptr_t)test_instance());
-    run_filtered(quiet_sender, (void *)(uintptr_t)test_instance());
+    pid_t receiver = test_spawn_named(quiet_receiver, test_instance());
+    run_filtered(quiet_sender, test_instance());
     int status = test_wait(receiver);
     CHECK_MSG(atomic_load(trapped) == 0, "system call %u was made", atomic_load(trapped) - 1);
     CHECK_EQ(status, 0);

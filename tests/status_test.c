@@ -343,9 +343,10 @@ static void *log_from_a_thread(void *argument) {
 }
 
 static void count_line(zcp_log_level level, const char *line, void *user) {
+    _Atomic uint32_t *count = user;
     CHECK_EQ(level, ZCP_LOG_INFO);
     CHECK(strncmp(line, "line ", 5) == 0);
-    atomic_fetch_add((_Atomic uint32_t *)user, 1);
+    atomic_fetch_add(count, 1);
 }
 
 TEST(log_from_several_threads) {

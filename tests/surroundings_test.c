@@ -87,8 +87,8 @@ static void check_same(const hostile_holdings *before, const char *what) {
 }
 
 // The test's own process may not move to other users, limits or namespaces: a child does.
-static void in_child(void (*function)(void *), const char *name) {
-    test_join(test_spawn(function, (void *)(uintptr_t)name));
+static void in_child(void (*function)(const char *), const char *name) {
+    test_join(test_spawn_named(function, name));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -431,8 +431,7 @@ TEST_WITH(surroundings_each_system_call_fails_and_nothing_is_left, .seconds = 12
         CHECK_MSG(setrlimit(which, &limit_) == 0, "%s", strerror(errno));                                              \
     } while (0)
 
-static void few_descriptors(void *argument) {
-    const char *name = argument;
+static void few_descriptors(const char *name) {
     zcp_manager *manager;
     int refused = 0, used = hostile_count_descriptors();
     CHECK_IS(open_mode(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE), ZCP_OK);
@@ -481,8 +480,7 @@ static uint64_t address_space(void) {
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-static void little_address_space(void *argument) {
-    const char *name = argument;
+static void little_address_space(const char *name) {
     zcp_manager *manager;
     int refused = 0, served = 0;
     CHECK_IS(open_mode(&manager, name, ZCP_SHM_OPEN_OR_CREATE), ZCP_OK);      // what stays in a process stays already
@@ -520,8 +518,7 @@ TEST(surroundings_little_address_space) {
 #endif
 
 // A file size limit: told, and never a SIGXFSZ. What exists can be opened, used and closed whatever the limit.
-static void small_files(void *argument) {
-    const char *name = argument;
+static void small_files(const char *name) {
     zcp_config config = small_config();
     uint64_t management = zcp_config_management_bytes(&config, CLIENTS), chunks = zcp_config_chunk_bytes(&config, CLIENTS);
     uint64_t most = management > chunks ? management : chunks, sum = management + chunks;
@@ -592,8 +589,7 @@ static zcp_status create_and_use(const char *name, zcp_shm_mode mode) {
     return status;
 }
 
-static void full_file_system(void *argument) {
-    const char *name = argument;
+static void full_file_system(const char *name) {
     zcp_config config = small_config();
     uint64_t pages = zcp_config_total_bytes(&config, CLIENTS) / 4096;
     hostile_holdings before = {0};
@@ -668,8 +664,7 @@ TEST(surroundings_full_file_system) {
 }
 
 // Somebody fills and frees the file system all the time: each attempt fails cleanly or gives an instance that is whole.
-static void contended_file_system(void *argument) {
-    const char *name = argument;
+static void contended_file_system(const char *name) {
     int served = 0;
     CHECK(own_mounts());
     mount_shm("size=512k,mode=1777");
@@ -727,8 +722,7 @@ static void enter_world(world where) {
 static world chosen;
 
 // The first process of a new PID namespace; holds chunks and is killed.
-static void client_elsewhere(void *argument) {
-    const char *name = argument;
+static void client_elsewhere(const char *name) {
     zcp_manager *manager;
     zcp_manager_info info;
     zcp_chunk borrowed, own[3];
@@ -749,13 +743,13 @@ static void client_elsewhere(void *argument) {
         pause();
 }
 
-static void into_new_pid_namespace(void *argument) {
+static void into_new_pid_namespace(const char *name) {
     CHECK_MSG(unshare(CLONE_NEWPID) == 0, "%s", strerror(errno));
     pid_t first = fork();
     CHECK(first >= 0);
     if (first == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        client_elsewhere(argument);
+        client_elsewhere(name);
     }
     test_await(&meeting->done, 1);
     test_kill(first);
@@ -775,7 +769,7 @@ TEST(surroundings_other_namespaces) {
         CHECK_IS(zcp_chunk_allocate(manager, 100, &chunk), ZCP_OK);
         strcpy(chunk.data, "across");
         atomic_store(&meeting->token, zcp_chunk_token(&chunk));
-        pid_t outer = test_spawn(into_new_pid_namespace, (void *)(uintptr_t)name);
+        pid_t outer = test_spawn_named(into_new_pid_namespace, name);
         test_await(&meeting->ready, 1);
         CHECK_EQ(zcp_chunk_use_count(&chunk), 2);
         CHECK_IS(zcp_manager_client_info(manager, meeting->slot, &client), ZCP_OK);
@@ -797,8 +791,7 @@ TEST(surroundings_other_namespaces) {
 }
 
 // Without /proc a descriptor cannot be opened again by its number; after an unlink not by name either.
-static void nameless_without_proc(void *argument) {
-    const char *name = argument;
+static void nameless_without_proc(const char *name) {
     zcp_manager *manager;
     enter_world(WITHOUT_PROC);
     CHECK_IS(open_mode(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE), ZCP_OK);
@@ -871,8 +864,7 @@ static void visit_as(const char *name, uid_t user, bool friend, uint32_t flags, 
 }
 
 // Keeps an instance open as Alice until it is told to end.
-static void alice(void *argument) {
-    const char *name = argument;
+static void alice(const char *name) {
     bool shared = meeting->slot;
     zcp_manager *manager;
     zcp_chunk chunk;
@@ -900,7 +892,7 @@ TEST(surroundings_other_users) {
     for (uint32_t shared = 0; shared < 2; shared++) {
         meeting = test_shared(sizeof *meeting);
         meeting->slot = shared;
-        pid_t owner = test_spawn(alice, (void *)(uintptr_t)name);
+        pid_t owner = test_spawn_named(alice, name);
         test_await(&meeting->ready, 1);
         visit_as(name, BOB, false, 0, ZCP_ERR_PERMISSION, ZCP_ERR_PERMISSION);
         visit_as(name, BOB, false, ZCP_SHM_ANY_OWNER, ZCP_ERR_PERMISSION, ZCP_ERR_PERMISSION);
@@ -916,17 +908,16 @@ TEST(surroundings_other_users) {
     }
 }
 
-static void squat(void *argument) {
+static void squat(const char *name) {
     char path[320];
     become(BOB, false);
-    snprintf(path, sizeof path, "/dev/shm/%s", (const char *)argument);
+    snprintf(path, sizeof path, "/dev/shm/%s", name);
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     CHECK(fd >= 0 && fchmod(fd, 0666) == 0);
     close(fd);
 }
 
-static void meet_squatter(void *argument) {
-    const char *name = argument;
+static void meet_squatter(const char *name) {
     zcp_manager *manager;
     if (meeting->slot != 0)
         become(ALICE, false);

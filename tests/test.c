@@ -316,6 +316,21 @@ pid_t test_spawn(void (*function)(void *argument), void *argument) {
     _exit(0);
 }
 
+typedef struct named {
+    void (*function)(const char *name);
+    const char *name;
+} named;
+
+static void call_named(void *argument) {
+    const named *call = argument;
+    call->function(call->name);
+}
+
+pid_t test_spawn_named(void (*function)(const char *name), const char *name) {
+    named call = {function, name};
+    return test_spawn(call_named, &call);
+}
+
 char *test_self(void) {
     static char path[] = "/proc/self/exe";
     char *otherwise = getenv("TEST_SELF");

@@ -156,6 +156,8 @@ void test_sleep(unsigned milliseconds);
 
 // Forks; the child runs function(argument) and ends with _exit(0).
 pid_t test_spawn(void (*function)(void *argument), void *argument);
+// The same for a function that needs to know a name only.
+pid_t test_spawn_named(void (*function)(const char *name), const char *name);
 
 // Starts a TEST_PROGRAM by fork and exec. test_exec_argv is for those who start it otherwise (posix_spawn, vfork):
 // argv[0] is the path to execute. It is good until the next call; the environment has to be passed on. test_self is that

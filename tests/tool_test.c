@@ -42,7 +42,7 @@ static pid_t start_to(const char *const *arguments, int in, int out, int err) {
     for (int fd = 0; fd < 3; fd++)
         if (wanted[fd] < 0 || dup2(wanted[fd], fd) < 0)
             close(fd);
-    execv(path, (char *const *)(uintptr_t)arguments);
+    execv(path, copied(arguments));
     _exit(127);
 }
 

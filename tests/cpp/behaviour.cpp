@@ -23,6 +23,10 @@
 // ---------------------------------------------------------------------------------------------------------------------
 // What the types are
 
+// ZCP_ATOMIC: these lie in C++ as they do in C, of which tests/list_test.c says the same.
+static_assert(sizeof(zcp_registry) == 24 * ZCP_REGISTRY_CAPACITY && alignof(zcp_registry) == 8, "");
+static_assert(offsetof(zcp_mpmc_list, cursor) == sizeof(void *) + 4, "");
+static_assert(offsetof(zcp_mpmc_list, leaves) == sizeof(void *) + 8, "");
 static_assert(std::is_nothrow_default_constructible<shared_chunk>::value, "");
 static_assert(std::is_nothrow_copy_constructible<shared_chunk>::value, "");
 static_assert(std::is_nothrow_move_constructible<shared_chunk>::value, "a std::vector of them moves when it grows");

@@ -52,11 +52,11 @@ typedef struct demo {
     child server, client;
 } demo;
 
-static bool run_child(child *c, const char *directory, const char *const *arguments) {
+static bool run_child(child *c, const demo *d, const char *option, const char *value) {
     char path[PATH_MAX + 16];
     int ends[2];
     pid_t driver = getpid();
-    snprintf(path, sizeof path, "%s/%s", directory, c->program);
+    snprintf(path, sizeof path, "%s/%s", d->directory, c->program);
     if (pipe2(ends, O_CLOEXEC) != 0)
         return fail("pipe: %s", strerror(errno));
     fflush(stdout);
@@ -73,7 +73,7 @@ static bool run_child(child *c, const char *directory, const char *const *argume
             _exit(1);
         dup2(ends[1], STDOUT_FILENO);
         dup2(ends[1], STDERR_FILENO);
-        execv(path, (char *const *)(uintptr_t)arguments);
+        execl(path, c->program, "--name", d->name, option, value, (char *)NULL);
         fail("%s: %s", path, strerror(errno));
         _exit(127);
     }
@@ -170,15 +170,13 @@ static bool await_end(demo *d, child *c) {
 // Rounds
 
 static bool start_server(demo *d) {
-    const char *arguments[] = {"server", "--name", d->name, "--period", "0.2", NULL};
-    return run_child(&d->server, d->directory, arguments);
+    return run_child(&d->server, d, "--period", "0.2");
 }
 
 static bool start_client(demo *d) {
     char hold[32];
     snprintf(hold, sizeof hold, "%u.%03u", d->hold_ms / 1000, d->hold_ms % 1000);
-    const char *arguments[] = {"client", "--name", d->name, "--hold", hold, NULL};
-    return run_child(&d->client, d->directory, arguments);
+    return run_child(&d->client, d, "--hold", hold);
 }
 
 static bool start_both(demo *d, bool server_first) {

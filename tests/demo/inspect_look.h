@@ -359,10 +359,11 @@ static void check_chunks(const zcp_manager *manager, snapshot *s, findings *f) {
 // Lists, leases, slots, files
 
 static void check_list(const zcp_priv_pool *pool, const char *where, findings *f) {
-    const zcp_priv_list_header *header = (const zcp_priv_list_header *)pool->list.memory;
+    zcp_priv_list_header *header = pool->list.memory;
     uint64_t strays = 0;
-    if (zcp_priv_load_acquire((_Atomic uint64_t *)(uintptr_t)&header->magic) != ZCP_PRIV_LIST_MAGIC || header->capacity != pool->count ||
-        header->leaf_shift != pool->list.leaf_shift || header->leaves != pool->list.leaves)
+    if (zcp_priv_load_acquire(&header->magic) != ZCP_PRIV_LIST_MAGIC ||
+        zcp_priv_load_relaxed(&header->capacity) != pool->count || header->leaf_shift != pool->list.leaf_shift ||
+        header->leaves != pool->list.leaves)
         find(f, FINDING_ERROR, where, "the head of its free list was overwritten");
     for (uint32_t leaf = 0; leaf < pool->list.leaves; leaf++)
         strays += zcp_priv_count_bits(zcp_priv_load_acquire(zcp_priv_list_leaf(&pool->list, leaf)) & ~zcp_priv_leaf_mask(&pool->list, leaf));

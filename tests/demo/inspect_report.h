@@ -240,9 +240,10 @@ typedef struct column {
 } column;
 
 typedef struct cell {
-    char *text;
+    const char *text;
     report_color color;
     bool right;
+    char *to_free;                                                 // text, if it was allocated for this cell
 } cell;
 
 enum { MAX_COLUMNS = 20 };
@@ -374,7 +375,8 @@ static inline void table_cell(report *r, const value *v) {
         r->cells = more;
     }
     bool right = v->kind != VALUE_TEXT && v->kind != VALUE_SHARE && v->kind != VALUE_SLOTS && v->kind != VALUE_HEX;
-    r->cells[r->cell_count++] = (cell){value_text(v), v->color, right};
+    char *text = value_text(v);
+    r->cells[r->cell_count++] = (cell){text, v->color, right, text};
 }
 
 static inline void table_row(report *r, const value *values, size_t count) {
@@ -422,8 +424,8 @@ static inline void table_end_as_text(report *r) {
     for (size_t i = 0; i < r->column_count; i++) {
         if (!(r->columns[i].views & r->view))
             continue;
-        char *title = (char *)(uintptr_t)r->columns[i].title;
-        heading[count] = (cell){title, BOLD, r->cell_count > count && r->cells[count].right};
+        const char *title = r->columns[i].title;
+        heading[count] = (cell){title, BOLD, r->cell_count > count && r->cells[count].right, NULL};
         widths[count++] = width_of(title);
     }
     for (size_t i = 0; i < r->cell_count; i++) {
@@ -435,7 +437,7 @@ static inline void table_end_as_text(report *r) {
     for (size_t i = 0; i < r->cell_count; i += count)
         table_line(r, r->cells + i, count, widths);
     for (size_t i = 0; i < r->cell_count; i++)
-        free(r->cells[i].text);
+        free(r->cells[i].to_free);
 }
 
 static inline void table_end(report *r) {

@@ -349,16 +349,18 @@ static int follow(const char *name, zcp_shm_mode mode)
 
 static pid_t start(int *link, char **command, const char *verb, const char *name, const char *mode)
 {
-    char *arguments[32];
+    char *arguments[32], words[3][64];
+    const char *const given[] = {verb, name, mode};
     int ends[2], n = 0;
     CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
     for (; command[n]; n++) {
         CHECK(n < 28);
         arguments[n] = command[n];
     }
-    arguments[n++] = (char *)verb;
-    arguments[n++] = (char *)name;
-    arguments[n++] = (char *)mode;
+    for (int i = 0; i < 3; i++) {
+        CHECK(snprintf(words[i], sizeof words[i], "%s", given[i]) < (int)sizeof words[i]);
+        arguments[n++] = words[i];
+    }
     arguments[n] = NULL;
     pid_t pid = fork();
     CHECK(pid >= 0);

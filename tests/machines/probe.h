@@ -108,7 +108,7 @@ static bool atomics_between_processes(void)
     int fd = open(probe_path, O_RDWR);
     _Atomic unsigned *words = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
-    if ((void *)words == MAP_FAILED) return false;
+    if (words == MAP_FAILED) return false;
     atomic_store(&words[0], 0);
     atomic_store(&words[1], 0);
     pid_t pid = fork();
@@ -120,7 +120,7 @@ static bool atomics_between_processes(void)
     }
     if (pid == 0) _exit(0);
     bool good = probe_child_says_yes(pid) && atomic_load(&words[0]) == 2 * TIMES;
-    munmap((void *)words, 4096);
+    munmap(words, 4096);
     return good;
 }
 static bool can_ptrace(void)
