@@ -2705,8 +2705,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_map_part(const zcp_manager *manager, int fd, 
     else if (from % zcp_priv_page_size() != 0 || from > INT64_MAX || bytes > INT64_MAX - from || from + bytes > (uint64_t)now.st_size)
         status = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: an added pool is said to lie at %llu, %llu bytes, of %lld", path, (unsigned long long)from,
                                (unsigned long long)bytes, (long long)now.st_size);
-    if (status == ZCP_OK) status = zcp_priv_file_map(fd, path, from, bytes, flags | manager->file.flags, base);
-    if (status == ZCP_OK) (void)madvise(*base, (size_t)bytes, MADV_DONTFORK);
+    if (status == ZCP_OK) status = zcp_priv_file_map_within(fd, path, from, bytes, flags | manager->file.flags, base);
     zcp_priv_close_fd(fd);
     return status;
 }
@@ -3117,7 +3116,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const str
 {
     void *base;
     uint64_t instance_id = 0;
-    zcp_status status = zcp_priv_file_map(o->file.fd, o->file.path.text, 0, o->geometry.management_bytes, 0, &base);
+    const char *path = o->file.path.text;
+    zcp_status status = zcp_priv_file_map_alone(o->file.fd, path, 0, o->geometry.management_bytes, 0, &base);
     if (status != ZCP_OK) return status;
     while (instance_id == 0)
         if (getrandom(&instance_id, sizeof instance_id, 0) != (ssize_t)sizeof instance_id) instance_id = zcp_priv_mix(zcp_priv_now_ns() ^ (uint64_t)getpid() << 32);
@@ -3256,19 +3256,21 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_map(zcp_priv_opening *o, zcp_manager *m
 {
     uint32_t flags = o->desc.flags & (ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_NO_DUMP);
     if (o->desc.flags & ZCP_READ_ONLY_DATA) flags |= ZCP_SHM_READ_ONLY;
-    zcp_priv_process *process = zcp_priv_process_lock();               /* so that no fork falls between the two calls */
-    zcp_status status = zcp_priv_file_map(fd, o->chunk_path.text, 0, manager->geometry.chunk_bytes, flags, &manager->chunks);
-    if (status == ZCP_OK) (void)madvise(manager->chunks, (size_t)manager->geometry.chunk_bytes, MADV_DONTFORK);
-    zcp_priv_process_unlock(process);
-    return status;
+    return zcp_priv_file_map_alone(fd, o->chunk_path.text, 0, manager->geometry.chunk_bytes, flags, &manager->chunks);
 }
 /* Private words, one set per chunk, and the lanes; zero, and not in children. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_private_map(zcp_manager *manager)
 {
     uint64_t bytes = zcp_priv_private_bytes(&manager->geometry);
+    char what[80];
     manager->private_bytes = (size_t)bytes;
+    errno = ENOMEM;
+    zcp_priv_process *process = zcp_priv_process_lock();               /* so that no fork falls within */
     manager->private_memory = bytes > SIZE_MAX ? NULL : zcp_priv_anonymous((size_t)bytes, MADV_DONTFORK);
-    return manager->private_memory ? ZCP_OK : zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: %llu bytes of private memory for threads and handle counts", manager->name, (unsigned long long)bytes);
+    zcp_priv_process_unlock(process);
+    if (manager->private_memory) return ZCP_OK;
+    snprintf(what, sizeof what, "threads and handle counts (%llu bytes)", (unsigned long long)bytes);
+    return zcp_priv_fail_memory(manager->name, what);
 }
 /* A look at the slots: gives clean ones, as hints, if there are any. *in_motion: one is not in use; if nobody could take it, a sweeper, a joiner or a leaver
    is at work, and one may become free. */
@@ -3369,15 +3371,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manage
 /* Maps the management segment to look at it only. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_observe(zcp_priv_opening *o, zcp_manager *manager)
 {
-    zcp_priv_process *process = zcp_priv_process_lock();               /* so that no fork falls between the two calls */
     zcp_priv_lock *mapping = &manager->management;
-    zcp_status status = zcp_priv_file_map(o->file.fd, o->file.path.text, 0, manager->geometry.management_bytes, manager->file.flags, &mapping->base);
-    if (status == ZCP_OK) {
-        mapping->bytes = (size_t)manager->geometry.management_bytes;
-        (void)madvise(mapping->base, mapping->bytes, MADV_DONTFORK);
-    }
-    zcp_priv_process_unlock(process);
+    uint64_t bytes = manager->geometry.management_bytes;
+    zcp_status status = zcp_priv_file_map_alone(o->file.fd, o->file.path.text, 0, bytes, manager->file.flags,
+                                                &mapping->base);
     if (status != ZCP_OK) return status;
+    mapping->bytes = (size_t)bytes;
     manager->header = (zcp_priv_header *)mapping->base;
     zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, NULL, manager->private_memory, 0, o->desc.flags);
     manager->view.client = ZCP_NO_CLIENT;
@@ -3742,10 +3741,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_punch(int fd, const char *path, uint64_t
 {
 #ifdef FALLOC_FL_PUNCH_HOLE
     uint64_t end = sizeof(off_t) == 8 ? ZCP_RELPTR_MAX_OFFSET + 1 : INT32_MAX;
-    if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(end - from)) != 0) return zcp_priv_fail_system("fallocate", path);
+    if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(end - from)) != 0
+        && errno != EOPNOTSUPP && errno != ENOSYS) return zcp_priv_fail_system("fallocate", path);
 #else
-    (void)fd, (void)path, (void)from;           /* a libc without it reserves nothing behind the end, and who adds writes all of it anew */
+    (void)fd, (void)path, (void)from;
 #endif
+    /* A libc or a file system without it reserves nothing behind the end, and who adds writes all of it anew. */
     return ZCP_OK;
 }
 /* Makes a file longer, with pages for all of [from, from + bytes); what lay there is of somebody who was killed while adding. */
@@ -3760,8 +3761,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     zcp_priv_pool_slot *slot = &manager->header->pools[number];
     void *base;
     uint32_t serial = g->serial + 1;
-    zcp_status status = zcp_priv_file_map(g->management_fd, manager->file.path.text, g->management_end, geometry->management_bytes, 0, &base);
+    zcp_status status = zcp_priv_file_map_alone(g->management_fd, manager->file.path.text, g->management_end,
+                                                geometry->management_bytes, 0, &base);
     if (status != ZCP_OK) return status;
+    memset(base, 0, (size_t)geometry->management_bytes);               /* a killed adder's, if it was not punched */
     zcp_priv_format_pool(base, &geometry->pools[0], geometry->record_bytes, zcp_priv_mix(manager->instance_id + serial));
     munmap(base, (size_t)geometry->management_bytes);
     zcp_priv_added added = { *config, g->management_end, g->chunk_end };

@@ -110,6 +110,13 @@ ZEROCP_API zcp_status zcp_shm_unlink(const char *name);
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK 18
 #endif
+#ifdef O_PATH
+#define ZCP_PRIV_O_PATH O_PATH
+#elif defined(__O_PATH)
+#define ZCP_PRIV_O_PATH __O_PATH
+#else
+#define ZCP_PRIV_O_PATH 010000000
+#endif
 
 /* ---- >>clock ---- */
 ZCP_PRIV_SETUP uint64_t zcp_priv_now_ns(void)
@@ -142,6 +149,7 @@ typedef struct zcp_priv_wiped { struct zcp_priv_wiped *next; size_t bytes; } zcp
 typedef struct zcp_priv_process {
     zcp_priv_wiped head;                /* all areas; the list is changed under the mutex */
     pthread_mutex_t mutex;              /* all zero is PTHREAD_MUTEX_INITIALIZER on Linux (glibc, musl) */
+    pthread_mutex_t opening;            /* one thread at a time opens files (>>descriptors); taken after `mutex` */
     void *managers;                     /* the list of zerocp.h, newest first */
 } zcp_priv_process;
 static _Atomic(zcp_priv_process *) zcp_priv_process_page;      /* set once, then constant */
@@ -164,11 +172,15 @@ ZCP_PRIV_SETUP void zcp_priv_fork_prepare(void)
 {
     if (zcp_priv_forking || (zcp_priv_forking = zcp_priv_process_get()) == NULL) return;
     pthread_mutex_lock(&zcp_priv_forking->mutex);
+    pthread_mutex_lock(&zcp_priv_forking->opening);
     zcp_priv_forking->head.bytes = sizeof *zcp_priv_forking;   /* where the kernel does not wipe: what the child has to, also in a child of a child */
 }
 ZCP_PRIV_SETUP void zcp_priv_fork_parent(void)
 {
-    if (zcp_priv_forking) pthread_mutex_unlock(&zcp_priv_forking->mutex);
+    if (zcp_priv_forking) {
+        pthread_mutex_unlock(&zcp_priv_forking->opening);
+        pthread_mutex_unlock(&zcp_priv_forking->mutex);
+    }
     zcp_priv_forking = NULL;
 }
 ZCP_PRIV_SETUP void zcp_priv_fork_child(void)
@@ -181,18 +193,25 @@ ZCP_PRIV_SETUP void zcp_priv_fork_child(void)
         memset((void *)area, 0, area->bytes);
     }
 }
-/* Takes the process's mutex; makes the first page if there is none. The fork handlers are there before it is. NULL: no memory. */
-ZCP_PRIV_SETUP zcp_priv_process *zcp_priv_process_lock(void)
+/* The first page; makes it if there is none. The fork handlers are there before it is. NULL: no memory (see errno). */
+ZCP_PRIV_SETUP zcp_priv_process *zcp_priv_process_made(void)
 {
     zcp_priv_process *process = zcp_priv_process_get();        /* acquire, pairs with the release of the CAS */
     if (!process) {
+        errno = ENOMEM;
         if (pthread_atfork(zcp_priv_fork_prepare, zcp_priv_fork_parent, zcp_priv_fork_child) != 0) return NULL;
         zcp_priv_process *fresh = (zcp_priv_process *)zcp_priv_anonymous(sizeof *fresh, MADV_WIPEONFORK);
         if (!fresh) return NULL;
         if (!zcp_priv_cas_release(&zcp_priv_process_page, &process, fresh)) munmap(fresh, sizeof *fresh);
         process = zcp_priv_process_get();
     }
-    pthread_mutex_lock(&process->mutex);
+    return process;
+}
+/* Takes the process's mutex. NULL: no memory. */
+ZCP_PRIV_SETUP zcp_priv_process *zcp_priv_process_lock(void)
+{
+    zcp_priv_process *process = zcp_priv_process_made();
+    if (process) pthread_mutex_lock(&process->mutex);
     return process;
 }
 ZCP_PRIV_COLD void zcp_priv_process_unlock(zcp_priv_process *process)      /* NULL: there was none to lock */
@@ -209,6 +228,56 @@ ZCP_PRIV_SETUP void *zcp_priv_wiped_new(zcp_priv_process *process, size_t bytes)
     area->next = process->head.next;
     process->head.next = area;
     return area;
+}
+
+/* ---- >>descriptors  Nothing that is opened here for reading or writing is descriptor 0, 1 or 2, not for a moment: a
+   program whose standard output is closed, or a sibling thread of it, would print into shared memory. The kernel gives
+   out the lowest free number; so those of the three that are free are first taken by descriptors of "/" that can be
+   neither read nor written (O_PATH): whoever uses one is told EBADF, as of a closed one. They are closed right after.
+   One thread at a time, or it might count on what another one is about to close; and no fork falls in between. Every
+   file is opened here. ---- */
+enum { ZCP_PRIV_FIRST_FD = 3 };
+/* Takes the numbers below ZCP_PRIV_FIRST_FD that are free; false: that cannot be done, errno tells why. */
+ZCP_PRIV_SETUP bool zcp_priv_low_take(int fillers[ZCP_PRIV_FIRST_FD], int *count)
+{
+    *count = 0;
+    for (int low = 0; low < ZCP_PRIV_FIRST_FD; low++) {
+        if (fcntl(low, F_GETFD, 0) >= 0) continue;
+        int fd = open("/", ZCP_PRIV_O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0) return false;
+        if (fd < ZCP_PRIV_FIRST_FD) fillers[(*count)++] = fd;
+        else close(fd);                                        /* the application has just taken that number itself */
+    }
+    return true;
+}
+/* Closes them, but for those in whose place the application has put something else meanwhile. */
+ZCP_PRIV_SETUP void zcp_priv_low_drop(const int fillers[ZCP_PRIV_FIRST_FD], int count)
+{
+    for (int i = 0; i < count; i++) {
+        int state = fcntl(fillers[i], F_GETFL, 0);
+        if (state >= 0 && (state & ZCP_PRIV_O_PATH)) close(fillers[i]);
+    }
+}
+#define ZCP_PRIV_CAREFULLY (O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)       /* whatever has the name */
+typedef enum zcp_priv_opener { ZCP_PRIV_BY_OPEN, ZCP_PRIV_BY_SHM_OPEN } zcp_priv_opener;
+ZCP_PRIV_SETUP int zcp_priv_open_high(zcp_priv_opener opener, const char *path, int flags, mode_t mode)
+{
+    int fillers[ZCP_PRIV_FIRST_FD], count, fd = -1, low = -1;
+    zcp_priv_process *process = zcp_priv_process_made();
+    if (!process) return -1;
+    pthread_mutex_lock(&process->opening);
+    if (zcp_priv_low_take(fillers, &count))
+        fd = opener == ZCP_PRIV_BY_OPEN ? open(path, flags) : shm_open(path, flags, mode);
+    if (fd >= 0 && fd < ZCP_PRIV_FIRST_FD) {                   /* the application closes that one at this very moment */
+        low = fd;
+        fd = fcntl(low, F_DUPFD_CLOEXEC, ZCP_PRIV_FIRST_FD);
+    }
+    int error = errno;
+    if (low >= 0) close(low);
+    zcp_priv_low_drop(fillers, count);
+    pthread_mutex_unlock(&process->opening);
+    errno = error;
+    return fd;
 }
 
 /* ---- >>names ---- */
@@ -255,9 +324,23 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_system(const char *call, const char *path
     }
     return zcp_priv_fail_call(status, call, path);
 }
-ZCP_PRIV_COLD zcp_status zcp_priv_fail_memory(const char *name, const char *what)
+/* What stands at the end of a message when memory would have to be locked and the limit forbids it. After
+   mlockall(MCL_FUTURE) mmap says EAGAIN then. */
+typedef struct zcp_priv_limit { char text[96]; } zcp_priv_limit;
+ZCP_PRIV_COLD zcp_priv_limit zcp_priv_lock_limit(void)
 {
-    return zcp_priv_fail(ZCP_ERR_NO_MEMORY, ENOMEM, "%s: no private memory for %s", name, what);
+    struct rlimit limit;
+    zcp_priv_limit told;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0) limit.rlim_cur = 0;
+    snprintf(told.text, sizeof told.text, "; mlock's limit (ulimit -l, RLIMIT_MEMLOCK) is %llu bytes for the process",
+             (unsigned long long)limit.rlim_cur);
+    return told;
+}
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_memory(const char *name, const char *what)      /* errno is EAGAIN or ENOMEM */
+{
+    int error = errno == EAGAIN ? EAGAIN : ENOMEM;
+    return zcp_priv_fail(ZCP_ERR_NO_MEMORY, error, "%s: no private memory for %s%s", name, what,
+                         error == EAGAIN ? zcp_priv_lock_limit().text : "");
 }
 ZCP_PRIV_SETUP void zcp_priv_close_fd(int fd)                        /* keeps errno; -1: nothing is open */
 {
@@ -269,7 +352,7 @@ ZCP_PRIV_SETUP void zcp_priv_close_fd(int fd)                        /* keeps er
 /* Opens what is there. Refuses what is no regular file and, without ZCP_SHM_ANY_OWNER, what belongs neither to the caller nor to root. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_open(const char *path, int access, uint32_t flags, int *fd, struct stat *status)
 {
-    *fd = shm_open(path, access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    *fd = zcp_priv_open_high(ZCP_PRIV_BY_SHM_OPEN, path, access | ZCP_PRIV_CAREFULLY, 0);
     if (*fd < 0) return zcp_priv_fail_system("shm_open", path);
     zcp_status result = ZCP_OK;
     if (fstat(*fd, status) != 0) result = zcp_priv_fail_system("fstat", path);
@@ -290,7 +373,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_grant(int fd, const char *path, uint32_t
 /* Creates an empty object; EXISTS if there is one. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_create(const char *path, uint32_t permissions, uint32_t group, uint32_t flags, int *fd, struct stat *status)
 {
-    *fd = shm_open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, (mode_t)(permissions & 0600));
+    *fd = zcp_priv_open_high(ZCP_PRIV_BY_SHM_OPEN, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                             (mode_t)(permissions & 0600));
     if (*fd < 0) return zcp_priv_fail_system("shm_open", path);
     zcp_status result = zcp_priv_file_grant(*fd, path, permissions, group, flags);
     if (result == ZCP_OK && fstat(*fd, status) != 0) result = zcp_priv_fail_system("fstat", path);
@@ -394,7 +478,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_map(int fd, const char *path, uint64_t f
     if (*base == MAP_FAILED) {
         int error = errno;
         *base = NULL;
-        return zcp_priv_fail(ZCP_ERR_MAPPING, error, "%s: mmap of %llu bytes: %s", path, (unsigned long long)bytes, strerror(error));
+        return zcp_priv_fail(error == EAGAIN ? ZCP_ERR_NO_MEMORY : ZCP_ERR_MAPPING, error,
+                             "%s: mmap of %llu bytes: %s%s", path, (unsigned long long)bytes, strerror(error),
+                             error == EAGAIN ? zcp_priv_lock_limit().text : "");
     }
 #ifdef MADV_DONTDUMP
     if (flags & ZCP_SHM_NO_DUMP) (void)madvise(*base, (size_t)bytes, MADV_DONTDUMP);
@@ -404,9 +490,28 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_map(int fd, const char *path, uint64_t f
         munmap(*base, (size_t)bytes);
         *base = NULL;
         return zcp_priv_fail(error == EPERM ? ZCP_ERR_PERMISSION : ZCP_ERR_NO_MEMORY, error,
-                             "%s: mlock of %llu bytes: %s (see ulimit -l)", path, (unsigned long long)bytes, strerror(error));
+                             "%s: mlock of %llu bytes: %s%s", path, (unsigned long long)bytes, strerror(error),
+                             zcp_priv_lock_limit().text);
     }
     return ZCP_OK;
+}
+/* The same, and children do not get it. Under the process's mutex, so that no fork falls between the two calls. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_map_within(int fd, const char *path, uint64_t from, uint64_t bytes,
+                                                      uint32_t flags, void **base)
+{
+    zcp_status status = zcp_priv_file_map(fd, path, from, bytes, flags, base);
+    if (status == ZCP_OK) (void)madvise(*base, (size_t)bytes, MADV_DONTFORK);
+    return status;
+}
+/* The same, for who does not hold the mutex. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_map_alone(int fd, const char *path, uint64_t from, uint64_t bytes,
+                                                     uint32_t flags, void **base)
+{
+    zcp_priv_process *process = zcp_priv_process_lock();
+    if (!process) return zcp_priv_fail_memory(path, "the process's page");
+    zcp_status status = zcp_priv_file_map_within(fd, path, from, bytes, flags, base);
+    zcp_priv_process_unlock(process);
+    return status;
 }
 
 /* ---- >>locks  A lock is a mapping. An open-file-description lock on one byte lives as long as some descriptor or mapping refers to the
@@ -435,7 +540,7 @@ ZCP_PRIV_SETUP void zcp_priv_file_note(zcp_priv_file *file, int fd, const zcp_pr
 /* Does the name still lead to the object? */
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_is(const zcp_priv_file *file, bool *same)
 {
-    int fd = shm_open(file->path.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    int fd = zcp_priv_open_high(ZCP_PRIV_BY_SHM_OPEN, file->path.text, O_RDONLY | ZCP_PRIV_CAREFULLY, 0);
     struct stat status;
     *same = false;
     if (fd < 0) {
@@ -459,8 +564,11 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_reopen(const zcp_priv_file *file, int *f
     char link[40];
     int access = file->flags & ZCP_SHM_READ_ONLY ? O_RDONLY : O_RDWR;
     snprintf(link, sizeof link, "/proc/self/fd/%d", file->fd);
-    *fd = zcp_priv_fd_is(file->fd, file->device, file->inode) ? open(link, access | O_CLOEXEC) : -1;
-    if (*fd < 0) *fd = shm_open(file->path.text, access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    *fd = -1;
+    if (zcp_priv_fd_is(file->fd, file->device, file->inode))
+        *fd = zcp_priv_open_high(ZCP_PRIV_BY_OPEN, link, access | O_CLOEXEC, 0);
+    if (*fd < 0)
+        *fd = zcp_priv_open_high(ZCP_PRIV_BY_SHM_OPEN, file->path.text, access | ZCP_PRIV_CAREFULLY, 0);
     if (zcp_priv_fd_is(*fd, file->device, file->inode)) return ZCP_OK;
     if (*fd < 0 && errno != ENOENT) return zcp_priv_fail_call(ZCP_ERR_SYSTEM, "cannot be opened again", file->path.text);
     if (*fd >= 0) { zcp_priv_close_fd(*fd); *fd = -1; }
@@ -497,11 +605,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t fi
     if (!process) return zcp_priv_fail_memory(file->path.text, "the process's page");
     zcp_status status = zcp_priv_file_reopen(file, &fd);
     if (status == ZCP_OK) {
-        status = zcp_priv_file_map(fd, file->path.text, 0, bytes, file->flags & ~ZCP_SHM_READ_ONLY, &lock->base);
+        status = zcp_priv_file_map_within(fd, file->path.text, 0, bytes, file->flags & ~ZCP_SHM_READ_ONLY, &lock->base);
         if (status == ZCP_OK) {
             bool taken = true;
             lock->bytes = bytes;
-            (void)madvise(lock->base, bytes, MADV_DONTFORK);
             for (uint32_t k = early ? 0 : count; k < 2 * count && taken && status == ZCP_OK; k++) {
                 uint32_t i = k % count;
                 if (early && (early[i / 64] >> i % 64 & 1) != (k < count)) continue;

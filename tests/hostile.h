@@ -226,8 +226,8 @@ HOSTILE_UNUSED static int hostile_madvise(void *memory, size_t bytes, int advice
 HOSTILE_UNUSED static int hostile_mlock(const void *memory, size_t bytes) {
     return hostile_fails("mlock") ? -1 : mlock(memory, bytes);
 }
-HOSTILE_UNUSED static int hostile_fcntl(int fd, int command, struct flock *lock) {
-    return hostile_fails("fcntl") ? -1 : fcntl(fd, command, lock);
+HOSTILE_UNUSED static int hostile_fcntl(int fd, int command, uintptr_t argument) {
+    return hostile_fails("fcntl") ? -1 : fcntl(fd, command, argument);
 }
 HOSTILE_UNUSED static ssize_t hostile_pread(int fd, void *bytes, size_t count, off_t at) {
     return hostile_fails("pread") ? -1 : pread(fd, bytes, count, at);
@@ -239,8 +239,9 @@ HOSTILE_UNUSED static ssize_t hostile_getrandom(void *bytes, size_t count, unsig
     return hostile_fails("getrandom") ? -1 : getrandom(bytes, count, flags);
 }
 HOSTILE_UNUSED static int hostile_getrlimit(int which, struct rlimit *limit) {
-    (void)which;                                                   // its type differs between C libraries
-    return hostile_fails("getrlimit") ? -1 : getrlimit(RLIMIT_FSIZE, limit);
+    if (hostile_fails("getrlimit"))
+        return -1;
+    return which == (int)RLIMIT_MEMLOCK ? getrlimit(RLIMIT_MEMLOCK, limit) : getrlimit(RLIMIT_FSIZE, limit);
 }
 HOSTILE_UNUSED static int hostile_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void)) {
     return hostile_fails("pthread_atfork") ? errno : pthread_atfork(prepare, parent, child);
@@ -271,11 +272,11 @@ HOSTILE_UNUSED static int hostile_atfork(void (*prepare)(void), void (*parent)(v
 #define fchown(fd, user, group) hostile_fchown(fd, user, group)
 #define madvise(memory, bytes, advice) hostile_madvise(memory, bytes, advice)
 #define mlock(memory, bytes) hostile_mlock(memory, bytes)
-#define fcntl(fd, command, lock) hostile_fcntl(fd, command, lock)
+#define fcntl(fd, command, argument) hostile_fcntl(fd, command, (uintptr_t)(argument))
 #define pread(fd, bytes, count, at) hostile_pread(fd, bytes, count, at)
 #define pwrite(fd, bytes, count, at) hostile_pwrite(fd, bytes, count, at)
 #define getrandom(bytes, count, flags) hostile_getrandom(bytes, count, flags)
-#define getrlimit(which, limit) hostile_getrlimit(which, limit)
+#define getrlimit(which, limit) hostile_getrlimit((int)(which), limit)
 #define pthread_atfork(prepare, parent, child) hostile_atfork(prepare, parent, child)
 
 #include "zerocp_relptr.h"
