@@ -20,6 +20,7 @@
 #include "zerocp.h" // the first include, so that it can ask libc for all that it needs
 
 #include "common.h"
+#include "streams.h"
 #include "transport.h"
 
 #include <fcntl.h>
@@ -441,6 +442,7 @@ static int parse_options(options *o, int argc, char **argv) {
 int main(int argc, char **argv) {
     char own_name[40];
     options o = {.name = own_name, .frames = 300, .pool = 8, .spoil = UINT64_MAX, .period_ms = 1000, .timeout_ms = 10000};
+    open_standard_streams();
     snprintf(own_name, sizeof own_name, "zerocp_camera_%ld", (long)getpid());
     int status = parse_options(&o, argc, argv);
     if (status >= 0)

@@ -7,6 +7,7 @@
 #include "zerocp.h" // the first include, so that it can ask libc for all that it needs
 
 #include "common.h"
+#include "streams.h"
 #include "transport.h"
 
 #include <getopt.h>
@@ -228,6 +229,7 @@ static int parse_options(client *c, int argc, char **argv) {
 
 int main(int argc, char **argv) {
     client c = {.name = DEMO_NAME, .wait_ms = 10000, .connection = -1};
+    open_standard_streams();
     int status = parse_options(&c, argc, argv);
     if (status >= 0)
         return status;

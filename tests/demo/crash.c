@@ -7,6 +7,7 @@
 #include "zerocp.h" // the first include, so that it can ask libc for all that it needs
 
 #include "common.h"
+#include "streams.h"
 
 #include <getopt.h>
 #include <limits.h>
@@ -220,6 +221,7 @@ int main(int argc, char **argv) {
         .detector = {.name = "detector", .tag = TAG_RESULT, .count = RESULTS, .size = 200, .borrows = FRAMES_TO_DETECTOR},
         .logger = {.name = "logger", .tag = TAG_LOG, .count = LINES, .size = 100, .borrows = FRAMES_TO_LOGGER},
     };
+    open_standard_streams();
     snprintf(s.name, sizeof s.name, "zerocp_crash_%ld", (long)getpid());
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'h')

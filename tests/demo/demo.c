@@ -5,6 +5,7 @@
 #include "zerocp.h" // the first include, so that it can ask libc for all that it needs
 
 #include "common.h"
+#include "streams.h"
 
 #include <fcntl.h>
 #include <getopt.h>
@@ -274,6 +275,7 @@ int main(int argc, char **argv) {
     demo d = {.hold_ms = 500, .timeout_ms = 30000};
     d.server = (child){.program = "server", .output = -1};
     d.client = (child){.program = "client", .output = -1};
+    open_standard_streams();
     int status = parse_options(&d, argc, argv);
     if (status >= 0)
         return status;

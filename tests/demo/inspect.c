@@ -11,6 +11,7 @@
 #include "inspect_report.h"
 #include "inspect_tool.h"
 #include "inspect_watch.h"
+#include "streams.h"
 
 #include <dirent.h>
 #include <getopt.h>
@@ -523,13 +524,6 @@ static void on_log(zcp_log_level level, const char *line, void *user) {
     fputs("zerocp: ", stderr);
     write_safe(stderr, line, false);
     fputs("\n", stderr);
-}
-
-// A standard stream that is closed would be reopened as the first file that is opened, which may be a segment.
-static void open_standard_streams(void) {
-    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
-            _exit(EXIT_FOUND);
 }
 
 static bool wants_color(const tool *t) {

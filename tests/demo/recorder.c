@@ -9,6 +9,7 @@
 #include "zerocp.h" // the first include, so that it can ask libc for all that it needs
 
 #include "common.h"
+#include "streams.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -111,6 +112,7 @@ static bool print_instance(const char *subject) {
 }
 
 int main(int argc, char **argv) {
+    open_standard_streams();
     if (argc != 2)
         return fail("usage: recorder SUBJECT"), 2;
     snprintf(instance, sizeof instance, "zerocp_recorder_%ld", (long)getpid());

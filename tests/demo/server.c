@@ -8,6 +8,7 @@
 #include "zerocp.h" // the first include, so that it can ask libc for all that it needs
 
 #include "common.h"
+#include "streams.h"
 #include "transport.h"
 
 #include <getopt.h>
@@ -314,6 +315,7 @@ static int parse_options(server *s, int argc, char **argv) {
 int main(int argc, char **argv) {
     server s = {.name = DEMO_NAME, .period_ms = 3000, .listener = -1, .connection = -1};
     sigset_t unblocked;
+    open_standard_streams();
     int status = parse_options(&s, argc, argv);
     if (status >= 0)
         return status;

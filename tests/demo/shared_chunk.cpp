@@ -6,6 +6,8 @@
 // linked to the implementation, which is C: see the Makefile.
 #include "zerocp.h"
 
+#include "streams.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -179,6 +181,7 @@ int main(int argc, char **argv) {
         {"help", no_argument, nullptr, 'h'},
         {nullptr, 0, nullptr, 0},
     };
+    open_standard_streams();
     std::string name = "zerocp_shared_chunk_" + std::to_string(getpid());
     unsigned long frames = 1000;
     for (int option; (option = getopt_long(argc, argv, "", options, nullptr)) != -1;) {
