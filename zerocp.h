@@ -1047,7 +1047,7 @@ typedef struct zcp_priv_counts {
 } zcp_priv_counts;
 #define ZCP_PRIV_CHANGING UINT32_MAX
 
-/* One pool as a client sees it. All of it is private, and constant but for the list's cursor, retired and told. */
+/* One pool as a client sees it. All of it is private, and constant but for the list's cursor, retired, told and asked. */
 typedef struct zcp_priv_leases zcp_priv_leases;
 typedef struct zcp_priv_pool_slot zcp_priv_pool_slot;
 typedef struct zcp_priv_signals zcp_priv_signals;
@@ -1061,8 +1061,10 @@ typedef struct zcp_priv_pool {
     zcp_mpmc_list list;
     zcp_priv_pool_slot *slot;       /* which tells whether the pool is live; NULL, as signals: a pool that stays for ever */
     zcp_priv_signals *signals;
+    zcp_manager *manager;           /* whose view this is of; NULL as slot */
     uint32_t number, serial;        /* in the instance; serial: different for each pool that the instance ever had */
     _Atomic uint32_t retired;       /* private: the first so many chunks are retired */
+    _Atomic uint32_t asked;         /* 1: this client, which does not punch, has asked the others to */
     bool punches, told;             /* can give the memory of its chunks back to the system; has told that it retires */
 } zcp_priv_pool;
 
@@ -2257,6 +2259,10 @@ typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } z
    A pool that retires gives out nothing more: what is free is claimed for an owner that nobody is, by whoever retires it and then by whoever
    frees its chunks, so the records alone say when it is empty. Then the pages of its chunks go back to the system, and its number is free. Its
    place in the files is never used again: who was stopped while it was at work on an old pool finds its records retired, and harms nothing.
+   Who may only read the chunks cannot give their pages back: it asks, as a retirer tells, and the next that works, looks or waits does it.
+   Who tells or asks raises `wanted` of all pools, also of those that others add just then. A thread that begins in a pool looks once which pools
+   retire; who tells looks at all numbers after a pool has begun to retire (or was found empty). Between the two steps of each stands a
+   seq_cst fence (K0, K1): the thread sees that the pool retires, or who tells knows the pool in which the thread begins.
    A thread that frees a chunk looks at `wanted` after that, and whoever wants chunks looks for free ones after it has raised it. One of the two has to see the other: between
    the two stands a barrier that costs only the latter something (membarrier; Dice et al., "Asymmetric Dekker
    synchronization", 2001).
@@ -2339,6 +2345,8 @@ ZCP_PRIV_COLD void zcp_priv_wake(zcp_priv_pool *pool)
     (void)zcp_priv_futex(&pool->signals->wakes, ZCP_PRIV_FUTEX_WAKE, INT32_MAX, NULL, UINT32_C(1) << pool->number);
     zcp_priv_store_relaxed(&pool->leases->woken, waiting);             /* step woken: relaxed: only to save wakes */
 }
+/* Asks those who may give the memory back to do it, once (>>renew). Not under the process's mutex. */
+ZCP_PRIV_SETUP void zcp_priv_pool_ask(zcp_priv_pool *pool);
 /* All chunks are retired: their memory goes back to the system. Idempotent; may be done by several at once. */
 ZCP_PRIV_SETUP void zcp_priv_pool_empty(zcp_priv_pool *pool)
 {
@@ -2346,7 +2354,11 @@ ZCP_PRIV_SETUP void zcp_priv_pool_empty(zcp_priv_pool *pool)
     uintptr_t page = zcp_priv_page_size(), begin = ((uintptr_t)pool->data + page - 1) & ~(page - 1), end = (uintptr_t)pool->data + (uintptr_t)(pool->stride * pool->count);
     if (pool->serial > 1) end += page - 1;                             /* nothing else lies in the last page of an added pool */
     end &= ~(page - 1);
-    if (!pool->punches || !pool->slot || zcp_priv_load_relaxed(&pool->slot->state) != retiring) return;     /* a read-only mapping cannot: somebody else will */
+    if (!pool->slot || zcp_priv_load_relaxed(&pool->slot->state) != retiring) return;
+    if (!pool->punches) {                                              /* a read-only mapping cannot */
+        zcp_priv_pool_ask(pool);
+        return;
+    }
     if (begin < end) {
         (void)munlock((void *)begin, end - begin);                     /* what is locked is not punched */
         if (madvise((void *)begin, end - begin, MADV_REMOVE) != 0) return;
@@ -2355,8 +2367,8 @@ ZCP_PRIV_SETUP void zcp_priv_pool_empty(zcp_priv_pool *pool)
     if (zcp_priv_cas_acq_rel(&pool->slot->state, &retiring, zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_GONE)))
         zcp_priv_add_release(&pool->signals->epoch, 1);                /* pairs with V2 */
 }
-/* Claims what is free of a retiring pool, from where this process has got to. */
-ZCP_PRIV_COLD void zcp_priv_pool_retire(zcp_priv_pool *pool)
+/* Claims what is free of a retiring pool, from where this process has got to. true: all of it is retired. */
+ZCP_PRIV_COLD bool zcp_priv_pool_claim(zcp_priv_pool *pool)
 {
     /* Between what this one freed and its look: of two who free the last two chunks, one sees both. */
     atomic_thread_fence(memory_order_seq_cst);                         /* A6 */
@@ -2372,7 +2384,11 @@ ZCP_PRIV_COLD void zcp_priv_pool_retire(zcp_priv_pool *pool)
     }
     zcp_priv_store_release(&pool->retired, i);                         /* X2: pairs with X1 */
     ZEROCP_STEP("retired");
-    if (i == pool->count) zcp_priv_pool_empty(pool);
+    return i == pool->count;
+}
+ZCP_PRIV_COLD void zcp_priv_pool_retire(zcp_priv_pool *pool)           /* and gives its memory back if nothing is left */
+{
+    if (zcp_priv_pool_claim(pool)) zcp_priv_pool_empty(pool);
 }
 /* After something became free: wakes who waits for it; what is retiring is not had again. */
 ZCP_PRIV void zcp_priv_after_free(zcp_priv_pool *pool)
@@ -2391,15 +2407,21 @@ ZCP_PRIV_INLINE void zcp_priv_local_change(zcp_priv_local *local, zcp_priv_pool 
         zcp_priv_after_free(before);
     }
 }
-/* What the calling thread keeps of pools that give out nothing more becomes everybody's: no allocation leads it there again. */
+/* What the calling thread keeps of pools that give out nothing more becomes everybody's: no allocation leads it there again. And what is left
+   to do for such pools is done: who has begun it may have been killed, or may not give memory back. Not under the process's mutex. */
 ZCP_PRIV_SETUP void zcp_priv_view_tidy(zcp_priv_view *view)
 {
+    atomic_thread_fence(memory_order_seq_cst);                         /* K0, pairs with K1: between what was learned of pools, and the look which of them retire */
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && zcp_priv_thread; p++) {
         zcp_priv_local *local = zcp_priv_view_local(view, p);
         zcp_priv_pool *pool = local->pool;
         if (!pool || !zcp_priv_pool_is_retiring(pool)) continue;       /* step retiring-left */
         zcp_priv_local_end(pool, local);
         zcp_priv_after_free(pool);
+    }
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
+        if (pool && zcp_priv_pool_is_retiring(pool)) zcp_priv_pool_retire(pool);
     }
 }
 /* Every thread of every process is to look up from its work in any pool. */
@@ -2758,6 +2780,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
     g->pool.serial = serial;
     g->pool.slot = slot;
     g->pool.signals = view->signals;
+    g->pool.manager = manager;
     g->pool.punches = g->data && !read_only;
     zcp_priv_store_release(&view->pools[number], &g->pool);            /* V1: pairs with V0 */
     return ZCP_OK;
@@ -2783,15 +2806,41 @@ ZCP_PRIV_COLD void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool)
         g->segment = 0;
     }
 }
-/* Tells everybody that a pool is RETIRING, and claims what is free of it. May be done again. */
-ZCP_PRIV_SETUP void zcp_priv_pool_tell_retiring(zcp_priv_view *view, zcp_priv_pool *pool)
+/* Marks the pools that are RETIRING, of which this client has not told so yet: their retirer may have been killed before it could tell, or look.
+   false: there is none. Under the process's mutex, like the next two. */
+ZCP_PRIV_SETUP bool zcp_priv_view_mark_retiring(zcp_priv_view *view)
 {
-    zcp_priv_store_relaxed(&pool->leases->retiring, 1u);               /* relaxed: W1 carries it */
-    zcp_priv_view_want_all(view);                                      /* of all: who works elsewhere may keep chunks of it */
+    bool marked = false;
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
+        if (!pool || pool->told || !zcp_priv_pool_is_retiring(pool)) continue;
+        zcp_priv_store_relaxed(&pool->leases->retiring, 1u);           /* relaxed: W1 carries it */
+        marked = pool->told = true;
+    }
+    return marked;
+}
+/* Tells everybody that pools are RETIRING. All numbers were looked at since these are, so no pool is missed in which a thread works. */
+ZCP_PRIV_SETUP void zcp_priv_view_tell_retiring(zcp_priv_view *view)
+{
+    zcp_priv_view_want_all(view);                                      /* of all: who works elsewhere may keep chunks of them */
     ZEROCP_STEP("retire_told");
-    /* Who does not see that it is retiring has freed before this. */
+    /* Who does not see that they are retiring has freed before this. */
     ZEROCP_HEAVY_BARRIER();                                            /* A5: pairs with A1, A2, A3 */
-    zcp_priv_pool_retire(pool);
+}
+/* Claims what is free of all pools that retire. true: one of them is empty, this client may not give its memory back, and has not asked yet. */
+ZCP_PRIV_SETUP bool zcp_priv_view_claim_retiring(zcp_priv_view *view)
+{
+    bool asks = false;
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
+        if (!pool || !zcp_priv_pool_is_retiring(pool) || !zcp_priv_pool_claim(pool)) continue;
+        if (pool->punches) zcp_priv_pool_empty(pool);
+        else if (zcp_priv_load_relaxed(&pool->asked) == 0) {           /* relaxed, both: written under the mutex */
+            zcp_priv_store_relaxed(&pool->asked, 1u);
+            asks = true;
+        }
+    }
+    return asks;
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t number, zcp_priv_failure *untold)
 {
@@ -2808,13 +2857,43 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t n
     }
     if (there && !pool) status = zcp_priv_pool_meet(manager, number, serial, untold);
     if ((there || gone) && zcp_priv_load_relaxed(&manager->view.pool_count) <= number) zcp_priv_store_relaxed(&manager->view.pool_count, number + 1);     /* relaxed: a figure */
-    pool = zcp_priv_view_pool(&manager->view, number);
-    if (pool && pool->serial == serial && phase == ZCP_PRIV_POOL_RETIRING && !pool->told && !(manager->view.flags & ZCP_OBSERVE)) {
-        /* Its retirer may have been killed before it could tell, or look. */
-        pool->told = true;                                             /* step told */
-        zcp_priv_pool_tell_retiring(&manager->view, pool);             /* step tell-again */
-    }
     return status;
+}
+/* Looks at all numbers. A pool that is met while others retire is told of it: it may be one that could not be met when those were told of. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_renew_numbers(zcp_manager *manager, zcp_priv_failure *untold)
+{
+    zcp_status status = ZCP_OK;
+    zcp_priv_pool *met[ZCP_MAX_LIVE_POOLS];
+    uint32_t count = 0;
+    bool retires = false;
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        const zcp_priv_pool *before = zcp_priv_view_pool(&manager->view, p);
+        zcp_status one = zcp_priv_renew_number(manager, p, untold);
+        if (one != ZCP_OK) status = one;
+        zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
+        if (pool && pool != before) met[count++] = pool;
+        retires = retires || (pool && zcp_priv_pool_is_retiring(pool));
+    }
+    while (retires && count > 0 && !(manager->view.flags & ZCP_OBSERVE)) zcp_priv_pool_want(met[--count]);
+    return status;
+}
+/* Does what there is to do for pools that retire, under the process's mutex. Errors: those of renew_numbers. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_renew_retiring(zcp_manager *manager, zcp_priv_failure *untold, zcp_status known)
+{
+    zcp_priv_view *view = &manager->view;
+    if (zcp_priv_view_mark_retiring(view)) {
+        atomic_thread_fence(memory_order_seq_cst);                     /* K1, pairs with K0 */
+        known = zcp_priv_renew_numbers(manager, untold);
+        zcp_priv_view_tell_retiring(view);
+    }
+    if (zcp_priv_view_claim_retiring(view)) {
+        ZEROCP_STEP("retire_asks");
+        zcp_priv_add_release(&view->signals->epoch, 1);                /* pairs with V2 */
+        atomic_thread_fence(memory_order_seq_cst);                     /* K1 */
+        known = zcp_priv_renew_numbers(manager, untold);
+        zcp_priv_view_want_all(view);
+    }
+    return known;
 }
 /* A copy of a table that stays: one that is there already, or in the place that goes with a pool, or a new one. NULL: no memory. */
 ZCP_PRIV_SETUP const zcp_priv_table *zcp_priv_table_keep(zcp_manager *manager, const zcp_priv_table *table)
@@ -2838,14 +2917,11 @@ ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
     zcp_priv_view *view = &manager->view;
     zcp_priv_table table;
     zcp_priv_failure untold = { ZCP_OK, 0, "" };
-    zcp_status status = ZCP_OK;
     zcp_priv_process *process = zcp_priv_process_lock();               /* one thread at a time, and no fork within */
     if (!process) return zcp_priv_fail_memory(manager->name, "the process's page");
     uint32_t epoch = zcp_priv_load_acquire(&view->signals->epoch);     /* V2: pairs with each change's release */
-    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
-        zcp_status one = zcp_priv_renew_number(manager, p, &untold);
-        if (one != ZCP_OK) status = one;
-    }
+    zcp_status status = zcp_priv_renew_numbers(manager, &untold);
+    if (!(view->flags & ZCP_OBSERVE)) status = zcp_priv_renew_retiring(manager, &untold, status);
     memset(&table, 0, sizeof table);
     zcp_priv_table_make(&table, view);
     if (memcmp(&table, zcp_priv_view_table(view), sizeof table) != 0) {
@@ -2857,6 +2933,10 @@ ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
     zcp_priv_process_unlock(process);
     if (untold.status != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: an added pool cannot be used here: %s", manager->name, untold.message);
     return status;
+}
+ZCP_PRIV_SETUP void zcp_priv_pool_ask(zcp_priv_pool *pool)
+{
+    if (zcp_priv_load_relaxed(&pool->asked) == 0) (void)zcp_priv_renew(pool->manager);       /* relaxed: asks again at most; renew finds the pool empty */
 }
 ZCP_PRIV_INLINE bool zcp_priv_pools_changed(const zcp_manager *manager)
 {
@@ -2919,10 +2999,6 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *r
     bool garbage = false;
     zcp_status worst = zcp_priv_renew_if_changed(manager);
     int fd = -1;
-    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {                /* a retirer may have been killed, too */
-        zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
-        if (pool && zcp_priv_pool_is_retiring(pool)) zcp_priv_pool_retire(pool);
-    }
     for (uint32_t slot = 0; slot < manager->geometry.max_clients; slot++) {
         bool taken = true;
         if (slot == manager->view.client || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) continue;   /* a look */
@@ -2934,6 +3010,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *r
         if (fd < 0) break;
     }
     zcp_priv_close_fd(fd);
+    zcp_priv_view_tidy(&manager->view);                                /* a retirer may have been killed, too */
     if (worst == ZCP_OK && garbage) worst = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: chunk records hold garbage; the others were swept", manager->name);
     return worst;
 }
@@ -3339,6 +3416,7 @@ ZCP_PRIV_SETUP void zcp_priv_view_join(zcp_manager *manager)
     for (uint32_t p = 0; p < manager->geometry.pool_count; p++) {
         view->own[p].slot = &manager->header->pools[p];
         view->own[p].signals = &manager->header->signals;
+        view->own[p].manager = manager;
         view->own[p].punches = !(view->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE));
     }
     view->signals = &manager->header->signals;
@@ -3821,16 +3899,24 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_c
     (void)zcp_priv_file_punch(g->chunk_fd, manager->chunk_path.text, g->chunk_end);
     return zcp_priv_failure_again(&failure);
 }
+/* Makes a live pool RETIRING; retire_end has to follow. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_begin(zcp_manager *manager, uint32_t number)
 {
     zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
     uint64_t live = pool ? zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_LIVE) : 0;
+    ZEROCP_STEP("pool_found");
     if (!pool || !zcp_priv_cas_acq_rel(&manager->header->pools[number].state, &live, zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING)))
         return zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "%s has no live pool %u", manager->name, number);
     ZEROCP_STEP("pool_retiring");
     zcp_priv_add_release(&manager->header->signals.epoch, 1);          /* pairs with V2 */
-    zcp_priv_pool_tell_retiring(&manager->view, pool);
     return ZCP_OK;
+}
+/* Tells everybody of pools that were made RETIRING, lets go of what this thread keeps of them, and parts with those that are gone by that. Errors: those of renew. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_end(zcp_manager *manager)
+{
+    zcp_status status = zcp_priv_renew(manager);
+    zcp_priv_view_tidy(&manager->view);
+    return status == ZCP_OK && zcp_priv_pools_changed(manager) ? zcp_priv_renew(manager) : status;
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool, uint32_t *index)
 {
@@ -3856,7 +3942,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manage
     if (status == ZCP_OK) status = zcp_priv_renew_if_changed(manager);
     if (status == ZCP_OK) status = zcp_priv_pool_retire_begin(manager, pool);
     if (status != ZCP_OK) return status;
-    zcp_priv_renew_if_changed(manager);
+    if (zcp_priv_pool_retire_end(manager) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: the pools have changed: %s", manager->name, zcp_last_message());
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: pool %u retired", manager->name, pool);
     return ZCP_OK;
 }
@@ -3889,7 +3975,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_reconfigure(zcp_priv_growth *g, const zcp_con
     zcp_priv_failure failure = zcp_priv_failure_save(status);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++)
         if (goes >> p & 1) (void)zcp_priv_pool_retire_begin(manager, p);       /* those that are no live pools are none */
-    return status == ZCP_OK ? zcp_priv_renew(manager) : zcp_priv_failure_again(&failure);
+    zcp_status ended = zcp_priv_pool_retire_end(manager);
+    return status == ZCP_OK ? ended : zcp_priv_failure_again(&failure);
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manager, const zcp_config *config)
 {
@@ -4441,6 +4528,7 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, boo
     }
     if (!sleep->pool) sleep->bits = UINT32_MAX;
     ZEROCP_HEAVY_BARRIER();                                            /* A4: pairs with A1, A2, A3, A7 */
+    zcp_priv_view_tidy(view);                                          /* who sleeps keeps nothing of what retires */
     sleep->again = renewed == ZCP_OK && zcp_priv_pools_changed(manager);       /* one may have come that fits; what could not be learned now will not be at once */
     if (recovers) zcp_priv_view_look(view, table, first);
     return zcp_priv_view_take_anywhere(view, table, first, place);     /* by the records alone: whoever takes by hints attends, and would wake itself */

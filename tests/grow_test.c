@@ -1153,6 +1153,133 @@ TEST(retire_and_what_is_cached) {
     }
 }
 
+// As an observer sees it, who changes nothing by that.
+static void await_gone(zcp_manager *observer, uint32_t pool) {
+    for (int wait = 0; pool_state(observer, pool) != ZCP_POOL_NONE; wait++) {
+        CHECK_MSG(wait < 5000, "pool %u stays: %llu used, %llu cached", pool, (unsigned long long)pool_stats(observer, pool).used,
+                  (unsigned long long)pool_stats(observer, pool).cached);
+        test_sleep(1);
+    }
+}
+
+static zcp_config two_pools(uint32_t cache_chunks) {
+    zcp_config config = one_pool(64, 10);
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 5000, .chunk_count = 100, .cache_chunks = cache_chunks}));
+    return config;
+}
+
+TEST(retire_gives_back_what_its_own_thread_caches) {
+    test_need("MADV_REMOVE");
+    for (int reconfigures = 0; reconfigures < 2; reconfigures++) {
+        zcp_config config = two_pools(4), other = one_pool(64, 10);
+        zcp_manager *manager = create_named(test_instance(), &config, 0), *observer = attach_named(test_instance(), ZCP_OBSERVE);
+        uint64_t with = segment_memory(test_instance(), CHUNKS);
+        zcp_chunk chunk = allocate(manager, 5000);
+        zcp_chunk_release(&chunk);
+        CHECK_EQ(pool_stats(observer, 1).cached, 1);
+        CHECK_OK(reconfigures ? zcp_manager_reconfigure(manager, &other) : zcp_manager_retire_pool(manager, 1));
+        CHECK_EQ(pool_state(observer, 1), ZCP_POOL_NONE);
+        CHECK(segment_memory(test_instance(), CHUNKS) <= with - 5000 * 100 + 2 * 4096);
+        zcp_manager_close(observer);
+        finish(manager);
+    }
+}
+
+// It waits in one pool, and has cached chunks of the one that is retired.
+TEST(retire_and_what_a_sleeper_caches) {
+    test_need("MADV_REMOVE");
+    zcp_config config = two_pools(4);
+    zcp_manager *manager = create_named(test_instance(), &config, 0), *observer = attach_named(test_instance(), ZCP_OBSERVE);
+    peer *sleeper = peer_begin(0);
+    zcp_chunk all[10];
+    for (int i = 0; i < 10; i++)
+        all[i] = allocate(manager, 64);
+    TELL_OK(sleeper, PEER_PAIR, 5000, 0);
+    uint32_t done = tell_to_begin(sleeper, PEER_WAIT, 64, 30000);
+    for (int wait = 0; pool_stats(observer, 0).waits == 0; wait++) {
+        CHECK(wait < 20000);
+        test_sleep(1);
+    }
+    CHECK_OK(zcp_manager_retire_pool(manager, 1));
+    await_gone(observer, 1);
+    CHECK_EQ(atomic_load(&sleeper->done), done - 1);               // it waits on
+    for (int i = 0; i < 10; i++)
+        zcp_chunk_release(&all[i]);
+    test_await(&sleeper->done, done);
+    CHECK_STATUS(sleeper->status, ZCP_OK);
+    peer_end(sleeper);
+    zcp_manager_close(observer);
+    finish(manager);
+}
+
+static void kill_at_asking(peer *self) {
+    (void)self;
+    test_at_step("retire_asks", 1, TEST_KILL, NULL);
+}
+
+// The last one may only read, so it cannot give the memory back. The next writer that comes by in any way does, or who finds the reader killed before it could ask.
+TEST(retire_and_a_reader_is_the_last) {
+    test_need("MADV_REMOVE");
+    enum { WORKS, WORKS_IN_A_NEW_POOL, LOOKS, WAITS, JOINS, READER_IS_KILLED, WAYS };
+    for (int how = 0; how < WAYS; how++) {
+        zcp_config config = two_pools(0);
+        zcp_manager *manager = create_named(test_instance(), &config, 0), *observer = attach_named(test_instance(), ZCP_OBSERVE);
+        uint64_t with = segment_memory(test_instance(), CHUNKS);
+        peer *reader = peer_start(ZCP_READ_ONLY_DATA, how == READER_IS_KILLED ? kill_at_asking : NULL), *writer = peer_begin(0);
+        test_await(&reader->done, 1);
+        zcp_chunk chunk = allocate(manager, 5000), all[10] = {{0}};
+        pattern_write(&chunk, peer_pattern(&chunk));
+        TELL_OK(reader, PEER_ACQUIRE, token_of(&chunk), 0);
+        CHECK_OK(zcp_manager_retire_pool(manager, 1));
+        zcp_chunk_release(&chunk);
+        if (how == WORKS_IN_A_NEW_POOL) {                          // which the reader does not know
+            add_pool(manager, 32, 10);
+            with = segment_memory(test_instance(), CHUNKS);
+        }
+        for (int i = 0; i < 3; i++)
+            TELL_OK(writer, PEER_PAIR, 32, 0);
+        uint32_t done = 0;
+        if (how == WAITS) {
+            for (int i = 0; i < 10; i++)
+                all[i] = allocate(manager, 64);
+            done = tell_to_begin(writer, PEER_WAIT, 64, 30000);
+            for (int wait = 0; pool_stats(observer, 0).waits == 0; wait++) {
+                CHECK(wait < 20000);
+                test_sleep(1);
+            }
+        }
+        if (how == READER_IS_KILLED) {
+            tell_to_begin(reader, PEER_RELEASE, 0, 0);
+            test_join_signal(reader->pid, SIGKILL);
+        } else {
+            TELL_OK(reader, PEER_RELEASE, 0, 0);
+        }
+        if (how != WAITS) {                                        // nobody who may has come by
+            CHECK_EQ(pool_state(observer, 1), ZCP_POOL_RETIRING);
+            CHECK_EQ(segment_memory(test_instance(), CHUNKS), with);
+        }
+        switch (how) {
+        case WORKS:
+        case WORKS_IN_A_NEW_POOL: TELL_OK(writer, PEER_PAIR, 32, 0); break;
+        case LOOKS: TELL_OK(writer, PEER_STATE, 1, 0); break;
+        case WAITS: await_gone(observer, 1); break;
+        case JOINS: zcp_manager_close(attach()); break;
+        default: CHECK_RECOVERS(manager, 1, 0);
+        }
+        CHECK_MSG(pool_state(observer, 1) == ZCP_POOL_NONE, "way %d", how);
+        CHECK(segment_memory(test_instance(), CHUNKS) <= with - 5000 * 100 + 2 * 4096);
+        for (int i = 0; i < 10; i++)
+            zcp_chunk_release(&all[i]);
+        if (how == WAITS)
+            test_await(&writer->done, done);
+        if (how != READER_IS_KILLED)
+            peer_end(reader);
+        peer_end(writer);
+        zcp_manager_close(observer);
+        finish(manager);
+    }
+}
+
 TEST(retire_the_last_pool) {
     zcp_manager *manager = create(64, 10);
     peer *other = peer_begin(0);
@@ -1290,6 +1417,50 @@ TEST(retire_killed_at_each_step) {
             peer_end(holder);
             finish(manager);
         }
+}
+
+// Another one adds a pool between the retirer's look at the pools and its word to all of them, and from then on works in that pool alone; what it caches of
+// the retired one comes back all the same, also if the retirer dies on the way and somebody recovers.
+static void retire_one_slowly(void *argument) {
+    retirer *self = argument;
+    zcp_manager *manager = attach();
+    test_at_step("pool_found", 1, TEST_STOP, NULL);
+    if (self->where != NULL)
+        test_at_step(self->where, 1, TEST_KILL, NULL);
+    CHECK_OK(zcp_manager_retire_pool(manager, 1));
+    zcp_manager_close(manager);
+}
+
+TEST(retire_tells_those_in_pools_that_came_meanwhile) {
+    test_need("MADV_REMOVE");
+    static const char *const deaths[] = {NULL, "pool_retiring", "retire_told", "retired"};
+    for (int d = 0; d < 4; d++) {
+        zcp_config config = two_pools(4);
+        zcp_manager *manager = create_named(test_instance(), &config, 0), *observer = attach_named(test_instance(), ZCP_OBSERVE);
+        peer *works = peer_begin(0);
+        retirer *slow = test_shared(sizeof *slow);
+        *slow = (retirer){.where = deaths[d]};
+        TELL_OK(works, PEER_PAIR, 5000, 0);                        // one is in its cache
+        pid_t pid = test_spawn(retire_one_slowly, slow);
+        test_await_stop(pid);
+        TELL_OK(works, PEER_ADD, 100, 10);
+        for (int i = 0; i < 3; i++)
+            TELL_OK(works, PEER_PAIR, 100, 0);
+        CHECK_EQ(works->pool, 2);
+        test_resume(pid);
+        if (deaths[d] == NULL) {
+            test_join(pid);
+        } else {
+            test_join_signal(pid, SIGKILL);
+            CHECK_RECOVERS(manager, 1, 0);
+        }
+        CHECK_EQ(pool_state(observer, 1), ZCP_POOL_RETIRING);
+        TELL_OK(works, PEER_PAIR, 100, 0);
+        CHECK_MSG(pool_state(observer, 1) == ZCP_POOL_NONE, "the retirer %s%s", deaths[d] ? "was killed at " : "went on", deaths[d] ? deaths[d] : "");
+        peer_end(works);
+        zcp_manager_close(observer);
+        finish(manager);
+    }
 }
 
 static void add_small(void *argument) {
