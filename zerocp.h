@@ -1079,8 +1079,12 @@ ZCP_PRIV uint64_t zcp_priv_state(uint32_t generation, uint32_t owner, uint32_t t
 #define ZCP_PRIV_RETIRED_OWNER 0x7ffu
 ZCP_PRIV uint32_t zcp_priv_low(uint32_t client) { return (client + 1) << 21; }         /* of the state of a chunk that it owns and nobody ever borrowed */
 ZCP_PRIV bool zcp_priv_is_free(uint64_t s) { return (uint32_t)s == 0; }
-ZCP_PRIV bool zcp_priv_is_cached(uint64_t s) { return ZCP_PRIV_TICKET(s) == ZCP_PRIV_CACHED_TICKET; }
+/* These four exclude each other, and one of them is true of each state, garbage too. */
 ZCP_PRIV bool zcp_priv_is_retired(uint64_t s) { return ZCP_PRIV_OWNER(s) == ZCP_PRIV_RETIRED_OWNER; }
+ZCP_PRIV bool zcp_priv_is_cached(uint64_t s)
+{
+    return ZCP_PRIV_TICKET(s) == ZCP_PRIV_CACHED_TICKET && !zcp_priv_is_retired(s);
+}
 ZCP_PRIV bool zcp_priv_is_held(uint64_t s) { return !zcp_priv_is_free(s) && !zcp_priv_is_cached(s) && !zcp_priv_is_retired(s); }
 ZCP_PRIV uint64_t zcp_priv_with_ticket(uint64_t s, uint32_t owner)     /* s with that owner and the next ticket, which skips 0 and cached */
 {
@@ -1179,13 +1183,20 @@ ZCP_PRIV_INLINE void zcp_priv_bump(_Atomic uint64_t *counter)         /* which h
 {
     zcp_priv_store_relaxed(counter, zcp_priv_load_relaxed(counter) + 1);
 }
+/* What a counter says, but no more than two years of one event a nanosecond: so that no sum of a pool's counters has
+   more than 63 bits, whatever somebody wrote there. */
+ZCP_PRIV uint64_t zcp_priv_counted(const _Atomic uint64_t *counter)
+{
+    uint64_t n = zcp_priv_load_relaxed(counter);
+    return n < UINT64_C(1) << 56 ? n : UINT64_C(1) << 56;
+}
 ZCP_PRIV uint64_t zcp_priv_allocated(const zcp_priv_pool *pool, uint64_t *freed)
 {
-    uint64_t allocated = zcp_priv_load_relaxed(&pool->leases->allocated);
-    *freed = zcp_priv_load_relaxed(&pool->leases->freed);
+    uint64_t allocated = zcp_priv_counted(&pool->leases->allocated);
+    *freed = zcp_priv_counted(&pool->leases->freed);
     for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++) {
-        *freed += zcp_priv_load_relaxed(&pool->leases->items[k].freed);
-        allocated += zcp_priv_load_relaxed(&pool->leases->items[k].allocated);
+        *freed += zcp_priv_counted(&pool->leases->items[k].freed);
+        allocated += zcp_priv_counted(&pool->leases->items[k].allocated);
     }
     return allocated;
 }
@@ -1517,7 +1528,8 @@ ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32
         if (zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state)))  /* step sweep-hint */
             hints |= UINT64_C(1) << k;
     }
-    if (freed != cached) ZEROCP_COUNT(&pool->leases->freed, freed - cached);     /* cached ones were counted when they came into the cache */
+    /* Cached ones were counted when they came into the cache. */
+    if (freed > cached) ZEROCP_COUNT(&pool->leases->freed, freed - cached);
     ZEROCP_STEP("leaf_swept");
     if (hints) zcp_priv_leaf_put(&pool->list, leaf, hints);            /* step sweep-hints */
     zcp_priv_leaf_mend(&pool->list, first + width - 1);                /* step mended */
@@ -2374,13 +2386,15 @@ ZCP_PRIV_COLD bool zcp_priv_pool_claim(zcp_priv_pool *pool)
     atomic_thread_fence(memory_order_seq_cst);                         /* A6 */
     /* Pairs with X2: passes on what siblings acquired, who may set it back. */
     uint32_t i = zcp_priv_load_acquire(&pool->retired);                /* X1 */
-    while (i < pool->count) {
+    uint64_t tries = 0, most = (uint64_t)pool->count + ZCP_PRIV_ROUNDS;        /* each is claimed once: only garbage takes more */
+    while (i < pool->count && tries < most) {
         _Atomic uint64_t *state = &zcp_priv_record_at(pool, i)->state;
         uint64_t s = zcp_priv_load_acquire(state);                     /* C4: as C1, also if another one claimed it */
-        if (zcp_priv_is_retired(s)) i++;
-        else if (!zcp_priv_is_free(s)) break;
+        if (zcp_priv_is_retired(s)) { i++; continue; }
+        if (!zcp_priv_is_free(s)) break;
         /* As C1; release: passes on what was acquired. */
-        else (void)zcp_priv_cas_acq_rel(state, &s, s | (uint64_t)ZCP_PRIV_RETIRED_OWNER << 21);             /* C3 */
+        (void)zcp_priv_cas_acq_rel(state, &s, s | (uint64_t)ZCP_PRIV_RETIRED_OWNER << 21);                  /* C3 */
+        tries++;
     }
     zcp_priv_store_release(&pool->retired, i);                         /* X2: pairs with X1 */
     ZEROCP_STEP("retired");
@@ -4040,8 +4054,8 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *m
     stats->state = zcp_priv_pool_is_retiring(p) ? ZCP_POOL_RETIRING : ZCP_POOL_LIVE;
     stats->peak_used = zcp_priv_load_relaxed(&leases->peak);
     stats->allocations = zcp_priv_allocated(p, &freed);
-    stats->failures = zcp_priv_load_relaxed(&leases->failures);
-    stats->waits = zcp_priv_load_relaxed(&leases->waits);
+    stats->failures = zcp_priv_counted(&leases->failures);
+    stats->waits = zcp_priv_counted(&leases->waits);
     if (stats->allocations < stats->used) stats->allocations = stats->used;      /* somebody was killed between claiming and counting */
     stats->releases = stats->allocations - stats->used;
     if (stats->peak_used > stats->total) stats->peak_used = stats->total;
@@ -4087,7 +4101,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_stats(const zcp_manager 
     zcp_priv_each_held(manager, zcp_priv_count_client, &count);
     return ZCP_OK;
 }
-typedef struct zcp_priv_census { zcp_census_function *function; void *user; } zcp_priv_census;
+typedef struct zcp_priv_census { zcp_census_function *function; void *user; uint32_t max_clients; } zcp_priv_census;
 ZCP_PRIV_SETUP bool zcp_priv_census_entry(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user)
 {
     const zcp_priv_census *census = (const zcp_priv_census *)user;
@@ -4104,9 +4118,11 @@ ZCP_PRIV_SETUP bool zcp_priv_census_entry(const zcp_priv_pool *pool, uint32_t i,
     entry.tag = (uint32_t)(note >> 32);
     entry.size = ZCP_PRIV_SIZE(size) < pool->chunk_size ? ZCP_PRIV_SIZE(size) : pool->chunk_size;
     entry.capacity = pool->chunk_size;
-    entry.owner = owner != 0 ? owner - 1 : ZCP_NO_CLIENT;
+    entry.owner = owner != 0 && owner <= census->max_clients ? owner - 1 : ZCP_NO_CLIENT;    /* garbage names nobody */
     for (uint32_t w = 0; w < pool->words; w++) {
+        uint32_t clients = census->max_clients - 64 * w;               /* from this word's first one on */
         entry.borrower_mask[w] = zcp_priv_load_relaxed(&record->borrow[0] + w);
+        if (clients < 64) entry.borrower_mask[w] &= zcp_priv_borrow_bit(clients) - 1;
         entry.borrowers += zcp_priv_count_bits(entry.borrower_mask[w]);
     }
     entry.age = (uint32_t)((uint32_t)now - (uint32_t)note - 1);
@@ -4118,7 +4134,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manag
 {
     if (!function) return zcp_priv_fail_null("function");
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
-    zcp_priv_census census = { function, user };
+    zcp_priv_census census = { function, user, manager->geometry.max_clients };
     zcp_priv_each_held(manager, zcp_priv_census_entry, &census);
     return ZCP_OK;
 }

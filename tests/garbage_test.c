@@ -70,6 +70,8 @@ static void check_told(zcp_status status) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Every operation on a manager whose segments may hold anything
 
+enum { SMALL_CLIENTS = 4, SMALL_POOLS = 2 };                       // 4 more clients for who scribbles beside live ones
+
 static bool pools_change;                                          // or garbage may say so: a handle's pool may be another one by now
 
 static void check_inside(const zcp_chunk *chunk, uint64_t bytes) {
@@ -128,6 +130,14 @@ static void exercise_tokens(zcp_manager *manager) {
     }
 }
 
+// Whatever the records and counters hold, each figure is one that a pool can have, and together they make sense.
+static void check_figures(const zcp_pool_stats *s) {
+    CHECK(s->used <= s->total && s->free <= s->total && s->cached <= s->total && s->peak_used <= s->total);
+    CHECK(s->used + s->free + s->cached == s->total && s->used <= s->peak_used);
+    CHECK(s->allocations <= INT64_MAX && s->failures <= INT64_MAX && s->waits <= INT64_MAX);
+    CHECK(s->releases <= s->allocations && s->allocations - s->releases == s->used);
+}
+
 static void exercise_watching(const zcp_manager_info *info, zcp_manager *manager) {
     char text[1024];
     zcp_client_info client;
@@ -136,7 +146,8 @@ static void exercise_watching(const zcp_manager_info *info, zcp_manager *manager
     for (uint32_t p = 0; p < info->pool_count; p++) {
         zcp_pool_stats stats;
         BOUNDED(status = zcp_manager_pool_stats(manager, p, &stats));
-        CHECK(status == ZCP_OK && stats.used + stats.free + stats.cached == stats.total);
+        CHECK_IS(status, ZCP_OK);
+        check_figures(&stats);
     }
     for (uint32_t slot = 0; slot <= info->max_clients; slot++) {
         BOUNDED(status = zcp_manager_client_info(manager, slot, &client));
@@ -152,6 +163,8 @@ static void exercise_watching(const zcp_manager_info *info, zcp_manager *manager
 
 static bool check_entry(const zcp_census_entry *entry, void *user) {
     CHECK(entry->pool < ZCP_MAX_LIVE_POOLS && entry->size <= entry->capacity && entry->capacity <= 4096);
+    CHECK(entry->owner < SMALL_CLIENTS + 4 || entry->owner == ZCP_NO_CLIENT);
+    CHECK(entry->borrowers <= SMALL_CLIENTS + 4 && entry->borrower_mask[0] >> (SMALL_CLIENTS + 4) == 0);
     return ++*(uint32_t *)user < 10000;
 }
 
@@ -282,8 +295,6 @@ static zcp_config small_config(void) {
     CHECK_IS(zcp_config_add_pool(&config, 1000, 5), ZCP_OK);
     return config;
 }
-
-enum { SMALL_CLIENTS = 4, SMALL_POOLS = 2 };
 
 static uint64_t attempts, accepted;
 
@@ -1057,11 +1068,56 @@ TEST(garbage_faster_than_any_loop) {
         BOUNDED(zcp_chunk_release(&borrowed));
         BOUNDED(zcp_chunk_release(&marked));
         BOUNDED(zcp_chunk_release(&owned));
+        zcp_priv_pool *retires = zcp_priv_view_pool(&manager->view, 1);
+        zcp_priv_record_at(retires, 0)->state = zcp_priv_state(5, 0, 0);               // what is to be claimed first
+        BOUNDED(status = zcp_manager_retire_pool(manager, 1));
+        CHECK_IS(status, ZCP_OK);
         BOUNDED(zcp_manager_close(manager));
         hostile.peer = HOSTILE_NO_PEER;
         check_no_leak();
         check_fresh(name);
     }
+}
+
+// Each state is of one kind, also one that means two things at once, and no counter makes a figure that cannot be.
+TEST(garbage_in_states_and_counters) {
+    static const uint32_t owners[] = {0, 1, SMALL_CLIENTS, SMALL_CLIENTS + 1, ZCP_MAX_CLIENTS, ZCP_MAX_CLIENTS + 1,
+                                      ZCP_PRIV_RETIRED_OWNER - 1, ZCP_PRIV_RETIRED_OWNER};
+    static const uint32_t tickets[] = {0, 1, ZCP_PRIV_CACHED_TICKET - 1, ZCP_PRIV_CACHED_TICKET};
+    const char *name = test_instance();
+    zcp_config config = small_config();
+    zcp_manager *manager;
+    zcp_client_stats client;
+    warm_up(name);
+    zcp_manager_desc desc = {.name = name, .config = &config, .max_clients = SMALL_CLIENTS};
+    CHECK_IS(zcp_manager_open(&manager, &desc), ZCP_OK);
+    zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, 0);
+    for (uint32_t lease = 0; lease <= zcp_priv_lease_count(pool->list.leaves); lease++) {
+        zcp_priv_leases *all = pool->leases;
+        bool apart = lease < zcp_priv_lease_count(pool->list.leaves);
+        atomic_store(apart ? &all->items[lease].allocated : &all->allocated, UINT64_MAX - lease % 2);
+        atomic_store(apart ? &all->items[lease].freed : &all->freed, lease % 3);
+    }
+    pool->leases->failures = pool->leases->waits = pool->leases->peak = UINT64_MAX;
+    for (size_t o = 0; o < sizeof owners / sizeof owners[0]; o++)
+        for (size_t t = 0; t < sizeof tickets / sizeof tickets[0]; t++) {
+            uint32_t entries = 0;
+            zcp_pool_stats stats;
+            for (uint32_t i = 0; i < pool->count; i++) {
+                zcp_priv_record_at(pool, i)->state = zcp_priv_state(7, owners[o], tickets[t]);
+                zcp_priv_record_at(pool, i)->borrow[0] = UINT64_MAX;
+            }
+            CHECK_IS(zcp_manager_pool_stats(manager, 0, &stats), ZCP_OK);
+            check_figures(&stats);
+            CHECK(stats.used == stats.total || stats.free == stats.total || stats.cached == stats.total);
+            CHECK_IS(zcp_manager_census(manager, check_entry, &entries), ZCP_OK);
+            CHECK_EQ(entries, stats.used);
+            CHECK_IS(zcp_manager_client_stats(manager, 0, &client), ZCP_OK);
+            CHECK(client.owned <= pool->count && client.borrowed <= pool->count && client.cached <= pool->count);
+        }
+    BOUNDED(zcp_manager_close(manager));
+    check_no_leak();
+    check_fresh(name);
 }
 
 // Pools seem to have come or gone at each look.
