@@ -339,7 +339,9 @@ ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, siz
 #define ZCP_SEGMENT_MANAGEMENT 1
 #define ZCP_SEGMENT_CHUNK      2
 /* The manager's registry of relative-pointer segments: both of its own are in it (with ZCP_OBSERVE the first), and one for each pool that was
-   added; they are the same in every client. NULL if not open. */
+   added; they are the same in every client. An added pool gets an id above ZCP_SEGMENT_CHUNK, and has it alone until
+   it is gone; another pool gets that id when 65,000 more were added, not earlier. The ids are the library's: a pool
+   whose id you gave to a segment of your own has no relative pointers in your process. NULL if not open. */
 ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager);
 
 /* ==== Chunk handle: a process-local reference to a chunk. {0} is the empty handle. Counts are kept per chunk and process, so a struct copy of
@@ -1047,7 +1049,7 @@ typedef struct zcp_priv_counts {
 } zcp_priv_counts;
 #define ZCP_PRIV_CHANGING UINT32_MAX
 
-/* One pool as a client sees it. All of it is private, and constant but for the list's cursor, retired, told and asked. */
+/* One pool as a client sees it. All of it is private, and constant but for the list's cursor and the last five. */
 typedef struct zcp_priv_leases zcp_priv_leases;
 typedef struct zcp_priv_pool_slot zcp_priv_pool_slot;
 typedef struct zcp_priv_signals zcp_priv_signals;
@@ -1936,16 +1938,21 @@ enum { ZCP_PRIV_BUILDING = 0, ZCP_PRIV_READY = 1, ZCP_PRIV_RETIRED = 2 };      /
 /* What tells that pools have come or gone (epoch counts up), where waiters sleep (wakes counts up), and up to where the two segments are used. */
 struct zcp_priv_signals {
     _Atomic uint32_t epoch, wakes;
-    _Atomic uint64_t management_end, chunk_end; /* bytes; written under the creation lock */
-    uint64_t unused[5];
+    _Atomic uint64_t management_end, chunk_end; /* bytes; written under the creation lock, like the next two */
+    _Atomic uint32_t adding;    /* not 0: there may be memory behind those ends, which an adder has reserved */
+    _Atomic uint32_t segments;  /* counts up with each id of the registry that a pool gets */
+    uint64_t unused[4];
 };
 /* A pool number: which pool has it, if any. The serial is never used again. Writer of all but the phase: the adder, under the creation lock, while the phase
    is NONE or GONE. `check` is of the words before it, so that what changes while it is read, or is garbage, is found out. */
 enum { ZCP_PRIV_POOL_NONE = 0, ZCP_PRIV_POOL_LIVE = 1, ZCP_PRIV_POOL_RETIRING = 2, ZCP_PRIV_POOL_GONE = 3 };
 struct zcp_priv_pool_slot {
     _Atomic uint64_t state;                     /* serial:32 | phase:32; the phase goes from NONE to LIVE to RETIRING to GONE */
-    _Atomic uint64_t chunk_size, chunk_count, alignment, cache_chunks;         /* of an added pool; those of the creation have them in the geometry */
+    /* From here on of an added pool; those of the creation have them in the geometry. segment: the registry's id. */
+    _Atomic uint64_t chunk_size;
+    _Atomic uint32_t chunk_count, alignment, cache_chunks, segment;
     _Atomic uint64_t management_offset, data_offset, check;
+    uint64_t unused;
 };
 _Static_assert(sizeof(zcp_priv_signals) == 64 && sizeof(zcp_priv_pool_slot) == 64, "layout of the header's end");
 ZCP_PRIV uint64_t zcp_priv_pool_state(uint32_t serial, uint32_t phase) { return (uint64_t)serial << 32 | phase; }
@@ -2271,10 +2278,10 @@ typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } z
    A pool that retires gives out nothing more: what is free is claimed for an owner that nobody is, by whoever retires it and then by whoever
    frees its chunks, so the records alone say when it is empty. Then the pages of its chunks go back to the system, and its number is free. Its
    place in the files is never used again: who was stopped while it was at work on an old pool finds its records retired, and harms nothing.
-   Who may only read the chunks cannot give their pages back: it asks, as a retirer tells, and the next that works, looks or waits does it.
-   Who tells or asks raises `wanted` of all pools, also of those that others add just then. A thread that begins in a pool looks once which pools
-   retire; who tells looks at all numbers after a pool has begun to retire (or was found empty). Between the two steps of each stands a
-   seq_cst fence (K0, K1): the thread sees that the pool retires, or who tells knows the pool in which the thread begins.
+   Who may only read the chunks cannot give their pages back: it asks, as a retirer tells, and the next that works,
+   looks or waits does it. Both raise `wanted` of all pools, also of those that others add just then: a thread that
+   begins in a pool then looks which pools retire; who tells first makes one RETIRING (who asks, finds it empty), then
+   looks at all numbers. By the fences K0 to K2 the thread sees what retires, or the other one knows of its pool.
    A thread that frees a chunk looks at `wanted` after that, and whoever wants chunks looks for free ones after it has raised it. One of the two has to see the other: between
    the two stands a barrier that costs only the latter something (membarrier; Dice et al., "Asymmetric Dekker
    synchronization", 2001).
@@ -2294,7 +2301,10 @@ typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } z
      A4    (barrier) heavy    A1 A2 A3 A7  as A1, for a waiter
      A5    (barrier) heavy    A1 A2 A3     as A1, for who retires a pool
      A6    (fence)   seq_cst  A6           of two who free the last two chunks neither sees both: it stays
-     A7    (barrier) heavy    A4           a waiter misses the added pool, and who added it the waiter ---- */
+     A7    (barrier) heavy    A4           a waiter misses the added pool, and who added it the waiter
+     K0    (fence)   seq_cst  K1 K2        a thread in a new pool is not told, and misses what retires: it keeps chunks
+     K1    (fence)   seq_cst  K0           the same, for who tells that a pool retires
+     K2    (fence)   seq_cst  K0           the same, for who asks for an empty pool's memory to be given back ---- */
 #ifndef ZEROCP_LIGHT_BARRIER
 #define ZEROCP_LIGHT_BARRIER() atomic_signal_fence(memory_order_seq_cst)
 #define ZEROCP_HEAVY_BARRIER() zcp_priv_heavy_barrier()
@@ -2400,7 +2410,8 @@ ZCP_PRIV_COLD bool zcp_priv_pool_claim(zcp_priv_pool *pool)
     ZEROCP_STEP("retired");
     return i == pool->count;
 }
-ZCP_PRIV_COLD void zcp_priv_pool_retire(zcp_priv_pool *pool)           /* and gives its memory back if nothing is left */
+/* The same, and gives its memory back if nothing else is left. */
+ZCP_PRIV_COLD void zcp_priv_pool_retire(zcp_priv_pool *pool)
 {
     if (zcp_priv_pool_claim(pool)) zcp_priv_pool_empty(pool);
 }
@@ -2421,11 +2432,13 @@ ZCP_PRIV_INLINE void zcp_priv_local_change(zcp_priv_local *local, zcp_priv_pool 
         zcp_priv_after_free(before);
     }
 }
-/* What the calling thread keeps of pools that give out nothing more becomes everybody's: no allocation leads it there again. And what is left
-   to do for such pools is done: who has begun it may have been killed, or may not give memory back. Not under the process's mutex. */
+/* What the calling thread keeps of pools that give out nothing more becomes everybody's: no allocation leads it there
+   again. And what is left to do for such pools is done: who has begun it may have been killed, or may not give memory
+   back. Not under the process's mutex. */
 ZCP_PRIV_SETUP void zcp_priv_view_tidy(zcp_priv_view *view)
 {
-    atomic_thread_fence(memory_order_seq_cst);                         /* K0, pairs with K1: between what was learned of pools, and the look which of them retire */
+    /* Between what was learned of pools, and the look which of them retire. */
+    atomic_thread_fence(memory_order_seq_cst);                         /* K0: pairs with K1, K2 */
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && zcp_priv_thread; p++) {
         zcp_priv_local *local = zcp_priv_view_local(view, p);
         zcp_priv_pool *pool = local->pool;
@@ -2691,11 +2704,15 @@ ZCP_PRIV_SETUP void zcp_priv_thread_begin(void)
 
 /* ---- >>renew  A client learns which pools have come and gone (>>pools). Only under the process's mutex; nothing is logged under it, because
    whoever gets the line may call zerocp. ---- */
-typedef struct zcp_priv_added { zcp_pool_config config; uint64_t management_offset, data_offset; } zcp_priv_added;     /* what a slot says of an added pool */
+typedef struct zcp_priv_added {                /* what a slot says of an added pool */
+    zcp_pool_config config;
+    uint64_t management_offset, data_offset;
+    uint32_t segment;
+} zcp_priv_added;
 ZCP_PRIV_SETUP uint64_t zcp_priv_added_check(const zcp_priv_added *added, uint32_t serial)
 {
     const uint64_t words[] = { added->config.chunk_size, added->config.chunk_count, added->config.alignment, added->config.cache_chunks,
-                               added->management_offset, added->data_offset };
+                               added->management_offset, added->data_offset, added->segment };
     uint64_t check = serial;
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) check = zcp_priv_mix(check ^ words[i]);
     return check;
@@ -2704,12 +2721,14 @@ ZCP_PRIV_SETUP uint64_t zcp_priv_added_check(const zcp_priv_added *added, uint32
 ZCP_PRIV_SETUP bool zcp_priv_added_read(zcp_priv_pool_slot *slot, uint32_t serial, zcp_priv_added *added)
 {
     added->config.chunk_size = zcp_priv_load_relaxed(&slot->chunk_size);       /* relaxed, all: after LIVE was acquired; check tells */
-    added->config.chunk_count = (uint32_t)zcp_priv_load_relaxed(&slot->chunk_count);
-    added->config.alignment = (uint32_t)zcp_priv_load_relaxed(&slot->alignment);
-    added->config.cache_chunks = (uint32_t)zcp_priv_load_relaxed(&slot->cache_chunks);
+    added->config.chunk_count = zcp_priv_load_relaxed(&slot->chunk_count);
+    added->config.alignment = zcp_priv_load_relaxed(&slot->alignment);
+    added->config.cache_chunks = zcp_priv_load_relaxed(&slot->cache_chunks);
+    added->segment = zcp_priv_load_relaxed(&slot->segment);
     added->management_offset = zcp_priv_load_relaxed(&slot->management_offset);
     added->data_offset = zcp_priv_load_relaxed(&slot->data_offset);
-    return zcp_priv_load_relaxed(&slot->check) == zcp_priv_added_check(added, serial);
+    return zcp_priv_load_relaxed(&slot->check) == zcp_priv_added_check(added, serial)
+        && added->segment > ZCP_SEGMENT_CHUNK && added->segment <= UINT16_MAX;
 }
 /* The layout of an added pool, from 0 on in each file, and how much that takes. Errors: those of a pool, OVERFLOW. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_added_geometry(const zcp_priv_geometry *instance, const zcp_pool_config *config, zcp_priv_geometry *geometry)
@@ -2719,8 +2738,6 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_added_geometry(const zcp_priv_geometry *insta
     zcp_status status = zcp_priv_pool_check(config);
     return status != ZCP_OK ? status : zcp_priv_geometry_end(geometry, zcp_priv_geometry_add(geometry, config), ZCP_RELPTR_MAX_OFFSET);
 }
-/* Of an added pool's chunks. */
-ZCP_PRIV_SETUP uint16_t zcp_priv_segment_of(uint32_t serial) { return (uint16_t)(ZCP_SEGMENT_CHUNK + 1 + (serial - 2) % (UINT16_MAX - ZCP_SEGMENT_CHUNK)); }
 /* Opens the chunk segment again. REPLACED: its name is gone or leads elsewhere. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_reopen(const zcp_manager *manager, int access, int *fd)
 {
@@ -2754,6 +2771,19 @@ ZCP_PRIV_SETUP zcp_priv_grown *zcp_priv_grown_new(zcp_manager *manager, size_t m
     manager->grown = g;
     return g;
 }
+ZCP_PRIV_COLD void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool);
+/* Puts an added pool's chunks into the registry. A pool that is there with the same id is gone, else the adder would
+   have chosen another one; or the header lies: then that pool keeps its id. */
+ZCP_PRIV_SETUP void zcp_priv_segment_enter(zcp_manager *manager, zcp_priv_grown *g, uint16_t segment)
+{
+    for (zcp_priv_grown *known = manager->grown; known; known = known->next) {
+        if (known->segment != segment) continue;
+        uint64_t state = zcp_priv_load_relaxed(&known->pool.slot->state);      /* relaxed: after V3, as the adder saw it */
+        bool gone = state >> 32 != known->pool.serial || (uint32_t)state == ZCP_PRIV_POOL_GONE;
+        if (gone) zcp_priv_pool_part(manager, &known->pool);
+    }
+    if (zcp_registry_add(&manager->registry, segment, g->data, g->data_bytes) == ZCP_OK) g->segment = segment;
+}
 /* Maps an added pool. Its chunks stay unmapped if the client only looks, or if that cannot be done (as the name is gone, say), and *untold is why: then nothing of it
    can be had here, but dead clients' chunks can be taken back all the same. untold NULL: that is a failure, too. Under the process's mutex, under which nothing is logged. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t number, uint32_t serial, zcp_priv_failure *untold)
@@ -2767,6 +2797,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
     if (!zcp_priv_added_read(slot, serial, &added) || zcp_priv_added_geometry(&manager->geometry, &added.config, &geometry) != ZCP_OK
         || added.management_offset < manager->geometry.management_bytes || added.data_offset < manager->geometry.chunk_bytes)
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of pool %u does not add up", manager->name, number);
+    zcp_priv_pool *before = zcp_priv_view_pool(view, number);          /* went since this client last looked */
+    if (before) zcp_priv_pool_part(manager, before);
     size_t counts = (size_t)added.config.chunk_count * sizeof(zcp_priv_counts);
     zcp_priv_grown *g = zcp_priv_grown_new(manager, counts);
     if (!g) return ZCP_ERR_NO_MEMORY;
@@ -2787,7 +2819,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
         return status;
     }
     if (status != ZCP_OK) *untold = zcp_priv_failure_save(status);
-    if (g->data && zcp_registry_add(&manager->registry, zcp_priv_segment_of(serial), g->data, g->data_bytes) == ZCP_OK) g->segment = zcp_priv_segment_of(serial);
+    if (g->data) zcp_priv_segment_enter(manager, g, (uint16_t)added.segment);
     zcp_priv_pool_make(&g->pool, &geometry.pools[0], &manager->geometry, g->management, g->data, observes ? 0 : view->client);
     g->pool.counts = g->counts;
     g->pool.number = number;
@@ -2820,8 +2852,8 @@ ZCP_PRIV_COLD void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool)
         g->segment = 0;
     }
 }
-/* Marks the pools that are RETIRING, of which this client has not told so yet: their retirer may have been killed before it could tell, or look.
-   false: there is none. Under the process's mutex, like the next two. */
+/* Marks the pools that are RETIRING, of which this client has not told so yet: their retirer may have been killed
+   before it could tell, or look. false: there is none. Under the process's mutex, like the next two. */
 ZCP_PRIV_SETUP bool zcp_priv_view_mark_retiring(zcp_priv_view *view)
 {
     bool marked = false;
@@ -2833,15 +2865,16 @@ ZCP_PRIV_SETUP bool zcp_priv_view_mark_retiring(zcp_priv_view *view)
     }
     return marked;
 }
-/* Tells everybody that pools are RETIRING. All numbers were looked at since these are, so no pool is missed in which a thread works. */
+/* Tells everybody that pools are RETIRING. All numbers were looked at since: no pool where a thread works is missed. */
 ZCP_PRIV_SETUP void zcp_priv_view_tell_retiring(zcp_priv_view *view)
 {
-    zcp_priv_view_want_all(view);                                      /* of all: who works elsewhere may keep chunks of them */
+    zcp_priv_view_want_all(view);                                      /* who works elsewhere may keep chunks of them */
     ZEROCP_STEP("retire_told");
     /* Who does not see that they are retiring has freed before this. */
     ZEROCP_HEAVY_BARRIER();                                            /* A5: pairs with A1, A2, A3 */
 }
-/* Claims what is free of all pools that retire. true: one of them is empty, this client may not give its memory back, and has not asked yet. */
+/* Claims what is free of all pools that retire, and gives the memory of the empty ones back. true: this client may not
+   do that for one, and has not asked the others to yet. */
 ZCP_PRIV_SETUP bool zcp_priv_view_claim_retiring(zcp_priv_view *view)
 {
     bool asks = false;
@@ -2873,7 +2906,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t n
     if ((there || gone) && zcp_priv_load_relaxed(&manager->view.pool_count) <= number) zcp_priv_store_relaxed(&manager->view.pool_count, number + 1);     /* relaxed: a figure */
     return status;
 }
-/* Looks at all numbers. A pool that is met while others retire is told of it: it may be one that could not be met when those were told of. */
+/* Looks at all numbers. A pool that is met while others retire is told of that: perhaps it could not be met before. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_renew_numbers(zcp_manager *manager, zcp_priv_failure *untold)
 {
     zcp_status status = ZCP_OK;
@@ -2896,14 +2929,14 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_retiring(zcp_manager *manager, zcp_priv
 {
     zcp_priv_view *view = &manager->view;
     if (zcp_priv_view_mark_retiring(view)) {
-        atomic_thread_fence(memory_order_seq_cst);                     /* K1, pairs with K0 */
+        atomic_thread_fence(memory_order_seq_cst);                     /* K1: pairs with K0 */
         known = zcp_priv_renew_numbers(manager, untold);
         zcp_priv_view_tell_retiring(view);
     }
     if (zcp_priv_view_claim_retiring(view)) {
         ZEROCP_STEP("retire_asks");
         zcp_priv_add_release(&view->signals->epoch, 1);                /* pairs with V2 */
-        atomic_thread_fence(memory_order_seq_cst);                     /* K1 */
+        atomic_thread_fence(memory_order_seq_cst);                     /* K2: pairs with K0 */
         known = zcp_priv_renew_numbers(manager, untold);
         zcp_priv_view_want_all(view);
     }
@@ -2950,7 +2983,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
 }
 ZCP_PRIV_SETUP void zcp_priv_pool_ask(zcp_priv_pool *pool)
 {
-    if (zcp_priv_load_relaxed(&pool->asked) == 0) (void)zcp_priv_renew(pool->manager);       /* relaxed: asks again at most; renew finds the pool empty */
+    /* Relaxed: at worst it asks in vain. That the pool is empty, renew finds out. */
+    if (zcp_priv_load_relaxed(&pool->asked) == 0) (void)zcp_priv_renew(pool->manager);
 }
 ZCP_PRIV_INLINE bool zcp_priv_pools_changed(const zcp_manager *manager)
 {
@@ -3008,6 +3042,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t s
     zcp_priv_lock_drop(&lock);
     return status;
 }
+ZCP_PRIV_SETUP void zcp_priv_growth_trim(zcp_manager *manager);        /* >>grow */
 ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report)
 {
     bool garbage = false;
@@ -3024,7 +3059,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *r
         if (fd < 0) break;
     }
     zcp_priv_close_fd(fd);
-    zcp_priv_view_tidy(&manager->view);                                /* a retirer may have been killed, too */
+    /* A retirer may have been killed, too, or an adder. Relaxed: a look. */
+    zcp_priv_view_tidy(&manager->view);
+    if (zcp_priv_load_relaxed(&manager->header->signals.adding) != 0) zcp_priv_growth_trim(manager);
     if (worst == ZCP_OK && garbage) worst = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: chunk records hold garbage; the others were swept", manager->name);
     return worst;
 }
@@ -3312,7 +3349,7 @@ ZCP_PRIV_SETUP bool zcp_priv_config_is_live(zcp_priv_opening *o)
     zcp_priv_geometry_config(&o->header.geometry, &created);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         uint64_t state = zcp_priv_load_relaxed(&o->header.pools[p].state);
-        zcp_priv_added is = { { 0, 0, 0, 0 }, 0, 0 };
+        zcp_priv_added is = { { 0, 0, 0, 0 }, 0, 0, 0 };
         uint32_t c = 0;
         if ((uint32_t)state != ZCP_PRIV_POOL_LIVE) continue;
         if (state >> 32 != 1) { if (!zcp_priv_added_read(&o->header.pools[p], (uint32_t)(state >> 32), &is)) return false; }
@@ -3759,8 +3796,9 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy(const char *name)
 }
 
 /* ---- >>grow  Pools are added by one at a time, under the creation lock: the files are made longer, the pool is written behind what they had, and its slot
-   becomes LIVE by one store. Killed before that, a longer file is left, and the next adder writes over it; killed after that, the epoch may
-   not have been raised, which whoever sweeps the dead one does. To retire takes no lock. ---- */
+   becomes LIVE by one store. Killed before that, a longer file is left; the next recovery or adder gives its pages
+   back, and an adder writes there. Killed after that, the epoch may not have been raised, which whoever sweeps the dead
+   one does. To retire takes no lock. ---- */
 typedef struct zcp_priv_growth {                /* one call */
     zcp_manager *manager;
     zcp_priv_lock lock;
@@ -3827,6 +3865,24 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager 
     if (status != ZCP_OK) zcp_priv_growth_end(g);
     return status;
 }
+/* The next id of the registry that no living or retiring pool has. All ids come in turn, so that for long a relative
+   pointer into a pool that is gone leads nowhere. Tries one more than there are pools at most. */
+ZCP_PRIV_SETUP uint32_t zcp_priv_segment_choose(zcp_priv_header *header)
+{
+    zcp_priv_added added;
+    for (uint32_t turn = zcp_priv_load_relaxed(&header->signals.segments);; turn++) {  /* relaxed, all: it is locked */
+        uint32_t segment = ZCP_SEGMENT_CHUNK + 1 + turn % (UINT16_MAX - ZCP_SEGMENT_CHUNK), p = 0;
+        for (; p < ZCP_MAX_LIVE_POOLS; p++) {
+            uint64_t state = zcp_priv_load_relaxed(&header->pools[p].state);
+            uint32_t serial = (uint32_t)(state >> 32), phase = (uint32_t)state;
+            if (phase == ZCP_PRIV_POOL_NONE || phase == ZCP_PRIV_POOL_GONE) continue;
+            if (zcp_priv_added_read(&header->pools[p], serial, &added) && added.segment == segment) break;
+        }
+        if (p < ZCP_MAX_LIVE_POOLS) continue;
+        zcp_priv_store_relaxed(&header->signals.segments, turn + 1);
+        return segment;
+    }
+}
 /* Gives back all pages from there on, also those that somebody reserved behind the end and was killed. The file stays as long as it is: should the header lie, others may
    have it mapped. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_punch(int fd, const char *path, uint64_t from)
@@ -3841,11 +3897,32 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_punch(int fd, const char *path, uint64_t
     /* A libc or a file system without it reserves nothing behind the end, and who adds writes all of it anew. */
     return ZCP_OK;
 }
-/* Makes a file longer, with pages for all of [from, from + bytes); what lay there is of somebody who was killed while adding. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_file_extend(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags)
+/* Gives back all that both files have behind what pools use, of whoever was killed while adding, or could not go on. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_growth_punch(zcp_priv_growth *g)
 {
-    zcp_status status = zcp_priv_file_punch(fd, path, from);
-    return status != ZCP_OK ? status : zcp_priv_file_reserve(fd, path, from, from + bytes, flags);
+    zcp_manager *manager = g->manager;
+    zcp_status status = zcp_priv_file_punch(g->management_fd, manager->file.path.text, g->management_end);
+    if (status == ZCP_OK) status = zcp_priv_file_punch(g->chunk_fd, manager->chunk_path.text, g->chunk_end);
+    if (status == ZCP_OK) zcp_priv_store_relaxed(&manager->header->signals.adding, 0u);    /* relaxed: under the lock */
+    return status;
+}
+/* The same after the death of an adder. If somebody has the lock, it is left to him or to the next recovery: nobody
+   waits. Leaves the calling thread's message alone. */
+ZCP_PRIV_SETUP void zcp_priv_growth_trim(zcp_manager *manager)
+{
+    zcp_priv_growth g = { manager, { NULL, 0 }, -1, -1, 0, 0, 0 };
+    zcp_priv_failure before = zcp_priv_failure_save(ZCP_OK);
+    int64_t which;
+    if (zcp_priv_lock_one(&manager->file, ZCP_PRIV_LOCK_CREATION, &g.lock, &which) == ZCP_OK && which >= 0) {
+        zcp_priv_store_relaxed(&manager->header->locker_pid, (uint32_t)getpid());      /* relaxed: for messages */
+        ZEROCP_STEP("trim_locked");
+        if (zcp_priv_file_reopen(&manager->file, &g.management_fd) == ZCP_OK
+            && zcp_priv_chunk_reopen(manager, O_RDWR, &g.chunk_fd) == ZCP_OK
+            && zcp_priv_growth_measure(&g) == ZCP_OK) (void)zcp_priv_growth_punch(&g);
+        ZEROCP_STEP("trimmed");
+        zcp_priv_growth_end(&g);
+    }
+    (void)zcp_priv_failure_again(&before);
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t number, const zcp_pool_config *config, const zcp_priv_geometry *geometry)
 {
@@ -3859,7 +3936,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     memset(base, 0, (size_t)geometry->management_bytes);               /* a killed adder's, if it was not punched */
     zcp_priv_format_pool(base, &geometry->pools[0], geometry->record_bytes, zcp_priv_mix(manager->instance_id + serial));
     munmap(base, (size_t)geometry->management_bytes);
-    zcp_priv_added added = { *config, g->management_end, g->chunk_end };
+    zcp_priv_added added = { *config, g->management_end, g->chunk_end, zcp_priv_segment_choose(manager->header) };
     zcp_priv_store_relaxed(&manager->header->signals.management_end, g->management_end);       /* relaxed, all: LIVE carries them. First, since the
                                                                           slot may have been the only one */
     zcp_priv_store_relaxed(&manager->header->signals.chunk_end, g->chunk_end);                   /* to say up to where the files are used */
@@ -3867,6 +3944,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     zcp_priv_store_relaxed(&slot->chunk_count, config->chunk_count);
     zcp_priv_store_relaxed(&slot->alignment, config->alignment);
     zcp_priv_store_relaxed(&slot->cache_chunks, config->cache_chunks);
+    zcp_priv_store_relaxed(&slot->segment, added.segment);
     zcp_priv_store_relaxed(&slot->management_offset, added.management_offset);
     zcp_priv_store_relaxed(&slot->data_offset, added.data_offset);
     zcp_priv_store_relaxed(&slot->check, zcp_priv_added_check(&added, serial));
@@ -3879,13 +3957,14 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     ZEROCP_STEP("pool_live");
     zcp_priv_store_relaxed(&manager->header->signals.management_end, g->management_end + geometry->management_bytes);
     zcp_priv_store_relaxed(&manager->header->signals.chunk_end, g->chunk_end + geometry->chunk_bytes);
+    zcp_priv_store_relaxed(&manager->header->signals.adding, 0u);
     zcp_priv_add_release(&manager->header->signals.epoch, 1);          /* pairs with V2 */
     ZEROCP_STEP("pool_told");
     ZEROCP_HEAVY_BARRIER();                                            /* A7: pairs with A4: one sees the other */
     zcp_priv_view_want_all(&manager->view);
     return ZCP_OK;
 }
-ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_config *asked, uint32_t *number)
+ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add_once(zcp_priv_growth *g, const zcp_pool_config *asked, uint32_t *number)
 {
     zcp_manager *manager = g->manager;
     zcp_priv_geometry geometry;
@@ -3901,17 +3980,36 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_c
     if (status == ZCP_OK && (g->management_end > ZCP_RELPTR_MAX_OFFSET - geometry.management_bytes || g->chunk_end > ZCP_RELPTR_MAX_OFFSET - geometry.chunk_bytes))
         status = zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "%s: its files would need more than 2^48 bytes", manager->name);
     if (status != ZCP_OK) return status;
+    status = zcp_priv_growth_punch(g);                                 /* what is left in one, the other may need */
+    if (status != ZCP_OK) return status;
+    zcp_priv_store_relaxed(&manager->header->signals.adding, 1u);      /* relaxed: for who finds this process dead */
     uint32_t reserve = manager->view.flags & ~ZCP_SHM_NO_RESERVE;      /* the management segment always is: it is written at once */
-    status = zcp_priv_file_extend(g->management_fd, manager->file.path.text, g->management_end, geometry.management_bytes, reserve);
+    uint64_t end = g->management_end + geometry.management_bytes;
+    status = zcp_priv_file_reserve(g->management_fd, manager->file.path.text, g->management_end, end, reserve);
     ZEROCP_STEP("management_extended");
-    if (status == ZCP_OK) status = zcp_priv_file_extend(g->chunk_fd, manager->chunk_path.text, g->chunk_end, geometry.chunk_bytes, manager->view.flags);
+    end = g->chunk_end + geometry.chunk_bytes;
+    if (status == ZCP_OK)
+        status = zcp_priv_file_reserve(g->chunk_fd, manager->chunk_path.text, g->chunk_end, end, manager->view.flags);
     ZEROCP_STEP("chunk_extended");
     if (status == ZCP_OK) status = zcp_priv_growth_write(g, *number, &config, &geometry);
     if (status == ZCP_OK) return zcp_priv_renew(manager);
     zcp_priv_failure failure = zcp_priv_failure_save(status);
-    (void)zcp_priv_file_punch(g->management_fd, manager->file.path.text, g->management_end);
-    (void)zcp_priv_file_punch(g->chunk_fd, manager->chunk_path.text, g->chunk_end);
+    (void)zcp_priv_growth_punch(g);
     return zcp_priv_failure_again(&failure);
+}
+/* Adds a pool. Where memory or a number is missing, it recovers and tries once more, as allocate does before EXHAUSTED:
+   with what the dead hold, retired pools may go. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_config *asked, uint32_t *number)
+{
+    zcp_manager *manager = g->manager;
+    zcp_recovery report = { 0, 0 };
+    zcp_priv_failure before = zcp_priv_failure_save(ZCP_OK);
+    zcp_status status = zcp_priv_pool_add_once(g, asked, number);
+    if (status != ZCP_ERR_NO_SPACE && status != ZCP_ERR_FULL) return status;
+    if (zcp_priv_recover(manager, &report) != ZCP_OK)
+        ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery before a pool is added: %s", manager->name, zcp_last_message());
+    status = zcp_priv_pool_add_once(g, asked, number);
+    return status == ZCP_OK ? zcp_priv_failure_again(&before) : status;
 }
 /* Makes a live pool RETIRING; retire_end has to follow. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_begin(zcp_manager *manager, uint32_t number)
@@ -3925,7 +4023,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_begin(zcp_manager *manager, uint3
     zcp_priv_add_release(&manager->header->signals.epoch, 1);          /* pairs with V2 */
     return ZCP_OK;
 }
-/* Tells everybody of pools that were made RETIRING, lets go of what this thread keeps of them, and parts with those that are gone by that. Errors: those of renew. */
+/* Tells everybody of pools that were made RETIRING, lets go of what this thread keeps of them, and parts with those
+   that are gone by that. Errors: those of renew. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_end(zcp_manager *manager)
 {
     zcp_status status = zcp_priv_renew(manager);
@@ -3956,7 +4055,8 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manage
     if (status == ZCP_OK) status = zcp_priv_renew_if_changed(manager);
     if (status == ZCP_OK) status = zcp_priv_pool_retire_begin(manager, pool);
     if (status != ZCP_OK) return status;
-    if (zcp_priv_pool_retire_end(manager) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: the pools have changed: %s", manager->name, zcp_last_message());
+    if (zcp_priv_pool_retire_end(manager) != ZCP_OK)
+        ZEROCP_LOG(ZCP_LOG_WARNING, "%s: the pools have changed: %s", manager->name, zcp_last_message());
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: pool %u retired", manager->name, pool);
     return ZCP_OK;
 }

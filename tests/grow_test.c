@@ -1156,15 +1156,16 @@ TEST(retire_and_what_is_cached) {
 // As an observer sees it, who changes nothing by that.
 static void await_gone(zcp_manager *observer, uint32_t pool) {
     for (int wait = 0; pool_state(observer, pool) != ZCP_POOL_NONE; wait++) {
-        CHECK_MSG(wait < 5000, "pool %u stays: %llu used, %llu cached", pool, (unsigned long long)pool_stats(observer, pool).used,
-                  (unsigned long long)pool_stats(observer, pool).cached);
+        zcp_pool_stats stats = pool_stats(observer, pool);
+        CHECK_MSG(wait < 5000, "pool %u stays: %u used, %u cached", pool, (unsigned)stats.used, (unsigned)stats.cached);
         test_sleep(1);
     }
 }
 
 static zcp_config two_pools(uint32_t cache_chunks) {
     zcp_config config = one_pool(64, 10);
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 5000, .chunk_count = 100, .cache_chunks = cache_chunks}));
+    zcp_pool_config second = {.chunk_size = 5000, .chunk_count = 100, .cache_chunks = cache_chunks};
+    CHECK_OK(zcp_config_add(&config, &second));
     return config;
 }
 
@@ -1172,7 +1173,8 @@ TEST(retire_gives_back_what_its_own_thread_caches) {
     test_need("MADV_REMOVE");
     for (int reconfigures = 0; reconfigures < 2; reconfigures++) {
         zcp_config config = two_pools(4), other = one_pool(64, 10);
-        zcp_manager *manager = create_named(test_instance(), &config, 0), *observer = attach_named(test_instance(), ZCP_OBSERVE);
+        zcp_manager *manager = create_named(test_instance(), &config, 0);
+        zcp_manager *observer = attach_named(test_instance(), ZCP_OBSERVE);
         uint64_t with = segment_memory(test_instance(), CHUNKS);
         zcp_chunk chunk = allocate(manager, 5000);
         zcp_chunk_release(&chunk);
@@ -1189,7 +1191,8 @@ TEST(retire_gives_back_what_its_own_thread_caches) {
 TEST(retire_and_what_a_sleeper_caches) {
     test_need("MADV_REMOVE");
     zcp_config config = two_pools(4);
-    zcp_manager *manager = create_named(test_instance(), &config, 0), *observer = attach_named(test_instance(), ZCP_OBSERVE);
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    zcp_manager *observer = attach_named(test_instance(), ZCP_OBSERVE);
     peer *sleeper = peer_begin(0);
     zcp_chunk all[10];
     for (int i = 0; i < 10; i++)
@@ -1217,15 +1220,18 @@ static void kill_at_asking(peer *self) {
     test_at_step("retire_asks", 1, TEST_KILL, NULL);
 }
 
-// The last one may only read, so it cannot give the memory back. The next writer that comes by in any way does, or who finds the reader killed before it could ask.
+// The last one may only read, so it cannot give the memory back. The next writer that comes by in any way does, or who
+// finds the reader killed before it could ask.
 TEST(retire_and_a_reader_is_the_last) {
     test_need("MADV_REMOVE");
     enum { WORKS, WORKS_IN_A_NEW_POOL, LOOKS, WAITS, JOINS, READER_IS_KILLED, WAYS };
     for (int how = 0; how < WAYS; how++) {
         zcp_config config = two_pools(0);
-        zcp_manager *manager = create_named(test_instance(), &config, 0), *observer = attach_named(test_instance(), ZCP_OBSERVE);
+        zcp_manager *manager = create_named(test_instance(), &config, 0);
+        zcp_manager *observer = attach_named(test_instance(), ZCP_OBSERVE);
         uint64_t with = segment_memory(test_instance(), CHUNKS);
-        peer *reader = peer_start(ZCP_READ_ONLY_DATA, how == READER_IS_KILLED ? kill_at_asking : NULL), *writer = peer_begin(0);
+        peer *reader = peer_start(ZCP_READ_ONLY_DATA, how == READER_IS_KILLED ? kill_at_asking : NULL);
+        peer *writer = peer_begin(0);
         test_await(&reader->done, 1);
         zcp_chunk chunk = allocate(manager, 5000), all[10] = {{0}};
         pattern_write(&chunk, peer_pattern(&chunk));
@@ -1419,8 +1425,9 @@ TEST(retire_killed_at_each_step) {
         }
 }
 
-// Another one adds a pool between the retirer's look at the pools and its word to all of them, and from then on works in that pool alone; what it caches of
-// the retired one comes back all the same, also if the retirer dies on the way and somebody recovers.
+// Another one adds a pool between the retirer's look at the pools and its word to all of them, and from then on works
+// in that pool alone; what it caches of the retired one comes back all the same, also if the retirer dies on the way
+// and somebody recovers.
 static void retire_one_slowly(void *argument) {
     retirer *self = argument;
     zcp_manager *manager = attach();
@@ -1436,7 +1443,8 @@ TEST(retire_tells_those_in_pools_that_came_meanwhile) {
     static const char *const deaths[] = {NULL, "pool_retiring", "retire_told", "retired"};
     for (int d = 0; d < 4; d++) {
         zcp_config config = two_pools(4);
-        zcp_manager *manager = create_named(test_instance(), &config, 0), *observer = attach_named(test_instance(), ZCP_OBSERVE);
+        zcp_manager *manager = create_named(test_instance(), &config, 0);
+        zcp_manager *observer = attach_named(test_instance(), ZCP_OBSERVE);
         peer *works = peer_begin(0);
         retirer *slow = test_shared(sizeof *slow);
         *slow = (retirer){.where = deaths[d]};
@@ -1456,7 +1464,8 @@ TEST(retire_tells_those_in_pools_that_came_meanwhile) {
         }
         CHECK_EQ(pool_state(observer, 1), ZCP_POOL_RETIRING);
         TELL_OK(works, PEER_PAIR, 100, 0);
-        CHECK_MSG(pool_state(observer, 1) == ZCP_POOL_NONE, "the retirer %s%s", deaths[d] ? "was killed at " : "went on", deaths[d] ? deaths[d] : "");
+        const char *death = deaths[d] ? deaths[d] : "no step";
+        CHECK_MSG(pool_state(observer, 1) == ZCP_POOL_NONE, "the retirer was killed at %s", death);
         peer_end(works);
         zcp_manager_close(observer);
         finish(manager);

@@ -165,12 +165,23 @@ static void forge_pool(input *in) {
     uint32_t number = (uint32_t)take(in, 1) % ZCP_MAX_LIVE_POOLS, serial = (uint32_t)take(in, 1), phase = (uint32_t)take(in, 1) % 5;
     off_t at = (off_t)(offsetof(zcp_priv_header, pools) + number * sizeof *slot);
     MUST(pread(management, &forged, sizeof forged, at) >= 0);
-    uint64_t how = take(in, 1), words[] = {forged.chunk_size, forged.chunk_count, forged.alignment, forged.cache_chunks, forged.management_offset, forged.data_offset};
-    for (int i = 0; i < 6; i++)
+    uint64_t how = take(in, 1);
+    uint64_t words[] = {forged.chunk_size,        forged.chunk_count, forged.alignment, forged.cache_chunks,
+                        forged.management_offset, forged.data_offset, forged.segment};
+    for (int i = 0; i < 7; i++)
         if (how >> i & 1)
-            words[i] = how & 64 ? take(in, 8) : take(in, 2) << (i >= 4 ? 12 : 0);
-    zcp_priv_added added = {{words[0], (uint32_t)words[1], (uint32_t)words[2], (uint32_t)words[3]}, words[4], words[5]};
-    forged = (zcp_priv_pool_slot){zcp_priv_pool_state(serial, phase), words[0], words[1], words[2], words[3], words[4], words[5], zcp_priv_added_check(&added, serial)};
+            words[i] = how & 128 ? take(in, 8) : take(in, 2) << (i == 4 || i == 5 ? 12 : 0);
+    zcp_pool_config config = {words[0], (uint32_t)words[1], (uint32_t)words[2], (uint32_t)words[3]};
+    zcp_priv_added added = {config, words[4], words[5], (uint32_t)words[6]};
+    forged = (zcp_priv_pool_slot){.state = zcp_priv_pool_state(serial, phase),
+                                  .chunk_size = config.chunk_size,
+                                  .chunk_count = config.chunk_count,
+                                  .alignment = config.alignment,
+                                  .cache_chunks = config.cache_chunks,
+                                  .segment = added.segment,
+                                  .management_offset = added.management_offset,
+                                  .data_offset = added.data_offset,
+                                  .check = zcp_priv_added_check(&added, serial)};
     MUST(pwrite(management, &forged, sizeof forged, at) == sizeof forged);
     uint32_t epoch = (uint32_t)take(in, 1);
     MUST(pwrite(management, &epoch, sizeof epoch, (off_t)offsetof(zcp_priv_header, signals.epoch)) == sizeof epoch);

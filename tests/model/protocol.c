@@ -978,12 +978,18 @@ static void acquired_let_go(int me, uint32_t g)              /* as zcp_chunk_acq
     else zcp_priv_after_free(&pools[me]);                    /* step model-left */
 }
 static void leave(int me) { zcp_priv_local_end(&pools[me], local_of(me)); zcp_priv_after_free(&pools[me]); }      /* as zcp_priv_view_leave */
-static void retire(int me) { assert(zcp_priv_pool_retire_begin(managers[me], 0) == ZCP_OK); }
+/* As zcp_priv_renew_retiring, by who may give memory back. */
+static void tell(int me)
+{
+    if (zcp_priv_view_mark_retiring(&managers[me]->view)) zcp_priv_view_tell_retiring(&managers[me]->view);
+    assert(!zcp_priv_view_claim_retiring(&managers[me]->view));
+}
+static void retire(int me) { assert(zcp_priv_pool_retire_begin(managers[me], 0) == ZCP_OK); tell(me); }
 static void recover(int dead, int me)                        /* as zcp_priv_recover, by a client that has seen the epoch change */
 {
     zcp_priv_failure untold = { ZCP_OK, 0, "" };
     zcp_priv_renew_number(managers[me], 0, &untold);
-    if (zcp_priv_pool_is_retiring(&pools[me])) zcp_priv_pool_retire(&pools[me]);
+    tell(me);                                                /* step tell-again */
     bool garbage = false;
     zcp_priv_sweep_leaf(&pools[me], 0, id_of(dead), &garbage);
     zcp_priv_leases_sweep(&pools[me], id_of(dead));
