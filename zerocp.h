@@ -190,31 +190,68 @@ typedef struct zcp_manager zcp_manager;
 #define ZCP_OBSERVE         (UINT32_C(1) << 20)  /* only look: takes no client slot, changes nothing, sweeps nothing, maps no payload; never creates. Read permission will do */
 
 typedef struct zcp_manager_desc {
-    const char       *name;         /* up to 236 bytes, no slash, no control character; NULL = "zerocp" */
+    /* Up to 236 bytes, no slash (one in front is ignored), no control character; NULL = "zerocp". */
+    const char       *name;
     zcp_shm_mode      mode;
-    const zcp_config *config;       /* to create; if it exists already, it has to be equal to what it was created with, or to its live pools. NULL: take what is there */
+    /* To create; if the instance exists already, these have to be its live pools, in whatever order. NULL: take what is
+       there. */
+    const zcp_config *config;
     uint32_t          max_clients;  /* to create: 1 to 1024, 0 = 64; if it exists already, 0 or equal */
     uint32_t          permissions;  /* of created objects, up to 0777 with 0600 in it, exact; 0 = 0600 */
     uint32_t          flags;        /* ZCP_... above, and ZCP_SHM_PREFAULT, _LOCK, _ANY_OWNER, _NO_RESERVE, _NO_DUMP, _GROUP */
-    const char       *client_name;  /* for people to read, up to 31 bytes, like a name above; NULL = the thread's name */
+    /* For people to read, up to 31 bytes, no slash, no control character; NULL = the thread's name, with '_' for those.
+       A byte that is no UTF-8 is told to others as '?'. */
+    const char       *client_name;
     uint32_t          timeout_ms;   /* bound on all waiting in here; 0 = 5000 */
     uint32_t          group;        /* with ZCP_SHM_GROUP: the group's number */
+    /* Of the created chunk segment, like `permissions`; 0 = those. With 0640 here and 0660 there the group's members
+       may only read payloads: they open with ZCP_READ_ONLY_DATA. Pools that are added lie in the same object. */
+    uint32_t          data_permissions;
 } zcp_manager_desc;
 
 /* Opens the instance, creating it if the mode says so; exactly one process initialises. Each open is a client of its own, also the second one
-   of a process. A dead client's chunks are taken back on the way. Errors: INVALID_ARGUMENT (NULL, mode, max_clients, permissions, an empty
+   of a process. A dead client's chunks are taken back on the way.
+   An instance that nobody has open is replaced if it does not suit the call, so that a service which was killed, and
+   starts again with other pools after an upgrade, comes up by itself: ZCP_SHM_OPEN_OR_CREATE with a configuration
+   replaces one that has other live pools or another max_clients, ZCP_SHM_CREATE_EXCLUSIVE any. Nobody can join it
+   meanwhile. If somebody has it open, that is CONFIG_MISMATCH or EXISTS, and the message names one of them; observers
+   and dead clients do not count. Calls that never create (ZCP_SHM_OPEN_EXISTING, ZCP_READ_ONLY_DATA, ZCP_OBSERVE, no
+   configuration) replace nothing. Nor is an instance of another layout version replaced, nor one whose header is
+   corrupt: ZCP_SHM_PURGE_AND_CREATE or zcp_manager_destroy removes those.
+   Errors: INVALID_ARGUMENT (NULL, mode, max_clients, permissions, an empty
    configuration, PURGE or CREATE_EXCLUSIVE without one), INVALID_NAME, INVALID_SIZE, INVALID_ALIGNMENT, OVERFLOW (a pool), INVALID_FLAGS,
-   EXISTS, NOT_FOUND, PERMISSION, WRONG_OWNER, WRONG_TYPE, NO_SPACE, NO_MEMORY, MAPPING, SYSTEM, TIMEOUT, NOT_ZEROCP, VERSION, LAYOUT, CORRUPT,
-   CONFIG_MISMATCH, CLIENTS_FULL. After a failure *manager is NULL and nothing is left that this call began to create. Thread-safe. */
+   EXISTS, NOT_FOUND, PERMISSION (also: this user may only read chunks, and ZCP_READ_ONLY_DATA is missing),
+   WRONG_OWNER, WRONG_TYPE, NO_SPACE, NO_MEMORY, MAPPING, SYSTEM, TIMEOUT (also: with ZCP_WAIT nobody created it),
+   NOT_ZEROCP, VERSION, LAYOUT, CORRUPT, CONFIG_MISMATCH, CLIENTS_FULL. After a failure *manager is NULL and nothing
+   is left that this call began to create. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc);
 /* Detaches: warns in the log about chunks still held, gives them back, unmaps. The instance stays. Later calls on the manager or its handles
    are answered with ZCP_ERR_CLOSED or do nothing, until a later zcp_manager_open of this process uses the object again (only if no handle of it was left);
    calls that overlap a close are the caller's error. NULL, closed or inherited: does nothing. */
 ZEROCP_API void zcp_manager_close(zcp_manager *manager);
-/* Retires the instance and removes its names (NULL = "zerocp"); clients go on with what they have mapped. Errors: INVALID_NAME, NOT_FOUND (neither
+/* Retires the instance and removes its names (NULL = "zerocp"); clients go on with what they have mapped. Root destroys
+   any user's. Errors: INVALID_NAME, NOT_FOUND (neither
    name was there), NOT_ZEROCP, LAYOUT (other byte order; both left alone: zcp_shm_unlink removes them), PERMISSION, WRONG_OWNER, WRONG_TYPE, TIMEOUT (5 s), SYSTEM. Repeatable
    after any failure. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_destroy(const char *name);
+/* The same with flags: 0, or ZCP_SHM_ANY_OWNER to destroy another user's without being root, where the system allows
+   that (in /dev/shm, as a rule, it asks for the capability CAP_FOWNER).
+   Errors: those of zcp_manager_destroy, and
+     INVALID_FLAGS  another flag
+     PERMISSION     the system does not allow it; nothing has changed
+   Thread-safe. */
+ZEROCP_API zcp_status zcp_manager_destroy_with(const char *name, uint32_t flags);
+/* Destroys the instance that this manager has open, and no other: not the one that has taken its name since. The
+   manager stays open; close it as ever. Repeatable after any failure.
+   Errors:
+     INVALID_ARGUMENT (NULL), FORKED, CLOSED
+     READ_ONLY    it was opened with ZCP_OBSERVE
+     REPLACED     it was destroyed, or its name is gone or leads to another instance
+     PERMISSION, WRONG_OWNER  it belongs to another user, and this one may not remove it; nothing has changed
+     TIMEOUT      5 s: somebody else creates, destroys or changes it and is stopped
+     WRONG_TYPE, NO_MEMORY, MAPPING, SYSTEM
+   Thread-safe. */
+ZEROCP_API zcp_status zcp_manager_destroy_this(zcp_manager *manager);
 
 typedef struct zcp_recovery {
     uint32_t dead_clients;          /* whose slots were swept */
@@ -294,7 +331,7 @@ typedef struct zcp_client_info {
     zcp_client_state state;
     uint32_t pid;                   /* in its own PID namespace */
     uint64_t start;                 /* when it attached: nanoseconds since 1970 */
-    char     name[32];
+    char     name[32];              /* UTF-8 without slash and control characters, whatever the client has written */
 } zcp_client_info;
 /* Errors: INVALID_ARGUMENT (NULL, slot >= max_clients), FORKED, CLOSED, SYSTEM; *info is then zero. For people to read. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot, zcp_client_info *info);
@@ -623,6 +660,11 @@ public:
         return open(desc);
     }
     static result<void> destroy(const char *name) noexcept { return zcp_manager_destroy(name); }
+    static result<void> destroy_with(const char *name, uint32_t flags) noexcept
+    {
+        return zcp_manager_destroy_with(name, flags);
+    }
+    result<void> destroy_this() noexcept { return zcp_manager_destroy_this(manager_); }
 
     result<shared_chunk> allocate(uint64_t size) noexcept { return filled<shared_chunk, zcp_chunk>(zcp_chunk_allocate, manager_, size); }
     result<shared_chunk> allocate_wait(uint64_t size, uint32_t timeout_ms) noexcept { return filled<shared_chunk, zcp_chunk>(zcp_chunk_allocate_wait, manager_, size, timeout_ms); }
@@ -1983,6 +2025,16 @@ typedef struct zcp_priv_slot {
 } zcp_priv_slot;
 _Static_assert(sizeof(zcp_priv_slot) == 128, "layout of a slot");
 
+/* The client's name, which anybody may have written, as it may be shown. */
+ZCP_PRIV_SETUP void zcp_priv_slot_name(const zcp_priv_slot *slot, char name[32])
+{
+    uint64_t words[4];
+    for (int i = 0; i < 4; i++) words[i] = zcp_priv_load_relaxed(&slot->name[i]);      /* relaxed: for people */
+    memcpy(name, words, 31);
+    name[31] = 0;
+    zcp_priv_text_clean(name, '/');
+}
+
 /* A figure that differs whenever a shared struct or limit differs. */
 ZCP_PRIV uint64_t zcp_priv_signature(void)
 {
@@ -3077,11 +3129,19 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, z
 /* ---- >>create  Exactly one process initialises, whoever is killed. The header's state word is the truth: 0, READY, RETIRED, never back.
    All changes of names and of that word happen under the creation lock of the management file, after a check that the name still leads to the locked
    file. A builder may truncate, so the file is looked at with pread, and mapped only once READY, which is final. ---- */
+#define ZCP_PRIV_TORN 4u                        /* so often slots that do not add up are read again */
 typedef enum zcp_priv_kind { ZCP_PRIV_KIND_FOREIGN, ZCP_PRIV_KIND_HALF_MADE, ZCP_PRIV_KIND_READY, ZCP_PRIV_KIND_RETIRED, ZCP_PRIV_KIND_GARBAGE } zcp_priv_kind;
+
+/* Behind the slots' bytes: the creator's, from before READY is stored until it has a slot, so that nobody replaces
+   what it has just made. Who replaces an instance holds all of them by one lock, so nobody joins meanwhile. */
+enum { ZCP_PRIV_LOCK_CREATOR = ZCP_PRIV_LOCK_SLOTS + ZCP_MAX_CLIENTS, ZCP_PRIV_LOCK_ALL = ZCP_MAX_CLIENTS + 1 };
 
 /* Everything that one call of open or destroy works with. */
 typedef struct zcp_priv_opening {
     bool creates, again;                        /* may create; start over */
+    bool removes;                               /* removes what is there, whatever it is, and so need not trust it */
+    bool barred;                                /* this attempt has met somebody who is replacing the instance */
+    uint32_t torn;                              /* attempts that have found a pool's slot being written, or garbage */
     bool built, removed, missing;               /* this attempt has built or removed the instance, or waits for somebody to create it */
     bool fresh;                                 /* this attempt has created the management file, empty */
     zcp_priv_kind kind;                         /* of the management file when it was last looked at */
@@ -3089,6 +3149,8 @@ typedef struct zcp_priv_opening {
     zcp_priv_file file;                         /* the management file of this attempt */
     zcp_priv_path chunk_path;
     uint64_t built_device, built_inode;         /* the management file that this call has built */
+    zcp_priv_lock creator;                      /* of that file: ZCP_PRIV_LOCK_CREATOR, until this call has joined */
+    const zcp_manager *only;                    /* to destroy only the instance that it has open; NULL: any */
     zcp_priv_wait wait;
     struct stat status;                         /* of the management file */
     zcp_config config;
@@ -3136,10 +3198,11 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_write_start(zcp_priv_opening *o)          /* 
     if (n >= 0 && n < (ssize_t)sizeof start) errno = ENOSPC;
     return n == (ssize_t)sizeof start ? ZCP_OK : zcp_priv_fail_system("pwrite", o->file.path.text);
 }
-/* Tells those who wait for the creation lock who has it. A file that is not ours is not written to. */
+/* Tells those who wait for the creation lock who has it. A file that is not ours is not written to, nor is one
+   touched that a stranger may be truncating. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_note_pid(zcp_priv_opening *o, const zcp_priv_lock *lock)
 {
-    if (o->kind == ZCP_PRIV_KIND_FOREIGN) return ZCP_OK;
+    if (o->kind == ZCP_PRIV_KIND_FOREIGN || zcp_priv_is_stranger(&o->status, o->desc.flags)) return ZCP_OK;
     if (o->status.st_size == 0)                                        /* with no room for it, building tells; no SIGXFSZ */
         return zcp_priv_file_may_grow(o->file.fd, o->file.path.text, 0, sizeof o->header, 0, o->desc.flags) == ZCP_OK ? zcp_priv_write_start(o) : ZCP_OK;
     /* Through the lock's page, which is the header's and has 16 bytes at least: a pwrite behind RLIMIT_FSIZE would be a SIGXFSZ. */
@@ -3171,12 +3234,27 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_l
     return status;
 }
 
+/* The chunk segment may not be written: tells the flag for those who may read it. Else the message stays. */
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_read_only(const zcp_priv_opening *o)
+{
+    struct stat status;
+    int fd;
+    zcp_priv_failure failure = zcp_priv_failure_save(ZCP_ERR_PERMISSION);
+    if (zcp_priv_file_open(o->chunk_path.text, O_RDONLY, o->desc.flags, &fd, &status) != ZCP_OK)
+        return zcp_priv_failure_again(&failure);
+    zcp_priv_close_fd(fd);
+    return zcp_priv_fail(ZCP_ERR_PERMISSION, failure.error, "%s: this user may only read it: open with "
+                         "ZCP_READ_ONLY_DATA (it belongs to user %lu, permissions 0%o)", o->chunk_path.text,
+                         (unsigned long)status.st_uid, (unsigned)status.st_mode & 0777);
+}
+
 /* Opens the chunk segment that the header names. *broken: its name is missing or leads to another file. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_open(const zcp_priv_opening *o, int *fd, bool *broken)
 {
     struct stat status;
     int access = o->desc.flags & ZCP_READ_ONLY_DATA ? O_RDONLY : O_RDWR;
     zcp_status result = zcp_priv_file_open(o->chunk_path.text, access, o->desc.flags, fd, &status);
+    if (result == ZCP_ERR_PERMISSION && access == O_RDWR) result = zcp_priv_fail_read_only(o);
     *broken = result == ZCP_ERR_NOT_FOUND;
     if (result == ZCP_OK && ((uint64_t)status.st_dev != o->header.chunk_device || (uint64_t)status.st_ino != o->header.chunk_inode)) *broken = true;
     if (result == ZCP_OK && !*broken && (uint64_t)status.st_size < o->header.geometry.chunk_bytes)
@@ -3190,6 +3268,33 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_unlink_if_there(const char *path)
     zcp_status status = zcp_priv_file_unlink(path);
     return status == ZCP_ERR_NOT_FOUND ? ZCP_OK : status;
 }
+/* Retires the instance whose creation lock that is, removes its names, and drops the lock: start over. Idempotent. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_retire(zcp_priv_opening *o, zcp_priv_lock *lock)
+{
+    uint32_t retired = ZCP_PRIV_RETIRED;
+    zcp_status status;
+    /* Nothing is retired that cannot be removed. */
+    if (o->kind == ZCP_PRIV_KIND_FOREIGN) status = zcp_priv_fail_foreign(o);
+    else status = zcp_priv_may_remove(o->file.fd, o->file.path.text, &o->status, o->desc.flags);
+    if (status == ZCP_OK && o->kind != ZCP_PRIV_KIND_HALF_MADE) {
+        if ((uint64_t)o->status.st_size < sizeof(zcp_priv_header)) {}
+        /* A stranger may be truncating it: a call is no SIGBUS then. */
+        else if (zcp_priv_is_stranger(&o->status, o->desc.flags))
+            (void)!pwrite(o->file.fd, &retired, sizeof retired, offsetof(zcp_priv_header, state));
+        /* The lock's page is the header's. Pairs with the acquire in join. */
+        else zcp_priv_store_release(&((zcp_priv_header *)lock->base)->state, retired);
+        ZEROCP_STEP("retired");
+    }
+    if (status == ZCP_OK) status = zcp_priv_unlink_if_there(o->chunk_path.text);
+    ZEROCP_STEP("chunk_unlinked");
+    if (status == ZCP_OK) status = zcp_priv_unlink_if_there(o->file.path.text);
+    ZEROCP_STEP("management_unlinked");
+    zcp_priv_lock_drop(lock);
+    if (status == ZCP_OK) ZEROCP_LOG(ZCP_LOG_INFO, "%s: removed", o->desc.name);
+    o->again = o->removed = status == ZCP_OK;
+    return status;
+}
+
 /* Retires and removes what the management name leads to. only_broken: only if it is retired, or its chunk segment is missing or foreign; else, or if
    somebody has done it meanwhile: start over. Idempotent: killed anywhere, it can be done again. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_broken)
@@ -3204,35 +3309,36 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_brok
         zcp_priv_close_fd(fd);
         if (status != ZCP_OK || !broken) { o->again = status == ZCP_OK; zcp_priv_lock_drop(&lock); return status; }
     }
-    if (o->kind == ZCP_PRIV_KIND_FOREIGN) status = zcp_priv_fail_foreign(o);
-    else if (o->status.st_uid != geteuid() && geteuid() != 0)          /* /dev/shm is sticky: nothing is retired that cannot be removed */
-        status = zcp_priv_fail(ZCP_ERR_PERMISSION, EPERM, "%s belongs to user %lu: they or root can remove it", o->file.path.text, (unsigned long)o->status.st_uid);
-    if (status == ZCP_OK && o->kind != ZCP_PRIV_KIND_HALF_MADE) {
-        if ((uint64_t)o->status.st_size >= sizeof(zcp_priv_header))      /* the lock's page is the header's */
-            zcp_priv_store_release(&((zcp_priv_header *)lock.base)->state, (uint32_t)ZCP_PRIV_RETIRED);      /* pairs with the acquire in join */
-        ZEROCP_STEP("retired");
-    }
-    if (status == ZCP_OK) status = zcp_priv_unlink_if_there(o->chunk_path.text);
-    ZEROCP_STEP("chunk_unlinked");
-    if (status == ZCP_OK) status = zcp_priv_unlink_if_there(o->file.path.text);
-    ZEROCP_STEP("management_unlinked");
-    zcp_priv_lock_drop(&lock);
-    if (status == ZCP_OK) ZEROCP_LOG(ZCP_LOG_INFO, "%s: removed", o->desc.name);
-    o->again = o->removed = status == ZCP_OK;
-    return status;
+    return zcp_priv_retire(o, &lock);
 }
 
+/* Opens what has the chunk segment's name and stands alone, if this call may remove it. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_look(const zcp_priv_opening *o, int *fd, struct stat *status)
+{
+    const char *path = o->chunk_path.text;
+    uint32_t flags = o->desc.flags;
+    zcp_status result = zcp_priv_file_open(path, O_RDONLY, flags | ZCP_SHM_ANY_OWNER, fd, status);
+    if (result != ZCP_OK) return result;
+    result = zcp_priv_may_remove(*fd, path, status, flags);
+    /* Root, who has not asked for that. */
+    if (result == ZCP_OK && !o->removes && zcp_priv_is_stranger(status, flags))
+        result = zcp_priv_fail(ZCP_ERR_WRONG_OWNER, 0, "%s belongs to user %lu; zcp_manager_destroy removes it, and so "
+                               "does a call with ZCP_SHM_ANY_OWNER", path, (unsigned long)status->st_uid);
+    if (result != ZCP_OK) { zcp_priv_close_fd(*fd); *fd = -1; }
+    return result;
+}
 /* Creates the chunk segment anew; what has its name goes, if it is a file of ours. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_build_chunks(zcp_priv_opening *o, int *fd, struct stat *status)
 {
     const char *path = o->chunk_path.text;
-    zcp_status result = zcp_priv_file_open(path, O_RDONLY, o->desc.flags, fd, status);
+    uint32_t permissions = o->desc.data_permissions ? o->desc.data_permissions : o->desc.permissions;
+    zcp_status result = zcp_priv_chunk_look(o, fd, status);
     if (result == ZCP_OK) {
         zcp_priv_close_fd(*fd);
         *fd = -1;
         result = zcp_priv_unlink_if_there(path);
     } else if (result == ZCP_ERR_NOT_FOUND) result = ZCP_OK;
-    if (result == ZCP_OK) result = zcp_priv_file_create(path, o->desc.permissions, o->desc.group, o->desc.flags, fd, status);
+    if (result == ZCP_OK) result = zcp_priv_file_create(path, permissions, o->desc.group, o->desc.flags, fd, status);
     if (result != ZCP_OK) return result;
     ZEROCP_STEP("chunk_created");
     result = zcp_priv_file_reserve(*fd, path, 0, o->geometry.chunk_bytes, o->desc.flags);
@@ -3289,7 +3395,13 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build(zcp_priv_opening *o)
         zcp_priv_lock_drop(&lock);
         return ZCP_OK;
     }
-    if (!o->fresh && (status = zcp_priv_check_no_clients(o)) != ZCP_OK) {
+    if (!o->fresh) status = zcp_priv_check_no_clients(o);
+    /* What this user may not remove it may not finish either. */
+    if (status == ZCP_OK && !o->fresh) status = zcp_priv_may_remove(o->file.fd, path, &o->status, o->desc.flags);
+    zcp_priv_lock_drop(&o->creator);
+    int64_t which;
+    if (status == ZCP_OK) status = zcp_priv_lock_one(&o->file, ZCP_PRIV_LOCK_CREATOR, &o->creator, &which);
+    if (status != ZCP_OK) {
         zcp_priv_lock_drop(&lock);
         return status;
     }
@@ -3310,6 +3422,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build(zcp_priv_opening *o)
     if (status != ZCP_OK) shm_unlink(path);
     else { o->built_device = o->file.device; o->built_inode = o->file.inode; }
     zcp_priv_lock_drop(&lock);
+    ZEROCP_STEP("built");
     o->again = o->built = status == ZCP_OK;                            /* now attach, as everybody does */
     return status;
 }
@@ -3340,44 +3453,151 @@ ZCP_PRIV_INLINE bool zcp_priv_same_pool(const zcp_pool_config *a, const zcp_pool
     uint32_t a_alignment = a->alignment ? a->alignment : ZCP_DEFAULT_ALIGNMENT, b_alignment = b->alignment ? b->alignment : ZCP_DEFAULT_ALIGNMENT;
     return a->chunk_size == b->chunk_size && a->chunk_count == b->chunk_count && a_alignment == b_alignment && a->cache_chunks == b->cache_chunks;
 }
-/* Are the live pools those that the caller wants, in whatever order? In an instance that has changed that will do as well as what it was created with. */
-ZCP_PRIV_SETUP bool zcp_priv_config_is_live(zcp_priv_opening *o)
+/* One of the pools that the header says are live. */
+typedef struct zcp_priv_live { uint32_t number; zcp_pool_config config; bool wanted; } zcp_priv_live;
+/* Reads the live pools; *count tells how many. false: a slot is just being written, or garbage. */
+ZCP_PRIV_SETUP bool zcp_priv_live_read(zcp_priv_opening *o, zcp_priv_live live[ZCP_MAX_LIVE_POOLS], uint32_t *count)
 {
     zcp_config created;
-    uint32_t wanted = o->config.pools.size, found = 0;                 /* found: bits of the wanted ones */
-    if (zcp_priv_load_relaxed(&o->header.signals.epoch) == 0) return false;      /* relaxed, all: of a private copy */
+    *count = 0;
     zcp_priv_geometry_config(&o->header.geometry, &created);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
-        uint64_t state = zcp_priv_load_relaxed(&o->header.pools[p].state);
-        zcp_priv_added is = { { 0, 0, 0, 0 }, 0, 0, 0 };
-        uint32_t c = 0;
+        uint64_t state = zcp_priv_load_relaxed(&o->header.pools[p].state);     /* relaxed: of a private copy */
+        zcp_priv_added added;
+        zcp_priv_live *is = &live[*count];
         if ((uint32_t)state != ZCP_PRIV_POOL_LIVE) continue;
-        if (state >> 32 != 1) { if (!zcp_priv_added_read(&o->header.pools[p], (uint32_t)(state >> 32), &is)) return false; }
-        else if (p < created.pools.size) is.config = created.pools.items[p];
-        while (c < wanted && ((found >> c & 1) || !zcp_priv_same_pool(&o->config.pools.items[c], &is.config))) c++;
-        if (c == wanted) return false;
-        found |= UINT32_C(1) << c;
+        *is = (zcp_priv_live){ p, { 0, 0, 0, 0 }, false };
+        if (state >> 32 != 1) {
+            if (!zcp_priv_added_read(&o->header.pools[p], (uint32_t)(state >> 32), &added)) return false;
+            is->config = added.config;
+        } else if (p < created.pools.size) is->config = created.pools.items[p];
+        else return false;
+        ++*count;
     }
-    return found == (UINT32_C(1) << wanted) - 1;                       /* up to ZCP_MAX_POOLS */
+    return true;
 }
-ZCP_PRIV_COLD zcp_status zcp_priv_check_config(zcp_priv_opening *o)         /* against what the caller wants */
+/* The pool that differs, and the one that was asked for and is not there. */
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_pool(const zcp_priv_opening *o, const zcp_priv_live *pool,
+                                            const zcp_pool_config *asked)
 {
-    const zcp_priv_geometry *is = &o->header.geometry;
-    if (o->desc.max_clients != 0 && o->desc.max_clients != is->max_clients)
-        return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists for %u clients, %u were asked for", o->desc.name, is->max_clients, o->desc.max_clients);
-    if (!o->desc.config || zcp_priv_config_is_live(o)) return ZCP_OK;
-    if (is->pool_count != o->geometry.pool_count)
-        return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists with %u pools, %u were asked for", o->desc.name, is->pool_count, o->geometry.pool_count);
-    for (uint32_t p = 0; p < is->pool_count; p++) {
-        const zcp_priv_pool_geometry *a = &is->pools[p], *b = &o->geometry.pools[p];
-        if (a->chunk_size != b->chunk_size || a->chunk_count != b->chunk_count || a->alignment != b->alignment)
-            return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists, its pool %u with %u chunks of %llu bytes (alignment %u), asked for: %u of %llu (%u)", o->desc.name, p,
-                                 a->chunk_count, (unsigned long long)a->chunk_size, a->alignment, b->chunk_count, (unsigned long long)b->chunk_size, b->alignment);
-        if (a->cache_chunks != b->cache_chunks)
-            return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists, in its pool %u a thread may cache %u chunks, asked for: %u", o->desc.name, p,
-                                 a->cache_chunks, b->cache_chunks);
+    const zcp_pool_config *is = &pool->config;
+    uint32_t alignment = asked->alignment ? asked->alignment : ZCP_DEFAULT_ALIGNMENT;
+    zcp_pool_config same = *asked;
+    same.cache_chunks = is->cache_chunks;
+    if (zcp_priv_same_pool(is, &same))
+        return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists, in its pool %u a thread may cache %u chunks, "
+                             "asked for: %u", o->desc.name, pool->number, is->cache_chunks, asked->cache_chunks);
+    return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists, its pool %u with %u chunks of %llu bytes (alignment "
+                         "%u), asked for: %u of %llu (%u)", o->desc.name, pool->number, is->chunk_count,
+                         (unsigned long long)is->chunk_size, is->alignment, asked->chunk_count,
+                         (unsigned long long)asked->chunk_size, alignment);
+}
+/* Are the live pools those that the caller wants, in whatever order? What the instance was created with does not
+   count. */
+ZCP_PRIV_COLD zcp_status zcp_priv_check_config(zcp_priv_opening *o)
+{
+    zcp_priv_live live[ZCP_MAX_LIVE_POOLS];
+    const zcp_pool_config *missing = NULL;
+    const char *name = o->desc.name;
+    uint32_t count, clients = o->header.geometry.max_clients, asked = o->config.pools.size;
+    if (o->desc.max_clients != 0 && o->desc.max_clients != clients)
+        return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists for %u clients, %u were asked for", name, clients,
+                             o->desc.max_clients);
+    if (!o->desc.config) return ZCP_OK;
+    if (!zcp_priv_live_read(o, live, &count)) {
+        o->again = o->torn++ < ZCP_PRIV_TORN;                          /* a pool may have come while this was read */
+        if (o->again) return ZCP_OK;
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of its pools does not add up", name);
     }
+    if (count != asked)
+        return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists with %u pools, %u were asked for", name, count,
+                             asked);
+    for (uint32_t c = 0; c < asked; c++) {
+        uint32_t p = 0;
+        while (p < count && (live[p].wanted || !zcp_priv_same_pool(&live[p].config, &o->config.pools.items[c]))) p++;
+        if (p < count) live[p].wanted = true;
+        else if (!missing) missing = &o->config.pools.items[c];
+    }
+    for (uint32_t p = 0; missing && p < count; p++)                    /* as many as asked for, so one is not wanted */
+        if (!live[p].wanted) return zcp_priv_fail_pool(o, &live[p], missing);
     return ZCP_OK;
+}
+/* Finds somebody who has the instance open, by the slot; ZCP_MAX_CLIENTS stands for its creator, who has no slot yet,
+   and -1 for nobody. Who replaces it does not count. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_client_find(const zcp_priv_opening *o, int64_t *client)
+{
+    int64_t length;
+    zcp_status status = zcp_priv_lock_find(o->file.fd, o->file.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_PRIV_LOCK_ALL,
+                                           client, &length);
+    if (length > 1) *client = -1;
+    return status;
+}
+/* Tries to lock out everybody who could open the instance; *taken: somebody has it open. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_clients_bar(const zcp_priv_opening *o, zcp_priv_lock *lock, bool *taken)
+{
+    int64_t which;
+    zcp_status status = zcp_priv_lock_range(&o->file, ZCP_PRIV_LOCK_SLOTS, ZCP_PRIV_LOCK_ALL, lock, &which);
+    *taken = which < 0;
+    return status;
+}
+/* Is somebody just replacing the instance? */
+ZCP_PRIV_SETUP zcp_status zcp_priv_clients_barred(const zcp_priv_opening *o, bool *barred)
+{
+    int64_t which, length;
+    zcp_status status = zcp_priv_lock_find(o->file.fd, o->file.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_PRIV_LOCK_ALL,
+                                           &which, &length);
+    *barred = length > 1;
+    return status;
+}
+/* Adds to why the instance was refused who has it open. */
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_used(const zcp_priv_opening *o, const zcp_priv_failure *why, int64_t client)
+{
+    zcp_priv_slot slot;
+    char name[32] = "";
+    ssize_t n = 0;
+    off_t at = (off_t)(o->header.geometry.slots_offset + (uint64_t)client * sizeof slot);
+    if (client < o->header.geometry.max_clients)
+        do n = pread(o->file.fd, (void *)&slot, sizeof slot, at); while (n < 0 && errno == EINTR);
+    /* Relaxed, both: of a private copy. */
+    if (n != (ssize_t)sizeof slot || zcp_priv_load_relaxed(&slot.state) != ZCP_PRIV_SLOT_IN_USE)
+        return zcp_priv_fail(why->status, why->error, "%.270s; somebody is just opening or closing it", why->message);
+    zcp_priv_slot_name(&slot, name);
+    return zcp_priv_fail(why->status, why->error, "%.270s; client %u (pid %u, \"%s\") has it open", why->message,
+                         (unsigned)client, zcp_priv_load_relaxed(&slot.pid), name);
+}
+/* Is it an instance of ours that does not suit this call? Of any other one, and of garbage, it is not known who has
+   it open. */
+ZCP_PRIV_SETUP bool zcp_priv_is_replaceable(zcp_priv_opening *o)
+{
+    if (!o->creates || o->kind != ZCP_PRIV_KIND_READY || zcp_priv_check_header(o) != ZCP_OK) return false;
+    return o->desc.mode == ZCP_SHM_CREATE_EXCLUSIVE || zcp_priv_check_config(o) == ZCP_ERR_CONFIG_MISMATCH;
+}
+/* The instance does not suit this call, and `refused` and the message say why. If nobody has it open it is replaced:
+   start over. Who has locked all slots while nobody held one keeps everybody out until the names are gone; whoever
+   gets a slot then finds it RETIRED. Somebody who has it open is looked for before the creation lock is taken, so
+   that a client which was stopped with that lock delays no answer. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_replace(zcp_priv_opening *o, zcp_status refused)
+{
+    zcp_priv_failure why = zcp_priv_failure_save(refused);
+    zcp_priv_lock creation, slots;
+    int64_t client;
+    bool taken = false;
+    zcp_status status = zcp_priv_client_find(o, &client);
+    if (status != ZCP_OK) return status;
+    if (client >= 0) return zcp_priv_fail_used(o, &why, client);
+    if (!zcp_priv_can_remove(o->file.fd, &o->status))
+        return zcp_priv_fail(refused, why.error, "%.270s; nobody has it open, but only user %lu or root can replace it",
+                             why.message, (unsigned long)o->status.st_uid);
+    status = zcp_priv_creation_lock(o, &creation);
+    if (status != ZCP_OK || o->again) return status;
+    status = zcp_priv_clients_bar(o, &slots, &taken);
+    ZEROCP_STEP("clients_barred");
+    if (status == ZCP_OK && !taken) status = zcp_priv_look(o);         /* nobody changes it any more */
+    if (status == ZCP_OK) o->again = taken || !zcp_priv_is_replaceable(o);
+    if (status == ZCP_OK && !o->again) status = zcp_priv_retire(o, &creation);
+    zcp_priv_lock_drop(&creation);
+    zcp_priv_lock_drop(&slots);
+    return status;
 }
 /* Maps the chunk segment; children do not get it. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_map(zcp_priv_opening *o, zcp_manager *manager, int fd)
@@ -3427,7 +3647,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slots_look(const zcp_priv_opening *o, uint64_
     }
     return ZCP_OK;
 }
-/* Takes a client slot, a clean one if there is one: the lock on its byte, held by the mapping of the management segment. */
+/* Takes a client slot, a clean one if there is one: the lock on its byte, held by the mapping of the management
+   segment. Starts over if somebody is just replacing the instance. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *manager, uint32_t *client)
 {
     uint64_t clean[ZCP_MAX_CLIENTS / 64];
@@ -3435,10 +3656,13 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *m
     zcp_status status = zcp_priv_slots_look(o, clean, &in_motion);
     for (uint32_t looks = 0; status == ZCP_OK;) {
         int64_t which;
-        status = zcp_priv_lock_take(&manager->file, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, clean,
+        status = zcp_priv_lock_take(&manager->file, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, 1, clean,
                                     (size_t)manager->geometry.management_bytes, &manager->management, &which);
         if (status != ZCP_OK) return status;
         if (which >= 0) { *client = (uint32_t)which; return ZCP_OK; }
+        status = zcp_priv_clients_barred(o, &o->barred);
+        o->again = o->barred;
+        if (status != ZCP_OK || o->again) return status;
         status = zcp_priv_slots_look(o, clean, &in_motion);
         if (!in_motion) looks++;                                       /* twice, with a pause: a sweeper may just have taken a lock */
         if (status == ZCP_OK && (looks == 2 || !zcp_priv_wait_more(&o->wait)))
@@ -3480,7 +3704,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manage
     bool garbage = false;
     zcp_recovery report = { 0, 0 };
     zcp_status status = zcp_priv_slot_lock(o, manager, &client);
-    if (status != ZCP_OK) return status;
+    if (status != ZCP_OK || o->again) return status;
     ZEROCP_STEP("slot_locked");
     manager->header = (zcp_priv_header *)manager->management.base;
     zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, manager->chunks, manager->private_memory, client, o->desc.flags);
@@ -3519,6 +3743,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **res
     bool broken = false, observes = o->desc.flags & ZCP_OBSERVE;
     zcp_status status = zcp_priv_check_header(o);
     if (status == ZCP_OK) status = zcp_priv_check_config(o);
+    if (status == ZCP_ERR_CONFIG_MISMATCH && o->creates) return zcp_priv_replace(o, status);
+    if (status == ZCP_OK && o->again) return status;
     if (status == ZCP_OK && !observes) status = zcp_priv_chunk_open(o, &fd, &broken);
     if (status == ZCP_OK && broken) return zcp_priv_dismantle(o, true);
     if (status != ZCP_OK) return status;
@@ -3561,7 +3787,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **res
 
 ZCP_PRIV_SETUP zcp_status zcp_priv_resolve_name(zcp_priv_opening *o)
 {
-    if (!o->desc.name) o->desc.name = ZCP_PRIV_DEFAULT_NAME;
+    o->desc.name = o->desc.name ? zcp_priv_name_plain(o->desc.name) : ZCP_PRIV_DEFAULT_NAME;
     zcp_status status = zcp_priv_path_make(&o->file.path, o->desc.name, ZCP_PRIV_MANAGEMENT_SUFFIX);
     if (status == ZCP_OK) status = zcp_priv_path_make(&o->chunk_path, o->desc.name, ZCP_PRIV_CHUNK_SUFFIX);
     return status;
@@ -3569,20 +3795,31 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_resolve_name(zcp_priv_opening *o)
 /* Fills in the defaults and checks everything that can be checked without the system. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name[32])
 {
+    static const zcp_priv_flag opening[] = {
+        { ZCP_READ_ONLY_DATA, "ZCP_READ_ONLY_DATA" },
+        { ZCP_OBSERVE, "ZCP_OBSERVE" },
+        { ZCP_WAIT, "ZCP_WAIT" },
+        { 0, NULL }
+    };
     zcp_manager_desc *desc = &o->desc;
     zcp_status status = zcp_priv_resolve_name(o);
-    if (status == ZCP_OK)
-        status = zcp_priv_check_mode(desc->mode, desc->flags, ZCP_PRIV_MANAGER_FLAGS, ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_OBSERVE, "ZCP_READ_ONLY_DATA, ZCP_OBSERVE and ZCP_WAIT");
+    if (status == ZCP_OK) status = zcp_priv_check_mode(desc->mode, desc->flags, ZCP_PRIV_MANAGER_FLAGS, opening);
     if (status != ZCP_OK) return status;
     if (desc->permissions == 0) desc->permissions = ZCP_SHM_DEFAULT_PERMISSIONS;
     if (desc->permissions > 0777 || (desc->permissions & 0600) != 0600)
         return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "permissions 0%o: up to 0777, with 0600 in it", desc->permissions);
+    if (desc->data_permissions != 0 && (desc->data_permissions > 0777 || (desc->data_permissions & 0600) != 0600))
+        return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "data_permissions 0%o: up to 0777, with 0600 in it",
+                             desc->data_permissions);
     if (desc->timeout_ms == 0) desc->timeout_ms = ZCP_SHM_DEFAULT_TIMEOUT_MS;
     if (desc->max_clients > ZCP_MAX_CLIENTS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u", desc->max_clients, ZCP_MAX_CLIENTS);
-    if (desc->client_name && *desc->client_name && !zcp_priv_name_valid(desc->client_name, 31))
-        return zcp_priv_fail(ZCP_ERR_INVALID_NAME, 0, "client name \"%.40s\": up to 31 bytes, no slash, no control character", desc->client_name);
+    bool valid = !desc->client_name || !*desc->client_name || zcp_priv_name_valid(desc->client_name, 31);
     if (desc->client_name) snprintf(client_name, 32, "%s", desc->client_name);
     else if (prctl(PR_GET_NAME, client_name, 0, 0, 0) != 0) client_name[0] = 0;
+    if (!valid || !desc->client_name) zcp_priv_text_clean(client_name, valid ? '/' : 0);
+    if (!valid)
+        return zcp_priv_fail(ZCP_ERR_INVALID_NAME, 0, "client name \"%s\": up to 31 bytes, no slash, no control "
+                             "character", client_name);
     desc->client_name = client_name;
     if (!desc->config) {
         if (zcp_priv_always_creates(desc->mode))
@@ -3593,6 +3830,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name
     desc->config = &o->config;
     if (o->config.pools.size == 0) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: no pool is configured", desc->name);
     o->creates = desc->mode != ZCP_SHM_OPEN_EXISTING && !(desc->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE));
+    o->removes = desc->mode == ZCP_SHM_PURGE_AND_CREATE;
     return zcp_priv_geometry_compute(&o->geometry, &o->config, desc->max_clients);
 }
 /* Nothing is there and this call may not create: says so, or with ZCP_WAIT starts over. */
@@ -3608,7 +3846,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_file(zcp_priv_opening *o)
 {
     int fd;
     zcp_priv_path path = o->file.path;
-    zcp_status status = zcp_priv_file_open(path.text, o->desc.flags & ZCP_OBSERVE ? O_RDONLY : O_RDWR, o->desc.flags, &fd, &o->status);
+    uint32_t accepts = o->removes ? o->desc.flags | ZCP_SHM_ANY_OWNER : o->desc.flags;
+    int access = o->desc.flags & ZCP_OBSERVE ? O_RDONLY : O_RDWR;
+    zcp_status status = zcp_priv_file_open(path.text, access, accepts, &fd, &o->status);
     if (status == ZCP_ERR_NOT_FOUND) {
         if (!o->creates) return zcp_priv_not_found(o, "is not there");
         status = zcp_priv_file_create(path.text, o->desc.permissions, o->desc.group, o->desc.flags, &fd, &o->status);
@@ -3627,11 +3867,18 @@ ZCP_PRIV_SETUP void zcp_priv_attempt_end(zcp_priv_opening *o, zcp_status status)
     o->fresh = false;
     zcp_priv_file_forget(&o->file);
 }
+/* Removes what another user has at the management name, if this one may: that is not looked into. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_remove_stranger(zcp_priv_opening *o)
+{
+    zcp_status status = zcp_priv_may_remove(o->file.fd, o->file.path.text, &o->status, o->desc.flags);
+    return status == ZCP_OK ? zcp_priv_dismantle(o, false) : status;
+}
 /* One attempt: *result is set, or the status tells why not, or `again` says to start over. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **result)
 {
     zcp_status status = zcp_priv_open_file(o);
     if (status != ZCP_OK || o->again) return status;
+    if (o->removes && zcp_priv_is_stranger(&o->status, o->desc.flags)) return zcp_priv_remove_stranger(o);
     if ((status = zcp_priv_look(o)) != ZCP_OK) return status;
     bool mine = o->built_inode == o->file.inode && o->built_device == o->file.device;
     switch (o->kind) {
@@ -3650,7 +3897,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **
         bool broken = false;
         if (zcp_priv_check_header(o) == ZCP_OK && zcp_priv_chunk_open(o, &fd, &broken) == ZCP_OK && broken) return zcp_priv_dismantle(o, true);
         zcp_priv_close_fd(fd);
-        return zcp_priv_fail(ZCP_ERR_EXISTS, EEXIST, "%s exists", o->desc.name);
+        bool replaceable = zcp_priv_is_replaceable(o);
+        status = zcp_priv_fail(ZCP_ERR_EXISTS, EEXIST, "%s exists", o->desc.name);
+        return replaceable ? zcp_priv_replace(o, status) : status;
     }
     return zcp_priv_attach(o, result);
 }
@@ -3670,10 +3919,17 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
 {
     int fd;
     struct stat chunk;
+    bool same = true;
     o->creates = false;
-    zcp_status status = zcp_priv_open_file(o);
+    const zcp_priv_file *only = o->only ? &o->only->file : NULL;
+    zcp_status status = only ? zcp_priv_file_is(only, &same) : ZCP_OK;
+    if (status == ZCP_OK && same) status = zcp_priv_open_file(o);
+    if (status == ZCP_OK && same && only) same = o->file.device == only->device && o->file.inode == only->inode;
+    if (!same || (only && status == ZCP_ERR_NOT_FOUND))
+        return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", o->desc.name,
+                             o->file.path.text);
     if (status == ZCP_ERR_NOT_FOUND) {                                 /* a chunk segment left alone goes under the lock of a fresh management file */
-        status = zcp_priv_file_open(o->chunk_path.text, O_RDONLY, 0, &fd, &chunk);
+        status = zcp_priv_chunk_look(o, &fd, &chunk);
         if (status == ZCP_ERR_NOT_FOUND) return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: %s and %s are not there", o->desc.name, o->file.path.text, o->chunk_path.text);
         if (status != ZCP_OK) return status;
         close(fd);
@@ -3681,6 +3937,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
         status = zcp_priv_open_file(o);
     }
     if (status != ZCP_OK || o->again) return status;
+    if (zcp_priv_is_stranger(&o->status, o->desc.flags)) return zcp_priv_remove_stranger(o);
     if ((status = zcp_priv_look(o)) != ZCP_OK) return status;
     return o->kind == ZCP_PRIV_KIND_FOREIGN ? zcp_priv_fail_foreign(o) : zcp_priv_dismantle(o, false);
 }
@@ -3689,12 +3946,16 @@ ZCP_PRIV_COLD zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **r
 {
     o->wait = zcp_priv_wait_begin(o->desc.timeout_ms);
     for (;;) {
-        o->again = o->built = o->missing = false;
+        o->again = o->built = o->missing = o->barred = false;
         zcp_status status = result ? zcp_priv_open_once(o, result) : zcp_priv_destroy_once(o);
         zcp_priv_attempt_end(o, status);
         if (status != ZCP_OK || !o->again || (o->removed && !result)) return status;
         if (o->built || zcp_priv_wait_more(&o->wait)) continue;
-        if (o->missing) return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: nobody created it within %u ms", o->desc.name, o->desc.timeout_ms);
+        if (o->missing)
+            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: nobody created it within %u ms", o->desc.name,
+                                 o->desc.timeout_ms);
+        uint32_t locker = zcp_priv_load_relaxed(&o->header.locker_pid);        /* relaxed: of a private copy */
+        if (o->barred) return zcp_priv_fail_locked(o->file.path.text, locker, o->desc.timeout_ms);
         return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept replacing it for %u ms", o->desc.name, o->desc.timeout_ms);
     }
 }
@@ -3733,6 +3994,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, con
     pthread_once(&zcp_priv_thread_once, zcp_priv_process_begin);     /* here, so that no allocate makes a system call for it */
     zcp_manager *m = NULL;
     status = zcp_priv_open_loop(&o, &m);
+    zcp_priv_lock_drop(&o.creator);
     if (status != ZCP_OK && o.built_inode != 0) {
         zcp_priv_failure failure = zcp_priv_failure_save(status);
         zcp_priv_unbuild(&o);
@@ -3785,14 +4047,37 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_close(zcp_manager *manager)
     zcp_registry_remove(&manager->registry, ZCP_SEGMENT_CHUNK);
     zcp_priv_manager_end(manager, left != 0);
 }
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy(const char *name)
+/* only: that instance and no other; NULL: whichever has the name. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_destroy(const char *name, uint32_t flags, const zcp_manager *only)
 {
     zcp_priv_opening o;
     memset((void *)&o, 0, sizeof o);
-    o.desc = (zcp_manager_desc){ name, ZCP_SHM_OPEN_EXISTING, NULL, 0, ZCP_SHM_DEFAULT_PERMISSIONS, 0, NULL, ZCP_SHM_DEFAULT_TIMEOUT_MS, 0 };
+    o.desc.name = name;
+    o.desc.mode = ZCP_SHM_OPEN_EXISTING;
+    o.desc.permissions = ZCP_SHM_DEFAULT_PERMISSIONS;
+    o.desc.flags = flags;
+    o.desc.timeout_ms = ZCP_SHM_DEFAULT_TIMEOUT_MS;
     o.file.fd = -1;
+    o.removes = true;
+    o.only = only;
     zcp_status status = zcp_priv_resolve_name(&o);
     return status == ZCP_OK ? zcp_priv_open_loop(&o, NULL) : status;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy(const char *name) { return zcp_priv_destroy(name, 0, NULL); }
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy_with(const char *name, uint32_t flags)
+{
+    uint32_t unknown = flags & ~ZCP_SHM_ANY_OWNER;
+    if (unknown) return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "unknown bits 0x%x in the flags", unknown);
+    return zcp_priv_destroy(name, flags, NULL);
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy_this(zcp_manager *manager)
+{
+    zcp_status status = zcp_priv_may_change(manager);
+    if (status != ZCP_OK) return status;
+    return zcp_priv_destroy(manager->name, manager->view.flags & ZCP_SHM_ANY_OWNER, manager);
 }
 
 /* ---- >>grow  Pools are added by one at a time, under the creation lock: the files are made longer, the pool is written behind what they had, and its slot
@@ -4271,7 +4556,6 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_alive(const zcp_manager *manager, uint32
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot, zcp_client_info *info)
 {
     bool alive;
-    uint64_t words[4];
     zcp_status status = zcp_priv_may_look(manager, "place for the information", info, sizeof *info);
     if (status != ZCP_OK) return status;
     if (slot >= manager->geometry.max_clients) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "slot %u: %s has %u", slot, manager->name, manager->geometry.max_clients);
@@ -4282,8 +4566,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *
     info->state = alive ? ZCP_CLIENT_ALIVE : ZCP_CLIENT_DEAD;
     info->pid = zcp_priv_load_relaxed(&at->pid);
     info->start = zcp_priv_load_relaxed(&at->start);
-    for (int i = 0; i < 4; i++) words[i] = zcp_priv_load_relaxed(&at->name[i]);
-    memcpy(info->name, words, sizeof info->name - 1);
+    zcp_priv_slot_name(at, info->name);
     return ZCP_OK;
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager)
@@ -4299,7 +4582,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager)
 ZCP_PRIV_SMALL ZEROCP_API zcp_manager *zcp_manager_find(const char *name)
 {
     zcp_manager *first = NULL;
-    if (!name) name = ZCP_PRIV_DEFAULT_NAME;
+    name = name ? zcp_priv_name_plain(name) : ZCP_PRIV_DEFAULT_NAME;
     zcp_priv_process *process = zcp_priv_process_lock();
     for (zcp_manager *m = process ? (zcp_manager *)process->managers : NULL; m; m = m->older)
         if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN          /* pairs with open's release */

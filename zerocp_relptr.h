@@ -106,12 +106,14 @@ extern "C" {
     X(ZCP_ERR_NO_MEMORY,         "private memory could not be allocated or locked",           "free memory, or raise the limit (ulimit -v, ulimit -l)") \
     X(ZCP_ERR_MAPPING,           "the object could not be mapped",                            "check the address space left (32-bit process, ulimit -v)") \
     X(ZCP_ERR_SYSTEM,            "a system call failed",                                      "zcp_last_errno() and zcp_last_message() tell which and why") \
-    X(ZCP_ERR_TIMEOUT,           "the time ran out while another process held the creation lock or kept replacing the instance", "look at the process that the message names, or allow more time") \
+    X(ZCP_ERR_TIMEOUT,           "the time ran out: others held the creation lock, or nobody created the instance", \
+                                 "look at the process that the message names, or allow more time") \
     X(ZCP_ERR_NOT_ZEROCP,        "the name leads to a file that zerocp did not write",        "use another name, or remove the file with zcp_shm_unlink") \
     X(ZCP_ERR_VERSION,           "the instance has another layout version",                   "let all processes use the same version of zerocp, or destroy the instance") \
     X(ZCP_ERR_LAYOUT,            "the instance has this layout version but another layout or byte order", "let all processes use the same copy of zerocp") \
     X(ZCP_ERR_CORRUPT,           "shared memory holds values that zerocp did not write",      "find who scribbles, then destroy or purge the instance") \
-    X(ZCP_ERR_CONFIG_MISMATCH,   "the instance exists with another configuration",            "open it without one, make them equal, or purge") \
+    X(ZCP_ERR_CONFIG_MISMATCH,   "the instance exists with another configuration", \
+                                 "open it without one, make them equal, or close the clients that have it open") \
     X(ZCP_ERR_CLIENTS_FULL,      "all client slots of the instance are taken",                "close a client, or create it with a larger max_clients") \
     X(ZCP_ERR_TOO_LARGE,         "no pool has chunks of that size",                           "ask for less, or add a pool of larger chunks") \
     X(ZCP_ERR_EXHAUSTED,         "no free chunk is left in the pools that fit",               "release chunks, configure more, or try again later") \

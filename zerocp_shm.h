@@ -33,7 +33,8 @@ typedef enum zcp_shm_mode {
     ZCP_SHM_OPEN_OR_CREATE = 0,     /* open what is there, create what is not */
     ZCP_SHM_OPEN_EXISTING,          /* NOT_FOUND if it is not there */
     ZCP_SHM_CREATE_EXCLUSIVE,       /* EXISTS if it is there; takes over what a killed creator left half-made */
-    ZCP_SHM_PURGE_AND_CREATE        /* remove what is there and create anew; whoever has the old one mapped keeps it */
+    /* Removes what is there and creates anew; whoever has the old one mapped keeps it. Root removes any user's. */
+    ZCP_SHM_PURGE_AND_CREATE
 } zcp_shm_mode;
 
 /* Flags of zcp_shm_desc and of zcp_manager_desc share one space of bits; each function refuses those that it does not know. */
@@ -281,6 +282,7 @@ ZCP_PRIV_SETUP int zcp_priv_open_high(zcp_priv_opener opener, const char *path, 
 }
 
 /* ---- >>names ---- */
+#define ZCP_PRIV_SHM_DIRECTORY "/dev/shm" /* where shm_open looks, on Linux with any libc */
 #define ZCP_PRIV_PATH_BYTES 256           /* '/', a name of up to 254 bytes, and the end */
 typedef struct zcp_priv_path { char text[ZCP_PRIV_PATH_BYTES]; } zcp_priv_path;
 
@@ -292,12 +294,45 @@ ZCP_PRIV_SETUP bool zcp_priv_name_valid(const char *name, size_t longest)
         if (name[i] == '/' || (unsigned char)name[i] < 0x20 || name[i] == 0x7f) return false;
     return true;
 }
+/* Bytes of the character of UTF-8 that the text begins with; 0: none. Nothing behind the final 0 is read. */
+ZCP_PRIV_SETUP uint32_t zcp_priv_utf8_bytes(const unsigned char *text)
+{
+    uint32_t first = text[0];
+    uint32_t bytes = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+    uint32_t least = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
+    uint32_t most = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+    if (bytes > 1 && (text[1] < least || text[1] > most)) return 0;
+    for (uint32_t i = 2; i < bytes; i++)
+        if ((text[i] & 0xc0) != 0x80) return 0;
+    return bytes;
+}
+
+/* Makes a text that anybody may have written one that can be shown: '_' for control characters and the refused one (0:
+   none), '?' for a byte that is no UTF-8. */
+ZCP_PRIV_SETUP void zcp_priv_text_clean(char *text, char refused)
+{
+    for (unsigned char *at = (unsigned char *)text; *at; ) {
+        uint32_t bytes = zcp_priv_utf8_bytes(at);
+        bool control = *at < 0x20 || *at == 0x7f || (*at == 0xc2 && bytes == 2 && at[1] < 0xa0);
+        if (bytes == 0) *at = '?';
+        else if (control || *at == (unsigned char)refused) memset(at, '_', bytes);
+        at += bytes ? bytes : 1;
+    }
+}
+
+/* A leading slash says no more than that it is a name of shared memory. */
+ZCP_PRIV_SETUP const char *zcp_priv_name_plain(const char *name) { return name && name[0] == '/' ? name + 1 : name; }
+
 /* name + suffix as shm_open wants it. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_path_make(zcp_priv_path *path, const char *name, const char *suffix)
 {
-    if (!name || !zcp_priv_name_valid(name, sizeof path->text - 2 - strlen(suffix)))
-        return zcp_priv_fail(ZCP_ERR_INVALID_NAME, 0, "name \"%.64s\": 1 to %zu bytes, no slash, no control character, not . or ..",
-                             name ? name : "(null)", sizeof path->text - 2 - strlen(suffix));
+    if (!name || !zcp_priv_name_valid(name, sizeof path->text - 2 - strlen(suffix))) {
+        char shown[64];
+        snprintf(shown, sizeof shown, "%s", name ? name : "(null)");
+        zcp_priv_text_clean(shown, 0);
+        return zcp_priv_fail(ZCP_ERR_INVALID_NAME, 0, "name \"%s\": 1 to %zu bytes, no slash but a leading one, no "
+                             "control character, not . or ..", shown, sizeof path->text - 2 - strlen(suffix));
+    }
     snprintf(path->text, sizeof path->text, "/%s%s", name, suffix);
     return ZCP_OK;
 }
@@ -349,17 +384,61 @@ ZCP_PRIV_SETUP void zcp_priv_close_fd(int fd)                        /* keeps er
     errno = error;
 }
 
+/* Does a file belong neither to the caller nor to root, and was that not allowed? */
+ZCP_PRIV_SETUP bool zcp_priv_is_stranger(const struct stat *file, uint32_t flags)
+{
+    return !(flags & ZCP_SHM_ANY_OWNER) && file->st_uid != geteuid() && file->st_uid != 0;
+}
+
+/* shm_open has failed: tells whose the object is and who may open it, if that is why. */
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_open(const char *path)
+{
+    struct stat file;
+    char place[sizeof ZCP_PRIV_SHM_DIRECTORY + ZCP_PRIV_PATH_BYTES];
+    int error = errno;
+    snprintf(place, sizeof place, "%s%s", ZCP_PRIV_SHM_DIRECTORY, path);
+    bool refused = error == EACCES && lstat(place, &file) == 0 && S_ISREG(file.st_mode);
+    errno = error;
+    if (!refused) return zcp_priv_fail_system("shm_open", path);
+    return zcp_priv_fail(ZCP_ERR_PERMISSION, error, "%s: shm_open: %s: it belongs to user %lu, group %lu, permissions "
+                         "0%o; run as that user or as root, or have them grant more", path, strerror(error),
+                         (unsigned long)file.st_uid, (unsigned long)file.st_gid, (unsigned)file.st_mode & 0777);
+}
+
+/* Does the system let this process remove that file? In a sticky directory it asks for what fchmod asks for, so that is
+   tried, with the permissions that the file has already. */
+ZCP_PRIV_SETUP bool zcp_priv_can_remove(int fd, const struct stat *file)
+{
+    struct stat directory;
+    if (file->st_uid == geteuid() || fchmod(fd, file->st_mode & 07777) == 0) return true;
+    if (stat(ZCP_PRIV_SHM_DIRECTORY, &directory) != 0 || access(ZCP_PRIV_SHM_DIRECTORY, W_OK) != 0) return false;
+    return !(directory.st_mode & S_ISVTX) || directory.st_uid == geteuid();
+}
+
+/* May this call remove that file? Root may remove anybody's, another user a stranger's only with ZCP_SHM_ANY_OWNER, and
+   each only what the system lets it. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_may_remove(int fd, const char *path, const struct stat *file, uint32_t flags)
+{
+    bool can = zcp_priv_can_remove(fd, file), stranger = geteuid() != 0 && zcp_priv_is_stranger(file, flags);
+    if (can && !stranger) return ZCP_OK;
+    return zcp_priv_fail(stranger ? ZCP_ERR_WRONG_OWNER : ZCP_ERR_PERMISSION, stranger ? 0 : EPERM,
+                         "%s belongs to user %lu: %s", path, (unsigned long)file->st_uid,
+                         can ? "only a call with ZCP_SHM_ANY_OWNER removes it (zcp_manager_destroy_with takes that)"
+                             : "they or root can remove it");
+}
+
 /* Opens what is there. Refuses what is no regular file and, without ZCP_SHM_ANY_OWNER, what belongs neither to the caller nor to root. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_open(const char *path, int access, uint32_t flags, int *fd, struct stat *status)
 {
     *fd = zcp_priv_open_high(ZCP_PRIV_BY_SHM_OPEN, path, access | ZCP_PRIV_CAREFULLY, 0);
-    if (*fd < 0) return zcp_priv_fail_system("shm_open", path);
+    if (*fd < 0) return zcp_priv_fail_open(path);
     zcp_status result = ZCP_OK;
     if (fstat(*fd, status) != 0) result = zcp_priv_fail_system("fstat", path);
     else if (!S_ISREG(status->st_mode)) result = zcp_priv_fail(ZCP_ERR_WRONG_TYPE, 0, "%s is not a regular file", path);
-    else if (!(flags & ZCP_SHM_ANY_OWNER) && status->st_uid != geteuid() && status->st_uid != 0)
-        result = zcp_priv_fail(ZCP_ERR_WRONG_OWNER, 0, "%s belongs to user %lu; only objects of user %lu and root are accepted",
-                               path, (unsigned long)status->st_uid, (unsigned long)geteuid());
+    else if (zcp_priv_is_stranger(status, flags))
+        result = zcp_priv_fail(ZCP_ERR_WRONG_OWNER, 0, "%s belongs to user %lu; without ZCP_SHM_ANY_OWNER only objects "
+                               "of user %lu and root are accepted", path, (unsigned long)status->st_uid,
+                               (unsigned long)geteuid());
     if (result != ZCP_OK) { zcp_priv_close_fd(*fd); *fd = -1; }
     return result;
 }
@@ -584,19 +663,22 @@ ZCP_PRIV_COLD struct flock zcp_priv_lock_of(off_t byte)
     lock.l_len = 1;
     return lock;
 }
-/* Tries to lock one byte: *taken tells whether somebody else has it. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_lock_byte(int fd, const char *path, off_t byte, bool *taken)
+/* Tries to lock `length` bytes, all or none: *taken tells whether somebody else has one of them. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_bytes(int fd, const char *path, off_t byte, uint32_t length, bool *taken)
 {
     struct flock lock = zcp_priv_lock_of(byte);
+    lock.l_len = (off_t)length;
     *taken = false;
     if (fcntl(fd, ZCP_PRIV_OFD_SETLK, &lock) == 0) return ZCP_OK;
     if (errno == EAGAIN || errno == EACCES) { *taken = true; return ZCP_OK; }
     return zcp_priv_fail_call(ZCP_ERR_SYSTEM, "fcntl(F_OFD_SETLK)", path);
 }
-/* Maps bytes of the file and locks one byte of [first, first + count), the first that is free; those whose bit in `early` is set (may be NULL) are tried
-   before the others, since the kernel's search for each grows with the locks that others hold. *which tells which (-1: all are taken, and nothing is
+/* Maps bytes of the file and locks `length` bytes, as one, from one of [first, first + count) on, the first where
+   they are free; those whose bit in `early` is set (may be NULL) are tried before the others, since the kernel's
+   search for each grows with the locks that others hold. *which tells which (-1: all are taken, and nothing is
    held). Nobody forks in between, and a seq_cst fence follows: the death of the last holder happened before. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t first, uint32_t count, const uint64_t *early, size_t bytes, zcp_priv_lock *lock, int64_t *which)
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t first, uint32_t count, uint32_t length,
+                                             const uint64_t *early, size_t bytes, zcp_priv_lock *lock, int64_t *which)
 {
     int fd;
     *which = -1;
@@ -612,7 +694,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t fi
             for (uint32_t k = early ? 0 : count; k < 2 * count && taken && status == ZCP_OK; k++) {
                 uint32_t i = k % count;
                 if (early && (early[i / 64] >> i % 64 & 1) != (k < count)) continue;
-                status = zcp_priv_lock_byte(fd, file->path.text, first + (off_t)i, &taken);
+                status = zcp_priv_lock_bytes(fd, file->path.text, first + (off_t)i, length, &taken);
                 if (status == ZCP_OK && !taken) *which = i;
             }
         }
@@ -631,21 +713,40 @@ ZCP_PRIV_SETUP void zcp_priv_lock_drop(zcp_priv_lock *lock)
     if (lock->base) munmap(lock->base, lock->bytes);
     *lock = (zcp_priv_lock){ NULL, 0 };
 }
-/* Does somebody else hold one of `count` bytes from that on? fd: of the file, on a description that holds no lock. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_lock_test(int fd, const char *path, off_t byte, uint32_t count, bool *taken)
+/* Finds a lock that somebody else holds on one of `count` bytes from that on: *which is its first byte, counted from
+   there (-1: there is none), *length the number of its bytes. fd: of the file, on a description that holds no lock. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_find(int fd, const char *path, off_t byte, uint32_t count, int64_t *which,
+                                             int64_t *length)
 {
     struct flock lock = zcp_priv_lock_of(byte);
     lock.l_len = (off_t)count;
+    *which = *length = -1;
     if (fcntl(fd, ZCP_PRIV_OFD_GETLK, &lock) != 0) return zcp_priv_fail_call(ZCP_ERR_SYSTEM, "fcntl(F_OFD_GETLK)", path);
-    *taken = lock.l_type != F_UNLCK;
+    if (lock.l_type == F_UNLCK) return ZCP_OK;
+    *which = lock.l_start > byte ? (int64_t)(lock.l_start - byte) : 0;
+    *length = lock.l_len ? (int64_t)lock.l_len : INT64_MAX;            /* 0: up to the end, whatever that is */
     return ZCP_OK;
 }
-/* Tries to lock that byte, by a mapping of one page that is neither populated nor locked into memory. */
-ZCP_PRIV_COLD zcp_status zcp_priv_lock_one(const zcp_priv_file *file, off_t byte, zcp_priv_lock *lock, int64_t *which)
+/* Does somebody else hold one of `count` bytes from that on? fd: as above. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_test(int fd, const char *path, off_t byte, uint32_t count, bool *taken)
+{
+    int64_t which, length;
+    zcp_status status = zcp_priv_lock_find(fd, path, byte, count, &which, &length);
+    *taken = which >= 0;
+    return status;
+}
+/* Tries to lock `length` bytes as one, by a mapping of one page that is neither populated nor locked into memory. */
+ZCP_PRIV_COLD zcp_status zcp_priv_lock_range(const zcp_priv_file *file, off_t byte, uint32_t length,
+                                             zcp_priv_lock *lock, int64_t *which)
 {
     zcp_priv_file plain = *file;
     plain.flags = 0;
-    return zcp_priv_lock_take(&plain, byte, 1, NULL, 1, lock, which);
+    return zcp_priv_lock_take(&plain, byte, 1, length, NULL, 1, lock, which);
+}
+/* The same of one byte. */
+ZCP_PRIV_COLD zcp_status zcp_priv_lock_one(const zcp_priv_file *file, off_t byte, zcp_priv_lock *lock, int64_t *which)
+{
+    return zcp_priv_lock_range(file, byte, 1, lock, which);
 }
 /* The creation lock, with a bounded wait: TIMEOUT when the time is over. The page mapped for it is touched by zerocp.h only, and only where the
    file has those bytes. */
@@ -663,21 +764,29 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_lock_creation(const zcp_priv_file *file, zcp_
 #define ZCP_PRIV_SHM_FLAGS (ZCP_SHM_READ_ONLY | ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_ANY_OWNER | ZCP_SHM_NO_RESERVE | ZCP_SHM_NO_DUMP | ZCP_SHM_GROUP)
 
 ZCP_PRIV_SETUP bool zcp_priv_always_creates(zcp_shm_mode mode) { return mode == ZCP_SHM_CREATE_EXCLUSIVE || mode == ZCP_SHM_PURGE_AND_CREATE; }
-/* Is that a mode, are these bits known, and are none that only open (`opening`, by their names) in a mode that always creates? */
-ZCP_PRIV_COLD zcp_status zcp_priv_check_mode(zcp_shm_mode mode, uint32_t flags, uint32_t known, uint32_t opening, const char *names)
+/* A flag, by its name, for messages. */
+typedef struct zcp_priv_flag { uint32_t bit; const char *name; } zcp_priv_flag;
+
+/* Is that a mode, are these bits known, and none of them one that only opens (`opening`, up to one without a name) in
+   a mode that always creates? */
+ZCP_PRIV_COLD zcp_status zcp_priv_check_mode(zcp_shm_mode mode, uint32_t flags, uint32_t known,
+                                             const zcp_priv_flag *opening)
 {
     if ((unsigned)mode > ZCP_SHM_PURGE_AND_CREATE) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "mode %u is no zcp_shm_mode", (unsigned)mode);
     if (flags & ~known)
-        return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "flags 0x%x: unknown bits 0x%x%s", flags, flags & ~known,
+        return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "unknown bits 0x%x in the flags%s", flags & ~known,
                              flags & ~known & ZCP_SHM_READ_ONLY ? " (a manager takes ZCP_READ_ONLY_DATA)" : "");
-    if (zcp_priv_always_creates(mode) && (flags & opening)) return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "%s: not with a mode that always creates", names);
+    for (; zcp_priv_always_creates(mode) && opening->name; opening++)
+        if (flags & opening->bit)
+            return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "%s: not with a mode that always creates", opening->name);
     return ZCP_OK;
 }
 /* The descriptor with its defaults filled in, and checked. */
 ZCP_PRIV_COLD zcp_status zcp_priv_shm_resolve(zcp_shm_desc *desc)
 {
     if (desc->permissions > 0777) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "permissions 0%o: up to 0777 are possible", desc->permissions);
-    zcp_status status = zcp_priv_check_mode(desc->mode, desc->flags, ZCP_PRIV_SHM_FLAGS, ZCP_SHM_READ_ONLY, "ZCP_SHM_READ_ONLY");
+    static const zcp_priv_flag opening[] = { { ZCP_SHM_READ_ONLY, "ZCP_SHM_READ_ONLY" }, { 0, NULL } };
+    zcp_status status = zcp_priv_check_mode(desc->mode, desc->flags, ZCP_PRIV_SHM_FLAGS, opening);
     if (status != ZCP_OK) return status;
     if (desc->bytes > INT64_MAX || (desc->bytes == 0 && desc->mode != ZCP_SHM_OPEN_EXISTING && !(desc->flags & ZCP_SHM_READ_ONLY)))
         return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%llu bytes: 1 to 2^63 - 1", (unsigned long long)desc->bytes);
@@ -713,14 +822,16 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc 
     struct stat now;
     zcp_priv_file file;
     bool read_only = desc->flags & ZCP_SHM_READ_ONLY, creates = desc->mode != ZCP_SHM_OPEN_EXISTING && !read_only, mine = false, fresh = false;
-    zcp_status status = zcp_priv_file_open(path->text, read_only ? O_RDONLY : O_RDWR, desc->flags, &fd, &now);
+    bool purges = desc->mode == ZCP_SHM_PURGE_AND_CREATE;
+    uint32_t accepts = purges ? desc->flags | ZCP_SHM_ANY_OWNER : desc->flags;         /* what goes is not trusted */
+    zcp_status status = zcp_priv_file_open(path->text, read_only ? O_RDONLY : O_RDWR, accepts, &fd, &now);
     if (status == ZCP_ERR_NOT_FOUND && creates) {
         status = zcp_priv_file_create(path->text, desc->permissions | 0600, desc->group, desc->flags, &fd, &now);     /* exact once it is finished */
         fresh = status == ZCP_OK;
         *again = status == ZCP_ERR_EXISTS;
     }
     if (status != ZCP_OK) return status;
-    if (now.st_size == 0) {
+    if (now.st_size == 0 && !zcp_priv_is_stranger(&now, desc->flags)) {
         zcp_priv_file_note(&file, fd, path, 0, &now);
         if (!creates) status = zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "%s is half-made, and this call may not create", path->text);
         else if ((status = zcp_priv_shm_finish(fd, &file, desc, wait, &mine)) == ZCP_OK) *again = !mine;
@@ -728,8 +839,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc 
         if (fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT) zcp_priv_file_withdraw(fd, path->text, 0);
     } else if (desc->mode == ZCP_SHM_CREATE_EXCLUSIVE) {
         status = zcp_priv_fail(ZCP_ERR_EXISTS, EEXIST, "%s exists", path->text);
-    } else if (desc->mode == ZCP_SHM_PURGE_AND_CREATE) {
-        status = zcp_priv_file_unlink(path->text);
+    } else if (purges) {
+        status = zcp_priv_may_remove(fd, path->text, &now, desc->flags);
+        if (status == ZCP_OK) status = zcp_priv_file_unlink(path->text);
         *again = status == ZCP_OK || status == ZCP_ERR_NOT_FOUND;
     } else if ((uint64_t)now.st_size < desc->bytes) {
         status = zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%s has %llu bytes, %llu were asked for", path->text, (unsigned long long)now.st_size, (unsigned long long)desc->bytes);
@@ -753,7 +865,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_shm_open(zcp_shm *shm, const zcp_shm_de
     zcp_shm_desc full = *desc;
     zcp_priv_path path;
     memset(shm, 0, sizeof *shm);
-    zcp_status status = zcp_priv_path_make(&path, full.name && full.name[0] == '/' ? full.name + 1 : full.name, "");
+    zcp_status status = zcp_priv_path_make(&path, zcp_priv_name_plain(full.name), "");
     if (status == ZCP_OK) status = zcp_priv_shm_resolve(&full);
     if (status != ZCP_OK) return status;
     zcp_priv_wait wait = zcp_priv_wait_begin(full.timeout_ms);
@@ -774,7 +886,7 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_shm_close(zcp_shm *shm)
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_shm_unlink(const char *name)
 {
     zcp_priv_path path;
-    zcp_status status = zcp_priv_path_make(&path, name && name[0] == '/' ? name + 1 : name, "");
+    zcp_status status = zcp_priv_path_make(&path, zcp_priv_name_plain(name), "");
     return status == ZCP_OK ? zcp_priv_file_unlink(path.text) : status;
 }
 

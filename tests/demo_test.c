@@ -348,7 +348,7 @@ TEST(demo_names) {
 TEST(demo_client_without_server) {
     START(&client, "client", "--name", test_instance(), "--wait", "0.2");
     must_end(&client, 1);
-    must_say(&client, "client: zcp_manager_open: ZCP_ERR_NOT_FOUND: ");
+    must_say(&client, "client: zcp_manager_open: ZCP_ERR_TIMEOUT: ");
     must_say(&client, "nobody created it within ");
 }
 
@@ -461,7 +461,7 @@ TEST(demo_python_client_without_server) {
     need_python();
     start_python("--wait", "0.2");
     must_end(&client, 1);
-    must_say(&client, "client.py: zcp_manager_open: ZCP_ERR_NOT_FOUND: ");
+    must_say(&client, "client.py: zcp_manager_open: ZCP_ERR_TIMEOUT: ");
     must_say(&client, "nobody created it within 200 ms");
 }
 

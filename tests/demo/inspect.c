@@ -332,7 +332,7 @@ static int run_remove(tool *t) {
         return fail(t, ZCP_OK, "stop them first, or remove it all the same with --force: they then go on with what they have mapped",
                     "%s: %u %s it open%s", t->name, files.alive, files.alive == 1 ? "client has" : "clients have", who);
     }
-    zcp_status status = zcp_manager_destroy(t->name);
+    zcp_status status = zcp_manager_destroy_with(t->name, ZCP_SHM_ANY_OWNER);          // it was named: whoever owns it
     if (status != ZCP_OK)
         return fail_status(t, status);
     report_field(r, "name", NULL, v_text(t->name));
@@ -513,7 +513,8 @@ static int parse(tool *t, int argc, char **argv) {
         return fail_usage(t, "%s: the name of an instance is missing; zerocp list shows them", t->command->name);
     if (arguments > t->command->takes_name)
         return fail_usage(t, "%s: one argument too many", argv[optind + 1 + t->command->takes_name]);
-    t->name = argv[optind + 1];
+    if (t->command->takes_name)
+        t->name = zcp_priv_name_plain(argv[optind + 1]);           // a leading slash is ignored, as by open
     return 0;
 }
 

@@ -88,15 +88,15 @@ static uint64_t memory_of(const file_look *look) {
     return ((uint64_t)look->management.st_blocks + (uint64_t)look->chunks.st_blocks) * 512;
 }
 
-// How many bytes of a range somebody has locked: each client has one.
+// How many bytes of a range somebody has locked: each client has one. Who has more of them is none: it is replacing the
+// instance, and keeps everybody out meanwhile.
 static uint32_t locked_bytes(int fd, off_t first, off_t count) {
     struct flock range = zcp_priv_lock_of(first);
     range.l_len = count;
-    if (count <= 0 || fcntl(fd, ZCP_PRIV_OFD_GETLK, &range) != 0 || range.l_type == F_UNLCK)
+    if (count <= 0 || fcntl(fd, ZCP_PRIV_OFD_GETLK, &range) != 0 || range.l_type == F_UNLCK || range.l_len != 1)
         return 0;
-    off_t begin = range.l_start > first ? range.l_start : first, last = first + count;
-    off_t end = range.l_len == 0 || range.l_start + range.l_len > last ? last : range.l_start + range.l_len;
-    return locked_bytes(fd, first, begin - first) + (uint32_t)(end - begin) + locked_bytes(fd, end, last - end);
+    off_t begin = range.l_start, end = begin + 1;
+    return locked_bytes(fd, first, begin - first) + 1 + locked_bytes(fd, end, first + count - end);
 }
 
 static bool is_chunk_segment_of(const zcp_priv_header *header, const file_look *look) {

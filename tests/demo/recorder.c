@@ -112,9 +112,16 @@ static bool print_instance(const char *subject) {
 }
 
 int main(int argc, char **argv) {
+    static const char usage[] =
+        "Usage: recorder SUBJECT\n"
+        "Prints the management segment of a small instance, for tests/recorded.h: see make record.\n"
+        "SUBJECT is that of the version's commit, and is printed with it.\n\n"
+        "  --help  print this, and end\n";
     open_standard_streams();
-    if (argc != 2)
-        return fail("usage: recorder SUBJECT"), 2;
+    if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0))
+        return fputs(usage, stdout) < 0 || fflush(stdout) != 0;
+    if (argc != 2 || argv[1][0] == '-')
+        return fputs("recorder: one SUBJECT is expected. Try --help.\n", stderr), 2;
     snprintf(instance, sizeof instance, "zerocp_recorder_%ld", (long)getpid());
     bool good = leave_instance() && print_instance(argv[1]);
     zcp_status status = zcp_manager_destroy(instance);
