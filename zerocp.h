@@ -3923,6 +3923,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
     o->creates = false;
     const zcp_priv_file *only = o->only ? &o->only->file : NULL;
     zcp_status status = only ? zcp_priv_file_is(only, &same) : ZCP_OK;
+    ZEROCP_STEP("destroying");
     if (status == ZCP_OK && same) status = zcp_priv_open_file(o);
     if (status == ZCP_OK && same && only) same = o->file.device == only->device && o->file.inode == only->inode;
     if (!same || (only && status == ZCP_ERR_NOT_FOUND))

@@ -103,6 +103,7 @@ static void refuse_instance_name(const char *name, const zcp_config *config) {
         CHECK_REFUSED_ZERO(manager, zcp_manager_open(&manager, &desc), ZCP_ERR_INVALID_NAME);
     }
     CHECK_REFUSED(zcp_manager_destroy(name), ZCP_ERR_INVALID_NAME);
+    CHECK_REFUSED(zcp_manager_destroy_with(name, ZCP_SHM_ANY_OWNER), ZCP_ERR_INVALID_NAME);
     CHECK(zcp_manager_find(name) == NULL);
 }
 
@@ -124,6 +125,30 @@ TEST(bad_instance_names) {
     zcp_manager_close(manager);
     books_check(longest, 0);
     CHECK_OK(zcp_manager_destroy(longest));
+    CHECK_EQ(files_of_this_test(), 0);
+}
+
+// Both floors ignore one slash in front, wherever a name is given.
+TEST(names_may_begin_with_a_slash) {
+    char slashed[300];
+    zcp_config config = {0};
+    zcp_manager *manager, *same;
+    zcp_manager_info info;
+    zcp_shm shm;
+    CHECK_OK(zcp_config_add_pool(&config, 64, 4));
+    snprintf(slashed, sizeof slashed, "/%s", test_instance());
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = slashed, .config = &config}));
+    CHECK_OK(zcp_manager_get_info(manager, &info));
+    CHECK_STR(info.name, test_instance());
+    CHECK_OK(zcp_manager_open(&same, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_OPEN_EXISTING}));
+    CHECK(zcp_manager_find(slashed) == manager && zcp_manager_find(test_instance()) == manager);
+    CHECK_EQ(files_of_this_test(), 2);
+    zcp_manager_close(same);
+    zcp_manager_close(manager);
+    CHECK_OK(zcp_manager_destroy(slashed));
+    CHECK_OK(zcp_shm_open(&shm, &(zcp_shm_desc){.name = slashed, .bytes = 1}));
+    zcp_shm_close(&shm);
+    CHECK_OK(zcp_shm_unlink(slashed));
     CHECK_EQ(files_of_this_test(), 0);
 }
 
@@ -297,6 +322,7 @@ static void refuse_everything(zcp_manager *manager, const zcp_chunk *held, uint6
     CHECK_REFUSED_ZERO(info, zcp_manager_get_info(manager, &info), status);
     CHECK_REFUSED_ZERO(client, zcp_manager_client_info(manager, 0, &client), status);
     CHECK_REFUSED(zcp_manager_check(manager), status);
+    CHECK_REFUSED(zcp_manager_destroy_this(manager), status);
     CHECK_EQ(zcp_manager_pool_count(manager), 0);
     CHECK(zcp_manager_registry(manager) == NULL);
 

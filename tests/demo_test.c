@@ -474,6 +474,20 @@ TEST(demo_recorder) {
     must_say(&client, ", \"a \\\"subject\\\" with \\\\\", ");
     CHECK_MSG(strncmp(client.text, "RECORDED(", 9) == 0, "%s", client.text);
     CHECK_STR(client.text + client.length - 3, "})\n");
+    static const char *const helps[] = {"--help", "-h"}, *const wrong[] = {"--halp", "-x", "--", "-"};
+    for (size_t i = 0; i < sizeof helps / sizeof helps[0]; i++) {
+        START(&client, "recorder", helps[i]);
+        must_end(&client, 0);
+        CHECK_MSG(strncmp(client.text, "Usage: recorder SUBJECT\n", 24) == 0, "%s", client.text);
+        CHECK(strstr(client.text, "RECORDED(") == NULL);
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        START(&client, "recorder", wrong[i]);
+        must_end(&client, 2);
+        must_say(&client, "Try --help.");
+    }
     START(&client, "recorder", NULL);
+    must_end(&client, 2);
+    START(&client, "recorder", "one", "two");
     must_end(&client, 2);
 }

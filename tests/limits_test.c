@@ -459,6 +459,63 @@ TEST(limits_client_names) {
     balance_and_destroy();
 }
 
+// A thread may be called anything; others are told a name that can be shown.
+TEST(limits_client_names_of_threads) {
+    static const struct { const char *thread, *told; } names[] = {
+        {"plain", "plain"}, {"a\nb", "a_b"}, {"\033[31mred", "_[31mred"}, {"caf\xe9", "caf?"},
+        {"kworker/0:1", "kworker_0:1"}, {"", ""}, {" ", " "}, {"\x7f", "_"}, {"caf\xc3\xa9", "caf\xc3\xa9"},
+        {"\xc2\x9b" "1m", "__1m"}, {"\xc3", "?"},
+        {"\xe2\x82", "??"}, {"\xe0\x80\xaf", "???"}, {"\xed\xa0\x80", "???"}, {"\xf4\x90\x80\x80", "????"},
+        {"\xf0\x9f\x99\x82", "\xf0\x9f\x99\x82"}, {"\xff\xc0\x80", "???"}};
+    zcp_manager *manager;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        CHECK_EQ(prctl(PR_SET_NAME, names[i].thread), 0);
+        CHECK_OK(open_with(&manager, (zcp_manager_desc){.config = &two_pools}));
+        CHECK_STR(client_of(manager, info_of(manager).slot).name, names[i].told);
+        zcp_manager_close(manager);
+    }
+    balance_and_destroy();
+}
+
+// What another client has scribbled over its name is cleaned where it is told: with the client, and in messages.
+TEST(limits_client_names_that_were_scribbled) {
+    static const char scribbled[32] = "\033]0;x\007/\n\xff no zero at the end: 01";
+    static const char *const told = "_]0;x___? no zero at the end: 0", found[] = "a name to be found";
+    static char bytes[64 << 10];
+    zcp_manager *manager, *other;
+    zcp_config larger = two_pools;
+    char path[300];
+    CHECK_OK(zcp_config_add_pool(&larger, 5000, 1));
+    CHECK_OK(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .client_name = found}));
+    snprintf(path, sizeof path, "/dev/shm/%s_memory_management", test_instance());
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    ssize_t count = pread(fd, bytes, sizeof bytes, 0);
+    char *at = count > 0 ? memmem(bytes, (size_t)count, found, strlen(found)) : NULL;
+    CHECK(at != NULL && pwrite(fd, scribbled, sizeof scribbled, at - bytes) == sizeof scribbled);
+    close(fd);
+    zcp_client_stats stats;
+    CHECK_STR(client_of(manager, 0).name, told);
+    CHECK_OK(zcp_manager_client_stats(manager, 0, &stats));
+    CHECK_STR(stats.name, told);
+    CHECK_STATUS(open_with(&other, (zcp_manager_desc){.config = &larger}), ZCP_ERR_CONFIG_MISMATCH);
+    check_says(told);
+    zcp_manager_close(manager);
+    balance_and_destroy();
+}
+
+// A name that is refused is shown so that it does no harm.
+TEST(limits_names_are_told_safely) {
+    zcp_manager *manager;
+    zcp_manager_desc desc = {.config = &two_pools, .name = "\033]0;a/b\xff"};
+    CHECK_STATUS(zcp_manager_open(&manager, &desc), ZCP_ERR_INVALID_NAME);
+    check_says("\"_]0;a/b?\"");
+    desc.name = test_instance();
+    desc.client_name = "\033]0;a/b\xff";
+    CHECK_STATUS(zcp_manager_open(&manager, &desc), ZCP_ERR_INVALID_NAME);
+    check_says("\"_]0;a/b?\"");
+    CHECK(!instance_there());
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Pools
 

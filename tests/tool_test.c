@@ -717,6 +717,52 @@ TEST(tool_removes_only_what_nobody_uses) {
     CHECK_STATUS(zcp_manager_destroy(test_instance()), ZCP_ERR_NOT_FOUND);
 }
 
+static void create_as_a_user(void *unused) {
+    (void)unused;
+    CHECK(setgid(4321) == 0 && setuid(4321) == 0);
+    zcp_manager_close(create(256, 4));
+}
+
+static void remove_as_another_user(void *unused) {
+    (void)unused;
+    CHECK(setgid(4322) == 0 && setuid(4322) == 0);
+    RUN(1, "remove", test_instance());
+    must_complain("it belongs to user 4321");
+    must_complain("root");
+}
+
+TEST(tool_removes_any_users_instance_for_root) {
+    if (geteuid() != 0)
+        test_skip("to be other users takes root");
+    test_join(test_spawn(create_as_a_user, NULL));
+    test_join(test_spawn(remove_as_another_user, NULL));
+    RUN(0, "recover", test_instance());                            // as every command does, whoever owns it
+    RUN(0, "show", test_instance());
+    RUN(0, "remove", test_instance());
+    CHECK_STATUS(zcp_manager_destroy(test_instance()), ZCP_ERR_NOT_FOUND);
+}
+
+// Who is just replacing an instance has all slots locked, and is no client.
+static void replace_and_stop(void *unused) {
+    zcp_manager *manager;
+    zcp_config config = one_pool(512, 4);
+    (void)unused;
+    test_at_step("clients_barred", 1, TEST_STOP, NULL);
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config}));
+    zcp_manager_close(manager);
+}
+
+TEST(tool_counts_no_clients_while_it_is_replaced) {
+    zcp_manager_close(create(256, 4));
+    pid_t pid = test_spawn(replace_and_stop, NULL);
+    test_await_stop(pid);
+    RUN(0, "list");
+    line_must_say(test_instance(), "left over");
+    test_resume(pid);
+    test_join(pid);
+    RUN(0, "remove", test_instance());
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // What cannot be attached to
 
@@ -1205,6 +1251,9 @@ TEST(tool_takes_options_anywhere) {
     must_be_json(1);
     RUN(1, "show", "--", "--json");
     must_complain("--json");
+    char slashed[300];
+    snprintf(slashed, sizeof slashed, "/%s", test_instance());     // which is ignored, as by zcp_manager_open
+    RUN(0, "show", slashed);
     finish(manager);
 }
 

@@ -387,12 +387,16 @@ static void opens_and_closes() {
     CHECK(!first && zcp_manager_pool_count(raw) == 1);
     manager adopted(raw);
     CHECK(adopted.get() == raw && adopted.check());
+    CHECK(adopted.destroy_this() && adopted.destroy_this().error() == ZCP_ERR_REPLACED && adopted.allocate(1));
+    CHECK(manager::destroy_with(instance, ZCP_SHM_ANY_OWNER).error() == ZCP_ERR_NOT_FOUND);
+    CHECK(manager::destroy_with(instance, ZCP_WAIT).error() == ZCP_ERR_INVALID_FLAGS);
 }
 
 static void answers_without_a_manager() {
     manager none;
     CHECK(none.allocate(1).error() == ZCP_ERR_INVALID_ARGUMENT && none.acquire(1).error() == ZCP_ERR_INVALID_ARGUMENT);
     CHECK(none.recover().error() == ZCP_ERR_INVALID_ARGUMENT && none.check().error() == ZCP_ERR_INVALID_ARGUMENT);
+    CHECK(none.destroy_this().error() == ZCP_ERR_INVALID_ARGUMENT);
     CHECK(!none.get_info() && !none.pool_stats(0) && none.pool_count() == 0 && !none.format().empty());
     manager none_either = std::move(none);
     CHECK(!none_either && !none);
