@@ -78,7 +78,9 @@
      - A vfork or CLONE_VM child shares the memory: its parent's death is seen once it has exec'd or ended. A raw fork (_Fork, clone) that
        hits another thread just while it takes a lock keeps that lock until the child execs or ends.
      - A client that is stopped (SIGSTOP, debugger) keeps what it holds and delays nobody, but for two: one stopped inside creation,
-       destruction or the adding of a pool lets others who do that run into ZCP_ERR_TIMEOUT, and one stopped while it sweeps a dead client keeps that slot unswept.
+       destruction or the adding of a pool lets others who do that run into ZCP_ERR_TIMEOUT (one stopped while it replaces
+       an instance that nobody has open also those who open it), and one stopped while it sweeps a dead client keeps that
+       slot unswept.
      - Device DMA or io_uring may still write into a dead client's chunk after it was given to somebody else.
      - ZCP_ERR_NO_SPACE: /dev/shm is full (containers have 64 MiB unless told otherwise). Memory is reserved at creation, so there is no
        SIGBUS later; but a memory controller may still kill, and who may write the files can truncate them.

@@ -380,7 +380,7 @@ TEST(demo_deviation) {
     must_be_gone(test_instance());
 }
 
-// An instance of that name with other pools is not touched.
+// An instance of that name with other pools is not touched while somebody has it open.
 TEST(demo_other_instance) {
     zcp_config config = {0};
     zcp_manager *manager;

@@ -102,8 +102,7 @@ static void remove_orphan(const options *o, zcp_manager *manager) {
     if (poll(&watched, 1, 0) <= 0)
         return;
     fail("consumer %" PRIu64 ": the producer has ended", o->consumer);
-    if (zcp_manager_check(manager) == ZCP_OK)
-        zcp_manager_destroy(o->name);
+    zcp_manager_destroy_this(manager);
 }
 
 static bool consume_all(const options *o, zcp_manager *manager) {
@@ -381,9 +380,10 @@ static bool clean_up(camera *c) {
         good = fail("%" PRIu64 " frames are still in use", stats.used);
     else
         printf("All %" PRIu64 " frames of the pool are free again\n", stats.free);
+    zcp_status status = zcp_manager_destroy_this(c->manager);
+    good = (status == ZCP_OK || fail_status("zcp_manager_destroy_this", status)) && good;
     zcp_manager_close(c->manager);
-    zcp_status status = zcp_manager_destroy(c->options.name);
-    return (status == ZCP_OK || fail_status("zcp_manager_destroy", status)) && good;
+    return good;
 }
 
 static bool run(const options *o, const char *self) {

@@ -277,14 +277,14 @@ static bool clean_up(server *s) {
         zcp_chunk_release(&s->own[i]);                             // releasing an empty handle does nothing
     if (s->settled)
         good = await_pools(s, demo_used_by_nobody) && show_state(s->manager, "Final state", demo_used_by_nobody);
-    zcp_manager_close(s->manager);
     if (s->settled) {
-        zcp_status status = zcp_manager_destroy(s->name);
+        zcp_status status = zcp_manager_destroy_this(s->manager);  // never what a successor has made of that name
         if (status != ZCP_OK)
-            good = fail_status("zcp_manager_destroy", status);
+            good = fail_status("zcp_manager_destroy_this", status);
         else
             printf("Closed and destroyed \"%s\"\n", s->name);
     }
+    zcp_manager_close(s->manager);
     s->listener = transport_close(s->listener);
     return good;
 }
