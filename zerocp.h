@@ -1093,7 +1093,7 @@ typedef struct zcp_priv_counts {
 } zcp_priv_counts;
 #define ZCP_PRIV_CHANGING UINT32_MAX
 
-/* One pool as a client sees it. All of it is private, and constant but for the list's cursor and the last five. */
+/* One pool as a client sees it. All of it is private, and constant but for the list's cursor, retired, asked, told. */
 typedef struct zcp_priv_leases zcp_priv_leases;
 typedef struct zcp_priv_pool_slot zcp_priv_pool_slot;
 typedef struct zcp_priv_signals zcp_priv_signals;
@@ -2832,7 +2832,7 @@ ZCP_PRIV_SETUP void zcp_priv_segment_enter(zcp_manager *manager, zcp_priv_grown 
 {
     for (zcp_priv_grown *known = manager->grown; known; known = known->next) {
         if (known->segment != segment) continue;
-        uint64_t state = zcp_priv_load_relaxed(&known->pool.slot->state);      /* relaxed: after V3, as the adder saw it */
+        uint64_t state = zcp_priv_load_relaxed(&known->pool.slot->state);      /* relaxed: V3 came before */
         bool gone = state >> 32 != known->pool.serial || (uint32_t)state == ZCP_PRIV_POOL_GONE;
         if (gone) zcp_priv_pool_part(manager, &known->pool);
     }
@@ -4260,6 +4260,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add_once(zcp_priv_growth *g, const zcp_p
     if (config.alignment == 0) config.alignment = ZCP_DEFAULT_ALIGNMENT;
     zcp_status status = zcp_priv_added_geometry(&manager->geometry, &config, &geometry);
     if (status == ZCP_OK) status = zcp_priv_growth_measure(g);
+    ZEROCP_STEP("growth_measured");
     for (*number = 0; *number < ZCP_MAX_LIVE_POOLS; ++*number) {
         uint32_t phase = (uint32_t)zcp_priv_load_relaxed(&manager->header->pools[*number].state);        /* relaxed: under the lock */
         if (phase == ZCP_PRIV_POOL_NONE || phase == ZCP_PRIV_POOL_GONE) break;

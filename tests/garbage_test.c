@@ -712,6 +712,44 @@ TEST(garbage_that_replaces_a_pool) {
     victim_end(&v);
 }
 
+// An id that no pool can have is refused; one that another pool has leaves that pool its own.
+TEST(garbage_in_the_id_of_a_pool) {
+    static victim v = {.grown = true};
+    warm_up(test_instance());
+    victim_make(&v, test_instance());
+    zcp_manager *manager, *fresh;
+    zcp_priv_added added;
+    zcp_chunk chunk, other;
+    uint32_t number = 0;
+    CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}), ZCP_OK);
+    CHECK_IS(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 300, .chunk_count = 4}, &number), ZCP_OK);
+    CHECK_EQ(number, 3);
+    zcp_priv_pool_slot *slot = &manager->header->pools[3];
+    uint32_t serial = (uint32_t)(slot->state >> 32), taken = manager->header->pools[2].segment;
+    CHECK(zcp_priv_added_read(slot, serial, &added) && added.segment > taken);
+    const uint32_t ids[] = {0, 1, ZCP_SEGMENT_CHUNK, 65536, 65536 + added.segment, UINT32_MAX, taken};
+    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+        added.segment = slot->segment = ids[i];
+        slot->check = zcp_priv_added_check(&added, serial);
+        CHECK_IS(zcp_manager_open(&fresh, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}), ZCP_OK);
+        const zcp_registry *registry = zcp_manager_registry(fresh);
+        CHECK_IS(zcp_chunk_allocate(fresh, 200, &chunk), ZCP_OK);
+        CHECK_EQ(zcp_relptr_segment(zcp_relptr_of(registry, chunk.data)), taken);
+        if (ids[i] == taken) {
+            CHECK_IS(zcp_chunk_allocate(fresh, 300, &other), ZCP_OK);
+            CHECK_EQ(zcp_relptr_segment(zcp_relptr_of(registry, other.data)), 0);
+            zcp_chunk_release(&other);
+        } else {
+            CHECK(zcp_priv_view_pool(&fresh->view, 3) == NULL);
+        }
+        zcp_chunk_release(&chunk);
+        BOUNDED(zcp_manager_close(fresh));
+    }
+    zcp_manager_close(manager);
+    victim_restore(&v);
+    victim_end(&v);
+}
+
 // All of them at once, with values of several kinds.
 TEST_WITH(garbage_in_all_words, .seconds = 120) {
     static victim v;

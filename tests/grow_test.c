@@ -289,6 +289,96 @@ TEST(grow_relative_pointers_lead_into_added_pools) {
     finish(manager);
 }
 
+enum { SEGMENTS = 65533 };                                         // ids that added pools have in turn
+
+static uint16_t segment_of(zcp_manager *manager, const zcp_chunk *chunk) {
+    return zcp_relptr_segment(zcp_relptr_of(zcp_manager_registry(manager), zcp_chunk_data(chunk)));
+}
+
+// So many pools have come and gone that the ids begin again: those of pools that are there are left out.
+TEST(grow_gives_each_living_pool_an_id_of_its_own) {
+    zcp_manager *manager = create(64, 10), *adder = attach();
+    zcp_chunk chunks[4], seen;
+    for (uint32_t i = 0; i < 3; i++) {
+        CHECK_EQ(add_pool(manager, 100 + i, 4), 1 + i);
+        chunks[i] = allocate(manager, 100 + i);
+    }
+    uint16_t first = segment_of(manager, &chunks[0]);
+    zcp_relptr pointer = zcp_relptr_of(zcp_manager_registry(manager), chunks[0].data);
+    uint64_t token = token_of(&chunks[0]);
+    CHECK_OK(zcp_manager_retire_pool(manager, 2));                 // its chunk is held, so it has its id on
+    inside_let_segments_run(manager, SEGMENTS - 3);
+    CHECK_EQ(add_pool(adder, 200, 4), 4);
+    chunks[3] = allocate(adder, 200);
+    zcp_manager *fresh = attach();
+    seen = acquire(fresh, token);
+    CHECK_EQ(segment_of(fresh, &seen), first);
+    CHECK(zcp_relptr_get(zcp_manager_registry(fresh), pointer, 100) == seen.data);
+    zcp_chunk_release(&seen);
+    zcp_manager *all[] = {manager, adder, fresh};
+    for (int m = 0; m < 3; m++) {
+        seen = acquire(all[m], token_of(&chunks[3]));
+        CHECK_EQ(segment_of(all[m], &seen), first + 3);
+        zcp_chunk_release(&seen);
+    }
+    for (int i = 0; i < 4; i++)
+        zcp_chunk_release(&chunks[i]);
+    zcp_manager_close(fresh);
+    zcp_manager_close(adder);
+    finish(manager);
+}
+
+// A client that has not looked meanwhile still has a pool that is gone under the id of a new one, which it meets first.
+TEST(grow_gives_an_id_again_that_an_old_client_still_has) {
+    zcp_manager *manager = create(64, 10), *old = attach();
+    for (uint32_t i = 0; i < 2; i++)
+        CHECK_EQ(add_pool(manager, 100 + i, 4), 1 + i);
+    CHECK_EQ(zcp_manager_pool_count(old), 3);
+    zcp_chunk chunk = allocate(old, 101);
+    uint16_t last = segment_of(old, &chunk);
+    zcp_chunk_release(&chunk);
+    CHECK_EQ(zcp_manager_pool_count(old), 3);
+    CHECK_OK(zcp_manager_retire_pool(manager, 1));
+    CHECK_OK(zcp_manager_retire_pool(manager, 2));
+    inside_let_segments_run(manager, SEGMENTS - 1);
+    CHECK_EQ(add_pool(manager, 200, 4), 1);
+    chunk = allocate(manager, 200);
+    CHECK_EQ(segment_of(manager, &chunk), last);
+    zcp_chunk seen = acquire(old, token_of(&chunk));
+    CHECK_EQ(segment_of(old, &seen), last);
+    zcp_chunk_release(&seen);
+    zcp_chunk_release(&chunk);
+    zcp_manager_close(old);
+    finish(manager);
+}
+
+static peer *leaver;
+
+static void last_one_leaves(void) {
+    TELL_OK(leaver, PEER_RELEASE, 0, 0);
+}
+
+// A pool goes while another one is just being added, which gets its number: nothing of it is left in the registry.
+TEST(grow_into_the_number_of_a_pool_that_goes_meanwhile) {
+    test_need("MADV_REMOVE");
+    zcp_manager *manager = create(64, 10);
+    CHECK_EQ(add_pool(manager, 1000, 4), 1);
+    zcp_chunk chunk = allocate(manager, 1000);
+    pattern_write(&chunk, peer_pattern(&chunk));
+    zcp_relptr pointer = zcp_relptr_of(zcp_manager_registry(manager), chunk.data);
+    CHECK(zcp_relptr_get(zcp_manager_registry(manager), pointer, 1000) == chunk.data);
+    leaver = peer_begin(0);
+    TELL_OK(leaver, PEER_ACQUIRE, token_of(&chunk), 0);
+    CHECK_OK(zcp_manager_retire_pool(manager, 1));
+    zcp_chunk_release(&chunk);
+    test_at_step("growth_measured", 1, TEST_CALL, last_one_leaves);
+    CHECK_EQ(add_pool(manager, 1000, 4), 1);
+    CHECK(zcp_relptr_get(zcp_manager_registry(manager), pointer, 1000) == NULL);
+    use_pool(manager, 1);
+    peer_end(leaver);
+    finish(manager);
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Limits, and what stays
 
@@ -330,6 +420,34 @@ TEST(grow_up_to_32_pools) {
     peer_end(other);
     zcp_manager_close(old);
     finish(manager);
+}
+
+// Before a pool is refused for want of a number, those whose last holder is dead go.
+TEST(grow_takes_the_number_back_that_a_dead_one_holds) {
+    test_need("MADV_REMOVE");
+    for (int reconfigures = 0; reconfigures < 2; reconfigures++) {
+        zcp_manager *manager = create(64, 10);
+        peer *holder = peer_begin(0);
+        for (uint32_t p = 1; p < ZCP_MAX_LIVE_POOLS; p++)
+            CHECK_EQ(add_pool(manager, 64 + 32 * p, 3), p);
+        TELL_OK(holder, PEER_ALLOCATE, 64 + 32 * 17, 0);
+        CHECK_OK(zcp_manager_retire_pool(manager, 17));
+        zcp_pool_config pool = {.chunk_size = 10, .chunk_count = 1};
+        CHECK_STATUS(zcp_manager_add_pool(manager, &pool, NULL), ZCP_ERR_FULL);
+        test_kill(holder->pid);
+        CHECK_STATUS(zcp_manager_retire_pool(manager, 99), ZCP_ERR_INVALID_ARGUMENT);
+        char message[300];
+        snprintf(message, sizeof message, "%s", zcp_last_message());
+        zcp_config config = one_pool(10, 1);
+        if (reconfigures)
+            CHECK_OK(zcp_manager_reconfigure(manager, &config));
+        else
+            CHECK_OK(zcp_manager_add_pool(manager, &pool, NULL));
+        CHECK_STR(zcp_last_message(), message);                    // nothing has failed since
+        CHECK_EQ(pool_stats(manager, 17).chunk_size, 10);
+        CHECK_RECOVERS(manager, 0, 0);
+        finish(manager);
+    }
 }
 
 TEST(grow_by_pools_of_any_alignment) {
@@ -514,6 +632,60 @@ static void add_without_room(void *argument) {
     finish(manager);
 }
 
+// So many pages are left.
+static void leave_pages(int filler, uint64_t pages) {
+    CHECK(ftruncate(filler, 0) == 0);
+    CHECK(posix_fallocate(filler, 0, (off_t)((free_pages() - pages) * 4096)) == 0);
+    CHECK_EQ(free_pages(), pages);
+}
+
+static void add_and_die(void *argument) {
+    zcp_manager *manager = attach();
+    test_at_step(argument, 1, TEST_KILL, NULL);
+    zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 3000, .chunk_count = 20}, NULL);
+}
+
+// What is missing is there, with the dead: chunks of a retired pool, or what an adder had reserved.
+static void add_with_the_room_of_the_dead(void *argument) {
+    (void)argument;
+    CHECK(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+    CHECK(mount("tmpfs", "/dev/shm", "tmpfs", 0, "size=1m,mode=1777") == 0);
+    part more = part_of(3000, 20);
+    int filler = open("/dev/shm/filler", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    CHECK(filler >= 0);
+    zcp_pool_config pool = {.chunk_size = 3000, .chunk_count = 20};
+    zcp_config config = one_pool(64, 10);
+    CHECK_OK(zcp_config_add(&config, &pool));
+    static const char *const steps[] = {"management_extended", "chunk_extended", "pool_written"};
+    for (int reconfigures = 0; reconfigures < 2; reconfigures++)
+        for (int how = 0; how < 4; how++) {
+            CHECK(ftruncate(filler, 0) == 0);
+            zcp_manager *manager = create(64, 10);
+            if (how < 3) {
+                uint64_t before = free_pages();
+                leave_pages(filler, (more.management + more.chunks) / 4096);
+                test_join_signal(test_spawn(add_and_die, (void *)(uintptr_t)steps[how]), SIGKILL);
+                CHECK(free_pages() < (more.management + more.chunks) / 4096 && before > free_pages());
+            } else {
+                peer *holder = peer_begin(0);
+                CHECK_EQ(add_pool(manager, 3000, 20), 1);
+                TELL_OK(holder, PEER_ALLOCATE, 3000, 0);
+                CHECK_OK(zcp_manager_retire_pool(manager, 1));
+                leave_pages(filler, more.management / 4096);
+                CHECK_STATUS(zcp_manager_add_pool(manager, &pool, NULL), ZCP_ERR_NO_SPACE);
+                test_kill(holder->pid);
+            }
+            if (reconfigures)
+                CHECK_OK(zcp_manager_reconfigure(manager, &config));
+            else
+                CHECK_OK(zcp_manager_add_pool(manager, &pool, NULL));
+            CHECK_EQ(free_pages(), 0);
+            CHECK_EQ(zcp_manager_pool_count(manager), 2);
+            use_pool(manager, 1);
+            finish(manager);
+        }
+}
+
 static void add_beyond_the_limit(void *argument) {
     (void)argument;
     zcp_manager *manager = create(64, 10), *other = attach();
@@ -532,13 +704,23 @@ static void add_beyond_the_limit(void *argument) {
     finish(manager);
 }
 
-TEST(grow_without_room_leaves_all_as_it_was) {
+static void need_mounts(void) {
     pid_t probe = fork();
     if (probe == 0)
         _exit(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 ? 0 : 1);
     if (test_wait(probe) != 0)
         test_skip("cannot mount a small /dev/shm");
+}
+
+TEST(grow_without_room_leaves_all_as_it_was) {
+    need_mounts();
     test_join(test_spawn(add_without_room, NULL));
+}
+
+TEST(grow_takes_the_room_back_that_the_dead_have) {
+    test_need("MADV_REMOVE");
+    need_mounts();
+    test_join(test_spawn(add_with_the_room_of_the_dead, NULL));
 }
 
 TEST(grow_beyond_the_limit_of_a_file_leaves_all_as_it_was) {
@@ -608,6 +790,68 @@ TEST(grow_killed_at_each_step_leaves_the_old_or_the_new) {
             CHECK(same_figures(manager, other));
             peer_end(working);
             zcp_manager_close(other);
+            finish(manager);
+        }
+}
+
+static void trim_and_die(void *argument) {
+    test_at_step(argument, 1, TEST_KILL, NULL);
+    attach();                                                      // which recovers
+}
+
+// What a killed adder had reserved comes back with the next recovery, whatever leads to that, also if who recovers is
+// killed in the middle of it.
+TEST(grow_killed_at_each_step_keeps_no_memory) {
+    enum { RECOVERED, OPENED, OPENED_BY_A_READER, EXHAUSTED, DIED_LOCKED, DIED_TRIMMED, ANOTHER_ADDS, WAYS };
+    part large = part_of(9000, 50);
+    for (int how = 0; how < WAYS; how++)
+        for (int s = 0; s < STEPS_OF_ADDING; s++) {
+            zcp_manager *manager = create(64, 10);
+            part before = {segment_memory(test_instance(), MANAGEMENT), segment_memory(test_instance(), CHUNKS)};
+            uint64_t added = steps_of_adding[s].added;
+            zcp_chunk all[10] = {{0}}, none;
+            adder *dies = test_shared(sizeof *dies), *lives = test_shared(sizeof *lives);
+            const char *where = steps_of_adding[s].where;
+            *dies = (adder){.instance = test_instance(), .where = where, .action = TEST_KILL};
+            test_join_signal(test_spawn(add_large, dies), SIGKILL);
+            switch (how) {
+            case OPENED: zcp_manager_close(attach()); break;
+            case OPENED_BY_A_READER: zcp_manager_close(attach_named(test_instance(), ZCP_READ_ONLY_DATA)); break;
+            case EXHAUSTED:
+                for (int i = 0; i < 10; i++)
+                    all[i] = allocate(manager, 64);
+                CHECK_STATUS(zcp_chunk_allocate(manager, 64, &none), ZCP_ERR_EXHAUSTED);
+                break;
+            case DIED_LOCKED:
+            case DIED_TRIMMED:
+                if (strcmp(where, "growth_locked") == 0 || strcmp(where, "pool_told") == 0)
+                    break;                                         // there is nothing to be trimmed
+                test_join_signal(test_spawn(trim_and_die, how == DIED_LOCKED ? "trim_locked" : "trimmed"), SIGKILL);
+                CHECK_OK(zcp_manager_recover(manager, NULL));
+                break;
+            case ANOTHER_ADDS:                                     // it is stopped, has the lock, and does it itself
+                *lives = (adder){.instance = test_instance(), .where = "growth_locked", .action = TEST_STOP};
+                pid_t pid = test_spawn(add_large, lives);
+                test_await_stop(pid);
+                CHECK_OK(zcp_manager_recover(manager, NULL));
+                test_resume(pid);
+                test_join(pid);
+                CHECK_STATUS(lives->status, ZCP_OK);
+                added++;
+                break;
+            default: CHECK_RECOVERS(manager, 1, 0);
+            }
+            part after = {segment_memory(test_instance(), MANAGEMENT), segment_memory(test_instance(), CHUNKS)};
+            bool right = after.management == before.management + added * large.management;
+            CHECK_MSG(right && after.chunks == before.chunks + added * large.chunks,
+                      "way %d, killed at %s: %llu and %llu bytes, before %llu and %llu", how, where,
+                      (unsigned long long)after.management, (unsigned long long)after.chunks,
+                      (unsigned long long)before.management, (unsigned long long)before.chunks);
+            for (int i = 0; i < 10; i++)
+                zcp_chunk_release(&all[i]);
+            CHECK_EQ(add_pool(manager, 500, 50), 1 + added);
+            for (uint32_t p = 0; p <= 1 + added; p++)
+                use_pool(manager, p);
             finish(manager);
         }
 }

@@ -96,6 +96,10 @@ uint64_t inside_recent_chunk_size(const zcp_manager *manager)
     return manager->live == zcp_priv_last.live && zcp_priv_last.local->pool ? zcp_priv_last.local->pool->chunk_size : 0;
 }
 uint32_t inside_thread_count(void) { return zcp_priv_count_bits(zcp_priv_load_acquire(&zcp_priv_threads)) - 1; }
+void inside_let_segments_run(zcp_manager *manager, uint32_t count)
+{
+    zcp_priv_add_relaxed(&manager->header->signals.segments, count);
+}
 size_t inside_header_bytes(void) { return sizeof(zcp_priv_header); }
 uint32_t inside_layout_version(void) { return ZCP_PRIV_LAYOUT_VERSION; }
 uint64_t inside_signature(void) { return zcp_priv_signature(); }

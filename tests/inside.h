@@ -30,6 +30,7 @@ void inside_places(const zcp_manager *manager, const zcp_chunk *chunk, uintptr_t
 uint64_t inside_recent_chunk_size(const zcp_manager *manager);     // of the pool that the calling thread allocated from last; 0: it does not remember
 uint32_t inside_thread_number(void);                               // of the calling thread; 0: none
 uint32_t inside_thread_count(void);                                // numbers that are taken
+void inside_let_segments_run(zcp_manager *manager, uint32_t count);    // as if so many pools had come and gone
 size_t inside_header_bytes(void);
 uint32_t inside_layout_version(void);
 uint64_t inside_signature(void);                                   // of the layout
