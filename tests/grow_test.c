@@ -653,12 +653,14 @@ static void add_with_the_room_of_the_dead(void *argument) {
     part more = part_of(3000, 20);
     int filler = open("/dev/shm/filler", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     CHECK(filler >= 0);
-    zcp_pool_config pool = {.chunk_size = 3000, .chunk_count = 20};
-    zcp_config config = one_pool(64, 10);
-    CHECK_OK(zcp_config_add(&config, &pool));
     static const char *const steps[] = {"management_extended", "chunk_extended", "pool_written"};
     for (int reconfigures = 0; reconfigures < 2; reconfigures++)
         for (int how = 0; how < 4; how++) {
+            zcp_pool_config pool = {.chunk_size = 3000, .chunk_count = 20};
+            if (how == 1)                                          // its records take more, its chunks less than the dead one's
+                pool = (zcp_pool_config){.chunk_size = 32, .chunk_count = 300};
+            zcp_config config = one_pool(64, 10);
+            CHECK_OK(zcp_config_add(&config, &pool));
             CHECK(ftruncate(filler, 0) == 0);
             zcp_manager *manager = create(64, 10);
             if (how < 3) {
@@ -679,7 +681,7 @@ static void add_with_the_room_of_the_dead(void *argument) {
                 CHECK_OK(zcp_manager_reconfigure(manager, &config));
             else
                 CHECK_OK(zcp_manager_add_pool(manager, &pool, NULL));
-            CHECK_EQ(free_pages(), 0);
+            CHECK(how == 1 || free_pages() == 0);
             CHECK_EQ(zcp_manager_pool_count(manager), 2);
             use_pool(manager, 1);
             finish(manager);
