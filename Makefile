@@ -218,7 +218,7 @@ fuzz: ## Feed mutated segments to attach and every operation for SECONDS=60 (cla
 	$(BUILD)/fuzz/fuzz -max_total_time=$(SECONDS) -max_len=2048 -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 \
 	    -verbosity=0 -artifact_prefix=$(BUILD)/fuzz/ $(FUZZ_OPTIONS) $(BUILD)/fuzz/corpus; \
 	status=$$?; \
-	rm -f /dev/shm/$${ZEROCP_FUZZ_NAME}_memory_management /dev/shm/$${ZEROCP_FUZZ_NAME}_memory_chunk; \
+	rm -f /dev/shm/$${ZEROCP_FUZZ_NAME}_memory_*; \
 	if test $$status = 0; then echo "1 passed, 0 failed"; else echo "0 passed, 1 failed"; fi; \
 	exit $$status
 

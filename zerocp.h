@@ -44,8 +44,9 @@
                                                                                                                           <<quickstart
    THE MODEL
      An instance is a set of pools that all processes which open its name share. It lies in two shared-memory objects: the management
-     segment (/<name>_memory_management) and the chunk segment (/<name>_memory_chunk). Each chunk has a record in the management segment
-     which alone says who holds it: its owner (the client that allocated it), its borrowers (clients that acquired its token), and which
+     segment (/<name>_memory_management) and the chunk segment (/<name>_memory_chunk). A third one (/<name>_memory_locks)
+     is empty: its locks say who lives, and those only can open it who may write the management segment. Each chunk has a
+     record in the management segment which alone says who holds it: its owner (the client that allocated it), its borrowers (clients that acquired its token), and which
      generation of it. The free list only says where to look. When a process dies, however it dies, the kernel drops the lock on its
      client slot; whoever comes by next sweeps what it held. There is no daemon, no heartbeat and no time-out in that.
      A thread works on hints that it has on loan, so that it seldom meets the others; who finds none claims what is on loan to others.
@@ -70,7 +71,10 @@
      - ZCP_ERR_STALE on acquire: the sender let go before the receiver had acquired. A token holds nothing: acknowledge.
      - ZCP_ERR_FORKED: a manager does not cross fork; its memory is not even mapped in the child (touching a payload there faults).
        Open the instance again in the child.
-     - A forked child that does not exec keeps one descriptor of each open manager (it holds no lock), and so the files' memory if they are removed.
+     - A forked child that does not exec keeps three descriptors of each open manager, and so the files' memory if they
+       are removed. They hold no lock, but while a process that can open no files any more (setuid, chroot, no descriptor
+       left, a seccomp filter) sweeps a dead client or adds a pool: killed in the midst of that, it leaves the slot unswept,
+       or the instance locked for adding and destroying, until such a child execs or ends.
      - ZCP_ERR_EXHAUSTED right after a kill: a dead client is swept once the kernel has torn down its memory; while a core dump is being
        written it still counts as alive. EXHAUSTED also means "at the last look", up to 1 ms ago (or ten times what the look took, up to 1 s).
      - zcp_manager_recover right after a dead peer's socket or pipe has ended finds nothing: the kernel closes descriptors a moment before it
@@ -232,8 +236,8 @@ ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_
    calls that overlap a close are the caller's error. NULL, closed or inherited: does nothing. */
 ZEROCP_API void zcp_manager_close(zcp_manager *manager);
 /* Retires the instance and removes its names (NULL = "zerocp"); clients go on with what they have mapped. Root destroys
-   any user's. Errors: INVALID_NAME, NOT_FOUND (neither
-   name was there), NOT_ZEROCP, LAYOUT (other byte order; both left alone: zcp_shm_unlink removes them), PERMISSION, WRONG_OWNER, WRONG_TYPE, TIMEOUT (5 s), SYSTEM. Repeatable
+   any user's. Errors: INVALID_NAME, NOT_FOUND (none of its names was there), NOT_ZEROCP, LAYOUT (other byte order; all
+   left alone: zcp_shm_unlink removes them), PERMISSION, WRONG_OWNER, WRONG_TYPE, TIMEOUT (5 s), SYSTEM. Repeatable
    after any failure. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_destroy(const char *name);
 /* The same with flags: 0, or ZCP_SHM_ANY_OWNER to destroy another user's without being root, where the system allows
@@ -261,16 +265,18 @@ typedef struct zcp_recovery {
 } zcp_recovery;
 /* Takes back what dead clients hold. Idempotent; runs beside live traffic and beside others that recover; needs no call of yours in general,
    because opening and exhaustion do it too. report may be NULL; after a failure it tells what was done until then. Errors: INVALID_ARGUMENT,
-   FORKED, CLOSED, READ_ONLY (ZCP_OBSERVE), SYSTEM (the files cannot be opened any more), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest
-   was swept). Thread-safe. */
+   FORKED, CLOSED, READ_ONLY (ZCP_OBSERVE), SYSTEM (the files cannot be opened any more, and the descriptors that were kept
+   are closed), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest was swept). Works also where the process can open nothing
+   any more (setuid, chroot, RLIMIT_NOFILE, seccomp). Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report);
 
 /* ---- Pools may come and go while everybody works ---- */
 /* Adds a pool. All clients use it from their next call on, without doing anything for it; each maps it for itself, when it first meets it. Its
    chunks lie in a segment of their own of the registry. *index (may be NULL) becomes its number. Limits: ZCP_MAX_LIVE_POOLS at once, 2^48 bytes
    and 2^32 pools in an instance's life, and for a client that lives through it all some 20,000 (the mappings that Linux allows a process).
-   Errors: INVALID_ARGUMENT (NULL), those of zcp_config_add, FULL, FORKED, CLOSED, READ_ONLY, REPLACED (destroyed, or its name is gone),
-   WRONG_OWNER, WRONG_TYPE (somebody else's, or no file, has the name), NO_SPACE, NO_MEMORY, MAPPING, PERMISSION, SYSTEM, CORRUPT, TIMEOUT (5 s:
+   Errors: INVALID_ARGUMENT (NULL), those of zcp_config_add, FULL, FORKED, CLOSED, READ_ONLY, REPLACED (destroyed, or its
+   name is gone or leads elsewhere; where the process can no longer tell, that is no failure), NO_SPACE, NO_MEMORY,
+   MAPPING, PERMISSION, SYSTEM, CORRUPT, TIMEOUT (5 s:
    somebody else creates, destroys or adds and is stopped); after a failure, and if the process is killed within, the instance is as before.
    Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool, uint32_t *index);
@@ -335,7 +341,9 @@ typedef struct zcp_client_info {
     uint64_t start;                 /* when it attached: nanoseconds since 1970 */
     char     name[32];              /* UTF-8 without slash and control characters, whatever the client has written */
 } zcp_client_info;
-/* Errors: INVALID_ARGUMENT (NULL, slot >= max_clients), FORKED, CLOSED, SYSTEM; *info is then zero. For people to read. Thread-safe. */
+/* Errors: INVALID_ARGUMENT (NULL, slot >= max_clients), FORKED, CLOSED, SYSTEM; *info is then zero. For people to read. Thread-safe.
+   A client can rely on the state. To an observer (ZCP_OBSERVE) somebody who may only read the management segment can make
+   a living client look dead, by a lock that keeps the client from its own; it cannot make a dead one look alive. */
 ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot, zcp_client_info *info);
 typedef struct zcp_client_stats {
     zcp_client_state state;
@@ -366,7 +374,8 @@ typedef bool zcp_census_function(const zcp_census_entry *entry, void *user);    
    of one that has just been allocated size, tag and age may still be its last use's. Errors: INVALID_ARGUMENT, FORKED, CLOSED. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manager, zcp_census_function *function, void *user);
 /* OK: the name still leads to this instance. REPLACED: it was destroyed, purged or removed by hand; go on, or close and open again. Else:
-   INVALID_ARGUMENT, FORKED, CLOSED, PERMISSION, SYSTEM. Thread-safe. */
+   INVALID_ARGUMENT, FORKED, CLOSED; and where a process cannot tell, PERMISSION (it may not open the name any more), SYSTEM
+   (it sees another /dev/shm, or none, in a chroot or behind a mount; no descriptor left). Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager);
 /* This process's manager of that name (NULL = "zerocp") that was opened first and is still open, but for those with ZCP_OBSERVE; NULL if there is none. Thread-safe. */
 ZEROCP_API zcp_manager *zcp_manager_find(const char *name);
@@ -2013,6 +2022,7 @@ typedef struct zcp_priv_header {
     zcp_priv_geometry geometry;                 /* 64: as created */
     zcp_priv_signals signals;
     zcp_priv_pool_slot pools[ZCP_MAX_LIVE_POOLS];
+    uint64_t lock_device, lock_inode;           /* the identity of the lock object */
 } zcp_priv_header;
 _Static_assert(offsetof(zcp_priv_header, state) == 16 && offsetof(zcp_priv_header, geometry) == 64 && offsetof(zcp_priv_header, signals) % 64 == 0
                && sizeof(zcp_priv_header) <= ZCP_PRIV_PAGE, "layout of the header");
@@ -2047,7 +2057,7 @@ ZCP_PRIV uint64_t zcp_priv_signature(void)
         offsetof(zcp_priv_geometry, max_clients), offsetof(zcp_priv_pool_geometry, chunk_count), offsetof(zcp_priv_slot, name),
         offsetof(zcp_priv_record, borrow), sizeof(zcp_priv_signals), sizeof(zcp_priv_pool_slot), offsetof(zcp_priv_lease, freed),
         offsetof(zcp_priv_leases, peak), ZCP_MAX_LIVE_POOLS, ZCP_MAX_POOLS, ZCP_MAX_CLIENTS, ZCP_MAX_CHUNKS, ZCP_PRIV_PAGE, ZCP_PRIV_LOCK_CREATION,
-        ZCP_PRIV_LOCK_SLOTS,
+        ZCP_PRIV_LOCK_SLOTS, offsetof(zcp_priv_header, lock_device),
     };
     uint64_t signature = ZCP_PRIV_LAYOUT_VERSION;
     for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++) signature = zcp_priv_mix(signature ^ facts[i]);
@@ -2593,12 +2603,14 @@ struct zcp_manager {
     zcp_registry registry;
     zcp_priv_geometry geometry;                 /* private, checked copy */
     zcp_priv_header *header;                    /* = management.base */
-    zcp_priv_lock management;                   /* the mapping of the management segment, which is the client's lock */
+    zcp_priv_lock slot_lock;                    /* of the lock object: the client lives as long as this is held */
+    zcp_priv_lock management;                   /* the mapping of the management segment, and what observers see */
     void *chunks, *private_memory;              /* the mapping of the chunk segment; lanes and counts (>>view) */
     size_t private_bytes;
-    zcp_priv_file file;                         /* the management file, to be opened again */
-    zcp_priv_path chunk_path;
-    uint64_t chunk_device, chunk_inode;
+    zcp_priv_file file, chunk_file, locks;      /* to be opened again, or used as they are where that cannot be done */
+    _Atomic uint32_t creating, sweeping;        /* 1: a thread holds the creation byte, or a slot's, by locks.fd */
+    _Atomic bool unswept;                       /* the last recovery failed */
+    zcp_priv_failure why_unswept;               /* and why; under the process's mutex */
     struct zcp_priv_grown *grown;               /* what was mapped since; under the process's mutex */
     uint64_t instance_id;
     char name[ZCP_PRIV_PATH_BYTES];
@@ -2666,7 +2678,7 @@ ZCP_PRIV_SETUP zcp_manager *zcp_priv_manager_new(void)
         memset((char *)best + offsetof(zcp_manager, opened), 0, sizeof *best - offsetof(zcp_manager, opened));
         best->itself = best;
         best->opened = zcp_priv_add_relaxed(&zcp_priv_serial, 1) + 2;  /* 1 is nobody's (>>recent) */
-        best->file.fd = -1;
+        best->file.fd = best->chunk_file.fd = best->locks.fd = -1;
         zcp_priv_store_relaxed(&best->state, (uint32_t)ZCP_PRIV_OPENING);
     }
     zcp_priv_process_unlock(process);
@@ -2685,9 +2697,12 @@ ZCP_PRIV_SETUP void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
         munmap(g, g->bytes);
     }
     zcp_priv_lock_drop(&manager->management);
+    zcp_priv_lock_drop(&manager->slot_lock);                           /* last: nothing of it can be touched any more */
     zcp_priv_process *process = zcp_priv_process_lock();
     manager->grown = NULL;
     zcp_priv_file_forget(&manager->file);
+    zcp_priv_file_forget(&manager->chunk_file);
+    zcp_priv_file_forget(&manager->locks);
     manager->chunks = manager->private_memory = manager->header = NULL;
     manager->outstanding = outstanding;
     manager->closed = zcp_priv_add_relaxed(&zcp_priv_serial, 1);
@@ -2792,28 +2807,23 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_added_geometry(const zcp_priv_geometry *insta
     zcp_status status = zcp_priv_pool_check(config);
     return status != ZCP_OK ? status : zcp_priv_geometry_end(geometry, zcp_priv_geometry_add(geometry, config), ZCP_RELPTR_MAX_OFFSET);
 }
-/* Opens the chunk segment again. REPLACED: its name is gone or leads elsewhere. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_reopen(const zcp_manager *manager, int access, int *fd)
+/* Maps a part of one of the two files that lies behind what was mapped at first; children do not get it. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_map_part(const zcp_manager *manager, const zcp_priv_file *file, uint64_t from,
+                                            uint64_t bytes, void **base)
 {
-    struct stat status;
-    zcp_status result = zcp_priv_file_open(manager->chunk_path.text, access, manager->view.flags, fd, &status);
-    if (result == ZCP_OK && (uint64_t)status.st_dev == manager->chunk_device && (uint64_t)status.st_ino == manager->chunk_inode) return ZCP_OK;
-    if (result != ZCP_OK && result != ZCP_ERR_NOT_FOUND) return result;
-    zcp_priv_close_fd(*fd);
-    *fd = -1;
-    return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", manager->name, manager->chunk_path.text);
-}
-/* Maps a part of one of the two files that lies behind what was mapped at first; children do not get it. Closes fd. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_map_part(const zcp_manager *manager, int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags, void **base)
-{
+    int fd;
+    bool kept;
     struct stat now;
-    zcp_status status = ZCP_OK;
+    const char *path = file->path.text;
+    uint32_t flags = file->flags | manager->file.flags;
+    zcp_status status = zcp_priv_file_reach(file, &fd, &kept);
+    if (status != ZCP_OK) return status;
     if (fstat(fd, &now) != 0) status = zcp_priv_fail_system("fstat", path);
     else if (from % zcp_priv_page_size() != 0 || from > INT64_MAX || bytes > INT64_MAX - from || from + bytes > (uint64_t)now.st_size)
         status = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: an added pool is said to lie at %llu, %llu bytes, of %lld", path, (unsigned long long)from,
                                (unsigned long long)bytes, (long long)now.st_size);
-    if (status == ZCP_OK) status = zcp_priv_file_map_within(fd, path, from, bytes, flags | manager->file.flags, base);
-    zcp_priv_close_fd(fd);
+    if (status == ZCP_OK) status = zcp_priv_file_map_within(fd, path, from, bytes, flags, base);
+    zcp_priv_file_leave(fd, kept);
     return status;
 }
 ZCP_PRIV_SETUP zcp_priv_grown *zcp_priv_grown_new(zcp_manager *manager, size_t more)
@@ -2838,15 +2848,15 @@ ZCP_PRIV_SETUP void zcp_priv_segment_enter(zcp_manager *manager, zcp_priv_grown 
     }
     if (zcp_registry_add(&manager->registry, segment, g->data, g->data_bytes) == ZCP_OK) g->segment = segment;
 }
-/* Maps an added pool. Its chunks stay unmapped if the client only looks, or if that cannot be done (as the name is gone, say), and *untold is why: then nothing of it
-   can be had here, but dead clients' chunks can be taken back all the same. untold NULL: that is a failure, too. Under the process's mutex, under which nothing is logged. */
+/* Maps an added pool. Its chunks stay unmapped if the client only looks, or if that cannot be done, and *untold is why:
+   then nothing of it can be had here, but dead clients' chunks can be taken back all the same. untold NULL: that is a
+   failure, too. Under the process's mutex, under which nothing is logged. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t number, uint32_t serial, zcp_priv_failure *untold)
 {
     zcp_priv_view *view = &manager->view;
     zcp_priv_pool_slot *slot = &manager->header->pools[number];
     zcp_priv_added added;
     zcp_priv_geometry geometry;
-    int fd = -1;
     bool observes = view->flags & ZCP_OBSERVE, read_only = view->flags & ZCP_READ_ONLY_DATA;
     if (!zcp_priv_added_read(slot, serial, &added) || zcp_priv_added_geometry(&manager->geometry, &added.config, &geometry) != ZCP_OK
         || added.management_offset < manager->geometry.management_bytes || added.data_offset < manager->geometry.chunk_bytes)
@@ -2860,12 +2870,11 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
     g->data_bytes = (size_t)geometry.chunk_bytes;
     g->management_end = added.management_offset + geometry.management_bytes;
     g->data_end = added.data_offset + geometry.chunk_bytes;
-    zcp_status status = zcp_priv_file_reopen(&manager->file, &fd);
-    if (status == ZCP_OK) status = zcp_priv_map_part(manager, fd, manager->file.path.text, added.management_offset, geometry.management_bytes, 0, &g->management);
+    zcp_status status = zcp_priv_map_part(manager, &manager->file, added.management_offset, geometry.management_bytes,
+                                          &g->management);
     bool necessary = status != ZCP_OK || !untold;
-    if (status == ZCP_OK && !observes) status = zcp_priv_chunk_reopen(manager, read_only ? O_RDONLY : O_RDWR, &fd);
     if (status == ZCP_OK && !observes)
-        status = zcp_priv_map_part(manager, fd, manager->chunk_path.text, added.data_offset, geometry.chunk_bytes, read_only ? ZCP_SHM_READ_ONLY : 0, &g->data);
+        status = zcp_priv_map_part(manager, &manager->chunk_file, added.data_offset, geometry.chunk_bytes, &g->data);
     if (status != ZCP_OK && necessary) {
         if (g->management) munmap(g->management, g->management_bytes);
         manager->grown = g->next;
@@ -3085,38 +3094,75 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_clean(zcp_manager *manager, uint32_t slo
     report->chunks_reclaimed += freed;
     return status;
 }
+/* Does a client hold the slot's lock, or who sweeps it? fd: of the lock object. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_slot_test(const zcp_manager *manager, int fd, uint32_t slot, bool *taken)
+{
+    return zcp_priv_lock_test(fd, manager->locks.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, F_WRLCK, taken);
+}
 /* The same of a slot whose client may live. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, zcp_recovery *report, bool *garbage)
 {
-    zcp_priv_lock lock;
-    int64_t which;
-    zcp_status status = zcp_priv_lock_one(&manager->file, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, &lock, &which);
-    if (status != ZCP_OK || which < 0) return status;
+    zcp_priv_hold hold;
+    bool taken;
+    off_t byte = ZCP_PRIV_LOCK_SLOTS + (off_t)slot;
+    zcp_status status = zcp_priv_hold_take(&manager->locks, &manager->sweeping, byte, &hold, &taken);
+    if (status != ZCP_OK || taken) return status;
     status = zcp_priv_slot_clean(manager, slot, report, garbage);
-    zcp_priv_lock_drop(&lock);
+    zcp_priv_hold_drop(&hold);
     return status;
 }
 ZCP_PRIV_SETUP void zcp_priv_growth_trim(zcp_manager *manager);        /* >>grow */
+/* What keeps a dead client's chunks from coming back. */
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_sweep(const zcp_manager *manager, uint32_t slot, zcp_status status)
+{
+    zcp_priv_failure failure = zcp_priv_failure_save(status);
+    uint32_t pid = zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->pid);       /* relaxed: for messages */
+    return zcp_priv_fail(status, failure.error, "%s: client %u (pid %u), if it is dead, was not swept: %s",
+                         manager->name, slot, pid, failure.message);
+}
+/* Remembers how the last recovery ended, for whoever is told that there is no chunk. */
+ZCP_PRIV_COLD void zcp_priv_recovery_note(zcp_manager *manager, zcp_status status)
+{
+    zcp_priv_process *process = zcp_priv_process_lock();
+    manager->why_unswept = zcp_priv_failure_save(status);
+    zcp_priv_store_relaxed(&manager->unswept, status != ZCP_OK);       /* relaxed: the mutex orders the rest */
+    zcp_priv_process_unlock(process);
+}
+/* What stands at the end of a message about a chunk that is not to be had: "" if the last recovery went well. */
+typedef struct zcp_priv_unswept { char text[sizeof zcp_priv_last_message]; } zcp_priv_unswept;
+ZCP_PRIV_COLD zcp_priv_unswept zcp_priv_recovery_told(const zcp_manager *manager)
+{
+    zcp_priv_unswept told = { "" };
+    if (!zcp_priv_load_relaxed(&manager->unswept)) return told;
+    zcp_priv_process *process = zcp_priv_process_lock();
+    if (manager->why_unswept.status != ZCP_OK)
+        snprintf(told.text, sizeof told.text, "; what the dead held may not be back: %.300s",
+                 manager->why_unswept.message);
+    zcp_priv_process_unlock(process);
+    return told;
+}
 ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report)
 {
     bool garbage = false;
     zcp_status worst = zcp_priv_renew_if_changed(manager);
     int fd = -1;
+    bool kept = true;
     for (uint32_t slot = 0; slot < manager->geometry.max_clients; slot++) {
         bool taken = true;
         if (slot == manager->view.client || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) continue;   /* a look */
-        zcp_status status = fd < 0 ? zcp_priv_file_reopen(&manager->file, &fd) : ZCP_OK;
-        if (status == ZCP_OK) status = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, &taken);
+        zcp_status status = fd < 0 ? zcp_priv_file_look(&manager->locks, &fd, &kept) : ZCP_OK;
+        if (status == ZCP_OK) status = zcp_priv_slot_test(manager, fd, slot, &taken);
         ZEROCP_STEP("tested");
         if (status == ZCP_OK && !taken) status = zcp_priv_slot_recover(manager, slot, report, &garbage);
-        if (status != ZCP_OK) worst = status;
+        if (status != ZCP_OK) worst = zcp_priv_fail_sweep(manager, slot, status);
         if (fd < 0) break;
     }
-    zcp_priv_close_fd(fd);
+    zcp_priv_file_leave(fd, kept);
     /* A retirer may have been killed, too, or an adder. Relaxed: a look. */
     zcp_priv_view_tidy(&manager->view);
     if (zcp_priv_load_relaxed(&manager->header->signals.adding) != 0) zcp_priv_growth_trim(manager);
     if (worst == ZCP_OK && garbage) worst = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: chunk records hold garbage; the others were swept", manager->name);
+    zcp_priv_recovery_note(manager, worst);
     return worst;
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report)
@@ -3129,8 +3175,12 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, z
 }
 
 /* ---- >>create  Exactly one process initialises, whoever is killed. The header's state word is the truth: 0, READY, RETIRED, never back.
-   All changes of names and of that word happen under the creation lock of the management file, after a check that the name still leads to the locked
-   file. A builder may truncate, so the file is looked at with pread, and mapped only once READY, which is final. ---- */
+   All changes of names and of that word happen under two creation locks, after checks that both names still lead to
+   what is locked. The lock object's comes first, and keeps processes of this version apart. Those only can open it who
+   may write the management file: a lock needs no more than read permission, so whoever has that could shut everybody
+   out of the management file's locks. That file's comes second, for other versions; with such readers it is shared.
+   Whoever finds no lock object makes one; the last name that goes is its own.
+   A builder may truncate, so the file is looked at with pread, and mapped only once READY, which is final. ---- */
 #define ZCP_PRIV_TORN 4u                        /* so often slots that do not add up are read again */
 typedef enum zcp_priv_kind { ZCP_PRIV_KIND_FOREIGN, ZCP_PRIV_KIND_HALF_MADE, ZCP_PRIV_KIND_READY, ZCP_PRIV_KIND_RETIRED, ZCP_PRIV_KIND_GARBAGE } zcp_priv_kind;
 
@@ -3150,6 +3200,9 @@ typedef struct zcp_priv_opening {
     zcp_manager_desc desc;                      /* defaults filled in */
     zcp_priv_file file;                         /* the management file of this attempt */
     zcp_priv_path chunk_path;
+    zcp_priv_file locks;                        /* the lock object of this attempt */
+    zcp_priv_hold guard;                        /* its creation byte, until the attempt ends at the latest */
+    uint64_t made_device, made_inode;           /* the lock object that this call has made */
     uint64_t built_device, built_inode;         /* the management file that this call has built */
     zcp_priv_lock creator;                      /* of that file: ZCP_PRIV_LOCK_CREATOR, until this call has joined */
     const zcp_manager *only;                    /* to destroy only the instance that it has open; NULL: any */
@@ -3219,11 +3272,57 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_locked(const char *name, uint32_t pid, ui
     return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: %s is creating, destroying or changing it and was not done within %u ms; if stopped, continue or kill it",
                          name, who, timeout_ms);
 }
-/* The creation lock of the management file; notes our pid for those who wait. */
+/* What those get on the lock object who may write the management file, class by class; nobody else may open it. */
+ZCP_PRIV_SETUP uint32_t zcp_priv_writers(uint32_t permissions) { return (permissions & 0222) * 3; }
+/* Opens the lock object that has the name, and makes it if there is none. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_locks_open(zcp_priv_opening *o)
+{
+    int fd;
+    struct stat is;
+    zcp_priv_path path = o->locks.path;
+    uint32_t accepts = o->removes ? o->desc.flags | ZCP_SHM_ANY_OWNER : o->desc.flags;
+    zcp_status status;
+    zcp_priv_file_forget(&o->locks);
+    do {                                                               /* PERMISSION: perhaps it is not granted yet */
+        status = zcp_priv_file_open(path.text, O_RDWR, accepts, &fd, &is);
+    } while (status == ZCP_ERR_PERMISSION && o->kind == ZCP_PRIV_KIND_HALF_MADE && zcp_priv_wait_more(&o->wait));
+    if (status == ZCP_ERR_NOT_FOUND) {
+        uint32_t permissions = zcp_priv_writers(o->desc.permissions);
+        status = zcp_priv_file_create(path.text, permissions, o->desc.group, o->desc.flags, &fd, &is);
+        ZEROCP_STEP("locks_created");
+        if (status == ZCP_ERR_EXISTS) { o->again = true; return ZCP_OK; }
+        if (status == ZCP_OK) { o->made_device = (uint64_t)is.st_dev; o->made_inode = (uint64_t)is.st_ino; }
+    }
+    if (status == ZCP_OK) zcp_priv_file_note(&o->locks, fd, &path, ZCP_PRIV_SHM_NO_ACCESS, &is);
+    return status;
+}
+/* A byte of a lock object, with a bounded wait. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_hold_wait(const zcp_priv_file *file, _Atomic uint32_t *busy, zcp_priv_wait *wait,
+                                             zcp_priv_hold *hold)
+{
+    for (;;) {
+        bool taken;
+        zcp_status status = zcp_priv_hold_take(file, busy, ZCP_PRIV_LOCK_CREATION, hold, &taken);
+        if (status != ZCP_OK || !taken) return status;
+        if (!zcp_priv_wait_more(wait)) return ZCP_ERR_TIMEOUT;         /* the caller tells */
+    }
+}
+ZCP_PRIV_SETUP void zcp_priv_creation_unlock(zcp_priv_opening *o, zcp_priv_lock *lock)
+{
+    zcp_priv_lock_drop(lock);
+    zcp_priv_hold_drop(&o->guard);
+}
+/* The creation locks of the lock object and of the management file; notes our pid for those who wait. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_lock *lock)
 {
     bool same = false;
-    zcp_status status = zcp_priv_lock_creation(&o->file, &o->wait, lock);
+    zcp_status status = zcp_priv_locks_open(o);
+    if (status != ZCP_OK || o->again) return status;
+    status = zcp_priv_hold_wait(&o->locks, NULL, &o->wait, &o->guard);
+    ZEROCP_STEP("locks_locked");
+    if (status == ZCP_OK) status = zcp_priv_file_is(&o->locks, &same);
+    if (status == ZCP_OK && !same) { o->again = true; return ZCP_OK; }
+    if (status == ZCP_OK) status = zcp_priv_lock_creation(&o->file, true, &o->wait, lock);
     if (status == ZCP_ERR_TIMEOUT)
         return zcp_priv_fail_locked(o->file.path.text, zcp_priv_look(o) == ZCP_OK ? zcp_priv_load_relaxed(&o->header.locker_pid) : 0, o->desc.timeout_ms);
     if (status != ZCP_OK) return status;
@@ -3250,6 +3349,31 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_read_only(const zcp_priv_opening *o)
                          (unsigned long)status.st_uid, (unsigned)status.st_mode & 0777);
 }
 
+/* Opens the lock object, which the header names. *broken: its name is missing or leads to another file. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_locks_find(zcp_priv_opening *o, bool *broken)
+{
+    int fd;
+    struct stat is;
+    zcp_priv_path path = o->locks.path;
+    zcp_priv_file_forget(&o->locks);
+    zcp_status status = zcp_priv_file_open(path.text, O_RDWR, o->desc.flags, &fd, &is);
+    *broken = status == ZCP_ERR_NOT_FOUND;
+    if (status != ZCP_OK) return *broken ? ZCP_OK : status;
+    *broken = (uint64_t)is.st_dev != o->header.lock_device || (uint64_t)is.st_ino != o->header.lock_inode;
+    if (*broken) zcp_priv_close_fd(fd);
+    else zcp_priv_file_note(&o->locks, fd, &path, ZCP_PRIV_SHM_NO_ACCESS, &is);
+    return ZCP_OK;
+}
+/* Does somebody hold a slot by the lock object that is open? */
+ZCP_PRIV_SETUP zcp_status zcp_priv_locks_test(const zcp_priv_opening *o, bool *taken)
+{
+    return zcp_priv_lock_test(o->locks.fd, o->locks.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS, F_WRLCK, taken);
+}
+/* Is the lock object that is open the one that the header names? */
+ZCP_PRIV_SETUP bool zcp_priv_locks_are(const zcp_priv_opening *o)
+{
+    return o->locks.device == o->header.lock_device && o->locks.inode == o->header.lock_inode;
+}
 /* Opens the chunk segment that the header names. *broken: its name is missing or leads to another file. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_open(const zcp_priv_opening *o, int *fd, bool *broken)
 {
@@ -3291,14 +3415,17 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_retire(zcp_priv_opening *o, zcp_priv_lock *lo
     ZEROCP_STEP("chunk_unlinked");
     if (status == ZCP_OK) status = zcp_priv_unlink_if_there(o->file.path.text);
     ZEROCP_STEP("management_unlinked");
-    zcp_priv_lock_drop(lock);
+    if (status == ZCP_OK) status = zcp_priv_unlink_if_there(o->locks.path.text);       /* last: it keeps others out */
+    ZEROCP_STEP("locks_unlinked");
+    zcp_priv_creation_unlock(o, lock);
     if (status == ZCP_OK) ZEROCP_LOG(ZCP_LOG_INFO, "%s: removed", o->desc.name);
     o->again = o->removed = status == ZCP_OK;
     return status;
 }
 
-/* Retires and removes what the management name leads to. only_broken: only if it is retired, or its chunk segment is missing or foreign; else, or if
-   somebody has done it meanwhile: start over. Idempotent: killed anywhere, it can be done again. */
+/* Retires and removes what the management name leads to. only_broken: only if it is retired, or its chunk segment or
+   lock object is missing or foreign; else, or if somebody has done it meanwhile: start over. Idempotent: killed
+   anywhere, it can be done again. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_broken)
 {
     zcp_priv_lock lock;
@@ -3308,16 +3435,16 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_brok
         bool broken = o->kind == ZCP_PRIV_KIND_RETIRED;
         int fd = -1;
         if (o->kind == ZCP_PRIV_KIND_READY) status = zcp_priv_chunk_open(o, &fd, &broken);
+        if (o->kind == ZCP_PRIV_KIND_READY && !zcp_priv_locks_are(o)) broken = true;
         zcp_priv_close_fd(fd);
-        if (status != ZCP_OK || !broken) { o->again = status == ZCP_OK; zcp_priv_lock_drop(&lock); return status; }
+        if (status != ZCP_OK || !broken) { o->again = status == ZCP_OK; zcp_priv_creation_unlock(o, &lock); return status; }
     }
     return zcp_priv_retire(o, &lock);
 }
 
-/* Opens what has the chunk segment's name and stands alone, if this call may remove it. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_look(const zcp_priv_opening *o, int *fd, struct stat *status)
+/* Opens what has that name and stands alone, if this call may remove it. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_left_look(const zcp_priv_opening *o, const char *path, int *fd, struct stat *status)
 {
-    const char *path = o->chunk_path.text;
     uint32_t flags = o->desc.flags;
     zcp_status result = zcp_priv_file_open(path, O_RDONLY, flags | ZCP_SHM_ANY_OWNER, fd, status);
     if (result != ZCP_OK) return result;
@@ -3334,7 +3461,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build_chunks(zcp_priv_opening *o, int *fd, st
 {
     const char *path = o->chunk_path.text;
     uint32_t permissions = o->desc.data_permissions ? o->desc.data_permissions : o->desc.permissions;
-    zcp_status result = zcp_priv_chunk_look(o, fd, status);
+    zcp_status result = zcp_priv_left_look(o, path, fd, status);
     if (result == ZCP_OK) {
         zcp_priv_close_fd(*fd);
         *fd = -1;
@@ -3363,6 +3490,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const str
     header->instance_id = instance_id;
     header->chunk_device = (uint64_t)chunk->st_dev;
     header->chunk_inode = (uint64_t)chunk->st_ino;
+    header->lock_device = o->locks.device;
+    header->lock_inode = o->locks.inode;
     header->geometry = o->geometry;
     for (uint32_t p = 0; p < o->geometry.pool_count; p++)
         zcp_priv_store_relaxed(&header->pools[p].state, zcp_priv_pool_state(1, ZCP_PRIV_POOL_LIVE));     /* relaxed, all: READY's release carries it */
@@ -3375,13 +3504,20 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const str
     return ZCP_OK;
 }
 /* A half-made instance has no clients. Whoever holds a slot's lock has seen it READY: then the state word is garbage, and to truncate the file would take
-   it away from them. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_check_no_clients(const zcp_priv_opening *o)
+   it away from them. Only those count who locked it for writing. The lock object may be an earlier instance's whose
+   other names were removed by hand, with clients still: then it loses its name, and `again` says to start over. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_check_no_clients(zcp_priv_opening *o)
 {
-    bool taken;
-    zcp_status status = zcp_priv_lock_test(o->file.fd, o->file.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS, &taken);
-    if (status != ZCP_OK || !taken) return status;
-    return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its state word says half-made, but it has clients", o->file.path.text);
+    bool taken, here;
+    const char *path = o->file.path.text;
+    zcp_status status = zcp_priv_locks_test(o, &taken);
+    if (status == ZCP_OK)
+        status = zcp_priv_lock_test(o->file.fd, path, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS, F_RDLCK, &here);
+    if (status != ZCP_OK || (!taken && !here)) return status;
+    if (here || zcp_priv_locks_are(o))
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its state word says half-made, but it has clients", path);
+    o->again = true;
+    return zcp_priv_unlink_if_there(o->locks.path.text);
 }
 /* Makes an instance of a management file that is empty, or half-made by one who was killed. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_build(zcp_priv_opening *o)
@@ -3394,17 +3530,19 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build(zcp_priv_opening *o)
     if (status != ZCP_OK || o->again) return status;
     if (o->kind != ZCP_PRIV_KIND_HALF_MADE) {                          /* somebody else was first */
         o->again = true;
-        zcp_priv_lock_drop(&lock);
+        zcp_priv_creation_unlock(o, &lock);
         return ZCP_OK;
     }
-    if (!o->fresh) status = zcp_priv_check_no_clients(o);
+    status = zcp_priv_check_no_clients(o);
     /* What this user may not remove it may not finish either. */
-    if (status == ZCP_OK && !o->fresh) status = zcp_priv_may_remove(o->file.fd, path, &o->status, o->desc.flags);
+    if (status == ZCP_OK && !o->again && !o->fresh)
+        status = zcp_priv_may_remove(o->file.fd, path, &o->status, o->desc.flags);
     zcp_priv_lock_drop(&o->creator);
-    int64_t which;
-    if (status == ZCP_OK) status = zcp_priv_lock_one(&o->file, ZCP_PRIV_LOCK_CREATOR, &o->creator, &which);
-    if (status != ZCP_OK) {
-        zcp_priv_lock_drop(&lock);
+    bool taken = false;
+    if (status == ZCP_OK && !o->again)
+        status = zcp_priv_lock_one(&o->locks, ZCP_PRIV_LOCK_CREATOR, false, &o->creator, &taken);
+    if (status != ZCP_OK || o->again) {
+        zcp_priv_creation_unlock(o, &lock);
         return status;
     }
     int error = zcp_priv_truncate(o->file.fd, 0);
@@ -3415,15 +3553,20 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build(zcp_priv_opening *o)
     if (status == ZCP_OK) status = zcp_priv_write_start(o);
     ZEROCP_STEP("started");
     if (status == ZCP_OK) status = zcp_priv_file_grant(o->file.fd, path, o->desc.permissions, o->desc.group, o->desc.flags);
+    uint32_t writers = zcp_priv_writers(o->desc.permissions);
+    if (status == ZCP_OK)
+        status = zcp_priv_file_grant(o->locks.fd, o->locks.path.text, writers, o->desc.group, o->desc.flags);
     if (status == ZCP_OK) status = zcp_priv_file_reserve(o->file.fd, path, 0, o->geometry.management_bytes, reserve);
     ZEROCP_STEP("management_sized");
     if (status == ZCP_OK) status = zcp_priv_build_chunks(o, &fd, &chunk);
     ZEROCP_STEP("chunk_sized");
     if (status == ZCP_OK && (status = zcp_priv_build_contents(o, &chunk)) != ZCP_OK) shm_unlink(o->chunk_path.text);
     zcp_priv_close_fd(fd);
-    if (status != ZCP_OK) shm_unlink(path);
-    else { o->built_device = o->file.device; o->built_inode = o->file.inode; }
-    zcp_priv_lock_drop(&lock);
+    if (status != ZCP_OK) {
+        shm_unlink(path);
+        shm_unlink(o->locks.path.text);
+    } else { o->built_device = o->file.device; o->built_inode = o->file.inode; }
+    zcp_priv_creation_unlock(o, &lock);
     ZEROCP_STEP("built");
     o->again = o->built = status == ZCP_OK;                            /* now attach, as everybody does */
     return status;
@@ -3529,8 +3672,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_check_config(zcp_priv_opening *o)
 ZCP_PRIV_SETUP zcp_status zcp_priv_client_find(const zcp_priv_opening *o, int64_t *client)
 {
     int64_t length;
-    zcp_status status = zcp_priv_lock_find(o->file.fd, o->file.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_PRIV_LOCK_ALL,
-                                           client, &length);
+    zcp_status status = zcp_priv_lock_find(o->locks.fd, o->locks.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_PRIV_LOCK_ALL,
+                                           F_WRLCK, client, &length);
     if (length > 1) *client = -1;
     return status;
 }
@@ -3538,7 +3681,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_client_find(const zcp_priv_opening *o, int64_
 ZCP_PRIV_SETUP zcp_status zcp_priv_clients_bar(const zcp_priv_opening *o, zcp_priv_lock *lock, bool *taken)
 {
     int64_t which;
-    zcp_status status = zcp_priv_lock_range(&o->file, ZCP_PRIV_LOCK_SLOTS, ZCP_PRIV_LOCK_ALL, lock, &which);
+    zcp_status status = zcp_priv_lock_range(&o->locks, ZCP_PRIV_LOCK_SLOTS, ZCP_PRIV_LOCK_ALL, lock, &which);
     *taken = which < 0;
     return status;
 }
@@ -3546,8 +3689,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_clients_bar(const zcp_priv_opening *o, zcp_pr
 ZCP_PRIV_SETUP zcp_status zcp_priv_clients_barred(const zcp_priv_opening *o, bool *barred)
 {
     int64_t which, length;
-    zcp_status status = zcp_priv_lock_find(o->file.fd, o->file.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_PRIV_LOCK_ALL,
-                                           &which, &length);
+    zcp_status status = zcp_priv_lock_find(o->locks.fd, o->locks.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_PRIV_LOCK_ALL,
+                                           F_WRLCK, &which, &length);
     *barred = length > 1;
     return status;
 }
@@ -3582,9 +3725,11 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_replace(zcp_priv_opening *o, zcp_status refus
 {
     zcp_priv_failure why = zcp_priv_failure_save(refused);
     zcp_priv_lock creation, slots;
-    int64_t client;
-    bool taken = false;
-    zcp_status status = zcp_priv_client_find(o, &client);
+    int64_t client = -1;
+    bool taken = false, broken = false;
+    zcp_status status = zcp_priv_locks_find(o, &broken);
+    if (status == ZCP_OK && broken) return zcp_priv_dismantle(o, true);
+    if (status == ZCP_OK) status = zcp_priv_client_find(o, &client);
     if (status != ZCP_OK) return status;
     if (client >= 0) return zcp_priv_fail_used(o, &why, client);
     if (!zcp_priv_can_remove(o->file.fd, &o->status))
@@ -3595,9 +3740,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_replace(zcp_priv_opening *o, zcp_status refus
     status = zcp_priv_clients_bar(o, &slots, &taken);
     ZEROCP_STEP("clients_barred");
     if (status == ZCP_OK && !taken) status = zcp_priv_look(o);         /* nobody changes it any more */
-    if (status == ZCP_OK) o->again = taken || !zcp_priv_is_replaceable(o);
+    if (status == ZCP_OK) o->again = taken || !zcp_priv_locks_are(o) || !zcp_priv_is_replaceable(o);
     if (status == ZCP_OK && !o->again) status = zcp_priv_retire(o, &creation);
-    zcp_priv_lock_drop(&creation);
+    zcp_priv_creation_unlock(o, &creation);
     zcp_priv_lock_drop(&slots);
     return status;
 }
@@ -3649,8 +3794,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slots_look(const zcp_priv_opening *o, uint64_
     }
     return ZCP_OK;
 }
-/* Takes a client slot, a clean one if there is one: the lock on its byte, held by the mapping of the management
-   segment. Starts over if somebody is just replacing the instance. */
+/* Takes a client slot, a clean one if there is one: the lock on its byte of the lock object, held by a mapping. Starts
+   over if somebody is just replacing the instance. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *manager, uint32_t *client)
 {
     uint64_t clean[ZCP_MAX_CLIENTS / 64];
@@ -3658,8 +3803,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *m
     zcp_status status = zcp_priv_slots_look(o, clean, &in_motion);
     for (uint32_t looks = 0; status == ZCP_OK;) {
         int64_t which;
-        status = zcp_priv_lock_take(&manager->file, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, 1, clean,
-                                    (size_t)manager->geometry.management_bytes, &manager->management, &which);
+        status = zcp_priv_lock_take(&manager->locks, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, 1, clean, 1,
+                                    &manager->slot_lock, &which);
         if (status != ZCP_OK) return status;
         if (which >= 0) { *client = (uint32_t)which; return ZCP_OK; }
         status = zcp_priv_clients_barred(o, &o->barred);
@@ -3670,6 +3815,29 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *m
         if (status == ZCP_OK && (looks == 2 || !zcp_priv_wait_more(&o->wait)))
             return zcp_priv_fail(ZCP_ERR_CLIENTS_FULL, 0, "%s: all %u client slots are taken", manager->name, manager->geometry.max_clients);
     }
+    return status;
+}
+/* Maps the management segment, and locks the slot's byte there, too: those who may only read cannot open the lock
+   object. A reader can keep that lock from us by one of its own; then observers take this client for dead, and nobody
+   else does. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_management_map(zcp_manager *manager, uint32_t client)
+{
+    int fd;
+    bool taken = false;
+    off_t byte = ZCP_PRIV_LOCK_SLOTS + (off_t)client;
+    zcp_status locked = ZCP_OK;
+    zcp_priv_process *process = zcp_priv_process_lock();
+    if (!process) return zcp_priv_fail_memory(manager->name, "the process's page");
+    size_t bytes = (size_t)manager->geometry.management_bytes;
+    zcp_status status = zcp_priv_lock_map(&manager->file, bytes, &manager->management, &fd);
+    if (status == ZCP_OK) {
+        locked = zcp_priv_lock_bytes(fd, manager->file.path.text, byte, 1, F_WRLCK, &taken);
+        zcp_priv_close_fd(fd);
+    }
+    zcp_priv_process_unlock(process);
+    if (taken || locked != ZCP_OK)
+        ZEROCP_LOG(ZCP_LOG_WARNING, "%s: those who attach with ZCP_OBSERVE take client %u for dead: %s", manager->name,
+                   client, taken ? "somebody who may only read holds a lock on its slot" : zcp_last_message());
     return status;
 }
 /* Names the slot's client for people, and marks it in use: before the first claim. */
@@ -3708,6 +3876,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manage
     zcp_status status = zcp_priv_slot_lock(o, manager, &client);
     if (status != ZCP_OK || o->again) return status;
     ZEROCP_STEP("slot_locked");
+    status = zcp_priv_management_map(manager, client);
+    if (status != ZCP_OK) return status;
     manager->header = (zcp_priv_header *)manager->management.base;
     zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, manager->chunks, manager->private_memory, client, o->desc.flags);
     uint32_t state = zcp_priv_load_acquire(&manager->header->state);   /* pairs with READY's release: contents; and with RETIRED's */
@@ -3719,6 +3889,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manage
     ZEROCP_STEP("joined");
     bool same = false;
     status = zcp_priv_file_is(&manager->file, &same);
+    if (status == ZCP_OK && same) status = zcp_priv_file_is(&manager->locks, &same);
     if (status == ZCP_OK && (!same || state != ZCP_PRIV_READY || zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)) o->again = true;
     if (status != ZCP_OK || o->again) zcp_priv_store_release(&zcp_priv_slot_at(manager, client)->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);      /* nothing was claimed */
     return status;
@@ -3747,7 +3918,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **res
     if (status == ZCP_OK) status = zcp_priv_check_config(o);
     if (status == ZCP_ERR_CONFIG_MISMATCH && o->creates) return zcp_priv_replace(o, status);
     if (status == ZCP_OK && o->again) return status;
-    if (status == ZCP_OK && !observes) status = zcp_priv_chunk_open(o, &fd, &broken);
+    if (status == ZCP_OK && !observes) status = zcp_priv_locks_find(o, &broken);
+    if (status == ZCP_OK && !observes && !broken) status = zcp_priv_chunk_open(o, &fd, &broken);
     if (status == ZCP_OK && broken) return zcp_priv_dismantle(o, true);
     if (status != ZCP_OK) return status;
     zcp_manager *manager = zcp_priv_manager_new();
@@ -3758,24 +3930,26 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **res
     snprintf(manager->name, sizeof manager->name, "%s", o->desc.name);
     manager->geometry = o->header.geometry;
     manager->instance_id = o->header.instance_id;
-    manager->chunk_path = o->chunk_path;
-    manager->chunk_device = o->header.chunk_device;
-    manager->chunk_inode = o->header.chunk_inode;
     manager->file = o->file;
+    manager->locks = o->locks;
+    manager->chunk_file = o->file;                                     /* the directory */
+    manager->chunk_file.path = o->chunk_path;
+    manager->chunk_file.device = o->header.chunk_device;
+    manager->chunk_file.inode = o->header.chunk_inode;
+    manager->chunk_file.fd = fd;
     manager->file.flags = o->desc.flags & (ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_NO_DUMP);
+    manager->chunk_file.flags = manager->file.flags;
+    if (o->desc.flags & ZCP_READ_ONLY_DATA) manager->chunk_file.flags |= ZCP_SHM_READ_ONLY;
     if (observes) manager->file.flags |= ZCP_SHM_READ_ONLY;
-    else {
-        status = zcp_priv_chunk_map(o, manager, fd);
-        close(fd);
-    }
+    else status = zcp_priv_chunk_map(o, manager, fd);
     if (status == ZCP_OK) status = zcp_priv_private_map(manager);
     if (status == ZCP_OK) status = observes ? zcp_priv_observe(o, manager) : zcp_priv_join(o, manager);
     if (status != ZCP_OK || o->again) {
-        manager->file.fd = -1;                                         /* still the opening's */
+        manager->file.fd = manager->locks.fd = -1;                     /* still the opening's */
         zcp_priv_manager_end(manager, false);
         return status;
     }
-    o->file.fd = -1;                                                   /* the manager's now */
+    o->file.fd = o->locks.fd = -1;                                     /* the manager's now */
     *result = manager;
     return ZCP_OK;
 }
@@ -3786,12 +3960,14 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **res
 #define ZCP_PRIV_DEFAULT_NAME "zerocp"
 #define ZCP_PRIV_MANAGEMENT_SUFFIX "_memory_management"
 #define ZCP_PRIV_CHUNK_SUFFIX "_memory_chunk"
+#define ZCP_PRIV_LOCKS_SUFFIX "_memory_locks"
 
 ZCP_PRIV_SETUP zcp_status zcp_priv_resolve_name(zcp_priv_opening *o)
 {
     o->desc.name = o->desc.name ? zcp_priv_name_plain(o->desc.name) : ZCP_PRIV_DEFAULT_NAME;
     zcp_status status = zcp_priv_path_make(&o->file.path, o->desc.name, ZCP_PRIV_MANAGEMENT_SUFFIX);
     if (status == ZCP_OK) status = zcp_priv_path_make(&o->chunk_path, o->desc.name, ZCP_PRIV_CHUNK_SUFFIX);
+    if (status == ZCP_OK) status = zcp_priv_path_make(&o->locks.path, o->desc.name, ZCP_PRIV_LOCKS_SUFFIX);
     return status;
 }
 /* Fills in the defaults and checks everything that can be checked without the system. */
@@ -3861,13 +4037,34 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_file(zcp_priv_opening *o)
     if (status == ZCP_OK) zcp_priv_file_note(&o->file, fd, &path, 0, &o->status);
     return status;
 }
+/* Removes the lock object that this call has made, unless somebody has come to use it. Who begins to at this moment
+   finds the name gone when it joins, and starts over. */
+ZCP_PRIV_SETUP void zcp_priv_locks_withdraw(const zcp_priv_opening *o)
+{
+    zcp_priv_header header;
+    bool same, taken = o->locks.inode != o->made_inode || o->locks.device != o->made_device;
+    const char *path = o->locks.path.text;
+    if (!taken && !o->guard.lock.base
+        && zcp_priv_lock_test(o->locks.fd, path, ZCP_PRIV_LOCK_CREATION, 1, F_WRLCK, &taken) != ZCP_OK) return;
+    if (taken || zcp_priv_file_is(&o->locks, &same) != ZCP_OK || !same) return;
+    int fd = zcp_priv_open_high(ZCP_PRIV_BY_SHM_OPEN, o->file.path.text, O_RDONLY | ZCP_PRIV_CAREFULLY, 0);
+    if (fd < 0 && errno != ENOENT) return;
+    memset((void *)&header, 0, sizeof header);
+    bool unread = fd >= 0 && pread(fd, (void *)&header, sizeof header, 0) < 0;
+    zcp_priv_close_fd(fd);
+    if (unread || (header.lock_inode == o->made_inode && header.lock_device == o->made_device)) return;
+    shm_unlink(path);
+}
 /* Ends an attempt: the file that it created, empty but for the start of a header, does not stay when it fails before it has the lock (with TIMEOUT
    somebody else has taken it over). */
 ZCP_PRIV_SETUP void zcp_priv_attempt_end(zcp_priv_opening *o, zcp_status status)
 {
     if (o->fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT) zcp_priv_file_withdraw(o->file.fd, o->file.path.text, 16);
+    if (status != ZCP_OK && o->locks.fd >= 0) zcp_priv_locks_withdraw(o);
     o->fresh = false;
+    zcp_priv_hold_drop(&o->guard);
     zcp_priv_file_forget(&o->file);
+    zcp_priv_file_forget(&o->locks);
 }
 /* Removes what another user has at the management name, if this one may: that is not looked into. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_remove_stranger(zcp_priv_opening *o)
@@ -3897,8 +4094,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **
     if (o->desc.mode == ZCP_SHM_CREATE_EXCLUSIVE && !mine) {
         int fd = -1;
         bool broken = false;
-        if (zcp_priv_check_header(o) == ZCP_OK && zcp_priv_chunk_open(o, &fd, &broken) == ZCP_OK && broken) return zcp_priv_dismantle(o, true);
+        if (zcp_priv_check_header(o) == ZCP_OK && zcp_priv_locks_find(o, &broken) == ZCP_OK && !broken)
+            (void)zcp_priv_chunk_open(o, &fd, &broken);
         zcp_priv_close_fd(fd);
+        if (broken) return zcp_priv_dismantle(o, true);
         bool replaceable = zcp_priv_is_replaceable(o);
         status = zcp_priv_fail(ZCP_ERR_EXISTS, EEXIST, "%s exists", o->desc.name);
         return replaceable ? zcp_priv_replace(o, status) : status;
@@ -3908,13 +4107,14 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **
 /* Removes the instance that this call has built and could not attach to, unless somebody else has. Who joins meanwhile looks at the state once more. */
 ZCP_PRIV_SETUP void zcp_priv_unbuild(zcp_priv_opening *o)
 {
-    bool joined;
-    o->creates = o->again = false;
+    bool joined = true, broken;
+    o->creates = o->again = o->built = false;
     o->desc.flags &= ~ZCP_WAIT;
     if (zcp_priv_open_file(o) != ZCP_OK) return;
-    if (o->file.inode == o->built_inode && o->file.device == o->built_device
-        && zcp_priv_lock_test(o->file.fd, o->file.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS, &joined) == ZCP_OK && !joined) zcp_priv_dismantle(o, false);
-    zcp_priv_file_forget(&o->file);
+    if (o->file.inode == o->built_inode && o->file.device == o->built_device && zcp_priv_look(o) == ZCP_OK
+        && zcp_priv_locks_find(o, &broken) == ZCP_OK && !broken
+        && zcp_priv_locks_test(o, &joined) == ZCP_OK && !joined) (void)zcp_priv_dismantle(o, false);
+    zcp_priv_attempt_end(o, ZCP_OK);
 }
 /* One attempt to destroy; o->removed tells success. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
@@ -3931,9 +4131,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
     if (!same || (only && status == ZCP_ERR_NOT_FOUND))
         return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", o->desc.name,
                              o->file.path.text);
-    if (status == ZCP_ERR_NOT_FOUND) {                                 /* a chunk segment left alone goes under the lock of a fresh management file */
-        status = zcp_priv_chunk_look(o, &fd, &chunk);
-        if (status == ZCP_ERR_NOT_FOUND) return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: %s and %s are not there", o->desc.name, o->file.path.text, o->chunk_path.text);
+    if (status == ZCP_ERR_NOT_FOUND) {                                 /* what is left goes under a fresh one's lock */
+        status = zcp_priv_left_look(o, o->chunk_path.text, &fd, &chunk);
+        if (status == ZCP_ERR_NOT_FOUND) status = zcp_priv_left_look(o, o->locks.path.text, &fd, &chunk);
+        if (status == ZCP_ERR_NOT_FOUND)
+            return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: %s, %s and %s are not there", o->desc.name,
+                                 o->file.path.text, o->chunk_path.text, o->locks.path.text);
         if (status != ZCP_OK) return status;
         close(fd);
         o->creates = true;
@@ -3991,7 +4194,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, con
     if (!desc) return zcp_priv_fail_null("descriptor");
     memset((void *)&o, 0, sizeof o);
     o.desc = *desc;
-    o.file.fd = -1;
+    o.file.fd = o.locks.fd = -1;
     zcp_status status = zcp_priv_resolve(&o, client_name);
     if (status != ZCP_OK) return status;
     pthread_once(&zcp_priv_thread_once, zcp_priv_process_begin);     /* here, so that no allocate makes a system call for it */
@@ -4060,7 +4263,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_destroy(const char *name, uint32_t flags, con
     o.desc.permissions = ZCP_SHM_DEFAULT_PERMISSIONS;
     o.desc.flags = flags;
     o.desc.timeout_ms = ZCP_SHM_DEFAULT_TIMEOUT_MS;
-    o.file.fd = -1;
+    o.file.fd = o.locks.fd = -1;
     o.removes = true;
     o.only = only;
     zcp_status status = zcp_priv_resolve_name(&o);
@@ -4089,8 +4292,10 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy_this(zcp_manager *manag
    one does. To retire takes no lock. ---- */
 typedef struct zcp_priv_growth {                /* one call */
     zcp_manager *manager;
-    zcp_priv_lock lock;
+    zcp_priv_hold hold;                         /* the creation byte of the lock object. That of the management file, which
+                                                   is for other versions, can be spared: they add nothing */
     int management_fd, chunk_fd;
+    bool management_kept, chunk_kept;           /* those descriptors are the manager's */
     uint64_t management_end, chunk_end;         /* where the next pool may begin */
     uint32_t serial;                            /* the highest */
 } zcp_priv_growth;
@@ -4131,25 +4336,45 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
 }
 ZCP_PRIV_SETUP void zcp_priv_growth_end(zcp_priv_growth *g)
 {
-    zcp_priv_close_fd(g->management_fd);
-    zcp_priv_close_fd(g->chunk_fd);
-    zcp_priv_lock_drop(&g->lock);
+    zcp_priv_file_leave(g->management_fd, g->management_kept);
+    zcp_priv_file_leave(g->chunk_fd, g->chunk_kept);
+    zcp_priv_hold_drop(&g->hold);
+}
+ZCP_PRIV_SETUP void zcp_priv_growth_clear(zcp_priv_growth *g, zcp_manager *manager)
+{
+    memset((void *)g, 0, sizeof *g);
+    g->manager = manager;
+    g->management_fd = g->chunk_fd = -1;
+}
+ZCP_PRIV_SETUP zcp_status zcp_priv_growth_open(zcp_priv_growth *g)
+{
+    zcp_status status = zcp_priv_file_reach(&g->manager->file, &g->management_fd, &g->management_kept);
+    return status != ZCP_OK ? status : zcp_priv_file_reach(&g->manager->chunk_file, &g->chunk_fd, &g->chunk_kept);
+}
+/* Is the instance still there? Where that cannot be told, it is. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_growth_check(const zcp_manager *manager)
+{
+    bool same;
+    if (zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)      /* pairs with the release in dismantle */
+        return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: this instance was destroyed", manager->name);
+    if (zcp_priv_file_is(&manager->chunk_file, &same) != ZCP_OK || same) return ZCP_OK;
+    return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", manager->name,
+                         manager->chunk_file.path.text);
 }
 /* Takes the creation lock of an instance that is still there. After a failure nothing is held. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager *manager)
 {
     zcp_priv_wait wait = zcp_priv_wait_begin(ZCP_SHM_DEFAULT_TIMEOUT_MS);
-    *g = (zcp_priv_growth){ manager, { NULL, 0 }, -1, -1, 0, 0, 0 };
-    zcp_status status = zcp_priv_lock_creation(&manager->file, &wait, &g->lock);
-    if (status == ZCP_ERR_TIMEOUT) return zcp_priv_fail_locked(manager->name, zcp_priv_load_relaxed(&manager->header->locker_pid), ZCP_SHM_DEFAULT_TIMEOUT_MS);
+    zcp_priv_growth_clear(g, manager);
+    zcp_status status = zcp_priv_hold_wait(&manager->locks, &manager->creating, &wait, &g->hold);
+    uint32_t locker = zcp_priv_load_relaxed(&manager->header->locker_pid);     /* relaxed: for messages */
+    if (status == ZCP_ERR_TIMEOUT) return zcp_priv_fail_locked(manager->name, locker, ZCP_SHM_DEFAULT_TIMEOUT_MS);
     if (status != ZCP_OK) return status;
     zcp_priv_store_relaxed(&manager->header->locker_pid, (uint32_t)getpid());           /* relaxed: for messages */
     ZEROCP_STEP("growth_locked");
-    if (zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)      /* pairs with the release in dismantle */
-        status = zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: this instance was destroyed", manager->name);
+    status = zcp_priv_growth_check(manager);
     if (status == ZCP_OK) status = zcp_priv_renew(manager);
-    if (status == ZCP_OK) status = zcp_priv_file_reopen(&manager->file, &g->management_fd);
-    if (status == ZCP_OK) status = zcp_priv_chunk_reopen(manager, O_RDWR, &g->chunk_fd);
+    if (status == ZCP_OK) status = zcp_priv_growth_open(g);
     if (status != ZCP_OK) zcp_priv_growth_end(g);
     return status;
 }
@@ -4190,7 +4415,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_punch(zcp_priv_growth *g)
 {
     zcp_manager *manager = g->manager;
     zcp_status status = zcp_priv_file_punch(g->management_fd, manager->file.path.text, g->management_end);
-    if (status == ZCP_OK) status = zcp_priv_file_punch(g->chunk_fd, manager->chunk_path.text, g->chunk_end);
+    if (status == ZCP_OK) status = zcp_priv_file_punch(g->chunk_fd, manager->chunk_file.path.text, g->chunk_end);
     if (status == ZCP_OK) zcp_priv_store_relaxed(&manager->header->signals.adding, 0u);    /* relaxed: under the lock */
     return status;
 }
@@ -4198,15 +4423,18 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_punch(zcp_priv_growth *g)
    waits. Leaves the calling thread's message alone. */
 ZCP_PRIV_SETUP void zcp_priv_growth_trim(zcp_manager *manager)
 {
-    zcp_priv_growth g = { manager, { NULL, 0 }, -1, -1, 0, 0, 0 };
+    zcp_priv_growth g;
     zcp_priv_failure before = zcp_priv_failure_save(ZCP_OK);
-    int64_t which;
-    if (zcp_priv_lock_one(&manager->file, ZCP_PRIV_LOCK_CREATION, &g.lock, &which) == ZCP_OK && which >= 0) {
+    bool taken = true;
+    zcp_priv_growth_clear(&g, manager);
+    zcp_status status = zcp_priv_hold_take(&manager->locks, &manager->creating, ZCP_PRIV_LOCK_CREATION, &g.hold, &taken);
+    if (status == ZCP_OK && !taken) {
         zcp_priv_store_relaxed(&manager->header->locker_pid, (uint32_t)getpid());      /* relaxed: for messages */
         ZEROCP_STEP("trim_locked");
-        if (zcp_priv_file_reopen(&manager->file, &g.management_fd) == ZCP_OK
-            && zcp_priv_chunk_reopen(manager, O_RDWR, &g.chunk_fd) == ZCP_OK
-            && zcp_priv_growth_measure(&g) == ZCP_OK) (void)zcp_priv_growth_punch(&g);
+        status = zcp_priv_growth_open(&g);
+        if (status == ZCP_OK) status = zcp_priv_growth_check(manager);
+        if (status == ZCP_OK) status = zcp_priv_growth_measure(&g);
+        if (status == ZCP_OK) (void)zcp_priv_growth_punch(&g);
         ZEROCP_STEP("trimmed");
         zcp_priv_growth_end(&g);
     }
@@ -4278,7 +4506,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add_once(zcp_priv_growth *g, const zcp_p
     ZEROCP_STEP("management_extended");
     end = g->chunk_end + geometry.chunk_bytes;
     if (status == ZCP_OK)
-        status = zcp_priv_file_reserve(g->chunk_fd, manager->chunk_path.text, g->chunk_end, end, manager->view.flags);
+        status = zcp_priv_file_reserve(g->chunk_fd, manager->chunk_file.path.text, g->chunk_end, end,
+                                       manager->view.flags);
     ZEROCP_STEP("chunk_extended");
     if (status == ZCP_OK) status = zcp_priv_growth_write(g, *number, &config, &geometry);
     if (status == ZCP_OK) return zcp_priv_renew(manager);
@@ -4533,7 +4762,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *man
     if (status != ZCP_OK) return status;
     memcpy(info->name, manager->name, sizeof manager->name);
     memcpy(info->management_name, manager->file.path.text, sizeof manager->file.path.text);
-    memcpy(info->chunk_name, manager->chunk_path.text, sizeof manager->chunk_path.text);
+    memcpy(info->chunk_name, manager->chunk_file.path.text, sizeof info->chunk_name);
     info->management_bytes = manager->geometry.management_bytes;
     info->chunk_bytes = manager->geometry.chunk_bytes;
     info->management_base = manager->management.base;
@@ -4549,12 +4778,16 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *man
 ZCP_PRIV_SETUP zcp_status zcp_priv_slot_alive(const zcp_manager *manager, uint32_t slot, bool *alive)
 {
     int fd;
+    bool kept, observes = manager->view.flags & ZCP_OBSERVE;
+    const zcp_priv_file *file = observes ? &manager->file : &manager->locks;
     *alive = slot == manager->view.client;                             /* its own lock it cannot ask for */
     if (*alive) return ZCP_OK;
-    zcp_status status = zcp_priv_file_reopen(&manager->file, &fd);
+    zcp_status status = zcp_priv_file_look(file, &fd, &kept);
     if (status != ZCP_OK) return status;
-    status = zcp_priv_lock_test(fd, manager->file.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, alive);
-    close(fd);
+    off_t byte = ZCP_PRIV_LOCK_SLOTS + (off_t)slot;
+    if (observes) status = zcp_priv_lock_test(fd, file->path.text, byte, 1, F_RDLCK, alive);
+    else status = zcp_priv_slot_test(manager, fd, slot, alive);
+    zcp_priv_file_leave(fd, kept);
     return status;
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot, zcp_client_info *info)
@@ -4752,8 +4985,10 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_p
     uint32_t cached = zcp_priv_load_relaxed(&manager->looked[pool->number].cached);          /* relaxed: a figure */
     char kept[64] = "";
     if (cached) snprintf(kept, sizeof kept, ", or (%u of them) cached by a thread", cached);
-    return zcp_priv_fail(ZCP_ERR_EXHAUSTED, 0, "%s: %llu bytes: all %u chunks of %llu bytes%s are in use%s", manager->name, (unsigned long long)size, pool->count,
-                         (unsigned long long)pool->chunk_size, view->flags & ZCP_FALLBACK ? " and all larger ones" : "", kept);
+    return zcp_priv_fail(ZCP_ERR_EXHAUSTED, 0, "%s: %llu bytes: all %u chunks of %llu bytes%s are in use%s%s",
+                         manager->name, (unsigned long long)size, pool->count, (unsigned long long)pool->chunk_size,
+                         view->flags & ZCP_FALLBACK ? " and all larger ones" : "", kept,
+                         zcp_priv_recovery_told(manager).text);
 }
 /* The handle of a chunk that was claimed. */
 ZCP_PRIV void zcp_priv_claimed(zcp_chunk *chunk, zcp_manager *manager, const zcp_priv_place *place, uint64_t size)

@@ -543,12 +543,14 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_reserve(int fd, const char *path, uint64
     return zcp_priv_fail_system(call, path);
 }
 
+#define ZCP_PRIV_SHM_NO_ACCESS (UINT32_C(1) << 31)             /* a mapping that nobody touches: it only holds a lock */
 /* Maps bytes of the object, from an offset that is a multiple of the page size, with the flags' effects. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_map(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags, void **base)
 {
     if (bytes > SIZE_MAX || (off_t)from < 0 || (uint64_t)(off_t)from != from)
         return zcp_priv_fail(ZCP_ERR_MAPPING, ENOMEM, "%s: %llu bytes do not fit this process's address space", path, (unsigned long long)bytes);
     int protection = flags & ZCP_SHM_READ_ONLY ? PROT_READ : PROT_READ | PROT_WRITE;
+    if (flags & ZCP_PRIV_SHM_NO_ACCESS) protection = PROT_NONE;
     int how = MAP_SHARED;
 #ifdef MAP_POPULATE
     if (flags & ZCP_SHM_PREFAULT) how |= MAP_POPULATE;
@@ -600,9 +602,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_map_alone(int fd, const char *path, uint
 enum { ZCP_PRIV_LOCK_CREATION = 1 << 30, ZCP_PRIV_LOCK_SLOTS = (1 << 30) + 1 };     /* bytes below 2^31; they may lie within the contents: locks are advisory */
 
 typedef struct zcp_priv_file {               /* an object known by identity, to be opened again */
-    int fd;                                  /* never locked; -1: none. The application may have closed it: compared before each use */
+    int fd;                                  /* -1: none. The application may have closed it: compared before use */
     uint32_t flags;                          /* for its mappings; with ZCP_SHM_READ_ONLY it is opened so, too */
     uint64_t device, inode;
+    uint64_t directory_device, directory_inode;        /* of /dev/shm, in which it had its name */
     zcp_priv_path path;
 } zcp_priv_file;
 typedef struct zcp_priv_lock { void *base; size_t bytes; } zcp_priv_lock;     /* base NULL: not held */
@@ -612,46 +615,85 @@ ZCP_PRIV_SETUP bool zcp_priv_fd_is(int fd, uint64_t device, uint64_t inode)
     struct stat status;
     return fd >= 0 && fstat(fd, &status) == 0 && (uint64_t)status.st_dev == device && (uint64_t)status.st_ino == inode;
 }
+ZCP_PRIV_SETUP bool zcp_priv_file_kept(const zcp_priv_file *file)     /* is the descriptor still there? */
+{
+    return zcp_priv_fd_is(file->fd, file->device, file->inode);
+}
+ZCP_PRIV_SETUP void zcp_priv_directory(uint64_t *device, uint64_t *inode)     /* where names lead from; 0, 0: nowhere */
+{
+    struct stat status;
+    bool there = stat("/dev/shm", &status) == 0;
+    *device = there ? (uint64_t)status.st_dev : 0;
+    *inode = there ? (uint64_t)status.st_ino : 0;
+}
 ZCP_PRIV_SETUP void zcp_priv_file_note(zcp_priv_file *file, int fd, const zcp_priv_path *path, uint32_t flags, const struct stat *status)
 {
-    *file = (zcp_priv_file){ fd, flags, (uint64_t)status->st_dev, (uint64_t)status->st_ino, *path };
+    *file = (zcp_priv_file){ fd, flags, (uint64_t)status->st_dev, (uint64_t)status->st_ino, 0, 0, *path };
+    zcp_priv_directory(&file->directory_device, &file->directory_inode);
 }
-/* Does the name still lead to the object? */
+/* Does the name still lead to the object? SYSTEM: that cannot be told, since /dev/shm is another one than it was. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_is(const zcp_priv_file *file, bool *same)
 {
-    int fd = zcp_priv_open_high(ZCP_PRIV_BY_SHM_OPEN, file->path.text, O_RDONLY | ZCP_PRIV_CAREFULLY, 0);
-    struct stat status;
-    *same = false;
-    if (fd < 0) {
-        if (errno == ENOENT || errno == ELOOP || errno == ENXIO) return ZCP_OK;
-        return zcp_priv_fail_system("shm_open", file->path.text);
-    }
-    int failed = fstat(fd, &status);
+    const char *path = file->path.text;
+    uint64_t device, inode;
+    struct stat kept;
+    int fd = zcp_priv_open_high(ZCP_PRIV_BY_SHM_OPEN, path, O_RDONLY | ZCP_PRIV_CAREFULLY, 0);
+    int error = fd < 0 ? errno : 0;
+    *same = zcp_priv_fd_is(fd, file->device, file->inode);
     zcp_priv_close_fd(fd);
-    if (failed) return zcp_priv_fail_system("fstat", file->path.text);
-    *same = (uint64_t)status.st_dev == file->device && (uint64_t)status.st_ino == file->inode;
-    return ZCP_OK;
+    if (*same || (zcp_priv_file_kept(file) && fstat(file->fd, &kept) == 0 && kept.st_nlink == 0)) return ZCP_OK;
+    errno = error;
+    if (error != 0 && error != ENOENT && error != ELOOP && error != ENXIO)
+        return zcp_priv_fail_system("shm_open", path);
+    zcp_priv_directory(&device, &inode);
+    if (device == file->directory_device && inode == file->directory_inode) return ZCP_OK;
+    return zcp_priv_fail(ZCP_ERR_SYSTEM, error, "%s: what this process now sees as /dev/shm is not what it was "
+                         "(chroot, or a mount): whether the name still leads to the object cannot be told", path);
 }
 ZCP_PRIV_SETUP void zcp_priv_file_forget(zcp_priv_file *file)
 {
-    if (zcp_priv_fd_is(file->fd, file->device, file->inode)) close(file->fd);
+    if (zcp_priv_file_kept(file)) close(file->fd);
     file->fd = -1;
 }
 /* Opens the object again, on a description of its own: through the descriptor (works after an unlink), else by name. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_reopen(const zcp_priv_file *file, int *fd)
 {
     char link[40];
+    const char *path = file->path.text, *by_descriptor = "its descriptor was closed by the application", *by_name;
     int access = file->flags & ZCP_SHM_READ_ONLY ? O_RDONLY : O_RDWR;
     snprintf(link, sizeof link, "/proc/self/fd/%d", file->fd);
     *fd = -1;
-    if (zcp_priv_fd_is(file->fd, file->device, file->inode))
+    if (zcp_priv_file_kept(file)) {
         *fd = zcp_priv_open_high(ZCP_PRIV_BY_OPEN, link, access | O_CLOEXEC, 0);
-    if (*fd < 0)
-        *fd = zcp_priv_open_high(ZCP_PRIV_BY_SHM_OPEN, file->path.text, access | ZCP_PRIV_CAREFULLY, 0);
+        by_descriptor = strerror(errno);
+    }
+    if (*fd < 0) *fd = zcp_priv_open_high(ZCP_PRIV_BY_SHM_OPEN, path, access | ZCP_PRIV_CAREFULLY, 0);
+    int error = *fd < 0 ? errno : ENOENT;
     if (zcp_priv_fd_is(*fd, file->device, file->inode)) return ZCP_OK;
-    if (*fd < 0 && errno != ENOENT) return zcp_priv_fail_call(ZCP_ERR_SYSTEM, "cannot be opened again", file->path.text);
-    if (*fd >= 0) { zcp_priv_close_fd(*fd); *fd = -1; }
-    return zcp_priv_fail(ZCP_ERR_SYSTEM, ENOENT, "%s: closed by the application, and the name leads elsewhere", file->path.text);
+    by_name = *fd < 0 ? strerror(error) : "it leads elsewhere";
+    zcp_priv_close_fd(*fd);
+    *fd = -1;
+    return zcp_priv_fail(ZCP_ERR_SYSTEM, error, "%s: cannot be opened again: by %s: %s; by its name: %s", path, link,
+                         by_descriptor, by_name);
+}
+/* A descriptor to map the object by, or to change it: of a fresh description, else the one that was kept (*kept). */
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_reach(const zcp_priv_file *file, int *fd, bool *kept)
+{
+    zcp_status status = zcp_priv_file_reopen(file, fd);
+    *kept = status != ZCP_OK && zcp_priv_file_kept(file);
+    if (*kept) *fd = file->fd;
+    return *kept ? ZCP_OK : status;
+}
+/* The other way round, to look at locks only: the one that was kept, else a fresh one. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_look(const zcp_priv_file *file, int *fd, bool *kept)
+{
+    *kept = zcp_priv_file_kept(file);
+    *fd = file->fd;
+    return *kept ? ZCP_OK : zcp_priv_file_reopen(file, fd);
+}
+ZCP_PRIV_SETUP void zcp_priv_file_leave(int fd, bool kept)            /* what the last two gave */
+{
+    if (!kept) zcp_priv_close_fd(fd);
 }
 ZCP_PRIV_COLD struct flock zcp_priv_lock_of(off_t byte)
 {
@@ -663,15 +705,33 @@ ZCP_PRIV_COLD struct flock zcp_priv_lock_of(off_t byte)
     lock.l_len = 1;
     return lock;
 }
-/* Tries to lock `length` bytes, all or none: *taken tells whether somebody else has one of them. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_lock_bytes(int fd, const char *path, off_t byte, uint32_t length, bool *taken)
+/* Tries to lock `length` bytes, all or none: *taken tells whether somebody else has one of them. type: F_WRLCK; F_RDLCK,
+   which others may share. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_bytes(int fd, const char *path, off_t byte, uint32_t length, short type, bool *taken)
 {
     struct flock lock = zcp_priv_lock_of(byte);
+    lock.l_type = type;
     lock.l_len = (off_t)length;
     *taken = false;
     if (fcntl(fd, ZCP_PRIV_OFD_SETLK, &lock) == 0) return ZCP_OK;
     if (errno == EAGAIN || errno == EACCES) { *taken = true; return ZCP_OK; }
     return zcp_priv_fail_call(ZCP_ERR_SYSTEM, "fcntl(F_OFD_SETLK)", path);
+}
+/* Opens the file on a description of its own and maps it, for a lock. Under the process's mutex, until fd is closed. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_map(const zcp_priv_file *file, size_t bytes, zcp_priv_lock *lock, int *fd)
+{
+    *lock = (zcp_priv_lock){ NULL, 0 };
+    zcp_status status = zcp_priv_file_reopen(file, fd);
+    if (status != ZCP_OK) return status;
+    status = zcp_priv_file_map_within(*fd, file->path.text, 0, bytes, file->flags & ~ZCP_SHM_READ_ONLY, &lock->base);
+    if (status == ZCP_OK) lock->bytes = bytes;
+    else zcp_priv_close_fd(*fd);
+    return status;
+}
+ZCP_PRIV_SETUP void zcp_priv_lock_drop(zcp_priv_lock *lock)
+{
+    if (lock->base) munmap(lock->base, lock->bytes);
+    *lock = (zcp_priv_lock){ NULL, 0 };
 }
 /* Maps bytes of the file and locks `length` bytes, as one, from one of [first, first + count) on, the first where
    they are free; those whose bit in `early` is set (may be NULL) are tried before the others, since the kernel's
@@ -685,40 +745,30 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t fi
     *lock = (zcp_priv_lock){ NULL, 0 };
     zcp_priv_process *process = zcp_priv_process_lock();
     if (!process) return zcp_priv_fail_memory(file->path.text, "the process's page");
-    zcp_status status = zcp_priv_file_reopen(file, &fd);
+    zcp_status status = zcp_priv_lock_map(file, bytes, lock, &fd);
     if (status == ZCP_OK) {
-        status = zcp_priv_file_map_within(fd, file->path.text, 0, bytes, file->flags & ~ZCP_SHM_READ_ONLY, &lock->base);
-        if (status == ZCP_OK) {
-            bool taken = true;
-            lock->bytes = bytes;
-            for (uint32_t k = early ? 0 : count; k < 2 * count && taken && status == ZCP_OK; k++) {
-                uint32_t i = k % count;
-                if (early && (early[i / 64] >> i % 64 & 1) != (k < count)) continue;
-                status = zcp_priv_lock_bytes(fd, file->path.text, first + (off_t)i, length, &taken);
-                if (status == ZCP_OK && !taken) *which = i;
-            }
+        bool taken = true;
+        for (uint32_t k = early ? 0 : count; k < 2 * count && taken && status == ZCP_OK; k++) {
+            uint32_t i = k % count;
+            if (early && (early[i / 64] >> i % 64 & 1) != (k < count)) continue;
+            status = zcp_priv_lock_bytes(fd, file->path.text, first + (off_t)i, length, F_WRLCK, &taken);
+            if (status == ZCP_OK && !taken) *which = i;
         }
         zcp_priv_close_fd(fd);
     }
     zcp_priv_process_unlock(process);
-    if (*which < 0 && lock->base) {
-        munmap(lock->base, lock->bytes);
-        *lock = (zcp_priv_lock){ NULL, 0 };
-    }
+    if (*which < 0) zcp_priv_lock_drop(lock);
     atomic_thread_fence(memory_order_seq_cst);
     return status;
 }
-ZCP_PRIV_SETUP void zcp_priv_lock_drop(zcp_priv_lock *lock)
-{
-    if (lock->base) munmap(lock->base, lock->bytes);
-    *lock = (zcp_priv_lock){ NULL, 0 };
-}
 /* Finds a lock that somebody else holds on one of `count` bytes from that on: *which is its first byte, counted from
-   there (-1: there is none), *length the number of its bytes. fd: of the file, on a description that holds no lock. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_lock_find(int fd, const char *path, off_t byte, uint32_t count, int64_t *which,
-                                             int64_t *length)
+   there (-1: there is none), *length the number of its bytes. type: F_WRLCK, any lock counts; F_RDLCK, only those taken
+   for writing, which who may only read the file cannot take. What fd's own description holds is not seen. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_find(int fd, const char *path, off_t byte, uint32_t count, short type,
+                                             int64_t *which, int64_t *length)
 {
     struct flock lock = zcp_priv_lock_of(byte);
+    lock.l_type = type;
     lock.l_len = (off_t)count;
     *which = *length = -1;
     if (fcntl(fd, ZCP_PRIV_OFD_GETLK, &lock) != 0) return zcp_priv_fail_call(ZCP_ERR_SYSTEM, "fcntl(F_OFD_GETLK)", path);
@@ -727,11 +777,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_lock_find(int fd, const char *path, off_t byt
     *length = lock.l_len ? (int64_t)lock.l_len : INT64_MAX;            /* 0: up to the end, whatever that is */
     return ZCP_OK;
 }
-/* Does somebody else hold one of `count` bytes from that on? fd: as above. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_lock_test(int fd, const char *path, off_t byte, uint32_t count, bool *taken)
+/* Does somebody else hold one of `count` bytes from that on? fd, type: as above. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_test(int fd, const char *path, off_t byte, uint32_t count, short type,
+                                             bool *taken)
 {
     int64_t which, length;
-    zcp_status status = zcp_priv_lock_find(fd, path, byte, count, &which, &length);
+    zcp_status status = zcp_priv_lock_find(fd, path, byte, count, type, &which, &length);
     *taken = which >= 0;
     return status;
 }
@@ -740,24 +791,80 @@ ZCP_PRIV_COLD zcp_status zcp_priv_lock_range(const zcp_priv_file *file, off_t by
                                              zcp_priv_lock *lock, int64_t *which)
 {
     zcp_priv_file plain = *file;
-    plain.flags = 0;
+    plain.flags &= ZCP_PRIV_SHM_NO_ACCESS;
     return zcp_priv_lock_take(&plain, byte, 1, length, NULL, 1, lock, which);
 }
-/* The same of one byte. */
-ZCP_PRIV_COLD zcp_status zcp_priv_lock_one(const zcp_priv_file *file, off_t byte, zcp_priv_lock *lock, int64_t *which)
+/* The same of one byte; *taken: somebody else has it. shares: a lock that only readers hold is no obstacle, it is shared
+   with them, and keeps writers out. */
+ZCP_PRIV_COLD zcp_status zcp_priv_lock_one(const zcp_priv_file *file, off_t byte, bool shares, zcp_priv_lock *lock,
+                                           bool *taken)
 {
-    return zcp_priv_lock_range(file, byte, 1, lock, which);
+    zcp_priv_file plain = *file;
+    int fd;
+    *taken = false;
+    *lock = (zcp_priv_lock){ NULL, 0 };
+    plain.flags &= ZCP_PRIV_SHM_NO_ACCESS;
+    zcp_priv_process *process = zcp_priv_process_lock();
+    if (!process) return zcp_priv_fail_memory(file->path.text, "the process's page");
+    zcp_status status = zcp_priv_lock_map(&plain, 1, lock, &fd);
+    if (status == ZCP_OK) {
+        status = zcp_priv_lock_bytes(fd, file->path.text, byte, 1, F_WRLCK, taken);
+        if (*taken && shares) status = zcp_priv_lock_bytes(fd, file->path.text, byte, 1, F_RDLCK, taken);
+        zcp_priv_close_fd(fd);
+    }
+    zcp_priv_process_unlock(process);
+    if (status != ZCP_OK || *taken) zcp_priv_lock_drop(lock);
+    atomic_thread_fence(memory_order_seq_cst);
+    return status;
 }
-/* The creation lock, with a bounded wait: TIMEOUT when the time is over. The page mapped for it is touched by zerocp.h only, and only where the
-   file has those bytes. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_lock_creation(const zcp_priv_file *file, zcp_priv_wait *wait, zcp_priv_lock *lock)
+/* The creation lock, with a bounded wait: TIMEOUT when the time is over. The page mapped for it is touched by zerocp.h
+   only, and only where the file has those bytes. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_creation(const zcp_priv_file *file, bool shares, zcp_priv_wait *wait,
+                                                 zcp_priv_lock *lock)
 {
     for (;;) {
-        int64_t which;
-        zcp_status status = zcp_priv_lock_one(file, ZCP_PRIV_LOCK_CREATION, lock, &which);
-        if (status != ZCP_OK || which >= 0) return status;
-        if (!zcp_priv_wait_more(wait)) return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: another process holds the creation lock", file->path.text);
+        bool taken;
+        zcp_status status = zcp_priv_lock_one(file, ZCP_PRIV_LOCK_CREATION, shares, lock, &taken);
+        if (status != ZCP_OK || !taken) return status;
+        if (!zcp_priv_wait_more(wait))
+            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: another process holds the creation lock", file->path.text);
     }
+}
+/* One byte of a file, held by a lock, or by the kept descriptor where no fresh description can be had: no right is
+   left, no descriptor, or no call to open one. The latter does not keep siblings apart, so *busy says that one holds
+   such a byte. A forked child has that description, too: should this process be killed before the drop, the byte stays
+   locked until the child executes a program or ends. */
+typedef struct zcp_priv_hold {
+    zcp_priv_lock lock;
+    const zcp_priv_file *kept;               /* NULL: not held by the kept descriptor */
+    _Atomic uint32_t *busy;
+    off_t byte;
+} zcp_priv_hold;
+/* Tries that; *taken: somebody else has it, and nothing is held. busy: 0 at first; NULL: by a lock only. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_hold_take(const zcp_priv_file *file, _Atomic uint32_t *busy, off_t byte,
+                                             zcp_priv_hold *hold, bool *taken)
+{
+    uint32_t idle = 0;
+    *hold = (zcp_priv_hold){ { NULL, 0 }, NULL, busy, byte };
+    zcp_status status = zcp_priv_lock_one(file, byte, false, &hold->lock, taken);
+    if (status == ZCP_OK || !busy || !zcp_priv_file_kept(file)) return status;
+    *taken = !zcp_priv_cas_acquire(busy, &idle, 1u);           /* K0, pairs with K1 */
+    if (*taken) return ZCP_OK;
+    status = zcp_priv_lock_bytes(file->fd, file->path.text, byte, 1, F_WRLCK, taken);
+    if (status == ZCP_OK && !*taken) hold->kept = file;
+    else zcp_priv_store_release(busy, 0u);                     /* K1 */
+    atomic_thread_fence(memory_order_seq_cst);                 /* as zcp_priv_lock_take */
+    return status;
+}
+ZCP_PRIV_SETUP void zcp_priv_hold_drop(zcp_priv_hold *hold)
+{
+    zcp_priv_lock_drop(&hold->lock);
+    if (!hold->kept) return;
+    struct flock lock = zcp_priv_lock_of(hold->byte);
+    lock.l_type = F_UNLCK;
+    if (zcp_priv_file_kept(hold->kept)) (void)fcntl(hold->kept->fd, ZCP_PRIV_OFD_SETLK, &lock);
+    zcp_priv_store_release(hold->busy, 0u);                    /* K1, pairs with K0: what was swept is seen */
+    hold->kept = NULL;
 }
 
 /* ---- >>shm ---- */
@@ -801,7 +908,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_shm_finish(int fd, const zcp_priv_file *file,
     struct stat now;
     bool same = false;
     *mine = false;
-    zcp_status status = zcp_priv_lock_creation(file, wait, &lock);
+    zcp_status status = zcp_priv_lock_creation(file, false, wait, &lock);
     if (status != ZCP_OK) return status;
     ZEROCP_STEP("shm_locked");
     status = zcp_priv_file_is(file, &same);

@@ -37,7 +37,7 @@ void die(const char *format, ...) {
 enum { MAX_NAMES = 128, MAX_HELPERS = 128 };
 
 static struct {
-    char name[64], paths[3][128];
+    char name[64], paths[4][128];
 } names[MAX_NAMES];
 static volatile int name_count;
 static pid_t main_pid;
@@ -58,7 +58,8 @@ const char *name_new(const char *word) {
     snprintf(names[at].name, sizeof names[at].name, "%s", name);
     snprintf(names[at].paths[0], sizeof names[at].paths[0], "/dev/shm/%s_memory_management", name);
     snprintf(names[at].paths[1], sizeof names[at].paths[1], "/dev/shm/%s_memory_chunk", name);
-    snprintf(names[at].paths[2], sizeof names[at].paths[2], "/dev/shm/%s", name);
+    snprintf(names[at].paths[2], sizeof names[at].paths[2], "/dev/shm/%s_memory_locks", name);
+    snprintf(names[at].paths[3], sizeof names[at].paths[3], "/dev/shm/%s", name);
     name_count = at + 1;
     return names[at].name;
 }
@@ -66,7 +67,7 @@ const char *name_new(const char *word) {
 const char *name_path(const char *name) {
     for (int i = 0; i < name_count; i++)
         if (strcmp(names[i].name, name) == 0)
-            return names[i].paths[2];
+            return names[i].paths[3];
     die("%s is not a name of this bench", name);
 }
 
@@ -81,7 +82,7 @@ void clean_up(void) {
             helpers[i] = 0;
         }
     for (int i = 0; i < name_count; i++)
-        for (int j = 0; j < 3; j++)
+        for (int j = 0; j < 4; j++)
             unlink(names[i].paths[j]);
 }
 

@@ -23,9 +23,9 @@
 #endif
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The two names of an instance, as files
+// The three names of an instance, as files
 
-enum { MANAGEMENT = 1, CHUNK = 2, BOTH = 3 };
+enum { MANAGEMENT = 1, CHUNK = 2, LOCKS = 4, ALL = 7 };
 
 typedef struct file_path {
     char text[512];
@@ -33,7 +33,8 @@ typedef struct file_path {
 
 static file_path path_of(const char *instance, int which) {
     file_path path;
-    snprintf(path.text, sizeof path.text, "/dev/shm/%s_memory_%s", instance, which == MANAGEMENT ? "management" : "chunk");
+    const char *kind = which == MANAGEMENT ? "management" : which == CHUNK ? "chunk" : "locks";
+    snprintf(path.text, sizeof path.text, "/dev/shm/%s_memory_%s", instance, kind);
     return path;
 }
 
@@ -43,14 +44,16 @@ static bool is_there(const char *path) {
 }
 
 static int names_there(const char *instance) {
-    return (is_there(path_of(instance, MANAGEMENT).text) ? MANAGEMENT : 0) | (is_there(path_of(instance, CHUNK).text) ? CHUNK : 0);
+    int names = 0;
+    for (int which = MANAGEMENT; which <= LOCKS; which *= 2)
+        names |= is_there(path_of(instance, which).text) ? which : 0;
+    return names;
 }
 
 static void remove_names(const char *instance, int which) {
-    if (which & MANAGEMENT)
-        unlink(path_of(instance, MANAGEMENT).text);
-    if (which & CHUNK)
-        unlink(path_of(instance, CHUNK).text);
+    for (int one = MANAGEMENT; one <= LOCKS; one *= 2)
+        if (which & one)
+            unlink(path_of(instance, one).text);
 }
 
 static void file_make(const char *path, const void *bytes, size_t count, mode_t permissions) {
@@ -82,7 +85,9 @@ static struct stat file_stat(const char *path) {
 
 // Where the header of the management segment has what: see its byte map in zerocp.h.
 enum { MAGIC_AT = 0, BYTE_ORDER_AT = 8, STATE_AT = 16, VERSION_AT = 20, SIGNATURE_AT = 24, INSTANCE_AT = 32, CHUNK_FILE_AT = 40,
-       GEOMETRY_AT = 64, GEOMETRY_BYTES = 64 + 64 * ZCP_MAX_POOLS, MAX_CLIENTS_AT = 64 + 24, POOL_COUNT_AT = 64 + 28, POOLS_AT = 128,
+       GEOMETRY_AT = 64, GEOMETRY_BYTES = 64 + 64 * ZCP_MAX_POOLS, 
+       LOCK_FILE_AT = 64 + GEOMETRY_BYTES + 64 + 64 * ZCP_MAX_LIVE_POOLS,
+       MAX_CLIENTS_AT = 64 + 24, POOL_COUNT_AT = 64 + 28, POOLS_AT = 128,
        LAST_COUNT_AT = 128 + 64 + 48, CACHE_AT = 56,               // of two pools; in a pool
        LOWER = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 0 : 4 };           // half of 64 bits
 enum { STATE_BUILDING = 0, STATE_READY = 1, STATE_RETIRED = 2 };
@@ -222,16 +227,21 @@ typedef enum stage {
     EMPTY,                                                         // the creator was killed right after creating the file
     HALF_MADE,
     CHUNK_ALONE,                                                   // the management name was removed by hand
+    LOCKS_ALONE,                                                   // the destroyer was killed before the last name
     WHOLE,
     CHUNK_GONE,                                                    // the chunk name was removed by hand
     CHUNK_FOREIGN,                                                 // and somebody has put another file there
+    LOCKS_GONE,                                                    // the same of the lock object
+    LOCKS_FOREIGN,
     RETIRED,                                                       // the destroyer was killed
     RETIRED_BARE,                                                  // after it had removed the chunk name
     STAGES
 } stage;
 
-static const char *const stage_names[STAGES] = {"absent", "empty", "half-made", "chunk segment alone", "whole", "chunk name gone",
-                                                "foreign chunk segment", "retired", "retired, chunk name gone"};
+static const char *const stage_names[STAGES] = {"absent", "empty", "half-made", "chunk segment alone",
+                                                "lock object alone", "whole",
+                                                "chunk name gone", "foreign chunk segment", "lock object gone",
+                                                "foreign lock object", "retired", "retired, chunk name gone"};
 
 // *witness: a client from before, where there can be one.
 static void prepare(const char *instance, stage at, zcp_manager **witness) {
@@ -243,6 +253,12 @@ static void prepare(const char *instance, stage at, zcp_manager **witness) {
         killed_at(instance, OPEN_OR_CREATE, "formatted");
     if (at == CHUNK_ALONE)
         remove_names(instance, MANAGEMENT);
+    if (at == LOCKS_ALONE)
+        killed_at(instance, DESTROY, "management_unlinked");
+    if (at == LOCKS_GONE || at == LOCKS_FOREIGN)
+        remove_names(instance, LOCKS);
+    if (at == LOCKS_FOREIGN)
+        file_make(path_of(instance, LOCKS).text, "foreign", 7, 0600);
     if (at == CHUNK_GONE || at == CHUNK_FOREIGN)
         remove_names(instance, CHUNK);
     if (at == CHUNK_FOREIGN)
@@ -254,20 +270,26 @@ static void prepare(const char *instance, stage at, zcp_manager **witness) {
 }
 
 static stage stage_of(const char *instance) {
-    uint64_t chunk_file[2];
-    if (!is_there(path_of(instance, MANAGEMENT).text))
-        return is_there(path_of(instance, CHUNK).text) ? CHUNK_ALONE : ABSENT;
+    uint64_t chunk_file[2], lock_file[2];
+    int names = names_there(instance);
+    if (!(names & MANAGEMENT))
+        return names & CHUNK ? CHUNK_ALONE : names & LOCKS ? LOCKS_ALONE : ABSENT;
     if (file_stat(path_of(instance, MANAGEMENT).text).st_size == 0)
         return EMPTY;
     if (header_word(instance, STATE_AT) == STATE_BUILDING)
         return HALF_MADE;
-    bool chunk = is_there(path_of(instance, CHUNK).text);
+    bool chunk = names & CHUNK;
     if (header_word(instance, STATE_AT) == STATE_RETIRED)
         return chunk ? RETIRED : RETIRED_BARE;
     file_read(path_of(instance, MANAGEMENT).text, CHUNK_FILE_AT, chunk_file, sizeof chunk_file);
     if (!chunk)
         return CHUNK_GONE;
-    return file_stat(path_of(instance, CHUNK).text).st_ino == chunk_file[1] ? WHOLE : CHUNK_FOREIGN;
+    if (file_stat(path_of(instance, CHUNK).text).st_ino != chunk_file[1])
+        return CHUNK_FOREIGN;
+    file_read(path_of(instance, MANAGEMENT).text, LOCK_FILE_AT, lock_file, sizeof lock_file);
+    if (!(names & LOCKS))
+        return LOCKS_GONE;
+    return file_stat(path_of(instance, LOCKS).text).st_ino == lock_file[1] ? WHOLE : LOCKS_FOREIGN;
 }
 
 static zcp_status expected_status(action what, bool config, stage at) {
@@ -319,7 +341,7 @@ static void check_mode(const char *instance, action what, bool config, stage at)
         CHECK_EQ(stage_of(instance), at);                          // nothing has changed
     }
     if (witness != NULL) {
-        bool gone = replaced || at == CHUNK_ALONE || at >= RETIRED;
+        bool gone = replaced || at == CHUNK_ALONE || at == LOCKS_ALONE || at >= RETIRED;
         if (gone || at == WHOLE)
             check_witness(witness, gone ? ZCP_ERR_REPLACED : ZCP_OK);
         zcp_manager_close(witness);
@@ -575,7 +597,7 @@ TEST(creation_takes_over_half_made_files_of_any_content) {
     const size_t sizes[] = {16, 20, 4096, 12288, sizeof bytes};
     killed_at(test_instance(), OPEN_OR_CREATE, "formatted");
     file_read(path_of(test_instance(), MANAGEMENT).text, 0, bytes, 16);
-    remove_names(test_instance(), BOTH);
+    remove_names(test_instance(), ALL);
     memset(bytes + 20, 0xff, sizeof bytes - 20);
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         for (action what = OPEN_OR_CREATE; what <= PURGE; what++) {
@@ -801,7 +823,7 @@ TEST(creation_names_removed_at_each_step) {
     int removals = 0;
     for (size_t b = 0; b < sizeof before / sizeof before[0]; b++)
         for (action what = OPEN_OR_CREATE; what < ACTIONS; what++)
-            for (int which = MANAGEMENT; which <= BOTH; which++)
+            for (int which = MANAGEMENT; which <= ALL; which++)
                 for (int nth = 1; removals++, !removed_at(test_instance(), before[b], what, which, nth); nth++)
                     continue;
     test_note("%d removals", removals);
@@ -812,14 +834,14 @@ TEST(creation_names_removed_at_each_step) {
 TEST(creation_names_removed_between_look_and_join) {
     static const char *const steps[] = {"slot_locked", "joined"};
     for (size_t i = 0; i < 2; i++)
-        for (int which = MANAGEMENT; which <= BOTH; which++) {
+        for (int which = MANAGEMENT; which <= ALL; which++) {
             zcp_manager *first = must_open(test_instance(), CREATE_EXCLUSIVE), *second;
             by_hand.instance = test_instance();
             by_hand.which = which;
             test_at_step(steps[i], 1, TEST_CALL, remove_by_hand);
             CHECK_OK(act(test_instance(), OPEN_OR_CREATE, &second));
             test_steps_clear();
-            CHECK_EQ(id_of(first) == id_of(second), which == CHUNK);      // its management name still led there
+            CHECK_EQ(id_of(first) == id_of(second), which == CHUNK);      // its other names still led there
             if (which != CHUNK)
                 CHECK_OK(zcp_manager_check(second));
             check_beside_later(test_instance(), second);
@@ -829,7 +851,7 @@ TEST(creation_names_removed_between_look_and_join) {
             balance_and_destroy(test_instance());
         }
     zcp_manager *first = must_open(test_instance(), CREATE_EXCLUSIVE), *second;
-    by_hand.which = BOTH;
+    by_hand.which = ALL;
     test_at_step("joined", 1, TEST_CALL, remove_by_hand);
     CHECK_STATUS(act(test_instance(), OPEN_EXISTING, &second), ZCP_ERR_NOT_FOUND);
     test_steps_clear();
@@ -907,8 +929,8 @@ static void replaced_under(int which, action replace) {
 TEST(creation_clients_work_on_when_replaced) {
     replaced_under(MANAGEMENT, OPEN_OR_CREATE);
     replaced_under(CHUNK, OPEN_OR_CREATE);
-    replaced_under(BOTH, OPEN_OR_CREATE);
-    replaced_under(BOTH, CREATE_EXCLUSIVE);
+    replaced_under(ALL, OPEN_OR_CREATE);
+    replaced_under(ALL, CREATE_EXCLUSIVE);
     replaced_under(0, PURGE);
     replaced_under(0, DESTROY);
 }
@@ -1025,10 +1047,14 @@ static void destroyer_stopped_at(action what, const char *step) {
         zcp_manager_close(manager);
         books_check(test_instance(), 0);
         check_times_out(test_instance(), PURGE, pid);
-    } else if (strcmp(step, "management_unlinked") == 0) {
-        manager = must_open(test_instance(), CREATE_EXCLUSIVE);    // the lock went with the file
+    } else if (strcmp(step, "locks_unlinked") == 0) {
+        manager = must_open(test_instance(), CREATE_EXCLUSIVE);    // the lock went with the last name
         check_works(manager);
         zcp_manager_close(manager);
+    } else if (strcmp(step, "management_unlinked") == 0) {
+        zcp_manager_desc desc = {.config = &two_pools, .timeout_ms = 50};
+        CHECK_STATUS(act_with(test_instance(), OPEN_OR_CREATE, &desc, &manager), ZCP_ERR_TIMEOUT);
+        CHECK(strstr(zcp_last_message(), "within 50 ms") != NULL);
     } else {
         for (action other = OPEN_OR_CREATE; other < DESTROY; other++)
             check_times_out(test_instance(), other, pid);
@@ -1045,7 +1071,8 @@ static void destroyer_stopped_at(action what, const char *step) {
 }
 
 TEST(creation_stopped_destroyer_is_waited_for) {
-    static const char *const steps[] = {"creation_locked", "retired", "chunk_unlinked", "management_unlinked"};
+    static const char *const steps[] = {"creation_locked", "retired", "chunk_unlinked", "management_unlinked",
+                                        "locks_unlinked"};
     for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
         destroyer_stopped_at(DESTROY, steps[i]);
         destroyer_stopped_at(PURGE, steps[i]);
@@ -1134,7 +1161,7 @@ TEST(creation_wait_ends_when_nobody_comes) {
                 CHECK(strstr(zcp_last_message(), "30 ms") != NULL);
                 CHECK_EQ(stage_of(test_instance()), nothing[i]);
                 zcp_manager_close(witness);
-                remove_names(test_instance(), BOTH);
+                remove_names(test_instance(), ALL);
             }
 }
 
@@ -1160,7 +1187,7 @@ TEST(creation_read_only_data_never_creates) {
                 check_open(PURGE, desc, ZCP_ERR_INVALID_FLAGS);
                 CHECK_EQ(stage_of(test_instance()), at < CHUNK_GONE ? at : ABSENT);
                 zcp_manager_close(witness);
-                remove_names(test_instance(), BOTH);
+                remove_names(test_instance(), ALL);
             }
         }
     check_open(CREATE_EXCLUSIVE, (zcp_manager_desc){.config = &two_pools, .flags = ZCP_WAIT}, ZCP_ERR_INVALID_FLAGS);
@@ -1348,7 +1375,7 @@ TEST(creation_wrong_type_at_the_chunk_name) {
         make_wrong(path, type);
         check_open(OPEN_OR_CREATE, (zcp_manager_desc){.config = &two_pools}, ZCP_ERR_WRONG_TYPE);
         check_open(OPEN_EXISTING, (zcp_manager_desc){.config = NULL}, ZCP_ERR_WRONG_TYPE);
-        CHECK_EQ(names_there(test_instance()), BOTH);
+        CHECK_EQ(names_there(test_instance()), ALL);
         remove_wrong(path, type);
         check_open(OPEN_OR_CREATE, (zcp_manager_desc){.config = &two_pools}, ZCP_OK);
         check_witness(manager, ZCP_ERR_REPLACED);
@@ -1441,7 +1468,7 @@ TEST(creation_refuses_a_management_file_of_somebody_else) {
     CHECK_EQ(names_there(test_instance()), MANAGEMENT);
     attempt_as(0, OPEN_OR_CREATE, ZCP_SHM_ANY_OWNER, ZCP_OK);
     CHECK_EQ(file_stat(path).st_mode & 0777, 0600);
-    remove_names(test_instance(), BOTH);
+    remove_names(test_instance(), ALL);
     file_of(ANNA, path, "", 0666);
     attempt_as(0, PURGE, 0, ZCP_OK);
     CHECK_EQ(file_stat(path).st_uid, 0);                           // not finished: removed, and made anew
@@ -1613,7 +1640,7 @@ static void check_refused(zcp_status expected, const char *is, const char *wante
         for (action what = OPEN_OR_CREATE; what <= OPEN_EXISTING; what++) {
             check_open(what, (zcp_manager_desc){.config = config ? &two_pools : NULL}, expected);
             CHECK_MSG(strstr(zcp_last_message(), is) != NULL && strstr(zcp_last_message(), wanted) != NULL, "%s", zcp_last_message());
-            CHECK_EQ(names_there(test_instance()), BOTH);
+            CHECK_EQ(names_there(test_instance()), ALL);
         }
 }
 
@@ -1674,7 +1701,7 @@ TEST(creation_header_with_garbage_for_a_state_is_refused) {
             file_write(path_of(test_instance(), MANAGEMENT).text, STATE_AT, &states[i], sizeof states[i]);
             for (action what = OPEN_OR_CREATE; what <= CREATE_EXCLUSIVE; what++)
                 check_open(what, (zcp_manager_desc){.config = &two_pools}, ZCP_ERR_CORRUPT);
-            CHECK_EQ(names_there(test_instance()), BOTH);
+            CHECK_EQ(names_there(test_instance()), ALL);
             if (purge)
                 check_open(PURGE, (zcp_manager_desc){.config = &two_pools}, ZCP_OK);
             CHECK_OK(zcp_manager_destroy(test_instance()));
@@ -1721,8 +1748,8 @@ TEST(creation_header_from_dice_never_crashes) {
     saved_file *file = test_shared(sizeof *file);
     int opened = 0;
     for (int round = 0; round < ROUNDS(2000, 300); round++) {
-        if (names_there(test_instance()) != BOTH) {                // its chunk file was spoilt: somebody has finished it off
-            remove_names(test_instance(), BOTH);
+        if (names_there(test_instance()) != ALL) {                 // one was spoilt: somebody has finished it off
+            remove_names(test_instance(), ALL);
             zcp_manager_close(must_open(test_instance(), CREATE_EXCLUSIVE));
             save(file, MANAGEMENT);
         }
@@ -1738,7 +1765,7 @@ TEST(creation_header_from_dice_never_crashes) {
                       || status == ZCP_ERR_CORRUPT || status == ZCP_ERR_NOT_FOUND, "%s: %s", zcp_status_name(status), zcp_last_message());
         opened += status == ZCP_OK;
         zcp_manager_close(manager);
-        if (names_there(test_instance()) == BOTH)
+        if (names_there(test_instance()) == ALL)
             restore(file);
     }
     test_note("%d opened in spite of it", opened);
@@ -1781,8 +1808,8 @@ TEST(creation_files_that_were_cut_are_refused) {
         CHECK_EQ(truncate(management->path.text, cut), 0);
         zcp_status expected = cut == 0 || cut >= 16 ? ZCP_OK : ZCP_ERR_NOT_ZEROCP;
         check_open(DESTROY, (zcp_manager_desc){.config = NULL}, expected);
-        CHECK_EQ(names_there(test_instance()), expected == ZCP_OK ? 0 : BOTH);
-        remove_names(test_instance(), BOTH);
+        CHECK_EQ(names_there(test_instance()), expected == ZCP_OK ? 0 : ALL);
+        remove_names(test_instance(), ALL);
         zcp_manager_close(must_open(test_instance(), CREATE_EXCLUSIVE));
     }
     balance_and_destroy(test_instance());

@@ -434,7 +434,8 @@ static zcp_status expected_status(const zcp_priv_header *is, const zcp_priv_head
         header = ZCP_ERR_LAYOUT;
     else if (is->instance_id == 0 || memcmp(&is->geometry, &good->geometry, sizeof is->geometry) != 0)
         header = ZCP_ERR_CORRUPT;
-    bool broken = is->chunk_device != good->chunk_device || is->chunk_inode != good->chunk_inode;
+    bool broken = is->chunk_device != good->chunk_device || is->chunk_inode != good->chunk_inode ||
+                  is->lock_device != good->lock_device || is->lock_inode != good->lock_inode;
     if (header == ZCP_OK && broken)
         return creates ? ZCP_OK : ZCP_ERR_NOT_FOUND;
     return mode == ZCP_SHM_CREATE_EXCLUSIVE && header != ZCP_OK ? ZCP_ERR_EXISTS : header;       // nobody has it open
@@ -578,7 +579,8 @@ TEST_WITH(garbage_in_each_word_about_pools, .seconds = 120) {
     victim_make(&v, test_instance());
     pools_change = true;
     const size_t first = offsetof(zcp_priv_header, signals), skipped = offsetof(zcp_priv_header, pools[5]), last = offsetof(zcp_priv_header, pools[ZCP_MAX_LIVE_POOLS - 1]);
-    for (size_t at = first; at < sizeof(zcp_priv_header); at = at + 8 == skipped ? last : at + 8)
+    const size_t end = offsetof(zcp_priv_header, lock_device);
+    for (size_t at = first; at < end; at = at + 8 == skipped ? last : at + 8)
         for (int change = 0; change < 2 * 10; change++) {
             uint64_t word, new;
             uint32_t epoch = (uint32_t)test_random();

@@ -227,7 +227,8 @@ HOSTILE_UNUSED static int hostile_mlock(const void *memory, size_t bytes) {
     return hostile_fails("mlock") ? -1 : mlock(memory, bytes);
 }
 HOSTILE_UNUSED static int hostile_fcntl(int fd, int command, uintptr_t argument) {
-    return hostile_fails("fcntl") ? -1 : fcntl(fd, command, argument);
+    bool asks = command == F_GETFD || command == F_GETFL;          // what cannot fail of a descriptor that is open
+    return !asks && hostile_fails("fcntl") ? -1 : fcntl(fd, command, argument);
 }
 HOSTILE_UNUSED static ssize_t hostile_pread(int fd, void *bytes, size_t count, off_t at) {
     return hostile_fails("pread") ? -1 : pread(fd, bytes, count, at);

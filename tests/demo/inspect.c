@@ -67,15 +67,15 @@ static int compare_names(const void *left, const void *right) {
     return strcmp(*(char *const *)left, *(char *const *)right);
 }
 
-// The instances' names: those of both kinds of segments, each once.
+// The instances' names: those of all three kinds of objects, each once.
 static char **instance_names(size_t *count) {
-    static const char *const suffixes[] = {ZCP_PRIV_MANAGEMENT_SUFFIX, ZCP_PRIV_CHUNK_SUFFIX};
+    static const char *const suffixes[] = {ZCP_PRIV_MANAGEMENT_SUFFIX, ZCP_PRIV_CHUNK_SUFFIX, ZCP_PRIV_LOCKS_SUFFIX};
     size_t room = 0, kept = 0;
     char **names = NULL;
     DIR *directory = opendir(SHM_DIRECTORY);
     *count = 0;
     for (struct dirent *entry; directory != NULL && (entry = readdir(directory)) != NULL;)
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < 3; i++) {
             size_t length = strlen(entry->d_name), suffix = strlen(suffixes[i]);
             if (length <= suffix || strcmp(entry->d_name + length - suffix, suffixes[i]) != 0)
                 continue;
@@ -157,6 +157,12 @@ static listed look_into_safely(tool *t, const char *name) {
     return l;
 }
 
+static uid_t owner_of(const file_look *look) {
+    if (look->has_management)
+        return look->management.st_uid;
+    return look->has_chunks ? look->chunks.st_uid : look->locks.st_uid;
+}
+
 static void list_one(tool *t, const char *name) {
     listed l = look_into_safely(t, name);
     const char *state = !l.good ? file_states[l.files.state].name : l.alive ? "alive" : "left over";
@@ -164,7 +170,7 @@ static void list_one(tool *t, const char *name) {
     const char *remark = l.files.detail[0] ? l.files.detail : file_states[l.files.state].meaning;
     if (l.files.state != FILE_ABSENT)                              // it was removed meanwhile
         TABLE_ROW(&t->report, v_text(name), v_colored(state, color), v_number(l.alive), l.good ? v_alarm(l.dead, RED) : v_none(), l.good ? v_number(l.pools) : v_none(),
-                  l.good ? v_number(l.used) : v_none(), v_bytes(memory_of(&l.files)), v_number(l.files.has_management ? l.files.management.st_uid : l.files.chunks.st_uid),
+                  l.good ? v_number(l.used) : v_none(), v_bytes(memory_of(&l.files)), v_number(owner_of(&l.files)),
                   v_text(remark));
 }
 
@@ -289,8 +295,11 @@ static int run_recover(tool *t) {
     uint64_t reclaimed = 0;
     uint32_t left = 0;
     int status = look(t);
-    if (status == 0 && look_at_files(t->name).state == FILE_NO_CHUNKS)       // who attached would clear it away
-        status = fail(t, ZCP_ERR_CORRUPT, "no client can attach, so nothing can be swept; remove it with: zerocp remove", "%s: %s", t->name, file_states[FILE_NO_CHUNKS].meaning);
+    file_state state = status == 0 ? look_at_files(t->name).state : FILE_READY;
+    if (state == FILE_NO_CHUNKS || state == FILE_NO_LOCKS)         // who attached would clear it away
+        status = fail(t, ZCP_ERR_CORRUPT,
+                      "no client can attach, so nothing can be swept; remove it with: zerocp remove", "%s: %s", t->name,
+                      file_states[state].meaning);
     if (status == 0 && dead->dead > 0)
         status = sweep(t, &reclaimed, &left);
     if (status != 0)

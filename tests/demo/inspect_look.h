@@ -56,7 +56,7 @@ static zcp_status take_snapshot(const zcp_manager *manager, snapshot *s) {
 
 typedef enum file_state {
     FILE_ABSENT, FILE_READY, FILE_CREATING, FILE_HALF_MADE, FILE_RETIRED, FILE_OTHER_VERSION, FILE_OTHER_LAYOUT, FILE_FOREIGN, FILE_CORRUPT,
-    FILE_UNREADABLE, FILE_NO_MANAGEMENT, FILE_NO_CHUNKS
+    FILE_UNREADABLE, FILE_NO_MANAGEMENT, FILE_NO_CHUNKS, FILE_NO_LOCKS, FILE_LOCKS_ONLY
 } file_state;
 
 static const struct { const char *name, *meaning; } file_states[] = {
@@ -72,13 +72,15 @@ static const struct { const char *name, *meaning; } file_states[] = {
     [FILE_UNREADABLE] = {"unreadable", ""},
     [FILE_NO_MANAGEMENT] = {"chunks only", "a chunk segment without its management segment"},
     [FILE_NO_CHUNKS] = {"no chunks", "its chunk segment was removed or replaced by hand: nobody can attach any more"},
+    [FILE_NO_LOCKS] = {"no locks", "its lock object was removed or replaced by hand: nobody can attach any more"},
+    [FILE_LOCKS_ONLY] = {"lock only", "a lock object without its segments: whoever made or removed them was killed"},
 };
 
 typedef struct file_look {
     file_state state;
     char detail[384];                                              // besides the meaning of the state
-    bool has_management, has_chunks;
-    struct stat management, chunks;
+    bool has_management, has_chunks, has_locks;
+    struct stat management, chunks, locks;
     uint32_t locker_pid, layout_version;
     uint32_t alive;                                                // client slots that somebody has locked
 } file_look;
@@ -88,12 +90,13 @@ static uint64_t memory_of(const file_look *look) {
     return ((uint64_t)look->management.st_blocks + (uint64_t)look->chunks.st_blocks) * 512;
 }
 
-// How many bytes of a range somebody has locked: each client has one. Who has more of them is none: it is replacing the
-// instance, and keeps everybody out meanwhile.
+// How many bytes of a range somebody has locked for writing: each client has one. Who may only read cannot. Who has more
+// of them is no client: it is replacing the instance, and keeps everybody out meanwhile.
 static uint32_t locked_bytes(int fd, off_t first, off_t count) {
     struct flock range = zcp_priv_lock_of(first);
+    range.l_type = F_RDLCK;
     range.l_len = count;
-    if (count <= 0 || fcntl(fd, ZCP_PRIV_OFD_GETLK, &range) != 0 || range.l_type == F_UNLCK || range.l_len != 1)
+    if (fd < 0 || count <= 0 || fcntl(fd, ZCP_PRIV_OFD_GETLK, &range) != 0 || range.l_type == F_UNLCK || range.l_len != 1)
         return 0;
     off_t begin = range.l_start, end = begin + 1;
     return locked_bytes(fd, first, begin - first) + 1 + locked_bytes(fd, end, first + count - end);
@@ -103,9 +106,13 @@ static bool is_chunk_segment_of(const zcp_priv_header *header, const file_look *
     return look->has_chunks && (uint64_t)look->chunks.st_dev == header->chunk_device && (uint64_t)look->chunks.st_ino == header->chunk_inode;
 }
 
-static file_state header_state(int fd, const zcp_priv_header *header, ssize_t bytes, file_look *look) {
+static bool is_lock_object_of(const zcp_priv_header *header, const file_look *look) {
+    return look->has_locks && (uint64_t)look->locks.st_dev == header->lock_device &&
+           (uint64_t)look->locks.st_ino == header->lock_inode;
+}
+
+static file_state header_state(bool creating, const zcp_priv_header *header, ssize_t bytes, file_look *look) {
     uint32_t state = zcp_priv_load_relaxed(&header->state);        // of a private copy
-    bool creating = locked_bytes(fd, ZCP_PRIV_LOCK_CREATION, 1) > 0;
     if (bytes == 0 || (bytes >= 16 && header->magic == ZCP_PRIV_MAGIC && state == ZCP_PRIV_BUILDING))
         return creating ? FILE_CREATING : FILE_HALF_MADE;
     if (bytes < 16 || header->magic != ZCP_PRIV_MAGIC)
@@ -118,7 +125,9 @@ static file_state header_state(int fd, const zcp_priv_header *header, ssize_t by
     }
     if (header->byte_order != ZCP_PRIV_BYTE_ORDER || header->signature != zcp_priv_signature())
         return FILE_OTHER_LAYOUT;
-    return is_chunk_segment_of(header, look) ? FILE_READY : FILE_NO_CHUNKS;
+    if (!is_chunk_segment_of(header, look))
+        return FILE_NO_CHUNKS;
+    return is_lock_object_of(header, look) ? FILE_READY : FILE_NO_LOCKS;
 }
 
 // What stands behind the management segment's path. -1: nothing can be read.
@@ -137,11 +146,13 @@ static int management_open(const char *path, file_look *look) {
     return fd;
 }
 
-// Looks at both files of an instance without attaching to it, whatever they are.
+// Looks at the files of an instance without attaching to it, whatever they are. The lock object may be closed to the
+// caller: then only at what it is.
 static file_look look_at_files(const char *name) {
     file_look look = {.state = FILE_ABSENT};
     zcp_priv_path path;
     zcp_priv_header header;
+    int locks = -1;
     if (zcp_priv_path_make(&path, name, ZCP_PRIV_CHUNK_SUFFIX) == ZCP_OK) {
         int fd = shm_open(path.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
         look.has_chunks = fd >= 0 || errno != ENOENT;
@@ -150,23 +161,35 @@ static file_look look_at_files(const char *name) {
             close(fd);
         }
     }
+    if (zcp_priv_path_make(&path, name, ZCP_PRIV_LOCKS_SUFFIX) == ZCP_OK) {
+        char file[sizeof "/dev/shm" + sizeof path.text];
+        snprintf(file, sizeof file, "/dev/shm%s", path.text);
+        look.has_locks = lstat(file, &look.locks) == 0;
+        locks = shm_open(path.text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    }
     if (zcp_priv_path_make(&path, name, ZCP_PRIV_MANAGEMENT_SUFFIX) != ZCP_OK) {
         look.state = FILE_FOREIGN;
         snprintf(look.detail, sizeof look.detail, "no instance can have such a name");
         return look;
     }
     int fd = management_open(path.text, &look);
-    if (look.state == FILE_ABSENT && look.has_chunks)
-        look.state = FILE_NO_MANAGEMENT;
+    bool creating = locked_bytes(fd, ZCP_PRIV_LOCK_CREATION, 1) || locked_bytes(locks, ZCP_PRIV_LOCK_CREATION, 1);
+    uint32_t alive = locked_bytes(locks, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS);
+    if (locks >= 0)
+        close(locks);
+    if (look.state == FILE_ABSENT && (look.has_chunks || look.has_locks))
+        look.state = look.has_chunks ? FILE_NO_MANAGEMENT : FILE_LOCKS_ONLY;
     if (fd < 0)
         return look;
     memset((void *)&header, 0, sizeof header);
     ssize_t bytes = pread(fd, (void *)&header, sizeof header, 0);
-    look.state = bytes < 0 ? FILE_UNREADABLE : header_state(fd, &header, bytes, &look);
+    look.state = bytes < 0 ? FILE_UNREADABLE : header_state(creating, &header, bytes, &look);
     look.locker_pid = zcp_priv_load_relaxed(&header.locker_pid);
     look.layout_version = header.layout_version;
     if (look.state != FILE_FOREIGN)
         look.alive = locked_bytes(fd, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS);
+    if (look.state == FILE_READY && alive > look.alive)
+        look.alive = alive;                                        // a reader keeps some from the other locks
     close(fd);
     return look;
 }
@@ -411,8 +434,8 @@ static void check_clients(const zcp_manager *manager, const char *name, const cl
 }
 
 static void check_files(const file_look *look, findings *f) {
-    if (look->state == FILE_NO_CHUNKS)
-        find(f, FINDING_ERROR, "files", "%s", file_states[FILE_NO_CHUNKS].meaning);
+    if (look->state == FILE_NO_CHUNKS || look->state == FILE_NO_LOCKS)
+        find(f, FINDING_ERROR, "files", "%s", file_states[look->state].meaning);
     if (look->has_management && (look->management.st_mode & S_IWOTH))
         find(f, FINDING_WARNING, "files", "every user may write the management segment (mode %04o), and truncate it", (unsigned)look->management.st_mode & 07777);
     if (look->has_management && look->has_chunks && look->management.st_uid != look->chunks.st_uid)

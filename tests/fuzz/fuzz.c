@@ -15,7 +15,7 @@ enum { ADDED = 3, RETIRING = 4, LAST_POOL = 4, CLIENTS = 5, MANAGERS = 3, HANDLE
 // Of the header: up to the slots of the pools that are there.
 enum { BEGINNING = offsetof(zcp_priv_header, pools) + (LAST_POOL + 1) * sizeof(zcp_priv_pool_slot) };
 
-static char name[64], management_path[128], chunk_path[128];
+static char name[64], management_path[128], chunk_path[128], locks_path[128];
 static unsigned char image[IMAGE];                                 // of the pages that are not empty, one after the other
 static off_t page_at[IMAGE / PAGE];                                // where they lie in the file
 static size_t image_bytes;
@@ -59,6 +59,7 @@ static void make_instance(void) {
         close(management);
     unlink(management_path);
     unlink(chunk_path);
+    unlink(locks_path);
     MUST(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = CLIENTS}) == ZCP_OK);
     MUST(zcp_manager_add_pool(manager, &added, &number) == ZCP_OK && number == ADDED);
     MUST(zcp_manager_add_pool(manager, &retiring, &number) == ZCP_OK && number == RETIRING);
@@ -497,6 +498,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     snprintf(name, sizeof name, "%.40s", given != NULL ? given : "zcp-fuzz");
     snprintf(management_path, sizeof management_path, "/dev/shm/%s_memory_management", name);
     snprintf(chunk_path, sizeof chunk_path, "/dev/shm/%s_memory_chunk", name);
+    snprintf(locks_path, sizeof locks_path, "/dev/shm/%s_memory_locks", name);
     zcp_log_set_level(ZCP_LOG_OFF);
     make_instance();
     for (int i = 1; i < *argc; i++) {
