@@ -92,7 +92,10 @@
        mapped; zcp_manager_check says ZCP_ERR_REPLACED; close and open again.
      - Pids in messages are those of the writer's PID namespace. Nothing but messages uses them.
      - A process's 64th thread at once caches nothing; it, and the 65th thread at once in a pool (in a small pool an earlier one), pay up to four more locked instructions.
-     - A library that holds this code may be unloaded, but not while one of its threads ends. Each thread that allocates takes one pthread key's value.
+       So does a thread in destructors of pthread keys that run after zerocp's.
+     - A library that holds this code may be unloaded, but not while one of its threads ends. Close its managers before:
+       otherwise their memory and locks stay.
+       Each thread that allocates takes one pthread key's value.
      - Two copies of the implementation in one process (two libraries, say) work, but do not know of each other's managers
        (zcp_manager_find, fork handling). Have one copy, or ZEROCP_STATIC.
      - Nothing here is async-signal-safe, and a thread must not be cancelled (pthread_cancel) inside a call. glibc before 2.34 needs -lrt -pthread.
@@ -155,7 +158,7 @@ ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uint64_t chunk_siz
    INVALID_ALIGNMENT, OVERFLOW (the configuration would need more than 2^48 bytes), FULL (ZCP_MAX_POOLS are there). After a failure the configuration is as before. */
 ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zcp_pool_config *pool);
 /* Bytes of the management segment, of the chunk segment, and of both, for up to max_clients clients (0 = 64). 0 on overflow, for a NULL
-   or invalid configuration and for max_clients above ZCP_MAX_CLIENTS. */
+   or invalid configuration and for max_clients above ZCP_MAX_CLIENTS (see zcp_last_message). */
 ZEROCP_API uint64_t zcp_config_management_bytes(const zcp_config *config, uint32_t max_clients);
 ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *config, uint32_t max_clients);
 ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients);
@@ -231,9 +234,13 @@ typedef struct zcp_manager_desc {
    NOT_ZEROCP, VERSION, LAYOUT, CORRUPT, CONFIG_MISMATCH, CLIENTS_FULL. After a failure *manager is NULL and nothing
    is left that this call began to create. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc);
-/* Detaches: warns in the log about chunks still held, gives them back, unmaps. The instance stays. Later calls on the manager or its handles
-   are answered with ZCP_ERR_CLOSED or do nothing, until a later zcp_manager_open of this process uses the object again (only if no handle of it was left);
-   calls that overlap a close are the caller's error. NULL, closed or inherited: does nothing. */
+/* Detaches: warns in the log about chunks still held, gives them back, unmaps. The instance stays. Later calls on the
+   manager or its handles are answered with ZCP_ERR_CLOSED or do nothing, until a later zcp_manager_open of this process
+   uses the object again: if handles of it were left, only after 64 other such managers were closed. A handle that is
+   older still is refused as any that is not held, because the new manager holds no chunk of its generation. Two
+   exceptions: a chance of 1 in 2^32, and the same use of the same chunk, which both managers held: then it is like a
+   copy of the new manager's handle. Calls that overlap a close are the caller's error. NULL, closed or inherited: does
+   nothing. */
 ZEROCP_API void zcp_manager_close(zcp_manager *manager);
 /* Retires the instance and removes its names (NULL = "zerocp"); clients go on with what they have mapped. Root destroys
    any user's. Errors: INVALID_NAME, NOT_FOUND (none of its names was there), NOT_ZEROCP, LAYOUT (other byte order; all
@@ -419,8 +426,9 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
 ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk);
 /* The handle itself; the source becomes empty. */
 ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk);
-/* Gives the handle back; it becomes empty. The last one of the last process frees the chunk. Empty or NULL: nothing. A handle that is not held (released
-   before through a copy) changes nothing but a line in the log; one of a closed manager, nothing. */
+/* Gives the handle back; it becomes empty. The last one of the last process frees the chunk. Empty or NULL: nothing. A
+   handle that is not held (released before through a copy) changes nothing: zcp_last_message tells it, and the log as
+   an error, once a second for each manager and with how many were left out. One of a closed manager does nothing. */
 ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk);
 ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk);       /* open manager, current generation, held by this process */
 ZEROCP_API void *zcp_chunk_data(const zcp_chunk *chunk);          /* NULL unless valid. chunk->data is the same without the check */
@@ -445,8 +453,9 @@ typedef enum zcp_log_level { ZCP_LOG_OFF = 0, ZCP_LOG_ERROR, ZCP_LOG_WARNING, ZC
 typedef void zcp_log_function(zcp_log_level level, const char *line, void *user);      /* line: no newline at its end */
 ZEROCP_API void zcp_log_set_level(zcp_log_level level);           /* goes before ZEROCP_LOG_LEVEL. Thread-safe */
 ZEROCP_API zcp_log_level zcp_log_get_level(void);                 /* the level in force. Thread-safe */
-/* Where lines go instead of stderr; NULL: stderr again. Any thread may call it, within a zerocp call of its own. Thread-safe, but user goes with
-   function only if nobody logs meanwhile. */
+/* Where lines go instead of stderr; NULL: stderr again. Any thread may call it, within a zerocp call of its own. Once
+   function has returned, calls that failed in it are no longer told by zcp_last_message. Thread-safe, but user goes
+   with function only if nobody logs meanwhile. */
 ZEROCP_API void zcp_log_set_callback(zcp_log_function *function, void *user);
 /* Writes a line, as printf, whatever the level: ZEROCP_LOG asks the level first. Thread-safe. */
 ZCP_PRIV_PRINTF(2, 3) ZEROCP_API void zcp_log(zcp_log_level level, const char *format, ...);
@@ -792,8 +801,16 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_log(zcp_log_level level, const char *format, 
     vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
     zcp_log_function *function = zcp_priv_load_acquire(&zcp_priv_log_callback);
-    if (function) function(level, line, zcp_priv_load_relaxed(&zcp_priv_log_user));
-    else fprintf(stderr, "zerocp %s: %s\n", zcp_priv_log_names[(unsigned)level > ZCP_LOG_DEBUG ? ZCP_LOG_DEBUG : level], line);
+    if (function) {
+        /* Calls made there are calls of their own, and change nothing of this one. */
+        zcp_priv_notes told = zcp_priv_told;
+        zcp_priv_told.within = false;
+        function(level, line, zcp_priv_load_relaxed(&zcp_priv_log_user));
+        zcp_priv_told = told;
+    } else {
+        if ((unsigned)level > ZCP_LOG_DEBUG) level = ZCP_LOG_DEBUG;
+        fprintf(stderr, "zerocp %s: %s\n", zcp_priv_log_names[level], line);
+    }
     errno = saved;
 }
 
@@ -1286,6 +1303,7 @@ ZCP_PRIV void zcp_priv_count_freed_by(zcp_priv_pool *pool, zcp_priv_local *local
 }
 /* After anything that `quick` tells of has changed. */
 ZCP_PRIV void zcp_priv_local_quicken(zcp_priv_local *local) { local->quick = local->slowly || !local->lease || local->pause ? 0 : local->count; }
+#define ZCP_PRIV_LEASE_RETRY 1024
 /* Gets a lease for the thread, if there is one. */
 ZCP_PRIV_SETUP void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client)
 {
@@ -1301,7 +1319,7 @@ ZCP_PRIV_SETUP void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *loca
         local->most = zcp_priv_in_use(local);
         return;
     }
-    local->retry = 1024;
+    local->retry = ZCP_PRIV_LEASE_RETRY;
 }
 ZCP_PRIV void zcp_priv_loan_show(zcp_priv_local *local, uint64_t loan)
 {
@@ -2163,6 +2181,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uin
 ZCP_PRIV_COLD uint64_t zcp_priv_config_bytes(const zcp_config *config, uint32_t max_clients, bool management, bool chunk)
 {
     zcp_priv_geometry geometry;
+    if (!config) zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
     if (!config || zcp_priv_geometry_compute(&geometry, config, max_clients) != ZCP_OK) return 0;
     return (management ? geometry.management_bytes : 0) + (chunk ? geometry.chunk_bytes : 0);
 }
@@ -2593,13 +2612,16 @@ enum { ZCP_PRIV_OPEN = 0x4f50454e, ZCP_PRIV_CLOSED = 0x434c4f53, ZCP_PRIV_OPENIN
 struct zcp_manager {
     zcp_priv_wiped wiped;                       /* a forked child finds all of this zero: state 0 */
     _Atomic uint32_t state;                     /* 0: forked; OPENING, OPEN, CLOSING, CLOSED */
-    uint32_t outstanding;                       /* handles were left at close: never used again */
+    uint32_t outstanding;                       /* 1: handles were left at close: it is used again late */
     zcp_manager *older;                         /* in the process's list, under its mutex, like the two numbers */
     zcp_manager *itself;                        /* for calls that take a const one, but may have to renew it */
     uint64_t opened, closed;                    /* counted per process */
     _Atomic uintptr_t live;                     /* while OPEN: opened; else 0 */
     zcp_priv_view view;
     zcp_priv_looked looked[ZCP_MAX_LIVE_POOLS]; /* by the number of the first pool that serves */
+    /* When the log may tell again of a release of what is not held, in ns; how many it has left out since. */
+    _Atomic uint64_t release_told;
+    _Atomic uint32_t releases_untold;
     zcp_registry registry;
     zcp_priv_geometry geometry;                 /* private, checked copy */
     zcp_priv_header *header;                    /* = management.base */
@@ -2662,15 +2684,33 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_may_grow(const zcp_manager *manager)
     if (!(manager->view.flags & ZCP_READ_ONLY_DATA)) return ZCP_OK;
     return zcp_priv_fail(ZCP_ERR_READ_ONLY, 0, "%s: this client attached with ZCP_READ_ONLY_DATA", manager->name);
 }
+/* The last so many managers that were closed while handles of them were left are not used again. */
+#define ZCP_PRIV_LATE_MANAGERS 64u
+/* A place for one more manager, where none ever was: in a forked child the parent's managers stay what they are. NULL:
+   no memory. */
+ZCP_PRIV_SETUP zcp_manager *zcp_priv_manager_place(zcp_priv_process *process)
+{
+    static zcp_manager room[2 * ZCP_PRIV_LATE_MANAGERS];
+    static size_t next, end;                                           /* under the process's mutex */
+    if (end == 0) zcp_priv_wiped_among(room, sizeof room[0], sizeof room / sizeof room[0], &next, &end);
+    return (zcp_manager *)zcp_priv_wiped_new(process, next < end ? &room[next++] : NULL, sizeof room[0]);
+}
 /* Takes a closed manager for reuse, else adds a fresh one to the list; its state is OPENING. NULL: no memory. */
 ZCP_PRIV_SETUP zcp_manager *zcp_priv_manager_new(void)
 {
     zcp_priv_process *process = zcp_priv_process_lock();
     if (!process) return NULL;
-    zcp_manager *best = NULL;
-    for (zcp_manager *m = (zcp_manager *)process->managers; m; m = m->older)
-        if (zcp_priv_load_relaxed(&m->state) == ZCP_PRIV_CLOSED && !m->outstanding && (!best || m->closed < best->closed)) best = m;
-    if (!best && (best = (zcp_manager *)zcp_priv_wiped_new(process, sizeof *best)) != NULL) {
+    /* Those that were closed first, without and with handles left. */
+    zcp_manager *best = NULL, *late = NULL;
+    uint32_t lates = 0;
+    for (zcp_manager *m = (zcp_manager *)process->managers; m; m = m->older) {
+        if (zcp_priv_load_relaxed(&m->state) != ZCP_PRIV_CLOSED) continue;
+        zcp_manager **first = m->outstanding ? &late : &best;
+        if (!*first || m->closed < (*first)->closed) *first = m;
+        lates += m->outstanding;
+    }
+    if (!best && lates > ZCP_PRIV_LATE_MANAGERS) best = late;
+    if (!best && (best = zcp_priv_manager_place(process)) != NULL) {
         best->older = (zcp_manager *)process->managers;
         process->managers = best;
     }
@@ -2724,49 +2764,143 @@ static ZEROCP_THREAD_LOCAL zcp_priv_recent zcp_priv_last = { 1, 0, 0, NULL, 0 };
 ZCP_PRIV_INLINE void zcp_priv_forget(void) { if (zcp_priv_last.live != 1) zcp_priv_last.live = 1; }
 
 /* ---- >>thread  A thread gets a number when it first needs one, and gives it back when it ends, with what it keeps of
-   any manager.
+   any manager: by the destructor of a pthread key. After that (in destructors of other keys) it works without a number,
+   and keeps nothing. A thread that needs one for the first time in the last round of destructors keeps it when it ends;
+   such numbers are taken back by the next thread that finds none, or no lease, by recovery, by the look before
+   EXHAUSTED, and by the statistics.
    Labels  word      order    partner      what breaks without it
      N0    threads   acquire  N1 N2        the next thread of that number finds things half given back
      N1    threads   release  N0           the same
      N2    threads   release  N0           nothing was kept ---- */
 static pthread_once_t zcp_priv_thread_once = PTHREAD_ONCE_INIT;
 static pthread_key_t zcp_priv_thread_key;
-static _Atomic bool zcp_priv_thread_key_made;
+enum { ZCP_PRIV_KEY_NONE, ZCP_PRIV_KEY_MADE, ZCP_PRIV_KEY_GONE };
+/* Of the key. Whoever uses the key looks at this under key_mutex. */
+static _Atomic int zcp_priv_key_state;
+/* This thread's thread_end has come. */
+static ZEROCP_THREAD_LOCAL bool zcp_priv_thread_ended;
 
-/* Called when a thread ends, with its number. Under the mutex, as close changes a manager's state: so the two never free the same chunk. */
-ZCP_PRIV_SETUP void zcp_priv_thread_end(void *number)
+/* What a thread keeps becomes everybody's, and its number free. Under the process's mutex, as close changes a manager's
+   state: so the two never free the same chunk. */
+ZCP_PRIV_SETUP void zcp_priv_thread_leave(zcp_priv_process *process, uint32_t thread)
 {
-    uint32_t thread = (uint32_t)(uintptr_t)number;
-    zcp_priv_process *process = zcp_priv_process_lock();
-    for (zcp_manager *m = process ? (zcp_manager *)process->managers : NULL; m; m = m->older)
-        if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN) zcp_priv_view_leave(&m->view, thread);      /* pairs with open's release */
-    zcp_priv_process_unlock(process);
-    zcp_priv_thread = 0;
-    zcp_priv_forget();                                                 /* a later destructor of this thread may use chunks */
+    for (zcp_manager *m = (zcp_manager *)process->managers; m; m = m->older)
+        /* acquire: pairs with open's release */
+        if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN) zcp_priv_view_leave(&m->view, thread);
+    /* relaxed: looked at under the mutex. Before N1, since the next thread of the number stores its own. */
+    zcp_priv_store_relaxed(&process->tids[thread], 0u);
     zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));         /* N1: pairs with N0 */
 }
+
+/* The destructor of the key: called when a thread ends, with its number. */
+ZCP_PRIV_SETUP void zcp_priv_thread_end(void *number)
+{
+    zcp_priv_process *process = zcp_priv_process_lock();
+    zcp_priv_thread = 0;                        /* a later destructor of this thread may use chunks */
+    zcp_priv_thread_ended = true;
+    zcp_priv_forget();
+    if (process) zcp_priv_thread_leave(process, (uint32_t)(uintptr_t)number);
+    zcp_priv_process_unlock(process);
+}
+
+/* Does the kernel answer with that error if a lock of that owner is wanted? */
+ZCP_PRIV_SETUP bool zcp_priv_owner_is(uint32_t tid, int error)
+{
+    enum { TRYLOCK_PI_PRIVATE = 8 | 128 };
+    _Atomic uint32_t word = tid;
+    return zcp_priv_futex(&word, TRYLOCK_PI_PRIVATE, 0, NULL, 0) != 0 && errno == error;
+}
+
+/* Has this thread of the process ended? tgkill tells it a moment after somebody has joined the thread; of the owner of
+   a lock the kernel tells it before. */
+ZCP_PRIV_SETUP bool zcp_priv_thread_is_gone(uint32_t tid, bool knows_owners)
+{
+    if (syscall(SYS_tgkill, getpid(), tid, 0) != 0 && errno == ESRCH) return true;
+    return knows_owners && zcp_priv_owner_is(tid, ESRCH);
+}
+
+/* Takes back what threads kept that have ended without thread_end. true: there were such. Waits for a sibling that
+   opens or closes, but not if `hurry`. */
+ZCP_PRIV_SETUP bool zcp_priv_threads_collect(bool hurry)
+{
+    bool found = false;
+    zcp_priv_process *process = zcp_priv_process_get();
+    uint64_t others = zcp_priv_load_relaxed(&zcp_priv_threads);        /* relaxed: a look */
+    others &= ~(UINT64_C(1) << zcp_priv_thread | 1);
+    if (others == 0 || !process) return false;
+    if (!hurry) pthread_mutex_lock(&process->mutex);
+    else if (pthread_mutex_trylock(&process->mutex) != 0) return false;
+    uint32_t own = (uint32_t)syscall(SYS_gettid);
+    /* The caller is known if the kernel can tell. An emulator may get the bytes of the word in the wrong order. */
+    bool knows_owners = zcp_priv_owner_is(own, EDEADLK);
+    for (; others; others &= others - 1) {
+        uint32_t thread = zcp_priv_lowest_bit(others);
+        /* relaxed: if it is not 0, it stays, since thread_end of that thread needs the mutex */
+        uint32_t tid = zcp_priv_load_relaxed(&process->tids[thread]);
+        /* With the caller's own tid, that of another number is a thread before it, that is gone. */
+        if (tid == 0 || (tid != own && !zcp_priv_thread_is_gone(tid, knows_owners))) continue;
+        /* All that it wrote happened before: the kernel says that it is gone, as it says it of a dead client. */
+        zcp_priv_thread_leave(process, thread);
+        found = true;
+    }
+    zcp_priv_process_unlock(process);
+    return found;
+}
+
 ZCP_PRIV_SETUP void zcp_priv_process_begin(void)
 {
-    zcp_priv_store_relaxed(&zcp_priv_thread_key_made, pthread_key_create(&zcp_priv_thread_key, zcp_priv_thread_end) == 0);
+    int none = ZCP_PRIV_KEY_NONE;
+    zcp_priv_process_unlock(zcp_priv_process_lock());
+    bool made = pthread_key_create(&zcp_priv_thread_key, zcp_priv_thread_end) == 0;
+    /* release: with the key; pairs with the acquire in expect_end. It fails once thread_key_drop has come. */
+    if (made && !zcp_priv_cas_release(&zcp_priv_key_state, &none, ZCP_PRIV_KEY_MADE))
+        pthread_key_delete(zcp_priv_thread_key);
     zcp_priv_barriers_register();
 }
+
 #if defined(__GNUC__)
-/* A library that holds this code may be unloaded before its threads end. */
+/* A library that holds this code may be unloaded before its threads end; and when a process ends, somebody else may get
+   the key. Threads that begin from here on work without a number. */
 __attribute__((destructor)) ZCP_PRIV void zcp_priv_thread_key_drop(void)
 {
-    if (zcp_priv_load_relaxed(&zcp_priv_thread_key_made)) pthread_key_delete(zcp_priv_thread_key);
+    zcp_priv_process *process = zcp_priv_process_get();
+    /* acquire: pairs with process_begin's release; release is not needed */
+    int state = zcp_priv_exchange_acq_rel(&zcp_priv_key_state, ZCP_PRIV_KEY_GONE);
+    if (state != ZCP_PRIV_KEY_MADE || !process) return;
+    pthread_mutex_lock(&process->key_mutex);    /* whoever has seen it made is done with it */
+    pthread_key_delete(zcp_priv_thread_key);
+    pthread_mutex_unlock(&process->key_mutex);
 }
 #endif
-/* Gives the calling thread a number, unless 63 others have one: then it works without. */
+
+/* Sees to it that thread_end comes for that number. false: it does not. */
+ZCP_PRIV_SETUP bool zcp_priv_thread_expect_end(zcp_priv_process *process, uint32_t thread)
+{
+    pthread_mutex_lock(&process->key_mutex);
+    /* acquire: pairs with process_begin's release */
+    bool set = zcp_priv_load_acquire(&zcp_priv_key_state) == ZCP_PRIV_KEY_MADE
+        && pthread_setspecific(zcp_priv_thread_key, (void *)(uintptr_t)thread) == 0;
+    pthread_mutex_unlock(&process->key_mutex);
+    return set;
+}
+
+/* Gives the calling thread a number, unless 63 others have one, or it is at its end: then it works without. */
 ZCP_PRIV_SETUP void zcp_priv_thread_begin(void)
 {
+    zcp_priv_process *process = zcp_priv_process_get();
     uint64_t taken = zcp_priv_load_relaxed(&zcp_priv_threads);         /* a look; N0 decides */
-    if (!zcp_priv_load_relaxed(&zcp_priv_thread_key_made)) return;     /* ordered by open's pthread_once */
+    if (zcp_priv_thread_ended || !process) return;
+    /* relaxed: expect_end looks again */
+    if (zcp_priv_load_relaxed(&zcp_priv_key_state) != ZCP_PRIV_KEY_MADE) return;
+    if (taken == UINT64_MAX && zcp_priv_threads_collect(true)) taken = zcp_priv_load_relaxed(&zcp_priv_threads);
     while (taken != UINT64_MAX) {
         uint32_t thread = zcp_priv_lowest_bit(~taken);
         if (!zcp_priv_cas_acquire(&zcp_priv_threads, &taken, taken | UINT64_C(1) << thread)) continue;      /* N0 */
-        if (pthread_setspecific(zcp_priv_thread_key, (void *)(uintptr_t)thread) == 0) zcp_priv_thread = thread;
-        else zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));        /* N2: as N1 */
+        if (zcp_priv_thread_expect_end(process, thread)) {
+            zcp_priv_thread = thread;
+            /* relaxed: whoever collects finds it, or leaves the number alone */
+            zcp_priv_store_relaxed(&process->tids[thread], (uint32_t)syscall(SYS_gettid));
+        } else zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));      /* N2: as N1 */
         return;
     }
 }
@@ -3062,6 +3196,14 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_if_changed(const zcp_manager *manager)
     if (status != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: the pools have changed: %s", manager->name, zcp_last_message());
     return status;
 }
+/* The same, for a call that does not fail by it. */
+ZCP_PRIV_SETUP void zcp_priv_renew_quietly(const zcp_manager *manager)
+{
+    if (!zcp_priv_pools_changed(manager)) return;
+    bool outermost = zcp_priv_call_begin();
+    (void)zcp_priv_renew_if_changed(manager);
+    zcp_priv_call_end(outermost, ZCP_OK);
+}
 
 /* ---- >>recover ---- */
 /* Sweeps one slot whose lock the caller holds. Errors: those of renew; then what is known was swept, and the slot is not clean. */
@@ -3147,6 +3289,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *r
     zcp_status worst = zcp_priv_renew_if_changed(manager);
     int fd = -1;
     bool kept = true;
+    (void)zcp_priv_threads_collect(false);
     for (uint32_t slot = 0; slot < manager->geometry.max_clients; slot++) {
         bool taken = true;
         if (slot == manager->view.client || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) continue;   /* a look */
@@ -3170,8 +3313,9 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, z
     zcp_recovery ignored;
     if (!report) report = &ignored;
     *report = (zcp_recovery){ 0, 0 };
+    bool outermost = zcp_priv_call_begin();
     zcp_status status = zcp_priv_may_change(manager);
-    return status == ZCP_OK ? zcp_priv_recover(manager, report) : status;
+    return zcp_priv_call_end(outermost, status == ZCP_OK ? zcp_priv_recover(manager, report) : status);
 }
 
 /* ---- >>create  Exactly one process initialises, whoever is killed. The header's state word is the truth: 0, READY, RETIRED, never back.
@@ -4185,7 +4329,7 @@ ZCP_PRIV_SETUP void zcp_priv_log_built(const zcp_priv_opening *o, const zcp_mana
                    (unsigned long long)pool->list_offset, (unsigned long long)pool->records_offset);
     }
 }
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc)
+ZCP_PRIV_SETUP zcp_status zcp_priv_manager_open(zcp_manager **manager, const zcp_manager_desc *desc)
 {
     zcp_priv_opening o;
     char client_name[32];
@@ -4220,6 +4364,12 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, con
     return ZCP_OK;
 }
 
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc)
+{
+    bool outermost = zcp_priv_call_begin();
+    return zcp_priv_call_end(outermost, zcp_priv_manager_open(manager, desc));
+}
+
 /* Handles that this process still has. */
 ZCP_PRIV_SETUP uint64_t zcp_priv_handles_left(const zcp_manager *manager)
 {
@@ -4230,7 +4380,7 @@ ZCP_PRIV_SETUP uint64_t zcp_priv_handles_left(const zcp_manager *manager)
     }
     return left;
 }
-ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_close(zcp_manager *manager)
+ZCP_PRIV_SETUP void zcp_priv_manager_close(zcp_manager *manager)
 {
     bool garbage = false;
     uint32_t open = ZCP_PRIV_OPEN;
@@ -4249,10 +4399,22 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_close(zcp_manager *manager)
         if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
         ZEROCP_LOG(ZCP_LOG_INFO, "%s: client %u left, %llu chunks given back", manager->name, manager->view.client, (unsigned long long)freed);
     }
+    uint32_t untold = zcp_priv_load_relaxed(&manager->releases_untold);        /* relaxed: a figure */
+    if (untold)
+        ZEROCP_LOG(ZCP_LOG_ERROR, "%s: closed; since the last line %u more releases of handles that are not held came",
+                   manager->name, untold);
     zcp_registry_remove(&manager->registry, ZCP_SEGMENT_MANAGEMENT);
     zcp_registry_remove(&manager->registry, ZCP_SEGMENT_CHUNK);
     zcp_priv_manager_end(manager, left != 0);
 }
+
+ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_close(zcp_manager *manager)
+{
+    bool outermost = zcp_priv_call_begin();
+    zcp_priv_manager_close(manager);
+    zcp_priv_call_end(outermost, ZCP_OK);
+}
+
 /* only: that instance and no other; NULL: whichever has the name. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_destroy(const char *name, uint32_t flags, const zcp_manager *only)
 {
@@ -4266,8 +4428,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_destroy(const char *name, uint32_t flags, con
     o.file.fd = o.locks.fd = -1;
     o.removes = true;
     o.only = only;
+    bool outermost = zcp_priv_call_begin();
     zcp_status status = zcp_priv_resolve_name(&o);
-    return status == ZCP_OK ? zcp_priv_open_loop(&o, NULL) : status;
+    return zcp_priv_call_end(outermost, status == ZCP_OK ? zcp_priv_open_loop(&o, NULL) : status);
 }
 
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy(const char *name) { return zcp_priv_destroy(name, 0, NULL); }
@@ -4549,7 +4712,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_end(zcp_manager *manager)
     zcp_priv_view_tidy(&manager->view);
     return status == ZCP_OK && zcp_priv_pools_changed(manager) ? zcp_priv_renew(manager) : status;
 }
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool, uint32_t *index)
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool, uint32_t *index)
 {
     zcp_priv_growth g;
     uint32_t number;
@@ -4565,7 +4729,15 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, 
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: pool %u added: chunk_size=%llu, count=%u", manager->name, number, (unsigned long long)pool->chunk_size, pool->chunk_count);
     return ZCP_OK;
 }
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manager, uint32_t pool)
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool,
+                                                          uint32_t *index)
+{
+    bool outermost = zcp_priv_call_begin();
+    return zcp_priv_call_end(outermost, zcp_priv_manager_add_pool(manager, pool, index));
+}
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_manager_retire_pool(zcp_manager *manager, uint32_t pool)
 {
     zcp_status status = zcp_priv_may_change(manager);
     if (status == ZCP_OK) status = zcp_priv_may_grow(manager);
@@ -4578,6 +4750,13 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manage
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: pool %u retired", manager->name, pool);
     return ZCP_OK;
 }
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manager, uint32_t pool)
+{
+    bool outermost = zcp_priv_call_begin();
+    return zcp_priv_call_end(outermost, zcp_priv_manager_retire_pool(manager, pool));
+}
+
 ZCP_PRIV_SETUP zcp_pool_config zcp_priv_config_of(const zcp_priv_pool *pool) { return (zcp_pool_config){ pool->chunk_size, pool->count, pool->alignment, pool->cache_chunks }; }
 /* The live pool that is as configured and is not in `but`. ZCP_MAX_LIVE_POOLS: none. */
 ZCP_PRIV_SETUP uint32_t zcp_priv_pool_find(const zcp_manager *manager, const zcp_pool_config *config, uint32_t but)
@@ -4610,7 +4789,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_reconfigure(zcp_priv_growth *g, const zcp_con
     zcp_status ended = zcp_priv_pool_retire_end(manager);
     return status == ZCP_OK ? ended : zcp_priv_failure_again(&failure);
 }
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manager, const zcp_config *config)
+ZCP_PRIV_SETUP zcp_status zcp_priv_manager_reconfigure(zcp_manager *manager, const zcp_config *config)
 {
     zcp_priv_growth g;
     zcp_priv_geometry geometry;
@@ -4625,11 +4804,18 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manage
     zcp_priv_growth_end(&g);
     return status;
 }
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manager, const zcp_config *config)
+{
+    bool outermost = zcp_priv_call_begin();
+    return zcp_priv_call_end(outermost, zcp_priv_manager_reconfigure(manager, config));
+}
+
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_config *config)
 {
     zcp_status status = zcp_priv_may_look(manager, "place for the configuration", config, sizeof *config);
     if (status != ZCP_OK) return status;
-    zcp_priv_renew_if_changed(manager);
+    zcp_priv_renew_quietly(manager);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
         if (!pool || zcp_priv_pool_is_retiring(pool)) continue;
@@ -4643,7 +4829,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *m
 ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_manager_pool_count(const zcp_manager *manager)
 {
     if (!zcp_priv_usable(manager)) return 0;
-    zcp_priv_renew_if_changed(manager);
+    zcp_priv_renew_quietly(manager);
     return zcp_priv_load_relaxed(&manager->view.pool_count);           /* relaxed: a figure */
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats)
@@ -4652,6 +4838,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *m
     if (status != ZCP_OK) return status;
     uint32_t pools = zcp_manager_pool_count(manager);
     if (pool >= pools) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: %s has %u", pool, manager->name, pools);
+    (void)zcp_priv_threads_collect(false);
     zcp_priv_pool *p = zcp_priv_view_pool(&manager->view, pool);
     if (!p) return ZCP_OK;
     zcp_priv_leases *leases = p->leases;
@@ -4684,7 +4871,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *m
 typedef bool zcp_priv_record_function(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user);      /* false: stop */
 ZCP_PRIV_SETUP void zcp_priv_each_held(const zcp_manager *manager, zcp_priv_record_function *function, void *user)
 {
-    zcp_priv_renew_if_changed(manager);
+    zcp_priv_renew_quietly(manager);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
         for (uint32_t i = 0; pool && i < pool->count; i++) {
@@ -4715,6 +4902,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_stats(const zcp_manager 
     stats->pid = info.pid;
     stats->start = info.start;
     memcpy(stats->name, info.name, sizeof stats->name);
+    (void)zcp_priv_threads_collect(false);
     zcp_priv_client_count count = { stats, slot };
     zcp_priv_each_held(manager, zcp_priv_count_client, &count);
     return ZCP_OK;
@@ -4830,7 +5018,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_manager *zcp_manager_find(const char *name)
 ZCP_PRIV_SMALL ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager)
 {
     if (!zcp_priv_usable(manager)) return NULL;
-    zcp_priv_renew_if_changed(manager);
+    zcp_priv_renew_quietly(manager);
     return &manager->registry;
 }
 
@@ -4838,7 +5026,12 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manage
 ZCP_PRIV_SETUP int zcp_priv_pool_line(const zcp_manager *manager, uint32_t pool, char *text, size_t bytes)
 {
     zcp_pool_stats stats;
-    if (zcp_manager_pool_stats(manager, pool, &stats) != ZCP_OK) return snprintf(text, bytes, "%s\n", zcp_last_message());
+    bool outermost = zcp_priv_call_begin();
+    int failed = 0;
+    if (zcp_manager_pool_stats(manager, pool, &stats) != ZCP_OK)
+        failed = snprintf(text, bytes, "%s\n", zcp_last_message());
+    zcp_priv_call_end(outermost, ZCP_OK);       /* the line tells it */
+    if (failed) return failed;
     char cached[40] = "";
     if (stats.state == ZCP_POOL_NONE) return 0;
     if (stats.cache_chunks) snprintf(cached, sizeof cached, ", cached=%llu", (unsigned long long)stats.cached);
@@ -4910,7 +5103,7 @@ ZCP_PRIV zcp_priv_pool *zcp_priv_held_pool(const zcp_chunk *chunk, zcp_priv_plac
 /* Learns which pools have come and gone, and lets go of those that went. After W0: who has seen `wanted` raised is not told again. */
 ZCP_PRIV_SETUP void zcp_priv_look_up(zcp_manager *manager, zcp_priv_pool *pool)
 {
-    zcp_priv_renew_if_changed(manager);
+    zcp_priv_renew_quietly(manager);
     zcp_priv_view_tidy(&manager->view);
     zcp_priv_after_free(pool);
 }
@@ -4929,6 +5122,11 @@ ZCP_PRIV bool zcp_priv_ready(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv
     bool fresh = local->pool == NULL, slowly = (view->flags & ZCP_CHECKED) || zcp_priv_load_relaxed(&zcp_priv_barriers) < 0;       /* the quick ways have no fence */
     if (zcp_priv_thread) {
         zcp_priv_local_begin(pool, local, view->client, slowly);
+        /* There was no lease: but threads that have ended may keep some. */
+        if (ZCP_PRIV_UNLIKELY(local->retry == ZCP_PRIV_LEASE_RETRY) && zcp_priv_threads_collect(true)) {
+            local->retry = 0;
+            zcp_priv_local_begin(pool, local, view->client, slowly);
+        }
         if (fresh) zcp_priv_look_up(manager, pool);
         else if (!zcp_priv_unwanted(local)) zcp_priv_attend(manager, local);
     }
@@ -5021,7 +5219,11 @@ ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_c
     if (counts && status == ZCP_ERR_EXHAUSTED) ZEROCP_COUNT(&table->pools[first]->leases->failures, 1);
     return status;
 }
-ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t size, zcp_chunk *chunk) { return zcp_priv_try(manager, size, chunk, true); }
+ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
+{
+    bool outermost = zcp_priv_call_begin();
+    return zcp_priv_call_end(outermost, zcp_priv_try(manager, size, chunk, true));
+}
 /* After a release that may have freed a chunk. */
 ZCP_PRIV_INLINE void zcp_priv_released(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv_local *local)
 {
@@ -5029,12 +5231,29 @@ ZCP_PRIV_INLINE void zcp_priv_released(zcp_manager *manager, zcp_priv_pool *pool
     if (local->pool != pool) zcp_priv_after_free(pool);
     else if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);      /* else nobody has begun to wait since this thread last looked */
 }
-ZCP_PRIV_COLD void zcp_priv_log_release(const zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_outcome outcome)
+/* Tells of a release of what is not held, or is garbage: the last message each time, the log once a second, since a
+   loop that goes wrong repeats it. */
+ZCP_PRIV_COLD void zcp_priv_tell_release(zcp_manager *manager, uint32_t index, uint32_t generation,
+                                         zcp_priv_outcome outcome)
 {
-    (void)manager, (void)index, (void)generation;
-    if (outcome == ZCP_PRIV_GARBAGE) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: release of chunk %08x: its record holds garbage", manager->name, index);
-    else ZEROCP_LOG(ZCP_LOG_WARNING, "%s: release of a handle that is not held (chunk %08x, generation %u): ignored", manager->name, index, generation);
+    /* relaxed, all three words: they limit how often, nothing else */
+    uint64_t now = zcp_priv_now_ns(), again_at = zcp_priv_load_relaxed(&manager->release_told);
+    if (outcome == ZCP_PRIV_GARBAGE)
+        zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: release of chunk %08x: its record holds garbage", manager->name, index);
+    else
+        zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: release of a handle that is not held (chunk %08x, generation %u): "
+                      "ignored; find where a copy of it was released before", manager->name, index, generation);
+    if (now < again_at
+        || !zcp_priv_cas_relaxed(&manager->release_told, &again_at, now + UINT64_C(1000000000))) {
+        zcp_priv_add_relaxed(&manager->releases_untold, 1);
+        return;
+    }
+    uint32_t more = zcp_priv_exchange_acq_rel(&manager->releases_untold, 0u);
+    char since[48] = "";
+    if (more) snprintf(since, sizeof since, " (and %u more since the last line)", more);
+    ZEROCP_LOG(ZCP_LOG_ERROR, "%s%s", zcp_last_message(), since);
 }
+
 /* These three are functions of their own, so that each needs few registers. */
 ZCP_PRIV_NOINLINE void zcp_priv_release_as_owner(zcp_manager *manager, zcp_priv_pool *pool, uint32_t i, uint32_t generation, zcp_priv_local *local)
 {
@@ -5042,19 +5261,24 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_as_owner(zcp_manager *manager, zcp_priv_
     zcp_priv_local_change(local, pool);
     zcp_priv_outcome outcome = zcp_priv_release_owned(pool, local, i, view->client, generation, view->flags & ZCP_CHECKED);
     zcp_priv_released(manager, pool, local);
-    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES)) zcp_priv_log_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
+    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES))
+        zcp_priv_tell_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
 }
 ZCP_PRIV_NOINLINE void zcp_priv_release_as_borrower(zcp_manager *manager, zcp_priv_pool *pool, uint32_t i, uint32_t generation, zcp_priv_local *local)
 {
     zcp_priv_outcome outcome = zcp_priv_release_borrowed(pool, i, manager->view.client, generation);
     zcp_priv_released(manager, pool, local);
-    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES)) zcp_priv_log_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
+    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES))
+        zcp_priv_tell_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
 }
 ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint64_t name, zcp_priv_local *local)
 {
     uint32_t index = (uint32_t)name, generation = (uint32_t)(name >> 32);
     zcp_priv_place place;
-    if (!zcp_priv_place_of(manager, index, generation, &place)) return;
+    if (!zcp_priv_place_of(manager, index, generation, &place)) {
+        zcp_priv_tell_release(manager, index, generation, ZCP_PRIV_NO);
+        return;
+    }
     switch (zcp_priv_release_one(place.pool, place.i, generation)) {
     case 0:  zcp_priv_release_as_borrower(manager, place.pool, place.i, generation, local); break;
     case 1:  zcp_priv_release_as_owner(manager, place.pool, place.i, generation, local); break;
@@ -5171,7 +5395,8 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, boo
     if (recovers) zcp_priv_view_look(view, table, first);
     return zcp_priv_view_take_anywhere(view, table, first, place);     /* by the records alone: whoever takes by hints attends, and would wake itself */
 }
-ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms, zcp_chunk *chunk)
+ZCP_PRIV_COLD zcp_status zcp_priv_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms,
+                                                zcp_chunk *chunk)
 {
     zcp_status status = zcp_priv_try(manager, size, chunk, timeout_ms == 0);
     uint64_t deadline = timeout_ms == UINT32_MAX ? UINT64_MAX : zcp_priv_now_ns() + (uint64_t)timeout_ms * 1000000u;
@@ -5204,6 +5429,14 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
             zcp_priv_sleep_us(1000);                                   /* refused here: look from time to time */
     }
 }
+
+ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms,
+                                              zcp_chunk *chunk)
+{
+    bool outermost = zcp_priv_call_begin();
+    return zcp_priv_call_end(outermost, zcp_priv_allocate_wait(manager, size, timeout_ms, chunk));
+}
+
 ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
@@ -5335,7 +5568,10 @@ ZCP_PRIV_COLD zcp_status zcp_priv_acquire_missed(zcp_manager *manager, uint64_t 
     if (!again) {
         zcp_status status = zcp_priv_may_change(manager);
         if (status != ZCP_OK) return status;
-        if (zcp_priv_pool_unmet(manager, number)) return zcp_priv_renew(manager);
+        if (zcp_priv_pool_unmet(manager, number)) {
+            bool outermost = zcp_priv_call_begin();
+            return zcp_priv_call_end(outermost, zcp_priv_renew(manager));
+        }
     }
     pool = zcp_priv_view_pool(&manager->view, number);
     if (pool && !pool->data) return zcp_priv_fail(ZCP_ERR_MAPPING, 0, "%s: pool %u was added, and could not be mapped here", manager->name, number);

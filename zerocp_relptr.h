@@ -134,8 +134,11 @@ typedef enum zcp_status {
 ZEROCP_API const char *zcp_status_name(zcp_status status);
 /* What happened and what to do about it, one line. Never NULL, static. Thread-safe. */
 ZEROCP_API const char *zcp_status_message(zcp_status status);
-/* What only the moment knew of this thread's failure: bytes needed and free, both versions, the name, a pid. For right after a call
-   that failed: any later zerocp call of the thread may replace it. Never NULL; the thread's own. */
+/* What only the moment knew of this thread's last call that failed: bytes needed and free, both versions, the name, a
+   pid. Calls that succeed leave it alone, whatever failed within them. A call has failed if it returned an error
+   status, or if its comment names this function (zcp_chunk_clone, zcp_chunk_release, zcp_config_..._bytes); those that
+   answer with 0, NULL or false otherwise tell nothing here. "" if none has failed. Never NULL; the thread's own, and
+   good until its next call that fails. */
 ZEROCP_API const char *zcp_last_message(void);
 /* The system's errno of that failure, 0 if the system was not the cause. As long as the message. */
 ZEROCP_API int zcp_last_errno(void);
@@ -281,8 +284,13 @@ static const struct { const char *name, *message; } zcp_priv_status_texts[] = {
     ZCP_STATUS_TABLE(ZCP_PRIV_TEXT)
 #undef ZCP_PRIV_TEXT
 };
-static ZEROCP_THREAD_LOCAL char zcp_priv_last_message[384];
-static ZEROCP_THREAD_LOCAL int zcp_priv_last_errno;
+/* The last failure, and a place for those within the call that runs now: whether they are told is known at its end. */
+typedef struct zcp_priv_notes {
+    struct { int error; char message[384]; } kept[2];
+    uint32_t last, before;          /* which of them is told; which was, when the outermost call began */
+    bool within;                    /* between call_begin and call_end */
+} zcp_priv_notes;
+static ZEROCP_THREAD_LOCAL zcp_priv_notes zcp_priv_told;
 
 ZEROCP_API const char *zcp_status_name(zcp_status status)
 {
@@ -292,8 +300,25 @@ ZEROCP_API const char *zcp_status_message(zcp_status status)
 {
     return (unsigned)status < ZCP_STATUS_COUNT ? zcp_priv_status_texts[status].message : "no status code has this number: pass what a zerocp function returned";
 }
-ZEROCP_API const char *zcp_last_message(void) { return zcp_priv_last_message; }
-ZEROCP_API int zcp_last_errno(void) { return zcp_priv_last_errno; }
+ZEROCP_API const char *zcp_last_message(void) { return zcp_priv_told.kept[zcp_priv_told.last].message; }
+ZEROCP_API int zcp_last_errno(void) { return zcp_priv_told.kept[zcp_priv_told.last].error; }
+
+/* Around a public call within which something may fail although it succeeds. true: it is the outermost one. */
+ZCP_PRIV_COLD bool zcp_priv_call_begin(void)
+{
+    if (zcp_priv_told.within) return false;
+    zcp_priv_told.within = true;
+    zcp_priv_told.before = zcp_priv_told.last;
+    return true;
+}
+/* A call that succeeds leaves the last failure as it was before it. Returns status. */
+ZCP_PRIV_COLD zcp_status zcp_priv_call_end(bool outermost, zcp_status status)
+{
+    if (!outermost) return status;
+    zcp_priv_told.within = false;
+    if (status == ZCP_OK) zcp_priv_told.last = zcp_priv_told.before;
+    return status;
+}
 
 /* Notes the cause of a failure for zcp_last_message and zcp_last_errno; returns status. Does not touch errno. Status and error travel in one word: that
    is a register more for what the message tells. */
@@ -302,19 +327,21 @@ typedef struct zcp_priv_cause { zcp_status status; int error; } zcp_priv_cause;
 ZCP_PRIV_PRINTF(2, 3)
 ZCP_PRIV_COLD zcp_status zcp_priv_fail_by(zcp_priv_cause cause, const char *format, ...)
 {
+    zcp_priv_notes *told = &zcp_priv_told;
     va_list arguments;
+    if (told->within) told->last = 1 - told->before;
     va_start(arguments, format);
-    vsnprintf(zcp_priv_last_message, sizeof zcp_priv_last_message, format, arguments);
+    vsnprintf(told->kept[told->last].message, sizeof told->kept[0].message, format, arguments);
     va_end(arguments);
-    zcp_priv_last_errno = cause.error;
+    told->kept[told->last].error = cause.error;
     return cause.status;
 }
 /* A failure, to be told after what cleans up behind it. */
-typedef struct zcp_priv_failure { zcp_status status; int error; char message[sizeof zcp_priv_last_message]; } zcp_priv_failure;
+typedef struct zcp_priv_failure { zcp_status status; int error; char message[384]; } zcp_priv_failure;
 ZCP_PRIV_COLD zcp_priv_failure zcp_priv_failure_save(zcp_status status)
 {
-    zcp_priv_failure failure = { status, zcp_priv_last_errno, "" };
-    memcpy(failure.message, zcp_priv_last_message, sizeof failure.message);
+    zcp_priv_failure failure = { status, zcp_last_errno(), "" };
+    memcpy(failure.message, zcp_last_message(), sizeof failure.message);
     return failure;
 }
 ZCP_PRIV_COLD zcp_status zcp_priv_failure_again(const zcp_priv_failure *failure) { return zcp_priv_fail(failure->status, failure->error, "%s", failure->message); }

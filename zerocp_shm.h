@@ -145,17 +145,24 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_more(zcp_priv_wait *wait)      /* false: the t
 /* ---- >>process  What a forked child must not take over lies in pages that it finds zeroed: the kernel does that (MADV_WIPEONFORK), for
    every kind of fork; where the kernel cannot, the handler of pthread_atfork does. The first page holds the mutex under which locks are
    taken, so that no fork falls between the opening and the closing of a lock's descriptor. Invariant: in a child all of it is as in a
-   fresh process. ---- */
+   fresh process.
+   These pages stay until the process ends, because threads may work on while it does, and late handles lead there. So
+   they lie in zeroed data of whatever program or library holds this code, as long as there is room: dlclose takes them
+   away with the library, and exit does not. ---- */
 typedef struct zcp_priv_wiped { struct zcp_priv_wiped *next; size_t bytes; } zcp_priv_wiped;     /* at the start of each such area */
+/* Threads that keep something for themselves have a number below 64; 0: none. Which are taken, 0 always. */
+#define ZCP_PRIV_LANES 64u
 typedef struct zcp_priv_process {
     zcp_priv_wiped head;                /* all areas; the list is changed under the mutex */
     pthread_mutex_t mutex;              /* all zero is PTHREAD_MUTEX_INITIALIZER on Linux (glibc, musl) */
     pthread_mutex_t opening;            /* one thread at a time opens files (>>descriptors); taken after `mutex` */
+    pthread_mutex_t key_mutex;          /* of the threads' key (>>thread in zerocp.h): held for a moment, taken last */
     void *managers;                     /* the list of zerocp.h, newest first */
+    _Atomic uint32_t tids[ZCP_PRIV_LANES];      /* by a thread's number, the kernel's; 0: nobody has it, or not known */
 } zcp_priv_process;
 static _Atomic(zcp_priv_process *) zcp_priv_process_page;      /* set once, then constant */
-/* Threads that keep something for themselves have a number below 64; 0: none. Which are taken, 0 always. */
-#define ZCP_PRIV_LANES 64u
+/* So many that one of them lies in a page in which nothing else lies, whatever a page's size. */
+static zcp_priv_process zcp_priv_process_room[2 * 65536 / sizeof(zcp_priv_process) + 1];
 static ZEROCP_THREAD_LOCAL uint32_t zcp_priv_thread;
 static _Atomic uint64_t zcp_priv_threads = 1;
 
@@ -166,6 +173,30 @@ ZCP_PRIV_SETUP void *zcp_priv_anonymous(size_t bytes, int advice)    /* private 
     (void)madvise(p, bytes, advice);                           /* WIPEONFORK is refused by old kernels: then the handler below stands in */
     return p;
 }
+/* Has a forked child find zeroed what lies in whole pages of an array of `count` objects. Of those, gives the first one
+   and the end; if these are equal there is none. */
+ZCP_PRIV_SETUP void zcp_priv_wiped_among(void *objects, size_t bytes, size_t count, size_t *first, size_t *end)
+{
+    long page_size = sysconf(_SC_PAGESIZE);
+    uintptr_t page = page_size > 0 ? (uintptr_t)page_size : 65536, base = (uintptr_t)objects;
+    uintptr_t begin = (base + page - 1) & ~(page - 1), stop = (base + bytes * count) & ~(page - 1);
+    *first = *end = 0;
+    if (begin >= stop) return;
+    *first = (begin - base + bytes - 1) / bytes;
+    *end = (stop - base) / bytes;
+    if (*end < *first) *end = *first;
+    (void)madvise((char *)objects + (begin - base), stop - begin, MADV_WIPEONFORK);    /* refused: as for anonymous */
+}
+
+/* The process's first page; the same one for all who call this. NULL: no memory. */
+ZCP_PRIV_SETUP zcp_priv_process *zcp_priv_process_new(void)
+{
+    size_t first, end, count = sizeof zcp_priv_process_room / sizeof zcp_priv_process_room[0];
+    zcp_priv_wiped_among(zcp_priv_process_room, sizeof zcp_priv_process_room[0], count, &first, &end);
+    if (first < end) return &zcp_priv_process_room[first];
+    return (zcp_priv_process *)zcp_priv_anonymous(sizeof(zcp_priv_process), MADV_WIPEONFORK);
+}
+
 ZCP_PRIV_INLINE zcp_priv_process *zcp_priv_process_get(void) { return zcp_priv_load_acquire(&zcp_priv_process_page); }
 /* The handlers may be registered more than once: what this thread's first prepare handler has locked is locked and unlocked once. */
 static ZEROCP_THREAD_LOCAL zcp_priv_process *zcp_priv_forking;
@@ -201,9 +232,9 @@ ZCP_PRIV_SETUP zcp_priv_process *zcp_priv_process_made(void)
     if (!process) {
         errno = ENOMEM;
         if (pthread_atfork(zcp_priv_fork_prepare, zcp_priv_fork_parent, zcp_priv_fork_child) != 0) return NULL;
-        zcp_priv_process *fresh = (zcp_priv_process *)zcp_priv_anonymous(sizeof *fresh, MADV_WIPEONFORK);
+        zcp_priv_process *fresh = zcp_priv_process_new();
         if (!fresh) return NULL;
-        if (!zcp_priv_cas_release(&zcp_priv_process_page, &process, fresh)) munmap(fresh, sizeof *fresh);
+        (void)zcp_priv_cas_release(&zcp_priv_process_page, &process, fresh);       /* else another thread was first */
         process = zcp_priv_process_get();
     }
     return process;
@@ -219,16 +250,17 @@ ZCP_PRIV_COLD void zcp_priv_process_unlock(zcp_priv_process *process)      /* NU
 {
     if (process) pthread_mutex_unlock(&process->mutex);
 }
-/* An area that a forked child finds zeroed; it stays until the process ends. Under the process's mutex. NULL: no memory. */
-ZCP_PRIV_SETUP void *zcp_priv_wiped_new(zcp_priv_process *process, size_t bytes)
+/* An area that a forked child finds zeroed, and that stays: `area`, which is zero and in such pages, or if that is NULL
+   pages that are mapped for it. Under the process's mutex. NULL: no memory. */
+ZCP_PRIV_SETUP void *zcp_priv_wiped_new(zcp_priv_process *process, void *area, size_t bytes)
 {
     ZEROCP_ASSERT(bytes >= sizeof(zcp_priv_wiped));
-    zcp_priv_wiped *area = (zcp_priv_wiped *)zcp_priv_anonymous(bytes, MADV_WIPEONFORK);
-    if (!area) return NULL;
-    area->bytes = bytes;
-    area->next = process->head.next;
-    process->head.next = area;
-    return area;
+    zcp_priv_wiped *wiped = (zcp_priv_wiped *)(area ? area : zcp_priv_anonymous(bytes, MADV_WIPEONFORK));
+    if (!wiped) return NULL;
+    wiped->bytes = bytes;
+    wiped->next = process->head.next;
+    process->head.next = wiped;
+    return wiped;
 }
 
 /* ---- >>descriptors  Nothing that is opened here for reading or writing is descriptor 0, 1 or 2, not for a moment: a
@@ -966,7 +998,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc 
     return status;
 }
 
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_shm_open(zcp_shm *shm, const zcp_shm_desc *desc)
+ZCP_PRIV_SETUP zcp_status zcp_priv_shm_open(zcp_shm *shm, const zcp_shm_desc *desc)
 {
     if (!shm || !desc) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
     zcp_shm_desc full = *desc;
@@ -984,6 +1016,12 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_shm_open(zcp_shm *shm, const zcp_shm_de
     if (status != ZCP_OK) memset(shm, 0, sizeof *shm);
     return status;
 }
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_shm_open(zcp_shm *shm, const zcp_shm_desc *desc)
+{
+    bool outermost = zcp_priv_call_begin();
+    return zcp_priv_call_end(outermost, zcp_priv_shm_open(shm, desc));
+}
+
 ZCP_PRIV_SMALL ZEROCP_API void zcp_shm_close(zcp_shm *shm)
 {
     if (!shm) return;
