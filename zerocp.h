@@ -3271,7 +3271,7 @@ ZCP_PRIV_COLD void zcp_priv_recovery_note(zcp_manager *manager, zcp_status statu
     zcp_priv_process_unlock(process);
 }
 /* What stands at the end of a message about a chunk that is not to be had: "" if the last recovery went well. */
-typedef struct zcp_priv_unswept { char text[sizeof zcp_priv_last_message]; } zcp_priv_unswept;
+typedef struct zcp_priv_unswept { char text[ZCP_PRIV_MESSAGE_BYTES]; } zcp_priv_unswept;
 ZCP_PRIV_COLD zcp_priv_unswept zcp_priv_recovery_told(const zcp_manager *manager)
 {
     zcp_priv_unswept told = { "" };

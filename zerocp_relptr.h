@@ -284,9 +284,10 @@ static const struct { const char *name, *message; } zcp_priv_status_texts[] = {
     ZCP_STATUS_TABLE(ZCP_PRIV_TEXT)
 #undef ZCP_PRIV_TEXT
 };
+#define ZCP_PRIV_MESSAGE_BYTES 384
 /* The last failure, and a place for those within the call that runs now: whether they are told is known at its end. */
 typedef struct zcp_priv_notes {
-    struct { int error; char message[384]; } kept[2];
+    struct { int error; char message[ZCP_PRIV_MESSAGE_BYTES]; } kept[2];
     uint32_t last, before;          /* which of them is told; which was, when the outermost call began */
     bool within;                    /* between call_begin and call_end */
 } zcp_priv_notes;
@@ -337,7 +338,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_by(zcp_priv_cause cause, const char *form
     return cause.status;
 }
 /* A failure, to be told after what cleans up behind it. */
-typedef struct zcp_priv_failure { zcp_status status; int error; char message[384]; } zcp_priv_failure;
+typedef struct zcp_priv_failure { zcp_status status; int error; char message[ZCP_PRIV_MESSAGE_BYTES]; } zcp_priv_failure;
 ZCP_PRIV_COLD zcp_priv_failure zcp_priv_failure_save(zcp_status status)
 {
     zcp_priv_failure failure = { status, zcp_last_errno(), "" };
