@@ -200,7 +200,7 @@ soak: $(BUILD)/soak/soak ## Kill and stop eight working processes at random for 
 FUZZ_CC ?= clang
 flags_fuzz := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g
 
-$(BUILD)/fuzz/fuzz: tests/fuzz/fuzz.c tests/hostile.h $(headers)
+$(BUILD)/fuzz/fuzz: tests/fuzz/fuzz.c tests/hostile.h tests/scribble.h $(headers)
 	@mkdir -p $(@D)/corpus
 	$(FUZZ_CC) $(cppflags) $(CPPFLAGS) -std=gnu11 $(warnings) -Wcast-align $(flags_fuzz) -o $@ $< $(libs)
 

@@ -2,6 +2,7 @@
 // in bounded time, inside of its mappings (which stand between guard pages here), and leaves nothing open.
 #include "hostile.h"
 
+#include "scribble.h"
 #include "test.h"
 
 #include <signal.h>
@@ -74,12 +75,20 @@ enum { SMALL_CLIENTS = 4, SMALL_POOLS = 2 };                       // 4 more cli
 
 static bool pools_change;                                          // or garbage may say so: a handle's pool may be another one by now
 
-static void check_inside(const zcp_chunk *chunk, uint64_t bytes) {
-    const zcp_priv_pool *pool = zcp_priv_view_pool(&chunk->manager->view, chunk->index >> ZCP_PRIV_POOL_SHIFT);
-    if (pools_change)
-        return;                                                    // to touch it has to do
-    uint64_t at = (uint64_t)((uintptr_t)chunk->data - (uintptr_t)pool->data), all = pool->stride * pool->count;
-    CHECK_MSG(at < all && bytes <= all - at, "%llu bytes at %p", (unsigned long long)bytes, chunk->data);
+// What is checked whatever was written; garbage_consistent_* check one of these each, to see that each is found.
+typedef enum { ALL_CHECKS, ROOM, FIGURES, MAPPINGS } check;
+static check only;
+
+static bool checks(check what) {
+    return only == ALL_CHECKS || only == what;
+}
+
+// The whole of what was asked lies in one chunk of one pool of the instance. false: it does not, and nobody asks.
+static bool check_inside(const zcp_chunk *chunk, uint64_t bytes) {
+    bool inside = scribble_has_room(chunk, bytes);
+    CHECK_MSG(inside || !checks(ROOM), "%llu bytes at %p are not within one chunk", (unsigned long long)bytes,
+              chunk->data);
+    return inside;
 }
 
 // Atomic, because with garbage in the records two threads may be given one chunk, and that is no race of the library.
@@ -89,7 +98,7 @@ static void touch(void *data, uint64_t bytes) {
         atomic_store_explicit(&at[i], (unsigned char)i, memory_order_relaxed);
 }
 
-static void exercise_handle(zcp_manager *manager, zcp_chunk *chunk) {
+static void exercise_handle(zcp_manager *manager, zcp_chunk *chunk, uint64_t asked) {
     zcp_chunk clone = {0}, borrowed = {0};
     zcp_status status;
     uint64_t capacity, size, uses, token;
@@ -97,8 +106,12 @@ static void exercise_handle(zcp_manager *manager, zcp_chunk *chunk) {
     BOUNDED(capacity = zcp_chunk_capacity(chunk));
     BOUNDED(size = zcp_chunk_size(chunk));
     CHECK(size <= 4096 && capacity <= 4096);
-    check_inside(chunk, capacity ? capacity : 1);
-    touch(chunk->data, capacity ? capacity : 1);
+    CHECK_MSG(capacity == 0 || capacity >= asked || pools_change, "%llu bytes for %llu", (unsigned long long)capacity,
+              (unsigned long long)asked);
+    if (capacity == 0 || pools_change)                             // of the pool that has its number now
+        capacity = asked;
+    if (check_inside(chunk, capacity))
+        touch(chunk->data, capacity);
     BOUNDED(data = zcp_chunk_data(chunk));
     CHECK(data == NULL || data == chunk->data || pools_change);
     BOUNDED(clone = zcp_chunk_clone(chunk));
@@ -124,41 +137,55 @@ static void exercise_tokens(zcp_manager *manager) {
         BOUNDED(status = zcp_chunk_acquire(manager, token, &chunk));
         check_told(status);
         if (status == ZCP_OK) {
-            check_inside(&chunk, zcp_chunk_size(&chunk));
+            check_inside(&chunk, pools_change ? 1 : zcp_chunk_size(&chunk));
             BOUNDED(zcp_chunk_release(&chunk));
         }
     }
 }
 
 // Whatever the records and counters hold, each figure is one that a pool can have, and together they make sense.
-static void check_figures(const zcp_pool_stats *s) {
-    CHECK(s->used <= s->total && s->free <= s->total && s->cached <= s->total && s->peak_used <= s->total);
-    CHECK(s->used + s->free + s->cached == s->total && s->used <= s->peak_used);
-    CHECK(s->allocations <= INT64_MAX && s->failures <= INT64_MAX && s->waits <= INT64_MAX);
-    CHECK(s->releases <= s->allocations && s->allocations - s->releases == s->used);
+static void check_figures(const zcp_pool_stats *stats, uint32_t pool) {
+    CHECK_MSG(scribble_are_figures(stats) || !checks(FIGURES),
+              "pool %u: used %llu, free %llu, cached %llu, total %llu, peak %llu, allocations %llu, releases %llu",
+              pool,
+              (unsigned long long)stats->used, (unsigned long long)stats->free, (unsigned long long)stats->cached,
+              (unsigned long long)stats->total, (unsigned long long)stats->peak_used,
+              (unsigned long long)stats->allocations, (unsigned long long)stats->releases);
+}
+
+static void check_mappings(void) {
+    CHECK_MSG(scribble_leaves_mappings() || !checks(MAPPINGS), "%d mappings of files and %d others stand; most: %d",
+              hostile.files, hostile.anonymous, SCRIBBLE_MAPPINGS);
+}
+
+static void exercise_figures(zcp_manager *manager, uint32_t pools) {
+    for (uint32_t p = 0; p < pools; p++) {
+        zcp_pool_stats stats;
+        zcp_status status;
+        BOUNDED(status = zcp_manager_pool_stats(manager, p, &stats));
+        CHECK(status == ZCP_OK);
+        check_figures(&stats, p);
+    }
 }
 
 static void exercise_watching(const zcp_manager_info *info, zcp_manager *manager) {
-    char text[1024];
+    char text[120 * ZCP_MAX_LIVE_POOLS];
     zcp_client_info client;
     zcp_recovery report;
     zcp_status status;
-    for (uint32_t p = 0; p < info->pool_count; p++) {
-        zcp_pool_stats stats;
-        BOUNDED(status = zcp_manager_pool_stats(manager, p, &stats));
-        CHECK_IS(status, ZCP_OK);
-        check_figures(&stats);
-    }
+    exercise_figures(manager, info->pool_count);
     for (uint32_t slot = 0; slot <= info->max_clients; slot++) {
         BOUNDED(status = zcp_manager_client_info(manager, slot, &client));
         check_told(status);
         CHECK(memchr(client.name, 0, sizeof client.name) != NULL);
     }
     BOUNDED(zcp_manager_format(manager, text, sizeof text));
+    CHECK_MSG(scribble_is_print(text) || !checks(FIGURES), "%s", text);
     BOUNDED(status = zcp_manager_check(manager));
     check_told(status);
     BOUNDED(status = zcp_manager_recover(manager, &report));
     check_told(status);
+    check_mappings();
 }
 
 static bool check_entry(const zcp_census_entry *entry, void *user) {
@@ -187,8 +214,8 @@ static void exercise_pools(zcp_manager *manager) {
     check_told(status);
     BOUNDED(status = zcp_chunk_allocate_wait(manager, 150, (uint32_t)test_random_below(2), &chunk));
     check_told(status);
-    if (status == ZCP_OK)
-        touch(chunk.data, 1);
+    if (status == ZCP_OK && check_inside(&chunk, 150))
+        touch(chunk.data, 150);
     BOUNDED(zcp_chunk_release(&chunk));
     BOUNDED(status = zcp_chunk_allocate_tagged(manager, 60, 7, &chunk));
     check_told(status);
@@ -201,7 +228,11 @@ static void exercise_pools(zcp_manager *manager) {
 }
 
 // Of garbage_live: the scribbler beside live clients. Where it writes to leases only, what is held is nobody else's.
-typedef enum { SCRIBBLE_ALL, SCRIBBLE_BEHIND_HEADER, SCRIBBLE_RECORDS, SCRIBBLE_PLAUSIBLE, SCRIBBLE_LEASES, SCRIBBLE_POOLS, SCRIBBLES } scribble;
+typedef enum {
+    SCRIBBLE_ALL, SCRIBBLE_BEHIND_HEADER, SCRIBBLE_RECORDS, SCRIBBLE_PLAUSIBLE, SCRIBBLE_LEASES, SCRIBBLE_POOLS,
+    SCRIBBLE_CONSISTENT,                                           // see scribble.h
+    SCRIBBLES
+} scribble;
 
 static struct live {
     _Atomic uint32_t stop, words, calls, refused;
@@ -215,6 +246,23 @@ static void mark_held(const zcp_chunk *chunk, uint32_t held) {
     uint32_t pool = chunk->index >> ZCP_PRIV_POOL_SHIFT, i = chunk->index & (ZCP_MAX_CHUNKS - 1);
     CHECK(pool < 2 && i < 16);
     CHECK_MSG(atomic_exchange(&live->held[pool][i], held) != held, "chunk %08x was given out twice", chunk->index);
+}
+
+// Allocates and releases, and looks now and then, as a program does.
+static void exercise_pairs(zcp_manager *manager) {
+    static const uint64_t sizes[] = {60, 100, 300, 1000, 2000, 4000};
+    for (int i = 0; i < 48; i++) {
+        zcp_chunk chunk;
+        zcp_status status;
+        uint64_t size = sizes[test_random_below(6)];
+        if (i % 6 == 0)
+            BOUNDED((void)zcp_manager_pool_count(manager));
+        BOUNDED(status = zcp_chunk_allocate(manager, size, &chunk));
+        check_told(status);
+        if (status == ZCP_OK && check_inside(&chunk, size))
+            touch(chunk.data, size);
+        BOUNDED(zcp_chunk_release(&chunk));
+    }
 }
 
 static void exercise(zcp_manager *manager) {
@@ -232,11 +280,13 @@ static void exercise(zcp_manager *manager) {
         CHECK(status != ZCP_OK || held[i].generation != 0);        // an all-zero record is nobody's
         mark_held(&held[i], 1);
         if (status == ZCP_OK)
-            exercise_handle(manager, &held[i]);
+            exercise_handle(manager, &held[i], sizes[i]);
     }
     exercise_tokens(manager);
     exercise_watching(&info, manager);
     exercise_pools(manager);
+    if (live != NULL && live->kind == SCRIBBLE_CONSISTENT)
+        exercise_pairs(manager);
     CHECK(zcp_relptr_get(zcp_manager_registry(manager), zcp_relptr_make(ZCP_SEGMENT_CHUNK, info.chunk_bytes), 1) == NULL);
     for (int i = 0; i < COUNT - (live == NULL); i++) {             // one is left to close, unless there is much to do before
         mark_held(&held[i], 0);
@@ -731,7 +781,8 @@ TEST(garbage_in_the_id_of_a_pool) {
     CHECK(zcp_priv_added_read(slot, serial, &added) && added.segment > taken);
     const uint32_t ids[] = {0, 1, ZCP_SEGMENT_CHUNK, 65536, 65536 + added.segment, UINT32_MAX, taken};
     for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
-        added.segment = slot->segment = ids[i];
+        added.segment = ids[i];
+        slot->segment = ids[i];
         slot->check = zcp_priv_added_check(&added, serial);
         CHECK_IS(zcp_manager_open(&fresh, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}), ZCP_OK);
         const zcp_registry *registry = zcp_manager_registry(fresh);
@@ -1153,7 +1204,7 @@ TEST(garbage_in_states_and_counters) {
                 zcp_priv_record_at(pool, i)->borrow[0] = UINT64_MAX;
             }
             CHECK_IS(zcp_manager_pool_stats(manager, 0, &stats), ZCP_OK);
-            check_figures(&stats);
+            check_figures(&stats, 0);
             CHECK(stats.used == stats.total || stats.free == stats.total || stats.cached == stats.total);
             CHECK_IS(zcp_manager_census(manager, check_entry, &entries), ZCP_OK);
             CHECK_EQ(entries, stats.used);
@@ -1186,6 +1237,51 @@ TEST(garbage_in_the_epoch_at_each_access) {
     check_no_leak();
 }
 
+// Who waits sleeps, whichever word of those that tell of news counts up all the time.
+static uint64_t accesses_of_wait(zcp_manager *manager) {
+    enum { WAIT_MS = 25 };
+    zcp_chunk chunk;
+    call_begin begin = begin_call();
+    CHECK_IS(zcp_chunk_allocate_wait(manager, 100, WAIT_MS, &chunk), ZCP_ERR_TIMEOUT);
+    uint64_t accesses = hostile_accesses;
+    end_call(begin, "zcp_chunk_allocate_wait", __LINE__);
+    return accesses;
+}
+
+TEST(garbage_that_counts_up_lets_waiters_sleep) {
+    const char *name = test_instance();
+    zcp_config config = small_config();
+    zcp_manager *manager;
+    zcp_chunk chunks[10];
+    zcp_manager_desc desc = {.name = name, .config = &config, .max_clients = SMALL_CLIENTS};
+    warm_up(name);
+    CHECK_IS(zcp_manager_open(&manager, &desc), ZCP_OK);
+    for (int i = 0; i < 10; i++)
+        CHECK_IS(zcp_chunk_allocate(manager, 100, &chunks[i]), ZCP_OK);
+    const struct { const char *what; void *at; size_t bytes; } parts[] = {
+        {"the signals", &manager->header->signals, sizeof(zcp_priv_signals)},
+        {"this client's slot", zcp_priv_slot_at(manager, manager->view.client), sizeof(zcp_priv_slot)},
+        {"the pool's leases", zcp_priv_view_pool(&manager->view, 0)->leases, sizeof(zcp_priv_leases)},
+    };
+    uint64_t undisturbed = accesses_of_wait(manager);
+    for (size_t p = 0; p < sizeof parts / sizeof parts[0]; p++)
+        for (size_t at = 0; at < parts[p].bytes; at += 4) {
+            _Atomic uint32_t *word = zcp_priv_object_at(parts[p].at, at);
+            uint32_t was = *word;
+            hostile.ticking = word;
+            uint64_t accesses = accesses_of_wait(manager);
+            hostile.ticking = NULL;
+            *word = was;
+            CHECK_MSG(accesses <= 64 * undisturbed, "byte %zu of %s counts up: %llu accesses, undisturbed %llu", at,
+                      parts[p].what, (unsigned long long)accesses, (unsigned long long)undisturbed);
+        }
+    for (int i = 0; i < 10; i++)
+        zcp_chunk_release(&chunks[i]);
+    BOUNDED(zcp_manager_close(manager));
+    check_fresh(name);
+    check_no_leak();
+}
+
 // With a recovery that cannot get on: CORRUPT, and the next one, undisturbed, finds everything.
 TEST(garbage_that_holds_up_a_sweep) {
     const char *name = test_instance();
@@ -1208,7 +1304,8 @@ TEST(garbage_that_holds_up_a_sweep) {
 // ---------------------------------------------------------------------------------------------------------------------
 // A scribbler beside live clients
 
-enum { LIVE_MS = 450, LIVE_CLIENTS = 2 };
+enum { LIVE_MS = 450, LIVE_CLIENTS = 2, LIVE_SLOTS = SMALL_CLIENTS + 4 };
+enum { ROUNDS = 800, LATE_MS = 10000 };                            // of the clients, where one thing is to be found
 
 static uint64_t scribbled_value(void) {
     switch (test_random_below(live->kind == SCRIBBLE_PLAUSIBLE ? 2 : 8)) {
@@ -1217,6 +1314,46 @@ static uint64_t scribbled_value(void) {
     case 2: return UINT64_MAX;
     case 3: return 0;
     default: return test_random();
+    }
+}
+
+static uint64_t scribbler_random(void *source, unsigned bytes) {
+    (void)source;
+    return test_random() >> (64 - 8 * bytes);
+}
+
+static zcp_priv_geometry live_geometry(void) {
+    zcp_priv_geometry geometry;
+    zcp_config config = small_config();
+    CHECK_IS(zcp_priv_geometry_compute(&geometry, &config, LIVE_SLOTS), ZCP_OK);
+    return geometry;
+}
+
+// Room for forged pools, before anybody adds one: who makes a file longer must not make it shorter under somebody else.
+static void make_room(const char *name) {
+    zcp_priv_geometry geometry = live_geometry();
+    CHECK_EQ(truncate(management_path(name).text, scribble_end(geometry.management_bytes)), 0);
+    CHECK_EQ(truncate(chunk_path(name).text, scribble_end(geometry.chunk_bytes)), 0);
+}
+
+static void consistent_scribbler(const char *name) {
+    zcp_priv_geometry geometry = live_geometry();
+    int fd = open(management_path(name).text, O_RDWR | O_CLOEXEC);
+    size_t bytes = (size_t)scribble_end(geometry.management_bytes);
+    void *header = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(fd >= 0 && header != MAP_FAILED);
+    scribble_target target = {.header = header, .geometry = &geometry, .random = scribbler_random};
+    while (atomic_load(&live->stop) == 0) {
+        uint64_t half = test_random();                             // of the kinds: one may undo what another did
+        for (uint64_t bursts = 1 + test_random_below(64); bursts > 0 && atomic_load(&live->stop) == 0; bursts--) {
+            for (int i = 0; i < 16; i++) {
+                uint64_t kind = test_random_below(SCRIBBLE_KINDS);
+                if (half >> kind & 1)
+                    scribble_kinds[kind].write(&target);
+            }
+            atomic_fetch_add_explicit(&live->words, 8, memory_order_relaxed);
+            test_sleep(1);                                         // or hardly anything that is written would be seen
+        }
     }
 }
 
@@ -1277,6 +1414,14 @@ static void live_client(const char *name) {
     while (manager != NULL && atomic_load(&live->stop) == 0) {
         exercise(manager);
         atomic_fetch_add(&live->calls, 1);
+        if (live->kind == SCRIBBLE_CONSISTENT) {                   // one manager, and a new one before looks take long
+            if (hostile.files > 1000) {
+                BOUNDED(zcp_manager_close(manager));
+                manager = NULL;
+                live_open(name, &manager);
+            }
+            continue;
+        }
         if (live_open(name, &again) == ZCP_OK) {
             exercise(again);
             BOUNDED(zcp_manager_close(again));
@@ -1290,41 +1435,76 @@ static void live_client(const char *name) {
     CHECK(hostile_same(&inherited, &now));
 }
 
-TEST_WITH(garbage_live, .seconds = 120, .weight = 2) {
-    const char *name = test_instance();
+static void live_beside(const char *name, scribble kind) {
     zcp_config config = small_config();
-    live = test_shared(sizeof *live);
-    warm_up(name);
-    for (int kind = 0; kind < SCRIBBLES; kind++) {
-        zcp_manager *manager;
-        pid_t clients[LIVE_CLIENTS];
-        CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS + 4}), ZCP_OK);
-        live->kind = (scribble)kind;
-        pools_change = kind != SCRIBBLE_LEASES;
-        atomic_store(&live->stop, 0);
-        for (int i = 0; i < LIVE_CLIENTS; i++)
-            clients[i] = test_spawn_named(live_client, name);
-        test_sleep(kind == SCRIBBLE_ALL ? 30 : 5);
-        pid_t writer = test_spawn_named(scribbler, name);
-        pthread_t thread = test_thread(live_thread, manager);      // and two threads on one manager
-        uint64_t until = test_now() + LIVE_MS * UINT64_C(1000000);
-        while (test_now() < until)
-            exercise(manager);
-        atomic_store(&live->stop, 1);
-        test_thread_join(thread);
-        for (int i = 0; i < LIVE_CLIENTS; i++)
-            test_join(clients[i]);
-        test_join(writer);
-        BOUNDED(zcp_manager_close(manager));
-        if (kind == SCRIBBLE_LEASES)
-            check_obtains_all(name);
-        live->kind = SCRIBBLE_ALL;
-        pools_change = false;
-        check_fresh(name);
-        check_no_leak();
-        test_note("kind %d: %u words scribbled, %u rounds, %u opens refused", kind, atomic_exchange(&live->words, 0),
-                  atomic_exchange(&live->calls, 0), atomic_exchange(&live->refused, 0));
+    zcp_manager *manager;
+    pid_t clients[LIVE_CLIENTS];
+    int others = only == MAPPINGS ? 0 : LIVE_CLIENTS;              // what is mapped is counted for one alone
+    zcp_manager_desc desc = {.name = name, .config = &config, .max_clients = LIVE_SLOTS};
+    CHECK_IS(zcp_manager_open(&manager, &desc), ZCP_OK);
+    if (kind == SCRIBBLE_CONSISTENT)
+        make_room(name);
+    live->kind = kind;
+    pools_change = kind != SCRIBBLE_LEASES;
+    atomic_store(&live->stop, 0);
+    for (int i = 0; i < others; i++)
+        clients[i] = test_spawn_named(live_client, name);
+    test_sleep(kind == SCRIBBLE_ALL ? 30 : 5);
+    pid_t writer = test_spawn_named(kind == SCRIBBLE_CONSISTENT ? consistent_scribbler : scribbler, name);
+    pthread_t thread = {0};
+    if (others > 0)
+        thread = test_thread(live_thread, manager);                // and two threads on one manager
+    bool alone = only == ROOM || only == FIGURES;
+    uint64_t until = test_now() + LIVE_MS * UINT64_C(1000000), late = until + (alone ? LATE_MS * UINT64_C(1000000) : 0);
+    for (int most = 0, now; test_now() < until || (alone && atomic_load(&live->calls) < ROUNDS && test_now() < late);
+         most = now > most ? now : most) {
+        exercise(manager);
+        now = hostile.files + hostile.anonymous;
+        if (only == MAPPINGS && now > most)                        // as long as it maps, it has not come to its limit
+            until = test_now() + 2 * LIVE_MS * UINT64_C(1000000);
     }
+    atomic_store(&live->stop, 1);
+    if (others > 0)
+        test_thread_join(thread);
+    for (int i = 0; i < others; i++)
+        test_join(clients[i]);
+    test_join(writer);
+    BOUNDED(zcp_manager_close(manager));
+    if (kind == SCRIBBLE_LEASES)
+        check_obtains_all(name);
+    live->kind = SCRIBBLE_ALL;
+    pools_change = false;
+    check_fresh(name);
+    check_no_leak();
+    test_note("kind %d: %u words scribbled, %u rounds, %u opens refused", (int)kind, atomic_exchange(&live->words, 0),
+              atomic_exchange(&live->calls, 0), atomic_exchange(&live->refused, 0));
+}
+
+TEST_WITH(garbage_live, .seconds = 120, .weight = 2) {
+    live = test_shared(sizeof *live);
+    warm_up(test_instance());
+    for (int kind = 0; kind < SCRIBBLES; kind++)
+        live_beside(test_instance(), (scribble)kind);
+}
+
+// Each of these is to be found by the same scribbler, by random writes of all its kinds.
+static void live_beside_consistent(check what) {
+    only = what;
+    live = test_shared(sizeof *live);
+    warm_up(test_instance());
+    live_beside(test_instance(), SCRIBBLE_CONSISTENT);
+}
+
+TEST_WITH(garbage_consistent_gives_no_chunk_smaller_than_asked, .seconds = 120, .weight = 2) {
+    live_beside_consistent(ROOM);
+}
+
+TEST_WITH(garbage_consistent_shows_no_figure_above_the_total, .seconds = 120, .weight = 2) {
+    live_beside_consistent(FIGURES);
+}
+
+TEST_WITH(garbage_consistent_leaves_mappings_to_the_application, .seconds = 120, .weight = 2) {
+    live_beside_consistent(MAPPINGS);
 }
 
 // The word that says READY becomes 0 under a live client. Somebody who may create must not take the file for half-made

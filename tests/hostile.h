@@ -32,13 +32,13 @@
 
 #define HOSTILE_UNUSED __attribute__((unused))
 
-enum { HOSTILE_TRACED = 512, HOSTILE_ANONYMOUS = 2048 };
+enum { HOSTILE_TRACED = 512, HOSTILE_ANONYMOUS = 1 << 16 };
 
 typedef enum { HOSTILE_NO_PEER, HOSTILE_CAS, HOSTILE_POP, HOSTILE_REFILL } hostile_peer;
 
 static struct {
     _Atomic int files, anonymous;                                  // mappings that stand
-    _Atomic(void *) private[HOSTILE_ANONYMOUS];                    // where the anonymous ones do
+    _Atomic uintptr_t private[HOSTILE_ANONYMOUS];                  // where the anonymous ones do: see hostile_note
     int nth, error;                                                // that call fails (from 1; 0: none), with that errno
     bool ever_after;                                               // and all later ones of the same function
     bool tracing;
@@ -138,6 +138,35 @@ HOSTILE_UNUSED static bool hostile_fails(const char *function) {
     return true;
 }
 
+// The anonymous mappings that stand, by a hash of their address: from there on, up to the first 0; 1: one went.
+HOSTILE_UNUSED static size_t hostile_place(uintptr_t at, size_t nth) {
+    return ((size_t)((at >> 12) * UINT64_C(0x9e3779b97f4a7c15) >> 40) + nth) % HOSTILE_ANONYMOUS;
+}
+
+HOSTILE_UNUSED static void hostile_note(const void *memory) {
+    for (size_t i = 0; i < HOSTILE_ANONYMOUS; i++) {
+        _Atomic uintptr_t *place = &hostile.private[hostile_place((uintptr_t)memory, i)];
+        uintptr_t seen = atomic_load(place);
+        if (seen <= 1 && atomic_compare_exchange_strong(place, &seen, (uintptr_t)memory))
+            return;
+    }
+    fprintf(stderr, "hostile: more than %d anonymous mappings\n", HOSTILE_ANONYMOUS);
+    abort();
+}
+
+// false: no such one stands.
+HOSTILE_UNUSED static bool hostile_forget(const void *memory) {
+    for (size_t i = 0; i < HOSTILE_ANONYMOUS; i++) {
+        _Atomic uintptr_t *place = &hostile.private[hostile_place((uintptr_t)memory, i)];
+        uintptr_t seen = atomic_load(place);
+        if (seen == 0)
+            return false;
+        if (seen == (uintptr_t)memory)
+            return atomic_compare_exchange_strong(place, &seen, 1);
+    }
+    return false;
+}
+
 HOSTILE_UNUSED static void *hostile_mmap(void *where, size_t bytes, int protection, int flags, int fd, off_t offset) {
     if (hostile_fails("mmap"))
         return MAP_FAILED;
@@ -159,22 +188,14 @@ HOSTILE_UNUSED static void *hostile_mmap(void *where, size_t bytes, int protecti
         return MAP_FAILED;
     }
     atomic_fetch_add(fd < 0 ? &hostile.anonymous : &hostile.files, 1);
-    for (int i = 0; fd < 0 && i < HOSTILE_ANONYMOUS; i++) {
-        void *none = NULL;
-        if (atomic_compare_exchange_strong(&hostile.private[i], &none, memory))
-            break;
-    }
+    if (fd < 0)
+        hostile_note(memory);
     return memory;
 }
 
 HOSTILE_UNUSED static int hostile_munmap(void *memory, size_t bytes) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), inner = (bytes + page - 1) / page * page;
-    bool anonymous = false;
-    for (int i = 0; i < HOSTILE_ANONYMOUS; i++) {
-        void *seen = memory;
-        anonymous = anonymous || atomic_compare_exchange_strong(&hostile.private[i], &seen, NULL);
-    }
-    atomic_fetch_sub(anonymous ? &hostile.anonymous : &hostile.files, 1);
+    atomic_fetch_sub(hostile_forget(memory) ? &hostile.anonymous : &hostile.files, 1);
     return munmap((char *)memory - page, inner + 2 * page);
 }
 
@@ -216,11 +237,8 @@ HOSTILE_UNUSED static int hostile_fchown(int fd, uid_t user, gid_t group) {
 }
 // What is wiped in children stays until the process ends: a manager's object, the page of locks. It counts as no leak.
 HOSTILE_UNUSED static int hostile_madvise(void *memory, size_t bytes, int advice) {
-    for (int i = 0; i < HOSTILE_ANONYMOUS && advice == MADV_WIPEONFORK; i++) {
-        void *seen = memory;
-        if (atomic_compare_exchange_strong(&hostile.private[i], &seen, NULL))
-            atomic_fetch_sub(&hostile.anonymous, 1);
-    }
+    if (advice == MADV_WIPEONFORK && hostile_forget(memory))
+        atomic_fetch_sub(&hostile.anonymous, 1);
     return hostile_fails("madvise") ? -1 : madvise(memory, bytes, advice);
 }
 HOSTILE_UNUSED static int hostile_mlock(const void *memory, size_t bytes) {

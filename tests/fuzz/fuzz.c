@@ -3,12 +3,15 @@
 //   make fuzz SECONDS=60
 //
 // An input is a program of small steps: change a word of the management segment, one of its leases, or one of what its header
-// says of pools that come and go (also while managers are attached to it), forge what it says of a pool so that it adds up, replace its
-// beginning by raw bytes, cut or extend the file, open, close, observe, add and retire pools, allocate, wait, acquire, release and so on.
+// says of pools that come and go (also while managers are attached to it), write what adds up (see scribble.h), replace
+// its beginning by raw bytes, cut or extend the file, open, close, observe, add and retire pools, allocate, wait,
+// acquire, release and so on.
 // The seeds are made here, from a real segment with a pool that was added and one that retires, and written into the corpus directory that is given. A finding is what the sanitizers
 // find, an access to the guard pages around each mapping (see hostile.h), a call without an end, a leaked descriptor or
 // mapping, or a handle that lies outside of its segment.
 #include "../hostile.h"
+
+#include "../scribble.h"
 
 enum { ADDED = 3, RETIRING = 4, LAST_POOL = 4, CLIENTS = 5, MANAGERS = 3, HANDLES = 12, TOKENS = 8, PAGE = 4096, IMAGE = 16 * PAGE };
 
@@ -160,32 +163,26 @@ static void change_word(input *in) {
     MUST(pwrite(management, &value, 8, file_offset(at)) == 8);
 }
 
-// What a peer can write that knows how to make the check of it.
-static void forge_pool(input *in) {
-    zcp_priv_pool_slot *slot = NULL, forged;
-    uint32_t number = (uint32_t)take(in, 1) % ZCP_MAX_LIVE_POOLS, serial = (uint32_t)take(in, 1), phase = (uint32_t)take(in, 1) % 5;
-    off_t at = (off_t)(offsetof(zcp_priv_header, pools) + number * sizeof *slot);
-    MUST(pread(management, &forged, sizeof forged, at) >= 0);
-    uint64_t how = take(in, 1);
-    uint64_t words[] = {forged.chunk_size,        forged.chunk_count, forged.alignment, forged.cache_chunks,
-                        forged.management_offset, forged.data_offset, forged.segment};
-    for (int i = 0; i < 7; i++)
-        if (how >> i & 1)
-            words[i] = how & 128 ? take(in, 8) : take(in, 2) << (i == 4 || i == 5 ? 12 : 0);
-    zcp_pool_config config = {words[0], (uint32_t)words[1], (uint32_t)words[2], (uint32_t)words[3]};
-    zcp_priv_added added = {config, words[4], words[5], (uint32_t)words[6]};
-    forged = (zcp_priv_pool_slot){.state = zcp_priv_pool_state(serial, phase),
-                                  .chunk_size = config.chunk_size,
-                                  .chunk_count = config.chunk_count,
-                                  .alignment = config.alignment,
-                                  .cache_chunks = config.cache_chunks,
-                                  .segment = added.segment,
-                                  .management_offset = added.management_offset,
-                                  .data_offset = added.data_offset,
-                                  .check = zcp_priv_added_check(&added, serial)};
-    MUST(pwrite(management, &forged, sizeof forged, at) == sizeof forged);
-    uint32_t epoch = (uint32_t)take(in, 1);
-    MUST(pwrite(management, &epoch, sizeof epoch, (off_t)offsetof(zcp_priv_header, signals.epoch)) == sizeof epoch);
+static uint64_t random_of(void *source, unsigned bytes) {
+    return take(source, bytes);
+}
+
+// What a peer can write that knows the layout: of one of scribble.h's kinds.
+static void write_consistently(input *in) {
+    zcp_config config = configuration();
+    zcp_priv_geometry geometry;
+    struct stat now, chunks;
+    uint64_t kind = take(in, 1) % SCRIBBLE_KINDS;
+    MUST(zcp_priv_geometry_compute(&geometry, &config, CLIENTS) == ZCP_OK);
+    off_t bytes = scribble_end(geometry.management_bytes), chunk_end = scribble_end(geometry.chunk_bytes);
+    if (fstat(management, &now) != 0 || (now.st_size < bytes && ftruncate(management, bytes) != 0))
+        return;
+    if (stat(chunk_path, &chunks) == 0 && chunks.st_size < chunk_end)
+        MUST(truncate(chunk_path, chunk_end) == 0);
+    void *header = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, management, 0);
+    MUST(header != MAP_FAILED);
+    scribble_kinds[kind].write(&(scribble_target){header, &geometry, random_of, in});
+    munmap(header, (size_t)bytes);
 }
 
 static void replace_beginning(input *in) {
@@ -204,17 +201,14 @@ static void resize(input *in) {                                    // under some
         MUST(ftruncate(management, bytes) == 0);
 }
 
-static void check_handle(const zcp_chunk *chunk) {
-    const zcp_priv_pool *pool = zcp_priv_view_pool(&chunk->manager->view, chunk->index >> ZCP_PRIV_POOL_SHIFT);
-    uint64_t bytes = zcp_chunk_capacity(chunk);
-    MUST(zcp_chunk_size(chunk) <= bytes);
-    if (bytes != 0) {                                              // else its number has just become that of a pool that a header with garbage in it tells of
-        uint64_t at = (uint64_t)((uintptr_t)chunk->data - (uintptr_t)pool->data), all = pool->stride * pool->count;
-        MUST(at < all && bytes <= all - at && bytes == pool->chunk_size);
-    }
-    for (uint64_t i = 0; i < bytes || i == 0; i += bytes > 64 ? bytes - 1 : 1) {       // what it leads to is there in any case
+// asked: bytes, at least 1.
+static void check_handle(const zcp_chunk *chunk, uint64_t asked) {
+    bool may_write = !(chunk->manager->view.flags & ZCP_READ_ONLY_DATA);
+    MUST(scribble_has_room(chunk, asked));
+    MUST(zcp_chunk_size(chunk) <= zcp_chunk_capacity(chunk));
+    for (uint64_t i = 0; i < asked; i += i + 1 < asked ? asked - 1 : 1) {
         volatile uint8_t *byte = (uint8_t *)chunk->data + i;
-        *(chunk->manager->view.flags & ZCP_READ_ONLY_DATA ? &(uint8_t){0} : byte) = *byte;
+        *(may_write ? byte : &(uint8_t){0}) = *byte;
     }
 }
 
@@ -272,8 +266,9 @@ static void look(zcp_manager *manager) {
     (void)zcp_manager_get_config(manager, &config);
     for (uint32_t pool = 0; pool <= LAST_POOL + 2; pool++)
         if (zcp_manager_pool_stats(manager, pool, &stats) == ZCP_OK)
-            MUST(stats.used + stats.free + stats.cached == stats.total);
-    MUST(zcp_manager_format(manager, text, sizeof text) < sizeof text);
+            MUST(scribble_are_figures(&stats));
+    MUST(zcp_manager_format(manager, text, sizeof text) < sizeof text && scribble_is_print(text));
+    MUST(scribble_leaves_mappings());
     (void)zcp_manager_check(manager);
 }
 
@@ -305,7 +300,7 @@ static void step(input *in) {
         return;
     }
     if (what == 16) {
-        forge_pool(in);
+        write_consistently(in);
         return;
     }
     if (what == 17) {
@@ -318,18 +313,20 @@ static void step(input *in) {
         return;
     }
     zcp_manager *manager = managers[take(in, 1) % MANAGERS];
+    uint64_t size;
     zcp_chunk *chunk = &handles[take(in, 1) % HANDLES];
     uint64_t *token = &tokens[take(in, 1) % TOKENS];
     switch (what) {
     case 5: case 6: case 7:
         zcp_chunk_release(chunk);
-        if (zcp_chunk_allocate(manager, take(in, 2) % 1100, chunk) == ZCP_OK)
-            check_handle(chunk);
+        size = take(in, 2) % 1100;
+        if (zcp_chunk_allocate(manager, size, chunk) == ZCP_OK)
+            check_handle(chunk, size);
         break;
     case 8: case 9:
         zcp_chunk_release(chunk);
         if (zcp_chunk_acquire(manager, *token, chunk) == ZCP_OK)
-            check_handle(chunk);
+            check_handle(chunk, 1);
         break;
     case 10: *token = zcp_chunk_token(chunk); break;
     case 11: *token = take(in, 8); break;
@@ -346,13 +343,15 @@ static void step(input *in) {
     case 14: (void)zcp_manager_recover(manager, NULL); break;
     case 18:
         zcp_chunk_release(chunk);
-        if (zcp_chunk_allocate_wait(manager, take(in, 2) % 6000, (uint32_t)take(in, 1) % 2, chunk) == ZCP_OK)
-            check_handle(chunk);
+        size = take(in, 2) % 6000;
+        if (zcp_chunk_allocate_wait(manager, size, (uint32_t)take(in, 1) % 2, chunk) == ZCP_OK)
+            check_handle(chunk, size);
         break;
     case 19:
         zcp_chunk_release(chunk);
-        if (zcp_chunk_allocate_tagged(manager, take(in, 2) % 6000, (uint32_t)take(in, 1), chunk) == ZCP_OK)
-            check_handle(chunk);
+        size = take(in, 2) % 6000;
+        if (zcp_chunk_allocate_tagged(manager, size, (uint32_t)take(in, 1), chunk) == ZCP_OK)
+            check_handle(chunk, size);
         (void)zcp_chunk_tag(chunk);
         break;
     default: look(manager); break;
@@ -475,13 +474,12 @@ static void write_seeds(const char *directory) {
         put_life(&s, 0, 0);
         write_seed(directory, number++, &s);
     }
-    for (uint64_t how = 0; how < 128; how = how * 2 + 1) {         // a pool that adds up
+    for (uint64_t kind = 0; kind < SCRIBBLE_KINDS; kind++) {       // what adds up; the random numbers are 1, 2, ...
         s.count = 0;
         put_open(&s, 0, 1);
-        put(&s, 16, 1), put(&s, how % 7, 1), put(&s, 9, 1), put(&s, 1, 1), put(&s, how, 1);
-        for (int i = 0; i < 6; i++)
-            put(&s, how >> i & 1 ? (uint64_t)i * 8 + 8 : 0, how >> i & 1 ? (how & 64 ? 8 : 2) : 0);
-        put(&s, 77, 1);
+        put(&s, 16, 1), put(&s, kind, 1);
+        for (uint64_t i = 1; i < (kind == 2 ? 32 * 8 : 8); i++)
+            put(&s, i, 1);
         put_life(&s, 0, 0);
         write_seed(directory, number++, &s);
     }
