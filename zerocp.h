@@ -419,8 +419,9 @@ ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zc
 ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk);
 /* The same as zcp_chunk_allocate, but sleeps up to timeout_ms (UINT32_MAX: for ever) until a chunk that fits is free; also one that comes back
    because its holder died is seen, within 0.1 s.
-   Who waits has no right of precedence. Errors: as zcp_chunk_allocate, and TIMEOUT instead of EXHAUSTED (but with timeout_ms 0). A system call for those who wait, and for who
-   frees a chunk of that pool meanwhile. */
+   Who waits has no right of precedence; before it sleeps it gives back what this thread caches, of any pool. Errors: as
+   zcp_chunk_allocate, and TIMEOUT instead of EXHAUSTED (but with timeout_ms 0). System calls: some for each sleep; who
+   frees a chunk of that pool meanwhile makes one for each client that waits for it. */
 ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms, zcp_chunk *chunk);
 /* One more handle of the same chunk, to be released on its own; empty if the source is empty, released or not held (see zcp_last_message). */
 ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk);
@@ -1123,6 +1124,7 @@ typedef struct zcp_priv_counts {
 typedef struct zcp_priv_leases zcp_priv_leases;
 typedef struct zcp_priv_pool_slot zcp_priv_pool_slot;
 typedef struct zcp_priv_signals zcp_priv_signals;
+typedef struct zcp_priv_slot zcp_priv_slot;
 typedef struct zcp_priv_pool {
     unsigned char *records;         /* in the management segment */
     zcp_priv_counts *counts;        /* private */
@@ -1134,6 +1136,8 @@ typedef struct zcp_priv_pool {
     zcp_priv_pool_slot *slot;       /* which tells whether the pool is live; NULL, as signals: a pool that stays for ever */
     zcp_priv_signals *signals;
     zcp_manager *manager;           /* whose view this is of; NULL as slot */
+    zcp_priv_slot *slots;           /* the clients', so many as there may be; NULL as slot */
+    uint32_t clients;
     uint32_t number, serial;        /* in the instance; serial: different for each pool that the instance ever had */
     _Atomic uint32_t retired;       /* private: the first so many chunks are retired */
     _Atomic uint32_t asked;         /* 1: this client, which does not punch, has asked the others to */
@@ -1184,7 +1188,8 @@ typedef enum zcp_priv_outcome { ZCP_PRIV_NO = 0, ZCP_PRIV_YES, ZCP_PRIV_GARBAGE 
 /* ---- >>lease  A thread takes the hints of a whole leaf on loan, and gets and gives back chunks of that leaf without touching the list: allocate
    and release are then one read-modify-write, the claim. Only hints are on loan: whoever finds nothing in the list claims what the loans name.
    Per pool:   0  wanted:4    counts up whenever each thread is to look up from its work: somebody was exhausted, or waits, or the pools have changed (>>pools)
-               4  waiting:4 woken:4   differ: somebody may sleep until a chunk is freed (>>wait)
+               4  waiting:4 woken:4   differ: somebody may sleep until a chunk of this pool is freed; the clients' slots
+                                      tell who (>>wait)
               12  retiring:4  1: nothing is to be had from this pool any more
               64  counters of those who have no lease (>>counters)
              128  leases of 64 bytes, one per leaf but at most 64: holder:4 leaf:4 loan:8 allocated:8 freed:8; holder = client + 1, 0 = nobody; loan: hints of that leaf.
@@ -2006,13 +2011,16 @@ _Static_assert(sizeof(zcp_priv_pool_geometry) == 64 && sizeof(zcp_priv_geometry)
    tests/recorded.h one of the geometry or of what words mean. */
 #define ZCP_PRIV_LAYOUT_VERSION 5u
 enum { ZCP_PRIV_BUILDING = 0, ZCP_PRIV_READY = 1, ZCP_PRIV_RETIRED = 2 };      /* the state word never goes back */
-/* What tells that pools have come or gone (epoch counts up), where waiters sleep (wakes counts up), and up to where the two segments are used. */
+/* What tells that pools have come or gone (epoch counts up), up to where the two segments are used, and which clients
+   have slept since they attached (a bit of each, which spares who wakes a walk along all slots). */
 struct zcp_priv_signals {
-    _Atomic uint32_t epoch, wakes;
+    _Atomic uint32_t epoch;
+    uint32_t unused_first;
     _Atomic uint64_t management_end, chunk_end; /* bytes; written under the creation lock, like the next two */
     _Atomic uint32_t adding;    /* not 0: there may be memory behind those ends, which an adder has reserved */
     _Atomic uint32_t segments;  /* counts up with each id of the registry that a pool gets */
     uint64_t unused[4];
+    _Atomic uint64_t slept[ZCP_MAX_CLIENTS / 64];
 };
 /* A pool number: which pool has it, if any. The serial is never used again. Writer of all but the phase: the adder, under the creation lock, while the phase
    is NONE or GONE. `check` is of the words before it, so that what changes while it is read, or is garbage, is found out. */
@@ -2025,7 +2033,7 @@ struct zcp_priv_pool_slot {
     _Atomic uint64_t management_offset, data_offset, check;
     uint64_t unused;
 };
-_Static_assert(sizeof(zcp_priv_signals) == 64 && sizeof(zcp_priv_pool_slot) == 64, "layout of the header's end");
+_Static_assert(sizeof(zcp_priv_signals) == 192 && sizeof(zcp_priv_pool_slot) == 64, "layout of the header's end");
 ZCP_PRIV uint64_t zcp_priv_pool_state(uint32_t serial, uint32_t phase) { return (uint64_t)serial << 32 | phase; }
 typedef struct zcp_priv_header {
     uint64_t magic;                             /*  0: written first, with the next two */
@@ -2045,14 +2053,18 @@ typedef struct zcp_priv_header {
 _Static_assert(offsetof(zcp_priv_header, state) == 16 && offsetof(zcp_priv_header, geometry) == 64 && offsetof(zcp_priv_header, signals) % 64 == 0
                && sizeof(zcp_priv_header) <= ZCP_PRIV_PAGE, "layout of the header");
 
-/* A client's slot. Writers: whoever holds the slot's lock. Readers: anyone, for messages; recovery looks at state before it takes the lock, and again after. */
+/* A client's slot. Writers: whoever holds the slot's lock; of wakes and woken, whoever wakes. Readers: anyone, for
+   messages; recovery looks at state before it takes the lock, and again after. sleeps, wakes and woken go on counting
+   when the slot changes hands. */
 enum { ZCP_PRIV_SLOT_CLEAN = 0, ZCP_PRIV_SLOT_IN_USE = 1, ZCP_PRIV_SLOT_SWEEPING = 2 };
-typedef struct zcp_priv_slot {
+struct zcp_priv_slot {
     _Atomic uint32_t state, pid;                /* in use is stored before the first claim, clean after the last push */
     _Atomic uint64_t start;                     /* nanoseconds since 1970 */
     _Atomic uint64_t name[4];                   /* 32 bytes, 0-terminated */
-    uint64_t unused[10];
-} zcp_priv_slot;
+    _Atomic uint64_t sleeps;                    /* count:32 | for what:32; counts up before a thread sleeps (>>wait) */
+    _Atomic uint32_t wakes, woken;              /* all its threads' futex; the count up to which they were woken */
+    uint64_t unused[8];
+};
 _Static_assert(sizeof(zcp_priv_slot) == 128, "layout of a slot");
 
 /* The client's name, which anybody may have written, as it may be shown. */
@@ -2074,6 +2086,7 @@ ZCP_PRIV uint64_t zcp_priv_signature(void)
         offsetof(zcp_priv_lease, loan), offsetof(zcp_priv_header, instance_id), offsetof(zcp_priv_header, chunk_device),
         offsetof(zcp_priv_geometry, max_clients), offsetof(zcp_priv_pool_geometry, chunk_count), offsetof(zcp_priv_slot, name),
         offsetof(zcp_priv_record, borrow), sizeof(zcp_priv_signals), sizeof(zcp_priv_pool_slot), offsetof(zcp_priv_lease, freed),
+        offsetof(zcp_priv_slot, sleeps), offsetof(zcp_priv_signals, slept),
         offsetof(zcp_priv_leases, peak), ZCP_MAX_LIVE_POOLS, ZCP_MAX_POOLS, ZCP_MAX_CLIENTS, ZCP_MAX_CHUNKS, ZCP_PRIV_PAGE, ZCP_PRIV_LOCK_CREATION,
         ZCP_PRIV_LOCK_SLOTS, offsetof(zcp_priv_header, lock_device),
     };
@@ -2303,6 +2316,7 @@ ZCP_PRIV_COLD void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_g
     pool->alignment = from->alignment;
     pool->cache_chunks = from->cache_chunks;
     pool->leases = zcp_priv_object_at(management, from->leases_offset);
+    pool->clients = geometry->max_clients;
     zcp_priv_list_view(&pool->list, zcp_priv_object_at(management, from->list_offset), from->chunk_count);
     /* Clients start far apart. */
     uint32_t start = (uint32_t)((uint64_t)pool->list.leaves * client / geometry->max_clients) % pool->list.leaves;
@@ -2371,11 +2385,13 @@ typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } z
    Labels  word      order    partner      what breaks without it
      W0    wanted    acquire  W1           who sees `wanted` raised does not see why: it keeps what retires
      W1    wanted    release  W0 W6        the same
-     W2    waiting   release  W5           (not needed: W4 comes before, and a branch on waiting before W3)
+     W2    waiting   release  W5           (not needed: who does not see W7 by it sees it by the barriers)
      W3    wakes     release  W4           (not needed: as W2) a waiter misses what was freed before the wake
      W4    wakes     acquire  W3           as W3
      W5    waiting   acquire  W2           as W2
      W6    wanted    acquire  W1           as W0, where a thread begins
+     W7    sleeps    release  W8           (not needed: W4 comes before, and a branch on sleeps before W3)
+     W8    sleeps    acquire  W7           as W7
      X1    retired   acquire  X2           the memory goes back while a holder reads, whose end a sibling saw
      X2    retired   release  X1           the same
      A1    (barrier) light    A4 A5        who frees misses the waiter or RETIRING, who misses what is free,
@@ -2434,21 +2450,38 @@ ZCP_PRIV int zcp_priv_futex(_Atomic uint32_t *word, int operation, uint32_t valu
 #endif
     return (int)syscall(SYS_futex, word, operation, value, until, NULL, bits);
 }
-enum { ZCP_PRIV_FUTEX_WAIT = 9, ZCP_PRIV_FUTEX_WAKE = 10 };              /* FUTEX_WAIT_BITSET, FUTEX_WAKE_BITSET: a bit per pool number */
+enum { ZCP_PRIV_FUTEX_WAIT = 9, ZCP_PRIV_FUTEX_WAKE = 10 };              /* FUTEX_WAIT_BITSET, FUTEX_WAKE_BITSET */
 ZCP_PRIV bool zcp_priv_somebody_waits(const zcp_priv_pool *pool)
 {
     return zcp_priv_load_relaxed(&pool->leases->waiting) != zcp_priv_load_relaxed(&pool->leases->woken);       /* relaxed: the barrier before; a
                                                                           woken that is too old wakes in vain */
 }
-/* Wakes all who wait for this pool: all, because one alone might be killed just then. `woken` comes last, so that if this one is stopped, the next who frees a chunk wakes. */
+/* Wakes a client's threads if one of them may sleep for that; all of them, because they sleep on one word: each looks
+   again, and says anew that it sleeps. `woken` comes last: if this one is killed or stopped, the next one wakes. */
+ZCP_PRIV_COLD void zcp_priv_wake_client(zcp_priv_slot *slot, uint32_t what)
+{
+    uint64_t sleeps = zcp_priv_load_acquire(&slot->sleeps);            /* W8: pairs with W7: after its W4 */
+    uint32_t count = (uint32_t)(sleeps >> 32);
+    if (count == zcp_priv_load_relaxed(&slot->woken) || !(sleeps & what)) return;      /* relaxed: only to save wakes */
+    zcp_priv_add_release(&slot->wakes, 1);                             /* W3: pairs with W4: what was freed is seen */
+    ZEROCP_STEP("waking");
+    (void)zcp_priv_futex(&slot->wakes, ZCP_PRIV_FUTEX_WAKE, INT32_MAX, NULL, UINT32_MAX);
+    zcp_priv_store_relaxed(&slot->woken, count);                       /* step woken: relaxed: only to save wakes */
+}
+/* Wakes all clients that wait for this pool: all, because one alone might be killed just then. Here, too, `woken` comes
+   last. */
 ZCP_PRIV_COLD void zcp_priv_wake(zcp_priv_pool *pool)
 {
-    uint32_t waiting = zcp_priv_load_acquire(&pool->leases->waiting);  /* W5: pairs with W2: after its W4 */
+    uint32_t waiting = zcp_priv_load_acquire(&pool->leases->waiting);  /* W5: pairs with W2: with the slot of who waits */
     if (!pool->signals) return;
-    zcp_priv_add_release(&pool->signals->wakes, 1);                    /* W3: pairs with W4: what was freed is seen */
-    ZEROCP_STEP("waking");
-    (void)zcp_priv_futex(&pool->signals->wakes, ZCP_PRIV_FUTEX_WAKE, INT32_MAX, NULL, UINT32_C(1) << pool->number);
-    zcp_priv_store_relaxed(&pool->leases->woken, waiting);             /* step woken: relaxed: only to save wakes */
+    for (uint32_t w = 0; w < pool->words; w++) {
+        uint64_t slept = zcp_priv_load_relaxed(&pool->signals->slept[w]);      /* relaxed: after W5 */
+        for (; slept != 0; slept &= slept - 1) {
+            uint32_t client = w * 64 + zcp_priv_lowest_bit(slept);
+            if (client < pool->clients) zcp_priv_wake_client(&pool->slots[client], UINT32_C(1) << pool->number);
+        }
+    }
+    zcp_priv_store_relaxed(&pool->leases->woken, waiting);             /* step pool-woken: relaxed: only to save wakes */
 }
 /* Asks those who may give the memory back to do it, once (>>renew). Not under the process's mutex. */
 ZCP_PRIV_SETUP void zcp_priv_pool_ask(zcp_priv_pool *pool);
@@ -2532,6 +2565,17 @@ ZCP_PRIV_SETUP void zcp_priv_view_tidy(zcp_priv_view *view)
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
         if (pool && zcp_priv_pool_is_retiring(pool)) zcp_priv_pool_retire(pool);
+    }
+}
+/* What the calling thread caches, of any pool, becomes everybody's. For who is about to sleep. */
+ZCP_PRIV_SETUP void zcp_priv_view_give_back(zcp_priv_view *view)
+{
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && zcp_priv_thread; p++) {
+        zcp_priv_local *local = zcp_priv_view_local(view, p);
+        zcp_priv_pool *pool = local->pool;
+        if (!pool || local->cached == 0) continue;
+        zcp_priv_cache_flush(pool, local);
+        zcp_priv_after_free(pool);
     }
 }
 /* Every thread of every process is to look up from its work in any pool. */
@@ -3024,6 +3068,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
     g->pool.slot = slot;
     g->pool.signals = view->signals;
     g->pool.manager = manager;
+    g->pool.slots = zcp_priv_slot_at(manager, 0);
     g->pool.punches = g->data && !read_only;
     zcp_priv_store_release(&view->pools[number], &g->pool);            /* V1: pairs with V0 */
     return ZCP_OK;
@@ -3992,6 +4037,8 @@ ZCP_PRIV_SETUP void zcp_priv_slot_occupy(zcp_manager *manager, const char *name)
     uint64_t words[4] = { 0 };
     clock_gettime(CLOCK_REALTIME, &now);
     memcpy(words, name, strlen(name));
+    zcp_priv_and_release(&manager->header->signals.slept[manager->view.client / 64],
+                         ~zcp_priv_borrow_bit(manager->view.client));  /* it has not slept; for others to see in time */
     for (int i = 0; i < 4; i++) zcp_priv_store_relaxed(&slot->name[i], words[i]);            /* relaxed, all three: for messages */
     zcp_priv_store_relaxed(&slot->pid, (uint32_t)getpid());
     zcp_priv_store_relaxed(&slot->start, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
@@ -4006,6 +4053,7 @@ ZCP_PRIV_SETUP void zcp_priv_view_join(zcp_manager *manager)
         view->own[p].slot = &manager->header->pools[p];
         view->own[p].signals = &manager->header->signals;
         view->own[p].manager = manager;
+        view->own[p].slots = zcp_priv_slot_at(manager, 0);
         view->own[p].punches = !(view->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE));
     }
     view->signals = &manager->header->signals;
@@ -5355,78 +5403,150 @@ ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t s
     return status;
 }
 
-/* ---- >>wait  Who waits says so in each pool that serves, raises `wanted`, and then looks at every record; who frees a chunk looks at `wanted` after that (>>pools), so
-   one of the two sees the other. A sleeper looks again each ZCP_PRIV_WAIT_MS, because nobody wakes it when a process dies. One that is killed costs the next
-   release in that pool a wake in vain, nothing else. ---- */
+/* ---- >>wait  A thread sleeps on its client's futex, for whatever it waits. In a round of a wait the thread begins,
+   says what it sleeps for (in its client's slot, then in each pool that serves, where it also raises `wanted`), gives
+   back what it caches, passes the heavy barrier, looks, and sleeps. Who frees a chunk looks at `wanted` after that, or
+   at `waiting` (>>pools), so one of the two sees the other. Whatever else may end a wait (an interrupt, say) has to be
+   stored before its maker passes a heavy barrier and wakes the client; the waiter looks at it behind its own barrier,
+   with the rest.
+   - A sleeper looks again each ZCP_PRIV_WAIT_MS, because nobody wakes it when a process dies; so garbage in these words
+     costs it no more than that.
+   - One that is killed costs the next release in that pool a wake in vain, nothing else.
+   - Who sleeps keeps no chunk that it does not use, of whatever pool. Nor does one who need not sleep keep what a
+     sleeper wants, who gave it the chunk: so no two wait for what each other caches.
+   - Who is woken again and again in vain rests before it sleeps: a peer that counts up these words, or the epoch, for
+     ever keeps nobody awake.
+   The threads of a client share its futex, and are woken together. `sleeps` tells what those of them sleep for that
+   were not woken; one bit of it may stand for several things. ---- */
 #define ZCP_PRIV_WAIT_MS 100u
-/* Says that somebody waits. */
+#define ZCP_PRIV_WAIT_LOOKS 64u                 /* in vain, since it last slept without being woken; then it rests */
+typedef struct zcp_priv_sleep {
+    zcp_manager *manager;
+    zcp_priv_slot *slot;            /* its client's */
+    uint64_t deadline, recover_at;  /* ns; UINT64_MAX: never */
+    uint64_t began;                 /* this round, ns */
+    uint32_t wakes;                 /* as it was when this round began */
+    uint32_t looks;
+    bool last, recovers;            /* this round: no sleep follows it; it looks for the dead, too */
+} zcp_priv_sleep;
+/* Begins a round: what is told from here on ends the sleep, or keeps it from beginning. */
+ZCP_PRIV_SETUP void zcp_priv_sleep_begin(zcp_priv_sleep *sleep)
+{
+    zcp_recovery report = { 0, 0 };
+    sleep->began = zcp_priv_now_ns();
+    sleep->last = sleep->began >= sleep->deadline;
+    sleep->recovers = sleep->last || sleep->began >= sleep->recover_at;          /* however often it is woken in vain */
+    if (sleep->recovers) zcp_priv_recover(sleep->manager, &report);
+    sleep->wakes = zcp_priv_load_acquire(&sleep->slot->wakes);         /* W4: pairs with W3; before W7 */
+}
+/* Says in the client's slot what a thread of it sleeps for. What all were woken for already is left out. */
+ZCP_PRIV_SETUP void zcp_priv_sleep_announce(zcp_priv_slot *slot, zcp_priv_signals *signals, uint32_t client,
+                                            uint32_t what)
+{
+    _Atomic uint64_t *slept = &signals->slept[client / 64];
+    uint64_t sleeps = zcp_priv_load_relaxed(&slot->sleeps), next;      /* a look; W7 decides */
+    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
+        uint32_t count = (uint32_t)(sleeps >> 32);
+        next = (uint64_t)(count + 1) << 32 | what;
+        /* Relaxed: who is woken up to there was so by W3 before. */
+        if (count != zcp_priv_load_relaxed(&slot->woken)) next |= (uint32_t)sleeps;    /* step still-sleep */
+        if (zcp_priv_cas_release(&slot->sleeps, &sleeps, next)) break; /* W7: pairs with W8 */
+    }
+    if (zcp_priv_load_relaxed(slept) & zcp_priv_borrow_bit(client)) return;      /* relaxed, both: W2 carries it */
+    zcp_priv_or_relaxed(slept, zcp_priv_borrow_bit(client));
+}
+/* Says in a pool that somebody waits; after sleep_announce. */
 ZCP_PRIV_SETUP void zcp_priv_wait_announce(zcp_priv_pool *pool)
 {
-    zcp_priv_add_release(&pool->leases->waiting, 1);                   /* W2: before W1 */
+    zcp_priv_add_release(&pool->leases->waiting, 1);                   /* W2: carries W7; before W1 */
     zcp_priv_pool_want(pool);                                          /* step want */
     ZEROCP_STEP("waiting");
 }
-/* One round: true with a chunk; else where to sleep. */
-typedef struct zcp_priv_sleep {
-    uint32_t wakes, bits;
-    zcp_priv_pool *pool;            /* that fits best; NULL: none does any more, so any news will do */
-    bool again;                     /* don't */
-} zcp_priv_sleep;
-ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_manager *manager, uint64_t size, bool recovers, zcp_priv_place *place, zcp_priv_sleep *sleep)
+/* After all is announced: who tells something from here on sees that, or this thread sees what was told. */
+ZCP_PRIV_SETUP void zcp_priv_sleep_look(zcp_priv_sleep *sleep)
 {
+    zcp_priv_view_give_back(&sleep->manager->view);                    /* only now: who gets it looks what is wanted */
+    ZEROCP_HEAVY_BARRIER();                                            /* A4: pairs with A1, A2, A3, A7 */
+    zcp_priv_view_tidy(&sleep->manager->view);                         /* who sleeps keeps nothing of what retires */
+}
+/* Ends a round that found nothing: sleeps until something is told, or until it is time to look for the dead again.
+   again: it need not sleep, as there may be more to be found. */
+ZCP_PRIV_SETUP void zcp_priv_sleep_end(zcp_priv_sleep *sleep, bool again)
+{
+    uint64_t now = zcp_priv_now_ns();
+    if (sleep->recovers) sleep->recover_at = now + ZCP_PRIV_WAIT_MS * UINT64_C(1000000);     /* however long it took */
+    uint64_t until = sleep->recover_at < sleep->deadline ? sleep->recover_at : sleep->deadline;
+    if (++sleep->looks >= ZCP_PRIV_WAIT_LOOKS) {
+        uint64_t rest = 1000000 + 10 * (now - sleep->began), most = until > now ? until - now : 0;
+        zcp_priv_sleep_us((uint32_t)((rest < most ? rest : most) / 1000));       /* up to ZCP_PRIV_WAIT_MS */
+    } else if (again) return;
+    struct timespec t = { (time_t)(until / 1000000000u), (long)(until % 1000000000u) };
+    if (zcp_priv_futex(&sleep->slot->wakes, ZCP_PRIV_FUTEX_WAIT, sleep->wakes, &t, UINT32_MAX) == 0) return;
+    if (errno == ETIMEDOUT) sleep->looks = 0;
+    else if (errno != EAGAIN && errno != EINTR) zcp_priv_sleep_us(1000);         /* refused here: look now and then */
+}
+/* One round of a wait for a chunk: true with a chunk. *fits: the pool that fits best; NULL: none does any more.
+   *again: as for sleep_end. */
+ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_priv_sleep *sleep, uint64_t size, zcp_priv_place *place,
+                                        zcp_priv_pool **fits, bool *again)
+{
+    zcp_manager *manager = sleep->manager;
     zcp_priv_view *view = &manager->view;
-    zcp_recovery report = { 0, 0 };
     zcp_priv_pool *pool;
-    if (recovers) zcp_priv_recover(manager, &report);
-    sleep->wakes = zcp_priv_load_acquire(&view->signals->wakes);       /* W4: pairs with W3; before W2 */
+    uint32_t what = 0;
+    zcp_priv_sleep_begin(sleep);
     zcp_status renewed = zcp_priv_renew_if_changed(manager);
     const zcp_priv_table *table = zcp_priv_view_table(view);
     uint32_t first = zcp_priv_table_fit(table, size);
-    sleep->bits = 0;
-    sleep->pool = zcp_priv_view_serving(view, table, first, first);
-    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
-        sleep->bits |= UINT32_C(1) << pool->number;
+    *fits = zcp_priv_view_serving(view, table, first, first);
+    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
+        what |= UINT32_C(1) << pool->number;
+    zcp_priv_sleep_announce(sleep->slot, view->signals, view->client, what);         /* step said */
+    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
         zcp_priv_wait_announce(pool);
+    zcp_priv_sleep_look(sleep);
+    *again = !*fits || (renewed == ZCP_OK && zcp_priv_pools_changed(manager));   /* one may have come that fits; what
+                                                                       could not be learned now will not be at once */
+    if (sleep->recovers) zcp_priv_view_look(view, table, first);
+    return zcp_priv_view_take_anywhere(view, table, first, place);     /* by the records alone: whoever takes by hints
+                                                                          attends, and would wake itself */
+}
+/* The calling thread gives back what it caches of any pool, if others want it. */
+ZCP_PRIV_SETUP void zcp_priv_attend_all(zcp_manager *manager)
+{
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && zcp_priv_thread; p++) {
+        zcp_priv_local *local = zcp_priv_view_local(&manager->view, p);
+        if (local->pool && local->cached && !zcp_priv_unwanted(local)) zcp_priv_attend(manager, local);
     }
-    if (!sleep->pool) sleep->bits = UINT32_MAX;
-    ZEROCP_HEAVY_BARRIER();                                            /* A4: pairs with A1, A2, A3, A7 */
-    zcp_priv_view_tidy(view);                                          /* who sleeps keeps nothing of what retires */
-    sleep->again = renewed == ZCP_OK && zcp_priv_pools_changed(manager);       /* one may have come that fits; what could not be learned now will not be at once */
-    if (recovers) zcp_priv_view_look(view, table, first);
-    return zcp_priv_view_take_anywhere(view, table, first, place);     /* by the records alone: whoever takes by hints attends, and would wake itself */
 }
 ZCP_PRIV_COLD zcp_status zcp_priv_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms,
                                                 zcp_chunk *chunk)
 {
     zcp_status status = zcp_priv_try(manager, size, chunk, timeout_ms == 0);
-    uint64_t deadline = timeout_ms == UINT32_MAX ? UINT64_MAX : zcp_priv_now_ns() + (uint64_t)timeout_ms * 1000000u;
-    bool counted = false;
-    uint64_t now, recover_at = 0;
+    if (status == ZCP_OK) zcp_priv_attend_all(manager);                /* it may be of one who waits for those */
     if (status != ZCP_ERR_EXHAUSTED || timeout_ms == 0 || !manager->view.signals) return status;
-    for (;;) {
+    zcp_priv_slot *slot = zcp_priv_slot_at(manager, manager->view.client);
+    zcp_priv_sleep sleep = { manager, slot, UINT64_MAX, 0, 0, 0, 0, false, false };
+    if (timeout_ms != UINT32_MAX) sleep.deadline = zcp_priv_now_ns() + (uint64_t)timeout_ms * 1000000u;
+    for (bool counted = false;;) {
         zcp_priv_place place;
-        zcp_priv_sleep sleep;
-        now = zcp_priv_now_ns();
-        bool recovers = now >= recover_at || now >= deadline;          /* however often it is woken in vain */
-        if (zcp_priv_wait_round(manager, size, recovers, &place, &sleep)) {
+        zcp_priv_pool *fits;
+        bool again;
+        if (zcp_priv_wait_round(&sleep, size, &place, &fits, &again)) {
             zcp_priv_claimed(chunk, manager, &place, size);
             return ZCP_OK;
         }
-        if (!sleep.pool && (status = zcp_priv_try(manager, size, chunk, false)) != ZCP_ERR_EXHAUSTED) return status;       /* which tells why */
-        if (now >= deadline) {
-            if (sleep.pool) ZEROCP_COUNT(&sleep.pool->leases->failures, 1);
-            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes within %u ms", manager->name, (unsigned long long)size, timeout_ms);
+        if (!fits && (status = zcp_priv_try(manager, size, chunk, false)) != ZCP_ERR_EXHAUSTED) return status;
+        if (sleep.last) {
+            if (fits) ZEROCP_COUNT(&fits->leases->failures, 1);
+            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes within %u ms", manager->name,
+                                 (unsigned long long)size, timeout_ms);
         }
-        if (recovers) recover_at = zcp_priv_now_ns() + ZCP_PRIV_WAIT_MS * UINT64_C(1000000);       /* after the round: however long that took, a sleep follows */
-        uint64_t until = recover_at < deadline ? recover_at : deadline;
-        if (sleep.again) continue;
-        if (!counted && sleep.pool) {
-            ZEROCP_COUNT(&sleep.pool->leases->waits, 1);
+        if (!counted && !again) {
+            ZEROCP_COUNT(&fits->leases->waits, 1);
             counted = true;
         }
-        struct timespec t = { (time_t)(until / 1000000000u), (long)(until % 1000000000u) };
-        if (zcp_priv_futex(&manager->view.signals->wakes, ZCP_PRIV_FUTEX_WAIT, sleep.wakes, &t, sleep.bits) != 0 && errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT)
-            zcp_priv_sleep_us(1000);                                   /* refused here: look from time to time */
+        zcp_priv_sleep_end(&sleep, again);
     }
 }
 

@@ -54,6 +54,26 @@ void inside_let_looks_rest(zcp_manager *manager, uint32_t pool, bool rest)
 {
     zcp_priv_store_relaxed(&manager->looked[pool].until, rest ? UINT64_MAX : 0);
 }
+uint32_t inside_wait_rounds(zcp_manager *manager, uint32_t pool)
+{
+    return zcp_priv_load_relaxed(&zcp_priv_view_pool(&manager->view, pool)->leases->waiting);
+}
+void inside_count_epoch_up(zcp_manager *manager) { zcp_priv_add_release(&manager->header->signals.epoch, 1); }
+void inside_wake(zcp_manager *manager, uint32_t slot)
+{
+    _Atomic uint32_t *wakes = &zcp_priv_slot_at(manager, slot)->wakes;
+    zcp_priv_add_release(wakes, 1);
+    (void)zcp_priv_futex(wakes, ZCP_PRIV_FUTEX_WAKE, INT32_MAX, NULL, UINT32_MAX);
+}
+void inside_scribble_sleeps(zcp_manager *manager, uint32_t slot)
+{
+    zcp_priv_slot *at = zcp_priv_slot_at(manager, slot);
+    zcp_priv_store_relaxed(&at->sleeps, test_random());
+    zcp_priv_store_relaxed(&at->wakes, (uint32_t)test_random());
+    zcp_priv_store_relaxed(&at->woken, (uint32_t)test_random());
+    zcp_priv_signals *signals = &manager->header->signals;
+    for (int w = 0; w < ZCP_MAX_CLIENTS / 64; w++) zcp_priv_store_relaxed(&signals->slept[w], test_random());
+}
 void inside_set_state_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint64_t word)
 {
     zcp_priv_store_release(&zcp_priv_record_at(zcp_priv_view_pool(&manager->view, pool), index)->state, word);

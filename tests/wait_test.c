@@ -566,6 +566,234 @@ TEST(wait_in_several_threads_of_one_client) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Who sleeps keeps nothing
+
+static zcp_manager *create_two_pools_with_caches(void) {
+    zcp_config config = {0};
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = SIZE, .chunk_count = 1, .cache_chunks = 2}));
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 4096, .chunk_count = 1, .cache_chunks = 2}));
+    return create_named(test_instance(), &config, 0);
+}
+
+// Each of two has cached the chunk that the other one waits for. Whoever sleeps first has given it back.
+TEST(wait_for_what_another_waiter_caches) {
+    zcp_manager *manager = create_two_pools_with_caches();
+    peer *first = peer_begin(0), *second = peer_begin(0);
+    TELL_OK(first, PEER_PAIR, SIZE, 0);
+    TELL_OK(second, PEER_PAIR, 4096, 0);
+    CHECK_EQ(pool_stats(manager, 0).cached + pool_stats(manager, 1).cached, 2);
+    uint32_t done = tell_to_begin(first, PEER_WAIT, 4096, 3000);
+    await_sleepers(manager, 1);
+    CHECK_EQ(pool_stats(manager, 0).cached, 0);
+    TELL_OK(second, PEER_WAIT, SIZE, 3000);
+    test_await(&first->done, done);                                // the second one has given the other chunk back, too
+    CHECK_MSG(first->status == ZCP_OK, "%s", first->message);
+    peer_end(first);
+    peer_end(second);
+    finish(manager);
+}
+
+TEST(wait_of_two_for_what_each_other_caches) {
+    zcp_manager *manager = create_two_pools_with_caches();
+    for (int round = 0; round < 20; round++) {
+        peer *peers[] = {peer_begin(0), peer_begin(0)};
+        uint32_t done[2];
+        for (int i = 0; i < 2; i++)
+            TELL_OK(peers[i], PEER_PAIR, i ? 4096 : SIZE, 0);
+        for (int i = 0; i < 2; i++)
+            done[i] = tell_to_begin(peers[i], PEER_WAIT, i ? SIZE : 4096, 3000);
+        for (int i = 0; i < 2; i++) {
+            test_await(&peers[i]->done, done[i]);
+            CHECK_MSG(peers[i]->status == ZCP_OK, "%s", peers[i]->message);
+        }
+        for (int i = 0; i < 2; i++)
+            peer_end(peers[i]);
+    }
+    finish(manager);
+}
+
+TEST(wait_keeps_no_pool_that_retires) {
+    for (int asleep = 0; asleep < 2; asleep++) {                   // the pool retires before, or meanwhile
+        zcp_manager *manager = create_two_pools_with_caches();
+        zcp_chunk chunk = allocate(manager, SIZE);
+        peer *waiter = peer_begin(0);
+        TELL_OK(waiter, PEER_PAIR, 4096, 0);
+        CHECK_EQ(pool_stats(manager, 1).cached, 1);
+        if (!asleep)
+            CHECK_OK(zcp_manager_retire_pool(manager, 1));
+        uint32_t done = tell_to_begin(waiter, PEER_WAIT, SIZE, LONG_MS);
+        await_sleepers(manager, 1);
+        if (asleep)
+            CHECK_OK(zcp_manager_retire_pool(manager, 1));
+        CHECK_EQ(pool_state(manager, 1), ZCP_POOL_NONE);           // its memory has gone back
+        zcp_chunk_release(&chunk);
+        test_await(&waiter->done, done);
+        CHECK_MSG(waiter->status == ZCP_OK, "%s", waiter->message);
+        peer_end(waiter);
+        finish(manager);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// One futex for all threads of a client
+
+static void *wait_for_4096_in_a_thread(void *argument) {
+    sleeper *self = argument;
+    self->status = zcp_chunk_allocate_wait(self->manager, 4096, LONG_MS, &self->chunk);
+    return NULL;
+}
+
+// The first release wakes both threads, though it frees nothing for the second one; the second release wakes that one
+// all the same.
+static uint64_t wake_one_after_the_other(void) {
+    zcp_config config = one_pool(SIZE, 1);
+    CHECK_OK(zcp_config_add_pool(&config, 4096, 1));
+    zcp_manager *manager = create_named(test_instance(), &config, 0), *look = attach();
+    zcp_chunk small = allocate(look, SIZE), large = allocate(look, 4096);
+    sleeper one = {.manager = manager}, other = {.manager = manager};
+    pthread_t first = test_thread(wait_in_a_thread, &one);
+    await_sleepers(look, 1);
+    pthread_t second = test_thread(wait_for_4096_in_a_thread, &other);
+    await_sleepers(look, 2);
+    zcp_chunk_release(&small);
+    test_thread_join(first);
+    CHECK_STATUS(one.status, ZCP_OK);
+    test_sleep(1);
+    uint64_t began = test_now();
+    zcp_chunk_release(&large);
+    test_thread_join(second);
+    uint64_t took = test_now() - began;
+    CHECK_STATUS(other.status, ZCP_OK);
+    zcp_chunk_release(&one.chunk);
+    zcp_chunk_release(&other.chunk);
+    zcp_manager_close(look);
+    finish(manager);
+    return took;
+}
+
+TEST(wait_of_two_threads_for_different_pools) {
+    uint64_t best = UINT64_MAX;
+    for (int i = 0; i < 20 && best > 50 * MS; i++) {
+        uint64_t took = wake_one_after_the_other();
+        best = took < best ? took : best;
+    }
+    CHECK_MSG(best <= 50 * MS, "%llu ms at best", (unsigned long long)(best / MS));
+}
+
+// Whoever wakes stands still, or is killed, just before it does: the next one who frees a chunk of that pool wakes.
+typedef struct waker { bool dies; _Atomic uint32_t ready, go; } waker;
+
+static void stand_still_waking(void *argument) {
+    waker *self = argument;
+    zcp_manager *manager = attach();
+    zcp_chunk chunk = allocate(manager, SIZE);
+    token_of(&chunk);
+    test_signal(&self->ready);
+    test_await(&self->go, 1);
+    test_at_step("waking", 1, self->dies ? TEST_KILL : TEST_STOP, NULL);
+    zcp_chunk_release(&chunk);
+    zcp_manager_close(manager);
+}
+
+static uint64_t wake_after_one_that_stands_still(bool dies) {
+    zcp_manager *manager = create(SIZE, 3);
+    waker *self = test_shared(sizeof *self);
+    self->dies = dies;
+    pid_t pid = test_spawn(stand_still_waking, self);
+    test_await(&self->ready, 1);
+    zcp_chunk chunks[2] = {allocate(manager, SIZE), allocate(manager, SIZE)};
+    peer *waiters[2] = {peer_begin(0), peer_begin(0)};
+    uint32_t done[2];
+    for (int i = 0; i < 2; i++) {
+        done[i] = tell_to_begin(waiters[i], PEER_WAIT, SIZE, LONG_MS);
+        await_sleepers(manager, 1 + (uint64_t)i);
+    }
+    test_signal(&self->go);
+    dies ? test_join_signal(pid, SIGKILL) : test_await_stop(pid);
+    uint64_t began = test_now();
+    zcp_chunk_release(&chunks[0]);                                 // two are free now, for two who sleep
+    for (int i = 0; i < 2; i++) {
+        test_await(&waiters[i]->done, done[i]);
+        CHECK_MSG(waiters[i]->status == ZCP_OK, "%s", waiters[i]->message);
+    }
+    uint64_t took = test_now() - began;
+    if (!dies) {
+        test_resume(pid);
+        test_join(pid);
+    }
+    zcp_chunk_release(&chunks[1]);
+    for (int i = 0; i < 2; i++)
+        peer_end(waiters[i]);
+    finish(manager);
+    return took;
+}
+
+TEST(wait_is_ended_by_the_next_one_if_a_waker_stands_still) {
+    for (int dies = 0; dies < 2; dies++) {
+        uint64_t best = UINT64_MAX;
+        for (int i = 0; i < 20 && best > 50 * MS; i++) {
+            uint64_t took = wake_after_one_that_stands_still(dies);
+            best = took < best ? took : best;
+        }
+        CHECK_MSG(best <= 50 * MS, "%s: %llu ms at best", dies ? "killed" : "stopped", (unsigned long long)(best / MS));
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Garbage in the words that waiters use
+
+TEST(wait_beside_garbage_in_its_words_ends) {
+    for (int round = 0; round < 10; round++) {
+        zcp_manager *manager = create(SIZE, 1);
+        zcp_chunk chunk = allocate(manager, SIZE);
+        peer *waiter = peer_begin(0);
+        uint32_t done = tell_to_begin(waiter, PEER_WAIT, SIZE, LONG_MS);
+        await_sleepers(manager, 1);
+        for (uint32_t slot = 0; slot < 4; slot++)
+            inside_scribble_sleeps(manager, slot);
+        zcp_chunk_release(&chunk);
+        uint64_t began = test_now();
+        test_await(&waiter->done, done);
+        CHECK_MSG(waiter->status == ZCP_OK && test_now() - began < 10000 * MS, "%s", waiter->message);
+        TELL_OK(waiter, PEER_RELEASE, 0, 0);
+        waiter->count = 0;
+        TELL_OK(waiter, PEER_PAIR, SIZE, 0);
+        peer_end(waiter);
+        finish(manager);
+    }
+}
+
+// In each round, just before the look, something counts up, as garbage may: a waiter looks some times, then it sleeps
+// all the same.
+static struct { zcp_manager *manager; bool wakes; } shaker;
+
+static void shake(void) {
+    test_steps_clear();
+    test_at_step("waiting", 1, TEST_CALL, shake);
+    shaker.wakes ? inside_wake(shaker.manager, slot_of(shaker.manager)) : inside_count_epoch_up(shaker.manager);
+}
+
+TEST(wait_sleeps_though_something_counts_up_for_ever) {
+    enum { FOR_MS = 300, LOOKS = 64 };                             // so many, and again after each 0.1 s without a wake
+    for (int wakes = 0; wakes < 2; wakes++) {
+        zcp_manager *manager = create(SIZE, 1);
+        zcp_chunk chunk = allocate(manager, SIZE), none;
+        uint64_t began = test_now();
+        shaker.manager = manager;
+        shaker.wakes = wakes;
+        test_at_step("waiting", 1, TEST_CALL, shake);
+        CHECK_STATUS(zcp_chunk_allocate_wait(manager, SIZE, FOR_MS, &none), ZCP_ERR_TIMEOUT);
+        test_steps_clear();
+        uint64_t ms = (test_now() - began) / MS, most = wakes ? LOOKS + ms + 2 : (LOOKS + 1) * (ms / 100 + 2);
+        uint32_t looks = inside_wait_rounds(manager, 0);
+        CHECK_MSG(looks <= most, "%s: %u looks in %llu ms", wakes ? "wakes" : "epoch", looks, (unsigned long long)ms);
+        CHECK(looks >= LOOKS);
+        zcp_chunk_release(&chunk);
+        finish(manager);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // What it costs those who free
 
 enum { PAIRS = 300 };

@@ -49,8 +49,8 @@ static void heavy_barrier(void);
 #define ZEROCP_LIGHT_BARRIER() light_barrier()
 #define ZEROCP_HEAVY_BARRIER() heavy_barrier()
 /* What the header asks of the system: to wake sleepers, and to give the memory of a retired pool back. */
-static int wake_sleepers(void), punch(void);
-#define syscall(...) wake_sleepers()
+static int wake_sleepers(_Atomic uint32_t *), punch(void);
+#define syscall(number, word, ...) wake_sleepers(word)
 #define madvise(address, bytes, advice) punch()
 #define munlock(address, bytes) 0
 #define sysconf(name) 64L
@@ -90,6 +90,7 @@ static zcp_priv_local locals[THREADS][CLIENTS];              /* what a thread ke
 static _Alignas(64) uint64_t header_memory[sizeof(zcp_priv_header) / 8], manager_memory[CLIENTS][sizeof(zcp_manager) / 8];        /* words, because to name all fields takes GenMC seconds */
 static _Alignas(128) uint64_t lane_memory[CLIENTS][sizeof(zcp_priv_lane) / 8];
 #define HEADER ((zcp_priv_header *)(void *)header_memory)
+static zcp_priv_slot slots[CLIENTS];        /* by the scenario's numbers of clients, so that a few will do */
 static zcp_manager *managers[CLIENTS];
 #endif
 static _Atomic uint64_t mailbox;            /* a transport that orders nothing: 0, or generation + 1 */
@@ -151,6 +152,8 @@ static void begin(uint32_t owner, uint32_t ticket, int borrowers, int hint)     
         pools[c].stride = 64;
         pools[c].slot = &HEADER->pools[0];
         pools[c].signals = &HEADER->signals;
+        pools[c].slots = slots;
+        pools[c].clients = CLIENTS;
         pools[c].serial = 1;
         pools[c].punches = true;
     }
@@ -788,12 +791,12 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  let_go(0, G); taken_let_go(0)
 #define RUN_2  waited(1)
-#elif SCENARIO == 137   /* the owner dies releasing into a loan, a waiter, a recovery follows [crash 0..6] */
+#elif SCENARIO == 137   /* the owner dies releasing into a loan, a waiter, a recovery follows [crash 0..7] */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  let_go(0, G)
 #define RUN_2  waited(1)
 #define RUN_3  AFTER_1; recover(0, 3)
-#elif SCENARIO == 138   /* a waiter dies, another one waits, the owner releases [crash 0..3] */
+#elif SCENARIO == 138   /* a waiter dies, another one waits, the owner releases [crash 0..5] */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  waited(1)
 #define RUN_2  waited(2)
@@ -810,7 +813,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  let_go_of(0, 0, G)
 #define RUN_2  let_go_of(1, 1, G)
 #define RUN_3  waited(2)
-#elif SCENARIO == 141   /* an owner dies releasing, a waiter; another owner's release, after that, wakes [crash 0..6] */
+#elif SCENARIO == 141   /* an owner dies releasing, a waiter; another owner's release, after that, wakes [crash 0..7] */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1)
 #define RUN_1  let_go_of(0, 0, G)
 #define RUN_2  waited(2)
@@ -907,6 +910,16 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0); *marked(0) = G
 #define RUN_1  let_go(0, G)
 #define RUN_2  waited(1)
+#elif SCENARIO == 181   /* a release into a loan, two waiters who are threads of one client */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
+#define RUN_1  let_go(0, G)
+#define RUN_2  waited(1)
+#define RUN_3  waited(1)
+#elif SCENARIO == 182   /* the same, and the second one waits for something else */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
+#define RUN_1  let_go(0, G)
+#define RUN_2  waited(1)
+#define RUN_3  zcp_priv_sleep_announce(&slots[1], &HEADER->signals, 1, 2)
 #endif
 
 /* ---- waiters, and pools that retire ---- */
@@ -928,11 +941,14 @@ static void heavy_barrier(void)
 }
 #if WHOLE
 static bool sleeps[THREADS];
-static uint32_t slept_on[THREADS], woke_at[THREADS];         /* values of wakes: what a sleeper waits to see changed; what it was when a waker woke all sleepers */
-static int wake_sleepers(void)
+static int sleeper[THREADS];                                 /* which client it is */
+/* Values of wakes: what a sleeper waits to see changed; what it was when a waker woke the client's threads. */
+static uint32_t slept_on[THREADS], woke_at[THREADS][CLIENTS];
+static int wake_sleepers(_Atomic uint32_t *wakes)
 {
     step();
-    woke_at[thread] = atomic_load_explicit(&HEADER->signals.wakes, memory_order_relaxed);
+    for (int c = 0; c < CLIENTS; c++)
+        if (wakes == &slots[c].wakes) woke_at[thread][c] = atomic_load_explicit(wakes, memory_order_relaxed);
     return 0;
 }
 static int punch(void)
@@ -949,11 +965,13 @@ static void let_go(int me, uint32_t g) { let_go_of(I, me, g); }
 static bool waits(int me, uint32_t *i, uint32_t *g)
 {
     zcp_priv_place place;
-    uint32_t wakes = zcp_priv_load_acquire(&HEADER->signals.wakes);      /* M3: as W4 */
+    uint32_t wakes = zcp_priv_load_acquire(&slots[me].wakes);            /* M3: as W4 */
+    zcp_priv_sleep_announce(&slots[me], &HEADER->signals, (uint32_t)me, 1);          /* step model-said */
     zcp_priv_wait_announce(&pools[me]);
     ZEROCP_HEAVY_BARRIER();                                  /* M4: as A4 */
     if (!zcp_priv_view_take_anywhere(&managers[me]->view, &managers[me]->view.first, 0, &place)) {
         slept_on[thread] = wakes;
+        sleeper[thread] = me;
         sleeps[thread] = true;
         return false;
     }
@@ -998,10 +1016,12 @@ static void recover(int dead, int me)                        /* as zcp_priv_reco
 static void check_end(void)
 {
     bool any_free = false, any_kept = false;
-    uint32_t woke = 0;
     for (int i = 0; i < COUNT; i++) any_free |= zcp_priv_is_free(chunks[i].state), any_kept |= !zcp_priv_is_retired(chunks[i].state);
-    for (int t = 0; t < THREADS; t++) if (woke_at[t] > woke) woke = woke_at[t];
-    for (int t = 0; t < THREADS; t++) assert(!sleeps[t] || !any_free || woke > slept_on[t]);       /* nobody sleeps beside a free chunk */
+    for (int t = 0; t < THREADS; t++) {
+        uint32_t woke = 0;
+        for (int w = 0; w < THREADS; w++) if (woke_at[w][sleeper[t]] > woke) woke = woke_at[w][sleeper[t]];
+        assert(!sleeps[t] || !any_free || woke > slept_on[t]);         /* nobody sleeps beside a free chunk */
+    }
     if (TENS < 15 || HEADER->pools[0].state == zcp_priv_pool_state(1, ZCP_PRIV_POOL_LIVE)) return;
     assert(!any_kept);                                       /* all is retired, */
     assert(HEADER->pools[0].state == zcp_priv_pool_state(1, ZCP_PRIV_POOL_GONE));
@@ -1010,7 +1030,7 @@ static void check_end(void)
     assert(is_punched);                                      /* and its memory given back */
 }
 #else
-static int wake_sleepers(void) { return 0; }
+static int wake_sleepers(_Atomic uint32_t *wakes) { return 0; }
 static int punch(void) { return 0; }
 #endif
 
