@@ -76,7 +76,7 @@
        left, a seccomp filter) sweeps a dead client or adds a pool: killed in the midst of that, it leaves the slot unswept,
        or the instance locked for adding and destroying, until such a child execs or ends.
      - ZCP_ERR_EXHAUSTED right after a kill: a dead client is swept once the kernel has torn down its memory; while a core dump is being
-       written it still counts as alive. EXHAUSTED also means "at the last look", up to 1 ms ago (or ten times what the look took, up to 1 s).
+       written it still counts as alive. The dead are looked for each 1 ms at most (or 10 times what that took).
      - zcp_manager_recover right after a dead peer's socket or pipe has ended finds nothing: the kernel closes descriptors a moment before it
        drops the lock. Wait with waitpid or a pidfd, or try again a little later.
      - A vfork or CLONE_VM child shares the memory: its parent's death is seen once it has exec'd or ended. A raw fork (_Fork, clone) that
@@ -318,6 +318,7 @@ typedef struct zcp_pool_stats {
     uint64_t allocations, releases; /* since the pool was made; allocations - releases == used */
     uint64_t failures;              /* calls that came away with nothing: EXHAUSTED, TIMEOUT */
     uint64_t waits;                 /* calls of zcp_chunk_allocate_wait that slept */
+    uint64_t disturbed;             /* failures when chunks came and went during each look: one may have been missed */
 } zcp_pool_stats;
 /* Counts the records of a pool (0 .. pool_count - 1: at first in the order of the configuration). Exact when quiet, but that a process which is killed just while it allocates or
    releases may count for one more or less, and one killed while it sweeps for some. Errors: INVALID_ARGUMENT, FORKED,
@@ -413,15 +414,23 @@ typedef struct zcp_chunk {
 
 /* Allocates a chunk of the smallest chunk size that fits (with ZCP_FALLBACK larger ones serve when those are exhausted). Its content is what its
    last user left. The handle is overwritten, not released. Errors: INVALID_ARGUMENT (NULL), FORKED, CLOSED, READ_ONLY, INVALID_SIZE (0), TOO_LARGE,
-   EXHAUSTED; the handle is then empty. */
+   EXHAUSTED; the handle is then empty.
+   EXHAUSTED says that during a look at every chunk that fits none was free, and that no release was finished since that
+   look began. So nobody is told EXHAUSTED if a chunk was free during the whole call, nor if one was released after the
+   look on which the answer rests (it may be 1 s old). Not counted as free are chunks that a thread caches, those of a
+   dead client that was not swept yet, and those of calls that are not finished: a release that is stopped half-way may
+   hide its chunk for 1 ms, or ten times what a look takes. If chunks come and go during a look, it is repeated, for
+   10 ms and 3 times at least; if that ends in nothing, it is EXHAUSTED, too: the message says so, and
+   zcp_pool_stats.disturbed counts it. */
 ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk);
 /* The same, with 32 bits that tell whoever looks at the chunks held (who, what for): zcp_chunk_tag, zcp_manager_census. */
 ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk);
 /* The same as zcp_chunk_allocate, but sleeps up to timeout_ms (UINT32_MAX: for ever) until a chunk that fits is free; also one that comes back
    because its holder died is seen, within 0.1 s.
    Who waits has no right of precedence; before it sleeps it gives back what this thread caches, of any pool. Errors: as
-   zcp_chunk_allocate, and TIMEOUT instead of EXHAUSTED (but with timeout_ms 0). System calls: some for each sleep; who
-   frees a chunk of that pool meanwhile makes one for each client that waits for it. */
+   zcp_chunk_allocate, and TIMEOUT instead of EXHAUSTED (but with timeout_ms 0), which says the same of its last look.
+   System calls: some for each sleep; who frees a chunk of that pool meanwhile makes one for each client that waits for
+   it. */
 ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms, zcp_chunk *chunk);
 /* One more handle of the same chunk, to be released on its own; empty if the source is empty, released or not held (see zcp_last_message). */
 ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk);
@@ -1101,8 +1110,8 @@ ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list) { return l
      F4    state     release  C1 C2 C4     ... as a cache is flushed,
      F5    state     release  C1 C2 C4     ... as a sweep frees,
      F6    state     release  C1 C2 C4     ... as F3, into a loan
-     C1    state     acquire  F1 - F6      the claimer writes while a former holder reads
-     C2    state     acquire  F1 - F6      the same, by a loan
+     C1    state     acq_rel  F1 - F6 U6   acquire: the claimer writes while a former holder reads; release: as U6
+     C2    state     acq_rel  F1 - F6 U6   the same, by a loan
      C3    state     acq_rel  C4           (not needed: C4 has acquired from the same store)
      C4    state     acquire  F1 - F6 C3   the memory goes back while a former holder reads
      B0    borrow    relaxed  L2 S4        by B1: who sees the ticket does not see the bit
@@ -1216,7 +1225,8 @@ struct zcp_priv_leases {
     _Atomic uint32_t wanted, waiting, woken, retiring;
     uint32_t unused[12];
     _Atomic uint64_t allocated, freed, failures, waits, peak;
-    uint64_t unused_too[3];
+    _Atomic uint64_t returned, disturbed;       /* returned: see >>counters */
+    uint64_t unused_too[1];
     zcp_priv_lease items[];
 };
 _Static_assert(sizeof(zcp_priv_lease) == 64 && sizeof(zcp_priv_leases) == 128, "layout of the leases");
@@ -1252,13 +1262,37 @@ ZCP_PRIV bool zcp_priv_unwanted(const zcp_priv_local *local)
 /* ---- >>counters  How many chunks of a pool were allocated and freed: a thread with a lease counts in its line, which nobody else writes; the others,
    who take slower ways anyway, count together. allocated - freed are in use, but for one more or less for each process that was killed just there.
    The peak is looked for when a thread uses more chunks than ever before (or, if that never is a peak, because others free what it allocates, at
-   longer and longer intervals), so it is exact while one thread uses the pool, and else a lower bound. ---- */
+   longer and longer intervals), so it is exact while one thread uses the pool, and else a lower bound.
+   Whoever frees a chunk counts it only after its state and its hint are written, and whoever claims one publishes by
+   that what it counted before. So who sums up `freed` of all before and after a look at every record, and finds the
+   same, knows that no release was finished meanwhile, and sees what those freed that were finished before. A chunk that
+   comes out of a cache, or of which a sweep gives the hint, is not freed once more, but is to be had from then on:
+   `returned` counts that.
+   Labels  word      order    partner      what breaks without it
+     U1    freed     release  U3 U4        a look misses what was freed and counted before; by the common counters,
+     U2    freed     release  U5           ... in a lease's
+     U3    freed     acquire  U1           as U1
+     U4    returned  acquire  U1           as U1, of what comes out of a cache
+     U5    freed     acquire  U2           as U2 ---- */
 #ifndef ZEROCP_COUNT
 #define ZEROCP_COUNT(counter, n) ((void)zcp_priv_add_relaxed(counter, n))      /* relaxed, all of them: figures for people */
 #endif
-ZCP_PRIV_INLINE void zcp_priv_bump(_Atomic uint64_t *counter)         /* which has one writer */
+#ifndef ZEROCP_COUNT_FREED
+#define ZEROCP_COUNT_FREED(counter, n) ((void)zcp_priv_add_release(counter, n))          /* U1: pairs with U3 U4 */
+#endif
+/* Counts a chunk that was freed; the counter has one writer. */
+ZCP_PRIV_INLINE void zcp_priv_bump(_Atomic uint64_t *counter)
 {
-    zcp_priv_store_relaxed(counter, zcp_priv_load_relaxed(counter) + 1);
+    zcp_priv_store_release(counter, zcp_priv_load_relaxed(counter) + 1);       /* U2: pairs with U5 */
+}
+/* Counts up whenever a chunk of the pool comes to be had by all. */
+ZCP_PRIV uint64_t zcp_priv_freed_sum(const zcp_priv_pool *pool)
+{
+    uint64_t sum = zcp_priv_load_acquire(&pool->leases->freed);                /* U3: pairs with U1 */
+    sum += zcp_priv_load_acquire(&pool->leases->returned);                     /* U4: pairs with U1 */
+    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++)
+        sum += zcp_priv_load_acquire(&pool->leases->items[k].freed);           /* U5: pairs with U2 */
+    return sum;
 }
 /* What a counter says, but no more than two years of one event a nanosecond: so that no sum of a pool's counters has
    more than 63 bits, whatever somebody wrote there. */
@@ -1304,7 +1338,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_peak_look(zcp_priv_pool *pool, zcp_priv_local 
 ZCP_PRIV void zcp_priv_count_freed_by(zcp_priv_pool *pool, zcp_priv_local *local)
 {
     if (local->lease && local->pool == pool) zcp_priv_bump(&local->lease->freed);
-    else ZEROCP_COUNT(&pool->leases->freed, 1);
+    else ZEROCP_COUNT_FREED(&pool->leases->freed, 1);
 }
 /* After anything that `quick` tells of has changed. */
 ZCP_PRIV void zcp_priv_local_quicken(zcp_priv_local *local) { local->quick = local->slowly || !local->lease || local->pause ? 0 : local->count; }
@@ -1434,6 +1468,7 @@ ZCP_PRIV uint64_t zcp_priv_name(const zcp_priv_pool *pool, uint32_t i, uint32_t 
 /* Gives all that the thread caches to everybody. */
 ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *local)
 {
+    uint32_t cached = local->cached;
     while (local->cached) {
         uint64_t name = zcp_priv_cache_top(local, local->cached);
         uint32_t i = (uint32_t)name & (ZCP_MAX_CHUNKS - 1);
@@ -1442,6 +1477,7 @@ ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *loc
                                zcp_priv_state((uint32_t)(name >> 32), 0, 0));
         zcp_priv_hint(pool, local, i);
     }
+    if (cached) ZEROCP_COUNT_FREED(&pool->leases->returned, cached);   /* step flush-counts */
 }
 /* Sees that `wanted` was raised: somebody may need chunks, so it flushes, and caches nothing for a while. Whoever calls this looks after that whether somebody
    waits (>>pools), because nobody will remind this thread again. */
@@ -1484,8 +1520,14 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_reap(zcp_priv_pool *pool, uint32_t i)       /
     zcp_priv_outcome outcome = zcp_priv_reap_record(pool, i);
     if (outcome != ZCP_PRIV_YES) return outcome;
     zcp_priv_list_push(&pool->list, i);
-    ZEROCP_COUNT(&pool->leases->freed, 1);
+    ZEROCP_COUNT_FREED(&pool->leases->freed, 1);
     return outcome;
+}
+/* Does it look free? 0: an all-zero record, which nobody wrote. */
+ZCP_PRIV_INLINE bool zcp_priv_may_claim(zcp_priv_record *record)
+{
+    uint64_t s = zcp_priv_load_relaxed(&record->state);                /* a look; C1 decides */
+    return zcp_priv_is_free(s) && s != 0;
 }
 /* Makes a client the owner of a free chunk; mine: the low word of its state then. false: the hint was stale. */
 ZCP_PRIV_INLINE bool zcp_priv_claim(zcp_priv_record *record, uint32_t mine, uint32_t *generation)
@@ -1493,7 +1535,7 @@ ZCP_PRIV_INLINE bool zcp_priv_claim(zcp_priv_record *record, uint32_t mine, uint
     uint64_t s = zcp_priv_load_relaxed(&record->state);                /* a look; C1 decides */
     *generation = ZCP_PRIV_GENERATION(s);
     return zcp_priv_is_free(s) && *generation != 0                     /* 0: an all-zero record, which nobody wrote */
-        && zcp_priv_cas_acquire(&record->state, &s, s | mine);         /* C1: pairs with F1 - F6: former use is over */
+        && zcp_priv_cas_acq_rel(&record->state, &s, s | mine);         /* C1: pairs with F1 - F6 U6 */
 }
 ZCP_PRIV void zcp_priv_clear(zcp_priv_pool *pool, uint32_t i, uint32_t client)
 {
@@ -1546,11 +1588,11 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_l
         if (ZCP_PRIV_TICKET(s) == 0 || zcp_priv_no_borrower(pool, record)) {           /* step unborrowed */
             if (zcp_priv_cas_release(&record->state, &s,               /* F2: pairs with C1 */
                                      keeps ? zcp_priv_cached(generation, client) : zcp_priv_freed(generation))) {
-                zcp_priv_count_freed_by(pool, local);
                 if (keeps)
                     zcp_priv_cache_put(local, local->cached,
                                        zcp_priv_name(pool, i, zcp_priv_next_generation(generation)));  /* step kept */
                 else zcp_priv_hint(pool, local, i);
+                zcp_priv_count_freed_by(pool, local);
                 return ZCP_PRIV_YES;
             }
         } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) {             /* S2 */
@@ -1606,11 +1648,13 @@ ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32
         if (zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state)))  /* step sweep-hint */
             hints |= UINT64_C(1) << k;
     }
-    /* Cached ones were counted when they came into the cache. */
-    if (freed > cached) ZEROCP_COUNT(&pool->leases->freed, freed - cached);
     ZEROCP_STEP("leaf_swept");
     if (hints) zcp_priv_leaf_put(&pool->list, leaf, hints);            /* step sweep-hints */
     zcp_priv_leaf_mend(&pool->list, first + width - 1);                /* step mended */
+    /* Cached ones were counted when they came into the cache. */
+    if (freed > cached) ZEROCP_COUNT_FREED(&pool->leases->freed, freed - cached);        /* step sweep-counts */
+    /* Also for what the dead one freed and did not count. */
+    if (hints) ZEROCP_COUNT_FREED(&pool->leases->returned, 1);         /* step sweep-returns */
     return freed;
 }
 /* Takes back what a client holds in one pool; returns how many chunks became free, and sets *garbage if there is some. */
@@ -1702,7 +1746,7 @@ ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint64_t *i, uint
     zcp_priv_record *record = zcp_priv_local_record(local, *i);
     uint64_t s = zcp_priv_load_relaxed(&record->state);                /* a look; C2 decides */
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_is_free(s) || s == 0
-                          || !zcp_priv_cas_acquire(&record->state, &s, s | local->mine))) return false;  /* C2: as C1 */
+                          || !zcp_priv_cas_acq_rel(&record->state, &s, s | local->mine))) return false;  /* C2: as C1 */
     ZEROCP_STEP("claimed");
     zcp_priv_store_relaxed(&local->counts[*i].owned, s | 1);           /* relaxed: as in get */
     *held = s;
@@ -1834,7 +1878,6 @@ ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local 
     /* Relaxed: F3 carries it to the next claimer. */
     zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, i)->owned, 0);    /* step unowned */
     ZEROCP_STEP("unowned");
-    zcp_priv_count_freed_by(pool, local);
     if (zcp_priv_cache_keeps(local)) {
         zcp_priv_store_relaxed(&record->state, zcp_priv_cached(generation, client));     /* relaxed: stays with this thread; F4 or a sweep's lock carries it on */
         zcp_priv_cache_put(local, local->cached,
@@ -1843,6 +1886,7 @@ ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local 
         zcp_priv_store_release(&record->state, zcp_priv_freed(generation));    /* F3: pairs with C1 */
         zcp_priv_hint(pool, local, i);
     }
+    zcp_priv_count_freed_by(pool, local);                              /* step counted */
 }
 /* As never_shared and free_unshared, in the few steps of a thread that has a lease and all at hand; i is below local->quick. Whoever calls this looks at `wanted` after
    that, and attends: what was cached here although it is wanted goes on to everybody. */
@@ -1873,7 +1917,7 @@ ZCP_PRIV_INLINE zcp_priv_quick zcp_priv_release_quickly(zcp_priv_local *local, u
         zcp_priv_store_release(&record->state, next);                  /* F6: pairs with C1 */
         if (!zcp_priv_loan_put(local, i)) return ZCP_PRIV_FREED_ELSEWHERE;
     }
-    zcp_priv_bump(&local->lease->freed);
+    zcp_priv_bump(&local->lease->freed);                               /* step counted-loan */
     return ZCP_PRIV_QUICKLY;
 }
 /* The hint of a chunk of another leaf, and the count. */
@@ -2392,6 +2436,7 @@ typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } z
      W6    wanted    acquire  W1           as W0, where a thread begins
      W7    sleeps    release  W8           (not needed: W4 comes before, and a branch on sleeps before W3)
      W8    sleeps    acquire  W7           as W7
+     U6    (fence)   acquire  C1 C2        a look sees a claim, not what the claimer freed before: EXHAUSTED in vain
      X1    retired   acquire  X2           the memory goes back while a holder reads, whose end a sibling saw
      X2    retired   release  X1           the same
      A1    (barrier) light    A4 A5        who frees misses the waiter or RETIRING, who misses what is free,
@@ -2588,16 +2633,58 @@ ZCP_PRIV_SETUP void zcp_priv_view_want_all(zcp_priv_view *view)
         if (zcp_priv_somebody_waits(pool)) zcp_priv_wake(pool);        /* who sleeps, too */
     }
 }
-/* A chunk of the pools that serve, by the records: hints may go to and fro between the list and the loans. */
-ZCP_PRIV bool zcp_priv_view_take_anywhere(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first, zcp_priv_place *place)
+/* A chunk of the pools that serve, by the records: hints may go to and fro between the list and the loans. *again: a
+   record was free at each look at it, but always taken by others. */
+ZCP_PRIV bool zcp_priv_view_take_anywhere(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first,
+                                          zcp_priv_place *place, bool *again)
 {
     zcp_priv_pool *pool;
+    *again = false;
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
         place->pool = pool;
-        for (place->i = 0; place->i < pool->count; place->i++)         /* step look-at-all */
-            if (zcp_priv_get(pool, place->i, view->client, &place->generation)) return true;
+        for (place->i = 0; place->i < pool->count; place->i++) {       /* step look-at-all */
+            uint32_t tries = 0;
+            ZEROCP_STEP("record");
+            while (zcp_priv_may_claim(zcp_priv_record_at(pool, place->i)) && tries++ < 4)
+                if (zcp_priv_get(pool, place->i, view->client, &place->generation)) return true;
+            if (tries > 4) *again = true;
+        }
     }
     return false;
+}
+/* Counts up whenever a chunk of the pools that serve comes to be had by all. */
+ZCP_PRIV uint64_t zcp_priv_view_freed_sum(const zcp_priv_view *view, const zcp_priv_table *table, uint32_t first)
+{
+    uint64_t sum = 0;
+    zcp_priv_pool *pool;
+    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
+        sum += zcp_priv_freed_sum(pool);
+    return sum;
+}
+/* Have the pools that serve so many chunks at most? */
+ZCP_PRIV bool zcp_priv_view_is_small(const zcp_priv_view *view, const zcp_priv_table *table, uint32_t first,
+                                     uint64_t most)
+{
+    uint64_t chunks = 0;
+    zcp_priv_pool *pool;
+    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
+        chunks += pool->count;
+    return chunks <= most;
+}
+/* One look at every record of the pools that serve; *freed: their freed_sum before it, and then after it. YES: *place
+   is claimed. NO: no chunk was free all the while, and no release was finished meanwhile: what is free now is so by one
+   that is not finished. GARBAGE: chunks came and went, and nothing is known. */
+ZCP_PRIV zcp_priv_outcome zcp_priv_view_look_once(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first,
+                                                  zcp_priv_place *place, uint64_t *freed)
+{
+    uint64_t before = *freed;
+    bool again;
+    if (zcp_priv_view_take_anywhere(view, table, first, place, &again)) return ZCP_PRIV_YES;
+    ZEROCP_STEP("looked");
+    /* Who was seen to have claimed a chunk has counted what it freed before. */
+    atomic_thread_fence(memory_order_acquire);                         /* U6: pairs with C1 C2 */
+    *freed = zcp_priv_view_freed_sum(view, table, first);
+    return *freed == before && !again ? ZCP_PRIV_NO : ZCP_PRIV_GARBAGE;
 }
 /* Tells the threads that cache chunks of the pools that serve that somebody needs them. */
 ZCP_PRIV void zcp_priv_view_want(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first)
@@ -2649,8 +2736,9 @@ ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, const zcp_priv_table *
 }
 
 /* ---- >>manager ---- */
-/* The last look at a pool and those that serve with it. Sibling threads share it. */
-typedef struct zcp_priv_looked { _Atomic uint32_t busy, cached; _Atomic uint64_t until; } zcp_priv_looked;     /* until: EXHAUSTED is told without another look, in ns */
+/* The last look at a pool and those that serve with it. Sibling threads share it. until: no dead are looked for before
+   that, ns; freed: freed_sum at the last look that was not disturbed, plus what tells which pools those were. */
+typedef struct zcp_priv_looked { _Atomic uint32_t busy, cached; _Atomic uint64_t until, freed; } zcp_priv_looked;
 
 enum { ZCP_PRIV_OPEN = 0x4f50454e, ZCP_PRIV_CLOSED = 0x434c4f53, ZCP_PRIV_OPENING = 0x42555359, ZCP_PRIV_CLOSING = 0x454e4453 };
 struct zcp_manager {
@@ -4909,6 +4997,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *m
     stats->allocations = zcp_priv_allocated(p, &freed);
     stats->failures = zcp_priv_counted(&leases->failures);
     stats->waits = zcp_priv_counted(&leases->waits);
+    stats->disturbed = zcp_priv_counted(&leases->disturbed);
     if (stats->allocations < stats->used) stats->allocations = stats->used;      /* somebody was killed between claiming and counting */
     stats->releases = stats->allocations - stats->used;
     if (stats->peak_used > stats->total) stats->peak_used = stats->total;
@@ -5194,29 +5283,76 @@ ZCP_PRIV bool zcp_priv_take_hinted(zcp_manager *manager, const zcp_priv_table *t
     }
     return false;
 }
-/* Nothing in the hints: EXHAUSTED at once if a look was made lately or a sibling makes one; else recover, look at every record, and try once more. */
-ZCP_PRIV_COLD bool zcp_priv_take_after_look(zcp_manager *manager, const zcp_priv_table *table, uint32_t first, zcp_priv_place *place)
+#define ZCP_PRIV_LOOK_NS 10000000u              /* for so long looks that were disturbed are repeated, */
+#define ZCP_PRIV_LOOKS 3u                       /* but so often at least */
+#define ZCP_PRIV_SMALL_POOL 256u                /* so many records are looked at in less time than a call may take */
+/* Looks at every record until a look was not disturbed, for a bounded time from `began` on. true: *place is claimed.
+   Else *disturbed: after so many looks nothing is known; 0: there is none. */
+ZCP_PRIV_COLD bool zcp_priv_take_by_look(zcp_manager *manager, const zcp_priv_table *table, uint32_t first,
+                                         uint64_t began, zcp_priv_place *place, uint32_t *disturbed)
+{
+    zcp_priv_view *view = &manager->view;
+    uint64_t freed = zcp_priv_view_freed_sum(view, table, first);
+    for (*disturbed = 1;; ++*disturbed) {
+        zcp_priv_outcome outcome = zcp_priv_view_look_once(view, table, first, place, &freed);
+        if (outcome == ZCP_PRIV_YES) return true;
+        if (outcome == ZCP_PRIV_NO) break;
+        if (*disturbed >= ZCP_PRIV_LOOKS && zcp_priv_now_ns() - began >= ZCP_PRIV_LOOK_NS) return false;
+    }
+    *disturbed = 0;
+    freed += zcp_priv_mix((uintptr_t)table);
+    zcp_priv_store_relaxed(&manager->looked[table->order[first]].freed, freed);      /* relaxed: it stands for itself */
+    return false;
+}
+/* Does the last look that was not disturbed still hold? It does if no release was finished since. In small pools it is
+   made again all the same, for the sake of releases that were not. */
+ZCP_PRIV_COLD bool zcp_priv_look_holds(const zcp_manager *manager, const zcp_priv_table *table, uint32_t first)
+{
+    const zcp_priv_view *view = &manager->view;
+    if (zcp_priv_view_is_small(view, table, first, ZCP_PRIV_SMALL_POOL)) return false;
+    uint64_t freed = zcp_priv_load_relaxed(&manager->looked[table->order[first]].freed);     /* relaxed: as its store */
+    return freed == zcp_priv_view_freed_sum(view, table, first) + zcp_priv_mix((uintptr_t)table);
+}
+/* Nothing in the hints: looks at every record, unless the last look still holds, for a while. Then one thread recovers
+   before it looks. As take_by_look. */
+ZCP_PRIV_COLD bool zcp_priv_take_after_look(zcp_manager *manager, const zcp_priv_table *table, uint32_t first,
+                                            zcp_priv_place *place, uint32_t *disturbed)
 {
     zcp_priv_looked *looked = &manager->looked[table->order[first]];
-    uint64_t began = zcp_priv_now_ns();
+    uint64_t began = zcp_priv_now_ns(), ended = began;
     uint32_t idle = 0;
     zcp_recovery report = { 0, 0 };
+    *disturbed = 0;
     zcp_priv_view_want(&manager->view, table, first);
-    if (began < zcp_priv_load_relaxed(&looked->until)) return false;   /* relaxed, all: they limit how often, nothing else */
-    if (!zcp_priv_cas_acquire(&looked->busy, &idle, 1u)) return false;
-    if (zcp_priv_recover(manager, &report) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery before exhaustion: %s", manager->name, zcp_last_message());
-    zcp_priv_store_relaxed(&looked->cached, zcp_priv_view_look(&manager->view, table, first));
-    bool got = zcp_priv_view_take_anywhere(&manager->view, table, first, place);
+    bool rests = began < zcp_priv_load_relaxed(&looked->until);        /* relaxed: it limits how often */
+    if (rests && zcp_priv_look_holds(manager, table, first)) return false;
+    bool recovers = !rests && zcp_priv_cas_acquire(&looked->busy, &idle, 1u);
+    if (recovers) {
+        if (zcp_priv_recover(manager, &report) != ZCP_OK)
+            ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery before exhaustion: %s", manager->name, zcp_last_message());
+        zcp_priv_store_relaxed(&looked->cached, zcp_priv_view_look(&manager->view, table, first));
+        ended = zcp_priv_now_ns();
+    }
+    bool got = zcp_priv_take_by_look(manager, table, first, ended, place, disturbed);
+    if (!recovers) return got;
     if (!got) {
-        uint64_t ended = zcp_priv_now_ns(), rest = 10 * (ended - began);
+        uint64_t rest = 10 * (ended - began);
         if (rest < 1000000) rest = 1000000;
         if (rest > 1000000000) rest = 1000000000;                      /* it may have been stopped meanwhile */
         zcp_priv_store_relaxed(&looked->until, ended + rest);
     }
-    zcp_priv_store_release(&looked->busy, 0u);                         /* pairs with the CAS: looks come one after the other */
+    zcp_priv_store_release(&looked->busy, 0u);                         /* pairs with the CAS: one after the other */
     return got;
 }
-ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_priv_table *table, uint64_t size)
+/* What a message says of looks that were disturbed. */
+ZCP_PRIV_COLD const char *zcp_priv_say_disturbed(char text[64], uint32_t disturbed)
+{
+    text[0] = 0;
+    if (disturbed) snprintf(text, 64, "; chunks came and went during %u looks", disturbed);
+    return text;
+}
+ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_priv_table *table, uint64_t size,
+                                               uint32_t disturbed)
 {
     const zcp_priv_view *view = &manager->view;
     zcp_status status = zcp_priv_may_grow(manager);
@@ -5229,18 +5365,23 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_p
         return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; the largest chunks have %llu", manager->name, (unsigned long long)size, (unsigned long long)largest);
     zcp_priv_pool *pool = table->pools[zcp_priv_table_fit(table, size)];
     uint32_t cached = zcp_priv_load_relaxed(&manager->looked[pool->number].cached);          /* relaxed: a figure */
-    char kept[64] = "";
+    char kept[64] = "", looks[64];
     if (cached) snprintf(kept, sizeof kept, ", or (%u of them) cached by a thread", cached);
-    return zcp_priv_fail(ZCP_ERR_EXHAUSTED, 0, "%s: %llu bytes: all %u chunks of %llu bytes%s are in use%s%s",
+    return zcp_priv_fail(ZCP_ERR_EXHAUSTED, 0, "%s: %llu bytes: all %u chunks of %llu bytes%s are in use%s%s%s",
                          manager->name, (unsigned long long)size, pool->count, (unsigned long long)pool->chunk_size,
                          view->flags & ZCP_FALLBACK ? " and all larger ones" : "", kept,
-                         zcp_priv_recovery_told(manager).text);
+                         zcp_priv_say_disturbed(looks, disturbed), zcp_priv_recovery_told(manager).text);
 }
 /* The handle of a chunk that was claimed. */
 ZCP_PRIV void zcp_priv_claimed(zcp_chunk *chunk, zcp_manager *manager, const zcp_priv_place *place, uint64_t size)
 {
     zcp_priv_describe_by(place->pool, zcp_priv_view_local(&manager->view, place->pool->number), place->i, size);
     zcp_priv_handle(chunk, manager, place);
+}
+ZCP_PRIV_COLD void zcp_priv_count_failure(zcp_priv_pool *pool, uint32_t disturbed)
+{
+    ZEROCP_COUNT(&pool->leases->failures, 1);
+    if (disturbed) ZEROCP_COUNT(&pool->leases->disturbed, 1);
 }
 /* All that the hints of the pool that fits best cannot serve: other pools, the look, and the reasons why not. */
 ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, bool counts)       /* counts: as a failure, if it finds none */
@@ -5253,18 +5394,20 @@ ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_c
     zcp_priv_forget();
     const zcp_priv_table *table;
     zcp_status renewed;
-    uint32_t first, round = 0;
+    uint32_t first, round = 0, disturbed = 0;
     do {
         renewed = zcp_priv_renew_if_changed(manager);
         table = zcp_priv_view_table(&manager->view);
         first = zcp_priv_table_fit(table, size);
-        if (table->order[first] != ZCP_PRIV_NO_POOL && (zcp_priv_take_hinted(manager, table, first, &place) || zcp_priv_take_after_look(manager, table, first, &place))) {
+        if (table->order[first] != ZCP_PRIV_NO_POOL
+            && (zcp_priv_take_hinted(manager, table, first, &place)
+                || zcp_priv_take_after_look(manager, table, first, &place, &disturbed))) {
             zcp_priv_claimed(chunk, manager, &place, size);
             return ZCP_OK;
         }
     } while (renewed == ZCP_OK && ++round < 16 && (table != zcp_priv_view_table(&manager->view) || zcp_priv_pools_changed(manager)));      /* pools have come or gone meanwhile */
-    zcp_status status = zcp_priv_why_no_chunk(manager, table, size);
-    if (counts && status == ZCP_ERR_EXHAUSTED) ZEROCP_COUNT(&table->pools[first]->leases->failures, 1);
+    zcp_status status = zcp_priv_why_no_chunk(manager, table, size, disturbed);
+    if (counts && status == ZCP_ERR_EXHAUSTED) zcp_priv_count_failure(table->pools[first], disturbed);
     return status;
 }
 ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
@@ -5486,9 +5629,9 @@ ZCP_PRIV_SETUP void zcp_priv_sleep_end(zcp_priv_sleep *sleep, bool again)
     else if (errno != EAGAIN && errno != EINTR) zcp_priv_sleep_us(1000);         /* refused here: look now and then */
 }
 /* One round of a wait for a chunk: true with a chunk. *fits: the pool that fits best; NULL: none does any more.
-   *again: as for sleep_end. */
+   *again: as for sleep_end; *disturbed: as of take_by_look. */
 ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_priv_sleep *sleep, uint64_t size, zcp_priv_place *place,
-                                        zcp_priv_pool **fits, bool *again)
+                                        zcp_priv_pool **fits, bool *again, uint32_t *disturbed)
 {
     zcp_manager *manager = sleep->manager;
     zcp_priv_view *view = &manager->view;
@@ -5507,9 +5650,13 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_priv_sleep *sleep, uint64_t size, zc
     zcp_priv_sleep_look(sleep);
     *again = !*fits || (renewed == ZCP_OK && zcp_priv_pools_changed(manager));   /* one may have come that fits; what
                                                                        could not be learned now will not be at once */
+    *disturbed = 0;
+    if (!*fits) return false;
     if (sleep->recovers) zcp_priv_view_look(view, table, first);
-    return zcp_priv_view_take_anywhere(view, table, first, place);     /* by the records alone: whoever takes by hints
-                                                                          attends, and would wake itself */
+    if (sleep->last) return zcp_priv_take_by_look(manager, table, first, zcp_priv_now_ns(), place, disturbed);
+    bool taken_by_others;                                              /* who frees it again wakes this one */
+    return zcp_priv_view_take_anywhere(view, table, first, place, &taken_by_others);     /* by the records alone: by
+                                                                       hints one attends, and would wake oneself */
 }
 /* The calling thread gives back what it caches of any pool, if others want it. */
 ZCP_PRIV_SETUP void zcp_priv_attend_all(zcp_manager *manager)
@@ -5532,15 +5679,18 @@ ZCP_PRIV_COLD zcp_status zcp_priv_allocate_wait(zcp_manager *manager, uint64_t s
         zcp_priv_place place;
         zcp_priv_pool *fits;
         bool again;
-        if (zcp_priv_wait_round(&sleep, size, &place, &fits, &again)) {
+        uint32_t disturbed;
+        char looks[64];
+        if (zcp_priv_wait_round(&sleep, size, &place, &fits, &again, &disturbed)) {
             zcp_priv_claimed(chunk, manager, &place, size);
             return ZCP_OK;
         }
         if (!fits && (status = zcp_priv_try(manager, size, chunk, false)) != ZCP_ERR_EXHAUSTED) return status;
         if (sleep.last) {
-            if (fits) ZEROCP_COUNT(&fits->leases->failures, 1);
-            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes within %u ms", manager->name,
-                                 (unsigned long long)size, timeout_ms);
+            if (fits) zcp_priv_count_failure(fits, disturbed);
+            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes within %u ms%s%s", manager->name,
+                                 (unsigned long long)size, timeout_ms, zcp_priv_say_disturbed(looks, disturbed),
+                                 zcp_priv_recovery_told(manager).text);
         }
         if (!counted && !again) {
             ZEROCP_COUNT(&fits->leases->waits, 1);

@@ -100,7 +100,7 @@ static inline zcp_chunk allocate(zcp_manager *manager, uint64_t size) {
     return chunk;
 }
 
-// EXHAUSTED may be up to 1 ms old, or ten times what the last look took: asks again.
+// The dead are looked for each 1 ms at most, or ten times what that took: asks again.
 static inline zcp_chunk allocate_in_the_end(zcp_manager *manager, uint64_t size) {
     zcp_chunk chunk;
     zcp_status status = zcp_chunk_allocate(manager, size, &chunk);

@@ -483,14 +483,10 @@ TEST(hidden_leaf_without_hint_is_found_after_a_sweep_or_look) {
         zcp_chunk_release(&chunks[LOST + 1]);
         test_signal(&self->go);
         by_look ? test_await_stop(pid) : test_join_signal(pid, SIGKILL);
-        inside_let_looks_rest(manager, 0, true);
-        inside_let_looks_rest(peer, 0, true);
         CHECK_EQ(used(manager), COUNT - 2);
-        CHECK_ALLOCATE_FAILS(manager, 64, ZCP_ERR_EXHAUSTED);      // lost indeed
-        CHECK_ALLOCATE_FAILS(peer, 64, ZCP_ERR_EXHAUSTED);
-        if (by_look)
-            inside_let_looks_rest(manager, 0, false);
-        else
+        CHECK_STATUS(inside_allocate_hinted(manager, 64, &lost[0]), ZCP_ERR_EXHAUSTED);        // lost indeed
+        CHECK_STATUS(inside_allocate_hinted(peer, 64, &lost[0]), ZCP_ERR_EXHAUSTED);
+        if (!by_look)
             CHECK_RECOVERS(manager, 1, 0);
         lost[0] = allocate(manager, 64);
         lost[1] = allocate(peer, 64);

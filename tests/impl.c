@@ -50,9 +50,17 @@ bool inside_drop_leaf_hint(zcp_manager *manager, uint32_t pool, uint32_t index)
     uint64_t bit = zcp_priv_leaf_bit(index >> list->leaf_shift);
     return zcp_priv_and_acq_rel(zcp_priv_list_summary(list, index >> list->leaf_shift), ~bit) & bit;
 }
-void inside_let_looks_rest(zcp_manager *manager, uint32_t pool, bool rest)
+zcp_status inside_allocate_hinted(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
 {
-    zcp_priv_store_relaxed(&manager->looked[pool].until, rest ? UINT64_MAX : 0);
+    const zcp_priv_table *table = zcp_priv_view_table(&manager->view);
+    uint32_t first = zcp_priv_table_fit(table, size);
+    zcp_priv_place place;
+    *chunk = zcp_priv_no_chunk;
+    CHECK(table->order[first] != ZCP_PRIV_NO_POOL);
+    if (zcp_priv_thread == 0) zcp_priv_thread_begin();
+    if (!zcp_priv_take_hinted(manager, table, first, &place)) return ZCP_ERR_EXHAUSTED;
+    zcp_priv_claimed(chunk, manager, &place, size);
+    return ZCP_OK;
 }
 uint32_t inside_wait_rounds(zcp_manager *manager, uint32_t pool)
 {

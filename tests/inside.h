@@ -19,7 +19,7 @@ uint64_t inside_state_word(zcp_manager *manager, uint32_t pool, uint32_t index);
 uint64_t inside_borrow_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint32_t word);
 bool inside_drop_hint(zcp_manager *manager, uint32_t pool, uint32_t index);           // as if a pusher had been killed
 bool inside_drop_leaf_hint(zcp_manager *manager, uint32_t pool, uint32_t index);      // of its whole leaf, as if one had been killed between P0 and P1
-void inside_let_looks_rest(zcp_manager *manager, uint32_t pool, bool rest);           // as if the last look before EXHAUSTED were always a moment ago
+zcp_status inside_allocate_hinted(zcp_manager *manager, uint64_t size, zcp_chunk *chunk);          // by hints alone
 uint32_t inside_wait_rounds(zcp_manager *manager, uint32_t pool);  // of waits for that pool's chunks, by all clients
 void inside_count_epoch_up(zcp_manager *manager);                  // as if pools had come or gone
 void inside_wake(zcp_manager *manager, uint32_t slot);             // as who frees a chunk wakes a client

@@ -15,14 +15,16 @@ static int by_index(const void *a, const void *b) {
 }
 
 // Takes every chunk that a size can have: as many as expected, each another one, and gives them back.
-static void check_obtains(zcp_manager *manager, uint64_t size, uint32_t expected) {
+typedef zcp_status allocate_function(zcp_manager *manager, uint64_t size, zcp_chunk *chunk);
+
+static void check_obtains_by(allocate_function *obtain, zcp_manager *manager, uint64_t size, uint32_t expected) {
     zcp_chunk *chunks = calloc((size_t)expected + 1, sizeof *chunks);
     CHECK(chunks != NULL);
     for (uint32_t i = 0; i < expected; i++) {
-        chunks[i] = allocate_in_the_end(manager, size);
+        CHECK_OK(obtain(manager, size, &chunks[i]));
         pattern_write(&chunks[i], i);
     }
-    CHECK_STATUS(zcp_chunk_allocate(manager, size, &chunks[expected]), ZCP_ERR_EXHAUSTED);
+    CHECK_STATUS(obtain(manager, size, &chunks[expected]), ZCP_ERR_EXHAUSTED);
     for (uint32_t i = 0; i < expected; i++)
         pattern_check(&chunks[i], i);
     qsort(chunks, expected, sizeof *chunks, by_index);
@@ -31,6 +33,23 @@ static void check_obtains(zcp_manager *manager, uint64_t size, uint32_t expected
     for (uint32_t i = 0; i < expected; i++)
         zcp_chunk_release(&chunks[i]);
     free(chunks);
+}
+
+static zcp_status allocate_again_and_again(zcp_manager *manager, uint64_t size, zcp_chunk *chunk) {
+    zcp_status status = zcp_chunk_allocate(manager, size, chunk);
+    for (int i = 0; status == ZCP_ERR_EXHAUSTED && i < 20; i++) {  // the dead are looked for now and then
+        test_sleep(1);
+        status = zcp_chunk_allocate(manager, size, chunk);
+    }
+    return status;
+}
+
+static void check_obtains(zcp_manager *manager, uint64_t size, uint32_t expected) {
+    check_obtains_by(allocate_again_and_again, manager, size, expected);
+}
+
+static void check_obtains_hinted(zcp_manager *manager, uint64_t size, uint32_t expected) {
+    check_obtains_by(inside_allocate_hinted, manager, size, expected);
 }
 
 static uint32_t free_in(zcp_manager *manager) {
@@ -218,9 +237,7 @@ TEST(lease_stopped_at_each_step_hides_nothing) {
             pid_t pid;
             stepper_begin(steps[s].where, step_and_stop, &pid);
             test_await_stop(pid);
-            inside_let_looks_rest(manager, 0, true);
-            check_obtains(manager, 64, (uint32_t)capacity - steps[s].unhinted);      // by the hints alone
-            inside_let_looks_rest(manager, 0, false);
+            check_obtains_hinted(manager, 64, (uint32_t)capacity - steps[s].unhinted);
             check_obtains(manager, 64, (uint32_t)capacity - steps[s].holds);
             check_obtains(manager, 64, (uint32_t)capacity - steps[s].holds);
             test_resume(pid);
@@ -266,9 +283,7 @@ TEST(lease_stopped_or_killed_while_a_thread_ends_hides_nothing) {
             CHECK_RECOVERS(manager, 1, 0);
         } else {
             test_await_stop(pid);
-            inside_let_looks_rest(manager, 0, true);
-            check_obtains(manager, 64, 100);                       // by the hints alone
-            inside_let_looks_rest(manager, 0, false);
+            check_obtains_hinted(manager, 64, 100);
             check_obtains(manager, 64, 100);
             test_resume(pid);
             test_join(pid);
@@ -294,9 +309,7 @@ TEST(lease_sweep_stopped_half_way_hides_nothing) {
     test_kill(pid);
     pid = test_spawn(sweep_and_stop, NULL);
     test_await_stop(pid);
-    inside_let_looks_rest(manager, 0, true);
-    check_obtains(manager, 64, 100);                               // by the hints alone
-    inside_let_looks_rest(manager, 0, false);
+    check_obtains_hinted(manager, 64, 100);
     test_resume(pid);
     test_join(pid);
     check_hints(manager);
@@ -706,13 +719,11 @@ static void loan_of_garbage(bool slowly) {
         chunks[held++] = allocate_in_the_end(manager, 64);
     inside_set_loans(manager, 0, UINT64_MAX << LAST_LEAF);         // nothing but garbage
     CHECK_STATUS(zcp_chunk_allocate(manager, 64, &chunks[CHUNKS]), ZCP_ERR_EXHAUSTED);
-    for (int i = 0; i < 32; i += 8) {                              // what comes to the list is found, though the last look was a moment ago
-        inside_let_looks_rest(manager, 0, true);
+    for (int i = 0; i < 32; i += 8) {                              // what comes to the list is found by its hint
         zcp_chunk_release(&chunks[i]);
         inside_set_loans(manager, 0, UINT64_MAX << LAST_LEAF);
-        CHECK_OK(zcp_chunk_allocate(manager, 64, &chunks[i]));
+        CHECK_OK(inside_allocate_hinted(manager, 64, &chunks[i]));
     }
-    inside_let_looks_rest(manager, 0, false);
     for (uint32_t i = 0; i < BEHIND; i++) {
         CHECK_EQ(inside_state_word(manager, 0, CHUNKS + i), UINT64_C(7) << 32);
         inside_set_state_word(manager, 0, CHUNKS + i, before[i]);

@@ -828,7 +828,7 @@ TEST(limits_descriptors_for_creating) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Exhaustion
 
-// EXHAUSTED means: at the last look, which may be a moment ago.
+// The dead were looked for a moment ago: asks again.
 static zcp_chunk allocated_in_the_end(zcp_manager *manager, uint64_t size) {
     zcp_chunk chunk;
     zcp_status status;

@@ -1139,8 +1139,8 @@ TEST(tool_records_csv) {
     for (char *line = strtok(tool.out.text, "\n"); line != NULL; line = strtok(NULL, "\n"))
         CHECK_EQ(count_of(line, ","), commas);
     RUN(0, "record", test_instance(), "-n1");
-    must_print(",0,256,16,1,0,15,1,1,0,0,0,,,1,0\n");                // no rates yet
-    must_print(",1,4096,8,0,0,8,0,0,0,0,0,,,1,0\n");
+    must_print(",0,256,16,1,0,15,1,1,0,0,0,0,,,1,0\n");                // no rates yet
+    must_print(",1,4096,8,0,0,8,0,0,0,0,0,0,,,1,0\n");
     zcp_chunk_release(&chunk);
     finish(manager);
 }

@@ -153,6 +153,7 @@ static const column pool_columns[] = {
     {"releases", "RELEASES", VIEW_SHOW},
     {"failures", "FAILED", VIEW_SHOW | VIEW_WATCH},
     {"waits", "WAITS", VIEW_SHOW | VIEW_WATCH},
+    {"disturbed", "DISTURBED", 0},
     {"allocations_per_second", "ALLOC/S", VIEW_WATCH},
     {"releases_per_second", "RELEASE/S", VIEW_WATCH},
     {"bytes", "MEMORY", VIEW_SHOW},
@@ -178,7 +179,8 @@ static void report_pools(report *r, const snapshot *now, const snapshot *before)
         TABLE_ROW(r, v_number(p), v_colored(pool_state_name(is->state), is->state == ZCP_POOL_LIVE ? PLAIN : YELLOW), v_number(is->chunk_size),
                   v_number(is->alignment), v_number(is->cache_chunks), v_number(is->total), v_number(is->used), v_number(is->cached), v_number(is->free),
                   v_share(is->used, is->total), v_number(is->peak_used), v_number(is->allocations), v_number(is->releases), v_alarm(is->failures, RED),
-                  v_alarm(is->waits, YELLOW), rate_of(is->allocations, was->allocations, ns), rate_of(is->releases, was->releases, ns),
+                  v_alarm(is->waits, YELLOW), v_number(is->disturbed), rate_of(is->allocations, was->allocations, ns),
+                  rate_of(is->releases, was->releases, ns),
                   v_bytes(is->total * is->stride));
     }
     table_end(r);

@@ -86,7 +86,8 @@ static bool frame_of_record(tool *t, bool rates) {
     static const column columns[] = {
         {"time", NULL, 0}, {"elapsed_seconds", NULL, 0}, {"instance_id", NULL, 0}, {"pool", NULL, 0}, {"chunk_size", NULL, 0}, {"total", NULL, 0},
         {"used", NULL, 0}, {"cached", NULL, 0}, {"free", NULL, 0}, {"peak_used", NULL, 0}, {"allocations", NULL, 0}, {"releases", NULL, 0},
-        {"failures", NULL, 0}, {"waits", NULL, 0}, {"allocations_per_second", NULL, 0}, {"releases_per_second", NULL, 0}, {"clients_alive", NULL, 0},
+        {"failures", NULL, 0}, {"waits", NULL, 0}, {"disturbed", NULL, 0}, {"allocations_per_second", NULL, 0},
+        {"releases_per_second", NULL, 0}, {"clients_alive", NULL, 0},
         {"clients_dead", NULL, 0},
     };
     static uint64_t began;
@@ -103,6 +104,7 @@ static bool frame_of_record(tool *t, bool rates) {
             TABLE_ROW(r, v_time(s->wall_ns), v_real((double)(s->ns - began) / 1e9), v_hex(s->info.instance_id), v_number(p), v_number(is->chunk_size),
                       v_number(is->total), v_number(is->used), v_number(is->cached), v_number(is->free), v_number(is->peak_used),
                       v_number(is->allocations), v_number(is->releases), v_number(is->failures), v_number(is->waits),
+                      v_number(is->disturbed),
                       rate_of(is->allocations, was->allocations, ns), rate_of(is->releases, was->releases, ns), v_number(s->clients.alive),
                       v_number(s->clients.dead));
     }

@@ -36,6 +36,9 @@ static bool won(bool yes) { __VERIFIER_assume(yes); return yes; }
     bool yes_ = now_ == *s_; *s_ = now_; \
     yes_ && won(atomic_compare_exchange_strong_explicit(w_, s_, (next), order, memory_order_relaxed)); })
 #define ZEROCP_COUNT(counter, n) ((void)(counter))           /* figures for people: each would be one more word to order */
+#if SCENARIO < 190
+#define ZEROCP_COUNT_FREED(counter, n) ((void)(counter))     /* likewise, where nobody looks at them */
+#endif
 #define ZEROCP_THREAD_LOCAL                                  /* GenMC knows no thread-local arrays */
 #define ZEROCP_WAIT_FOR_SIBLING(round) __VERIFIER_assume(0)  /* an execution that waits is cut off: another one has the value */
 /* The barriers of the header. membarrier(2) makes each other thread pass a full barrier at some moment of the call, so of a light and a heavy barrier either all that
@@ -76,7 +79,7 @@ static int wake_sleepers(_Atomic uint32_t *), punch(void);
 #define CLIENTS 4
 #define I      (TENS == 11 ? 8 : 0)         /* the chunk that a scenario is about; from 110 on it is the last one, in a second leaf, */
 #define TENS   (SCENARIO / 10)
-#define COUNT  (TENS == 12 || TENS == 14 || TENS == 16 ? 2 : I + 1)     /* and from 120, 140 and 160 on there are two */
+#define COUNT  (TENS == 12 || TENS == 14 || TENS == 16 || TENS == 19 ? 2 : I + 1)    /* from 120, 140, 160, 190: two */
 #define LEAVES (I / 8 + 1)
 #define CACHE  (TENS == 9 || TENS == 10 || TENS == 17)       /* from 90 and 170 on threads cache a chunk */
 #define WHOLE  (TENS >= 13)                          /* from 130 on clients are managers: waiters, and pools that retire */
@@ -229,7 +232,8 @@ static bool take_any(int me)                                 /* as zcp_chunk_all
     view[me].first.pools[0] = &pools[me];
     view[me].first.count = 1;
     zcp_priv_view_look(&view[me], &view[me].first, 0);
-    return zcp_priv_view_take_anywhere(&view[me], &view[me].first, 0, &place);
+    bool again;
+    return zcp_priv_view_take_anywhere(&view[me], &view[me].first, 0, &place, &again);
 }
 static void allocate_and_release(int me)                     /* by the record alone */
 {
@@ -920,6 +924,42 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  let_go(0, G)
 #define RUN_2  waited(1)
 #define RUN_3  zcp_priv_sleep_announce(&slots[1], &HEADER->signals, 1, 2)
+
+/* Two chunks, as many as two clients hold. Each of them frees one and asks for one, by a look at every record: by count
+   there is one for each, so no look may say that there is none. It may have been disturbed. */
+#elif SCENARIO == 190   /* a never-shared release into a loan, one to the list */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1)
+#define RUN_1  free_one(0, 0, G); asks(0)
+#define RUN_2  free_one(1, 1, G); asks(1)
+#elif SCENARIO == 191   /* the last borrower returns, a never-shared release to the list */
+#define START  begin(0, 1, 1, 0); own(1, 1)
+#define RUN_1  give_back(0); asks(0)
+#define RUN_2  free_one(1, 1, G); asks(1)
+#elif SCENARIO == 192   /* a marked chunk's owner releases, a never-shared release to the list */
+#define START  begin(1, 1, 0, 0); own(1, 1)
+#define RUN_1  owner_release(0, G); asks(0)
+#define RUN_2  free_one(1, 1, G); asks(1)
+#elif SCENARIO == 193   /* a thread gives back what it caches, a never-shared release to the list */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 1); chunks[1].state = zcp_priv_cached(G - 1, id_of(0)); \
+               zcp_priv_cache_put(local_of(0), 0, zcp_priv_name(&pools[0], 1, G))
+#define RUN_1  flush(0); asks(0)
+#define RUN_2  free_one(1, 0, G); asks(1)
+#elif SCENARIO == 194   /* a dead owner is swept, a never-shared release to the list */
+#define START  begin(0, 0, 0, 0); own(0, 1); own(1, 2)
+#define RUN_1  sweep(2); asks(3)
+#define RUN_2  free_one(1, 0, G); asks(1)
+#elif SCENARIO == 195   /* as 190, and the first one does it again */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1)
+#define RUN_1  free_one(0, 0, G); asks_twice(0)
+#define RUN_2  free_one(1, 1, G); asks(1)
+#elif SCENARIO == 196   /* as 190, and the first one finds the hint of what the second one frees in its loan */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(1, 0); own(0, 1)
+#define RUN_1  uint32_t i, g; free_one(0, 1, G); take_quickly(local_of(0), &i, &g)
+#define RUN_2  free_one(1, 0, G); asks(1)
+#elif SCENARIO == 197   /* as 190, but each has the other chunk */
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(1, 0); own(0, 1)
+#define RUN_1  free_one(0, 1, G); asks(0)
+#define RUN_2  free_one(1, 0, G); asks(1)
 #endif
 
 /* ---- waiters, and pools that retire ---- */
@@ -965,11 +1005,12 @@ static void let_go(int me, uint32_t g) { let_go_of(I, me, g); }
 static bool waits(int me, uint32_t *i, uint32_t *g)
 {
     zcp_priv_place place;
+    bool again;
     uint32_t wakes = zcp_priv_load_acquire(&slots[me].wakes);            /* M3: as W4 */
     zcp_priv_sleep_announce(&slots[me], &HEADER->signals, (uint32_t)me, 1);          /* step model-said */
     zcp_priv_wait_announce(&pools[me]);
     ZEROCP_HEAVY_BARRIER();                                  /* M4: as A4 */
-    if (!zcp_priv_view_take_anywhere(&managers[me]->view, &managers[me]->view.first, 0, &place)) {
+    if (!zcp_priv_view_take_anywhere(&managers[me]->view, &managers[me]->view.first, 0, &place, &again)) {
         slept_on[thread] = wakes;
         sleeper[thread] = me;
         sleeps[thread] = true;
@@ -994,6 +1035,31 @@ static void acquired_let_go(int me, uint32_t g)              /* as zcp_chunk_acq
 {
     if (acquire(me, g)) { use(g); let_go(me, g); }
     else zcp_priv_after_free(&pools[me]);                    /* step model-left */
+}
+static void free_one(int me, uint32_t i, uint32_t g)         /* as zcp_chunk_release, but tells nobody */
+{
+    zcp_priv_local *local = local_of(me);
+    switch (i < local->quick ? zcp_priv_release_quickly(local, i, (uint64_t)g << 32 | i) : ZCP_PRIV_NOT_QUICKLY) {
+    case ZCP_PRIV_NOT_QUICKLY: release_slowly(me, i, g); break;
+    case ZCP_PRIV_FREED_ELSEWHERE: zcp_priv_freed_elsewhere(local, i); break;
+    default: break;
+    }
+}
+static bool asks_for(int me, zcp_priv_place *place)          /* as the look before EXHAUSTED */
+{
+    zcp_priv_view *view = &managers[me]->view;
+    uint64_t freed = zcp_priv_view_freed_sum(view, &view->first, 0);
+    zcp_priv_outcome outcome = zcp_priv_view_look_once(view, &view->first, 0, place, &freed);
+    assert(outcome != ZCP_PRIV_NO);
+    return outcome == ZCP_PRIV_YES;
+}
+static void asks(int me) { zcp_priv_place place; asks_for(me, &place); }
+static void asks_twice(int me)
+{
+    zcp_priv_place place;
+    if (!asks_for(me, &place)) return;
+    free_one(me, place.i, place.generation);
+    asks(me);
 }
 static void leave(int me) { zcp_priv_local_end(&pools[me], local_of(me)); zcp_priv_after_free(&pools[me]); }      /* as zcp_priv_view_leave */
 /* As zcp_priv_renew_retiring, by who may give memory back. */
