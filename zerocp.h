@@ -44,9 +44,10 @@
                                                                                                                           <<quickstart
    THE MODEL
      An instance is a set of pools that all processes which open its name share. It lies in two shared-memory objects: the management
-     segment (/<name>_memory_management) and the chunk segment (/<name>_memory_chunk). A third one (/<name>_memory_locks)
-     is empty: its locks say who lives, and those only can open it who may write the management segment. Each chunk has a
-     record in the management segment which alone says who holds it: its owner (the client that allocated it), its borrowers (clients that acquired its token), and which
+     segment (/<name>_memory_management) and the chunk segment (/<name>_memory_chunk). A third one
+     (/<name>_memory_locks) is empty: its locks say who lives, and those only can open it who may write the management
+     segment. Each chunk has a record in the management segment which alone says who holds it: its owner (the client
+     that allocated it), its borrowers (clients that acquired its token), and which
      generation of it. The free list only says where to look. When a process dies, however it dies, the kernel drops the lock on its
      client slot; whoever comes by next sweeps what it held. There is no daemon, no heartbeat and no time-out in that.
      A thread works on hints that it has on loan, so that it seldom meets the others; who finds none claims what is on loan to others.
@@ -72,9 +73,10 @@
      - ZCP_ERR_FORKED: a manager does not cross fork; its memory is not even mapped in the child (touching a payload there faults).
        Open the instance again in the child.
      - A forked child that does not exec keeps three descriptors of each open manager, and so the files' memory if they
-       are removed. They hold no lock, but while a process that can open no files any more (setuid, chroot, no descriptor
-       left, a seccomp filter) sweeps a dead client or adds a pool: killed in the midst of that, it leaves the slot unswept,
-       or the instance locked for adding and destroying, until such a child execs or ends.
+       are removed. They hold no lock, but for one case: a process that can open no files any more (setuid, chroot, no
+       descriptor left, a seccomp filter) locks by them while it sweeps a dead client or adds a pool. If it is killed
+       just then, the slot stays unswept, or the instance locked for adding and destroying, until such a child execs or
+       ends.
      - ZCP_ERR_EXHAUSTED right after a kill: a dead client is swept once the kernel has torn down its memory; while a core dump is being
        written it still counts as alive. The dead are looked for each 1 ms at most (or 10 times what that took).
      - zcp_manager_recover right after a dead peer's socket or pipe has ended finds nothing: the kernel closes descriptors a moment before it
@@ -272,17 +274,17 @@ typedef struct zcp_recovery {
 } zcp_recovery;
 /* Takes back what dead clients hold. Idempotent; runs beside live traffic and beside others that recover; needs no call of yours in general,
    because opening and exhaustion do it too. report may be NULL; after a failure it tells what was done until then. Errors: INVALID_ARGUMENT,
-   FORKED, CLOSED, READ_ONLY (ZCP_OBSERVE), SYSTEM (the files cannot be opened any more, and the descriptors that were kept
-   are closed), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest was swept). Works also where the process can open nothing
-   any more (setuid, chroot, RLIMIT_NOFILE, seccomp). Thread-safe. */
+   FORKED, CLOSED, READ_ONLY (ZCP_OBSERVE), SYSTEM (the files cannot be opened any more, and the descriptors that were
+   kept are closed), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest was swept). Works also where the process can open
+   nothing any more (setuid, chroot, RLIMIT_NOFILE, seccomp). Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report);
 
 /* ---- Pools may come and go while everybody works ---- */
 /* Adds a pool. All clients use it from their next call on, without doing anything for it; each maps it for itself, when it first meets it. Its
    chunks lie in a segment of their own of the registry. *index (may be NULL) becomes its number. Limits: ZCP_MAX_LIVE_POOLS at once, 2^48 bytes
    and 2^32 pools in an instance's life, and for a client that lives through it all some 20,000 (the mappings that Linux allows a process).
-   Errors: INVALID_ARGUMENT (NULL), those of zcp_config_add, FULL, FORKED, CLOSED, READ_ONLY, REPLACED (destroyed, or its
-   name is gone or leads elsewhere; where the process can no longer tell, that is no failure), NO_SPACE, NO_MEMORY,
+   Errors: INVALID_ARGUMENT (NULL), those of zcp_config_add, FULL, FORKED, CLOSED, READ_ONLY, REPLACED (destroyed, or
+   its name is gone or leads elsewhere; where the process can no longer tell, that is no failure), NO_SPACE, NO_MEMORY,
    MAPPING, PERMISSION, SYSTEM, CORRUPT, TIMEOUT (5 s:
    somebody else creates, destroys or adds and is stopped); after a failure, and if the process is killed within, the instance is as before.
    Thread-safe. */
@@ -349,9 +351,10 @@ typedef struct zcp_client_info {
     uint64_t start;                 /* when it attached: nanoseconds since 1970 */
     char     name[32];              /* UTF-8 without slash and control characters, whatever the client has written */
 } zcp_client_info;
-/* Errors: INVALID_ARGUMENT (NULL, slot >= max_clients), FORKED, CLOSED, SYSTEM; *info is then zero. For people to read. Thread-safe.
-   A client can rely on the state. To an observer (ZCP_OBSERVE) somebody who may only read the management segment can make
-   a living client look dead, by a lock that keeps the client from its own; it cannot make a dead one look alive. */
+/* Errors: INVALID_ARGUMENT (NULL, slot >= max_clients), FORKED, CLOSED, SYSTEM; *info is then zero. For people to read.
+   Thread-safe. A client can rely on the state. To an observer (ZCP_OBSERVE) somebody who may only read the management
+   segment can make a living client look dead, by a lock that keeps the client from its own; it cannot make a dead one
+   look alive. */
 ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot, zcp_client_info *info);
 typedef struct zcp_client_stats {
     zcp_client_state state;
@@ -382,8 +385,8 @@ typedef bool zcp_census_function(const zcp_census_entry *entry, void *user);    
    of one that has just been allocated size, tag and age may still be its last use's. Errors: INVALID_ARGUMENT, FORKED, CLOSED. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manager, zcp_census_function *function, void *user);
 /* OK: the name still leads to this instance. REPLACED: it was destroyed, purged or removed by hand; go on, or close and open again. Else:
-   INVALID_ARGUMENT, FORKED, CLOSED; and where a process cannot tell, PERMISSION (it may not open the name any more), SYSTEM
-   (it sees another /dev/shm, or none, in a chroot or behind a mount; no descriptor left). Thread-safe. */
+   INVALID_ARGUMENT, FORKED, CLOSED; and where a process cannot tell, PERMISSION (it may not open the name any more),
+   SYSTEM (it sees another /dev/shm, or none, in a chroot or behind a mount; no descriptor left). Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager);
 /* This process's manager of that name (NULL = "zerocp") that was opened first and is still open, but for those with ZCP_OBSERVE; NULL if there is none. Thread-safe. */
 ZEROCP_API zcp_manager *zcp_manager_find(const char *name);
@@ -3714,7 +3717,11 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_brok
         if (o->kind == ZCP_PRIV_KIND_READY) status = zcp_priv_chunk_open(o, &fd, &broken);
         if (o->kind == ZCP_PRIV_KIND_READY && !zcp_priv_locks_are(o)) broken = true;
         zcp_priv_close_fd(fd);
-        if (status != ZCP_OK || !broken) { o->again = status == ZCP_OK; zcp_priv_creation_unlock(o, &lock); return status; }
+        if (status != ZCP_OK || !broken) {
+            o->again = status == ZCP_OK;
+            zcp_priv_creation_unlock(o, &lock);
+            return status;
+        }
     }
     return zcp_priv_retire(o, &lock);
 }
@@ -4591,8 +4598,8 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy_this(zcp_manager *manag
    one does. To retire takes no lock. ---- */
 typedef struct zcp_priv_growth {                /* one call */
     zcp_manager *manager;
-    zcp_priv_hold hold;                         /* the creation byte of the lock object. That of the management file, which
-                                                   is for other versions, can be spared: they add nothing */
+    zcp_priv_hold hold;                         /* the creation byte of the lock object. The management file's, which is
+                                                   for other versions, can be spared: they add nothing */
     int management_fd, chunk_fd;
     bool management_kept, chunk_kept;           /* those descriptors are the manager's */
     uint64_t management_end, chunk_end;         /* where the next pool may begin */
@@ -4726,7 +4733,8 @@ ZCP_PRIV_SETUP void zcp_priv_growth_trim(zcp_manager *manager)
     zcp_priv_failure before = zcp_priv_failure_save(ZCP_OK);
     bool taken = true;
     zcp_priv_growth_clear(&g, manager);
-    zcp_status status = zcp_priv_hold_take(&manager->locks, &manager->creating, ZCP_PRIV_LOCK_CREATION, &g.hold, &taken);
+    const zcp_priv_file *locks = &manager->locks;
+    zcp_status status = zcp_priv_hold_take(locks, &manager->creating, ZCP_PRIV_LOCK_CREATION, &g.hold, &taken);
     if (status == ZCP_OK && !taken) {
         zcp_priv_store_relaxed(&manager->header->locker_pid, (uint32_t)getpid());      /* relaxed: for messages */
         ZEROCP_STEP("trim_locked");

@@ -737,9 +737,10 @@ ZCP_PRIV_COLD struct flock zcp_priv_lock_of(off_t byte)
     lock.l_len = 1;
     return lock;
 }
-/* Tries to lock `length` bytes, all or none: *taken tells whether somebody else has one of them. type: F_WRLCK; F_RDLCK,
-   which others may share. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_lock_bytes(int fd, const char *path, off_t byte, uint32_t length, short type, bool *taken)
+/* Tries to lock `length` bytes, all or none: *taken tells whether somebody else has one of them. type: F_WRLCK;
+   F_RDLCK, which others may share. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_lock_bytes(int fd, const char *path, off_t byte, uint32_t length, short type,
+                                              bool *taken)
 {
     struct flock lock = zcp_priv_lock_of(byte);
     lock.l_type = type;
@@ -826,8 +827,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_lock_range(const zcp_priv_file *file, off_t by
     plain.flags &= ZCP_PRIV_SHM_NO_ACCESS;
     return zcp_priv_lock_take(&plain, byte, 1, length, NULL, 1, lock, which);
 }
-/* The same of one byte; *taken: somebody else has it. shares: a lock that only readers hold is no obstacle, it is shared
-   with them, and keeps writers out. */
+/* The same of one byte; *taken: somebody else has it. shares: a lock that only readers hold is no obstacle, it is
+   shared with them, and keeps writers out. */
 ZCP_PRIV_COLD zcp_status zcp_priv_lock_one(const zcp_priv_file *file, off_t byte, bool shares, zcp_priv_lock *lock,
                                            bool *taken)
 {

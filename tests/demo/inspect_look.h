@@ -90,13 +90,15 @@ static uint64_t memory_of(const file_look *look) {
     return ((uint64_t)look->management.st_blocks + (uint64_t)look->chunks.st_blocks) * 512;
 }
 
-// How many bytes of a range somebody has locked for writing: each client has one. Who may only read cannot. Who has more
-// of them is no client: it is replacing the instance, and keeps everybody out meanwhile.
+// How many bytes of a range somebody has locked for writing: each client has one. Who may only read cannot. Who has
+// more of them is no client: it is replacing the instance, and keeps everybody out meanwhile.
 static uint32_t locked_bytes(int fd, off_t first, off_t count) {
     struct flock range = zcp_priv_lock_of(first);
     range.l_type = F_RDLCK;
     range.l_len = count;
-    if (fd < 0 || count <= 0 || fcntl(fd, ZCP_PRIV_OFD_GETLK, &range) != 0 || range.l_type == F_UNLCK || range.l_len != 1)
+    if (fd < 0 || count <= 0 || fcntl(fd, ZCP_PRIV_OFD_GETLK, &range) != 0)
+        return 0;
+    if (range.l_type == F_UNLCK || range.l_len != 1)
         return 0;
     off_t begin = range.l_start, end = begin + 1;
     return locked_bytes(fd, first, begin - first) + 1 + locked_bytes(fd, end, first + count - end);
