@@ -275,8 +275,8 @@ typedef struct zcp_recovery {
 /* Takes back what dead clients hold. Idempotent; runs beside live traffic and beside others that recover; needs no call of yours in general,
    because opening and exhaustion do it too. report may be NULL; after a failure it tells what was done until then. Errors: INVALID_ARGUMENT,
    FORKED, CLOSED, READ_ONLY (ZCP_OBSERVE), SYSTEM (the files cannot be opened any more, and the descriptors that were
-   kept are closed), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest was swept). Works also where the process can open
-   nothing any more (setuid, chroot, RLIMIT_NOFILE, seccomp). Thread-safe. */
+   kept are closed), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest was swept). Works also where the process can
+   open nothing any more (setuid, chroot, RLIMIT_NOFILE, seccomp). Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report);
 
 /* ---- Pools may come and go while everybody works ---- */
