@@ -472,6 +472,10 @@ TEST(limits_client_names_of_threads) {
         CHECK_EQ(prctl(PR_SET_NAME, names[i].thread), 0);
         CHECK_OK(open_with(&manager, (zcp_manager_desc){.config = &two_pools}));
         CHECK_STR(client_of(manager, info_of(manager).slot).name, names[i].told);
+        zcp_manager_info info = info_of(manager);
+        size_t length = strlen(names[i].thread);                   // a long one is nowhere in the segment by chance
+        const void *raw = memmem(info.management_base, info.management_bytes, names[i].thread, length);
+        CHECK_EQ(length > 4 && raw == NULL, length > 4 && strcmp(names[i].thread, names[i].told) != 0);
         zcp_manager_close(manager);
     }
     balance_and_destroy();
