@@ -4741,10 +4741,12 @@ ZCP_PRIV_SETUP void zcp_priv_growth_trim(zcp_manager *manager)
         status = zcp_priv_growth_open(&g);
         if (status == ZCP_OK) status = zcp_priv_growth_check(manager);
         if (status == ZCP_OK) status = zcp_priv_growth_measure(&g);
-        if (status == ZCP_OK) (void)zcp_priv_growth_punch(&g);
+        if (status == ZCP_OK) status = zcp_priv_growth_punch(&g);
         ZEROCP_STEP("trimmed");
         zcp_priv_growth_end(&g);
     }
+    if (status != ZCP_OK)
+        ZEROCP_LOG(ZCP_LOG_WARNING, "%s: what a killed adder of a pool had reserved: %s", manager->name, zcp_last_message());
     (void)zcp_priv_failure_again(&before);
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t number, const zcp_pool_config *config, const zcp_priv_geometry *geometry)

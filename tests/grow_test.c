@@ -657,7 +657,7 @@ static void add_with_the_room_of_the_dead(void *argument) {
     for (int reconfigures = 0; reconfigures < 2; reconfigures++)
         for (int how = 0; how < 4; how++) {
             zcp_pool_config pool = {.chunk_size = 3000, .chunk_count = 20};
-            if (how == 1)                                          // its records take more, its chunks less than the dead one's
+            if (how == 1)                                          // its records take more than the dead one's
                 pool = (zcp_pool_config){.chunk_size = 32, .chunk_count = 300};
             zcp_config config = one_pool(64, 10);
             CHECK_OK(zcp_config_add(&config, &pool));
