@@ -2425,7 +2425,7 @@ typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } z
    Who may only read the chunks cannot give their pages back: it asks, as a retirer tells, and the next that works,
    looks or waits does it. Both raise `wanted` of all pools, also of those that others add just then: a thread that
    begins in a pool then looks which pools retire; who tells first makes one RETIRING (who asks, finds it empty), then
-   looks at all numbers. By the fences K0 to K2 the thread sees what retires, or the other one knows of its pool.
+   looks at all numbers. By the fences U0 to U2 the thread sees what retires, or the other one knows of its pool.
    A thread that frees a chunk looks at `wanted` after that, and whoever wants chunks looks for free ones after it has raised it. One of the two has to see the other: between
    the two stands a barrier that costs only the latter something (membarrier; Dice et al., "Asymmetric Dekker
    synchronization", 2001).
@@ -2449,9 +2449,9 @@ typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } z
      A5    (barrier) heavy    A1 A2 A3     as A1, for who retires a pool
      A6    (fence)   seq_cst  A6           of two who free the last two chunks neither sees both: it stays
      A7    (barrier) heavy    A4           a waiter misses the added pool, and who added it the waiter
-     K0    (fence)   seq_cst  K1 K2        a thread in a new pool is not told, and misses what retires: it keeps chunks
-     K1    (fence)   seq_cst  K0           the same, for who tells that a pool retires
-     K2    (fence)   seq_cst  K0           the same, for who asks for an empty pool's memory to be given back ---- */
+     U0    (fence)   seq_cst  U1 U2        a thread in a new pool is not told, and misses what retires: it keeps chunks
+     U1    (fence)   seq_cst  U0           the same, for who tells that a pool retires
+     U2    (fence)   seq_cst  U0           the same, for who asks for an empty pool's memory to be given back ---- */
 #ifndef ZEROCP_LIGHT_BARRIER
 #define ZEROCP_LIGHT_BARRIER() atomic_signal_fence(memory_order_seq_cst)
 #define ZEROCP_HEAVY_BARRIER() zcp_priv_heavy_barrier()
@@ -2602,7 +2602,7 @@ ZCP_PRIV_INLINE void zcp_priv_local_change(zcp_priv_local *local, zcp_priv_pool 
 ZCP_PRIV_SETUP void zcp_priv_view_tidy(zcp_priv_view *view)
 {
     /* Between what was learned of pools, and the look which of them retire. */
-    atomic_thread_fence(memory_order_seq_cst);                         /* K0: pairs with K1, K2 */
+    atomic_thread_fence(memory_order_seq_cst);                         /* U0: pairs with U1, U2 */
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && zcp_priv_thread; p++) {
         zcp_priv_local *local = zcp_priv_view_local(view, p);
         zcp_priv_pool *pool = local->pool;
@@ -3262,14 +3262,14 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_retiring(zcp_manager *manager, zcp_priv
 {
     zcp_priv_view *view = &manager->view;
     if (zcp_priv_view_mark_retiring(view)) {
-        atomic_thread_fence(memory_order_seq_cst);                     /* K1: pairs with K0 */
+        atomic_thread_fence(memory_order_seq_cst);                     /* U1: pairs with U0 */
         known = zcp_priv_renew_numbers(manager, untold);
         zcp_priv_view_tell_retiring(view);
     }
     if (zcp_priv_view_claim_retiring(view)) {
         ZEROCP_STEP("retire_asks");
         zcp_priv_add_release(&view->signals->epoch, 1);                /* pairs with V2 */
-        atomic_thread_fence(memory_order_seq_cst);                     /* K2: pairs with K0 */
+        atomic_thread_fence(memory_order_seq_cst);                     /* U2: pairs with U0 */
         known = zcp_priv_renew_numbers(manager, untold);
         zcp_priv_view_want_all(view);
     }
