@@ -4654,8 +4654,10 @@ ZCP_PRIV_SETUP void zcp_priv_growth_clear(zcp_priv_growth *g, zcp_manager *manag
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_growth_open(zcp_priv_growth *g)
 {
+    zcp_priv_file chunks = g->manager->chunk_file;
+    chunks.flags &= ~(uint32_t)ZCP_SHM_READ_ONLY;                      /* a reader trims, too, if the file lets it */
     zcp_status status = zcp_priv_file_reach(&g->manager->file, &g->management_fd, &g->management_kept);
-    return status != ZCP_OK ? status : zcp_priv_file_reach(&g->manager->chunk_file, &g->chunk_fd, &g->chunk_kept);
+    return status != ZCP_OK ? status : zcp_priv_file_reach(&chunks, &g->chunk_fd, &g->chunk_kept);
 }
 /* Is the instance still there? Where that cannot be told, it is. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_growth_check(const zcp_manager *manager)
@@ -4746,7 +4748,7 @@ ZCP_PRIV_SETUP void zcp_priv_growth_trim(zcp_manager *manager)
         zcp_priv_growth_end(&g);
     }
     if (status != ZCP_OK)
-        ZEROCP_LOG(ZCP_LOG_WARNING, "%s: what a killed adder of a pool had reserved: %s", manager->name, zcp_last_message());
+        ZEROCP_LOG(ZCP_LOG_WARNING, "%s: what a killed adder had reserved: %s", manager->name, zcp_last_message());
     (void)zcp_priv_failure_again(&before);
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t number, const zcp_pool_config *config, const zcp_priv_geometry *geometry)
