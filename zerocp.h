@@ -282,9 +282,13 @@ ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *re
 /* ---- Pools may come and go while everybody works ---- */
 /* Adds a pool. All clients use it from their next call on, without doing anything for it; each maps it for itself, when it first meets it. Its
    chunks lie in a segment of their own of the registry. *index (may be NULL) becomes its number. Limits: ZCP_MAX_LIVE_POOLS at once, 2^48 bytes
-   and 2^32 pools in an instance's life, and for a client that lives through it all some 20,000 (the mappings that Linux allows a process).
-   Errors: INVALID_ARGUMENT (NULL), those of zcp_config_add, FULL, FORKED, CLOSED, READ_ONLY, REPLACED (destroyed, or
-   its name is gone or leads elsewhere; where the process can no longer tell, that is no failure), NO_SPACE, NO_MEMORY,
+   and 2^32 pools in an instance's life. A process maps 16,000 of them, over all the managers that it has open: each
+   stays mapped until its manager is closed, and takes up to three of the 65,530 mappings that Linux allows a process.
+   Beyond that, close the manager and open it again. A client that cannot map a pool tries again when it needs it, for a
+   tenth of the time at most; until it can, acquire of that pool's tokens and an allocate that no other pool could serve
+   fail with MAPPING, whose message tells why.
+   Errors: INVALID_ARGUMENT (NULL), those of zcp_config_add, FULL, FORKED, CLOSED, READ_ONLY, REPLACED (destroyed, or its
+   name is gone or leads elsewhere; where the process can no longer tell, that is no failure), NO_SPACE, NO_MEMORY,
    MAPPING, PERMISSION, SYSTEM, CORRUPT, TIMEOUT (5 s:
    somebody else creates, destroys or adds and is stopped); after a failure, and if the process is killed within, the instance is as before.
    Thread-safe. */
@@ -292,8 +296,8 @@ ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_
 /* Retires a pool: nothing more is allocated from it, and once its last chunk is released the memory of its chunks goes back to the system and its
    number may be given to another one. Clients that hold its chunks are undisturbed. What lies in a cache comes back as any cached chunk. (What
    stays until the instance is destroyed is its part of the management segment.) Errors: INVALID_ARGUMENT (pool >= ZCP_MAX_LIVE_POOLS), NOT_FOUND (no
-   pool of that number, or it is retiring), FORKED, CLOSED, READ_ONLY, and those of learning about changed pools: NO_MEMORY, MAPPING, SYSTEM,
-   CORRUPT. Thread-safe. */
+   pool of that number, or it is retiring), FORKED, CLOSED, READ_ONLY, and those of learning about that pool, if it was
+   added: NO_MEMORY, MAPPING, SYSTEM, CORRUPT. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manager, uint32_t pool);
 /* Adds and retires until the live pools are those of config, in whatever order; pools that are right already stay. Errors: those of both; what was
    added is retired again then, and nothing else has changed. Thread-safe; two such calls come one after the other. */
@@ -417,7 +421,8 @@ typedef struct zcp_chunk {
 
 /* Allocates a chunk of the smallest chunk size that fits (with ZCP_FALLBACK larger ones serve when those are exhausted). Its content is what its
    last user left. The handle is overwritten, not released. Errors: INVALID_ARGUMENT (NULL), FORKED, CLOSED, READ_ONLY, INVALID_SIZE (0), TOO_LARGE,
-   EXHAUSTED; the handle is then empty.
+   EXHAUSTED, MAPPING (a pool that fits was added, and cannot be mapped here, and no other fits); the handle is then
+   empty.
    EXHAUSTED says that during a look at every chunk that fits none was free, and that no release was finished since that
    look began. So nobody is told EXHAUSTED if a chunk was free during the whole call, nor if one was released after the
    look on which the answer rests (it may be 1 s old). Not counted as free are chunks that a thread caches, those of a
@@ -454,8 +459,8 @@ ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk);
    handle until the receiver has acquired. */
 ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk);
 /* A handle for the chunk that a token names. The handle is overwritten, not released. Errors: INVALID_ARGUMENT (NULL), FORKED, CLOSED,
-   INVALID_TOKEN, STALE (no longer held by anybody, or another instance's), CORRUPT, READ_ONLY (ZCP_OBSERVE), MAPPING (a pool that was added, and could not be
-   mapped here), and NO_MEMORY, SYSTEM of trying to; the handle is then empty. */
+   INVALID_TOKEN, STALE (no longer held by anybody, or another instance's), CORRUPT, READ_ONLY (ZCP_OBSERVE), and if its
+   pool was added, and cannot be mapped here: MAPPING, NO_MEMORY, SYSTEM; the handle is then empty. */
 ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk);
 #if defined(__GNUC__)
 #define ZCP_SCOPED __attribute__((cleanup(zcp_chunk_release)))   /* ZCP_SCOPED zcp_chunk c = {0}; is released when it leaves scope */
@@ -2258,7 +2263,9 @@ ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *conf
      V4    table     acquire  V5           a sibling reads the table before it is filled in
      V5    table     release  V4           the same
      V6    pools     release  V0           nothing: NULL shows nothing
-     V7    state     release  V3           as V3 ---- */
+     V7    state     release  V3           as V3
+     V8    slot      acquire  V9           what a slot says of a later pool is taken for garbage
+     V9    slot      release  V8           the same ---- */
 
 /* What the threads of one process keep, by their number; number 0 stands for threads without one, and stays zero. */
 typedef struct zcp_priv_lane { zcp_priv_local pools[32]; } zcp_priv_lane;      /* as many as an index can name */
@@ -2743,6 +2750,12 @@ ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, const zcp_priv_table *
    that, ns; freed: freed_sum at the last look that was not disturbed, plus what tells which pools those were. */
 typedef struct zcp_priv_looked { _Atomic uint32_t busy, cached; _Atomic uint64_t until, freed; } zcp_priv_looked;
 
+/* Why a pool that was added cannot be used here. Written under the process's mutex, under which `why` is read, too. */
+typedef struct zcp_priv_unmet {
+    _Atomic uint32_t status;                    /* ZCP_OK: it can */
+    zcp_priv_failure why;
+} zcp_priv_unmet;
+
 enum { ZCP_PRIV_OPEN = 0x4f50454e, ZCP_PRIV_CLOSED = 0x434c4f53, ZCP_PRIV_OPENING = 0x42555359, ZCP_PRIV_CLOSING = 0x454e4453 };
 struct zcp_manager {
     zcp_priv_wiped wiped;                       /* a forked child finds all of this zero: state 0 */
@@ -2768,7 +2781,11 @@ struct zcp_manager {
     _Atomic uint32_t creating, sweeping;        /* 1: a thread holds the creation byte, or a slot's, by locks.fd */
     _Atomic bool unswept;                       /* the last recovery failed */
     zcp_priv_failure why_unswept;               /* and why; under the process's mutex */
-    struct zcp_priv_grown *grown;               /* what was mapped since; under the process's mutex */
+    struct zcp_priv_grown *grown;               /* what was mapped since; under the process's mutex, as the next two */
+    uint32_t grown_count;
+    uint64_t grown_bytes;
+    zcp_priv_unmet unmet[ZCP_MAX_LIVE_POOLS];   /* by number */
+    _Atomic uint64_t meet_again;                /* when what is unmet is tried again, in ns; 0: all is met */
     uint64_t instance_id;
     char name[ZCP_PRIV_PATH_BYTES];
 };
@@ -2875,6 +2892,8 @@ ZCP_PRIV_SETUP void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
     zcp_priv_lock_drop(&manager->slot_lock);                           /* last: nothing of it can be touched any more */
     zcp_priv_process *process = zcp_priv_process_lock();
     manager->grown = NULL;
+    manager->grown_count = 0;
+    manager->grown_bytes = 0;
     zcp_priv_file_forget(&manager->file);
     zcp_priv_file_forget(&manager->chunk_file);
     zcp_priv_file_forget(&manager->locks);
@@ -3095,14 +3114,49 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_map_part(const zcp_manager *manager, const zc
     zcp_priv_file_leave(fd, kept);
     return status;
 }
-ZCP_PRIV_SETUP zcp_priv_grown *zcp_priv_grown_new(zcp_manager *manager, size_t more)
+/* What this process may map for pools that come and go, all its managers together: each takes up to three mappings
+   until its manager is closed, and Linux allows a process 65,530 unless it is told otherwise. The rest is the
+   application's. */
+#define ZCP_PRIV_MAX_GROWN 16000u
+#define ZCP_PRIV_MAX_GROWN_BYTES (sizeof(void *) == 8 ? UINT64_C(1) << 46 : UINT64_C(1) << 31)
+ZCP_PRIV_SETUP zcp_status zcp_priv_may_map(const zcp_manager *manager, uint64_t bytes)
 {
-    zcp_priv_grown *g = (zcp_priv_grown *)zcp_priv_anonymous(sizeof *g + more, MADV_DONTFORK);
-    if (!g) { zcp_priv_fail_memory(manager->name, "a pool that was added"); return NULL; }
+    uint64_t count = 0, sum = 0, most = ZCP_PRIV_MAX_GROWN_BYTES;
+    const zcp_priv_process *process = zcp_priv_process_get();
+    for (const zcp_manager *m = process ? process->managers : NULL; m; m = m->older) {
+        count += m->grown_count;
+        sum += m->grown_bytes;
+    }
+    if (count < ZCP_PRIV_MAX_GROWN && bytes <= most && sum <= most - bytes) return ZCP_OK;
+    return zcp_priv_fail(ZCP_ERR_MAPPING, ENOMEM, "%s: close the manager and open it again: this process has mapped "
+                         "%llu pools that came and went, with %llu bytes; %llu more are too much (%u, %llu bytes)",
+                         manager->name, (unsigned long long)count, (unsigned long long)sum, (unsigned long long)bytes,
+                         ZCP_PRIV_MAX_GROWN, (unsigned long long)most);
+}
+/* A place for what a pool that was added takes, or for a table. Under the process's mutex. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_grown_new(zcp_manager *manager, size_t more, uint64_t mapped, zcp_priv_grown **grown)
+{
+    zcp_priv_grown *g;
+    zcp_status status = zcp_priv_may_map(manager, sizeof *g + more + mapped);
+    if (status != ZCP_OK) return status;
+    g = zcp_priv_anonymous(sizeof *g + more, MADV_DONTFORK);
+    if (!g) return zcp_priv_fail_memory(manager->name, "a pool that was added");
     g->bytes = sizeof *g + more;
     g->next = manager->grown;
     manager->grown = g;
-    return g;
+    manager->grown_count++;
+    manager->grown_bytes += g->bytes + mapped;
+    *grown = g;
+    return ZCP_OK;
+}
+/* Undoes the last one. */
+ZCP_PRIV_SETUP void zcp_priv_grown_drop(zcp_manager *manager, uint64_t mapped)
+{
+    zcp_priv_grown *g = manager->grown;
+    manager->grown = g->next;
+    manager->grown_count--;
+    manager->grown_bytes -= g->bytes + mapped;
+    munmap(g, g->bytes);
 }
 ZCP_PRIV_COLD void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool);
 /* Puts an added pool's chunks into the registry. A pool that is there with the same id is gone, else the adder would
@@ -3130,24 +3184,25 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
     if (!zcp_priv_added_read(slot, serial, &added) || zcp_priv_added_geometry(&manager->geometry, &added.config, &geometry) != ZCP_OK
         || added.management_offset < manager->geometry.management_bytes || added.data_offset < manager->geometry.chunk_bytes)
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of pool %u does not add up", manager->name, number);
-    zcp_priv_pool *before = zcp_priv_view_pool(view, number);          /* went since this client last looked */
-    if (before) zcp_priv_pool_part(manager, before);
+    zcp_priv_pool *before = zcp_priv_view_pool(view, number);
+    if (before && before->serial != serial) zcp_priv_pool_part(manager, before);       /* went since the last look */
     size_t counts = (size_t)added.config.chunk_count * sizeof(zcp_priv_counts);
-    zcp_priv_grown *g = zcp_priv_grown_new(manager, counts);
-    if (!g) return ZCP_ERR_NO_MEMORY;
+    uint64_t mapped = geometry.management_bytes + geometry.chunk_bytes;        /* each below 2^49 */
+    zcp_priv_grown *g;
+    zcp_status status = zcp_priv_grown_new(manager, counts, mapped, &g);
+    if (status != ZCP_OK) return status;
     g->management_bytes = (size_t)geometry.management_bytes;
     g->data_bytes = (size_t)geometry.chunk_bytes;
     g->management_end = added.management_offset + geometry.management_bytes;
     g->data_end = added.data_offset + geometry.chunk_bytes;
-    zcp_status status = zcp_priv_map_part(manager, &manager->file, added.management_offset, geometry.management_bytes,
-                                          &g->management);
+    status = zcp_priv_map_part(manager, &manager->file, added.management_offset, geometry.management_bytes,
+                               &g->management);
     bool necessary = status != ZCP_OK || !untold;
     if (status == ZCP_OK && !observes)
         status = zcp_priv_map_part(manager, &manager->chunk_file, added.data_offset, geometry.chunk_bytes, &g->data);
     if (status != ZCP_OK && necessary) {
         if (g->management) munmap(g->management, g->management_bytes);
-        manager->grown = g->next;
-        munmap(g, g->bytes);
+        zcp_priv_grown_drop(manager, mapped);
         return status;
     }
     if (status != ZCP_OK) *untold = zcp_priv_failure_save(status);
@@ -3222,10 +3277,12 @@ ZCP_PRIV_SETUP bool zcp_priv_view_claim_retiring(zcp_priv_view *view)
     }
     return asks;
 }
-ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t number, zcp_priv_failure *untold)
+/* Learns what goes with a slot's state. The other words of the slot may be a later pool's: whoever calls this looks
+   whether the state has changed. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_renew_to(zcp_manager *manager, uint32_t number, uint64_t state,
+                                            zcp_priv_failure *untold)
 {
     zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
-    uint64_t state = zcp_priv_load_acquire(&manager->header->pools[number].state);     /* V3: pairs with V7 */
     uint32_t serial = (uint32_t)(state >> 32), phase = (uint32_t)state;
     zcp_priv_added added;
     bool there = phase == ZCP_PRIV_POOL_LIVE || phase == ZCP_PRIV_POOL_RETIRING, gone = phase == ZCP_PRIV_POOL_GONE;
@@ -3236,11 +3293,67 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t n
         pool = NULL;
     }
     if (there && !pool) status = zcp_priv_pool_meet(manager, number, serial, untold);
+    else if (there && pool->serial == serial && !pool->data && !(manager->view.flags & ZCP_OBSERVE)) {
+        /* Its chunks could not be mapped: once more, into a new place, as siblings may be looking at this one. */
+        zcp_status again = zcp_priv_pool_meet(manager, number, serial, NULL);
+        if (again != ZCP_OK) *untold = zcp_priv_failure_save(again);
+    }
     if ((there || gone) && zcp_priv_load_relaxed(&manager->view.pool_count) <= number) zcp_priv_store_relaxed(&manager->view.pool_count, number + 1);     /* relaxed: a figure */
     return status;
 }
-/* Looks at all numbers. A pool that is met while others retire is told of that: perhaps it could not be met before. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_renew_numbers(zcp_manager *manager, zcp_priv_failure *untold)
+#define ZCP_PRIV_LOOKS 64u              /* at what changes meanwhile: each change is a call of a peer's, or garbage */
+/* Learns which pool has the number. What has changed meanwhile is looked at again: CORRUPT is what stays garbage. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t number, zcp_priv_failure *untold)
+{
+    _Atomic uint64_t *word = &manager->header->pools[number].state;
+    uint64_t state = zcp_priv_load_acquire(word), seen;                /* V3: pairs with V7 */
+    zcp_status status;
+    uint32_t look = 0;
+    do {
+        seen = state;
+        untold->status = ZCP_OK;
+        status = zcp_priv_renew_to(manager, number, seen, untold);
+        /* Who has read words of a later pool sees another state now. */
+        atomic_thread_fence(memory_order_acquire);                     /* V8: pairs with V9 */
+        state = zcp_priv_load_acquire(word);                           /* as V3 */
+    } while (state != seen && ++look < ZCP_PRIV_LOOKS);
+    return status;
+}
+/* Notes why a pool cannot be used here, or that it can; true: that is news. */
+ZCP_PRIV_SETUP bool zcp_priv_unmet_note(zcp_priv_unmet *unmet, const zcp_priv_failure *failure)
+{
+    if (failure->status == ZCP_OK && zcp_priv_load_relaxed(&unmet->status) == ZCP_OK) return false;
+    bool other = zcp_priv_load_relaxed(&unmet->status) == ZCP_OK || strcmp(unmet->why.message, failure->message) != 0;
+    unmet->why = *failure;
+    zcp_priv_store_relaxed(&unmet->status, (uint32_t)failure->status); /* relaxed: the rest is read under the mutex */
+    return failure->status != ZCP_OK && other;
+}
+/* Fails because a pool cannot be used here, with that status (OK: with its own), and tells why. */
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_unmet(const zcp_manager *manager, uint32_t number, zcp_status status,
+                                             const char *what)
+{
+    zcp_priv_process *process = zcp_priv_process_lock();
+    const zcp_priv_unmet *unmet = &manager->unmet[number];
+    if (status == ZCP_OK) status = unmet->why.status;
+    status = zcp_priv_fail(status, unmet->why.error, "%spool %u was added, and cannot be used here: %s", what, number,
+                           unmet->why.message);
+    zcp_priv_process_unlock(process);
+    return status;
+}
+/* The lowest number of a pool that cannot be used here, and may have chunks of that size; ZCP_MAX_LIVE_POOLS: none. */
+ZCP_PRIV_COLD uint32_t zcp_priv_unmet_first(const zcp_manager *manager, uint64_t size)
+{
+    uint32_t p = zcp_priv_load_relaxed(&manager->meet_again) == 0 ? ZCP_MAX_LIVE_POOLS : 0;    /* relaxed: a look */
+    for (; p < ZCP_MAX_LIVE_POOLS; p++) {
+        const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
+        if (zcp_priv_load_relaxed(&manager->unmet[p].status) == ZCP_OK) continue;      /* relaxed: a look */
+        if (!pool || (pool->chunk_size >= size && !zcp_priv_pool_is_retiring(pool))) break;
+    }
+    return p;
+}
+/* Looks at all numbers. A pool that is met while others retire is told of that: perhaps it could not be met before.
+   *news: a failure that was not noted before. */
+ZCP_PRIV_SETUP zcp_status zcp_priv_renew_numbers(zcp_manager *manager, zcp_priv_failure *news)
 {
     zcp_status status = ZCP_OK;
     zcp_priv_pool *met[ZCP_MAX_LIVE_POOLS];
@@ -3248,8 +3361,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_numbers(zcp_manager *manager, zcp_priv_
     bool retires = false;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         const zcp_priv_pool *before = zcp_priv_view_pool(&manager->view, p);
-        zcp_status one = zcp_priv_renew_number(manager, p, untold);
-        if (one != ZCP_OK) status = one;
+        zcp_priv_failure untold = { ZCP_OK, 0, "" };
+        zcp_status one = zcp_priv_renew_number(manager, p, &untold);
+        if (one != ZCP_OK) untold = zcp_priv_failure_save(status = one);
+        if (zcp_priv_unmet_note(&manager->unmet[p], &untold)) *news = untold;
         zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
         if (pool && pool != before) met[count++] = pool;
         retires = retires || (pool && zcp_priv_pool_is_retiring(pool));
@@ -3258,19 +3373,19 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_numbers(zcp_manager *manager, zcp_priv_
     return status;
 }
 /* Does what there is to do for pools that retire, under the process's mutex. Errors: those of renew_numbers. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_renew_retiring(zcp_manager *manager, zcp_priv_failure *untold, zcp_status known)
+ZCP_PRIV_SETUP zcp_status zcp_priv_renew_retiring(zcp_manager *manager, zcp_priv_failure *news, zcp_status known)
 {
     zcp_priv_view *view = &manager->view;
     if (zcp_priv_view_mark_retiring(view)) {
         atomic_thread_fence(memory_order_seq_cst);                     /* U1: pairs with U0 */
-        known = zcp_priv_renew_numbers(manager, untold);
+        known = zcp_priv_renew_numbers(manager, news);
         zcp_priv_view_tell_retiring(view);
     }
     if (zcp_priv_view_claim_retiring(view)) {
         ZEROCP_STEP("retire_asks");
         zcp_priv_add_release(&view->signals->epoch, 1);                /* pairs with V2 */
         atomic_thread_fence(memory_order_seq_cst);                     /* U2: pairs with U0 */
-        known = zcp_priv_renew_numbers(manager, untold);
+        known = zcp_priv_renew_numbers(manager, news);
         zcp_priv_view_want_all(view);
     }
     return known;
@@ -3285,39 +3400,54 @@ ZCP_PRIV_SETUP const zcp_priv_table *zcp_priv_table_keep(zcp_manager *manager, c
         if (memcmp(table, &g->table, sizeof *table) == 0) return &g->table;
         if (!g->tabled) unused = g;
     }
-    if (!unused) unused = zcp_priv_grown_new(manager, 0);
-    if (!unused) return NULL;
+    if (!unused && zcp_priv_grown_new(manager, 0, 0, &unused) != ZCP_OK) return NULL;
     unused->tabled = true;
     unused->table = *table;
     return &unused->table;
 }
-/* Errors: NO_MEMORY, MAPPING, SYSTEM, CORRUPT; what could be learned was. */
+/* Errors, if what a client may hold of some pool cannot be learned: NO_MEMORY, MAPPING, SYSTEM, CORRUPT. All else was
+   learned. What cannot be used here is noted in `unmet`, and tried again when it is needed, a tenth of the time at
+   most. */
 ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
 {
     zcp_priv_view *view = &manager->view;
     zcp_priv_table table;
-    zcp_priv_failure untold = { ZCP_OK, 0, "" };
+    zcp_priv_failure news = { ZCP_OK, 0, "" };
+    uint64_t began = zcp_priv_now_ns();
+    bool unmet = false;
     zcp_priv_process *process = zcp_priv_process_lock();               /* one thread at a time, and no fork within */
     if (!process) return zcp_priv_fail_memory(manager->name, "the process's page");
     uint32_t epoch = zcp_priv_load_acquire(&view->signals->epoch);     /* V2: pairs with each change's release */
-    zcp_status status = zcp_priv_renew_numbers(manager, &untold);
-    if (!(view->flags & ZCP_OBSERVE)) status = zcp_priv_renew_retiring(manager, &untold, status);
+    zcp_status status = zcp_priv_renew_numbers(manager, &news);
+    if (!(view->flags & ZCP_OBSERVE)) status = zcp_priv_renew_retiring(manager, &news, status);
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++)
+        unmet = unmet || zcp_priv_load_relaxed(&manager->unmet[p].status) != ZCP_OK;   /* relaxed: under the mutex */
     memset(&table, 0, sizeof table);
     zcp_priv_table_make(&table, view);
     if (memcmp(&table, zcp_priv_view_table(view), sizeof table) != 0) {
         const zcp_priv_table *kept = zcp_priv_table_keep(manager, &table);
         if (kept) zcp_priv_store_release(&view->table, kept);          /* V5: pairs with V4 */
-        else status = ZCP_ERR_NO_MEMORY;
+        else unmet = true;
     }
-    if (status == ZCP_OK) zcp_priv_store_relaxed(&view->epoch, epoch); /* relaxed: only to know whether to come here again */
+    zcp_priv_store_relaxed(&view->epoch, epoch);                       /* relaxed, both: whether to come here again */
+    uint64_t ended = zcp_priv_now_ns(), rest = 10 * (ended - began);
+    if (rest > 1000000000) rest = 1000000000;                          /* it may have been stopped meanwhile */
+    zcp_priv_store_relaxed(&manager->meet_again, unmet ? ended + rest : 0);
     zcp_priv_process_unlock(process);
-    if (untold.status != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: an added pool cannot be used here: %s", manager->name, untold.message);
+    if (news.status != ZCP_OK)
+        ZEROCP_LOG(ZCP_LOG_WARNING, "%s: an added pool cannot be used here: %s", manager->name, news.message);
     return status;
 }
 ZCP_PRIV_SETUP void zcp_priv_pool_ask(zcp_priv_pool *pool)
 {
     /* Relaxed: at worst it asks in vain. That the pool is empty, renew finds out. */
     if (zcp_priv_load_relaxed(&pool->asked) == 0) (void)zcp_priv_renew(pool->manager);
+}
+/* Is it time to try again what could not be met? */
+ZCP_PRIV_SETUP bool zcp_priv_meets_again(const zcp_manager *manager)
+{
+    uint64_t at = zcp_priv_load_relaxed(&manager->meet_again);         /* relaxed: a look */
+    return at != 0 && zcp_priv_now_ns() >= at;
 }
 ZCP_PRIV_INLINE bool zcp_priv_pools_changed(const zcp_manager *manager)
 {
@@ -3327,15 +3457,12 @@ ZCP_PRIV_INLINE bool zcp_priv_pools_changed(const zcp_manager *manager)
 /* For whoever looks at the pools. A failure is told by what cannot be found then. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_renew_if_changed(const zcp_manager *manager)
 {
-    if (!zcp_priv_pools_changed(manager)) return ZCP_OK;
-    zcp_status status = zcp_priv_renew(manager->itself);
-    if (status != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: the pools have changed: %s", manager->name, zcp_last_message());
-    return status;
+    return zcp_priv_pools_changed(manager) || zcp_priv_meets_again(manager) ? zcp_priv_renew(manager->itself) : ZCP_OK;
 }
 /* The same, for a call that does not fail by it. */
 ZCP_PRIV_SETUP void zcp_priv_renew_quietly(const zcp_manager *manager)
 {
-    if (!zcp_priv_pools_changed(manager)) return;
+    if (!zcp_priv_pools_changed(manager) && !zcp_priv_meets_again(manager)) return;
     bool outermost = zcp_priv_call_begin();
     (void)zcp_priv_renew_if_changed(manager);
     zcp_priv_call_end(outermost, ZCP_OK);
@@ -3422,10 +3549,11 @@ ZCP_PRIV_COLD zcp_priv_unswept zcp_priv_recovery_told(const zcp_manager *manager
 ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report)
 {
     bool garbage = false;
-    zcp_status worst = zcp_priv_renew_if_changed(manager);
+    zcp_status worst = ZCP_OK;                                         /* a sweep that needs an unknown pool says so */
     int fd = -1;
     bool kept = true;
     (void)zcp_priv_threads_collect(false);
+    zcp_priv_renew_if_changed(manager);
     for (uint32_t slot = 0; slot < manager->geometry.max_clients; slot++) {
         bool taken = true;
         if (slot == manager->view.client || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) continue;   /* a look */
@@ -3507,6 +3635,13 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_look(zcp_priv_opening *o)
     if (n > 0 && zcp_priv_load_relaxed(&o->header.state) == ZCP_PRIV_READY) {
         atomic_thread_fence(memory_order_acquire);                     /* pairs with READY's release in build_contents */
         n = zcp_priv_read_header(o);
+    }
+    bool changes = zcp_priv_load_relaxed(&o->header.signals.epoch) != 0;       /* relaxed: of a private copy */
+    for (uint32_t look = 0; changes && n > 0 && look < ZCP_PRIV_LOOKS; look++) {   /* until two agree on them */
+        zcp_priv_pool_slot before[ZCP_MAX_LIVE_POOLS];
+        memcpy(before, o->header.pools, sizeof before);
+        n = zcp_priv_read_header(o);
+        if (memcmp(before, o->header.pools, sizeof before) == 0) break;
     }
     if (n < 0 || fstat(o->file.fd, &o->status) != 0) return zcp_priv_fail_system("pread", o->file.path.text);
     uint32_t state = zcp_priv_load_relaxed(&o->header.state);          /* a private copy */
@@ -4681,7 +4816,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager 
     zcp_priv_store_relaxed(&manager->header->locker_pid, (uint32_t)getpid());           /* relaxed: for messages */
     ZEROCP_STEP("growth_locked");
     status = zcp_priv_growth_check(manager);
-    if (status == ZCP_OK) status = zcp_priv_renew(manager);
+    if (status == ZCP_OK) (void)zcp_priv_renew(manager);               /* who needs a pool looks whether it is known */
     if (status == ZCP_OK) status = zcp_priv_growth_open(g);
     if (status != ZCP_OK) zcp_priv_growth_end(g);
     return status;
@@ -4767,6 +4902,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     zcp_priv_store_relaxed(&manager->header->signals.management_end, g->management_end);       /* relaxed, all: LIVE carries them. First, since the
                                                                           slot may have been the only one */
     zcp_priv_store_relaxed(&manager->header->signals.chunk_end, g->chunk_end);                   /* to say up to where the files are used */
+    /* Who reads one of these words sees afterwards that the state is NONE or GONE, as this one has. */
+    atomic_thread_fence(memory_order_release);                         /* V9: pairs with V8 */
     zcp_priv_store_relaxed(&slot->chunk_size, config->chunk_size);
     zcp_priv_store_relaxed(&slot->chunk_count, config->chunk_count);
     zcp_priv_store_relaxed(&slot->alignment, config->alignment);
@@ -4821,7 +4958,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add_once(zcp_priv_growth *g, const zcp_p
                                        manager->view.flags);
     ZEROCP_STEP("chunk_extended");
     if (status == ZCP_OK) status = zcp_priv_growth_write(g, *number, &config, &geometry);
-    if (status == ZCP_OK) return zcp_priv_renew(manager);
+    if (status == ZCP_OK) (void)zcp_priv_renew(manager);               /* what fails of others is no failure here */
+    if (status == ZCP_OK) return ZCP_OK;
     zcp_priv_failure failure = zcp_priv_failure_save(status);
     (void)zcp_priv_growth_punch(g);
     return zcp_priv_failure_again(&failure);
@@ -4845,6 +4983,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_begin(zcp_manager *manager, uint3
 {
     zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
     uint64_t live = pool ? zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_LIVE) : 0;
+    if (!pool && zcp_priv_load_relaxed(&manager->unmet[number].status) != ZCP_OK)
+        return zcp_priv_fail_unmet(manager, number, ZCP_OK, "");       /* relaxed: a look */
     ZEROCP_STEP("pool_found");
     if (!pool || !zcp_priv_cas_acq_rel(&manager->header->pools[number].state, &live, zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING)))
         return zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "%s has no live pool %u", manager->name, number);
@@ -4890,8 +5030,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_manager_retire_pool(zcp_manager *manager, uin
     zcp_status status = zcp_priv_may_change(manager);
     if (status == ZCP_OK) status = zcp_priv_may_grow(manager);
     if (status == ZCP_OK && pool >= ZCP_MAX_LIVE_POOLS) status = zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: numbers go up to %u", pool, ZCP_MAX_LIVE_POOLS - 1);
-    if (status == ZCP_OK) status = zcp_priv_renew_if_changed(manager);
-    if (status == ZCP_OK) status = zcp_priv_pool_retire_begin(manager, pool);
+    if (status != ZCP_OK) return status;
+    zcp_priv_renew_if_changed(manager);
+    status = zcp_priv_pool_retire_begin(manager, pool);
     if (status != ZCP_OK) return status;
     if (zcp_priv_pool_retire_end(manager) != ZCP_OK)
         ZEROCP_LOG(ZCP_LOG_WARNING, "%s: the pools have changed: %s", manager->name, zcp_last_message());
@@ -4922,6 +5063,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_reconfigure(zcp_priv_growth *g, const zcp_con
     zcp_manager *manager = g->manager;
     uint32_t wanted = 0, added = 0;             /* bits: pool numbers */
     zcp_status status = ZCP_OK;
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++)
+        if (!zcp_priv_view_pool(&manager->view, p) && zcp_priv_load_relaxed(&manager->unmet[p].status) != ZCP_OK)
+            return zcp_priv_fail_unmet(manager, p, ZCP_OK, "");        /* which may be a wanted one; relaxed: a look */
     for (uint32_t c = 0; c < config->pools.size && status == ZCP_OK; c++) {
         uint32_t number = zcp_priv_pool_find(manager, &config->pools.items[c], wanted);
         if (number == ZCP_MAX_LIVE_POOLS) {
@@ -4934,8 +5078,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_reconfigure(zcp_priv_growth *g, const zcp_con
     zcp_priv_failure failure = zcp_priv_failure_save(status);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++)
         if (goes >> p & 1) (void)zcp_priv_pool_retire_begin(manager, p);       /* those that are no live pools are none */
-    zcp_status ended = zcp_priv_pool_retire_end(manager);
-    return status == ZCP_OK ? ended : zcp_priv_failure_again(&failure);
+    (void)zcp_priv_pool_retire_end(manager);    /* what is done is done, whatever cannot be learned */
+    return status == ZCP_OK ? ZCP_OK : zcp_priv_failure_again(&failure);
 }
 ZCP_PRIV_SETUP zcp_status zcp_priv_manager_reconfigure(zcp_manager *manager, const zcp_config *config)
 {
@@ -5371,6 +5515,9 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_p
     if (status == ZCP_OK) status = zcp_priv_may_change(manager);
     if (status != ZCP_OK) return status;
     if (size == 0) return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%s: a chunk of 0 bytes", manager->name);
+    uint32_t unmet = zcp_priv_unmet_first(manager, size);
+    if (unmet < ZCP_MAX_LIVE_POOLS && (table->count == 0 || size > table->last[table->count - 1] + 1))
+        return zcp_priv_fail_unmet(manager, unmet, ZCP_ERR_MAPPING, "no other pool has chunks that large; ");
     if (table->count == 0) return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; all its pools are retired", manager->name, (unsigned long long)size);
     uint64_t largest = table->last[table->count - 1] + 1;
     if (size > largest)
@@ -5379,6 +5526,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_p
     uint32_t cached = zcp_priv_load_relaxed(&manager->looked[pool->number].cached);          /* relaxed: a figure */
     char kept[64] = "", looks[64];
     if (cached) snprintf(kept, sizeof kept, ", or (%u of them) cached by a thread", cached);
+    if (unmet < ZCP_MAX_LIVE_POOLS)
+        return zcp_priv_fail_unmet(manager, unmet, ZCP_ERR_EXHAUSTED, "no chunk is free; ");
     return zcp_priv_fail(ZCP_ERR_EXHAUSTED, 0, "%s: %llu bytes: all %u chunks of %llu bytes%s are in use%s%s%s",
                          manager->name, (unsigned long long)size, pool->count, (unsigned long long)pool->chunk_size,
                          view->flags & ZCP_FALLBACK ? " and all larger ones" : "", kept,
@@ -5405,10 +5554,9 @@ ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_c
     if (zcp_priv_thread == 0) zcp_priv_thread_begin();
     zcp_priv_forget();
     const zcp_priv_table *table;
-    zcp_status renewed;
     uint32_t first, round = 0, disturbed = 0;
     do {
-        renewed = zcp_priv_renew_if_changed(manager);
+        zcp_priv_renew_if_changed(manager);
         table = zcp_priv_view_table(&manager->view);
         first = zcp_priv_table_fit(table, size);
         if (table->order[first] != ZCP_PRIV_NO_POOL
@@ -5417,7 +5565,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_c
             zcp_priv_claimed(chunk, manager, &place, size);
             return ZCP_OK;
         }
-    } while (renewed == ZCP_OK && ++round < 16 && (table != zcp_priv_view_table(&manager->view) || zcp_priv_pools_changed(manager)));      /* pools have come or gone meanwhile */
+        /* Once more, if pools have come or gone meanwhile. */
+    } while (++round < 16 && (table != zcp_priv_view_table(&manager->view) || zcp_priv_pools_changed(manager)));
     zcp_status status = zcp_priv_why_no_chunk(manager, table, size, disturbed);
     if (counts && status == ZCP_ERR_EXHAUSTED) zcp_priv_count_failure(table->pools[first], disturbed);
     return status;
@@ -5650,7 +5799,7 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_priv_sleep *sleep, uint64_t size, zc
     zcp_priv_pool *pool;
     uint32_t what = 0;
     zcp_priv_sleep_begin(sleep);
-    zcp_status renewed = zcp_priv_renew_if_changed(manager);
+    zcp_priv_renew_if_changed(manager);
     const zcp_priv_table *table = zcp_priv_view_table(view);
     uint32_t first = zcp_priv_table_fit(table, size);
     *fits = zcp_priv_view_serving(view, table, first, first);
@@ -5660,8 +5809,7 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_priv_sleep *sleep, uint64_t size, zc
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
         zcp_priv_wait_announce(pool);
     zcp_priv_sleep_look(sleep);
-    *again = !*fits || (renewed == ZCP_OK && zcp_priv_pools_changed(manager));   /* one may have come that fits; what
-                                                                       could not be learned now will not be at once */
+    *again = !*fits || zcp_priv_pools_changed(manager);                /* one may have come that fits */
     *disturbed = 0;
     if (!*fits) return false;
     if (sleep->recovers) zcp_priv_view_look(view, table, first);
@@ -5823,13 +5971,18 @@ ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk)
     atomic_thread_fence(memory_order_release);                         /* T1: pairs with T2: payload travels along */
     return (uint64_t)place.generation << 32 | chunk->index;
 }
-/* Has the number another pool than this client knows? Whoever added that may not have got to raise the epoch. */
+/* Has the number another pool than this client knows or can use? Whoever added that may not have raised the epoch yet.
+   What could not be met is tried again from time to time. */
 ZCP_PRIV_SETUP bool zcp_priv_pool_unmet(const zcp_manager *manager, uint32_t number)
 {
     const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
     /* As V3. */
     uint64_t state = manager->view.signals ? zcp_priv_load_acquire(&manager->header->pools[number].state) : 0;
-    return zcp_priv_pools_changed(manager) || (state != 0 && (uint32_t)state != ZCP_PRIV_POOL_GONE && (!pool || pool->serial != state >> 32));
+    if (zcp_priv_pools_changed(manager)) return true;
+    if (state == 0 || (uint32_t)state == ZCP_PRIV_POOL_GONE) return false;
+    if (pool && pool->serial == state >> 32 && pool->data) return false;
+    bool met = zcp_priv_load_relaxed(&manager->unmet[number].status) == ZCP_OK;        /* relaxed: a look */
+    return met || zcp_priv_meets_again(manager);
 }
 /* YES: *place is held. Else NO: nobody holds that generation; GARBAGE; or *known is false: there is no such chunk. */
 ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_acquire_once(zcp_manager *manager, uint64_t token, zcp_priv_place *place, bool *known)
@@ -5852,11 +6005,13 @@ ZCP_PRIV_COLD zcp_status zcp_priv_acquire_missed(zcp_manager *manager, uint64_t 
         if (status != ZCP_OK) return status;
         if (zcp_priv_pool_unmet(manager, number)) {
             bool outermost = zcp_priv_call_begin();
-            return zcp_priv_call_end(outermost, zcp_priv_renew(manager));
+            (void)zcp_priv_renew(manager);                             /* only this pool has to be met */
+            return zcp_priv_call_end(outermost, ZCP_OK);
         }
     }
     pool = zcp_priv_view_pool(&manager->view, number);
-    if (pool && !pool->data) return zcp_priv_fail(ZCP_ERR_MAPPING, 0, "%s: pool %u was added, and could not be mapped here", manager->name, number);
+    if (zcp_priv_load_relaxed(&manager->unmet[number].status) != ZCP_OK)       /* relaxed: a look */
+        return zcp_priv_fail_unmet(manager, number, pool ? ZCP_ERR_MAPPING : ZCP_OK, "");
     bool was = !pool && token >> 32 != 0 && manager->view.signals         /* a pool that is gone */
         && zcp_priv_load_relaxed(&manager->header->pools[number].state) != 0;      /* relaxed: a figure */
     return known || was ? zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: token %016llx: the chunk is no longer held", manager->name, (unsigned long long)token)

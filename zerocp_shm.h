@@ -881,11 +881,11 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_hold_take(const zcp_priv_file *file, _Atomic 
     *hold = (zcp_priv_hold){ { NULL, 0 }, NULL, busy, byte };
     zcp_status status = zcp_priv_lock_one(file, byte, false, &hold->lock, taken);
     if (status == ZCP_OK || !busy || !zcp_priv_file_kept(file)) return status;
-    *taken = !zcp_priv_cas_acquire(busy, &idle, 1u);           /* U0: pairs with U1, U2 */
+    *taken = !zcp_priv_cas_acquire(busy, &idle, 1u);           /* H0: pairs with H1, H2 */
     if (*taken) return ZCP_OK;
     status = zcp_priv_lock_bytes(file->fd, file->path.text, byte, 1, F_WRLCK, taken);
     if (status == ZCP_OK && !*taken) hold->kept = file;
-    else zcp_priv_store_release(busy, 0u);                     /* U1: pairs with U0 */
+    else zcp_priv_store_release(busy, 0u);                     /* H1: pairs with H0 */
     atomic_thread_fence(memory_order_seq_cst);                 /* as zcp_priv_lock_take */
     return status;
 }
@@ -896,7 +896,7 @@ ZCP_PRIV_SETUP void zcp_priv_hold_drop(zcp_priv_hold *hold)
     struct flock lock = zcp_priv_lock_of(hold->byte);
     lock.l_type = F_UNLCK;
     if (zcp_priv_file_kept(hold->kept)) (void)fcntl(hold->kept->fd, ZCP_PRIV_OFD_SETLK, &lock);
-    zcp_priv_store_release(hold->busy, 0u);                    /* U2: pairs with U0: what was swept is seen */
+    zcp_priv_store_release(hold->busy, 0u);                    /* H2: pairs with H0: what was swept is seen */
     hold->kept = NULL;
 }
 

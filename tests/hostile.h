@@ -51,6 +51,9 @@ static struct {
     const char *first, *last;                                      // what the peer writes to
     const char *list_first[16], *list_last[16];                    // of that the lists
     int lists;
+    uint64_t until;                                                // after so many accesses it calls `then`; 0: never
+    void (*then)(void);
+    void (*after_pread)(void *bytes, size_t count);                // NULL: nothing
 } hostile HOSTILE_UNUSED;
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -62,6 +65,8 @@ static _Thread_local uint64_t hostile_limit HOSTILE_UNUSED;        // of accesse
 HOSTILE_UNUSED static void hostile_access(void) {
     if (hostile.ticking != NULL)
         atomic_fetch_add_explicit(hostile.ticking, 1, memory_order_relaxed);
+    if (hostile.until != 0 && --hostile.until == 0)
+        hostile.then();
     if (++hostile_accesses == hostile_limit) {
         fprintf(stderr, "hostile: a call made %llu accesses: a loop without an end\n", (unsigned long long)hostile_limit);
         abort();
@@ -249,7 +254,10 @@ HOSTILE_UNUSED static int hostile_fcntl(int fd, int command, uintptr_t argument)
     return !asks && hostile_fails("fcntl") ? -1 : fcntl(fd, command, argument);
 }
 HOSTILE_UNUSED static ssize_t hostile_pread(int fd, void *bytes, size_t count, off_t at) {
-    return hostile_fails("pread") ? -1 : pread(fd, bytes, count, at);
+    ssize_t n = hostile_fails("pread") ? -1 : pread(fd, bytes, count, at);
+    if (n > 0 && hostile.after_pread != NULL)
+        hostile.after_pread(bytes, (size_t)n);
+    return n;
 }
 HOSTILE_UNUSED static ssize_t hostile_pwrite(int fd, const void *bytes, size_t count, off_t at) {
     return hostile_fails("pwrite") ? -1 : pwrite(fd, bytes, count, at);
