@@ -2432,7 +2432,7 @@ typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } z
    Who may only read the chunks cannot give their pages back: it asks, as a retirer tells, and the next that works,
    looks or waits does it. Both raise `wanted` of all pools, also of those that others add just then: a thread that
    begins in a pool then looks which pools retire; who tells first makes one RETIRING (who asks, finds it empty), then
-   looks at all numbers. By the fences U0 to U2 the thread sees what retires, or the other one knows of its pool.
+   looks at all numbers. By the fences K0 to K2 the thread sees what retires, or the other one knows of its pool.
    A thread that frees a chunk looks at `wanted` after that, and whoever wants chunks looks for free ones after it has raised it. One of the two has to see the other: between
    the two stands a barrier that costs only the latter something (membarrier; Dice et al., "Asymmetric Dekker
    synchronization", 2001).
@@ -2456,9 +2456,9 @@ typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } z
      A5    (barrier) heavy    A1 A2 A3     as A1, for who retires a pool
      A6    (fence)   seq_cst  A6           of two who free the last two chunks neither sees both: it stays
      A7    (barrier) heavy    A4           a waiter misses the added pool, and who added it the waiter
-     U0    (fence)   seq_cst  U1 U2        a thread in a new pool is not told, and misses what retires: it keeps chunks
-     U1    (fence)   seq_cst  U0           the same, for who tells that a pool retires
-     U2    (fence)   seq_cst  U0           the same, for who asks for an empty pool's memory to be given back ---- */
+     K0    (fence)   seq_cst  K1 K2        a thread in a new pool is not told, and misses what retires: it keeps chunks
+     K1    (fence)   seq_cst  K0           the same, for who tells that a pool retires
+     K2    (fence)   seq_cst  K0           the same, for who asks for an empty pool's memory to be given back ---- */
 #ifndef ZEROCP_LIGHT_BARRIER
 #define ZEROCP_LIGHT_BARRIER() atomic_signal_fence(memory_order_seq_cst)
 #define ZEROCP_HEAVY_BARRIER() zcp_priv_heavy_barrier()
@@ -2609,7 +2609,7 @@ ZCP_PRIV_INLINE void zcp_priv_local_change(zcp_priv_local *local, zcp_priv_pool 
 ZCP_PRIV_SETUP void zcp_priv_view_tidy(zcp_priv_view *view)
 {
     /* Between what was learned of pools, and the look which of them retire. */
-    atomic_thread_fence(memory_order_seq_cst);                         /* U0: pairs with U1, U2 */
+    atomic_thread_fence(memory_order_seq_cst);                         /* K0: pairs with K1, K2 */
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && zcp_priv_thread; p++) {
         zcp_priv_local *local = zcp_priv_view_local(view, p);
         zcp_priv_pool *pool = local->pool;
@@ -3301,7 +3301,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_to(zcp_manager *manager, uint32_t numbe
     if ((there || gone) && zcp_priv_load_relaxed(&manager->view.pool_count) <= number) zcp_priv_store_relaxed(&manager->view.pool_count, number + 1);     /* relaxed: a figure */
     return status;
 }
-#define ZCP_PRIV_LOOKS 64u              /* at what changes meanwhile: each change is a call of a peer's, or garbage */
+#define ZCP_PRIV_SLOT_LOOKS 64u              /* at what changes meanwhile: each change is a call of a peer's, or garbage */
 /* Learns which pool has the number. What has changed meanwhile is looked at again: CORRUPT is what stays garbage. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t number, zcp_priv_failure *untold)
 {
@@ -3316,7 +3316,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t n
         /* Who has read words of a later pool sees another state now. */
         atomic_thread_fence(memory_order_acquire);                     /* V8: pairs with V9 */
         state = zcp_priv_load_acquire(word);                           /* as V3 */
-    } while (state != seen && ++look < ZCP_PRIV_LOOKS);
+    } while (state != seen && ++look < ZCP_PRIV_SLOT_LOOKS);
     return status;
 }
 /* Notes why a pool cannot be used here, or that it can; true: that is news. */
@@ -3377,14 +3377,14 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_retiring(zcp_manager *manager, zcp_priv
 {
     zcp_priv_view *view = &manager->view;
     if (zcp_priv_view_mark_retiring(view)) {
-        atomic_thread_fence(memory_order_seq_cst);                     /* U1: pairs with U0 */
+        atomic_thread_fence(memory_order_seq_cst);                     /* K1: pairs with K0 */
         known = zcp_priv_renew_numbers(manager, news);
         zcp_priv_view_tell_retiring(view);
     }
     if (zcp_priv_view_claim_retiring(view)) {
         ZEROCP_STEP("retire_asks");
         zcp_priv_add_release(&view->signals->epoch, 1);                /* pairs with V2 */
-        atomic_thread_fence(memory_order_seq_cst);                     /* U2: pairs with U0 */
+        atomic_thread_fence(memory_order_seq_cst);                     /* K2: pairs with K0 */
         known = zcp_priv_renew_numbers(manager, news);
         zcp_priv_view_want_all(view);
     }
@@ -3637,7 +3637,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_look(zcp_priv_opening *o)
         n = zcp_priv_read_header(o);
     }
     bool changes = zcp_priv_load_relaxed(&o->header.signals.epoch) != 0;       /* relaxed: of a private copy */
-    for (uint32_t look = 0; changes && n > 0 && look < ZCP_PRIV_LOOKS; look++) {   /* until two agree on them */
+    for (uint32_t look = 0; changes && n > 0 && look < ZCP_PRIV_SLOT_LOOKS; look++) {   /* until two agree on them */
         zcp_priv_pool_slot before[ZCP_MAX_LIVE_POOLS];
         memcpy(before, o->header.pools, sizeof before);
         n = zcp_priv_read_header(o);

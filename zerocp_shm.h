@@ -630,7 +630,11 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_map_alone(int fd, const char *path, uint
 /* ---- >>locks  A lock is a mapping. An open-file-description lock on one byte lives as long as some descriptor or mapping refers to the
    description on which it was taken. So: open the file on a description of its own, map it, keep the mapping out of children, take the
    lock, close the descriptor. From then on the lock lives exactly as long as this address space can touch the memory: exec, exit and
-   SIGKILL end it; closefrom, dup and fork neither drop nor prolong it. Source: fcntl(2); tried on a kernel. ---- */
+   SIGKILL end it; closefrom, dup and fork neither drop nor prolong it. Source: fcntl(2); tried on a kernel.
+   Labels  word      order    partner      what breaks without it
+     H0    busy      acquire  H1 H2        a sibling sweeps with half of what the one before it has done
+     H1    busy      release  H0           nothing was held
+     H2    busy      release  H0           as H0 ---- */
 enum { ZCP_PRIV_LOCK_CREATION = 1 << 30, ZCP_PRIV_LOCK_SLOTS = (1 << 30) + 1 };     /* bytes below 2^31; they may lie within the contents: locks are advisory */
 
 typedef struct zcp_priv_file {               /* an object known by identity, to be opened again */
