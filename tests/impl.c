@@ -106,6 +106,12 @@ void inside_set_loans(zcp_manager *manager, uint32_t pool, uint64_t loan)
     for (uint32_t k = 0; k < zcp_priv_lease_count(p->list.leaves); k++)
         if (zcp_priv_load_relaxed(&p->leases->items[k].holder) != 0) zcp_priv_store_relaxed(&p->leases->items[k].loan, loan);
 }
+uint64_t inside_release_told(zcp_manager *manager, uint64_t next)
+{
+    uint64_t was = zcp_priv_load_relaxed(&manager->release_told);
+    zcp_priv_store_relaxed(&manager->release_told, next);
+    return was;
+}
 uint32_t inside_thread_number(void) { return zcp_priv_thread; }
 bool inside_releases_quickly(zcp_manager *manager, uint32_t pool) { return zcp_priv_view_local(&manager->view, pool)->quick != 0; }
 void inside_places(const zcp_manager *manager, const zcp_chunk *chunk, uintptr_t places[INSIDE_PLACES])

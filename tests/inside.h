@@ -32,6 +32,7 @@ bool inside_releases_quickly(zcp_manager *manager, uint32_t pool); // may the ca
 enum { INSIDE_LANE, INSIDE_LEASE, INSIDE_RECORD, INSIDE_COUNTS, INSIDE_DATA, INSIDE_PLACES };
 void inside_places(const zcp_manager *manager, const zcp_chunk *chunk, uintptr_t places[INSIDE_PLACES]);       // of what the calling thread touches of a chunk
 uint64_t inside_recent_chunk_size(const zcp_manager *manager);     // of the pool that the calling thread allocated from last; 0: it does not remember
+uint64_t inside_release_told(zcp_manager *manager, uint64_t next);  // when the log may tell of a double release again, in ns; becomes next
 uint32_t inside_thread_number(void);                               // of the calling thread; 0: none
 uint32_t inside_thread_count(void);                                // numbers that are taken
 void inside_let_segments_run(zcp_manager *manager, uint32_t count);    // as if so many pools had come and gone

@@ -115,6 +115,101 @@ TEST(last_failure_is_the_threads_own) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// What fails within a call that succeeds is not told
+
+static void fail_with_marker(void) {
+    CHECK_STATUS(zcp_shm_unlink("(marker)/"), ZCP_ERR_INVALID_NAME);
+}
+
+static void must_be_marker(const char *after) {
+    CHECK_MSG(strstr(zcp_last_message(), "(marker)") != NULL, "after %s: %s", after, zcp_last_message());
+    CHECK_EQ(zcp_last_errno(), 0);
+}
+
+// A call that succeeds although something within it fails: a name that is not there yet, or any more.
+#define MUST_LEAVE_IT_ALONE(call)                                                                                      \
+    do {                                                                                                               \
+        fail_with_marker();                                                                                            \
+        CHECK_OK(call);                                                                                                \
+        must_be_marker(#call);                                                                                         \
+    } while (0)
+
+static void die_with_the_only_chunk(void *argument) {
+    zcp_manager *manager;
+    zcp_chunk chunk;
+    (void)argument;
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_OPEN_EXISTING}));
+    CHECK_OK(zcp_chunk_allocate(manager, 1, &chunk));
+    for (;;)
+        kill(getpid(), SIGKILL);
+}
+
+TEST(last_failure_is_left_alone_by_calls_that_succeed) {
+    zcp_shm shm;
+    zcp_manager *manager, *observer;
+    zcp_chunk chunk, other;
+    zcp_pool_stats stats;
+    zcp_config config = {0}, larger = {0};
+    const char *name = test_instance();
+    CHECK_OK(zcp_config_add_pool(&config, 64, 1));
+    CHECK_OK(zcp_config_add_pool(&larger, 64, 2));
+    zcp_manager_desc desc = {.name = name, .config = &config};
+    MUST_LEAVE_IT_ALONE(zcp_shm_open(&shm, &(zcp_shm_desc){.name = name, .bytes = 1}));
+    zcp_shm_close(&shm);
+    MUST_LEAVE_IT_ALONE(zcp_shm_open(&shm, &(zcp_shm_desc){.name = name, .bytes = 1, .mode = ZCP_SHM_PURGE_AND_CREATE}));
+    zcp_shm_close(&shm);
+    CHECK_OK(zcp_shm_unlink(name));
+    MUST_LEAVE_IT_ALONE(zcp_manager_open(&manager, &desc));
+    MUST_LEAVE_IT_ALONE(zcp_manager_open(&observer, &(zcp_manager_desc){.name = name, .flags = ZCP_OBSERVE}));
+    fail_with_marker();
+    zcp_manager_close(observer);                                   // which has no chunk segment to forget
+    must_be_marker("close");
+    CHECK_OK(zcp_chunk_allocate(manager, 64, &chunk));
+    zcp_chunk_release(&chunk);
+    must_be_marker("allocate and release");
+    test_join_signal(test_spawn(die_with_the_only_chunk, NULL), SIGKILL);
+    MUST_LEAVE_IT_ALONE(zcp_chunk_allocate_wait(manager, 64, 20000, &chunk));
+    MUST_LEAVE_IT_ALONE(zcp_manager_reconfigure(manager, &larger));
+    MUST_LEAVE_IT_ALONE(zcp_chunk_allocate(manager, 64, &other));
+    MUST_LEAVE_IT_ALONE(zcp_manager_pool_stats(manager, 0, &stats));
+    zcp_chunk_release(&chunk);
+    zcp_chunk_release(&other);
+    must_be_marker("releases");
+    MUST_LEAVE_IT_ALONE(zcp_manager_recover(manager, NULL));
+    zcp_manager_close(manager);
+    char text[300];
+    CHECK(zcp_manager_format(manager, text, sizeof text) > 0);
+    must_be_marker("a line that tells of the failure itself");
+    desc.mode = ZCP_SHM_PURGE_AND_CREATE;
+    MUST_LEAVE_IT_ALONE(zcp_manager_open(&manager, &desc));
+    zcp_manager_close(manager);
+    snprintf(text, sizeof text, "%s_memory_management", name);
+    CHECK_OK(zcp_shm_unlink(text));
+    MUST_LEAVE_IT_ALONE(zcp_manager_destroy(name));                // only the chunk segment is left
+    CHECK_STATUS(zcp_manager_destroy(name), ZCP_ERR_NOT_FOUND);
+    CHECK(strstr(zcp_last_message(), name) != NULL);
+}
+
+static void fail_in_the_log(zcp_log_level level, const char *line, void *user) {
+    (void)level, (void)line, (void)user;
+    CHECK_STATUS(zcp_shm_unlink("/"), ZCP_ERR_INVALID_NAME);
+    CHECK(strstr(zcp_last_message(), "no slash") != NULL);
+}
+
+// Not even by those that the application makes where it gets the lines of the log.
+TEST(last_failure_is_left_alone_by_who_gets_the_log) {
+    zcp_manager *manager;
+    zcp_config config = {0};
+    CHECK_OK(zcp_config_add_pool(&config, 64, 1));
+    zcp_log_set_callback(fail_in_the_log, NULL);
+    zcp_log_set_level(ZCP_LOG_DEBUG);
+    MUST_LEAVE_IT_ALONE(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config}));
+    zcp_manager_close(manager);
+    must_be_marker("close");
+    MUST_LEAVE_IT_ALONE(zcp_manager_destroy(test_instance()));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // The log
 
 typedef struct lines {
@@ -218,6 +313,55 @@ TEST(log_warns_of_what_is_not_released) {
     check_has(all.text, "1 handles not released");
     CHECK_EQ(all.count, 2);
     CHECK_EQ(all.levels[ZCP_LOG_WARNING], 1);
+    books_check(test_instance(), 0);
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+}
+
+static void release_again(zcp_chunk copy, int times) {
+    for (int i = 0; i < times; i++) {
+        zcp_chunk one = copy;
+        fail_with_marker();
+        zcp_chunk_release(&one);
+        CHECK(one.manager == NULL);
+        CHECK(strstr(zcp_last_message(), "not held") != NULL);
+    }
+}
+
+// One line a second for each manager, and how many it leaves out; the last message tells of each.
+TEST(log_tells_double_releases_once_a_second) {
+    static lines all;
+    zcp_manager *managers[2] = {open_two_pools(), NULL};
+    zcp_chunk chunk, copies[2];
+    CHECK_OK(zcp_manager_open(&managers[1], &(zcp_manager_desc){.name = test_instance()}));
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(zcp_chunk_allocate(managers[i], 1, &chunk));
+        copies[i] = chunk;
+        zcp_chunk_release(&chunk);
+    }
+    zcp_log_set_callback(collect, &all);
+    zcp_log_set_level(ZCP_LOG_ERROR);
+    uint64_t before = test_now();
+    release_again(copies[0], 1);
+    CHECK_EQ(all.levels[ZCP_LOG_ERROR], 1);
+    uint64_t next = inside_release_told(managers[0], UINT64_MAX);  // as if this second did not end
+    CHECK(next >= before + 1000000000 && next <= test_now() + 1000000000);
+    release_again(copies[0], 41);
+    CHECK_EQ(all.count, 1);
+    release_again(copies[1], 1);                                   // another manager's second
+    CHECK_EQ(all.count, 2);
+    (void)inside_release_told(managers[0], 0);                     // as if it had ended
+    release_again(copies[0], 1);
+    CHECK_EQ(all.count, 3);
+    check_has(all.text, "not held");
+    check_has(all.text, "(and 41 more since the last line)\n");
+    (void)inside_release_told(managers[0], UINT64_MAX);
+    release_again((zcp_chunk){managers[0], NULL, UINT32_MAX, 5}, 2);            // of no chunk at all
+    CHECK_EQ(all.count, 3);
+    for (int i = 0; i < 2; i++)
+        zcp_manager_close(managers[i]);
+    check_has(all.text, "since the last line 2 more releases");
+    CHECK_EQ(all.levels[ZCP_LOG_ERROR], 4);
+    CHECK_EQ(all.count, 4);
     books_check(test_instance(), 0);
     CHECK_OK(zcp_manager_destroy(test_instance()));
 }
