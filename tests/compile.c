@@ -192,6 +192,76 @@ TEST_WITH(compile_optimised, .seconds = 120) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// A library that holds the implementation is loaded, used by threads that live on, and unloaded, again and again: nothing
+// of it stays, and no end of a thread and no fork leads into it. Of one of its managers a handle is left.
+
+static const char plugin_source[] =
+    "#define ZEROCP_STATIC\n#define ZEROCP_IMPLEMENTATION\n#include \"zerocp.h\"\n"
+    "int plugin_run(const char *name);\n"
+    "int plugin_run(const char *name)\n{\n"
+    "    zcp_config config = {0};\n    zcp_manager *managers[3];\n    zcp_chunk chunk, left;\n"
+    "    zcp_log_set_level(ZCP_LOG_OFF);\n"
+    "    zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 100, .cache_chunks = 8});\n"
+    "    for (int i = 0; i < 3; i++) {\n"
+    "        zcp_manager_desc desc = {.name = name, .config = &config};\n"
+    "        if (zcp_manager_open(&managers[i], &desc) != ZCP_OK) return 1;\n"
+    "        if (zcp_chunk_allocate(managers[i], 60, &chunk) != ZCP_OK) return 2;\n"
+    "        zcp_chunk_release(&chunk);\n    }\n"
+    "    if (zcp_chunk_allocate(managers[0], 60, &left) != ZCP_OK) return 3;\n"
+    "    for (int i = 0; i < 3; i++) zcp_manager_close(managers[i]);\n"
+    "    return 0;\n}\n";
+
+static const char plugin_host_source[] =
+    "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <pthread.h>\n#include <stdio.h>\n#include <sys/wait.h>\n"
+    "#include <unistd.h>\n"
+    "static pthread_barrier_t barrier;\nstatic const char *name;\nstatic int (*run)(const char *), failed;\n"
+    "static void *live_on(void *unused)\n{\n"
+    "    failed |= run(name);\n"
+    "    pthread_barrier_wait(&barrier);\n    pthread_barrier_wait(&barrier);\n"
+    "    return unused;\n}\n"
+    "static unsigned long pages(void)\n{\n"
+    "    unsigned long mapped = 0;\n    FILE *statm = fopen(\"/proc/self/statm\", \"r\");\n"
+    "    if (!statm || fscanf(statm, \"%%lu\", &mapped) != 1) failed = 1;\n"
+    "    if (statm) fclose(statm);\n    return mapped;\n}\n"
+    "static void cycle(void)\n{\n"
+    "    pthread_t thread;\n    int status = 1;\n"
+    "    void *library = dlopen(\"./plugin.so\", RTLD_NOW | RTLD_LOCAL);\n"
+    "    if (!library) { puts(dlerror()); failed = 1; return; }\n"
+    "    *(void **)&run = dlsym(library, \"plugin_run\");\n"
+    "    if (pthread_create(&thread, NULL, live_on, NULL) != 0) { failed = 1; return; }\n"
+    "    pthread_barrier_wait(&barrier);\n"
+    "    failed |= run(name);\n"
+    "    dlclose(library);\n"
+    "    pid_t child = fork();\n    if (child == 0) _exit(0);\n"
+    "    if (waitpid(child, &status, 0) != child || status != 0) failed = 1;\n"
+    "    pthread_barrier_wait(&barrier);\n"
+    "    pthread_join(thread, NULL);\n}\n"
+    "int main(int argc, char **argv)\n{\n"
+    "    name = argv[argc - 1];\n    pthread_barrier_init(&barrier, NULL, 2);\n"
+    "    for (int i = 0; i < 10; i++) cycle();\n"
+    "    unsigned long before = pages();\n"
+    "    for (int i = 0; i < 100; i++) cycle();\n"
+    "    unsigned long after = pages();\n"
+    "    if (after > before + 50) {\n"
+    "        printf(\"%%lu pages mapped after 10 cycles, %%lu after 110\\n\", before, after);\n"
+    "        failed = 1;\n    }\n"
+    "    return failed;\n}\n";
+
+TEST_WITH(compile_library_that_is_unloaded, .seconds = 120) {
+    const char *compiler;
+    enter_directory_to_run();
+    write_file("plugin.c", "%s", plugin_source);
+    write_file("host.c", plugin_host_source);
+    FOR_EACH(compiler, c_compilers()) {
+        must("%s -std=gnu11 %s -O1 -fPIC -shared -I%s -o plugin.so plugin.c %s", compiler, C_WARNINGS, SOURCE_DIR,
+             LIBS);
+        must("%s -std=gnu11 -O1 -o host host.c -pthread -ldl && ./host %s", compiler, test_instance());
+    }
+    must("rm /dev/shm/%s_memory_management /dev/shm/%s_memory_chunk", test_instance(), test_instance());
+    leave_directory();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // C++
 
 static void check_cxx(const char *compiler, const char *standard) {
