@@ -3038,6 +3038,23 @@ ZCP_PRIV_SETUP bool zcp_priv_thread_expect_end(zcp_priv_process *process, uint32
     return set;
 }
 
+/* What the kernel calls this thread, as far as it was asked for before. In a forked child the page's pid is another one
+   or 0, so what the parent's thread was called does not count there. */
+typedef struct zcp_priv_self { uint32_t pid, tid; } zcp_priv_self;
+static ZEROCP_THREAD_LOCAL zcp_priv_self zcp_priv_self_known;
+/* Asks, so that the first allocate of a thread that opens makes no system call for it. */
+ZCP_PRIV_SETUP void zcp_priv_self_ask(void)
+{
+    zcp_priv_process *process = zcp_priv_process_get();
+    uint32_t pid = (uint32_t)getpid();
+    if (process) zcp_priv_store_relaxed(&process->pid, pid);           /* relaxed: all store the same */
+    zcp_priv_self_known = (zcp_priv_self){ pid, (uint32_t)syscall(SYS_gettid) };
+}
+ZCP_PRIV_SETUP uint32_t zcp_priv_self_tid(const zcp_priv_process *process)
+{
+    uint32_t pid = zcp_priv_load_relaxed(&process->pid);               /* relaxed: it never becomes another one */
+    return pid != 0 && pid == zcp_priv_self_known.pid ? zcp_priv_self_known.tid : (uint32_t)syscall(SYS_gettid);
+}
 /* Gives the calling thread a number, unless 63 others have one, or it is at its end: then it works without. */
 ZCP_PRIV_SETUP void zcp_priv_thread_begin(void)
 {
@@ -3053,7 +3070,7 @@ ZCP_PRIV_SETUP void zcp_priv_thread_begin(void)
         if (zcp_priv_thread_expect_end(process, thread)) {
             zcp_priv_thread = thread;
             /* relaxed: whoever collects finds it, or leaves the number alone */
-            zcp_priv_store_relaxed(&process->tids[thread], (uint32_t)syscall(SYS_gettid));
+            zcp_priv_store_relaxed(&process->tids[thread], zcp_priv_self_tid(process));
         } else zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));      /* N2: as N1 */
         return;
     }
@@ -4538,6 +4555,11 @@ ZCP_PRIV_SETUP void zcp_priv_unbuild(zcp_priv_opening *o)
         && zcp_priv_locks_test(o, &joined) == ZCP_OK && !joined) (void)zcp_priv_dismantle(o, false);
     zcp_priv_attempt_end(o, ZCP_OK);
 }
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_replaced(const zcp_priv_opening *o)
+{
+    return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", o->desc.name,
+                         o->file.path.text);
+}
 /* One attempt to destroy; o->removed tells success. */
 ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
 {
@@ -4550,9 +4572,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
     ZEROCP_STEP("destroying");
     if (status == ZCP_OK && same) status = zcp_priv_open_file(o);
     if (status == ZCP_OK && same && only) same = o->file.device == only->device && o->file.inode == only->inode;
-    if (!same || (only && status == ZCP_ERR_NOT_FOUND))
-        return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", o->desc.name,
-                             o->file.path.text);
+    if (!same || (only && status == ZCP_ERR_NOT_FOUND)) {
+        /* Who was killed while it destroyed this instance may have left the last name: then that is finished. */
+        status = zcp_priv_file_is(&o->only->locks, &same);
+        if (status == ZCP_OK && !same) return zcp_priv_fail_replaced(o);
+        if (status == ZCP_OK) status = ZCP_ERR_NOT_FOUND;
+    }
     if (status == ZCP_ERR_NOT_FOUND) {                                 /* what is left goes under a fresh one's lock */
         status = zcp_priv_left_look(o, o->chunk_path.text, &fd, &chunk);
         if (status == ZCP_ERR_NOT_FOUND) status = zcp_priv_left_look(o, o->locks.path.text, &fd, &chunk);
@@ -4563,6 +4588,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
         close(fd);
         o->creates = true;
         status = zcp_priv_open_file(o);
+        if (status == ZCP_OK && only && !o->fresh) return zcp_priv_fail_replaced(o);
     }
     if (status != ZCP_OK || o->again) return status;
     if (zcp_priv_is_stranger(&o->status, o->desc.flags)) return zcp_priv_remove_stranger(o);
@@ -4636,6 +4662,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_manager_open(zcp_manager **manager, const zcp
                client_name, m->management.base, m->chunks);
     zcp_recovery report = { 0, 0 };
     if (!(m->view.flags & ZCP_OBSERVE) && zcp_priv_recover(m, &report) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery on attach: %s", m->name, zcp_last_message());
+    zcp_priv_self_ask();
     zcp_priv_store_relaxed(&m->live, (uintptr_t)m->opened);            /* relaxed: OPEN's release carries it */
     zcp_priv_store_release(&m->state, (uint32_t)ZCP_PRIV_OPEN);        /* pairs with the acquire in find */
     *manager = m;

@@ -159,6 +159,7 @@ typedef struct zcp_priv_process {
     pthread_mutex_t key_mutex;          /* of the threads' key (>>thread in zerocp.h): held for a moment, taken last */
     void *managers;                     /* the list of zerocp.h, newest first */
     _Atomic uint32_t tids[ZCP_PRIV_LANES];      /* by a thread's number, the kernel's; 0: nobody has it, or not known */
+    _Atomic uint32_t pid;               /* of this process; 0: nobody has asked yet */
 } zcp_priv_process;
 static _Atomic(zcp_priv_process *) zcp_priv_process_page;      /* set once, then constant */
 /* So many that one of them lies in a page in which nothing else lies, whatever a page's size. */

@@ -35,10 +35,11 @@ static inline zcp_pool_state pool_state(zcp_manager *manager, uint32_t pool) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Files and mappings
 
-typedef enum { MANAGEMENT, CHUNKS } segment_kind;
+typedef enum { MANAGEMENT, CHUNKS, LOCKS } segment_kind;
 
 static inline void segment_path(const char *instance, segment_kind kind, char path[320]) {
-    snprintf(path, 320, "/dev/shm/%s%s", instance, kind == MANAGEMENT ? "_memory_management" : "_memory_chunk");
+    static const char *const suffixes[] = {"_memory_management", "_memory_chunk", "_memory_locks"};
+    snprintf(path, 320, "/dev/shm/%s%s", instance, suffixes[kind]);
 }
 
 static inline struct stat segment_stat(const char *instance, segment_kind kind) {
