@@ -287,8 +287,8 @@ ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *re
    Beyond that, close the manager and open it again. A client that cannot map a pool tries again when it needs it, for a
    tenth of the time at most; until it can, acquire of that pool's tokens and an allocate that no other pool could serve
    fail with MAPPING, whose message tells why.
-   Errors: INVALID_ARGUMENT (NULL), those of zcp_config_add, FULL, FORKED, CLOSED, READ_ONLY, REPLACED (destroyed, or its
-   name is gone or leads elsewhere; where the process can no longer tell, that is no failure), NO_SPACE, NO_MEMORY,
+   Errors: INVALID_ARGUMENT (NULL), those of zcp_config_add, FULL, FORKED, CLOSED, READ_ONLY, REPLACED (destroyed, or
+   its name is gone or leads elsewhere; where the process can no longer tell, that is no failure), NO_SPACE, NO_MEMORY,
    MAPPING, PERMISSION, SYSTEM, CORRUPT, TIMEOUT (5 s:
    somebody else creates, destroys or adds and is stopped); after a failure, and if the process is killed within, the instance is as before.
    Thread-safe. */
