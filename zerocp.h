@@ -3539,8 +3539,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_sweep(const zcp_manager *manager, uint32_
 {
     zcp_priv_failure failure = zcp_priv_failure_save(status);
     uint32_t pid = zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->pid);       /* relaxed: for messages */
-    return zcp_priv_fail(status, failure.error, "%s: client %u (pid %u), if it is dead, was not swept: %s",
-                         manager->name, slot, pid, failure.message);
+    return zcp_priv_fail(status, failure.error, "client %u (pid %u), if it is dead, was not swept: %s", slot, pid,
+                         failure.message);                             /* which names the instance */
 }
 /* Remembers how the last recovery ended, for whoever is told that there is no chunk. */
 ZCP_PRIV_COLD void zcp_priv_recovery_note(zcp_manager *manager, zcp_status status)
@@ -3558,8 +3558,7 @@ ZCP_PRIV_COLD zcp_priv_unswept zcp_priv_recovery_told(const zcp_manager *manager
     if (!zcp_priv_load_relaxed(&manager->unswept)) return told;
     zcp_priv_process *process = zcp_priv_process_lock();
     if (manager->why_unswept.status != ZCP_OK)
-        snprintf(told.text, sizeof told.text, "; what the dead held may not be back: %.300s",
-                 manager->why_unswept.message);
+        snprintf(told.text, sizeof told.text, "; but %.300s", manager->why_unswept.message);
     zcp_priv_process_unlock(process);
     return told;
 }

@@ -696,7 +696,7 @@ ZCP_PRIV_SETUP void zcp_priv_file_forget(zcp_priv_file *file)
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_reopen(const zcp_priv_file *file, int *fd)
 {
     char link[40];
-    const char *path = file->path.text, *by_descriptor = "its descriptor was closed by the application", *by_name;
+    const char *path = file->path.text, *by_descriptor = "the application has closed it", *by_name;
     int access = file->flags & ZCP_SHM_READ_ONLY ? O_RDONLY : O_RDWR;
     snprintf(link, sizeof link, "/proc/self/fd/%d", file->fd);
     *fd = -1;
@@ -710,8 +710,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_reopen(const zcp_priv_file *file, int *f
     by_name = *fd < 0 ? strerror(error) : "it leads elsewhere";
     zcp_priv_close_fd(*fd);
     *fd = -1;
-    return zcp_priv_fail(ZCP_ERR_SYSTEM, error, "%s: cannot be opened again: by %s: %s; by its name: %s", path, link,
-                         by_descriptor, by_name);
+    return zcp_priv_fail(ZCP_ERR_SYSTEM, error, "%s cannot be opened again: by descriptor %d: %s; by its name: %s",
+                         path, file->fd, by_descriptor, by_name);
 }
 /* A descriptor to map the object by, or to change it: of a fresh description, else the one that was kept (*kept). */
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_reach(const zcp_priv_file *file, int *fd, bool *kept)
