@@ -628,11 +628,12 @@ TEST(tool_takes_back_what_the_dead_held) {
     must_print("nothing to recover");
     test_kill(dead->pid);
     RUN(1, "leaks", test_instance());
-    line_must_say("dead  42", "victim");
-    must_print("5 of 6 held chunks look leaked");
+    line_must_say("dead       42", "victim");
+    line_must_say("ownerless  42", "victim");                      // what the survivor has acquired is in use
+    must_print("4 of 6 held chunks look leaked");
     RUN(1, "leaks", test_instance(), "--json");
     must_be_json(1);
-    must_print("\"suspects\":5,");
+    must_print("\"suspects\":4,");
     RUN(1, "check", test_instance());
     line_must_say("warning", "\"victim\"");
     RUN(0, "list");
@@ -651,6 +652,26 @@ TEST(tool_takes_back_what_the_dead_held) {
     line_must_say("ownerless", " 42 ");                            // its owner is gone, and the survivor has it
     RUN(0, "check", test_instance());
     end_holder(alive);
+    finish(manager);
+}
+
+// A dead client that holds nothing is no reason to do anything.
+TEST(tool_calls_a_dead_client_that_holds_nothing_healthy) {
+    zcp_config config = two_pools();
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    holder *dead = start_holder("empty-handed", 1, 0);
+    dead->lets_go_of_first = true;
+    run_holder(dead);
+    test_signal(&dead->end);
+    test_await(&dead->ready, 2);
+    test_kill(dead->pid);
+    RUN(0, "check", test_instance(), "--json");
+    must_print("\"level\":\"note\"");
+    must_print("is dead, and holds no chunk");
+    must_print("\"healthy\":true,");
+    CHECK_RECOVERS(manager, 1, 0);
+    RUN(0, "check", test_instance());
+    must_not_print("dead");
     finish(manager);
 }
 
@@ -685,6 +706,14 @@ TEST(tool_finds_old_chunks) {
         zcp_chunk_release(&chunk);
     }
     RUN(1, "leaks", test_instance());                              // 64 = 4 times its pool's chunks
+    holder *reader = start_holder("reader", 0, 0);
+    reader->token = token_of(&old);
+    run_holder(reader);
+    RUN(0, "leaks", test_instance());                              // somebody reads it
+    line_must_say("read  0x00abcdef", "     64  ");
+    must_print("0 of 1 held chunk look leaked");
+    end_holder(reader);
+    RUN(1, "leaks", test_instance());
     zcp_chunk_release(&old);
     RUN(0, "leaks", test_instance(), "--older=0");
     must_print("0 of 0 held chunks look leaked");
@@ -1173,6 +1202,33 @@ TEST(tool_suggests) {
     must_print("\"sizes_seen\":78,");
     must_print("\"config\":\"512x24,4096x2,65536x1:align=4096:cache=2,128x10\"");
     for (int i = 0; i < 26; i++)
+        zcp_chunk_release(&chunks[i]);
+    finish(manager);
+}
+
+// A loop that asks again and again for one chunk fails often, and that tells nothing of how many are missing.
+TEST(tool_suggests_nothing_for_who_polls) {
+    zcp_manager *manager = create(256, 4);
+    zcp_chunk chunks[4], refused;
+    for (int i = 0; i < 4; i++)
+        chunks[i] = allocate(manager, 256);
+    for (int i = 0; i < 80; i++)                                   // 16 for each chunk given out, and one more
+        CHECK_STATUS(zcp_chunk_allocate(manager, 256, &refused), ZCP_ERR_EXHAUSTED);
+    RUN(0, "suggest", test_instance());
+    must_print("Watched       one look only");
+    must_print("Config line   256x7\n");                           // so far it may as well be a shortage
+    CHECK_STATUS(zcp_chunk_allocate(manager, 256, &refused), ZCP_ERR_EXHAUSTED);
+    RUN(0, "suggest", test_instance());
+    must_print("Config line   256x4\n");
+    line_must_say(" 256  ", "polled at the limit: 81 calls failed while 4 got a chunk");
+    RUN(0, "suggest", test_instance(), "--count=3", "--interval=0.01");
+    must_print("Watched       0.");
+    must_print(" s, 3 looks\n");
+    RUN(0, "suggest", test_instance(), "--json", "--count=2", "--interval=0.01");
+    must_be_json(1);
+    must_print("\"looks\":2,");
+    must_print("\"watched_seconds\":0.0");
+    for (int i = 0; i < 4; i++)
         zcp_chunk_release(&chunks[i]);
     finish(manager);
 }

@@ -390,9 +390,10 @@ static const command commands[] = {
     {"census", true, BIT(OPTION_POOL) | BIT(OPTION_CLIENT) | BIT(OPTION_TAG), run_census, "Show every chunk that somebody holds",
      "OWNER and BORROWERS are client slots; AGE counts what its allocator has allocated from that pool since.\n"},
     {"leaks", true, BIT(OPTION_OLDER), run_leaks, "Show chunks that look leaked, by tag and owner",
-     "KIND is dead (held by dead clients: recover brings them back), old (see --older), lost (held by nobody) or\n"
-     "ownerless (its owner has let go, borrowers still have it: usual where chunks are handed on).\n"
-     "The status is 1 if any but ownerless ones are found.\n"},
+     "KIND is dead (held by dead clients alone: recover brings them back), old (see --older), lost (held by nobody),\n"
+     "read (as old, but a living client that is not its owner has acquired it) or ownerless (its owner has let go or\n"
+     "died, living borrowers still have it: usual where chunks are handed on).\n"
+     "The status is 1 if any but read and ownerless ones are found.\n"},
     {"check", true, 0, run_check, "Check all that can be seen from outside",
      "Checks files, header, records, hints, leases and clients. Errors are what zerocp never writes, warnings what somebody\n"
      "should do something about, notes the rest. The status is 1 if there are errors or warnings.\n"},
@@ -401,7 +402,9 @@ static const command commands[] = {
     {"remove", true, BIT(OPTION_FORCE), run_remove, "Destroy it: its names go, its memory with its last client",
      "Refuses, with status 1, while a client has it open.\n"},
     {"suggest", true, OPTIONS_OF_LOOKS, run_suggest, "Suggest a configuration that would suit it better",
-     "From the peaks and failures of the pools, and the sizes asked for by the chunks held: run it under load, with --count.\n"},
+     "From the peaks and failures of the pools, and the sizes asked for by the chunks held: run it under load, with "
+     "--count.\nWhere far more calls failed than got a chunk, somebody polls: that does not tell how many are "
+     "missing.\n"},
     {"record", true, OPTIONS_OF_LOOKS | BIT(OPTION_CSV) | BIT(OPTION_FOLLOW), run_record, "Record samples of all pools as CSV, for plotting",
      "A row per pool and look: time, chunks, counters, rates, clients. Ctrl-C ends it, with status 0.\n"},
 };

@@ -77,9 +77,13 @@ static int run_census(tool *t) {
     return 0;
 }
 
-typedef enum leak_kind { LEAK_NONE, LEAK_LOST, LEAK_DEAD, LEAK_OLD, LEAK_OWNERLESS } leak_kind;
+typedef enum leak_kind { LEAK_NONE, LEAK_LOST, LEAK_DEAD, LEAK_OLD, LEAK_READ, LEAK_OWNERLESS } leak_kind;
 
-static const char *const leak_names[] = {"", "lost", "dead", "old", "ownerless"};
+static const char *const leak_names[] = {"", "lost", "dead", "old", "read", "ownerless"};
+
+static bool is_suspect(leak_kind kind) {
+    return kind == LEAK_LOST || kind == LEAK_DEAD || kind == LEAK_OLD;
+}
 
 typedef struct leak {
     leak_kind kind;
@@ -91,22 +95,23 @@ static zcp_client_state state_of(const client_table *clients, uint32_t slot) {
     return slot < clients->count ? clients->items[slot].state : ZCP_CLIENT_FREE;
 }
 
+// What a living client has acquired is in use, however old it is, and whatever has become of its owner.
 static leak_kind judge_chunk(const tool *t, const zcp_census_entry *e) {
     const client_table *clients = &t->now.clients;
-    bool alive = state_of(clients, e->owner) == ZCP_CLIENT_ALIVE, dead = state_of(clients, e->owner) == ZCP_CLIENT_DEAD;
+    bool owned = state_of(clients, e->owner) == ZCP_CLIENT_ALIVE, read = false;
+    bool dead = state_of(clients, e->owner) == ZCP_CLIENT_DEAD;
     for (uint32_t slot = 0; slot < clients->count; slot++)
         if (has_slot(e->borrower_mask, slot)) {
-            alive |= state_of(clients, slot) == ZCP_CLIENT_ALIVE;
-            dead |= e->owner == ZCP_NO_CLIENT && state_of(clients, slot) == ZCP_CLIENT_DEAD;
+            read |= slot != e->owner && state_of(clients, slot) == ZCP_CLIENT_ALIVE;
+            dead |= state_of(clients, slot) == ZCP_CLIENT_DEAD;
         }
     uint64_t total = e->pool < t->now.pool_count ? t->now.pools[e->pool].total : 0;
-    if (!alive && !dead)
-        return LEAK_LOST;
-    if (dead && (!alive || e->owner != ZCP_NO_CLIENT))
-        return LEAK_DEAD;
-    if (e->age >= (given(t, OPTION_OLDER) ? t->older : 4 * total))
-        return LEAK_OLD;
-    return e->owner == ZCP_NO_CLIENT ? LEAK_OWNERLESS : LEAK_NONE;
+    bool old = e->age >= (given(t, OPTION_OLDER) ? t->older : 4 * total);
+    if (read)
+        return !owned ? LEAK_OWNERLESS : old ? LEAK_READ : LEAK_NONE;
+    if (!owned)
+        return dead ? LEAK_DEAD : LEAK_LOST;
+    return old ? LEAK_OLD : LEAK_NONE;
 }
 
 static int compare_numbers(uint64_t a, uint64_t b) { return (a > b) - (a < b); }
@@ -174,11 +179,12 @@ static int run_leaks(tool *t) {
         const leak *l = &leaks[i];
         const zcp_client_stats *owner = l->first.owner < t->now.clients.count ? &t->now.clients.items[l->first.owner] : NULL;
         char tag[16];
-        TABLE_ROW(r, v_colored(leak_names[l->kind], l->kind == LEAK_OWNERLESS ? DIM : RED), v_number(l->first.tag), v_text(tag_text(l->first.tag, tag)),
+        report_color color = is_suspect(l->kind) ? RED : DIM;
+        TABLE_ROW(r, v_colored(leak_names[l->kind], color), v_number(l->first.tag), v_text(tag_text(l->first.tag, tag)),
                   slot_or_none(l->first.owner), owner != NULL ? v_text(owner->name) : v_none(), v_number(l->first.pool), v_number(l->count),
                   v_bytes(l->bytes), v_number(l->first.age), v_hex(l->first.token));
-        suspects += l->kind == LEAK_OWNERLESS ? 0 : l->count;
-        bytes += l->kind == LEAK_OWNERLESS ? 0 : l->bytes;
+        suspects += is_suspect(l->kind) ? l->count : 0;
+        bytes += is_suspect(l->kind) ? l->bytes : 0;
     }
     table_end(r);
     report_field(r, "suspects", NULL, v_number(suspects));
@@ -206,11 +212,14 @@ static bool note_size(const zcp_census_entry *entry, void *user) {
     return seen->count < MAX_SIZES_SEEN;
 }
 
-// As many looks as --count says, so that more of what comes and goes is seen. 0, or the exit status.
-static int see_sizes(tool *t, asked_sizes *seen) {
+// As many looks as --count says, so that more of what comes and goes is seen. t->before is the first one. 0, or the
+// exit status.
+static int see_sizes(tool *t, asked_sizes *seen, uint64_t *looks_made) {
     int status = look(t);
     catch_signals(t);
+    t->before = t->now;
     for (uint64_t looks = 1; status == 0; looks++) {
+        *looks_made = looks;
         zcp_status done = zcp_manager_census(t->manager, note_size, seen);
         if (done == ZCP_OK)
             done = take_snapshot(t->manager, &t->now);
@@ -260,12 +269,22 @@ static int run_suggest(tool *t) {
     static suggestions s;
     report *r = &t->report;
     asked_sizes seen = {0};
-    int status = see_sizes(t, &seen);
+    uint64_t looks = 0;
+    char watched[80];
+    int status = see_sizes(t, &seen, &looks);
     if (status != 0)
         return status;
-    suggest(t->now.pools, t->now.pool_count, &seen, &s);
+    suggest(t->now.pools, t->before.pools, t->now.pool_count, &seen, &s);
     char *line = config_line(&s);
+    double seconds = looks > 1 ? (double)(t->now.ns - t->before.ns) / 1e9 : 0;
+    if (looks > 1)
+        snprintf(watched, sizeof watched, "%.2f s, %" PRIu64 " looks", seconds, looks);
+    else
+        snprintf(watched, sizeof watched, "one look only: take more under load, with --count");
     report_field(r, "name", NULL, v_text(t->now.info.name));
+    report_field(r, "watched_seconds", NULL, v_real(seconds));
+    report_field(r, "looks", NULL, v_number(looks));
+    report_field(r, NULL, "Watched", v_text(watched));
     report_field(r, "sizes_seen", "Sizes seen", v_number(seen.count));
     report_field(r, "bytes_now", "Memory now", v_bytes(s.bytes_now));
     report_field(r, "bytes", "Suggested", v_bytes(s.bytes));

@@ -429,7 +429,12 @@ static void check_clients(const zcp_manager *manager, const char *name, const cl
         snprintf(where, sizeof where, "client %u", slot);
         if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) > ZCP_PRIV_SLOT_SWEEPING)
             find(f, FINDING_ERROR, where, "the state of its slot is none that zerocp writes: it was overwritten");
-        if (c->state == ZCP_CLIENT_DEAD)
+        if (c->state != ZCP_CLIENT_DEAD)
+            continue;
+        if (c->owned + c->borrowed + c->cached == 0)
+            find(f, FINDING_NOTE, where, "\"%s\" (pid %u) is dead, and holds no chunk: it needs no care",
+                 c->name, c->pid);
+        else
             find(f, FINDING_WARNING, where, "\"%s\" (pid %u) is dead and not swept yet: %" PRIu64 " chunks owned, %" PRIu64 " borrowed, %" PRIu64
                  " cached; the next who opens the instance sweeps it, or: zerocp recover %s", c->name, c->pid, c->owned, c->borrowed, c->cached, name);
     }
