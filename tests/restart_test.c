@@ -550,7 +550,7 @@ TEST(owner_root_removes_any_users) {
     }
 }
 
-// What is refused for want of a flag says which, or who can do it; and with the flag the system decides, before anything
+// What is refused for want of a flag says which, or who can do it; with the flag the system decides, before anything
 // changes.
 static void bert_destroys(void *unused) {
     zcp_manager *manager;

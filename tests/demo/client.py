@@ -31,7 +31,7 @@ WAIT = 1 << 18
 class ManagerDesc(ctypes.Structure):
     _fields_ = [("name", ctypes.c_char_p), ("mode", ctypes.c_int), ("config", ctypes.c_void_p), ("max_clients", ctypes.c_uint32),
                 ("permissions", ctypes.c_uint32), ("flags", ctypes.c_uint32), ("client_name", ctypes.c_char_p),
-                ("timeout_ms", ctypes.c_uint32), ("group", ctypes.c_uint32)]
+                ("timeout_ms", ctypes.c_uint32), ("group", ctypes.c_uint32), ("data_permissions", ctypes.c_uint32)]
 
 
 class ChunkHandle(ctypes.Structure):
