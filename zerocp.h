@@ -3134,7 +3134,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_map_part(const zcp_manager *manager, const zc
 /* What this process may map for pools that come and go, all its managers together: each takes up to three mappings
    until its manager is closed, and Linux allows a process 65,530 unless it is told otherwise. The rest is the
    application's. */
+#ifndef ZCP_PRIV_MAX_GROWN
 #define ZCP_PRIV_MAX_GROWN 16000u
+#endif
 #define ZCP_PRIV_MAX_GROWN_BYTES (sizeof(void *) == 8 ? UINT64_C(1) << 46 : UINT64_C(1) << 31)
 ZCP_PRIV_SETUP zcp_status zcp_priv_may_map(const zcp_manager *manager, uint64_t bytes)
 {

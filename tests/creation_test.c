@@ -85,8 +85,8 @@ static struct stat file_stat(const char *path) {
 
 // Where the header of the management segment has what: see its byte map in zerocp.h.
 enum { MAGIC_AT = 0, BYTE_ORDER_AT = 8, STATE_AT = 16, VERSION_AT = 20, SIGNATURE_AT = 24, INSTANCE_AT = 32, CHUNK_FILE_AT = 40,
-       GEOMETRY_AT = 64, GEOMETRY_BYTES = 64 + 64 * ZCP_MAX_POOLS, 
-       LOCK_FILE_AT = 64 + GEOMETRY_BYTES + 64 + 64 * ZCP_MAX_LIVE_POOLS,
+       GEOMETRY_AT = 64, GEOMETRY_BYTES = 64 + 64 * ZCP_MAX_POOLS, SIGNALS_BYTES = 192,
+       LOCK_FILE_AT = 64 + GEOMETRY_BYTES + SIGNALS_BYTES + 64 * ZCP_MAX_LIVE_POOLS,
        MAX_CLIENTS_AT = 64 + 24, POOL_COUNT_AT = 64 + 28, POOLS_AT = 128,
        LAST_COUNT_AT = 128 + 64 + 48, CACHE_AT = 56,               // of two pools; in a pool
        LOWER = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 0 : 4 };           // half of 64 bits

@@ -280,6 +280,7 @@ HOSTILE_UNUSED static int hostile_atfork(void (*prepare)(void), void (*parent)(v
 #define ZEROCP_STATIC
 #define ZEROCP_IMPLEMENTATION
 #define ZEROCP_ACCESS() hostile_access()
+#define ZCP_PRIV_MAX_GROWN 5000u                                     // each mapping is three here, with its guards
 #define ZEROCP_CAS(word, seen, next, order)                                                                            \
     (hostile_disturb(word),                                                                                            \
      hostile_after(word, atomic_compare_exchange_strong_explicit(word, seen, next, order, memory_order_relaxed)))
