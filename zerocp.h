@@ -5777,7 +5777,7 @@ ZCP_PRIV_SETUP void zcp_priv_sleep_announce(zcp_priv_slot *slot, zcp_priv_signal
 {
     _Atomic uint64_t *slept = &signals->slept[client / 64];
     uint64_t sleeps = zcp_priv_load_relaxed(&slot->sleeps), next;      /* a look; W7 decides */
-    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
+    for (uint32_t round = 0; round < ZCP_PRIV_WAIT_LOOKS; round++) {
         uint32_t count = (uint32_t)(sleeps >> 32);
         next = (uint64_t)(count + 1) << 32 | what;
         /* Relaxed: who is woken up to there was so by W3 before. */
