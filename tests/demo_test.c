@@ -466,6 +466,48 @@ TEST(demo_python_client_without_server) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Started with all three standard streams closed: no socket and no segment gets the number of one.
+static pid_t start_without_streams(const char *const *arguments) {
+    char name[64], path[PATH_MAX];
+    snprintf(name, sizeof name, "demo/%s", arguments[0]);
+    build_path(path, sizeof path, name);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        for (int fd = 0; fd < 3; fd++)
+            close(fd);
+        execv(path, copied(arguments));
+        _exit(127);
+    }
+    return pid;
+}
+
+static void await_null_streams(pid_t pid) {
+    uint64_t since = test_now();
+    for (int fd = -1; fd < 3;) {                                   // -1: until it executes the program
+        char link[64], target[PATH_MAX] = "";
+        snprintf(link, sizeof link, fd < 0 ? "/proc/%d/exe" : "/proc/%d/fd/%d", (int)pid, fd);
+        if (readlink(link, target, sizeof target - 1) > 0 && (fd >= 0 || strstr(target, "/demo/") != NULL)) {
+            if (fd >= 0)
+                CHECK_STR(target, "/dev/null");
+            fd++;
+        }
+        CHECK(test_now() - since < UINT64_C(20000000000));
+    }
+}
+
+TEST(demo_programs_open_no_file_as_a_standard_stream) {
+    const char *const waiting[] = {"client", "--name", test_instance(), NULL};
+    const char *const serving[] = {"server", "--name", test_instance(), NULL};
+    pid_t pid = start_without_streams(waiting);                    // for a server
+    await_null_streams(pid);
+    test_kill(pid);
+    pid = start_without_streams(serving);
+    await_null_streams(pid);
+    CHECK_EQ(kill(pid, SIGTERM), 0);
+    test_wait(pid);
+}
+
 // What recorder prints can be included
 
 TEST(demo_recorder) {

@@ -1111,6 +1111,40 @@ static void lock_too_much(void *unused) {
     CHECK_STATUS(zcp_manager_destroy(fresh.name), ZCP_ERR_NOT_FOUND);       // nothing is left of what it had created
 }
 
+// A program that has called mlockall: each mapping is to be locked, the private ones as well.
+static void open_locked(void *argument) {
+    rlim_t bytes = *(rlim_t *)argument;
+    zcp_config config = {.pools = {.size = 1, .items = {{65536, 32, 0, 0}}}};
+    zcp_pool_config added = {.chunk_size = 65536, .chunk_count = 16};
+    zcp_manager *manager;
+    char limit[32];
+    bool enough = bytes >= 8 << 20;
+    snprintf(limit, sizeof limit, "%llu bytes", (unsigned long long)bytes);
+    CHECK(setrlimit(RLIMIT_MEMLOCK, &(struct rlimit){bytes, bytes}) == 0 && setgid(4321) == 0 && setuid(4321) == 0);
+    CHECK_EQ(mlockall(MCL_FUTURE), 0);
+    CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &config}), enough ? ZCP_OK : ZCP_ERR_NO_MEMORY);
+    if (enough) {
+        zcp_status status = ZCP_OK;
+        for (int i = 0; i < ZCP_MAX_LIVE_POOLS - 2 && status == ZCP_OK; i++)
+            status = zcp_manager_add_pool(manager, &added, NULL);  // up to the limit
+        CHECK_STATUS(status, ZCP_ERR_NO_MEMORY);
+    }
+    check_says("ulimit -l");
+    check_says(limit);
+    zcp_manager_close(manager);
+    CHECK_EQ(instance_there(), enough);
+    if (enough)
+        CHECK_OK(zcp_manager_destroy(test_instance()));
+}
+
+TEST(limits_locked_memory_of_the_whole_program) {
+    if (geteuid() != 0 || SANITIZED)
+        test_skip("to be a user whose locked memory is limited takes root, and no sanitizer");
+    rlim_t sizes[] = {128 << 10, 1 << 20, 3 << 20, 8 << 20};       // of 2 MiB for chunks, and 1.4 for private words
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        test_join(test_spawn(open_locked, &sizes[i]));
+}
+
 TEST(limits_locked_memory) {
     zcp_manager *manager;
     if (geteuid() != 0 || SANITIZED)

@@ -683,6 +683,50 @@ TEST(surroundings_full_file_system) {
     in_child(full_file_system, test_instance());
 }
 
+// A file system without fallocate, as tmpfs is one in a kernel without CONFIG_SHMEM: what can be created there can
+// grow, also over what a killed adder has left, which cannot be punched out.
+static void grow_without_fallocate(const char *name) {
+    static const char garbage[] = "what somebody has left behind";
+    zcp_pool_config added = {.chunk_size = 1000, .chunk_count = 20};
+    zcp_manager *manager;
+    char path[320];
+    CHECK(own_mounts() && mount("shm", "/dev/shm", "ramfs", 0, "") == 0);
+    zcp_status status = open_mode(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE);
+#ifndef __GLIBC__
+    if (status != ZCP_OK)                                          // a libc that does not do without fallocate
+        return;
+#endif
+    CHECK_IS(status, ZCP_OK);
+    snprintf(path, sizeof path, "/dev/shm/%s_memory_management", name);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    struct stat before;
+    CHECK(fd >= 0 && fstat(fd, &before) == 0);
+    for (off_t at = before.st_size; at < before.st_size + (256 << 10); at += (off_t)sizeof garbage)
+        CHECK_EQ(pwrite(fd, garbage, sizeof garbage, at), sizeof garbage);
+    close(fd);
+    for (int i = 0; i < 2; i++) {
+        zcp_pool_stats stats;
+        uint32_t number = 0;
+        CHECK_IS(zcp_manager_add_pool(manager, &added, &number), ZCP_OK);
+        CHECK_IS(zcp_manager_pool_stats(manager, number, &stats), ZCP_OK);
+        CHECK(stats.free == 20 && stats.allocations == 0 && stats.peak_used == 0);
+        CHECK(stats.failures == 0 && stats.waits == 0);
+    }
+    zcp_chunk chunks[40];
+    for (int i = 0; i < 40; i++)
+        CHECK_IS(zcp_chunk_allocate(manager, 1000, &chunks[i]), ZCP_OK);
+    for (int i = 0; i < 40; i++)
+        zcp_chunk_release(&chunks[i]);
+    use_all_of(manager);
+    zcp_manager_close(manager);
+    CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
+}
+
+TEST(surroundings_without_fallocate_grow) {
+    need_root();
+    in_child(grow_without_fallocate, test_instance());
+}
+
 // Somebody fills and frees the file system all the time: each attempt fails cleanly or gives an instance that is whole.
 static void contended_file_system(const char *name) {
     int served = 0;
