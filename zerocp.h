@@ -2437,13 +2437,14 @@ typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } z
    the two stands a barrier that costs only the latter something (membarrier; Dice et al., "Asymmetric Dekker
    synchronization", 2001).
    Labels  word      order    partner      what breaks without it
-     W0    wanted    acquire  W1           who sees `wanted` raised does not see why: it keeps what retires
+     W0    wanted    acquire  W1           (not needed: U0 acquires, too) who sees `wanted` raised does not see
+                                           why: it keeps what retires
      W1    wanted    release  W0 W6        the same
      W2    waiting   release  W5           (not needed: who does not see W7 by it sees it by the barriers)
      W3    wakes     release  W4           (not needed: as W2) a waiter misses what was freed before the wake
      W4    wakes     acquire  W3           as W3
      W5    waiting   acquire  W2           as W2
-     W6    wanted    acquire  W1           as W0, where a thread begins
+     W6    wanted    acquire  W1           (not needed: as W0) as W0, where a thread begins
      W7    sleeps    release  W8           (not needed: W4 comes before, and a branch on sleeps before W3)
      W8    sleeps    acquire  W7           as W7
      U6    (fence)   acquire  C1 C2        a look sees a claim, not what the claimer freed before: EXHAUSTED in vain
