@@ -73,14 +73,15 @@ void inside_wake(zcp_manager *manager, uint32_t slot)
     zcp_priv_add_release(wakes, 1);
     (void)zcp_priv_futex(wakes, ZCP_PRIV_FUTEX_WAKE, INT32_MAX, NULL, UINT32_MAX);
 }
-void inside_scribble_sleeps(zcp_manager *manager, uint32_t slot)
+void inside_scribble_sleeps(zcp_manager *manager, uint32_t slot, uint64_t seed)
 {
     zcp_priv_slot *at = zcp_priv_slot_at(manager, slot);
-    zcp_priv_store_relaxed(&at->sleeps, test_random());
-    zcp_priv_store_relaxed(&at->wakes, (uint32_t)test_random());
-    zcp_priv_store_relaxed(&at->woken, (uint32_t)test_random());
+    zcp_priv_store_relaxed(&at->sleeps, zcp_priv_mix(seed));
+    zcp_priv_store_relaxed(&at->wakes, (uint32_t)zcp_priv_mix(seed + 1));
+    zcp_priv_store_relaxed(&at->woken, (uint32_t)zcp_priv_mix(seed + 2));
     zcp_priv_signals *signals = &manager->header->signals;
-    for (int w = 0; w < ZCP_MAX_CLIENTS / 64; w++) zcp_priv_store_relaxed(&signals->slept[w], test_random());
+    for (uint32_t w = 0; w < ZCP_MAX_CLIENTS / 64; w++)
+        zcp_priv_store_relaxed(&signals->slept[w], zcp_priv_mix(seed + 3 + w));
 }
 void inside_set_state_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint64_t word)
 {

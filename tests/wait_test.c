@@ -750,7 +750,7 @@ TEST(wait_beside_garbage_in_its_words_ends) {
         uint32_t done = tell_to_begin(waiter, PEER_WAIT, SIZE, LONG_MS);
         await_sleepers(manager, 1);
         for (uint32_t slot = 0; slot < 4; slot++)
-            inside_scribble_sleeps(manager, slot);
+            inside_scribble_sleeps(manager, slot, test_random());
         zcp_chunk_release(&chunk);
         uint64_t began = test_now();
         test_await(&waiter->done, done);
