@@ -197,7 +197,9 @@ typedef struct zcp_manager zcp_manager;
 #define ZCP_FALLBACK        (UINT32_C(1) << 16)  /* larger pools serve when those that fit best are exhausted */
 #define ZCP_READ_ONLY_DATA  (UINT32_C(1) << 17)  /* map the chunk segment read-only: this client acquires and reads, and cannot scribble */
 #define ZCP_WAIT            (UINT32_C(1) << 18)  /* wait up to timeout_ms for somebody to create the instance */
-#define ZCP_CHECKED         (UINT32_C(1) << 19)  /* a double release that races itself is refused; without this it may give a chunk out twice. Costs two locked instructions */
+/* A double release that races itself is refused; without this it may give a chunk out twice. Costs two locked
+   instructions, and one for the first token of a chunk. */
+#define ZCP_CHECKED         (UINT32_C(1) << 19)
 #define ZCP_OBSERVE         (UINT32_C(1) << 20)  /* only look: takes no client slot, changes nothing, sweeps nothing, maps no payload; never creates. Read permission will do */
 
 typedef struct zcp_manager_desc {
@@ -382,7 +384,7 @@ typedef struct zcp_census_entry {   /* a chunk that somebody holds */
     uint64_t borrower_mask[ZCP_MAX_CLIENTS / 64];      /* bit c % 64 of word c / 64: client c */
     uint64_t age;                   /* how many chunks have been allocated from that pool since, by the thread that allocated it or who has counted
                                        in its place since (modulo 2^32) */
-    uint64_t token;
+    uint64_t token;                 /* 0: its owner has made none, so nobody else can acquire it */
 } zcp_census_entry;
 typedef bool zcp_census_function(const zcp_census_entry *entry, void *user);    /* false: no more. It may call zerocp */
 /* Calls function for each chunk that somebody holds, pool by pool. What is said of a chunk is of one use of it, but not of one moment;
@@ -459,8 +461,9 @@ ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk);
    handle until the receiver has acquired. */
 ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk);
 /* A handle for the chunk that a token names. The handle is overwritten, not released. Errors: INVALID_ARGUMENT (NULL), FORKED, CLOSED,
-   INVALID_TOKEN, STALE (no longer held by anybody, or another instance's), CORRUPT, READ_ONLY (ZCP_OBSERVE), and if its
-   pool was added, and cannot be mapped here: MAPPING, NO_MEMORY, SYSTEM; the handle is then empty. */
+   INVALID_TOKEN, STALE (no longer held by anybody, never returned by zcp_chunk_token, or another instance's), CORRUPT,
+   READ_ONLY (ZCP_OBSERVE), and if its pool was added, and cannot be mapped here: MAPPING, NO_MEMORY, SYSTEM; the handle
+   is then empty. */
 ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk);
 #if defined(__GNUC__)
 #define ZCP_SCOPED __attribute__((cleanup(zcp_chunk_release)))   /* ZCP_SCOPED zcp_chunk c = {0}; is released when it leaves scope */
@@ -1094,15 +1097,19 @@ ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list) { return l
 
 /* ---- >>record  The shared truth about one chunk (checked with GenMC on this very code: tests/model).
    Byte map:   0  state   generation:32 | owner:11 | ticket:21; owner = client + 1, 0 = none; free <=> owner == 0 and ticket == 0;
+                          ticket 0 of a chunk that is owned: no token of this generation was ever made, so nobody may
+                          borrow it; 1: one was made, and nobody has borrowed it; from 2 on each borrow raises it, and
+                          it never falls back below 2;
                           the highest ticket stands for: cached, its owner's but in nobody's use; the highest owner for: retired, never to be had again
                8  size    lease:16 | bytes asked for:48; written by the claimer, read by every holder, bounded by the capacity; lease: its number + 1, 0: none
               16  note    tag:32 | birth:32, by the claimer, for people: birth is how many chunks had been allocated before, by the counter of that lease, or the pool's own
               24  borrow  ceil(max_clients / 64) words: bit c set <=> client c holds it as a borrower, or announces that it tries to
    padded to a multiple of 32. Every change of holder is one atomic step that names the client, so there is no instant at which a killed process
    leaves a chunk that nobody can account for.
-   Invariant: the state becomes free only by a CAS (or, if no token was ever made, a store) of one who has seen no other holder since the
-   ticket was last raised. Breaking it: a reaper sees no borrow bit; a borrower announces, takes; the reaper frees. The ticket, raised by every
-   borrow, makes the reaper's CAS fail. The bit is set before the ticket is raised, so who sees the ticket sees the bit.
+   Invariant: the state becomes free only by a CAS (or, of ticket 0, a store) of one who has seen no other holder since
+   the ticket was last raised. Whoever names a chunk whose ticket is 0 (by a guess, by what it saw in the record) cannot
+   come to hold it. Breaking it: a reaper sees no borrow bit; a borrower announces, takes; the reaper frees. The ticket,
+   raised by every borrow, makes the reaper's CAS fail. The bit is set before that, so who sees the ticket sees the bit.
    Of two that leave at once, each clears its mark, then looks for the other's: at least one must see the other gone, hence seq_cst on
    S1 return/retract/sweep's clear of the bit, S2 and S5 the leave of owner and sweep, S3 and S4 reap's loads of the
    state and of the bits.
@@ -1133,7 +1140,7 @@ _Static_assert(sizeof(zcp_priv_record) == 24 && offsetof(zcp_priv_record, borrow
 typedef struct zcp_priv_counts {
     _Atomic uint64_t owned;         /* generation:32 | handles as its owner:32 */
     _Atomic uint32_t borrowed;      /* handles as a borrower: 0, n, or CHANGING while a thread changes the record's borrow bit */
-    _Atomic uint32_t marked;        /* the last generation of which this process made a token */
+    uint32_t unused;
 } zcp_priv_counts;
 #define ZCP_PRIV_CHANGING UINT32_MAX
 
@@ -1168,6 +1175,7 @@ _Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_P
 #define ZCP_PRIV_TICKET(s)     ((uint32_t)(s) & 0x1fffff)
 
 ZCP_PRIV uint64_t zcp_priv_state(uint32_t generation, uint32_t owner, uint32_t ticket) { return (uint64_t)generation << 32 | (uint64_t)owner << 21 | ticket; }
+#define ZCP_PRIV_TOKEN_TICKET  1u
 #define ZCP_PRIV_CACHED_TICKET 0x1fffffu
 #define ZCP_PRIV_RETIRED_OWNER 0x7ffu
 ZCP_PRIV uint32_t zcp_priv_low(uint32_t client) { return (client + 1) << 21; }         /* of the state of a chunk that it owns and nobody ever borrowed */
@@ -1179,10 +1187,21 @@ ZCP_PRIV bool zcp_priv_is_cached(uint64_t s)
     return ZCP_PRIV_TICKET(s) == ZCP_PRIV_CACHED_TICKET && !zcp_priv_is_retired(s);
 }
 ZCP_PRIV bool zcp_priv_is_held(uint64_t s) { return !zcp_priv_is_free(s) && !zcp_priv_is_cached(s) && !zcp_priv_is_retired(s); }
-ZCP_PRIV uint64_t zcp_priv_with_ticket(uint64_t s, uint32_t owner)     /* s with that owner and the next ticket, which skips 0 and cached */
+/* Held, and a token of it was made. What is free or retired has ticket 0, too. */
+ZCP_PRIV bool zcp_priv_is_shared(uint64_t s)
+{
+    return ZCP_PRIV_TICKET(s) != 0 && !zcp_priv_is_cached(s);          /* step shared */
+}
+ZCP_PRIV bool zcp_priv_never_borrowed(uint64_t s)
+{
+    return (ZCP_PRIV_TICKET(s) & ~ZCP_PRIV_TOKEN_TICKET) == 0;         /* step never-borrowed */
+}
+/* s, of which a token was made, with that owner and the next ticket, which is 2 or more. */
+ZCP_PRIV uint64_t zcp_priv_with_ticket(uint64_t s, uint32_t owner)
 {
     uint32_t ticket = ZCP_PRIV_TICKET(s) + 1;                          /* step ticket */
-    return zcp_priv_state(ZCP_PRIV_GENERATION(s), owner, ticket < ZCP_PRIV_CACHED_TICKET ? ticket : 1);
+    if (ticket >= ZCP_PRIV_CACHED_TICKET) ticket = ZCP_PRIV_TOKEN_TICKET + 1;
+    return zcp_priv_state(ZCP_PRIV_GENERATION(s), owner, ticket);
 }
 ZCP_PRIV uint32_t zcp_priv_next_generation(uint32_t generation)        /* skips 0, too */
 {
@@ -1557,7 +1576,8 @@ ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_give_back(zcp_priv_pool *pool, uint32_
     zcp_priv_clear(pool, i, client);
     return zcp_priv_reap(pool, i);
 }
-/* Makes the client a borrower of a chunk that somebody holds in that generation. NO: stale. */
+/* Makes the client a borrower of a chunk that somebody holds in that generation, and of which a token was made.
+   NO: stale, or no token was made. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
 {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
@@ -1567,7 +1587,7 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint3
     zcp_priv_outcome outcome = ZCP_PRIV_GARBAGE;
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
         uint64_t s = zcp_priv_load_relaxed(&record->state);            /* a look; B1 decides */
-        if (ZCP_PRIV_GENERATION(s) != generation || !zcp_priv_is_held(s)) {            /* step held */
+        if (ZCP_PRIV_GENERATION(s) != generation || !zcp_priv_is_shared(s)) {          /* step held */
             outcome = ZCP_PRIV_NO;
             break;
         }
@@ -1593,7 +1613,7 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_l
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {       /* step owner-rounds */
         uint64_t s = zcp_priv_load_acquire(&record->state);            /* L1: pairs with B1; before the bits are read */
         if (ZCP_PRIV_GENERATION(s) != generation || ZCP_PRIV_OWNER(s) != client + 1) return ZCP_PRIV_NO;
-        if (ZCP_PRIV_TICKET(s) == 0 || zcp_priv_no_borrower(pool, record)) {           /* step unborrowed */
+        if (zcp_priv_never_borrowed(s) || zcp_priv_no_borrower(pool, record)) {        /* step unborrowed */
             if (zcp_priv_cas_release(&record->state, &s,               /* F2: pairs with C1 */
                                      keeps ? zcp_priv_cached(generation, client) : zcp_priv_freed(generation))) {
                 if (keeps)
@@ -1622,7 +1642,7 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, 
         uint64_t s = zcp_priv_load_relaxed(&record->state);            /* relaxed: the dead one's lock was taken, which orders its writes before */
         if (ZCP_PRIV_OWNER(s) != dead + 1) break;
         /* Nobody has borrowed this generation: no other holder, as in owner_release. */
-        if (ZCP_PRIV_TICKET(s) == 0 || zcp_priv_is_cached(s)) {        /* step sweep-unborrowed */
+        if (zcp_priv_never_borrowed(s) || zcp_priv_is_cached(s)) {     /* step sweep-unborrowed */
             /* pairs with C1 */
             freed = zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)));  /* F5 */
             if (freed) { ZEROCP_STEP("freed"); break; }
@@ -1677,8 +1697,8 @@ ZCP_PRIV uint64_t zcp_priv_sweep_pool(zcp_priv_pool *pool, uint32_t dead, bool *
 /* ---- >>handles  What one process does with its handles of a chunk, on top of the record. A handle does not
    know whether it counts in owned or in borrowed; handles of one chunk and generation are interchangeable.
    Invariants: owned > 0 only while this client is the record's owner; borrowed > 0 only while its borrow bit is set and the record not free; so a
-   count of this process pins the generation. owned falls to 0 before the state becomes free, or it would overwrite a sibling's new claim. marked is
-   stored before a token leaves; once a token exists owned goes down by CAS only.
+   count of this process pins the generation. owned falls to 0 before the state becomes free, or it would overwrite a
+   sibling's new claim. The ticket is raised from 0 before a token leaves; then owned goes down by CAS only.
    Labels  word      order    partner      what breaks without it
      O1    owned     acquire  D1 D5        frees as never shared what a sibling has made a token of, or still reads
      O2    owned     acquire  D1 D5        the same, in the fast release
@@ -1686,11 +1706,12 @@ ZCP_PRIV uint64_t zcp_priv_sweep_pool(zcp_priv_pool *pool, uint32_t dead, bool *
      O4    owned     acquire  D1 D5        the same, where a release decides which count is its own
      O5    owned     acquire  D1 D5        the same, in clone
      O6    owned     acquire  D1 D5        the same, in holds
-     D1    owned     release  O1 - O6      as O1 and O3
+     O7    owned     acquire  D1 D5        a token is told of by a store over a sibling's, or of no chunk that is held
+     D1    owned     release  O1 - O7      as O1 and O3
      D2    borrowed  release  J3           the chunk goes back while a sibling reads
      D3    borrowed  release  J1 J2        (not needed: S1 and the claim of CHANGING order it) as D4
      D4    borrowed  release  J1 J2        a sibling compares with a generation of before the borrow
-     D5    owned     release  O1 - O6      as D1
+     D5    owned     release  O1 - O7      as D1
      J1    borrowed  acquire  D3 D4        as D4
      J2    borrowed  acquire  D3 D4        (not needed: the record orders itself)
      J3    borrowed  acquire  D2           as D2 ---- */
@@ -1839,12 +1860,12 @@ ZCP_PRIV void zcp_priv_local_end(zcp_priv_pool *pool, zcp_priv_local *local)
 /* May a token exist, or another handle? If not, nobody else can hold the chunk or come to hold it. */
 ZCP_PRIV bool zcp_priv_never_shared(const zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
 {
-    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
-    return zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state) == zcp_priv_state(generation, client + 1, 0)     /* relaxed: the handle's count pins the generation */
-        /* Pairs with D1: I see what siblings marked, and their use of the payload as over. */
-        && zcp_priv_load_acquire(&counts->owned) == zcp_priv_owned(generation, 1)      /* O1 */
-        /* Relaxed: carried by D1 or by the token's fence. */
-        && zcp_priv_load_relaxed(&counts->marked) != generation;       /* step mark */
+    /* Pairs with D1, and first: I see of which tokens siblings told, and their use of the payload as over. */
+    bool only = zcp_priv_load_acquire(&zcp_priv_counts_at(pool, i)->owned) == zcp_priv_owned(generation, 1);  /* O1 */
+    uint64_t untold = zcp_priv_state(generation, client + 1, 0);
+    /* Relaxed: the ticket is carried by D1 or by the token's fence; the handle's count pins the generation. */
+    bool told = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state) != untold;     /* step never-told */
+    return only && !told;
 }
 /* One handle less in owned. YES: it was the last; NO: others are left; GARBAGE: none is of that generation, so the handle counts in borrowed, or is none. */
 ZCP_PRIV zcp_priv_outcome zcp_priv_drop_owned(zcp_priv_counts *counts, uint32_t generation)
@@ -1907,12 +1928,11 @@ ZCP_PRIV_INLINE zcp_priv_quick zcp_priv_release_quickly(zcp_priv_local *local, u
 {
     zcp_priv_counts *counts = &local->counts[i];
     uint64_t held = name >> 32 << 32;
-    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_acquire(&counts->owned) - held != 1            /* O2: as O1 */
-                          || (uint64_t)zcp_priv_load_relaxed(&counts->marked) << 32 == held))  /* step mark-loan */
-        return ZCP_PRIV_NOT_QUICKLY;
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_acquire(&counts->owned) - held != 1)) return ZCP_PRIV_NOT_QUICKLY;  /* O2 */
     zcp_priv_record *record = zcp_priv_local_record(local, i);
     uint64_t mine = local->mine;
-    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&record->state) - held != mine)) return ZCP_PRIV_NOT_QUICKLY;
+    bool told = zcp_priv_load_relaxed(&record->state) - held != mine;  /* step quick-state */
+    if (ZCP_PRIV_UNLIKELY(told)) return ZCP_PRIV_NOT_QUICKLY;
     uint64_t next = held + (UINT64_C(1) << 32);                        /* step next-generation */
     if (ZCP_PRIV_UNLIKELY(next == 0)) return ZCP_PRIV_NOT_QUICKLY;     /* the last generation */
     zcp_priv_store_relaxed(&counts->owned, 0);                         /* step unowned-loan: all as in free_unshared */
@@ -1970,14 +1990,38 @@ ZCP_PRIV bool zcp_priv_clone(zcp_priv_pool *pool, uint32_t i, uint32_t generatio
     }
     return false;
 }
+/* Does a handle of that generation count in borrowed? */
+ZCP_PRIV_INLINE bool zcp_priv_borrows(const zcp_priv_pool *pool, uint32_t i, uint32_t generation)
+{
+    uint32_t borrowed = zcp_priv_load_relaxed(&zcp_priv_counts_at(pool, i)->borrowed);
+    return borrowed != 0 && borrowed != ZCP_PRIV_CHANGING && zcp_priv_generation_now(pool, i) == generation;
+}
 /* Does this process hold that generation? owned first: a sibling's release may move the caller's hold from owned to borrowed, never back. */
 ZCP_PRIV bool zcp_priv_holds(const zcp_priv_pool *pool, uint32_t i, uint32_t generation)
 {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
     /* Pairs with D1: who sees 0 sees the hold in borrowed. */
     if (zcp_priv_owned_handles(zcp_priv_load_acquire(&counts->owned), generation) != 0) return true;        /* O6 */
-    uint32_t borrowed = zcp_priv_load_relaxed(&counts->borrowed);
-    return borrowed != 0 && borrowed != ZCP_PRIV_CHANGING && zcp_priv_generation_now(pool, i) == generation;
+    return zcp_priv_borrows(pool, i, generation);
+}
+/* Says in the record that a token is made of a chunk that this process holds. NO: it does not hold that generation.
+   If the handle is the only one, and there is no token yet, a store will do: nobody else makes a token or releases, and
+   nobody may borrow. checked: a CAS in any case. */
+ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_tell_token(zcp_priv_pool *pool, uint32_t i, uint32_t client,
+                                                     uint32_t generation, bool checked)
+{
+    /* Pairs with D1, and first: I see of which tokens siblings told; who sees 0 sees the hold in borrowed. */
+    uint64_t owned = zcp_priv_load_acquire(&zcp_priv_counts_at(pool, i)->owned) - zcp_priv_owned(generation, 0);  /* O7 */
+    if (owned - 1 >= ZCP_PRIV_CHANGING)                                /* step token-of-owned */
+        return zcp_priv_borrows(pool, i, generation) ? ZCP_PRIV_YES : ZCP_PRIV_NO;
+    _Atomic uint64_t *state = &zcp_priv_record_at(pool, i)->state;
+    uint64_t untold = zcp_priv_state(generation, client + 1, 0);
+    /* relaxed, all: T1 carries it; the handle's count pins the generation. If the CAS fails, a sibling has told. */
+    if (zcp_priv_load_relaxed(state) != untold) return ZCP_PRIV_YES;   /* step token-looked */
+    if (owned == 1 && !checked)                                        /* step first-token */
+        zcp_priv_store_relaxed(state, untold | ZCP_PRIV_TOKEN_TICKET);
+    else (void)zcp_priv_cas_relaxed(state, &untold, untold | ZCP_PRIV_TOKEN_TICKET);
+    return ZCP_PRIV_YES;
 }
 /* Waits for a sibling thread that changes the borrow bit: a few spins, then sleeps, so that a real-time thread cannot starve the one it waits for. */
 ZCP_PRIV void zcp_priv_wait_for_sibling(uint32_t round)
@@ -2437,8 +2481,7 @@ typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } z
    the two stands a barrier that costs only the latter something (membarrier; Dice et al., "Asymmetric Dekker
    synchronization", 2001).
    Labels  word      order    partner      what breaks without it
-     W0    wanted    acquire  W1           (not needed: U0 acquires, too) who sees `wanted` raised does not see
-                                           why: it keeps what retires
+     W0    wanted    acquire  W1           (not needed: K0 acquires, too) who sees it raised keeps what retires
      W1    wanted    release  W0 W6        the same
      W2    waiting   release  W5           (not needed: who does not see W7 by it sees it by the barriers)
      W3    wakes     release  W4           (not needed: as W2) a waiter misses what was freed before the wake
@@ -5255,7 +5298,7 @@ ZCP_PRIV_SETUP bool zcp_priv_census_entry(const zcp_priv_pool *pool, uint32_t i,
     }
     entry.age = (uint32_t)((uint32_t)now - (uint32_t)note - 1);
     if (zcp_priv_load_acquire(&record->state) >> 32 != state >> 32) return true;      /* released meanwhile */
-    entry.token = (uint64_t)entry.generation << 32 | (uint64_t)(pool->number << ZCP_PRIV_POOL_SHIFT) | i;
+    if (ZCP_PRIV_TICKET(state) != 0) entry.token = zcp_priv_name(pool, i, entry.generation);
     return census->function(&entry, census->user);
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manager, zcp_census_function *function, void *user)
@@ -5681,16 +5724,19 @@ ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_listed(zcp_manager *manager, uint
     zcp_priv_handle(chunk, manager, &place);
     return ZCP_OK;
 }
-/* Makes the pool that fits the recent one. false: there is none, or nothing is to be allocated. */
+/* Makes the pool that fits the recent one. false: there is none, or this thread keeps nothing of it, or nothing is to
+   be allocated. */
 ZCP_PRIV_NOINLINE bool zcp_priv_recent_set(zcp_manager *manager, uint64_t size)
 {
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return false;
     const zcp_priv_table *table = zcp_priv_view_table(&manager->view);
     uint32_t at = zcp_priv_table_fit(table, size), pool = table->order[at];
     if (ZCP_PRIV_UNLIKELY(pool == ZCP_PRIV_NO_POOL)) return false;
+    zcp_priv_local *local = zcp_priv_view_local(&manager->view, pool);
+    if (ZCP_PRIV_UNLIKELY(local->pool != table->pools[at])) return false;      /* NULL, or earlier of that number */
     uint64_t least = at == 0 ? 1 : table->last[at - 1] + 2;            /* last: a size less one */
     zcp_priv_last = (zcp_priv_recent){ zcp_priv_load_relaxed(&manager->live), least, table->last[at] + 1 - least,
-                                       zcp_priv_view_local(&manager->view, pool), pool << ZCP_PRIV_POOL_SHIFT };
+                                       local, pool << ZCP_PRIV_POOL_SHIFT };
     return true;
 }
 /* Allocate and release are bound by how many instructions, loads and stores they are: hence functions of their own for what needs more registers than a call may use up, and
@@ -5730,7 +5776,8 @@ ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t s
 {
     zcp_priv_place place;
     zcp_status status = zcp_chunk_allocate(manager, size, chunk);
-    if (status != ZCP_OK || !zcp_priv_place_of(manager, chunk->index, chunk->generation, &place)) return status;
+    /* By what is held, not by the number alone: garbage may have led that to another pool by now. */
+    if (status != ZCP_OK || !zcp_priv_held_pool(chunk, &place)) return status;
     _Atomic uint64_t *note = &zcp_priv_record_at(place.pool, place.i)->note;
     zcp_priv_store_relaxed(note, (uint64_t)tag << 32 | (uint32_t)zcp_priv_load_relaxed(note));       /* relaxed: as in describe */
     return status;
@@ -5994,10 +6041,13 @@ ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk)
 ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk)
 {
     zcp_priv_place place;
-    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
+    zcp_priv_pool *pool = zcp_priv_pool_of(chunk, &place);
     if (!pool) return 0;
-    zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, place.i)->marked, place.generation);    /* relaxed: before the token leaves, by the fence */
-    atomic_thread_fence(memory_order_release);                         /* T1: pairs with T2: payload travels along */
+    const zcp_priv_view *view = &chunk->manager->view;
+    bool checked = view->flags & ZCP_CHECKED;
+    if (zcp_priv_tell_token(pool, place.i, view->client, place.generation, checked) == ZCP_PRIV_NO) return 0;
+    /* Ticket, size and payload travel with the token. */
+    atomic_thread_fence(memory_order_release);                         /* T1: pairs with T2 */
     return (uint64_t)place.generation << 32 | chunk->index;
 }
 /* Has the number another pool than this client knows or can use? Whoever added that may not have raised the epoch yet.
@@ -6043,7 +6093,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_acquire_missed(zcp_manager *manager, uint64_t 
         return zcp_priv_fail_unmet(manager, number, pool ? ZCP_ERR_MAPPING : ZCP_OK, "");
     bool was = !pool && token >> 32 != 0 && manager->view.signals         /* a pool that is gone */
         && zcp_priv_load_relaxed(&manager->header->pools[number].state) != 0;      /* relaxed: a figure */
-    return known || was ? zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: token %016llx: the chunk is no longer held", manager->name, (unsigned long long)token)
+    return known || was ? zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: token %016llx: the chunk is no longer held, or its "
+                                        "owner has made no token of it", manager->name, (unsigned long long)token)
                : zcp_priv_fail(ZCP_ERR_INVALID_TOKEN, 0, "%s: token %016llx names no chunk of this instance", manager->name, (unsigned long long)token);
 }
 ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk)

@@ -403,21 +403,86 @@ TEST(chunk_released_handles_are_refused_beside_a_borrowed_next_life) {
     finish(manager);
 }
 
-// A token that nobody made, but that is right: who has it is a holder all the same, and the owner's release sees that.
-TEST(chunk_right_tokens_that_were_made_up_hold) {
-    zcp_manager *manager = create(64, 1), *peer = attach();
-    zcp_chunk chunk = allocate(manager, 64);
-    uint64_t token = (uint64_t)chunk.generation << 32 | chunk.index;
-    pattern_write(&chunk, token);
-    zcp_chunk seen = acquire(peer, token);
-    zcp_chunk_release(&chunk);
-    CHECK_EQ(used(manager), 1);
-    CHECK_EQ(zcp_chunk_use_count(&seen), 1);
-    CHECK_ALLOCATE_FAILS(manager, 64, ZCP_ERR_EXHAUSTED);
-    pattern_check(&seen, token);
-    zcp_chunk_release(&seen);
-    zcp_manager_close(peer);
-    finish(manager);
+// A token that nobody made leads nowhere, though the numbers in it are right: the owner counts on being alone. Once it
+// was made it leads to the chunk.
+TEST(chunk_tokens_that_nobody_made_are_refused) {
+    for (uint32_t flags = 0; flags <= ZCP_CHECKED; flags += ZCP_CHECKED) {
+        zcp_config config = one_pool(64, 1);
+        zcp_manager *manager = create_named(test_instance(), &config, flags), *peer = attach();
+        for (int clones = 0; clones < 2; clones++) {
+            zcp_chunk chunk = allocate(manager, 64), clone = {0};
+            uint64_t guess = (uint64_t)chunk.generation << 32 | chunk.index;
+            if (clones)
+                clone = zcp_chunk_clone(&chunk);
+            CHECK_ACQUIRE_FAILS(peer, guess, ZCP_ERR_STALE);
+            CHECK(strstr(zcp_last_message(), "its owner has made no token") != NULL);
+            CHECK_ACQUIRE_FAILS(manager, guess, ZCP_ERR_STALE);
+            CHECK_EQ(inside_state_word(manager, 0, 0) & 0x1fffff, 0);
+            CHECK_EQ(inside_borrow_word(manager, 0, 0, 0), 0);
+            for (int i = 0; i < 2; i++) {                          // only the first one changes something
+                CHECK_EQ(token_of(clones ? &clone : &chunk), guess);
+                CHECK_EQ(inside_state_word(manager, 0, 0) & 0x1fffff, 1);
+            }
+            zcp_chunk seen = acquire(peer, guess);
+            uint64_t shared = inside_state_word(manager, 0, 0);
+            CHECK_EQ(token_of(&seen), guess);                      // a borrower's: as good
+            CHECK_EQ(inside_state_word(manager, 0, 0), shared);
+            zcp_chunk_release(&chunk);
+            zcp_chunk_release(&clone);
+            CHECK_EQ(used(manager), 1);
+            zcp_chunk_release(&seen);
+            CHECK_EQ(used(manager), 0);
+        }
+        zcp_manager_close(peer);
+        finish(manager);
+    }
+}
+
+// The owner of a chunk that has no token stands in its release, between its last look and the store that frees:
+// nothing that a peer can know of the chunk leads it there, the census included.
+static struct {
+    zcp_manager *peer;
+    uint64_t guess;
+    uint32_t calls, entries;
+} intruder;
+
+static bool acquire_of_census(const zcp_census_entry *entry, void *unused) {
+    zcp_chunk chunk;
+    (void)unused;
+    CHECK_EQ(entry->token, 0);
+    CHECK(zcp_chunk_acquire(intruder.peer, entry->token, &chunk) == ZCP_ERR_INVALID_TOKEN);
+    intruder.entries++;
+    return true;
+}
+
+static void intrude(void) {
+    intruder.calls++;
+    CHECK_OK(zcp_manager_census(intruder.peer, acquire_of_census, NULL));
+    CHECK_ACQUIRE_FAILS(intruder.peer, intruder.guess, ZCP_ERR_STALE);
+}
+
+TEST(chunk_being_released_is_not_acquired_by_a_token_that_nobody_made) {
+    enum { CHUNKS = 40 };                                          // of several leaves: to the loan, and to the list
+    for (uint32_t cache = 0; cache <= 4; cache += 4) {
+        zcp_config config = {0};
+        zcp_chunk chunks[CHUNKS];
+        CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){64, 100, 0, cache}));
+        zcp_manager *manager = create_named(test_instance(), &config, 0);
+        intruder.peer = attach();
+        for (int i = 0; i < CHUNKS; i++)
+            chunks[i] = allocate(manager, 64);
+        for (uint32_t i = 0; i < CHUNKS; i++) {
+            intruder.guess = (uint64_t)chunks[i].generation << 32 | chunks[i].index;
+            intruder.calls = intruder.entries = 0;
+            test_at_step("unowned", 1, TEST_CALL, intrude);
+            zcp_chunk_release(&chunks[i]);
+            test_steps_clear();
+            CHECK_EQ(intruder.calls, 1);
+            CHECK_EQ(intruder.entries, CHUNKS - i);                // it is not free yet
+        }
+        zcp_manager_close(intruder.peer);
+        finish(manager);
+    }
 }
 
 TEST(chunk_never_acquired_handles_are_refused) {
@@ -519,6 +584,33 @@ TEST(chunk_ticket_wraps) {
     zcp_chunk_release(&seen);
     zcp_manager_close(peer);
     finish(manager);
+}
+
+// The ticket after the highest one is not of those that say that nobody has borrowed.
+TEST(chunk_ticket_after_the_highest_tells_of_borrowers) {
+    for (uint64_t ticket = 2; ticket < 0x1fffff; ticket = ticket == 2 ? 0x1fff00 : ticket + 1) {
+        zcp_manager *manager = create(64, 1), *peer = attach();
+        uint64_t token;
+        zcp_chunk chunk = allocate_with_pattern(manager, 64, &token);
+        uint64_t state = inside_state_word(manager, 0, 0);
+        inside_set_state_word(manager, 0, 0, (state & ~UINT64_C(0x1fffff)) | ticket);
+        zcp_chunk seen;
+        if (zcp_chunk_acquire(peer, token, &seen) != ZCP_OK) {     // that and higher ones are no tickets of borrowers
+            CHECK(ticket > 0x1fff00);
+            inside_set_state_word(manager, 0, 0, state);
+            ticket = 0x1ffffe;
+            zcp_chunk_release(&chunk);
+        } else {
+            CHECK((inside_state_word(manager, 0, 0) & 0x1fffff) >= 2);
+            zcp_chunk_release(&chunk);
+            CHECK_EQ(used(manager), 1);
+            pattern_check(&seen, token);
+            zcp_chunk_release(&seen);
+        }
+        CHECK_EQ(used(manager), 0);
+        zcp_manager_close(peer);
+        finish(manager);
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -98,10 +98,8 @@ HOSTILE_UNUSED static void hostile_disturb(volatile void *word) {
         s ^= 2;
     else if ((uint32_t)s == 0)
         s = (s >> 32 == UINT32_MAX ? 1 : (s >> 32) + 1) << 32;
-    else if (((s ^ 1) & 0x1fffff) == 0 && (s >> 21 & 0x7ff) == 0)
-        s = (s & ~UINT64_C(0x1fffff)) | 3;
-    else
-        s ^= 1;
+    else                                                           // not back to 0, which says that no token was made
+        s ^= (s & 0x1fffff) == 1 || (s & 0x1fffff) == 2 ? 3 : 1;
     atomic_store(state, s);
 }
 

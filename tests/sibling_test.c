@@ -1,6 +1,7 @@
 // tests/sibling_test.c: one thread looks at its handle, and between any two of its accesses to memory a sibling acquires
 // the same chunk and releases what it got. The first thread's handle then counts elsewhere (in `borrowed`, no longer in
-// `owned`), but it is held all the time, and every look at it has to say so.
+// `owned`), but it is held all the time, and every look at it has to say so. Or the sibling has a clone, and makes the
+// first token of it.
 #define ZEROCP_STATIC
 #define ZEROCP_IMPLEMENTATION
 static void between_accesses(void);
@@ -13,6 +14,7 @@ static zcp_manager *manager;
 static uint64_t token;
 static int accesses, at;                                           // the sibling comes before that access; 0: never
 static bool came;
+static zcp_chunk twin, seen;                                       // the sibling's; a token is made of twin
 
 // The sibling, played by the same thread at a moment when it is between two accesses: the memory cannot tell.
 static void between_accesses(void) {
@@ -20,7 +22,11 @@ static void between_accesses(void) {
     if (at == 0 || came || ++accesses != at)
         return;
     came = true;
-    if (zcp_chunk_acquire(manager, token, &chunk) == ZCP_OK)
+    if (twin.manager != NULL) {
+        CHECK_EQ(zcp_chunk_token(&twin), token);
+        CHECK_EQ(zcp_chunk_acquire(manager, token, &seen), ZCP_OK);
+        zcp_chunk_release(&twin);
+    } else if (zcp_chunk_acquire(manager, token, &chunk) == ZCP_OK)
         zcp_chunk_release(&chunk);
 }
 
@@ -28,8 +34,8 @@ typedef enum { IS_VALID, DATA, SIZE, CAPACITY, USE_COUNT, TOKEN, CLONE, RELEASE,
 
 static bool sees_it(look what, zcp_chunk *chunk) {
     zcp_pool_stats stats;
-    zcp_chunk clone;
-    bool seen = false;
+    zcp_chunk copy;
+    bool is_held = false;
     switch (what) {
     case IS_VALID: return zcp_chunk_is_valid(chunk);
     case DATA: return zcp_chunk_data(chunk) == chunk->data;
@@ -38,10 +44,10 @@ static bool sees_it(look what, zcp_chunk *chunk) {
     case USE_COUNT: return zcp_chunk_use_count(chunk) >= 1;
     case TOKEN: return zcp_chunk_token(chunk) == token;
     case CLONE:
-        clone = zcp_chunk_clone(chunk);
-        seen = clone.manager != NULL;
-        zcp_chunk_release(&clone);
-        return seen;
+        copy = zcp_chunk_clone(chunk);
+        is_held = copy.manager != NULL;
+        zcp_chunk_release(&copy);
+        return is_held;
     case RELEASE:
         zcp_chunk_release(chunk);
         return zcp_manager_pool_stats(manager, 0, &stats) == ZCP_OK && stats.used == 0;
@@ -62,11 +68,39 @@ TEST(sibling_comes_between_any_two_accesses_of_a_look) {
             came = false;
             accesses = 0;
             at = before;
-            bool seen = sees_it(what, &chunk);
+            bool is_seen = sees_it(what, &chunk);
             at = 0;
-            CHECK_MSG(seen, "look %d, the sibling came before access %d", (int)what, before);
+            CHECK_MSG(is_seen, "look %d, the sibling came before access %d", (int)what, before);
             zcp_chunk_release(&chunk);
         }
+    zcp_manager_close(manager);
+    CHECK_EQ(zcp_manager_destroy(test_instance()), ZCP_OK);
+}
+
+// Two siblings make the first token of a chunk at once, and one of them acquires it: neither is lost.
+TEST(sibling_makes_the_first_token_between_any_two_accesses) {
+    zcp_config config = {0};
+    zcp_pool_stats stats;
+    zcp_config_add_pool(&config, 64, 4);
+    CHECK_EQ(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config}), ZCP_OK);
+    for (int before = 1; before == 1 || came; before++) {
+        zcp_chunk chunk;
+        CHECK_EQ(zcp_chunk_allocate(manager, 50, &chunk), ZCP_OK);
+        twin = zcp_chunk_clone(&chunk);
+        seen = (zcp_chunk){0};
+        token = (uint64_t)chunk.generation << 32 | chunk.index;
+        came = false;
+        accesses = 0;
+        at = before;
+        CHECK_EQ(zcp_chunk_token(&chunk), token);
+        at = 0;
+        zcp_chunk_release(&twin);
+        zcp_chunk_release(&chunk);
+        CHECK_MSG(zcp_chunk_is_valid(&seen) == came, "the sibling's chunk was freed; it came before access %d", before);
+        zcp_chunk_release(&seen);
+        CHECK_EQ(zcp_manager_pool_stats(manager, 0, &stats), ZCP_OK);
+        CHECK_EQ(stats.used, 0);
+    }
     zcp_manager_close(manager);
     CHECK_EQ(zcp_manager_destroy(test_instance()), ZCP_OK);
 }

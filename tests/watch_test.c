@@ -338,6 +338,8 @@ TEST(watch_census_tells_each_chunk_that_is_held) {
     CHECK_OK(zcp_chunk_allocate_tagged(manager, 17, 0xfeedf00d, &a));
     CHECK_OK(zcp_chunk_allocate_tagged(clients[65], 1000, UINT32_MAX, &b));
     CHECK_EQ(zcp_chunk_tag(&a), 0xfeedf00d);
+    list early = census_of(observer, 0);
+    CHECK_EQ(entry_of(&early, 0, inside_index_in_pool(&a))->token, 0);     // none was made
     for (int i = 0; i < CLIENTS; i++) {
         seen[i] = acquire(clients[i], token_of(&a));
         CHECK_EQ(zcp_chunk_tag(&seen[i]), 0xfeedf00d);

@@ -3,7 +3,7 @@
      spin -a -DN=2 -DMAXCRASH=1 -DOPS=2 chunk.pml && gcc -w -O2 -DSAFETY -DCOLLAPSE -DMEMLIM=3500 -DVECTORSZ=2048 -o pan pan.c && ./pan -m2000000 -n
    Mutants, each must fail: -DNO_TICKET, -DBIT_LAST, -DNO_REAP (after a retract), -DNO_PUSH (by the sweep), -DSWEEP_FREES (whatever the
    ticket).
-   State word = (gen, owner, ticket), free <=> owner==0 && ticket==0. H[i] = borrow bit of client i. listed = the bit in the list. */
+   State word = (gen, owner, ticket), free <=> owner==0 && ticket==0; ticket 1: a token was made, and nobody has borrowed. H[i] = borrow bit of client i. listed = the bit in the list. */
 #ifndef N
 #define N 2
 #endif
@@ -38,7 +38,7 @@ byte tok=0; bit tokset=0;     /* a token anyone may try, however stale */
 #ifdef SWEEP_FREES
 #define NEVER_BORROWED(t) 1
 #else
-#define NEVER_BORROWED(t) ((t)==0)
+#define NEVER_BORROWED(t) ((t)<=1)
 #endif
 
 inline assert_none_hold() { assert(NONE(holds)) }
@@ -93,7 +93,7 @@ START:
            :: else fi
      :: !listed -> skip
      fi;
-     if :: holds[id] -> atomic{ tok=hgen[id]; tokset=1 } :: else fi
+     if :: holds[id] -> CRASHPT; ticket=1; CRASHPT; atomic{ tok=hgen[id]; tokset=1 } :: else fi
   :: ops<OPS && !holds[id] && tokset -> ops++;   /* acquire a possibly stale token */
      g=tok;
 #ifndef BIT_LAST
@@ -101,7 +101,7 @@ START:
 #endif
      do
      :: CRASHPT; atomic{ sg=gen; so=owner; st=ticket };
-        if :: sg!=g || FREE(so,st) -> CRASHPT; H[id]=0;
+        if :: sg!=g || st==0 -> CRASHPT; H[id]=0;
 #ifndef NO_REAP
            reap();
 #endif
@@ -123,7 +123,7 @@ START:
         do
         :: atomic{ sg=gen; so=owner; st=ticket };
            bad=0;
-           if :: st!=0 ->    /* a token was used: a look at all borrow bits */
+           if :: st>1 ->     /* a token was used: a look at all borrow bits */
                  w=0;
                  do :: w<N -> CRASHPT; if :: H[w] -> bad=1; break :: else fi; w++ :: w>=N -> break od
               :: else fi;

@@ -5,7 +5,7 @@
    -DNO_CACHE, -DNO_LOANS leave one of them out, -DCLONE lets thread 0 clone its handle for thread 1, -DLEASES=2 is a pool with two leases,
    -DSIBLINGS puts all three threads into process 0.
    Who waits and what retires is left to protocol.c: that is about barriers, and each would multiply the states here.
-   Mutants, each must fail: -DM1 no look at the mark, M2 the mark after the token, M3 owned after the state, M4 cached without a new generation, M5 owned
+   Mutants, each must fail: -DM1 a borrow of what has no token, M2 the ticket after the token, M3 owned after the state, M4 cached without a new generation, M5 owned
    by a store, M6 no look at the borrow bits, M7 the sweep leaves what is cached, M8 a claim by a store, M9 the direct free by a store, M10 the generation
    compared before the count, M11 the loan written after the lease was given up, M12 the bits taken before the loan is shown, M13 the loan cleared before
    its bits are back, M14 the sweep leaves the loans, M15 the sweep frees what the dead one owned, whatever the
@@ -27,13 +27,13 @@
 #endif
 #define CHANGING 255
 #define CACHED 15                /* the ticket of a cached chunk */
-#define NEXT(t) ((t)+1<CACHED -> (t)+1 : 1)
+#define NEXT(t) ((t)+1<CACHED -> (t)+1 : 2)
 #define FREE(o,t) ((o)==0 && (t)==0)
 byte gen=1, owner=0, ticket=0;   /* the state word */
 bit H[2];                        /* borrow bits */
 bit listed=1;                    /* the hint in the list */
 byte holder[LEASES]; bit loan[LEASES];    /* the leases: process + 1, or 0; the hint on loan */
-byte O[2], OG[2], T[2], B[2];    /* private: owner handles and their generation, generation a token was made of, borrower handles */
+byte O[2], OG[2], B[2];          /* private: owner handles and their generation, borrower handles */
 bit killed[2], dead[2], lost[2]; byte crashes=0; byte alive[2];       /* lost: killed, and not yet swept to the end */
 bit holds[3];                    /* ghost: live handles */
 bit hand[3];                     /* ghost: the thread has taken the hint, or freed the chunk, and goes on at once */
@@ -57,7 +57,7 @@ inline none_hold() { assert(!holds[0] && !holds[1] && !holds[2] && !(mbox && !ki
 #ifdef M15
 #define NEVER_BORROWED(t) 1
 #else
-#define NEVER_BORROWED(t) ((t)==0 || (t)==CACHED)
+#define NEVER_BORROWED(t) ((t)<=1 || (t)==CACHED)
 #endif
 #define CASOK (gen==sg && owner==so && ticket==st)
 #define LOOK sg=gen; so=owner; st=ticket
@@ -85,7 +85,7 @@ inline reap() {
 proctype thread(byte t) {
   byte hg, kg;                   /* generation of the handle that it holds, of the chunk on its stack; or 0 */
   byte l; bit w, my;             /* its lease + 1, or 0; its loan is of the chunk's leaf; its loan */
-  byte sg,so,st,g,n,ops=0,c,d,keep; bit ok,mk;
+  byte sg,so,st,g,n,ops=0,c,d,keep; bit ok,mk,made;
 #ifndef SIBLINGS
   c=t/2;
 #endif
@@ -139,18 +139,26 @@ proctype thread(byte t) {
   /* ---- make a token of what I hold (as owner or borrower) ---- */
   :: ops<=MYOPS && hg && !mk -> mk=1;
 #ifdef M2
-     S(tok=hg; tokset=1); S(T[c]=hg)
-#else
-     S(T[c]=hg); S(tok=hg; tokset=1)
+     S(tok=hg; tokset=1);
 #endif
+     S(n=(OG[c]==hg -> O[c] : 0));
+     S(LOOK);
+     if :: sg==hg && so==c+1 && st==0 ->
+           if :: n==1 -> S(assert(CASOK); ticket=1)
+              :: else -> S(if :: CASOK -> ticket=1 :: else fi) fi
+        :: else fi;
+#ifndef M2
+     S(tok=hg; tokset=1);
+#endif
+     goto NEXT_OP
 #ifdef CLONE
   :: ops<MYOPS && t==0 && hg && !mbox -> ops++;             /* clone and give it to the sibling */
      S(if :: O[0]>0 && OG[0]==hg -> O[0]=O[0]+1; mbox=1; mgen=hg :: else fi)
   :: t==1 && mbox && !hg && !kg -> S(mbox=0; holds[1]=1; hg=mgen; mgen=0)
 #endif
-  /* ---- acquire a token, stale or not: the borrower path for every process, the owner's too ---- */
-  :: ops<MYOPS && !hg && tokset -> ops++;
-     S(g=tok); ok=0;
+  /* ---- acquire a token, stale or not, or a guess: the borrower path for every process, the owner's too ---- */
+  :: ops<MYOPS && !hg -> ops++;
+     S(if :: tokset -> g=tok; made=1 :: g=gen fi); ok=0;
      do
      :: skip -> S(n=B[c]);
         if :: n==CHANGING -> (B[c]!=CHANGING || killed[c])
@@ -174,7 +182,12 @@ proctype thread(byte t) {
         S(H[c]=1);
         do
         :: skip -> S(LOOK);
+           assert(!made || sg!=g || st!=0);                   /* whoever has a token that was made is not refused */
+#ifdef M1
            if :: sg!=g || FREE(so,st) || st==CACHED -> S(H[c]=0); reap(); break :: else fi;
+#else
+           if :: sg!=g || st==0 || st==CACHED -> S(H[c]=0); reap(); break :: else fi;
+#endif
            S(if :: CASOK -> ticket=NEXT(ticket); holds[t]=1; hg=sg; ok=1 :: else -> ok=0 fi);
            if :: ok -> break :: else fi
         od;
@@ -189,13 +202,9 @@ proctype thread(byte t) {
      S(LOOK; assert(sg==g && !FREE(so,st) && st!=CACHED));
      S(n=(OG[c]==g -> O[c] : 0));
      if
-     :: n==1 && so==c+1 && st==0 ->
-#ifndef M1
-        S(ok=(T[c]!=g));
-#else
-        ok=1;
-#endif
-        if :: ok ->                                           /* owner, last handle, no token of this generation: nobody else */
+     :: n==1 ->                                               /* owner, last handle: */
+        S(LOOK);
+        if :: so==c+1 && st==0 ->                             /* no token of this generation: nobody else */
 #ifndef M3
               S(O[c]=0; OG[c]=0; holds[t]=0);
 #endif
@@ -229,7 +238,7 @@ DROP:
 LASTO:  /* last owner handle; a token may exist */
      do
      :: S(LOOK); assert(sg==g && so==c+1); n=0;
-        if :: st!=0 ->
+        if :: st>1 ->
 #ifndef M6
               S(n=H[0]); if :: n==0 -> S(n=H[1]) :: else fi
 #endif
@@ -296,15 +305,15 @@ HINT:
         S(lost[d]=0)
      :: else fi; goto NEXT_OP
   :: ops>=MYOPS && !hg && !kg && !l && !(t==1 && (mbox || !gone)) -> break
-NEXT_OP: ok=0; n=0; sg=0; so=0; st=0; keep=0; g=0; d=0
+NEXT_OP: ok=0; made=0; n=0; sg=0; so=0; st=0; keep=0; g=0; d=0
   od;
 DEAD:
-  atomic{ holds[t]=0; hand[t]=0; hg=0; kg=0; l=0; w=0; my=0; mk=0; sg=0; so=0; st=0; g=0; n=0; d=0; keep=0; ok=0; ops=0; alive[c]--; if :: t==0 -> gone=1 :: else fi;
+  atomic{ holds[t]=0; hand[t]=0; hg=0; kg=0; l=0; w=0; my=0; mk=0; sg=0; so=0; st=0; g=0; n=0; d=0; keep=0; ok=0; made=0; ops=0; alive[c]--; if :: t==0 -> gone=1 :: else fi;
           if :: alive[c]==0 && killed[c] -> dead[c]=1 :: else fi }
 }
 init {
   byte k;
-  atomic{ T[0]=0; T[1]=0; 
+  atomic{
 #ifdef SIBLINGS
     alive[0]=3;
 #else

@@ -115,7 +115,6 @@ static zcp_priv_local *local_at(int of_thread, int me) { return &locals[of_threa
 static zcp_priv_local *local_of(int me) { return local_at(thread, me); }
 static _Atomic uint64_t *owned(int me) { return &counts[me][I].owned; }
 static _Atomic uint32_t *borrowed(int me) { return &counts[me][I].borrowed; }
-static _Atomic uint32_t *marked(int me) { return &counts[me][I].marked; }
 static void write_text(int i, uint32_t generation) { for (int copy = 0; copy < COPIES; copy++) texts[i][copy] = generation; }
 static bool is_text(int i, uint32_t generation) { bool is = true; for (int copy = 0; copy < COPIES; copy++) is &= texts[i][copy] == generation; return is; }
 static void begin(uint32_t owner, uint32_t ticket, int borrowers, int hint)      /* owner: client + 1, or 0 */
@@ -266,7 +265,7 @@ static bool receive(uint32_t *g)
 }
 static void send_token(int me, uint32_t g)                   /* as zcp_chunk_token */
 {
-    zcp_priv_store_relaxed(marked(me), g);                   /* step model-mark */
+    assert(zcp_priv_tell_token(&pools[me], I, id_of(me), g, false) == ZCP_PRIV_YES);   /* step model-mark */
     send(g);                                                 /* step model-send */
 }
 static void release_slowly(int me, uint32_t i, uint32_t g)   /* as zcp_priv_release_slowly, but tells nobody */
@@ -300,47 +299,47 @@ static void holds(int me, uint32_t handles) { *owned(me) = zcp_priv_owned(5, han
 static pthread_t thread_1, thread_2;                         /* those that may die */
 
 #if SCENARIO == 1       /* two borrowers return what the owner left */
-#define START  begin(0, 2, 6, 0)
+#define START  begin(0, 3, 6, 0)
 #define RUN_1  give_back(1)
 #define RUN_2  give_back(2)
 #elif SCENARIO == 2     /* the owner releases, a borrower returns */
-#define START  begin(1, 1, 2, 0)
+#define START  begin(1, 2, 2, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  give_back(1)
 #elif SCENARIO == 3     /* the owner releases, two borrowers return */
-#define START  begin(1, 2, 6, 0)
+#define START  begin(1, 3, 6, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  use(G); give_back(2)
 #elif SCENARIO == 4     /* acquire against release and re-allocation */
-#define START  begin(1, 0, 0, 0)
+#define START  begin(1, 1, 0, 0)
 #define RUN_1  owner_release(0, G); allocate_and_release(0)
 #define RUN_2  acquire_and_return(1, G)
 #elif SCENARIO == 5     /* the owner releases, a stale acquire retracts */
-#define START  begin(1, 1, 0, 0)
+#define START  begin(1, 2, 0, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  assert(!acquire_and_return(1, G - 1))
 #elif SCENARIO == 6     /* the last borrower returns, a stale acquire retracts */
-#define START  begin(0, 1, 2, 0)
+#define START  begin(0, 2, 2, 0)
 #define RUN_1  use(G); give_back(1)
 #define RUN_2  assert(!acquire_and_return(2, G - 1))
 #elif SCENARIO == 7     /* two stale acquires, and the owner releases */
-#define START  begin(1, 1, 0, 0)
+#define START  begin(1, 2, 0, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  acquire_and_return(1, G - 1)
 #define RUN_3  acquire_and_return(2, G - 1)
 #elif SCENARIO == 8     /* a borrower returns, another one acquires with a good token */
-#define START  begin(0, 1, 2, 0)
+#define START  begin(0, 2, 2, 0)
 #define RUN_1  use(G); give_back(1)
 #define RUN_2  acquire_and_return(2, G)
 #elif SCENARIO == 9     /* two return, a third one allocates what they free, and writes */
-#define START  begin(0, 2, 6, 0)
+#define START  begin(0, 3, 6, 0)
 #define RUN_1  use(G); give_back(1)
 #define RUN_2  use(G); give_back(2)
 #define RUN_3  allocate_and_release(3)
 #elif SCENARIO == 10    /* a chunk is allocated, its token sent over a transport that orders nothing, acquired, read, returned */
 #define START  begin(0, 0, 0, 1)
-#define RUN_1  uint32_t g; if (allocate(0, &g)) { send(g); *owned(0) = 0; owner_release(0, g); }
+#define RUN_1  uint32_t g; if (allocate(0, &g)) { send_token(0, g); *owned(0) = 0; owner_release(0, g); }
 #define RUN_2  uint32_t g; if (receive(&g)) acquire_and_return(1, g)
 #elif SCENARIO == 11    /* the free list: two clients allocate one chunk, while a sweep of one that held nothing pushes it again */
 #define START  begin(0, 0, 0, 1)
@@ -348,75 +347,75 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  allocate_and_release(1)
 #define RUN_3  sweep(2)
 #elif SCENARIO == 12    /* a sweep of the dead owner, a borrower returns */
-#define START  begin(1, 1, 2, 0)
+#define START  begin(1, 2, 2, 0)
 #define RUN_1  sweep(0)
 #define RUN_2  use(G); give_back(1)
 #elif SCENARIO == 13    /* a sweep of the dead owner, its token is acquired */
-#define START  begin(1, 1, 0, 0)
+#define START  begin(1, 2, 0, 0)
 #define RUN_1  sweep(0)
 #define RUN_2  acquire_and_return(1, G)
 #elif SCENARIO == 14    /* two sweeps, of the dead owner and of a dead borrower */
-#define START  begin(1, 1, 2, 0)
+#define START  begin(1, 2, 2, 0)
 #define RUN_1  sweep(0)
 #define RUN_2  sweep(1)
 #elif SCENARIO == 15    /* two sweeps, of two dead borrowers */
-#define START  begin(0, 2, 6, 0)
+#define START  begin(0, 3, 6, 0)
 #define RUN_1  sweep(1)
 #define RUN_2  sweep(2)
 #elif SCENARIO == 16    /* a sweep of a dead borrower, the owner releases */
-#define START  begin(1, 1, 2, 0)
+#define START  begin(1, 2, 2, 0)
 #define RUN_1  sweep(1)
 #define RUN_2  owner_release(0, G)
 #elif SCENARIO == 17    /* a sweep of a dead borrower, a stale acquire retracts */
-#define START  begin(0, 1, 2, 0)
+#define START  begin(0, 2, 2, 0)
 #define RUN_1  sweep(1)
 #define RUN_2  acquire_and_return(2, G - 1)
 #elif SCENARIO == 18    /* a sweep of a dead owner, a borrower returns, another one acquires */
-#define START  begin(1, 1, 2, 0)
+#define START  begin(1, 2, 2, 0)
 #define RUN_1  sweep(0)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  acquire_and_return(2, G)
 #elif SCENARIO == 19    /* the owner releases, a borrower returns, a stale acquire retracts, a sweep of a dead borrower */
-#define START  begin(1, 2, 10, 0)
+#define START  begin(1, 3, 10, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  give_back(1)
 #define RUN_3  acquire_and_return(2, G - 1)
 #define RUN_4  sweep(3)
 #elif SCENARIO == 20    /* as 10, and a third client allocates */
 #define START  begin(0, 0, 0, 1)
-#define RUN_1  uint32_t g; if (allocate(0, &g)) { send(g); *owned(0) = 0; owner_release(0, g); }
+#define RUN_1  uint32_t g; if (allocate(0, &g)) { send_token(0, g); *owned(0) = 0; owner_release(0, g); }
 #define RUN_2  uint32_t g; if (receive(&g)) acquire_and_return(1, g)
 #define RUN_3  allocate_and_release(2)
 #elif SCENARIO == 21    /* the last borrower returns, while a stale hint leads another client to the chunk */
-#define START  begin(0, 1, 2, 1)
+#define START  begin(0, 2, 2, 1)
 #define RUN_1  use(G); give_back(1)
 #define RUN_2  allocate_and_release(0)
 #elif SCENARIO == 22    /* the owner frees directly, a borrower returns, a stale hint leads a third client to the chunk, who writes */
-#define START  begin(1, 1, 2, 1)
+#define START  begin(1, 2, 2, 1)
 #define RUN_1  use(G); owner_release(0, G)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  allocate_and_release(2)
 #elif SCENARIO == 23    /* the owner frees directly what was returned before, a good token is acquired */
-#define START  begin(1, 1, 0, 0)
+#define START  begin(1, 2, 0, 0)
 #define RUN_1  use(G); owner_release(0, G)
 #define RUN_2  acquire_and_return(1, G)
 #elif SCENARIO == 24    /* the owner frees directly, a good token is acquired twice, a stale hint leads to the chunk */
-#define START  begin(1, 1, 0, 1)
+#define START  begin(1, 2, 0, 1)
 #define RUN_1  use(G); owner_release(0, G)
 #define RUN_2  acquire_and_return(1, G); acquire_and_return(1, G)
 #define RUN_3  allocate_and_release(2)
 #elif SCENARIO == 25    /* the owner frees directly, one borrower returns, one acquires */
-#define START  begin(1, 1, 2, 0)
+#define START  begin(1, 2, 2, 0)
 #define RUN_1  use(G); owner_release(0, G)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  acquire_and_return(2, G)
 #elif SCENARIO == 26    /* the owner frees directly, two acquire */
-#define START  begin(1, 0, 0, 0)
+#define START  begin(1, 1, 0, 0)
 #define RUN_1  use(G); owner_release(0, G)
 #define RUN_2  acquire_and_return(1, G)
 #define RUN_3  acquire_and_return(2, G)
 #elif SCENARIO == 27    /* a sweep of the dead owner of a chunk that nobody has borrowed yet, a good token is acquired */
-#define START  begin(1, 0, 0, 0)
+#define START  begin(1, 1, 0, 0)
 #define RUN_1  sweep(0)
 #define RUN_2  acquire_and_return(1, G)
 #elif SCENARIO == 28    /* the same, while a stale hint leads a third client to the chunk, who writes */
@@ -424,38 +423,38 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  use(G); sweep(0)
 #define RUN_2  allocate_and_release(2)
 #elif SCENARIO == 29    /* the same owner had announced to borrow it; what is freed is allocated, sent and returned before its bit is cleared */
-#define START  begin(1, 0, 1, 1)
+#define START  begin(1, 1, 1, 1)
 #define RUN_1  sweep(0)
-#define RUN_2  uint32_t g; if (allocate(1, &g)) { send(g); *owned(1) = 0; owner_release(1, g); }
+#define RUN_2  uint32_t g; if (allocate(1, &g)) { send_token(1, g); *owned(1) = 0; owner_release(1, g); }
 #define RUN_3  uint32_t g; if (receive(&g)) acquire_and_return(2, g)
 
 #elif SCENARIO == 30    /* the owner dies releasing, a borrower returns, a sweep follows [crash 0..3] */
-#define START  begin(1, 1, 2, 0)
+#define START  begin(1, 2, 2, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  AFTER_1; sweep(0)
 #elif SCENARIO == 31    /* a borrower dies returning, the owner releases, a sweep follows [crash 0..3] */
-#define START  begin(1, 1, 2, 0)
+#define START  begin(1, 2, 2, 0)
 #define RUN_1  give_back(1)
 #define RUN_2  owner_release(0, G)
 #define RUN_3  AFTER_1; sweep(1)
 #elif SCENARIO == 32    /* a borrower dies acquiring and returning, the owner releases, a sweep follows [crash 0..5] */
-#define START  begin(1, 0, 0, 0)
+#define START  begin(1, 1, 0, 0)
 #define RUN_1  acquire_and_return(1, G)
 #define RUN_2  owner_release(0, G)
 #define RUN_3  AFTER_1; sweep(1)
 #elif SCENARIO == 33    /* a stale acquire dies, the owner releases, a sweep follows [crash 0..4] */
-#define START  begin(1, 1, 0, 0)
+#define START  begin(1, 2, 0, 0)
 #define RUN_1  acquire_and_return(1, G - 1)
 #define RUN_2  owner_release(0, G)
 #define RUN_3  AFTER_1; sweep(1)
 #elif SCENARIO == 34    /* a borrower dies returning, another one returns, a sweep follows [crash 0..3] */
-#define START  begin(0, 2, 6, 0)
+#define START  begin(0, 3, 6, 0)
 #define RUN_1  give_back(1)
 #define RUN_2  use(G); give_back(2)
 #define RUN_3  AFTER_1; sweep(1)
 #elif SCENARIO == 35    /* a sweep of the dead owner dies, a borrower returns, another client sweeps both [crash 0..5] */
-#define START  begin(1, 1, 2, 0)
+#define START  begin(1, 2, 2, 0)
 #define RUN_1  sweep(0)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  AFTER_1; sweep(0); sweep(2)
@@ -465,12 +464,12 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  allocate_and_release(1)
 #define RUN_3  AFTER_1; sweep(0)
 #elif SCENARIO == 37    /* the owner dies releasing, a good token is acquired, a sweep follows, the freed chunk is allocated [crash 0..4] */
-#define START  begin(1, 1, 0, 0)
+#define START  begin(1, 2, 0, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  acquire_and_return(1, G)
 #define RUN_3  AFTER_1; sweep(0); allocate_and_release(3)
 #elif SCENARIO == 38    /* the owner dies releasing, a borrower dies returning, two sweeps follow [crash 0..3] [crash_2 0..3] */
-#define START  begin(1, 1, 2, 0)
+#define START  begin(1, 2, 2, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  give_back(1)
 #define RUN_3  AFTER_1; sweep(0)
@@ -490,6 +489,39 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  release(0, G)
 #define RUN_2  acquire_and_return(1, G - 1)
 #define RUN_3  AFTER_1; sweep(0)
+#elif SCENARIO == 42    /* a never-shared release, another process and a sibling acquire by a token that nobody made */
+#define START  begin(1, 0, 0, 0); holds(0, 1)
+#define RUN_1  use(G); release(0, G)
+#define RUN_2  assert(!acquired(1, G))
+#define RUN_3  assert(!acquired(0, G))
+#elif SCENARIO == 43    /* the same, while a stale hint leads a third client to the chunk, who writes */
+#define START  begin(1, 0, 0, 1); holds(0, 1)
+#define RUN_1  use(G); release(0, G)
+#define RUN_2  assert(!acquired(1, G))
+#define RUN_3  allocated(2)
+#elif SCENARIO == 44    /* a guess acquires when the token has just been made */
+#define START  begin(1, 0, 0, 0); holds(0, 1)
+#define RUN_1  send_token(0, G); use(G); release(0, G)
+#define RUN_2  acquired(1, G)
+#elif SCENARIO == 45    /* two siblings each make a token of their clone and drop it, another process acquires */
+#define START  begin(1, 0, 0, 0); holds(0, 2)
+#define RUN_1  send_token(0, G); use(G); release(0, G)
+#define RUN_2  send_token(0, G); use(G); release(0, G)
+#define RUN_3  acquired(1, G)
+#elif SCENARIO == 46    /* an owner dies making a token and releasing, a guess acquires, a sweep follows [crash 0..4] */
+#define START  begin(1, 0, 0, 0); holds(0, 1)
+#define RUN_1  send_token(0, G); release(0, G)
+#define RUN_2  acquired(1, G)
+#define RUN_3  AFTER_1; sweep(0)
+#elif SCENARIO == 47    /* a dead owner's chunk is swept, of which no token was made, a guess acquires */
+#define START  begin(1, 0, 0, 0)
+#define RUN_1  sweep(0)
+#define RUN_2  assert(!acquire_and_return(1, G))
+#elif SCENARIO == 48    /* a token is made again by a second handle; the token arrives, so it must lead to the chunk */
+#define START  begin(1, 0, 0, 0); holds(0, 2)
+#define RUN_1  send_token(0, G); use(G)
+#define RUN_2  uint32_t g; if (receive(&g)) assert(acquired(1, g))
+#define FINISH release(0, G); release(0, G)
 
 #elif SCENARIO == 50    /* a thread allocates and releases, its sibling acquires with a stale token */
 #define START  begin(0, 0, 0, 1)
@@ -524,36 +556,36 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  received(0)
 #define RUN_3  allocated(1)
 #elif SCENARIO == 57    /* an owner's handle, a sibling's borrowed one, and another process allocates and writes */
-#define START  begin(1, 1, 1, 1); holds(0, 1); *borrowed(0) = 1; *marked(0) = G
+#define START  begin(1, 2, 1, 1); holds(0, 1); *borrowed(0) = 1
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  allocated(1)
 #elif SCENARIO == 58    /* the same, a thread acquires again before it releases both */
-#define START  begin(1, 0, 0, 1); holds(0, 1); *marked(0) = G
+#define START  begin(1, 1, 0, 1); holds(0, 1)
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  if (acquire(0, G)) { clone_(0, G); use(G); release(0, G); use(G); release(0, G); }
 #elif SCENARIO == 59    /* owner and borrower in one process, a borrower in another one */
-#define START  begin(1, 2, 3, 0); holds(0, 1); *borrowed(0) = 1; *marked(0) = G
+#define START  begin(1, 3, 3, 0); holds(0, 1); *borrowed(0) = 1
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  use(G); give_back(1)
 #elif SCENARIO == 60    /* two siblings acquire, the owner (another process) releases */
-#define START  begin(2, 0, 0, 0); holds(1, 1); *marked(1) = G
+#define START  begin(2, 1, 0, 0); holds(1, 1)
 #define RUN_1  acquired(0, G)
 #define RUN_2  acquired(0, G)
 #define RUN_3  use(G); release(1, G)
 #elif SCENARIO == 61    /* two siblings return, another process allocates and writes */
-#define START  begin(0, 1, 1, 1); *borrowed(0) = 2
+#define START  begin(0, 2, 1, 1); *borrowed(0) = 2
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  allocated(1)
 #elif SCENARIO == 62    /* a thread returns, its sibling acquires again, the owner (another process) releases */
-#define START  begin(2, 1, 1, 0); *borrowed(0) = 1; holds(1, 1); *marked(1) = G
+#define START  begin(2, 2, 1, 0); *borrowed(0) = 1; holds(1, 1)
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  acquired(0, G)
 #define RUN_3  use(G); release(1, G)
 #elif SCENARIO == 63    /* a thread releases what it had shared, and allocates again; its sibling acquires with the first token */
-#define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
+#define START  begin(1, 1, 0, 0); holds(0, 1)
 #define RUN_1  use(G); release(0, G); allocated(0)
 #define RUN_2  acquired(0, G)
 #elif SCENARIO == 64    /* two owner's clones, and another process allocates and writes */
@@ -562,25 +594,25 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  allocated(1)
 #elif SCENARIO == 65    /* a thread returns the last, a sibling's stale acquire, a third allocates what is freed */
-#define START  begin(0, 1, 1, 0); *borrowed(0) = 1
+#define START  begin(0, 2, 1, 0); *borrowed(0) = 1
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  acquired(0, G - 1)
 #define RUN_3  allocated(0)
 #elif SCENARIO == 66    /* a thread returns, another process allocates and sends, the thread acquires that; its sibling has the first token */
-#define START  begin(0, 1, 1, 0); *borrowed(0) = 1
+#define START  begin(0, 2, 1, 0); *borrowed(0) = 1
 #define RUN_1  uint32_t g; use(G); release(0, G); if (allocate(1, &g)) { send_token(1, g); acquired(0, g); release(1, g); }
 #define RUN_2  acquired(0, G)
 #elif SCENARIO == 67    /* the same, and it is another thread that allocates and sends, so that no fence of the first one helps */
-#define START  begin(0, 1, 1, 0); *borrowed(0) = 1
+#define START  begin(0, 2, 1, 0); *borrowed(0) = 1
 #define RUN_1  use(G); release(0, G); received(0)
 #define RUN_2  acquired(0, G)
 #define RUN_3  allocated_sent(1)
 #elif SCENARIO == 68    /* a thread acquires, and gives the owner's handle back; its sibling's hold is then the borrowed one: looked at, cloned, released */
-#define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
+#define START  begin(1, 1, 0, 0); holds(0, 1)
 #define RUN_1  acquired(0, G)
 #define RUN_2  assert(zcp_priv_holds(&pools[0], I, G)); clone_(0, G); use(G); release(0, G); release(0, G)
 #elif SCENARIO == 69    /* the same without the look and the clone */
-#define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
+#define START  begin(1, 1, 0, 0); holds(0, 1)
 #define RUN_1  acquired(0, G)
 #define RUN_2  use(G); release(0, G)
 
@@ -633,7 +665,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  use(G); release(0, G); give_up(0)
 #define RUN_2  allocated(1)
 #elif SCENARIO == 81    /* the last borrower returns, to the list, while a lessee follows a stale hint and gives up; a third client allocates */
-#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); chunk.state = zcp_priv_state(G, 0, 1); *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); chunk.state = zcp_priv_state(G, 0, 2); *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
 #define RUN_1  allocated(0); give_up(0)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  allocated(3)
@@ -647,7 +679,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  give_up(0)
 #define RUN_2  get_ready(1); put_on_loan(1)
 #elif SCENARIO == 84    /* a marked chunk's last handle goes back to a loan, a borrower returns, a stale hint leads a third client to the chunk */
-#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); holds(0, 1); *marked(0) = G; chunk.state = zcp_priv_state(G, id_of(0) + 1, 1); *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); holds(0, 1); chunk.state = zcp_priv_state(G, id_of(0) + 1, 2); *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  allocated(2)
@@ -666,7 +698,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  received(0)
 #elif SCENARIO == 88    /* the last borrower returns, while a lessee follows a stale hint in its loan, and writes */
-#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); chunk.state = zcp_priv_state(G, 0, 1); *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); chunk.state = zcp_priv_state(G, 0, 2); *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
 #define RUN_1  allocated(0); give_up(0)
 #define RUN_2  use(G); give_back(1)
 
@@ -677,7 +709,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  assert(!acquire_and_return(1, G - 1))
 #define RUN_3  allocated(2)
 #elif SCENARIO == 91    /* the same, with a token of what goes to the cache */
-#define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
+#define START  begin(1, 1, 0, 0); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
 #define RUN_2  acquired(1, G)
 #elif SCENARIO == 92    /* a cache is flushed, a stale hint leads another client to the chunk */
@@ -694,16 +726,16 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  allocated(1)
 #define RUN_3  AFTER_1; sweep(0)
 #elif SCENARIO == 95    /* the same, and a token of what goes to the cache is acquired [crash 0..7] */
-#define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
+#define START  begin(1, 1, 0, 0); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
 #define RUN_2  acquired(1, G)
 #define RUN_3  AFTER_1; sweep(0)
 #elif SCENARIO == 96    /* a marked chunk's last handle goes to the cache if a borrower has returned; allocated and written again */
-#define START  begin(1, 1, 2, 0); holds(0, 1); *marked(0) = G
+#define START  begin(1, 2, 2, 0); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
 #define RUN_2  use(G); give_back(1)
 #elif SCENARIO == 97    /* the same, while a stale hint leads a third client to the chunk */
-#define START  begin(1, 1, 2, 1); holds(0, 1); *marked(0) = G
+#define START  begin(1, 2, 2, 1); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  allocated(2)
@@ -716,7 +748,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
 #define RUN_2  assert(!acquired(0, G + 1))
 #elif SCENARIO == 100   /* a sibling acquires a token of what goes to the cache and is allocated again */
-#define START  begin(1, 0, 0, 0); holds(0, 1); *marked(0) = G
+#define START  begin(1, 1, 0, 0); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
 #define RUN_2  acquired(0, G)
 #elif SCENARIO == 101   /* a thread makes a token and drops its clone, its sibling releases into its cache, another process acquires */
@@ -775,16 +807,16 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  use(G); let_go(0, G)
 #define RUN_2  waited(1)
 #elif SCENARIO == 132   /* a marked chunk's owner and its borrower release, a waiter */
-#define START  begin(1, 1, 2, 0); holds(0, 1); *marked(0) = G; *borrowed(1) = 1
+#define START  begin(1, 2, 2, 0); holds(0, 1); *borrowed(1) = 1
 #define RUN_1  use(G); let_go(0, G)
 #define RUN_2  use(G); let_go(1, G)
 #define RUN_3  waited(2)
 #elif SCENARIO == 133   /* the last borrower returns, a waiter */
-#define START  begin(0, 1, 2, 0); *borrowed(1) = 1
+#define START  begin(0, 2, 2, 0); *borrowed(1) = 1
 #define RUN_1  use(G); let_go(1, G)
 #define RUN_2  waited(2)
 #elif SCENARIO == 134   /* the last borrower returns, a stale acquire retracts, a waiter */
-#define START  begin(0, 1, 2, 0); *borrowed(1) = 1
+#define START  begin(0, 2, 2, 0); *borrowed(1) = 1
 #define RUN_1  use(G); let_go(1, G)
 #define RUN_2  acquired_let_go(0, G - 1)
 #define RUN_3  waited(2)
@@ -836,7 +868,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  use(G); let_go(0, G)
 #define RUN_2  retire(3)
 #elif SCENARIO == 152   /* a marked chunk's owner and its borrower release */
-#define START  begin(1, 1, 2, 0); holds(0, 1); *marked(0) = G; *borrowed(1) = 1
+#define START  begin(1, 2, 2, 0); holds(0, 1); *borrowed(1) = 1
 #define RUN_1  use(G); let_go(0, G)
 #define RUN_2  use(G); let_go(1, G)
 #define RUN_3  retire(3)
@@ -849,7 +881,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  taken_let_go(0)
 #define RUN_2  retire(3); let_go(3, G)
 #elif SCENARIO == 155   /* the last borrower returns, a stale acquire retracts */
-#define START  begin(0, 1, 2, 0); *borrowed(1) = 1
+#define START  begin(0, 2, 2, 0); *borrowed(1) = 1
 #define RUN_1  use(G); let_go(1, G)
 #define RUN_2  acquired_let_go(0, G - 1)
 #define RUN_3  retire(3)
@@ -868,7 +900,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  assert(!acquire(1, G)); zcp_priv_after_free(&pools[1])
 #define RUN_2  retire(3)
 #elif SCENARIO == 159   /* a lessee releases a marked chunk */
-#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0); *marked(0) = G
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0); chunk.state += ZCP_PRIV_TOKEN_TICKET
 #define RUN_1  let_go(0, G)
 #define RUN_2  retire(3)
 
@@ -913,7 +945,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 
 /* Without a cache again: */
 #elif SCENARIO == 180   /* a lessee releases a marked chunk, a waiter */
-#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0); *marked(0) = G
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0); chunk.state += ZCP_PRIV_TOKEN_TICKET
 #define RUN_1  let_go(0, G)
 #define RUN_2  waited(1)
 #elif SCENARIO == 181   /* a release into a loan, a waiter, while a sibling thread of it waits for something else */
@@ -1132,10 +1164,10 @@ int main(void)
     pthread_join(thread_2, 0);
     pthread_join(thread_1, 0);
 
-#if WHOLE
 #ifdef FINISH
     FINISH;
 #endif
+#if WHOLE
     check_end();
     return 0;
 #endif
