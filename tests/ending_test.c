@@ -13,6 +13,14 @@
 
 enum { NUMBERS = 63, CHUNKS = 256, CACHE = 2 };
 
+// TSan ends a thread in the last round, in a destructor of its own, which comes before all that is called here; and
+// zerocp's comes a round after the one in which it is first needed.
+#if defined(TEST_TSAN)
+enum { LAST_ROUND = PTHREAD_DESTRUCTOR_ITERATIONS - 2 };
+#else
+enum { LAST_ROUND = PTHREAD_DESTRUCTOR_ITERATIONS };
+#endif
+
 static zcp_manager *create_cached(uint32_t chunk_count, uint32_t cache_chunks) {
     zcp_config config = {0};
     CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = chunk_count,
@@ -82,7 +90,7 @@ static void prepare(zcp_manager *manager, int round, bool uses_before) {
 }
 
 TEST(ending_threads_leave_nothing_whatever_their_last_destructors_do) {
-    for (int round = 1; round <= PTHREAD_DESTRUCTOR_ITERATIONS; round++)
+    for (int round = 1; round <= LAST_ROUND; round++)
         for (int uses_before = 0; uses_before < 2; uses_before++) {
             zcp_manager *manager = create_cached(CHUNKS, CACHE);
             prepare(manager, round, uses_before);
@@ -99,8 +107,10 @@ TEST(ending_threads_leave_nothing_whatever_their_last_destructors_do) {
 
 // As many as there are numbers end in their last round, before anybody looks.
 static zcp_manager *leave_all_numbers(uint32_t chunk_count) {
+    if (LAST_ROUND < PTHREAD_DESTRUCTOR_ITERATIONS)
+        test_skip("no destructor of this test can run in the last round");
     zcp_manager *manager = create_cached(chunk_count, CACHE);
-    prepare(manager, PTHREAD_DESTRUCTOR_ITERATIONS, false);
+    prepare(manager, LAST_ROUND, false);
     for (int i = 0; i < NUMBERS; i++)
         end_one();
     return manager;
@@ -141,8 +151,10 @@ TEST(ending_caches_are_taken_back_by_recovery) {
 
 // A pool of one leaf has one lease.
 TEST(ending_lease_is_taken_back_by_who_finds_none) {
+    if (LAST_ROUND < PTHREAD_DESTRUCTOR_ITERATIONS)
+        test_skip("no destructor of this test can run in the last round");
     zcp_manager *manager = create_cached(4, 0);
-    prepare(manager, PTHREAD_DESTRUCTOR_ITERATIONS, false);
+    prepare(manager, LAST_ROUND, false);
     end_one();
     CHECK_EQ(inside_leases_held(manager, 0), 1);
     CHECK_EQ(inside_thread_count(), 1);
@@ -188,6 +200,7 @@ static void check_the_living_keep(zcp_manager *manager) {
     CHECK_EQ(cached(manager), numbers - 1);
 }
 
+#if !defined(TEST_TSAN)                                            // which takes what is wiped in a child for locked
 static void keep_in_a_child(void *argument) {
     uint32_t number = inside_thread_number();                      // the parent's
     CHECK(number != 0);
@@ -198,6 +211,7 @@ static void keep_in_a_child(void *argument) {
     zcp_manager_close(manager);
     (void)argument;
 }
+#endif
 
 TEST(ending_looks_take_nothing_from_the_living) {
     zcp_manager *manager = create_cached(CHUNKS, CACHE);
@@ -206,7 +220,9 @@ TEST(ending_looks_take_nothing_from_the_living) {
     use(manager);
     check_the_living_keep(manager);
     zcp_manager_close(manager);
+#if !defined(TEST_TSAN)
     test_join(test_spawn(keep_in_a_child, NULL));
+#endif
     finish(attach());
 }
 
