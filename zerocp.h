@@ -1100,7 +1100,9 @@ ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list) { return l
                           ticket 0 of a chunk that is owned: no token of this generation was ever made, so nobody may
                           borrow it; 1: one was made, and nobody has borrowed it; from 2 on each borrow raises it, and
                           it never falls back below 2;
-                          the highest ticket stands for: cached, its owner's but in nobody's use; the highest owner for: retired, never to be had again
+                          the highest 64 tickets stand for: cached, its owner's but in nobody's use, by the thread that
+                          holds the lease of that number (>>lease);
+                          the highest owner stands for: retired, never to be had again
                8  size    lease:16 | bytes asked for:48; written by the claimer, read by every holder, bounded by the capacity; lease: its number + 1, 0: none
               16  note    tag:32 | birth:32, by the claimer, for people: birth is how many chunks had been allocated before, by the counter of that lease, or the pool's own
               24  borrow  ceil(max_clients / 64) words: bit c set <=> client c holds it as a borrower, or announces that it tries to
@@ -1120,7 +1122,7 @@ ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list) { return l
      S4    borrow    seq_cst  S1 S2 S5 B0  the same: reap sees a borrower still there
      S5    state     seq_cst  S1 S3 S4     the same, where a sweep takes the dead owner out
      F1    state     release  C1 C2 C4     the next claimer writes while a former holder reads; here reap frees,
-     F2    state     release  C1 C2 C4     ... as the owner frees beside tokens,
+     F2    state     release  C1 C2 C4 Y6  ... as the owner frees beside tokens,
      F3    state     release  C1 C2 C4     ... as it frees what was never shared; owned = 0 hits a later claim,
      F4    state     release  C1 C2 C4     ... as a cache is flushed,
      F5    state     release  C1 C2 C4     ... as a sweep frees,
@@ -1176,7 +1178,7 @@ _Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_P
 
 ZCP_PRIV uint64_t zcp_priv_state(uint32_t generation, uint32_t owner, uint32_t ticket) { return (uint64_t)generation << 32 | (uint64_t)owner << 21 | ticket; }
 #define ZCP_PRIV_TOKEN_TICKET  1u
-#define ZCP_PRIV_CACHED_TICKET 0x1fffffu
+#define ZCP_PRIV_CACHED_TICKET 0x1fffc0u        /* of lease 0 */
 #define ZCP_PRIV_RETIRED_OWNER 0x7ffu
 ZCP_PRIV uint32_t zcp_priv_low(uint32_t client) { return (client + 1) << 21; }         /* of the state of a chunk that it owns and nobody ever borrowed */
 ZCP_PRIV bool zcp_priv_is_free(uint64_t s) { return (uint32_t)s == 0; }
@@ -1190,7 +1192,7 @@ ZCP_PRIV bool zcp_priv_is_held(uint64_t s) { return !zcp_priv_is_free(s) && !zcp
 /* Held, and a token of it was made. What is free or retired has ticket 0, too. */
 ZCP_PRIV bool zcp_priv_is_shared(uint64_t s)
 {
-    return ZCP_PRIV_TICKET(s) != 0 && !zcp_priv_is_cached(s);          /* step shared */
+    return ZCP_PRIV_TICKET(s) - 1 < ZCP_PRIV_CACHED_TICKET - 1;        /* step shared */
 }
 ZCP_PRIV bool zcp_priv_never_borrowed(uint64_t s)
 {
@@ -1207,9 +1209,14 @@ ZCP_PRIV uint32_t zcp_priv_next_generation(uint32_t generation)        /* skips 
 {
     return generation == UINT32_MAX ? 1 : generation + 1;              /* step new-generation */
 }
-ZCP_PRIV uint64_t zcp_priv_cached(uint32_t generation, uint32_t client)        /* the cached state after it */
+/* Of the state of a chunk that a client's thread with that lease caches. */
+ZCP_PRIV uint32_t zcp_priv_kept_low(uint32_t client, uint32_t lease)
 {
-    return zcp_priv_state(zcp_priv_next_generation(generation), client + 1, ZCP_PRIV_CACHED_TICKET);   /* step cached */
+    return zcp_priv_low(client) | (ZCP_PRIV_CACHED_TICKET + lease);
+}
+ZCP_PRIV uint64_t zcp_priv_cached(uint32_t generation, uint64_t kept_low)      /* the cached state after it */
+{
+    return zcp_priv_state(zcp_priv_next_generation(generation), 0, 0) | kept_low;      /* step cached */
 }
 ZCP_PRIV uint64_t zcp_priv_freed(uint32_t generation) { return zcp_priv_state(zcp_priv_next_generation(generation), 0, 0); }   /* the free state after it */
 ZCP_PRIV zcp_priv_record *zcp_priv_record_at(const zcp_priv_pool *pool, uint32_t i)
@@ -1228,9 +1235,11 @@ typedef enum zcp_priv_outcome { ZCP_PRIV_NO = 0, ZCP_PRIV_YES, ZCP_PRIV_GARBAGE 
                                       tell who (>>wait)
               12  retiring:4  1: nothing is to be had from this pool any more
               64  counters of those who have no lease (>>counters)
-             128  leases of 64 bytes, one per leaf but at most 64: holder:4 leaf:4 loan:8 allocated:8 freed:8; holder = client + 1, 0 = nobody; loan: hints of that leaf.
-                  Only the thread that holds the lease writes leaf, loan and counters, and the sweep of a dead holder the first two. That thread reads
-                  its loan here, too, so it checks what that names
+             128  leases of 64 bytes, one per leaf but at most 64: holder:4 leaf:4 loan:8 allocated:8 freed:8 begun:8;
+                  holder = client + 1, 0 = nobody; loan: hints of that leaf; begun: above allocated while the holder
+                  takes a chunk from its cache (>>cache).
+                  Only the thread that holds the lease writes what follows holder, and the sweep of a dead holder leaf
+                  and loan. That thread reads its loan here, too, so it checks what that names
    Invariant: the hint of a free chunk is at each instant in its leaf or in a loan, but for a moment with a thread that is about to claim the
    chunk or has just freed it, and for as long as a sweep is at work on its leaf (if that thread is killed, the sweep pushes the hint; if it is
    stopped, the look finds the chunk). A loan is shown before its bits are taken out of the leaf, and the bits are back in the leaf before the
@@ -1247,7 +1256,11 @@ typedef enum zcp_priv_outcome { ZCP_PRIV_NO = 0, ZCP_PRIV_YES, ZCP_PRIV_GARBAGE 
      E7    loan      release  E4           as E1
      E8    (fence)   acquire  E2 Q1        a chunk that is free all the time is in neither leaf nor loan ---- */
 #define ZCP_PRIV_MAX_LEASES 64u
-typedef struct zcp_priv_lease { _Atomic uint32_t holder, leaf; _Atomic uint64_t loan, allocated, freed; uint64_t unused[4]; } zcp_priv_lease;
+typedef struct zcp_priv_lease {
+    _Atomic uint32_t holder, leaf;
+    _Atomic uint64_t loan, allocated, freed, begun;
+    uint64_t unused[3];
+} zcp_priv_lease;
 struct zcp_priv_leases {
     _Atomic uint32_t wanted, waiting, woken, retiring;
     uint32_t unused[12];
@@ -1257,6 +1270,7 @@ struct zcp_priv_leases {
     zcp_priv_lease items[];
 };
 _Static_assert(sizeof(zcp_priv_lease) == 64 && sizeof(zcp_priv_leases) == 128, "layout of the leases");
+_Static_assert(ZCP_PRIV_CACHED_TICKET + ZCP_PRIV_MAX_LEASES == 1u << 21, "a ticket for each lease");
 ZCP_PRIV uint32_t zcp_priv_lease_count(uint32_t leaves) { return leaves < ZCP_PRIV_MAX_LEASES ? leaves : ZCP_PRIV_MAX_LEASES; }
 
 /* What one thread keeps of one pool; private. All zero: nothing yet, so that the quick ways see a pool without chunks. */
@@ -1278,6 +1292,7 @@ typedef struct zcp_priv_local {
     uint16_t retry;                 /* times until it tries again to get a lease */
     uint32_t peak_rest;             /* so much higher than now `most` gets after a look that found no peak */
     zcp_priv_pool *pool;            /* which this is about; NULL: none yet */
+    uint64_t kept;                  /* low word of the state of chunks that this thread caches; it has a lease then */
     bool slowly;                    /* with ZCP_CHECKED, and where this process's light barriers are fences (>>pools) */
     uint64_t stack[ZCP_MAX_CACHE_CHUNKS];       /* generation << 32 | index in the instance, of the chunks that it caches */
 } zcp_priv_local;
@@ -1380,7 +1395,9 @@ ZCP_PRIV_SETUP void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *loca
         if (zcp_priv_load_relaxed(&lease->holder) != 0
             || !zcp_priv_cas_acquire(&lease->holder, &nobody, client + 1)) continue;   /* E0: pairs with E3 */
         ZEROCP_STEP("leased");
+        zcp_priv_store_relaxed(&lease->begun, zcp_priv_load_relaxed(&lease->allocated));     /* nothing is cached yet */
         local->lease = lease;
+        local->kept = zcp_priv_kept_low(client, (client + k) % count);
         local->mark = (uint64_t)((client + k) % count + 1) << 48;
         local->most = zcp_priv_in_use(local);
         return;
@@ -1473,10 +1490,35 @@ ZCP_PRIV_INLINE void zcp_priv_hint(zcp_priv_pool *pool, zcp_priv_local *local, u
     if (!zcp_priv_loan_put(local, i)) zcp_priv_list_push(&pool->list, i);
 }
 
-/* ---- >>cache  Where the configuration allows it, a thread keeps chunks that it released on a stack of its own: allocate and release are then
-   plain stores. A cached chunk is its client's, with the next generation already, so that every sweep of that client frees it, and no token or handle
-   of before leads to it. Invariant: a chunk on a stack is (g, its client, cached), and owned is 0; only that thread and a sweep change it. Once it is
-   off the stack the thread sets owned, then the state. ---- */
+/* ---- >>cache  Where the configuration allows it, a thread with a lease keeps chunks that it released on a stack of
+   its own: allocate and release are then plain stores. A cached chunk is its client's, with the next generation
+   already, so that every sweep of that client frees it, and no token or handle of before leads to it. Once it is off
+   the stack the thread sets owned, then the state.
+   Whoever needs chunks may take them from a thread that is not about to take one itself (zcp_priv_pool_reclaim): it
+   notes the states, raises `wanted`, passes a heavy barrier (>>pools), and looks at the lease. The thread says there
+   that it begins to take, passes a light barrier, and looks at `wanted`. So either the first one sees that the thread
+   has begun, and leaves it alone; or the thread sees that it is wanted, and gives all back before it takes any. A
+   thread that is stopped after it has begun keeps its stack; nobody waits for it.
+   Invariant: a chunk on a stack is (g, its client, cached by its lease), and owned is 0; or somebody else has freed it,
+   by a CAS from just that state, which never comes again. What the thread does with it is such a CAS, too, but for the
+   stores after it has begun.
+   Labels  word      order    partner      what breaks without it
+     Y0    state     release  Y6           who takes the chunk writes while a former holder reads,
+     Y1    begun     relaxed  Y4           by the barriers: one takes what the thread is just taking: it is given out twice
+     Y2    (barrier) light    Y8           the same
+     Y3    allocated release  Y5           who sees that the thread is done does not see what it has taken
+     Y4    begun     relaxed  Y1           as Y1
+     Y5    allocated acquire  Y3           as Y3
+     Y6    state     acq_rel  Y0 Y7 F2     acquire: as Y0; release: as F4, for C1 and C2
+     Y7    state     release  Y6           ... as Y0, by the slower release
+     Y8    (barrier) heavy    Y2           as Y1 ---- */
+#ifndef ZEROCP_LIGHT_BARRIER
+#define ZEROCP_LIGHT_BARRIER() atomic_signal_fence(memory_order_seq_cst)
+#define ZEROCP_HEAVY_BARRIER() zcp_priv_heavy_barrier()        /* false: it cannot be had */
+#endif
+/* This process: 0 has not registered yet, 1 has (and so have its children by fork), -1 cannot: its light barriers are
+   fences. */
+static _Atomic int zcp_priv_barriers;
 ZCP_PRIV_INLINE bool zcp_priv_cache_keeps(const zcp_priv_local *local) { return local->cached < local->room && zcp_priv_unwanted(local); }
 /* Puts a chunk on the stack: name is its generation << 32 | its index in the instance. */
 ZCP_PRIV_INLINE void zcp_priv_cache_put(zcp_priv_local *local, uint32_t cached, uint64_t name)
@@ -1491,18 +1533,29 @@ ZCP_PRIV_INLINE uint64_t zcp_priv_cache_top(zcp_priv_local *local, uint32_t cach
     local->cached = cached - 1;
     return name;
 }
+/* Says that this thread begins to take from its stack; until it has counted the chunk nobody else takes from there.
+   false: it does not begin, as somebody may be taking; it has to attend, or to flush, first. */
+ZCP_PRIV_INLINE bool zcp_priv_cache_begin(zcp_priv_local *local, zcp_priv_lease *lease)
+{
+    uint64_t allocated = zcp_priv_load_relaxed(&lease->allocated);
+    zcp_priv_store_relaxed(&lease->begun, allocated + 1);              /* Y1: pairs with Y4, by the barriers */
+    ZEROCP_STEP("beginning");
+    ZEROCP_LIGHT_BARRIER();                                            /* Y2: pairs with Y8 */
+    if (ZCP_PRIV_LIKELY(zcp_priv_unwanted(local))) return true;        /* step begin-look */
+    zcp_priv_store_relaxed(&lease->begun, allocated);
+    return false;
+}
 ZCP_PRIV uint64_t zcp_priv_name(const zcp_priv_pool *pool, uint32_t i, uint32_t generation) { return (uint64_t)generation << 32 | pool->number << ZCP_PRIV_POOL_SHIFT | i; }
-/* Gives all that the thread caches to everybody. */
+/* Gives all that the thread caches to everybody; what somebody has taken from there already is gone. */
 ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *local)
 {
     uint32_t cached = local->cached;
     while (local->cached) {
-        uint64_t name = zcp_priv_cache_top(local, local->cached);
+        uint64_t name = zcp_priv_cache_top(local, local->cached), free = zcp_priv_state((uint32_t)(name >> 32), 0, 0);
+        uint64_t kept = free | local->kept;
         uint32_t i = (uint32_t)name & (ZCP_MAX_CHUNKS - 1);
-        /* pairs with C1 */
-        zcp_priv_store_release(&zcp_priv_record_at(pool, i)->state,    /* F4 */
-                               zcp_priv_state((uint32_t)(name >> 32), 0, 0));
-        zcp_priv_hint(pool, local, i);
+        _Atomic uint64_t *state = &zcp_priv_record_at(pool, i)->state;
+        if (zcp_priv_cas_release(state, &kept, free)) zcp_priv_hint(pool, local, i);   /* F4: pairs with C1 */
     }
     if (cached) ZEROCP_COUNT_FREED(&pool->leases->returned, cached);   /* step flush-counts */
 }
@@ -1519,7 +1572,10 @@ ZCP_PRIV_SETUP void zcp_priv_local_attend(zcp_priv_pool *pool, zcp_priv_local *l
 }
 ZCP_PRIV_COLD void zcp_priv_cache_resume(zcp_priv_pool *pool, zcp_priv_local *local)         /* begin, or one release less to wait */
 {
-    if ((local->pause == 0 || --local->pause == 0) && !zcp_priv_load_relaxed(&pool->leases->retiring))        /* relaxed: after W0, or it attends later */
+    /* From a thread without a lease, or with fences for light barriers, nobody could take. relaxed: set at open */
+    bool may = local->lease && zcp_priv_load_relaxed(&zcp_priv_barriers) >= 0;
+    if ((local->pause == 0 || --local->pause == 0) && may
+        && !zcp_priv_load_relaxed(&pool->leases->retiring))            /* relaxed: after W0, or it attends later */
         local->room = pool->cache_chunks;
     zcp_priv_local_quicken(local);
 }
@@ -1614,8 +1670,8 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_l
         uint64_t s = zcp_priv_load_acquire(&record->state);            /* L1: pairs with B1; before the bits are read */
         if (ZCP_PRIV_GENERATION(s) != generation || ZCP_PRIV_OWNER(s) != client + 1) return ZCP_PRIV_NO;
         if (zcp_priv_never_borrowed(s) || zcp_priv_no_borrower(pool, record)) {        /* step unborrowed */
-            if (zcp_priv_cas_release(&record->state, &s,               /* F2: pairs with C1 */
-                                     keeps ? zcp_priv_cached(generation, client) : zcp_priv_freed(generation))) {
+            uint64_t next = keeps ? zcp_priv_cached(generation, local->kept) : zcp_priv_freed(generation);
+            if (zcp_priv_cas_release(&record->state, &s, next)) {      /* F2: pairs with C1 Y6 */
                 if (keeps)
                     zcp_priv_cache_put(local, local->cached,
                                        zcp_priv_name(pool, i, zcp_priv_next_generation(generation)));  /* step kept */
@@ -1668,9 +1724,8 @@ ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32
             __builtin_prefetch(zcp_priv_record_at(pool, first + k + 8), 1);
 #endif
         uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state);     /* relaxed: for a figure */
-        cached += zcp_priv_is_cached(s) && ZCP_PRIV_OWNER(s) == dead + 1;
         zcp_priv_outcome outcome = zcp_priv_sweep_chunk(pool, first + k, dead);
-        if (outcome == ZCP_PRIV_YES) freed++;
+        if (outcome == ZCP_PRIV_YES) freed++, cached += zcp_priv_is_cached(s) && ZCP_PRIV_OWNER(s) == dead + 1;
         if (outcome == ZCP_PRIV_GARBAGE) *garbage = true;
         /* Relaxed: a hint for a free chunk may be repeated, and for a taken one is harmless. */
         if (zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state)))  /* step sweep-hint */
@@ -1738,12 +1793,14 @@ ZCP_PRIV_INLINE void zcp_priv_describe(zcp_priv_record *record, uint64_t size, u
     zcp_priv_store_relaxed(&record->size, size | mark);                /* relaxed, both: the token's fence carries them */
     zcp_priv_store_relaxed(&record->note, (uint32_t)allocated);                /* no tag yet */
 }
-/* The same, and counts it; by a thread with a lease. true: that may be a new peak. */
-ZCP_PRIV_INLINE bool zcp_priv_describe_leased(const zcp_priv_local *local, zcp_priv_lease *lease, zcp_priv_record *record, uint64_t size)
+/* The same, and counts it; by a thread with a lease. true: that may be a new peak. lent: it is not from the stack. */
+ZCP_PRIV_INLINE bool zcp_priv_describe_leased(const zcp_priv_local *local, zcp_priv_lease *lease,
+                                              zcp_priv_record *record, uint64_t size, bool lent)
 {
     uint64_t allocated = zcp_priv_load_relaxed(&lease->allocated), freed = zcp_priv_load_relaxed(&lease->freed);
     zcp_priv_describe(record, size, local->mark, allocated);
-    zcp_priv_store_relaxed(&lease->allocated, allocated + 1);
+    if (lent) zcp_priv_store_relaxed(&lease->allocated, allocated + 1);
+    else zcp_priv_store_release(&lease->allocated, allocated + 1);     /* Y3: pairs with Y5 */
     return (int32_t)(uint32_t)(allocated - freed) >= local->most;
 }
 /* The same, for whoever may have no lease in that pool. */
@@ -1751,7 +1808,7 @@ ZCP_PRIV void zcp_priv_describe_by(zcp_priv_pool *pool, zcp_priv_local *local, u
 {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     if (local->lease && local->pool == pool) {
-        if (zcp_priv_describe_leased(local, local->lease, record, size)) zcp_priv_peak_look(pool, local);
+        if (zcp_priv_describe_leased(local, local->lease, record, size, false)) zcp_priv_peak_look(pool, local);
         return;
     }
     zcp_priv_describe(record, size, 0, zcp_priv_load_relaxed(&pool->leases->allocated));
@@ -1820,6 +1877,8 @@ ZCP_PRIV_NOINLINE bool zcp_priv_take_loaned(zcp_priv_pool *pool, uint32_t client
 /* A chunk by any hint. false: none in the list, nor on loan, nor in the list again. */
 ZCP_PRIV_NOINLINE bool zcp_priv_take(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, uint32_t *i, uint32_t *generation)
 {
+    /* If it is not to take, it gives back, and so finds what it had itself. */
+    if (local->cached && !zcp_priv_cache_begin(local, local->lease)) zcp_priv_cache_flush(pool, local);
     if (local->cached) {                                               /* a pool that serves for another one */
         uint64_t name = zcp_priv_cache_top(local, local->cached);
         *i = (uint32_t)name & (ZCP_MAX_CHUNKS - 1);
@@ -1846,8 +1905,9 @@ ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *loc
         local->wanted_seen = zcp_priv_load_acquire(local->wanted);     /* W6: as W0 */
         local->pool = pool;
         local->count = pool->count;
-        if (pool->cache_chunks) zcp_priv_cache_resume(pool, local);
     }
+    /* Each time, as it may have got its lease just now. */
+    if (pool->cache_chunks && local->room == 0 && local->pause == 0) zcp_priv_cache_resume(pool, local);
     zcp_priv_local_quicken(local);
 }
 /* Gives back what the thread keeps of the pool. */
@@ -1901,14 +1961,15 @@ ZCP_PRIV_INLINE uint32_t zcp_priv_release_one(zcp_priv_pool *pool, uint32_t i, u
     return handles <= 1 || zcp_priv_cas_release(&counts->owned, &s, s - 1) ? handles : 1;              /* D5: as D1 */
 }
 /* Frees a chunk that was never shared: the thread keeps it, or its hint, or lists it. */
-ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint32_t client, uint32_t generation)
+ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint32_t generation)
 {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     /* Relaxed: F3 carries it to the next claimer. */
     zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, i)->owned, 0);    /* step unowned */
     ZEROCP_STEP("unowned");
     if (zcp_priv_cache_keeps(local)) {
-        zcp_priv_store_relaxed(&record->state, zcp_priv_cached(generation, client));     /* relaxed: stays with this thread; F4 or a sweep's lock carries it on */
+        /* This thread's use of the payload is over, and owned is 0. */
+        zcp_priv_store_release(&record->state, zcp_priv_cached(generation, local->kept));      /* Y7: pairs with Y6 */
         zcp_priv_cache_put(local, local->cached,
                            zcp_priv_name(pool, i, zcp_priv_next_generation(generation)));      /* step kept-unshared */
     } else {
@@ -1939,7 +2000,7 @@ ZCP_PRIV_INLINE zcp_priv_quick zcp_priv_release_quickly(zcp_priv_local *local, u
     ZEROCP_STEP("unowned");
     uint32_t cached = local->cached;
     if (cached < local->room) {
-        zcp_priv_store_relaxed(&record->state, next | mine | ZCP_PRIV_CACHED_TICKET);
+        zcp_priv_store_release(&record->state, next | local->kept);    /* Y0: pairs with Y6 */
         zcp_priv_cache_put(local, cached, name + (UINT64_C(1) << 32)); /* step kept-loan */
     } else {
         zcp_priv_store_release(&record->state, next);                  /* F6: pairs with C1 */
@@ -1965,7 +2026,7 @@ ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_release_owned(zcp_priv_pool *pool, zcp
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
     if (local->pause) zcp_priv_cache_resume(pool, local);
     if (!checked && zcp_priv_never_shared(pool, i, client, generation)) {
-        zcp_priv_free_unshared(pool, local, i, client, generation);
+        zcp_priv_free_unshared(pool, local, i, generation);
         return ZCP_PRIV_YES;
     }
     switch (zcp_priv_drop_owned(counts, generation)) {
@@ -2503,12 +2564,6 @@ typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } z
      K0    (fence)   seq_cst  K1 K2        a thread in a new pool is not told, and misses what retires: it keeps chunks
      K1    (fence)   seq_cst  K0           the same, for who tells that a pool retires
      K2    (fence)   seq_cst  K0           the same, for who asks for an empty pool's memory to be given back ---- */
-#ifndef ZEROCP_LIGHT_BARRIER
-#define ZEROCP_LIGHT_BARRIER() atomic_signal_fence(memory_order_seq_cst)
-#define ZEROCP_HEAVY_BARRIER() zcp_priv_heavy_barrier()
-#endif
-static _Atomic int zcp_priv_barriers;                                  /* this process: 0 has not registered yet, 1 has (and so have its children by fork), -1 cannot:
-                                                                          its light barriers are fences */
 enum { ZCP_PRIV_BARRIER_GLOBAL = 1, ZCP_PRIV_BARRIER_EXPEDITED = 2, ZCP_PRIV_BARRIER_REGISTER = 4 };     /* membarrier's */
 ZCP_PRIV_SETUP int zcp_priv_membarrier(int command)
 {
@@ -2523,12 +2578,13 @@ ZCP_PRIV_SETUP void zcp_priv_barriers_register(void)
 {
     zcp_priv_store_relaxed(&zcp_priv_barriers, zcp_priv_membarrier(ZCP_PRIV_BARRIER_REGISTER) == 0 ? 1 : -1);
 }
-/* Every thread of every process that has registered passes a full barrier; and this one. */
-ZCP_PRIV_COLD void zcp_priv_heavy_barrier(void)
+/* Every thread of every process that has registered passes a full barrier; and this one. false: only this one. */
+ZCP_PRIV_COLD bool zcp_priv_heavy_barrier(void)
 {
     atomic_thread_fence(memory_order_seq_cst);
-    if (zcp_priv_membarrier(ZCP_PRIV_BARRIER_EXPEDITED) != 0)          /* no kernel has neither; where both are forbidden a waiter may be woken 0.1 s late */
-        (void)zcp_priv_membarrier(ZCP_PRIV_BARRIER_GLOBAL);
+    /* No kernel has neither; where both are forbidden a waiter may be woken 0.1 s late, and idle threads keep what they
+       cache. */
+    return zcp_priv_membarrier(ZCP_PRIV_BARRIER_EXPEDITED) == 0 || zcp_priv_membarrier(ZCP_PRIV_BARRIER_GLOBAL) == 0;
 }
 ZCP_PRIV_INLINE void zcp_priv_light_barrier(void)
 {
@@ -2539,6 +2595,44 @@ ZCP_PRIV_INLINE void zcp_priv_light_barrier(void)
 ZCP_PRIV void zcp_priv_pool_want(zcp_priv_pool *pool)
 {
     zcp_priv_add_release(&pool->leases->wanted, 1);                    /* W1: pairs with W0, W6 */
+}
+
+/* Takes back what threads cache of the pool that are not about to take it themselves, the calling one included. What
+   became free has its hint, but nobody is told. Returns how many that were. */
+ZCP_PRIV_SETUP uint32_t zcp_priv_pool_reclaim(zcp_priv_pool *pool)
+{
+    struct { uint64_t state; uint32_t i; } seen[64];
+    uint32_t freed = 0, count = 0;
+    for (uint32_t i = 0; i < pool->count || count != 0; count = 0) {
+        for (; i < pool->count && count < sizeof seen / sizeof seen[0]; i++) { /* step reclaim-sees */
+            uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state);      /* before W1; Y6 decides */
+            if (!zcp_priv_is_cached(s)) continue;
+            seen[count].state = s;
+            seen[count++].i = i;
+        }
+        if (count == 0) break;
+        /* Who attends after that gives back what was seen. */
+        zcp_priv_pool_want(pool);                                      /* step reclaim-wants */
+        ZEROCP_STEP("reclaiming");
+        if (!ZEROCP_HEAVY_BARRIER()) break;                            /* Y8: pairs with Y2 */
+        while (count > 0) {
+            uint64_t s = seen[--count].state;
+            uint32_t k = ZCP_PRIV_TICKET(s) - ZCP_PRIV_CACHED_TICKET;
+            if (k >= zcp_priv_lease_count(pool->list.leaves)) continue;        /* garbage */
+            zcp_priv_lease *lease = &pool->leases->items[k];
+            uint64_t begun = zcp_priv_load_relaxed(&lease->begun);     /* Y4: pairs with Y1, by the barriers */
+            if ((int64_t)(begun - zcp_priv_load_acquire(&lease->allocated)) > 0) continue;     /* Y5: pairs with Y3 */
+            _Atomic uint64_t *state = &zcp_priv_record_at(pool, seen[count].i)->state;
+            uint64_t free = zcp_priv_state(ZCP_PRIV_GENERATION(s), 0, 0);
+            /* Acquire, pairs with Y0, Y7 and F2; release, pairs with C1 as F4. It fails if the thread was first. */
+            if (!zcp_priv_cas_acq_rel(state, &s, free)) continue;      /* Y6 */
+            ZEROCP_STEP("freed");
+            zcp_priv_list_push(&pool->list, seen[count].i);
+            ZEROCP_COUNT_FREED(&pool->leases->returned, 1);
+            freed++;
+        }
+    }
+    return freed;
 }
 
 /* futex(2) on a word that processes share; timeout NULL: for ever; else until that time of CLOCK_MONOTONIC. */
@@ -2767,23 +2861,30 @@ ZCP_PRIV_SETUP void zcp_priv_view_leave(zcp_priv_view *view, uint32_t thread)
     }
 }
 /* Looks at every record of the pools that serve: what nobody holds becomes free, what is free gets its hint. So neither one who was stopped between
-   freeing and pushing nor a lost hint hides a chunk. Returns how many are cached. */
+   freeing and pushing nor a lost hint hides a chunk. What idle threads cache becomes free, too. Returns how many are
+   cached still. */
 ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first)
 {
     uint32_t cached = 0;
     zcp_priv_pool *pool;
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
         bool freed = false;
-        uint32_t used = 0;
+        uint32_t used = 0, kept = 0;
         for (uint32_t i = 0; i < pool->count; i++) {
             if (zcp_priv_reap(pool, i) == ZCP_PRIV_YES) freed = true;
             uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state);     /* relaxed: for a hint and a figure */
             if (zcp_priv_is_free(s)) zcp_mpmc_list_push(&pool->list, i);
-            cached += zcp_priv_is_cached(s);
+            kept += zcp_priv_is_cached(s);
             used += zcp_priv_is_held(s);
             zcp_priv_leaf_mend(&pool->list, i);
         }
         zcp_priv_peak_note(pool, used);
+        if (kept && pool->cache_chunks) {
+            uint32_t taken = zcp_priv_pool_reclaim(pool);
+            kept -= taken < kept ? taken : kept;
+            freed = freed || taken != 0;
+        }
+        cached += kept;
         if (freed) zcp_priv_after_free(pool);
     }
     return cached;
@@ -3627,6 +3728,11 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *r
         if (fd < 0) break;
     }
     zcp_priv_file_leave(fd, kept);
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {                /* after the dead: idle threads keep the rest */
+        zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
+        if (!pool || !pool->cache_chunks || !zcp_priv_pool_is_retiring(pool)) continue;
+        if (zcp_priv_pool_reclaim(pool) != 0) zcp_priv_after_free(pool);
+    }
     /* A retirer may have been killed, too, or an adder. Relaxed: a look. */
     zcp_priv_view_tidy(&manager->view);
     if (zcp_priv_load_relaxed(&manager->header->signals.adding) != 0) zcp_priv_growth_trim(manager);
@@ -5747,7 +5853,7 @@ ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_lent(zcp_manager *manager, uint64
     zcp_priv_record *record;
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, &i, &held, &record))) return zcp_priv_allocate_listed(manager, size, chunk, local);
     zcp_priv_handle_set(chunk, manager, local->data + i * local->stride, held | zcp_priv_last.base | i);
-    if (ZCP_PRIV_LIKELY(!zcp_priv_describe_leased(local, local->lease, record, size))) return ZCP_OK;
+    if (ZCP_PRIV_LIKELY(!zcp_priv_describe_leased(local, local->lease, record, size, true))) return ZCP_OK;
     return zcp_priv_peak_look(local->pool, local);
 }
 /* Another pool than the last one, or none. Once that is the recent one, the size fits: it comes here again only if the manager is closed meanwhile. */
@@ -5762,14 +5868,17 @@ ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zc
         return zcp_priv_allocate_anew(manager, size, chunk);
     zcp_priv_local *local = last->local;
     zcp_priv_lease *lease = local->lease;
-    if (ZCP_PRIV_UNLIKELY(!lease || !zcp_priv_unwanted(local))) return zcp_priv_allocate_slowly(manager, size, chunk);    /* which attends */
+    if (ZCP_PRIV_UNLIKELY(!lease)) return zcp_priv_allocate_slowly(manager, size, chunk);
     uint32_t cached = local->cached;
-    if (cached == 0) return zcp_priv_allocate_lent(manager, size, chunk, local);
+    if (cached == 0 && ZCP_PRIV_LIKELY(zcp_priv_unwanted(local)))
+        return zcp_priv_allocate_lent(manager, size, chunk, local);
+    if (cached == 0 || ZCP_PRIV_UNLIKELY(!zcp_priv_cache_begin(local, lease)))
+        return zcp_priv_allocate_slowly(manager, size, chunk);         /* which attends */
     uint64_t name = zcp_priv_cache_top(local, cached), i = name & (ZCP_MAX_CHUNKS - 1);
     zcp_priv_handle_set(chunk, manager, local->data + i * local->stride, name);        /* first, as the caller looks at it at once: 6 % (measured on Zen 4) */
     atomic_signal_fence(memory_order_seq_cst);
     zcp_priv_record *record = zcp_priv_uncache(local, i, name);
-    if (ZCP_PRIV_LIKELY(!zcp_priv_describe_leased(local, lease, record, size))) return ZCP_OK;
+    if (ZCP_PRIV_LIKELY(!zcp_priv_describe_leased(local, lease, record, size, false))) return ZCP_OK;
     return zcp_priv_peak_look(local->pool, local);
 }
 ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk)

@@ -179,15 +179,12 @@ TEST(cache_yields_at_the_next_release) {
         tell(cacher, USE);
         CHECK_FIGURES(manager, 0, CACHE);
         tell(cacher, ALLOCATE);
-        uint32_t n = take_all(manager, chunks, TOTAL);
-        CHECK_EQ(n, TOTAL - CACHE);
-        CHECK_FIGURES(manager, TOTAL - CACHE + 1, CACHE - 1);
+        inside_want(manager, 0);
+        CHECK_FIGURES(manager, 1, CACHE - 1);
         tell(cacher, RELEASE);
-        CHECK_FIGURES(manager, TOTAL - CACHE, 0);
-        for (; n < TOTAL; n++)
-            chunks[n] = allocate(manager, 64);                     // at once, all that it had
-        CHECK_ALLOCATE_FAILS(manager, 64, ZCP_ERR_EXHAUSTED);
-        give_all(chunks, n);
+        CHECK_FIGURES(manager, 0, 0);
+        CHECK_EQ(take_all(manager, chunks, TOTAL), TOTAL);
+        give_all(chunks, TOTAL);
         use(manager, PAUSE);
         zcp_manager_close(manager);                                // nothing of this process's own
         manager = attach();
@@ -209,14 +206,12 @@ TEST(cache_yields_at_the_next_allocate) {
     zcp_chunk chunks[TOTAL + 1];
     helper *cacher = helper_begin(act_simply);
     tell(cacher, USE);
-    uint32_t n = take_all(manager, chunks, TOTAL);
-    CHECK_EQ(n, TOTAL - CACHE);
-    CHECK_FIGURES(manager, n, CACHE);
+    inside_want(manager, 0);
+    CHECK_FIGURES(manager, 0, CACHE);
     tell(cacher, ALLOCATE);
-    CHECK_FIGURES(manager, n + 1, 0);
-    for (; n < TOTAL - 1; n++)
-        chunks[n] = allocate(manager, 64);                         // at once, all the others that it had
-    CHECK_ALLOCATE_FAILS(manager, 64, ZCP_ERR_EXHAUSTED);
+    CHECK_FIGURES(manager, 1, 0);
+    uint32_t n = take_all(manager, chunks, TOTAL);
+    CHECK_EQ(n, TOTAL - 1);
     tell(cacher, RELEASE);                                         // and sees that somebody was exhausted again
     for (int i = 0; i < PAUSE; i++) {
         CHECK_FIGURES(manager, n, 0);
@@ -269,17 +264,137 @@ TEST(cache_goes_on_after_another_was_exhausted_while_it_was_empty) {
     finish(manager);
 }
 
-TEST(cache_is_named_in_the_message_of_exhaustion) {
-    zcp_manager *manager = create_cached(TOTAL, CACHE);
+// Threads that do nothing, of this process or another one: what they cache is had by whoever needs it, without their
+// help, and they go on as if they had been asked for it.
+TEST(cache_of_idle_threads_is_had_by_whoever_needs_it) {
+    zcp_manager *manager = create_cached(TOTAL, CACHE), *peer = attach();
     zcp_chunk chunks[TOTAL + 1];
     helper *cacher = helper_begin(act_simply);
-    tell(cacher, USE);
+    for (int round = 0; round < 3; round++) {
+        tell(cacher, USE);
+        use(peer, CACHE);                                          // this thread's own, as another client
+        CHECK_FIGURES(manager, 0, round == 0 ? 2 * CACHE : CACHE); // which was wanted lately
+        CHECK_EQ(take_all(manager, chunks, TOTAL), TOTAL);
+        CHECK(strstr(zcp_last_message(), "cached") == NULL);
+        CHECK_FIGURES(manager, TOTAL, 0);
+        zcp_pool_stats stats = stats_of(peer);
+        CHECK_EQ(stats.allocations - stats.releases, TOTAL);
+        give_all(chunks, TOTAL);
+        for (int i = 0; i <= PAUSE; i++)
+            tell(cacher, PAIR);
+        zcp_manager_close(manager);
+        manager = attach();
+    }
+    zcp_manager_close(peer);
+    tell(cacher, CLOSE);
+    finish(manager);
+}
+
+// A thread that is about to take from its cache keeps it, however long it stands there; then it sees that it is wanted.
+static struct {
+    zcp_manager *manager;
+    _Atomic uint32_t standing, go;
+    zcp_chunk chunk;
+} taker;
+
+static void stand(void) {
+    test_signal(&taker.standing);
+    test_await(&taker.go, 1);
+}
+
+static void *take_and_stand(void *manager) {
+    use(manager, 2 * CACHE);
+    test_at_step("beginning", 1, TEST_CALL, stand);
+    taker.chunk = allocate(manager, 64);
+    return NULL;
+}
+
+static pthread_t begin_taking(zcp_manager *manager) {
+    atomic_store(&taker.standing, 0);
+    atomic_store(&taker.go, 0);
+    pthread_t thread = test_thread(take_and_stand, manager);
+    test_await(&taker.standing, 1);
+    return thread;
+}
+
+TEST(cache_of_a_thread_that_is_about_to_take_from_it_stays) {
+    zcp_manager *manager = create_cached(TOTAL, CACHE), *peer = attach();
+    zcp_chunk chunks[TOTAL + 1];
+    pthread_t thread = begin_taking(manager);
+    uint32_t n = take_all(peer, chunks, TOTAL);
+    CHECK_EQ(n, TOTAL - CACHE);
+    CHECK_FIGURES(peer, n, CACHE);
+    test_signal(&taker.go);
+    test_thread_join(thread);                                      // its end gives back what it still cached
+    CHECK_FIGURES(peer, n + 1, 0);
+    for (; n < TOTAL - 1; n++)
+        chunks[n] = allocate(peer, 64);
+    for (uint32_t i = 0; i < n; i++)
+        CHECK(chunks[i].index != taker.chunk.index);
+    give_all(chunks, n);
+    zcp_chunk_release(&taker.chunk);
+    zcp_manager_close(peer);
+    finish(manager);
+}
+
+// The other way round: who takes from its cache stands before it does so, and it is the thread that goes on.
+static void pair_of_the_cacher(void) {
+    zcp_chunk first = allocate(taker.manager, 64), second = allocate(taker.manager, 64);
+    pattern_write(&first, 1);
+    pattern_write(&second, 2);
+    pattern_check(&first, 1);
+    zcp_chunk_release(&first);
+    taker.chunk = second;
+}
+
+TEST(cache_of_a_thread_that_goes_on_while_somebody_takes_from_it) {
+    static const char *const names[] = {"reclaiming", "freed"};
+    for (int i = 0; i < 2; i++) {
+        zcp_manager *manager = create_cached(TOTAL, CACHE), *peer = attach();
+        zcp_chunk chunks[TOTAL + 1];
+        taker.manager = manager;
+        use(manager, CACHE);
+        for (uint32_t n = 0; n < TOTAL - CACHE; n++)
+            chunks[n] = allocate(peer, 64);
+        CHECK_FIGURES(peer, TOTAL - CACHE, CACHE);
+        test_at_step(names[i], 1, TEST_CALL, pair_of_the_cacher);
+        uint32_t n = TOTAL - CACHE + take_all(peer, chunks + TOTAL - CACHE, CACHE);
+        test_steps_clear();
+        CHECK_EQ(n, TOTAL - 1);
+        CHECK_FIGURES(peer, TOTAL, 0);
+        pattern_check(&taker.chunk, 2);
+        for (uint32_t k = 0; k < n; k++)
+            CHECK(chunks[k].index != taker.chunk.index);
+        zcp_chunk_release(&taker.chunk);
+        give_all(chunks, n);
+        zcp_manager_close(peer);
+        finish(manager);
+    }
+}
+
+// Who cannot be told by a barrier that somebody takes from its cache has none.
+TEST(cache_needs_membarrier) {
+    zcp_manager *manager = create_cached(TOTAL, CACHE);
+    int had = inside_set_barriers(-1);
+    use(manager, 2 * CACHE);
+    CHECK_FIGURES(manager, 0, 0);
+    inside_set_barriers(had);
+    finish(manager);
+}
+
+TEST(cache_is_named_in_the_message_of_exhaustion) {
+    zcp_manager *manager = create_cached(TOTAL, CACHE), *peer = attach();
+    zcp_chunk chunks[TOTAL + 1];
+    pthread_t thread = begin_taking(peer);
     uint32_t n = take_all(manager, chunks, TOTAL);
     CHECK_STR(zcp_last_message() + strlen(test_instance()),
               ": 64 bytes: all 100 chunks of 64 bytes are in use, or (8 of them) cached by a thread");
+    test_signal(&taker.go);
+    test_thread_join(thread);
+    zcp_chunk_release(&taker.chunk);
     give_all(chunks, n);
+    zcp_manager_close(peer);
     zcp_manager_close(manager);
-    tell(cacher, CLOSE);
     manager = attach();
     CHECK_EQ(take_all(manager, chunks, TOTAL), TOTAL);
     CHECK(strstr(zcp_last_message(), "cached") == NULL);
@@ -303,7 +418,7 @@ static void *cache_and_wait(void *argument) {
     return NULL;
 }
 
-TEST(cache_of_threads_that_idle_is_bounded_and_goes_with_them) {
+static void idle_and_end(bool needed) {
     enum { THREADS = 5 };
     zcp_manager *manager = create_cached(TOTAL, CACHE), *peer = attach();
     threads shared = {.manager = manager};
@@ -314,17 +429,24 @@ TEST(cache_of_threads_that_idle_is_bounded_and_goes_with_them) {
         test_await(&shared.ready, i + 1);
         CHECK_FIGURES(peer, 0, (i + 1) * CACHE);
     }
-    uint32_t n = take_all(peer, chunks, TOTAL);
-    CHECK_EQ(n, TOTAL - THREADS * CACHE);
+    uint32_t n = needed ? take_all(peer, chunks, TOTAL) : 0;
+    CHECK_EQ(n, needed ? TOTAL : 0);
     test_signal(&shared.go);
     for (int i = 0; i < THREADS; i++)
         test_thread_join(all[i]);
     CHECK_FIGURES(peer, n, 0);
-    for (; n < TOTAL; n++)
-        chunks[n] = allocate(peer, 64);
+    CHECK_EQ(inside_hint_count(peer, 0), TOTAL - n);
     give_all(chunks, n);
     zcp_manager_close(peer);
     finish(manager);
+}
+
+TEST(cache_of_threads_that_idle_is_bounded_and_goes_with_them) {
+    idle_and_end(false);
+}
+
+TEST(cache_of_threads_that_idle_and_end_after_it_was_taken) {
+    idle_and_end(true);
 }
 
 TEST(cache_goes_with_close) {
@@ -519,9 +641,10 @@ static void look_in_a_child(void *inherited) {
     zcp_manager *manager = attach();
     zcp_chunk chunks[TOTAL + 1];
     CHECK_FIGURES(manager, 0, CACHE);
-    uint32_t n = take_all(manager, chunks, TOTAL);
-    CHECK_EQ(n, TOTAL - CACHE);
-    give_all(chunks, n);
+    for (uint32_t n = 0; n < TOTAL - CACHE; n++)
+        chunks[n] = allocate(manager, 64);
+    CHECK_FIGURES(manager, TOTAL - CACHE, CACHE);
+    give_all(chunks, TOTAL - CACHE);
     zcp_manager_close(manager);
 }
 
@@ -826,23 +949,18 @@ TEST(cache_is_given_back_at_the_release_of_one_of_several_handles) {
     zcp_config config = {0};
     CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 8, .cache_chunks = 4}));
     zcp_manager *manager = create_named(test_instance(), &config, 0), *peer = attach();
-    zcp_chunk held = allocate(manager, 64), cached = allocate(manager, 64), copy = zcp_chunk_clone(&held), taken[8];
+    zcp_chunk held = allocate(manager, 64), cached = allocate(manager, 64), copy = zcp_chunk_clone(&held);
     zcp_pool_stats stats;
-    uint32_t n = 0;
     zcp_chunk_release(&cached);
-    while (zcp_chunk_allocate(peer, 64, &taken[n]) == ZCP_OK)
-        CHECK(++n < 8);
-    CHECK_EQ(n, 6);
+    inside_want(peer, 0);
     CHECK_OK(zcp_manager_pool_stats(peer, 0, &stats));
     CHECK_EQ(stats.cached, 1);
     zcp_chunk_release(&copy);
     CHECK(zcp_chunk_is_valid(&held));
     CHECK_OK(zcp_manager_pool_stats(peer, 0, &stats));
     CHECK_EQ(stats.cached, 0);
-    CHECK_EQ(stats.free, 1);
+    CHECK_EQ(stats.free, 7);
     zcp_chunk_release(&held);
-    while (n > 0)
-        zcp_chunk_release(&taken[--n]);
     zcp_manager_close(peer);
     finish(manager);
 }

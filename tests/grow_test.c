@@ -1353,10 +1353,11 @@ static void *cache_until_told(void *argument) {
     return NULL;
 }
 
-// What lies in a thread's cache is its until it comes back: with the next chunk that it allocates, or when it ends.
+// What lies in a thread's cache is its until it comes back: with the next chunk that it allocates, when it ends, or
+// when somebody recovers.
 TEST(retire_and_what_is_cached) {
     test_need("MADV_REMOVE");
-    for (int how = 0; how < 5; how++) {
+    for (int how = 0; how < 7; how++) {
         zcp_config config = one_pool(64, 10);
         CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 5000, .chunk_count = 100, .cache_chunks = 4}));
         CHECK_OK(zcp_config_add_pool(&config, 10000, 10));
@@ -1365,7 +1366,7 @@ TEST(retire_and_what_is_cached) {
         peer *caches = NULL;
         cacher self = {.manager = manager};
         pthread_t thread = {0};
-        if (how == 4) {
+        if (how == 4 || how == 5) {
             thread = test_thread(cache_until_told, &self);
             test_await(&self.cached, 1);
         } else {
@@ -1387,13 +1388,21 @@ TEST(retire_and_what_is_cached) {
             test_kill(caches->pid);
             CHECK_RECOVERS(manager, 1, 1);
             break;
-        default:
+        case 4:
             test_signal(&self.go);
             test_thread_join(thread);
+            break;
+        default: CHECK_RECOVERS(manager, 0, 0);                    // nobody has died: the thread does nothing
         }
         CHECK_MSG(pool_state(manager, 1) == ZCP_POOL_NONE, "way %d: %llu are cached", how, (unsigned long long)pool_stats(manager, 1).cached);
         CHECK(segment_memory(test_instance(), CHUNKS) <= with - 5000 * 100 + 2 * 4096);
-        if (how < 2)
+        if (how == 5) {
+            test_signal(&self.go);
+            test_thread_join(thread);
+        }
+        if (how == 6)
+            TELL_OK(caches, PEER_PAIR, 5000, 0);                   // it goes on, with the next larger ones
+        if (how < 2 || how == 6)
             peer_end(caches);
         finish(manager);
     }

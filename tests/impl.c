@@ -83,6 +83,8 @@ void inside_scribble_sleeps(zcp_manager *manager, uint32_t slot, uint64_t seed)
     for (uint32_t w = 0; w < ZCP_MAX_CLIENTS / 64; w++)
         zcp_priv_store_relaxed(&signals->slept[w], zcp_priv_mix(seed + 3 + w));
 }
+void inside_want(zcp_manager *manager, uint32_t pool) { zcp_priv_pool_want(zcp_priv_view_pool(&manager->view, pool)); }
+int inside_set_barriers(int barriers) { return atomic_exchange(&zcp_priv_barriers, barriers); }
 void inside_set_state_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint64_t word)
 {
     zcp_priv_store_release(&zcp_priv_record_at(zcp_priv_view_pool(&manager->view, pool), index)->state, word);

@@ -24,6 +24,8 @@ uint32_t inside_wait_rounds(zcp_manager *manager, uint32_t pool);  // of waits f
 void inside_count_epoch_up(zcp_manager *manager);                  // as if pools had come or gone
 void inside_wake(zcp_manager *manager, uint32_t slot);             // as who frees a chunk wakes a client
 void inside_scribble_sleeps(zcp_manager *manager, uint32_t slot, uint64_t seed);     // garbage where it says so
+void inside_want(zcp_manager *manager, uint32_t pool);             // as if somebody had found nothing there
+int inside_set_barriers(int barriers);                             // -1: this process has none; returns what it had
 void inside_set_state_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint64_t word);     // of a chunk that nobody uses
 uint32_t inside_leases_held(zcp_manager *manager, uint32_t pool);  // leases that somebody holds
 uint32_t inside_loaned_count(zcp_manager *manager, uint32_t pool); // hints that are on loan, stale ones too

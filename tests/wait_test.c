@@ -96,12 +96,13 @@ static uint64_t wake_by(kind how) {
         peer_end(owner);
     }
     uint32_t done = tell_to_begin(waiter, PEER_WAIT, SIZE, LONG_MS);
-    await_sleepers(look, 1);
+    if (how != CACHED_ELSEWHERE)                                   // by an idle thread: the waiter has it at once
+        await_sleepers(look, 1);
     uint64_t released = test_now();
     switch (how) {
     case NO_NUMBER: released = release_in_a_crowd(manager, chunk); break;
     case BORROWER_LAST: zcp_chunk_release(&seen); break;
-    case CACHED_ELSEWHERE: tell(holder, PEER_PAIR, SIZE, 0); break;
+    case CACHED_ELSEWHERE: break;
     case CLOSING: peer_end(holder); break;
     case KILLED_AND_RECOVERED:
     case KILLED:

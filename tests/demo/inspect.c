@@ -246,18 +246,22 @@ static bool held_by_dead_only(const tool *t, const zcp_census_entry *e) {
     return dead && (e->owner == ZCP_NO_CLIENT || state_of(&t->now.clients, e->owner) == ZCP_CLIENT_DEAD);
 }
 
-static int compare_tokens(const void *left, const void *right) {
-    return compare_numbers(((const zcp_census_entry *)left)->token, ((const zcp_census_entry *)right)->token);
+// One use of one chunk: not by its token, since it may have none.
+static int compare_uses(const void *left, const void *right) {
+    const zcp_census_entry *l = left, *r = right;
+    int order = compare_numbers(l->generation, r->generation);
+    return order != 0 ? order : compare_numbers((uint64_t)l->pool << 32 | l->index, (uint64_t)r->pool << 32 | r->index);
 }
 
-// Of the chunks that only dead clients held, those that are held no more: the token tells the generation, too.
+// Of the chunks that only dead clients held, those that are held no more.
 static uint64_t count_reclaimed(const tool *t, const census *before, census *after) {
     uint64_t count = 0;
     if (after->count > 0)
-        qsort(after->items, after->count, sizeof *after->items, compare_tokens);
+        qsort(after->items, after->count, sizeof *after->items, compare_uses);
     for (size_t i = 0; i < before->count; i++)
         if (held_by_dead_only(t, &before->items[i]))
-            count += after->count == 0 || bsearch(&before->items[i], after->items, after->count, sizeof *after->items, compare_tokens) == NULL;
+            count += after->count == 0 || bsearch(&before->items[i], after->items, after->count, sizeof *after->items,
+                                                  compare_uses) == NULL;
     return count;
 }
 

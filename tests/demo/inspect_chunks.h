@@ -33,6 +33,10 @@ static bool has_slot(const uint64_t words[16], uint32_t slot) {
     return slot < ZCP_MAX_CLIENTS && (words[slot / 64] >> slot % 64 & 1);
 }
 
+static value token_or_none(uint64_t token) {
+    return token != 0 ? v_hex(token) : v_none();
+}
+
 static value slot_or_none(uint32_t slot) {
     return slot == ZCP_NO_CLIENT ? v_none() : v_number(slot);
 }
@@ -64,8 +68,9 @@ static int run_census(tool *t) {
         if ((given(t, OPTION_POOL) && e->pool != t->pool) || (given(t, OPTION_TAG) && e->tag != t->tag) ||
             (given(t, OPTION_CLIENT) && e->owner != t->client && !has_slot(e->borrower_mask, (uint32_t)t->client)))
             continue;
-        TABLE_ROW(r, v_number(e->pool), v_number(e->index), v_number(e->generation), v_hex(e->token), v_number(e->size), v_number(e->capacity),
-                  slot_or_none(e->owner), v_slots(e->borrower_mask), v_number(e->tag), v_text(tag_text(e->tag, tag)), v_number(e->age));
+        TABLE_ROW(r, v_number(e->pool), v_number(e->index), v_number(e->generation), token_or_none(e->token),
+                  v_number(e->size), v_number(e->capacity), slot_or_none(e->owner), v_slots(e->borrower_mask), v_number(e->tag),
+                  v_text(tag_text(e->tag, tag)), v_number(e->age));
         shown++;
         bytes += e->capacity;
     }
@@ -182,7 +187,7 @@ static int run_leaks(tool *t) {
         report_color color = is_suspect(l->kind) ? RED : DIM;
         TABLE_ROW(r, v_colored(leak_names[l->kind], color), v_number(l->first.tag), v_text(tag_text(l->first.tag, tag)),
                   slot_or_none(l->first.owner), owner != NULL ? v_text(owner->name) : v_none(), v_number(l->first.pool), v_number(l->count),
-                  v_bytes(l->bytes), v_number(l->first.age), v_hex(l->first.token));
+                  v_bytes(l->bytes), v_number(l->first.age), token_or_none(l->first.token));
         suspects += is_suspect(l->kind) ? l->count : 0;
         bytes += is_suspect(l->kind) ? l->bytes : 0;
     }

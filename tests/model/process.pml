@@ -192,7 +192,7 @@ proctype thread(byte t) {
            if :: ok -> break :: else fi
         od;
         S(B[c]=(hg->1:0))
-     :: else fi; ok=0; g=0; n=0; sg=0; so=0; st=0
+     :: else fi; ok=0; made=0; g=0; n=0; sg=0; so=0; st=0
   /* ---- release ---- */
   :: hg ->
      g=hg; hg=0; mk=0; ok=0;

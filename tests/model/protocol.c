@@ -36,7 +36,7 @@ static bool won(bool yes) { __VERIFIER_assume(yes); return yes; }
     bool yes_ = now_ == *s_; *s_ = now_; \
     yes_ && won(atomic_compare_exchange_strong_explicit(w_, s_, (next), order, memory_order_relaxed)); })
 #define ZEROCP_COUNT(counter, n) ((void)(counter))           /* figures for people: each would be one more word to order */
-#if SCENARIO < 190
+#if SCENARIO < 190 || SCENARIO >= 210
 #define ZEROCP_COUNT_FREED(counter, n) ((void)(counter))     /* likewise, where nobody looks at them */
 #endif
 #define ZEROCP_THREAD_LOCAL                                  /* GenMC knows no thread-local arrays */
@@ -48,7 +48,7 @@ static bool won(bool yes) { __VERIFIER_assume(yes); return yes; }
 static _Thread_local int thread;
 static _Atomic uint32_t moments[THREADS];
 static void light_barrier(void) { atomic_fetch_add_explicit(&moments[thread], 1, memory_order_acq_rel); }
-static void heavy_barrier(void);
+static bool heavy_barrier(void);
 #define ZEROCP_LIGHT_BARRIER() light_barrier()
 #define ZEROCP_HEAVY_BARRIER() heavy_barrier()
 /* What the header asks of the system: to wake sleepers, and to give the memory of a retired pool back. */
@@ -82,8 +82,8 @@ static int wake_sleepers(uintptr_t), punch(void);
 #define TENS   (SCENARIO / 10)
 #define COUNT  (TENS == 12 || TENS == 14 || TENS == 16 || TENS == 19 ? 2 : I + 1)    /* from 120, 140, 160, 190: two */
 #define LEAVES (I / 8 + 1)
-#define CACHE  (TENS == 9 || TENS == 10 || TENS == 17)       /* from 90 and 170 on threads cache a chunk */
-#define WHOLE  (TENS >= 13)                          /* from 130 on clients are managers: waiters, and pools that retire */
+#define CACHE  (TENS == 9 || TENS == 10 || TENS == 17 || TENS >= 21)  /* from 90, 170, 210 on threads cache a chunk */
+#define WHOLE  (TENS >= 13 && TENS < 21)    /* from 130 to 209 clients are managers: waiters, and pools that retire */
 static struct record { _Atomic uint64_t state, size, note, borrow[6]; } chunks[COUNT];      /* of up to 6 words */
 #define chunk chunks[I]
 static _Alignas(64) unsigned char list_memory[128 + 64 * LEAVES], leases_memory[128 + 64 * LEAVES];
@@ -176,6 +176,22 @@ static void get_loan_as(int of_thread, int me) { get_ready_as(of_thread, me); zc
 static void give_up(int me) { zcp_priv_lease_end(&pools[me], local_of(me)); }
 static void flush(int me) { zcp_priv_cache_flush(&pools[me], local_of(me)); }
 
+/* What a thread keeps as a client: the chunk, in the generation after G; somebody has used that, and is through. */
+static void cache_as(int of_thread, int me)
+{
+    zcp_priv_local *local = local_at(of_thread, me);
+    get_ready_as(of_thread, me);
+    chunk.state = zcp_priv_cached(5, local->kept);
+    zcp_priv_cache_put(local, 0, zcp_priv_name(&pools[me], I, 6));
+}
+static uint32_t reclaim(int me) { return zcp_priv_pool_reclaim(&pools[me]); }
+static void attend(int me) { zcp_priv_local_attend(&pools[me], local_of(me)); }
+static void resume(int me)                                   /* as after 65 releases */
+{
+    local_of(me)->pause = 0;
+    zcp_priv_cache_resume(&pools[me], local_of(me));
+}
+
 /* ---- what the scenarios are made of: the real functions, and a user of the payload ---- */
 static _Thread_local bool garbled;
 static void use_of(int i, uint32_t generation)               /* while it is held */
@@ -198,12 +214,13 @@ static bool take_quickly(zcp_priv_local *local, uint32_t *i, uint32_t *g)      /
 {
     uint64_t held, at;
     zcp_priv_record *record;
-    if (!local->lease || !zcp_priv_unwanted(local)) return false;
-    if (local->cached) {
+    bool lent = local->cached == 0;
+    if (!local->lease || !(lent ? zcp_priv_unwanted(local) : zcp_priv_cache_begin(local, local->lease))) return false;
+    if (!lent) {
         held = zcp_priv_cache_top(local, local->cached);
         record = zcp_priv_uncache(local, at = held & (ZCP_MAX_CHUNKS - 1), held);
     } else if (!zcp_priv_take_loan(local, &at, &held, &record)) return false;
-    zcp_priv_describe_leased(local, local->lease, record, 1);
+    zcp_priv_describe_leased(local, local->lease, record, 1, lent);
     *i = (uint32_t)at;
     *g = ZCP_PRIV_GENERATION(held);
     return true;
@@ -213,10 +230,13 @@ static bool allocate(int me, uint32_t *g)                    /* as zcp_chunk_all
     uint32_t i;
     zcp_priv_local *local = local_of(me);
     if (!take_quickly(local, &i, g)) {
-#ifdef LEASES
-        get_ready(me);
+#if TENS >= 21
+        if (local->lease && !zcp_priv_unwanted(local)) zcp_priv_local_attend(&pools[me], local);
 #endif
         if (!zcp_priv_take(&pools[me], local, id_of(me), &i, g)) return false;
+#if TENS >= 21
+        zcp_priv_describe_by(&pools[me], local, i, 1);
+#endif
     }
     assert(i == I);
     write_text(I, *g);
@@ -290,6 +310,24 @@ static void clone_(int me, uint32_t g) { assert(zcp_priv_clone(&pools[me], I, g)
 static bool allocated(int me)      { uint32_t g; if (!allocate(me, &g)) return false; use(g); release(me, g); return true; }
 static void allocated_sent(int me) { uint32_t g; if (allocate(me, &g)) { send_token(me, g); use(g); release(me, g); } }
 static bool acquired(int me, uint32_t g) { bool got = acquire(me, g); if (got) { use(g); release(me, g); } return got; }
+/* If nobody is to be attended to: else it is over. */
+static void paired(int me)
+{
+    uint32_t i, g;
+    if (!take_quickly(local_of(me), &i, &g)) return;
+    write_text(I, g);
+    use(g);
+    release(me, g);
+}
+static void paired_slowly(int me)                            /* as in a pool that serves for another one */
+{
+    uint32_t i, g;
+    if (!zcp_priv_take(&pools[me], local_of(me), id_of(me), &i, &g)) return;
+    zcp_priv_describe_by(&pools[me], local_of(me), i, 1);
+    write_text(I, g);
+    use(g);
+    release(me, g);
+}
 static void received(int me)       { uint32_t g; if (receive(&g)) acquired(me, g); }
 static void holds(int me, uint32_t handles) { *owned(me) = zcp_priv_owned(5, handles); }
 
@@ -761,7 +799,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated_sent(0); flush(0)
 #define RUN_2  received(1)
 #elif SCENARIO == 103   /* a dead client's cached chunk is swept by two at once, while a stale acquire retracts */
-#define START  begin(0, 0, 0, 0); chunk.state = zcp_priv_cached(G, id_of(0))
+#define START  begin(0, 0, 0, 0); chunk.state = zcp_priv_cached(G, zcp_priv_kept_low(id_of(0), 0))
 #define RUN_1  sweep(0)
 #define RUN_2  sweep(0)
 #define RUN_3  assert(!acquire_and_return(1, G))
@@ -961,15 +999,15 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  free_one(0, 0, G); asks(0)
 #define RUN_2  free_one(1, 1, G); asks(1)
 #elif SCENARIO == 191   /* the last borrower returns, a never-shared release to the list */
-#define START  begin(0, 1, 1, 0); own(1, 1)
+#define START  begin(0, 2, 1, 0); own(1, 1)
 #define RUN_1  give_back(0); asks(0)
 #define RUN_2  free_one(1, 1, G); asks(1)
 #elif SCENARIO == 192   /* a marked chunk's owner releases, a never-shared release to the list */
-#define START  begin(1, 1, 0, 0); own(1, 1)
+#define START  begin(1, 2, 0, 0); own(1, 1)
 #define RUN_1  owner_release(0, G); asks(0)
 #define RUN_2  free_one(1, 1, G); asks(1)
 #elif SCENARIO == 193   /* a thread gives back what it caches, a never-shared release to the list */
-#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 1); chunks[1].state = zcp_priv_cached(G - 1, id_of(0)); \
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 1); chunks[1].state = zcp_priv_cached(G - 1, local_of(0)->kept); \
                zcp_priv_cache_put(local_of(0), 0, zcp_priv_name(&pools[0], 1, G))
 #define RUN_1  flush(0); asks(0)
 #define RUN_2  free_one(1, 0, G); asks(1)
@@ -989,6 +1027,61 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(1, 0); own(0, 1)
 #define RUN_1  free_one(0, 1, G); asks(0)
 #define RUN_2  free_one(1, 0, G); asks(1)
+
+/* Somebody takes the chunk from the cache of another client's thread, which is idle or at work. It is thread 1 of
+   client 0 that caches, if nothing else is said. */
+#elif SCENARIO == 210   /* the thread is idle: the chunk is had */
+#define START  begin(0, 0, 0, 0); cache_as(3, 0)
+#define RUN_1  assert(reclaim(1) == 1)
+#define RUN_2  (void)0
+#elif SCENARIO == 211   /* it allocates the chunk and releases it, the other one allocates what it gets, and writes */
+#define START  begin(0, 0, 0, 0); cache_as(1, 0)
+#define RUN_1  paired(0); flush(0)
+#define RUN_2  if (reclaim(1)) allocated(1)
+#elif SCENARIO == 212   /* it releases into its cache, the other one allocates what it gets, and writes */
+#define START  begin(1, 0, 0, 0); holds(0, 1); get_ready_as(1, 0)
+#define RUN_1  use(G); release(0, G); flush(0)
+#define RUN_2  if (reclaim(1)) allocated(1)
+#elif SCENARIO == 213   /* two others, who allocate nothing */
+#define START  begin(0, 0, 0, 0); cache_as(1, 0)
+#define RUN_1  paired(0); flush(0)
+#define RUN_2  reclaim(1)
+#define RUN_3  reclaim(2)
+#elif SCENARIO == 214   /* it gives back what it caches */
+#define START  begin(0, 0, 0, 0); cache_as(1, 0)
+#define RUN_1  attend(0)
+#define RUN_2  if (reclaim(1)) allocated(1)
+#elif SCENARIO == 215   /* it dies allocating and releasing, and is swept, beside the other one [crash 0..7] */
+#define START  begin(0, 0, 0, 0); cache_as(1, 0)
+#define RUN_1  paired(0); flush(0)
+#define RUN_2  reclaim(1)
+#define RUN_3  AFTER_1; sweep(0)
+#elif SCENARIO == 216   /* it allocates twice */
+#define START  begin(0, 0, 0, 0); cache_as(1, 0)
+#define RUN_1  paired(0); paired(0); flush(0)
+#define RUN_2  if (reclaim(1)) allocated(1)
+#elif SCENARIO == 217   /* the other one dies, and is swept [crash 0..7] */
+#define START  begin(0, 0, 0, 0); cache_as(2, 0)
+#define RUN_1  reclaim(1)
+#define RUN_2  paired(0); flush(0)
+#define RUN_3  AFTER_1; sweep(1)
+#elif SCENARIO == 218   /* it gives its lease up, and another client's thread has it next, and caches */
+#define START  begin(0, 0, 0, 0); cache_as(1, 0)
+#define RUN_1  paired(0); zcp_priv_local_end(&pools[0], local_of(0)); get_ready(2); allocated(2); flush(2); give_up(2)
+#define RUN_2  reclaim(1)
+#elif SCENARIO == 219   /* it takes the chunk in place of one of another pool */
+#define START  begin(0, 0, 0, 0); cache_as(1, 0)
+#define RUN_1  paired_slowly(0); flush(0)
+#define RUN_2  if (reclaim(1)) allocated(1)
+#elif SCENARIO == 220   /* it sees that somebody wants chunks, caches again, and allocates */
+#define START  begin(0, 0, 0, 0); cache_as(1, 0)
+#define RUN_1  if (!zcp_priv_unwanted(local_of(0))) { attend(0); resume(0); } paired(0); paired(0); flush(0)
+#define RUN_2  reclaim(1)
+#elif SCENARIO == 221   /* a thread that is stopped while it takes keeps the chunk */
+#define START  begin(0, 0, 0, 0); cache_as(3, 0); zcp_priv_cache_begin(local_at(3, 0), local_at(3, 0)->lease)
+#define RUN_1  assert(reclaim(1) == 0)
+#define RUN_2  (void)0
+#define FINISH chunk.state = zcp_priv_state(6, 0, 0); zcp_mpmc_list_push(&pools[0].list, I)
 #endif
 
 /* ---- waiters, and pools that retire ---- */
@@ -1002,11 +1095,12 @@ static bool is_absent(int t)                                 /* no scenario has 
 #endif
     return t == 0;
 }
-static void heavy_barrier(void)
+static bool heavy_barrier(void)
 {
     atomic_thread_fence(memory_order_seq_cst);
     for (int t = 1; t < THREADS; t++) if (!is_absent(t)) atomic_fetch_add_explicit(&moments[t], 1, memory_order_acq_rel);
     atomic_thread_fence(memory_order_seq_cst);
+    return true;
 }
 #if WHOLE
 static bool sleeps[THREADS];
