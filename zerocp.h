@@ -3903,16 +3903,15 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_l
     if (status != ZCP_OK || o->again) return status;
     status = zcp_priv_hold_wait(&o->locks, NULL, &o->wait, &o->guard);
     ZEROCP_STEP("locks_locked");
-    if (status == ZCP_OK) status = zcp_priv_file_is(&o->locks, &same);
-    if (status == ZCP_OK && !same) { o->again = true; return ZCP_OK; }
     if (status == ZCP_OK) status = zcp_priv_lock_creation(&o->file, true, &o->wait, lock);
     if (status == ZCP_ERR_TIMEOUT)
         return zcp_priv_fail_locked(o->file.path.text, zcp_priv_look(o) == ZCP_OK ? zcp_priv_load_relaxed(&o->header.locker_pid) : 0, o->desc.timeout_ms);
     if (status != ZCP_OK) return status;
     status = zcp_priv_look(o);
-    if (status == ZCP_OK) status = zcp_priv_note_pid(o, lock);         /* at once, also where the name leads elsewhere meanwhile */
+    if (status == ZCP_OK) status = zcp_priv_note_pid(o, lock);         /* at once, also where a name leads elsewhere */
     ZEROCP_STEP("creation_locked");
-    if (status == ZCP_OK) status = zcp_priv_file_is(&o->file, &same);
+    if (status == ZCP_OK) status = zcp_priv_file_is(&o->locks, &same);
+    if (status == ZCP_OK && same) status = zcp_priv_file_is(&o->file, &same);
     if (status == ZCP_OK && !same) o->again = true;
     if (status != ZCP_OK || o->again) zcp_priv_lock_drop(lock);
     return status;

@@ -438,8 +438,8 @@ static void release_all(zcp_chunk *chunks, uint32_t n)
 // ---------------------------------------------------------------------------------------------------------------------
 // Files and locks
 
-static const char *const suffixes[] = {"", "_memory_management", "_memory_chunk"};
-enum { PLAIN, MANAGEMENT, CHUNK, SUFFIXES };
+static const char *const suffixes[] = {"", "_memory_management", "_memory_chunk", "_memory_locks"};
+enum { PLAIN, MANAGEMENT, CHUNK, LOCKS, SUFFIXES };
 
 static int open_file(const world *w, unsigned which)
 {
@@ -482,9 +482,9 @@ static bool creation_is_locked(const world *w, unsigned which)
     if (fd >= 0) close(fd);
     return locked;
 }
-// Waits until no more locks than those of the living are held. The kernel drops a lock when the memory is gone, and somebody who looks into
-// /proc may keep that alive for a moment.
-static void await_locks(const world *w, unsigned which, uint32_t living)
+// Waits until no more locks than those of the living are held on one file. The kernel drops a lock when the memory is
+// gone, and somebody who looks into /proc may keep that alive for a moment.
+static void await_locks_on(const world *w, unsigned which, uint32_t living)
 {
     int fd = open_file(w, which);
     uint32_t taken = 0;
@@ -494,7 +494,14 @@ static void await_locks(const world *w, unsigned which, uint32_t living)
         if (taken <= living) break;
     }
     if (fd >= 0) close(fd);
-    CHECK_MSG(taken <= living, "%u locks are held, %u clients are alive", taken, living);
+    CHECK_MSG(taken <= living, "%s: %u locks are held, %u clients are alive", suffixes[which], taken, living);
+}
+// MANAGEMENT: of an instance, whose clients have a lock on the lock object, and one on the management file for
+// observers.
+static void await_locks(const world *w, unsigned which, uint32_t living)
+{
+    await_locks_on(w, which, living);
+    if (which == MANAGEMENT) await_locks_on(w, LOCKS, living);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -736,14 +743,14 @@ static void run_victim(world *w)
 // Looking for changes: the contents of all files that the names led to so far.
 
 typedef struct watched { int fd; dev_t device; ino_t inode; size_t bytes; unsigned char last[SEGMENT_BYTES]; } watched;
-static watched watched_files[8];
+static watched watched_files[12];
 static unsigned watched_count;
 
 static void watch_names(const world *w)
 {
     for (unsigned i = 0; i < SUFFIXES; i++) {
         struct stat status;
-        bool known = watched_count == 8;
+        bool known = watched_count == sizeof watched_files / sizeof watched_files[0];
         int fd = open_file(w, i);
         if (fd < 0) continue;
         CHECK(fstat(fd, &status) == 0);
@@ -1004,6 +1011,7 @@ static void end_world(world *w)
     CHECK_OK(BOUNDED(zcp_manager_destroy(w->name)));
     CHECK(!is_there(w, MANAGEMENT));
     CHECK(!is_there(w, CHUNK));
+    CHECK(!is_there(w, LOCKS));
 }
 // No more free chunks than those lack their hint (the list may name more than are free): none after a sweep; one beside somebody who stands still,
 // who took it and has not claimed the chunk yet, or freed that and has not given it yet; or who sweeps, and gives the hints of a leaf at once.
@@ -1076,7 +1084,7 @@ static void verify_adders(world *w)
     char pid[32];
     uint32_t number;
     zcp_pool_config pool = config_of(w, 3);
-    if (!w->operation->grows || !creation_is_locked(w, MANAGEMENT) || shared->slow++ >= shared->slow_limit) return;
+    if (!w->operation->grows || !creation_is_locked(w, LOCKS) || shared->slow++ >= shared->slow_limit) return;
     CHECK_STATUS(BOUNDED_MS(zcp_manager_add_pool(w->peer, &pool, &number), 5000 + BOUND_MS), ZCP_ERR_TIMEOUT);
     snprintf(pid, sizeof pid, "process %d ", (int)w->victim);
     shared->timeouts++;
@@ -1234,7 +1242,7 @@ static bool is_ready(const world *w)
     int fd = open_file(w, MANAGEMENT);
     if (fd >= 0 && pread(fd, &word, sizeof word, 16) < 0) word = 0;
     if (fd >= 0) close(fd);
-    return word == 1 && is_there(w, CHUNK);
+    return word == 1 && is_there(w, CHUNK) && is_there(w, LOCKS);
 }
 // What has its size has its pages.
 static void verify_reserved(const world *w, unsigned which)
@@ -1265,6 +1273,7 @@ static zcp_status call_names(world *w, uint32_t timeout_ms, unsigned bound_ms, z
         status = BOUNDED_MS(zcp_manager_destroy(w->name), bound_ms);
         CHECK(status == ZCP_ERR_TIMEOUT || !is_there(w, MANAGEMENT));
         CHECK(status == ZCP_ERR_TIMEOUT || !is_there(w, CHUNK));
+        CHECK(status == ZCP_ERR_TIMEOUT || !is_there(w, LOCKS));
         return status == ZCP_ERR_NOT_FOUND ? ZCP_OK : status;
     }
 }
@@ -1312,7 +1321,7 @@ static void verify_names_stopped(world *w)
 {
     char pid[32];
     zcp_manager *newcomer = NULL;
-    bool locked = creation_is_locked(w, MANAGEMENT), ready = is_ready(w);
+    bool locked = creation_is_locked(w, LOCKS) || creation_is_locked(w, MANAGEMENT), ready = is_ready(w);
     bool slow = w->variant == 4 && locked;                         // destroy waits for its five seconds: not at every point
     shared->current = w->operation->operate == do_open_existing && slot_of(w, w->victim) < 0;    // it was destroyed before the last look
     bool removed = w->survivor && !is_there(w, MANAGEMENT);        // by the victim, so what is made now is not its affair
@@ -1341,6 +1350,7 @@ static void verify_names_stopped(world *w)
     if (newcomer && removed && w->operation->operate == do_destroy) {
         CHECK_OK(zcp_manager_check(newcomer));
         CHECK(is_there(w, CHUNK));
+        CHECK(is_there(w, LOCKS));
     }
     if (newcomer) BOUNDED_VOID(zcp_manager_close(newcomer));
     w->variant = 1;
@@ -1419,7 +1429,7 @@ static void fill_first_word(world *w)                              // but for th
     lock.l_whence = SEEK_SET;
     lock.l_start = SLOTS_BYTE + 1;
     lock.l_len = FIRST_IN_SECOND - 1;
-    w->fillers = open_file(w, MANAGEMENT);
+    w->fillers = open_file(w, LOCKS);
     CHECK(w->fillers >= 0 && fcntl(w->fillers, F_OFD_SETLK, &lock) == 0);
 }
 static void set_instance(world *w)
