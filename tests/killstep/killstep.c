@@ -1841,6 +1841,11 @@ static void prepare_own_and_full_cache(world *w)
     w->before = w->a;
     cache(w->mine, SMALL, CACHED);
 }
+static void prepare_wait_cached(world *w)                          // of the other pool than it waits for
+{
+    prepare_join(w);
+    cache(w->mine, LARGE, 1);
+}
 static void prepare_cached(world *w)                               // the one that it had
 {
     prepare_own(w);
@@ -2314,6 +2319,8 @@ static const operation operations[] = {
 
     // Waiting for a chunk, looking, tags.
     {"wait", CHUNKS, .set = set_exhausted, .prepare = prepare_join, .operate = do_wait, .finish = finish_waited, .extra = 1, .waits = true},
+    {"wait-cached", CHUNKS, .set = set_exhausted, .prepare = prepare_wait_cached, .operate = do_wait,
+     .finish = finish_waited, .extra = 2, .waits = true, .cached = true},
     {"release-wakes", CHUNKS, .set = set_last, .prepare = prepare_own, .begin = begin_waiter, .operate = do_release, .finish = finish_leave, .extra = 2},
     {"observe", CHUNKS, .set = set_shared, .operate = do_observe, .finish = finish_observe, .looks = true},
     {"allocate-tagged", CHUNKS, .set = set_instance, .prepare = prepare_join, .operate = do_allocate_tagged, .finish = finish_tagged, .extra = 1},
