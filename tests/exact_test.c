@@ -2,6 +2,7 @@
 #include "pools.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -15,7 +16,13 @@ enum { SIZE = 64, WORKERS = 4 };
 typedef enum { QUICK, CHECKED, MARKED, BORROWED, WAITING, KINDS } kind;
 static const char *const kinds[] = {"quick", "checked", "with tokens", "last released by a borrower", "allocate_wait"};
 
-typedef struct exact { zcp_manager *manager; kind how; uint32_t each, rounds; _Atomic uint32_t ready; } exact;
+typedef struct exact {
+    zcp_manager *manager;
+    kind how;
+    bool yields;                                                   // each goes on in the middle of what another one does
+    uint32_t each, rounds;
+    _Atomic uint32_t ready;
+} exact;
 
 static zcp_status obtain(exact *self, zcp_manager *manager, zcp_chunk *chunk) {
     return self->how == WAITING ? zcp_chunk_allocate_wait(manager, SIZE, 1, chunk)
@@ -52,21 +59,31 @@ static void *work_in_a_thread(void *argument) {
     return NULL;
 }
 
+static void yield(void) {
+    test_steps_clear();
+    sched_yield();
+    test_at_step(NULL, 1 + (int)test_random_below(10), TEST_CALL, yield);
+}
+
 static void work_in_a_process(void *argument) {
     exact *self = argument;
     zcp_manager *manager = attach_named(test_instance(), self->how == CHECKED ? ZCP_CHECKED : 0), *borrower = attach();
+    if (self->yields)
+        yield();
     give_and_take(self, manager, borrower);
+    test_steps_clear();
     zcp_manager_close(borrower);
     zcp_manager_close(manager);
 }
 
-static void check_exact(bool processes, uint32_t each, int rounds) {
+static void check_exact(bool processes, bool yields, uint32_t each, int rounds) {
     for (int how = 0; how < KINDS; how++) {
         zcp_config config = one_pool(SIZE, WORKERS * each);
         zcp_manager *manager = create_named(test_instance(), &config, how == CHECKED ? ZCP_CHECKED : 0);
         exact *self = test_shared(sizeof *self);
         self->manager = manager;
         self->how = (kind)how;
+        self->yields = yields;
         self->each = each;
         self->rounds = (uint32_t)(ROUNDS(rounds) / (how == QUICK ? 1 : 4));
         pthread_t threads[WORKERS];
@@ -88,10 +105,11 @@ static void check_exact(bool processes, uint32_t each, int rounds) {
     }
 }
 
-TEST(exact_pool_of_threads_is_never_exhausted) { check_exact(false, 16, 400000); }
-TEST(exact_pool_of_processes_is_never_exhausted) { check_exact(true, 16, 400000); }
-TEST(exact_pool_of_one_chunk_each_is_never_exhausted) { check_exact(true, 1, 200000); }
-TEST(exact_pool_that_is_large_is_never_exhausted) { check_exact(false, 256, 100000); }
+TEST(exact_pool_of_threads_is_never_exhausted) { check_exact(false, false, 16, 400000); }
+TEST(exact_pool_of_processes_is_never_exhausted) { check_exact(true, false, 16, 400000); }
+TEST(exact_pool_of_one_chunk_each_is_never_exhausted) { check_exact(true, true, 1, 40000); }
+TEST(exact_pool_whatever_the_order_is_never_exhausted) { check_exact(true, true, 3, 40000); }
+TEST(exact_pool_that_is_large_is_never_exhausted) { check_exact(false, false, 256, 400000); }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Each way to free a chunk is seen, by who looks meanwhile and by who has looked a moment ago, though there is no hint
