@@ -54,10 +54,12 @@
 
    CACHES
      zcp_pool_config.cache_chunks lets each thread keep so many of the chunks of a pool that it releases for its own next allocations; the two
-     then take no locked instruction at all. Such chunks are hidden from the others. When an allocate elsewhere finds nothing, it says EXHAUSTED,
-     and each thread gives back what it has cached with its next allocate or release in that pool, and caches nothing for 64 releases. A thread
-     that does nothing keeps up to cache_chunks chunks: size the pool for that. They also come back when the thread ends, when the manager is closed, and when
-     the process dies. zcp_pool_stats.cached tells how many there are. All processes have to agree on cache_chunks, as on the rest.
+     then take no locked instruction at all. Such chunks are hidden from the others. An allocate elsewhere that finds
+     nothing takes what threads cache that are not just allocating; and each thread gives back what it has cached with its
+     next allocate or release in that pool, and caches nothing for 64 releases. Only a thread that is stopped inside an
+     allocate keeps up to cache_chunks chunks: size the pool for that. They also come back when the thread ends, when the
+     manager is closed, when the process dies, and those of a retired pool when somebody recovers.
+     zcp_pool_stats.cached tells how many there are. All processes have to agree on cache_chunks, as on the rest.
 
    GROWTH
      zcp_manager_add_pool, retire_pool and reconfigure change the pools while everybody works. The two objects get longer; each client maps what is new when it first
@@ -93,11 +95,11 @@
      - The instance vanished: somebody removed the names by hand, or systemd's RemoveIPC did at logout. Clients go on with what they have
        mapped; zcp_manager_check says ZCP_ERR_REPLACED; close and open again.
      - Pids in messages are those of the writer's PID namespace. Nothing but messages uses them.
-     - A process's 64th thread at once caches nothing; it, and the 65th thread at once in a pool (in a small pool an earlier one), pay up to four more locked instructions.
-       So does a thread in destructors of pthread keys that run after zerocp's.
+     - A process's 64th thread at once, and the 65th thread at once in a pool (in a small pool an earlier one: there it
+       is one for each 8 chunks), cache nothing and pay up to four more locked instructions; so does a thread in
+       destructors of pthread keys that run after zerocp's. Where membarrier(2) is forbidden nobody caches.
      - A library that holds this code may be unloaded, but not while one of its threads ends. Close its managers before:
-       otherwise their memory and locks stay.
-       Each thread that allocates takes one pthread key's value.
+       otherwise their memory and locks stay. Each thread that allocates takes one pthread key's value.
      - Two copies of the implementation in one process (two libraries, say) work, but do not know of each other's managers
        (zcp_manager_find, fork handling). Have one copy, or ZEROCP_STATIC.
      - Nothing here is async-signal-safe, and a thread must not be cancelled (pthread_cancel) inside a call. glibc before 2.34 needs -lrt -pthread.
@@ -274,8 +276,9 @@ typedef struct zcp_recovery {
     uint32_t dead_clients;          /* whose slots were swept */
     uint64_t chunks_reclaimed;      /* which became free by that */
 } zcp_recovery;
-/* Takes back what dead clients hold. Idempotent; runs beside live traffic and beside others that recover; needs no call of yours in general,
-   because opening and exhaustion do it too. report may be NULL; after a failure it tells what was done until then. Errors: INVALID_ARGUMENT,
+/* Takes back what dead clients hold, and what idle threads cache of pools that retire. Idempotent; runs beside live
+   traffic and beside others that recover; needs no call of yours in general, because opening and exhaustion do it too.
+   report may be NULL; it tells of dead clients, and after a failure what was done until then. Errors: INVALID_ARGUMENT,
    FORKED, CLOSED, READ_ONLY (ZCP_OBSERVE), SYSTEM (the files cannot be opened any more, and the descriptors that were
    kept are closed), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest was swept). Works also where the process can
    open nothing any more (setuid, chroot, RLIMIT_NOFILE, seccomp). Thread-safe. */
@@ -296,7 +299,8 @@ ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *re
    Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool, uint32_t *index);
 /* Retires a pool: nothing more is allocated from it, and once its last chunk is released the memory of its chunks goes back to the system and its
-   number may be given to another one. Clients that hold its chunks are undisturbed. What lies in a cache comes back as any cached chunk. (What
+   number may be given to another one. Clients that hold its chunks are undisturbed. What lies in a cache comes back as
+   any cached chunk, and if its thread does nothing, with the next zcp_manager_recover of anybody. (What
    stays until the instance is destroyed is its part of the management segment.) Errors: INVALID_ARGUMENT (pool >= ZCP_MAX_LIVE_POOLS), NOT_FOUND (no
    pool of that number, or it is retiring), FORKED, CLOSED, READ_ONLY, and those of learning about that pool, if it was
    added: NO_MEMORY, MAPPING, SYSTEM, CORRUPT. Thread-safe. */
@@ -1509,7 +1513,7 @@ ZCP_PRIV_INLINE void zcp_priv_hint(zcp_priv_pool *pool, zcp_priv_local *local, u
      Y3    allocated release  Y5           who sees that the thread is done does not see what it has taken
      Y4    begun     relaxed  Y1           as Y1
      Y5    allocated acquire  Y3           as Y3
-     Y6    state     acq_rel  Y0 Y7 F2     acquire: as Y0; release: as F4, for C1 and C2
+     Y6    state     release  Y0 Y7 F2     (not needed: a part of their release sequences) as F4, for C1 and C2
      Y7    state     release  Y6           ... as Y0, by the slower release
      Y8    (barrier) heavy    Y2           as Y1 ---- */
 #ifndef ZEROCP_LIGHT_BARRIER
@@ -2624,8 +2628,8 @@ ZCP_PRIV_SETUP uint32_t zcp_priv_pool_reclaim(zcp_priv_pool *pool)
             if ((int64_t)(begun - zcp_priv_load_acquire(&lease->allocated)) > 0) continue;     /* Y5: pairs with Y3 */
             _Atomic uint64_t *state = &zcp_priv_record_at(pool, seen[count].i)->state;
             uint64_t free = zcp_priv_state(ZCP_PRIV_GENERATION(s), 0, 0);
-            /* Acquire, pairs with Y0, Y7 and F2; release, pairs with C1 as F4. It fails if the thread was first. */
-            if (!zcp_priv_cas_acq_rel(state, &s, free)) continue;      /* Y6 */
+            /* Release, as F4; a part of the release sequence of Y0, Y7 or F2. It fails if the thread was first. */
+            if (!zcp_priv_cas_release(state, &s, free)) continue;      /* Y6 */
             ZEROCP_STEP("freed");
             zcp_priv_list_push(&pool->list, seen[count].i);
             ZEROCP_COUNT_FREED(&pool->leases->returned, 1);

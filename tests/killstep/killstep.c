@@ -1600,7 +1600,6 @@ static void run_dead_cacher(world *w)
     zcp_manager *manager = join(w);
     CHECK_OK(zcp_chunk_allocate(manager, SMALL, &chunk));
     cache(manager, SMALL, 2);
-    cache(manager, LARGE, 1);
 }
 static void set_dead_cacher(world *w)
 {
@@ -1688,10 +1687,9 @@ static void set_three_held(world *w)
     atomic_store(&shared->token, token_of(hold_new(w, w->peer, EXTRA, true)));
     hold_acquired(w, w->survivor, atomic_load(&shared->token));
 }
-static void set_three_cached(world *w)                             // by the peer, and hints are on loan to the survivor
+static void set_three_cached(world *w)                             // by the peer, which has the only lease
 {
     set_three(w);
-    touch(w->survivor, EXTRA);
     cache(w->peer, EXTRA, 2);
 }
 static void set_number_again(world *w)                             // the number was another pool's, whose end the peer has not seen
@@ -1795,11 +1793,10 @@ static void prepare_own_elsewhere(world *w)                        // and one of
     CHECK_OK(zcp_chunk_allocate(w->mine, SMALL, &w->a));
     fill(&w->a);
 }
-static void prepare_cache(world *w)                                // of both pools
+static void prepare_cache(world *w)
 {
     prepare_join(w);
     cache(w->mine, SMALL, 2);
-    cache(w->mine, LARGE, 1);
 }
 // The victim's only thread will end; this comes after what the library does then, because its key is a newer one.
 static void end_of_thread(void *of)
@@ -1981,6 +1978,7 @@ static void begin_peer_lists(world *w)                             // two hints 
     CHECK_EQ(inside_hint_count(w->survivor, 0), SMALLS - 3);
 }
 static void begin_peer_exhausted(world *w) { take_small(w, 0); }
+static void begin_peer_wants(world *w) { inside_want(w->peer, 0); }
 static void begin_all_leave(world *w) { let_go(w, true); }
 static void leave_shared(world *w, zcp_manager *manager)
 {
@@ -2027,6 +2025,11 @@ static void do_clone(world *w) { w->b = zcp_chunk_clone(&w->a); }
 static void do_acquire(world *w) { w->status = zcp_chunk_acquire(w->mine, atomic_load(&shared->token), &w->b); }
 static void do_acquire_old(world *w) { w->status = zcp_chunk_acquire(w->mine, w->old_token, &w->b); }
 static void do_release(world *w) { zcp_chunk_release(&w->a); }
+static void do_token_and_release(world *w)
+{
+    do_token(w);
+    do_release(w);
+}
 static void do_release_both(world *w)
 {
     zcp_chunk_release(&w->a);
@@ -2245,6 +2248,8 @@ static const operation operations[] = {
     {"allocate-recovers", CHUNKS, .set = set_exhausted_dead, .prepare = prepare_join, .operate = do_allocate, .finish = finish_allocate, .extra = 4, .late = true, .sweeps = true},
     {"write", CHUNKS, .set = set_instance, .prepare = prepare_own, .operate = do_write, .finish = finish_write, .extra = 1},
     {"token", CHUNKS, .set = set_instance, .prepare = prepare_own, .operate = do_token, .finish = finish_leave, .extra = 1},
+    {"token-of-clone", CHUNKS, .set = set_instance, .prepare = prepare_own_clone, .operate = do_token, .finish = finish_leave, .extra = 1},
+    {"token-and-release", CHUNKS, .set = set_instance, .prepare = prepare_own, .operate = do_token_and_release, .finish = finish_leave, .extra = 1},
     {"clone", CHUNKS, .set = set_instance, .prepare = prepare_own, .operate = do_clone, .finish = finish_leave, .extra = 1},
     {"clone-borrowed", CHUNKS, .set = set_shared, .prepare = prepare_borrow, .operate = do_clone, .finish = finish_leave},
     {"acquire-first", CHUNKS, .set = set_shared, .prepare = prepare_join, .operate = do_acquire, .finish = finish_acquire},
@@ -2285,12 +2290,13 @@ static const operation operations[] = {
     // Chunks that threads keep for themselves.
     {"allocate-cached", CHUNKS, .set = set_lease_left, .prepare = prepare_cached, .operate = do_allocate, .finish = finish_allocate_cached, .extra = 1, .cached = true},
     {"allocate-cached-token", CHUNKS, .set = set_lease_left, .prepare = prepare_cached_marked, .operate = do_allocate, .finish = finish_allocate_cached, .extra = 1, .cached = true},
-    {"allocate-beside-cacher", CHUNKS, .set = set_beside_cacher, .prepare = prepare_join, .operate = do_allocate, .finish = finish_beside_cacher, .cached = true},
+    {"allocate-beside-cacher", CHUNKS, .set = set_beside_cacher, .prepare = prepare_join, .operate = do_allocate, .finish = finish_beside_cacher, .extra = 1, .cached = true},
     {"release-cached", CHUNKS, .set = set_lease_left, .prepare = prepare_own_and_cache, .operate = do_release, .finish = finish_cached, .extra = 3, .cached = true},
     {"release-cached-token", CHUNKS, .set = set_lease_left, .prepare = prepare_own_marked, .operate = do_release, .finish = finish_cached, .extra = 1, .cached = true},
     {"release-cached-full", CHUNKS, .set = set_lease_left, .prepare = prepare_own_and_full_cache, .operate = do_release, .finish = finish_cached, .extra = CACHED + 1, .cached = true},
-    {"yield-at-allocate", CHUNKS, .set = set_lease_left, .prepare = prepare_cache, .begin = begin_peer_exhausted, .operate = do_allocate, .finish = finish_allocate, .extra = 3, .cached = true},
-    {"yield-at-release", CHUNKS, .set = set_lease_left, .prepare = prepare_own_and_cache, .begin = begin_peer_exhausted, .operate = do_release, .finish = finish_cached, .extra = 3, .cached = true},
+    {"yield-at-allocate", CHUNKS, .set = set_lease_left, .prepare = prepare_cache, .begin = begin_peer_wants, .operate = do_allocate, .finish = finish_allocate, .extra = 3, .cached = true},
+    {"yield-at-release", CHUNKS, .set = set_lease_left, .prepare = prepare_own_and_cache, .begin = begin_peer_wants, .operate = do_release, .finish = finish_cached, .extra = 3, .cached = true},
+    {"yield-taken", CHUNKS, .set = set_lease_left, .prepare = prepare_own_and_cache, .begin = begin_peer_exhausted, .operate = do_release, .finish = finish_cached, .extra = 1, .cached = true},
     {"close-cached", CHUNKS, .set = set_lease_left, .prepare = prepare_cache, .operate = do_close, .extra = 3, .sweeps = true, .cached = true},
     {"end-thread-cached", CHUNKS, .set = set_lease_left, .prepare = prepare_end_cache, .operate = do_end_thread, .finish = finish_end_thread, .extra = 3, .cached = true},
     {"recover-cacher", CHUNKS, .set = set_dead_cacher, .prepare = prepare_join, .operate = do_recover, .finish = finish_leave, .extra = 4, .late = true, .sweeps = true, .cached = true},
@@ -2302,6 +2308,7 @@ static const operation operations[] = {
     {"retire-pool", CHUNKS, .set = set_three, .prepare = prepare_join, .operate = do_retire, .finish = finish_leave, .sets = {S | L | X, S | L}},
     {"retire-pool-held", CHUNKS, .set = set_three_held, .prepare = prepare_join, .operate = do_retire, .finish = finish_leave, .sets = {S | L | X, S | L}},
     {"retire-pool-cached", CHUNKS, .set = set_three_cached, .prepare = prepare_join, .operate = do_retire, .finish = finish_leave, .sets = {S | L | X, S | L}, .cached = true},
+    {"recover-idle-cache", CHUNKS, .set = set_three_cached, .prepare = prepare_join, .begin = begin_retire, .operate = do_recover, .finish = finish_leave, .sets = {S | L}, .cached = true},
     {"reconfigure", CHUNKS, .set = set_two, .prepare = prepare_join, .operate = do_reconfigure, .finish = finish_leave, .sets = {S | L, S | L | X, S | L | X | O, S | X | O}, .grows = true},
     {"release-ends-pool", CHUNKS, .set = set_three, .prepare = prepare_own_extra, .begin = begin_retire, .operate = do_release, .finish = finish_leave, .sets = {S | L}},
     {"release-borrower-ends-pool", CHUNKS, .set = set_extra_shared, .prepare = prepare_borrow, .begin = begin_retire_and_leave, .operate = do_release, .finish = finish_leave, .sets = {S | L}},

@@ -808,6 +808,10 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  send_token(0, G); use(G); release(0, G)
 #define RUN_2  get_ready(0); use(G); release(0, G); flush(0)
 #define RUN_3  received(0)
+#elif SCENARIO == 105   /* what comes from the cache is of a new generation */
+#define START  begin(1, 0, 0, 0); holds(0, 1); get_ready_as(1, 0)
+#define RUN_1  uint32_t g; use(G); release(0, G); assert(allocate(0, &g) && g != G); release(0, g); flush(0)
+#define RUN_2  assert(!acquired(1, G))
 
 /* Two leaves: the chunk is in the second one, and everybody begins to look at the first. */
 #elif SCENARIO == 110   /* what is free all the time is found while its leaf is put on loan, and a third client corrects the hint of the leaf */
@@ -1075,8 +1079,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  if (reclaim(1)) allocated(1)
 #elif SCENARIO == 220   /* it sees that somebody wants chunks, caches again, and allocates */
 #define START  begin(0, 0, 0, 0); cache_as(1, 0)
-#define RUN_1  if (!zcp_priv_unwanted(local_of(0))) { attend(0); resume(0); } paired(0); paired(0); flush(0)
-#define RUN_2  reclaim(1)
+#define RUN_1  if (!zcp_priv_unwanted(local_of(0))) { attend(0); resume(0); allocated(0); } paired(0); flush(0)
+#define RUN_2  if (reclaim(1)) allocated(1)
 #elif SCENARIO == 221   /* a thread that is stopped while it takes keeps the chunk */
 #define START  begin(0, 0, 0, 0); cache_as(3, 0); zcp_priv_cache_begin(local_at(3, 0), local_at(3, 0)->lease)
 #define RUN_1  assert(reclaim(1) == 0)
