@@ -1190,7 +1190,7 @@ ZCP_PRIV bool zcp_priv_is_free(uint64_t s) { return (uint32_t)s == 0; }
 ZCP_PRIV bool zcp_priv_is_retired(uint64_t s) { return ZCP_PRIV_OWNER(s) == ZCP_PRIV_RETIRED_OWNER; }
 ZCP_PRIV bool zcp_priv_is_cached(uint64_t s)
 {
-    return ZCP_PRIV_TICKET(s) == ZCP_PRIV_CACHED_TICKET && !zcp_priv_is_retired(s);
+    return ZCP_PRIV_TICKET(s) >= ZCP_PRIV_CACHED_TICKET && !zcp_priv_is_retired(s);
 }
 ZCP_PRIV bool zcp_priv_is_held(uint64_t s) { return !zcp_priv_is_free(s) && !zcp_priv_is_cached(s) && !zcp_priv_is_retired(s); }
 /* Held, and a token of it was made. What is free or retired has ticket 0, too. */
