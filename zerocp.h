@@ -5621,7 +5621,8 @@ ZCP_PRIV bool zcp_priv_take_hinted(zcp_manager *manager, const zcp_priv_table *t
     return false;
 }
 #define ZCP_PRIV_LOOK_NS 10000000u              /* for so long looks that were disturbed are repeated, */
-#define ZCP_PRIV_LOOKS 3u                       /* but so often at least */
+#define ZCP_PRIV_LOOKS 3u                       /* but so often at least; */
+#define ZCP_PRIV_LOOKS_AT_ONCE 64u              /* after so many it pauses before each: garbage may count up for ever */
 #define ZCP_PRIV_SMALL_POOL 256u                /* so many records are looked at in less time than a call may take */
 /* Looks at every record until a look was not disturbed, for a bounded time from `began` on. true: *place is claimed.
    Else *disturbed: after so many looks nothing is known; 0: there is none. */
@@ -5635,6 +5636,7 @@ ZCP_PRIV_COLD bool zcp_priv_take_by_look(zcp_manager *manager, const zcp_priv_ta
         if (outcome == ZCP_PRIV_YES) return true;
         if (outcome == ZCP_PRIV_NO) break;
         if (*disturbed >= ZCP_PRIV_LOOKS && zcp_priv_now_ns() - began >= ZCP_PRIV_LOOK_NS) return false;
+        if (*disturbed >= ZCP_PRIV_LOOKS_AT_ONCE) zcp_priv_sleep_us(100);
     }
     *disturbed = 0;
     freed += zcp_priv_mix((uintptr_t)table);
@@ -5912,6 +5914,7 @@ ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t s
    were not woken; one bit of it may stand for several things. ---- */
 #define ZCP_PRIV_WAIT_MS 100u
 #define ZCP_PRIV_WAIT_LOOKS 64u                 /* in vain, since it last slept without being woken; then it rests */
+#define ZCP_PRIV_WAIT_CHANGES 8u                /* of these, without a sleep because pools come and go */
 typedef struct zcp_priv_sleep {
     zcp_manager *manager;
     zcp_priv_slot *slot;            /* its client's */
@@ -5971,7 +5974,7 @@ ZCP_PRIV_SETUP void zcp_priv_sleep_end(zcp_priv_sleep *sleep, bool again)
     if (++sleep->looks >= ZCP_PRIV_WAIT_LOOKS) {
         uint64_t rest = 1000000 + 10 * (now - sleep->began), most = until > now ? until - now : 0;
         zcp_priv_sleep_us((uint32_t)((rest < most ? rest : most) / 1000));       /* up to ZCP_PRIV_WAIT_MS */
-    } else if (again) return;
+    } else if (again && sleep->looks <= ZCP_PRIV_WAIT_CHANGES) return;
     struct timespec t = { (time_t)(until / 1000000000u), (long)(until % 1000000000u) };
     if (zcp_priv_futex(&sleep->slot->wakes, ZCP_PRIV_FUTEX_WAIT, sleep->wakes, &t, UINT32_MAX) == 0) return;
     if (errno == ETIMEDOUT) sleep->looks = 0;
