@@ -55,10 +55,10 @@
    CACHES
      zcp_pool_config.cache_chunks lets each thread keep so many of the chunks of a pool that it releases for its own next allocations; the two
      then take no locked instruction at all. Such chunks are hidden from the others. An allocate elsewhere that finds
-     nothing takes what threads cache that are not just allocating; and each thread gives back what it has cached with its
-     next allocate or release in that pool, and caches nothing for 64 releases. Only a thread that is stopped inside an
-     allocate keeps up to cache_chunks chunks: size the pool for that. They also come back when the thread ends, when the
-     manager is closed, when the process dies, and those of a retired pool when somebody recovers.
+     nothing takes what threads cache that are not just allocating; and each thread gives back what it has cached with
+     its next allocate or release in that pool, and caches nothing for 64 releases. Only a thread that is stopped inside
+     an allocate keeps up to cache_chunks chunks: size the pool for that. They also come back when the thread ends, when
+     the manager is closed, when the process dies, and those of a retired pool when somebody recovers.
      zcp_pool_stats.cached tells how many there are. All processes have to agree on cache_chunks, as on the rest.
 
    GROWTH

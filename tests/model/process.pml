@@ -4,7 +4,7 @@
    spin -a -DMAXCRASH=1 -DOPS=1 process.pml && gcc -w -O2 -DSAFETY -DCOLLAPSE -DMEMLIM=3500 -DVECTORSZ=2048 -o pan pan.c && ./pan -m2000000 -n
    -DNO_CACHE, -DNO_LOANS leave one of them out, -DCLONE lets thread 0 clone its handle for thread 1, -DLEASES=2 is a pool with two leases,
    -DSIBLINGS puts all three threads into process 0.
-   Who waits and what retires is left to protocol.c: that is about barriers, and each would multiply the states here.
+   Who waits, what retires and who takes from others' caches is left to protocol.c: that is about barriers, and each would multiply the states here.
    Mutants, each must fail: -DM1 a borrow of what has no token, M2 the ticket after the token, M3 owned after the state, M4 cached without a new generation, M5 owned
    by a store, M6 no look at the borrow bits, M7 the sweep leaves what is cached, M8 a claim by a store, M9 the direct free by a store, M10 the generation
    compared before the count, M11 the loan written after the lease was given up, M12 the bits taken before the loan is shown, M13 the loan cleared before
