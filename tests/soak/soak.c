@@ -628,7 +628,7 @@ static void compare_counters(const zcp_priv_pool *pool, const zcp_pool_stats *st
 }
 
 typedef struct figures {
-    uint64_t used, cached, obtainable, caching, pools;             // caching: live pools of which threads may cache
+    uint64_t used, cached, free, obtainable, caching, pools;       // free, obtainable, caching: of live pools
 } figures;
 
 // By the records, of all pools; of each cached one some may be kept by each of `cachers` threads.
@@ -652,14 +652,15 @@ static figures count_pools(zcp_manager *manager, uint32_t cachers, bool first) {
         sum.cached += stats.cached;
         sum.pools++;
         if (stats.state == ZCP_POOL_LIVE) {
-            sum.obtainable += stats.free;
+            sum.free += stats.free;
+            sum.obtainable += stats.free + stats.cached;           // also what idle threads keep
             sum.caching += stats.cache_chunks != 0;
         }
     }
     return sum;
 }
 
-// Nobody else works: used == held, what is neither used nor cached nor retiring can be had exactly once, and goes back.
+// Nobody else works: used == held, what is neither used nor retiring can be had exactly once, and goes back.
 static void compare_books(uint32_t *held, uint32_t held_count, uint32_t cachers) {
     static zcp_chunk got[MAX_CHUNKS + 1];
     uint64_t free_hinted = 0;
@@ -704,8 +705,10 @@ static void compare_books(uint32_t *held, uint32_t held_count, uint32_t cachers)
         for (uint32_t i = 0; pool != NULL && !zcp_priv_pool_is_retiring(pool) && i < pool->count; i++)
             free_hinted += zcp_priv_is_free(atomic_load(&zcp_priv_record_at(pool, i)->state)) && hinted(pool, i);
     }
-    if (now.cached - is.cached > is.caching * CACHE || free_hinted != now.obtainable || now.obtainable + now.cached != is.obtainable + is.cached)
-        book_error("free chunks of which there is a hint", free_hinted, now.obtainable);
+    if (now.obtainable != is.obtainable)
+        book_error("chunks that could be had again", now.obtainable, is.obtainable);
+    if (now.cached > is.caching * CACHE || free_hinted != now.free)
+        book_error("free chunks of which there is a hint", free_hinted, now.free);
     zcp_manager_close(manager);
 }
 
