@@ -41,6 +41,7 @@ static const uint64_t signatures[] = {
     [2] = UINT64_C(0xa289ed2cf3d00fa7),
     [3] = UINT64_C(0x2bfbdd59537d80f3),
     [4] = UINT64_C(0xe458f7233257dd31),
+    [5] = UINT64_C(0x4b8ba0b0e2441805),
 };
 enum { SIGNATURES = sizeof signatures / sizeof signatures[0] };
 

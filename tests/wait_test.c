@@ -583,6 +583,7 @@ TEST(wait_for_what_another_thread_caches) {
     TELL_OK(second, PEER_PAIR, 4096, 0);
     CHECK_EQ(pool_stats(manager, 1).cached, 1);
     TELL_OK(first, PEER_WAIT, 4096, 3000);
+    TELL_OK(first, PEER_RELEASE, 0, 0);
     TELL_OK(first, PEER_PAIR, SIZE, 0);
     CHECK_EQ(pool_stats(manager, 0).cached, 1);
     zcp_chunk held = allocate(manager, 4096);
