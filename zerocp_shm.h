@@ -16,6 +16,10 @@
      - Who may write the object can also truncate it: touching what is gone raises SIGBUS. Give write permission to friends only.
      - ZCP_SHM_NO_RESERVE: touching a page when /dev/shm is full raises SIGBUS. Without it, "full" is ZCP_ERR_NO_SPACE at creation.
      - A mapping is inherited by fork like any other; only the locks and the mappings of zerocp.h are not.
+     - Who may read an object may lock it, too: while it is half-made, such a reader can keep others from finishing it
+       (TIMEOUT). An instance of zerocp.h has no such time.
+     - No file is opened as descriptor 0, 1 or 2. Where one of these is closed, a descriptor that can be neither read nor
+       written stands in its place while a file is being opened.
      - Nothing here is async-signal-safe, and a thread must not be cancelled (pthread_cancel) inside a call. glibc before 2.34 needs -lrt -pthread.
 
    CONFIGURATION: that of zerocp_relptr.h, and
@@ -69,7 +73,8 @@ typedef struct zcp_shm {
 
 /* Opens or creates the object and maps it whole. Errors: INVALID_ARGUMENT (NULL, mode, permissions), INVALID_NAME, INVALID_SIZE (0 to create,
    above 2^63 - 1, or the existing object is smaller), INVALID_FLAGS, EXISTS, NOT_FOUND (also: half-made, and this call may not create),
-   PERMISSION, WRONG_OWNER, WRONG_TYPE, NO_SPACE (the message tells needed and free), NO_MEMORY (ZCP_SHM_LOCK), MAPPING, TIMEOUT, SYSTEM.
+   PERMISSION, WRONG_OWNER, WRONG_TYPE, NO_SPACE (the message tells needed and free), NO_MEMORY (the limit on locked
+   memory: ZCP_SHM_LOCK, or mlockall), MAPPING, TIMEOUT, SYSTEM.
    After a failure *shm is zero, and an object that this call began to create is gone. Thread-safe; also between processes: exactly one creates. */
 ZEROCP_API zcp_status zcp_shm_open(zcp_shm *shm, const zcp_shm_desc *desc);
 /* Unmaps; the object and its name stay. *shm becomes zero: closing again, or a zero zcp_shm, or NULL, does nothing. */
