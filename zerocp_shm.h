@@ -124,6 +124,21 @@ ZEROCP_API zcp_status zcp_shm_unlink(const char *name);
 #define ZCP_PRIV_O_PATH 010000000
 #endif
 
+/* ThreadSanitizer does not see that a forked child finds a mutex unlocked that its parent had locked: it is told. */
+#if defined(__SANITIZE_THREAD__)
+#define ZCP_PRIV_TSAN
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define ZCP_PRIV_TSAN
+#endif
+#endif
+#ifdef ZCP_PRIV_TSAN
+#include <sanitizer/tsan_interface.h>
+#define ZCP_PRIV_UNLOCKED(mutex) (__tsan_mutex_pre_unlock(mutex, 0), __tsan_mutex_post_unlock(mutex, 0))
+#else
+#define ZCP_PRIV_UNLOCKED(mutex) ((void)0)
+#endif
+
 /* ---- >>clock ---- */
 ZCP_PRIV_SETUP uint64_t zcp_priv_now_ns(void)
 {
@@ -224,6 +239,10 @@ ZCP_PRIV_SETUP void zcp_priv_fork_parent(void)
 ZCP_PRIV_SETUP void zcp_priv_fork_child(void)
 {
     zcp_priv_process *process = zcp_priv_process_get();
+    if (zcp_priv_forking) {
+        ZCP_PRIV_UNLOCKED(&process->opening);
+        ZCP_PRIV_UNLOCKED(&process->mutex);
+    }
     zcp_priv_forking = NULL;
     zcp_priv_store_relaxed(&zcp_priv_threads, UINT64_C(1) << zcp_priv_thread | 1);     /* the other threads are gone; after another kind of fork their numbers stay taken */
     for (zcp_priv_wiped *area = process ? &process->head : NULL, *next; area; area = next) {
