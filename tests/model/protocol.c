@@ -812,6 +812,10 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(1, 0, 0, 0); holds(0, 1); get_ready_as(1, 0)
 #define RUN_1  uint32_t g; use(G); release(0, G); assert(allocate(0, &g) && g != G); release(0, g); flush(0)
 #define RUN_2  assert(!acquired(1, G))
+#elif SCENARIO == 106   /* the same of a chunk of which a token was made */
+#define START  begin(1, 1, 0, 0); holds(0, 1); get_ready_as(1, 0)
+#define RUN_1  uint32_t g; use(G); release(0, G); if (allocate(0, &g)) { assert(g != G); release(0, g); } flush(0)
+#define RUN_2  acquired(1, G)
 
 /* Two leaves: the chunk is in the second one, and everybody begins to look at the first. */
 #elif SCENARIO == 110   /* what is free all the time is found while its leaf is put on loan, and a third client corrects the hint of the leaf */
