@@ -18,8 +18,8 @@
      - A mapping is inherited by fork like any other; only the locks and the mappings of zerocp.h are not.
      - Who may read an object may lock it, too: while it is half-made, such a reader can keep others from finishing it
        (TIMEOUT). An instance of zerocp.h has no such time.
-     - No file is opened as descriptor 0, 1 or 2. Where one of these is closed, a descriptor that can be neither read nor
-       written stands in its place while a file is being opened.
+     - No file is opened as descriptor 0, 1 or 2. Where one of these is closed, a descriptor that can be neither read
+       nor written stands in its place while a file is being opened.
      - Nothing here is async-signal-safe, and a thread must not be cancelled (pthread_cancel) inside a call. glibc before 2.34 needs -lrt -pthread.
 
    CONFIGURATION: that of zerocp_relptr.h, and
