@@ -140,6 +140,12 @@ void inside_let_segments_run(zcp_manager *manager, uint32_t count)
 size_t inside_header_bytes(void) { return sizeof(zcp_priv_header); }
 uint32_t inside_layout_version(void) { return ZCP_PRIV_LAYOUT_VERSION; }
 uint64_t inside_signature(void) { return zcp_priv_signature(); }
+void inside_name_lock_file(void *management, uint64_t device, uint64_t inode)
+{
+    zcp_priv_header *header = management;
+    header->lock_device = device;
+    header->lock_inode = inode;
+}
 void inside_name_chunk_file(void *management, uint64_t device, uint64_t inode)
 {
     zcp_priv_header *header = management;

@@ -43,6 +43,7 @@ uint32_t inside_layout_version(void);
 uint64_t inside_signature(void);                                   // of the layout
 struct stat;
 void inside_name_chunk_file(void *management, uint64_t device, uint64_t inode);     // as a creator does: that file is this segment's chunk segment
+void inside_name_lock_file(void *management, uint64_t device, uint64_t inode);       // likewise: its lock object
 
 // Several clients as views of one segment in plain memory, so that ThreadSanitizer sees what happens between them (it sees nothing
 // between two mappings of one page). The managers work with all zcp_chunk_ calls, pool_stats and print; not with close, recover,

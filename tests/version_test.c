@@ -76,7 +76,7 @@ static void file_make(file *f, const char *suffix, size_t size) {
     f->fd = open(f->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     CHECK_MSG(f->fd >= 0 && ftruncate(f->fd, (off_t)size) == 0, "%s: %s", f->path, strerror(errno));
     f->size = size;
-    f->bytes = calloc(1, size);
+    f->bytes = calloc(1, size + 1);
     CHECK(f->bytes != NULL);
 }
 
@@ -308,6 +308,11 @@ TEST(version_present_recording_works) {
             continue;
         relic made = relic_make(&recordings[i]);
         inside_name_chunk_file(made.management.bytes, (uint64_t)made.chunks.status.st_dev, (uint64_t)made.chunks.status.st_ino);
+        file locks;
+        file_make(&locks, "locks", 0);
+        file_fill(&locks);
+        inside_name_lock_file(made.management.bytes, (uint64_t)locks.status.st_dev, (uint64_t)locks.status.st_ino);
+        file_forget(&locks);
         file_fill(&made.management);
         CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_OPEN_EXISTING, .config = &recorded_pools,
                                                                 .max_clients = 3, .client_name = "heir"}));
