@@ -1055,7 +1055,7 @@ static void verify_chunks_dead(world *w)
     CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, &report)));
     CHECK_OK(BOUNDED(zcp_manager_recover(w->survivor, &report)));
     CHECK_EQ(report.dead_clients, 0);
-    verify_hints(w, 0);
+    verify_hints(w, w->lost);                                      // who finds a chunk without its hint needs none
     verify_exact(w);
 }
 static int slot_of(world *w, pid_t pid)                            // of a living client; -1: it has none
@@ -1161,7 +1161,7 @@ static uint32_t drain_beside(world *w, zcp_manager *manager, zcp_chunk *chunks)
 static void verify_quiet(world *w)
 {
     uint32_t used = held_chunks(w);
-    verify_hints(w, 0);
+    verify_hints(w, w->lost);                                      // who finds a chunk without its hint needs none
     for (unsigned i = 0; i < 3; i++) {
         bool again = shared->left[i] == 0;
         for (unsigned j = 0; j < i; j++) again = again || shared->left[j] == shared->left[i];
@@ -1838,11 +1838,6 @@ static void prepare_own_and_full_cache(world *w)
     w->before = w->a;
     cache(w->mine, SMALL, CACHED);
 }
-static void prepare_wait_cached(world *w)                          // of the other pool than it waits for
-{
-    prepare_join(w);
-    cache(w->mine, LARGE, 1);
-}
 static void prepare_cached(world *w)                               // the one that it had
 {
     prepare_own(w);
@@ -2326,8 +2321,6 @@ static const operation operations[] = {
 
     // Waiting for a chunk, looking, tags.
     {"wait", CHUNKS, .set = set_exhausted, .prepare = prepare_join, .operate = do_wait, .finish = finish_waited, .extra = 1, .waits = true},
-    {"wait-cached", CHUNKS, .set = set_exhausted, .prepare = prepare_wait_cached, .operate = do_wait,
-     .finish = finish_waited, .extra = 2, .waits = true, .cached = true},
     {"release-wakes", CHUNKS, .set = set_last, .prepare = prepare_own, .begin = begin_waiter, .operate = do_release, .finish = finish_leave, .extra = 2},
     {"observe", CHUNKS, .set = set_shared, .operate = do_observe, .finish = finish_observe, .looks = true},
     {"allocate-tagged", CHUNKS, .set = set_instance, .prepare = prepare_join, .operate = do_allocate_tagged, .finish = finish_tagged, .extra = 1},
