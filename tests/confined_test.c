@@ -338,6 +338,10 @@ TEST(confined_sweeper_killed_leaves_it_to_its_child_s_end) {
     CHECK_RECOVERS(manager, 1, 0);                                 // the sweeper itself
     CHECK_EQ(used(manager), COUNT);
     test_kill((pid_t)s->token);
-    CHECK_RECOVERS(manager, 1, COUNT);
+    for (int round = 0; round < 1000 && used(manager) != 0; round++) {       // a sanitizer's process goes a moment later
+        CHECK_OK(zcp_manager_recover(manager, NULL));
+        test_sleep(5);
+    }
+    CHECK_EQ(used(manager), 0);
     finish(manager);
 }

@@ -474,7 +474,7 @@ TEST(limits_client_names_of_threads) {
         CHECK_STR(client_of(manager, info_of(manager).slot).name, names[i].told);
         zcp_manager_info info = info_of(manager);
         size_t length = strlen(names[i].thread);                   // a long one is nowhere in the segment by chance
-        const void *raw = memmem(info.management_base, info.management_bytes, names[i].thread, length);
+        const void *raw = memmem(info.management_base, (size_t)info.management_bytes, names[i].thread, length);
         CHECK_EQ(length > 4 && raw == NULL, length > 4 && strcmp(names[i].thread, names[i].told) != 0);
         zcp_manager_close(manager);
     }

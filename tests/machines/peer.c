@@ -175,7 +175,7 @@ static zcp_chunk met(zcp_manager *manager, uint64_t token, uint64_t seed)
 }
 static uint32_t add_grown(zcp_manager *manager)
 {
-    uint32_t number;
+    uint32_t number = 0;
     zcp_pool_config pool;
     memset(&pool, 0, sizeof pool);
     pool.chunk_size = GROWN;
