@@ -494,6 +494,7 @@ static void await_null_streams(pid_t pid) {
 }
 
 TEST(demo_programs_open_no_file_as_a_standard_stream) {
+    test_need("ptrace");                                           // else /proc tells of an emulator, not of the program
     const char *const waiting[] = {"client", "--name", test_instance(), NULL};
     const char *const serving[] = {"server", "--name", test_instance(), NULL};
     pid_t pid = start_without_streams(waiting);                    // for a server

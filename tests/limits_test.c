@@ -1138,6 +1138,7 @@ static void open_locked(void *argument) {
 }
 
 TEST(limits_locked_memory_of_the_whole_program) {
+    test_need("RLIMIT_AS");                                        // an emulator that has no limits of its own
     if (geteuid() != 0 || SANITIZED)
         test_skip("to be a user whose locked memory is limited takes root, and no sanitizer");
     rlim_t sizes[] = {128 << 10, 1 << 20, 3 << 20, 8 << 20};       // of 2 MiB for chunks, and 1.4 for private words
