@@ -1334,8 +1334,17 @@ static zcp_priv_geometry live_geometry(void) {
 }
 
 // Room for forged pools, before anybody adds one: who makes a file longer must not make it shorter under somebody else.
+// No file grows beyond what the scribbler writes to. A client that adds a pool where a scribbled word says that the file
+// ends would make it gigabytes long, and a description of a pool of so many chunks true, at which no call ends soon.
+static void limit_files(uint64_t bytes) {
+    rlim_t most = (rlim_t)scribble_end(bytes) + (1 << 20);
+    CHECK(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &(struct rlimit){most, most}), 0);
+}
+
 static void make_room(const char *name) {
     zcp_priv_geometry geometry = live_geometry();
+    limit_files(geometry.management_bytes > geometry.chunk_bytes ? geometry.management_bytes : geometry.chunk_bytes);
     CHECK_EQ(truncate(management_path(name).text, scribble_end(geometry.management_bytes)), 0);
     CHECK_EQ(truncate(chunk_path(name).text, scribble_end(geometry.chunk_bytes)), 0);
 }
