@@ -332,12 +332,12 @@ typedef struct zcp_pool_stats {
     uint64_t waits;                 /* calls of zcp_chunk_allocate_wait that slept */
     uint64_t disturbed;             /* failures when chunks came and went during each look: one may have been missed */
 } zcp_pool_stats;
-/* Counts the records of a pool (0 .. pool_count - 1: at first in the order of the configuration). Exact when quiet, but that a process which is killed just while it allocates or
+/* Counts the records of a pool (0 .. zcp_manager_pool_end - 1: at first in the order of the configuration). Exact when quiet, but that a process which is killed just while it allocates or
    releases may count for one more or less, and one killed while it sweeps for some. Errors: INVALID_ARGUMENT, FORKED,
    CLOSED; *stats is then zero. Thread-safe. Cost: one load per chunk. */
 ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats);
 /* One more than the highest number that a pool has or had; numbers below it may be of no pool any more. 0 for NULL, closed or inherited. Thread-safe. */
-ZEROCP_API uint32_t zcp_manager_pool_count(const zcp_manager *manager);
+ZEROCP_API uint32_t zcp_manager_pool_end(const zcp_manager *manager);
 
 typedef struct zcp_manager_info {
     char     name[256], management_name[256], chunk_name[256];             /* the latter two as in /dev/shm, with a slash in front */
@@ -345,7 +345,7 @@ typedef struct zcp_manager_info {
     void    *management_base, *chunk_base;
     uint64_t instance_id;           /* random, never 0 */
     uint32_t max_clients, slot;     /* slot: this client's number, from 0; ZCP_NO_CLIENT with ZCP_OBSERVE */
-    uint32_t pool_count, flags;     /* flags as given */
+    uint32_t pool_end, flags;       /* flags as given */
 } zcp_manager_info;
 /* Errors: INVALID_ARGUMENT, FORKED, CLOSED; *info is then zero. Thread-safe. */
 ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manager_info *info);
@@ -724,7 +724,7 @@ public:
     result<void> check() noexcept { return zcp_manager_check(manager_); }
     result<zcp_recovery> recover() noexcept { return filled<zcp_recovery>(zcp_manager_recover, manager_); }   /* a failed one has a value, too */
     result<zcp_manager_info> get_info() const noexcept { return filled<zcp_manager_info>(zcp_manager_get_info, manager_); }
-    uint32_t pool_count() const noexcept { return zcp_manager_pool_count(manager_); }
+    uint32_t pool_end() const noexcept { return zcp_manager_pool_end(manager_); }
     result<zcp_pool_stats> pool_stats(uint32_t pool) const noexcept { return filled<zcp_pool_stats>(zcp_manager_pool_stats, manager_, pool); }
     result<zcp_client_stats> client_stats(uint32_t slot) const noexcept { return filled<zcp_client_stats>(zcp_manager_client_stats, manager_, slot); }
     /* Calls function(const zcp_census_entry &), any callable, until it returns false. What it throws ends the census, and comes out of here. */
@@ -2390,7 +2390,7 @@ typedef struct zcp_priv_table {
 typedef struct zcp_priv_view {
     _Atomic(const zcp_priv_table *) table;
     uint32_t client, flags;
-    _Atomic uint32_t pool_count;                /* one more than the highest number of a pool that was there */
+    _Atomic uint32_t pool_end;                  /* one more than the highest number of a pool that was there */
     _Atomic uint32_t epoch;                     /* of the pools, as far as it was seen */
     zcp_priv_signals *signals;                  /* NULL: pools neither come nor go */
     zcp_priv_lane *lanes;                       /* private, ZCP_PRIV_LANES of them */
@@ -2503,7 +2503,7 @@ ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geome
         counts += pool->count;
         zcp_priv_store_relaxed(&view->pools[p], pool);                 /* relaxed, all: nobody else has the view yet */
     }
-    zcp_priv_store_relaxed(&view->pool_count, geometry->pool_count);
+    zcp_priv_store_relaxed(&view->pool_end, geometry->pool_count);
     zcp_priv_table_make(&view->first, view);
     zcp_priv_store_relaxed(&view->table, &view->first);
 }
@@ -3466,7 +3466,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_to(zcp_manager *manager, uint32_t numbe
         zcp_status again = zcp_priv_pool_meet(manager, number, serial, NULL);
         if (again != ZCP_OK) *untold = zcp_priv_failure_save(again);
     }
-    if ((there || gone) && zcp_priv_load_relaxed(&manager->view.pool_count) <= number) zcp_priv_store_relaxed(&manager->view.pool_count, number + 1);     /* relaxed: a figure */
+    if ((there || gone) && zcp_priv_load_relaxed(&manager->view.pool_end) <= number) zcp_priv_store_relaxed(&manager->view.pool_end, number + 1);     /* relaxed: a figure */
     return status;
 }
 #define ZCP_PRIV_SLOT_LOOKS 64u              /* at what changes meanwhile: each change is a call of a peer's, or garbage */
@@ -5299,17 +5299,17 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *m
 }
 
 /* ---- >>watch  Looking at an instance. ---- */
-ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_manager_pool_count(const zcp_manager *manager)
+ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_manager_pool_end(const zcp_manager *manager)
 {
     if (!zcp_priv_usable(manager)) return 0;
     zcp_priv_renew_quietly(manager);
-    return zcp_priv_load_relaxed(&manager->view.pool_count);           /* relaxed: a figure */
+    return zcp_priv_load_relaxed(&manager->view.pool_end);           /* relaxed: a figure */
 }
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats)
 {
     zcp_status status = zcp_priv_may_look(manager, "place for the statistics", stats, sizeof *stats);
     if (status != ZCP_OK) return status;
-    uint32_t pools = zcp_manager_pool_count(manager);
+    uint32_t pools = zcp_manager_pool_end(manager);
     if (pool >= pools) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: %s has %u", pool, manager->name, pools);
     (void)zcp_priv_threads_collect(false);
     zcp_priv_pool *p = zcp_priv_view_pool(&manager->view, pool);
@@ -5432,7 +5432,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *man
     info->instance_id = manager->instance_id;
     info->max_clients = manager->geometry.max_clients;
     info->slot = manager->view.client;
-    info->pool_count = zcp_manager_pool_count(manager);
+    info->pool_end = zcp_manager_pool_end(manager);
     info->flags = manager->view.flags;
     return ZCP_OK;
 }
@@ -5515,7 +5515,7 @@ ZCP_PRIV_SETUP int zcp_priv_pool_line(const zcp_manager *manager, uint32_t pool,
 ZCP_PRIV_SMALL ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, size_t bytes)
 {
     size_t length = 0;
-    uint32_t pools = zcp_manager_pool_count(manager);
+    uint32_t pools = zcp_manager_pool_end(manager);
     for (uint32_t p = 0; p < pools || (p == 0 && !zcp_priv_usable(manager)); p++) {      /* not open: one line that says so */
         char line[256];
         int n = zcp_priv_pool_line(manager, p, line, sizeof line);

@@ -323,7 +323,7 @@ static void refuse_everything(zcp_manager *manager, const zcp_chunk *held, uint6
     CHECK_REFUSED_ZERO(client, zcp_manager_client_info(manager, 0, &client), status);
     CHECK_REFUSED(zcp_manager_check(manager), status);
     CHECK_REFUSED(zcp_manager_destroy_this(manager), status);
-    CHECK_EQ(zcp_manager_pool_count(manager), 0);
+    CHECK_EQ(zcp_manager_pool_end(manager), 0);
     CHECK(zcp_manager_registry(manager) == NULL);
 
     size_t length = zcp_manager_format(manager, text, sizeof text);                     // one line that says so

@@ -1064,7 +1064,7 @@ TEST(chunk_pool_stats_statuses) {
     CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 100, .chunk_count = 7, .alignment = 256}));
     zcp_manager *manager = create_named(test_instance(), &config, 0);
     zcp_chunk chunk = allocate(manager, 1);
-    CHECK_EQ(zcp_manager_pool_count(manager), 1);
+    CHECK_EQ(zcp_manager_pool_end(manager), 1);
     CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
     CHECK(stats.chunk_size == 100 && stats.total == 7 && stats.used == 1 && stats.free == 6);
     CHECK(stats.stride == 256 && stats.alignment == 256);
@@ -1073,11 +1073,11 @@ TEST(chunk_pool_stats_statuses) {
     CHECK_STATUS(zcp_manager_pool_stats(manager, UINT32_MAX, &stats), ZCP_ERR_INVALID_ARGUMENT);
     CHECK_STATUS(zcp_manager_pool_stats(manager, 0, NULL), ZCP_ERR_INVALID_ARGUMENT);
     CHECK_STATUS(zcp_manager_pool_stats(NULL, 0, &stats), ZCP_ERR_INVALID_ARGUMENT);
-    CHECK_EQ(zcp_manager_pool_count(NULL), 0);
+    CHECK_EQ(zcp_manager_pool_end(NULL), 0);
     zcp_chunk_release(&chunk);
     zcp_manager_close(manager);
     CHECK_STATUS(zcp_manager_pool_stats(manager, 0, &stats), ZCP_ERR_CLOSED);
-    CHECK_EQ(zcp_manager_pool_count(manager), 0);
+    CHECK_EQ(zcp_manager_pool_end(manager), 0);
     books_check(test_instance(), 0);
     CHECK_OK(zcp_manager_destroy(test_instance()));
 }

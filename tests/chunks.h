@@ -72,7 +72,7 @@ static inline uint64_t used_in(zcp_manager *manager, uint32_t pool) {
 
 static inline uint64_t used(zcp_manager *manager) {
     uint64_t sum = 0;
-    for (uint32_t pool = 0; pool < zcp_manager_pool_count(manager); pool++)
+    for (uint32_t pool = 0; pool < zcp_manager_pool_end(manager); pool++)
         sum += used_in(manager, pool);
     return sum;
 }

@@ -107,7 +107,7 @@ TEST(config_keeps_order_and_duplicates) {
     zcp_manager *manager;
     CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config}));
     CHECK(memcmp(&config, &before, sizeof config) == 0);
-    CHECK_EQ(zcp_manager_pool_count(manager), 7);
+    CHECK_EQ(zcp_manager_pool_end(manager), 7);
     for (uint32_t i = 0; i < 7; i++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(manager, i, &stats));

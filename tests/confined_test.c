@@ -307,7 +307,7 @@ static void add_by_two_threads(void *argument) {
 TEST(confined_threads_add_one_after_the_other) {
     zcp_manager *manager = create(SMALL, COUNT);
     test_join(test_spawn(add_by_two_threads, NULL));
-    CHECK_EQ(zcp_manager_pool_count(manager), 3);
+    CHECK_EQ(zcp_manager_pool_end(manager), 3);
     finish(manager);
 }
 

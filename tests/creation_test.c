@@ -175,7 +175,7 @@ static void work_on(zcp_manager *manager) {
 }
 
 static void check_works(zcp_manager *manager) {
-    CHECK_EQ(zcp_manager_pool_count(manager), two_pools.pools.size);
+    CHECK_EQ(zcp_manager_pool_end(manager), two_pools.pools.size);
     work_on(manager);
 }
 

@@ -173,7 +173,7 @@ static void exercise_watching(const zcp_manager_info *info, zcp_manager *manager
     zcp_client_info client;
     zcp_recovery report;
     zcp_status status;
-    exercise_figures(manager, info->pool_count);
+    exercise_figures(manager, info->pool_end);
     for (uint32_t slot = 0; slot <= info->max_clients; slot++) {
         BOUNDED(status = zcp_manager_client_info(manager, slot, &client));
         check_told(status);
@@ -256,7 +256,7 @@ static void exercise_pairs(zcp_manager *manager) {
         zcp_status status;
         uint64_t size = sizes[test_random_below(6)];
         if (i % 6 == 0)
-            BOUNDED((void)zcp_manager_pool_count(manager));
+            BOUNDED((void)zcp_manager_pool_end(manager));
         BOUNDED(status = zcp_chunk_allocate(manager, size, &chunk));
         check_told(status);
         if (status == ZCP_OK && check_inside(&chunk, size))
@@ -708,7 +708,7 @@ TEST(garbage_about_pools_lets_waiters_sleep) {
     zcp_chunk chunk;
     CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}), ZCP_OK);
     while (zcp_chunk_allocate(manager, 200, &chunk) == ZCP_OK) {}
-    off_t slot = (off_t)offsetof(zcp_priv_header, pools[zcp_manager_pool_count(manager)]);
+    off_t slot = (off_t)offsetof(zcp_priv_header, pools[zcp_manager_pool_end(manager)]);
     const uint64_t forged = UINT64_C(1000) << 32 | ZCP_PRIV_POOL_LIVE;           // and no check that goes with it
     CHECK_EQ(pwrite(v.management, &forged, 8, slot), 8);
     CHECK_EQ(pread(v.management, &epoch, 4, (off_t)offsetof(zcp_priv_header, signals)), 4);
@@ -752,7 +752,7 @@ TEST(garbage_that_replaces_a_pool) {
         slot->check = zcp_priv_added_check(&added, serial + 7);
         slot->state = zcp_priv_pool_state(serial + 7, ZCP_PRIV_POOL_LIVE);
         manager->header->signals.epoch++;
-        CHECK(zcp_manager_pool_count(manager) > 2);                // it knows now
+        CHECK(zcp_manager_pool_end(manager) > 2);                // it knows now
         for (int i = 0; i < 12; i++) {
             zcp_status status;
             BOUNDED(status = zcp_chunk_allocate(manager, 200, &chunk));
@@ -1129,8 +1129,8 @@ static void chase(zcp_manager *manager, hostile_peer peer) {
     CHECK_IS(zcp_manager_get_info(manager, &info), ZCP_OK);
     hostile.first = (char *)info.management_base + 4096;
     hostile.last = (char *)info.management_base + info.management_bytes;
-    hostile.lists = (int)info.pool_count;
-    for (uint32_t p = 0; p < info.pool_count; p++) {
+    hostile.lists = (int)info.pool_end;
+    for (uint32_t p = 0; p < info.pool_end; p++) {
         const zcp_priv_pool_geometry *pool = &manager->geometry.pools[p];
         hostile.list_first[p] = (char *)info.management_base + pool->list_offset;
         hostile.list_last[p] = (char *)info.management_base + pool->records_offset;

@@ -37,7 +37,7 @@ static bool same_figures(zcp_manager *a, zcp_manager *b) {
     zcp_manager_format(a, mine, sizeof mine);
     zcp_manager_format(b, yours, sizeof yours);
     CHECK_STR(mine, yours);
-    CHECK_EQ(zcp_manager_pool_count(a), zcp_manager_pool_count(b));
+    CHECK_EQ(zcp_manager_pool_end(a), zcp_manager_pool_end(b));
     return same_config(&first, &second);
 }
 
@@ -333,11 +333,11 @@ TEST(grow_gives_an_id_again_that_an_old_client_still_has) {
     zcp_manager *manager = create(64, 10), *old = attach();
     for (uint32_t i = 0; i < 2; i++)
         CHECK_EQ(add_pool(manager, 100 + i, 4), 1 + i);
-    CHECK_EQ(zcp_manager_pool_count(old), 3);
+    CHECK_EQ(zcp_manager_pool_end(old), 3);
     zcp_chunk chunk = allocate(old, 101);
     uint16_t last = segment_of(old, &chunk);
     zcp_chunk_release(&chunk);
-    CHECK_EQ(zcp_manager_pool_count(old), 3);
+    CHECK_EQ(zcp_manager_pool_end(old), 3);
     CHECK_OK(zcp_manager_retire_pool(manager, 1));
     CHECK_OK(zcp_manager_retire_pool(manager, 2));
     inside_let_segments_run(manager, SEGMENTS - 1);
@@ -395,7 +395,7 @@ TEST(grow_up_to_32_pools) {
         pattern_write(&chunks[p], peer_pattern(&chunks[p]));
         TELL_OK(other, PEER_ACQUIRE, token_of(&chunks[p]), 0);
     }
-    CHECK_EQ(zcp_manager_pool_count(old), ZCP_MAX_LIVE_POOLS);
+    CHECK_EQ(zcp_manager_pool_end(old), ZCP_MAX_LIVE_POOLS);
     zcp_config first;
     CHECK_OK(zcp_manager_get_config(old, &first));                 // the first ones
     CHECK(first.pools.size == ZCP_MAX_POOLS && first.pools.items[ZCP_MAX_POOLS - 1].chunk_size == 64 + 32 * (ZCP_MAX_POOLS - 1));
@@ -682,7 +682,7 @@ static void add_with_the_room_of_the_dead(void *argument) {
             else
                 CHECK_OK(zcp_manager_add_pool(manager, &pool, NULL));
             CHECK(how == 1 || free_pages() == 0);
-            CHECK_EQ(zcp_manager_pool_count(manager), 2);
+            CHECK_EQ(zcp_manager_pool_end(manager), 2);
             use_pool(manager, 1);
             finish(manager);
         }
@@ -1043,7 +1043,7 @@ TEST(grow_and_retire_look_the_same_to_old_and_new_clients) {
     CHECK_OK(zcp_manager_retire_pool(manager, 2));
     zcp_manager *fresh = attach(), *looking = attach_named(test_instance(), ZCP_OBSERVE);
     CHECK(same_figures(manager, old) && same_figures(old, fresh) && same_figures(fresh, looking) && same_figures(looking, watching));
-    CHECK_EQ(zcp_manager_pool_count(fresh), 5);
+    CHECK_EQ(zcp_manager_pool_end(fresh), 5);
     static const zcp_pool_state states[] = {ZCP_POOL_NONE, ZCP_POOL_LIVE, ZCP_POOL_RETIRING, ZCP_POOL_LIVE, ZCP_POOL_NONE};
     zcp_pool_stats nothing = {0};
     for (uint32_t p = 0; p < 5; p++) {
@@ -1859,7 +1859,7 @@ TEST(reconfigure_changes_what_differs_and_nothing_else) {
             pattern_check(&seen, p);
             zcp_chunk_release(&seen);
         }
-        for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++)
+        for (uint32_t p = 0; p < zcp_manager_pool_end(manager); p++)
             if (pool_state(manager, p) == ZCP_POOL_LIVE)
                 use_pool(p % 2 ? manager : other, p);
     }
@@ -2011,7 +2011,7 @@ TEST(reconfigure_killed_at_each_step) {
         CHECK_OK(zcp_manager_reconfigure(manager, &from));
         CHECK(is_configured(manager, &from));
         CHECK_OK(zcp_manager_recover(manager, NULL));
-        for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+        for (uint32_t p = 0; p < zcp_manager_pool_end(manager); p++) {
             CHECK(pool_state(manager, p) != ZCP_POOL_RETIRING);
             if (pool_state(manager, p) == ZCP_POOL_LIVE)
                 use_pool(manager, p);

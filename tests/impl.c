@@ -161,7 +161,7 @@ typedef struct figures { uint64_t used, free, total; } figures;
 static figures figures_of(zcp_manager *manager)
 {
     figures sum = { 0, 0, 0 };
-    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+    for (uint32_t p = 0; p < zcp_manager_pool_end(manager); p++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(manager, p, &stats));
         CHECK_EQ(stats.used + stats.free + stats.cached, stats.total);
@@ -202,7 +202,7 @@ void books_check_by(zcp_manager *manager, uint64_t held)
     figures before = figures_of(manager);
     CHECK_EQ(before.used, held);
     uint64_t obtained = 0;
-    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+    for (uint32_t p = 0; p < zcp_manager_pool_end(manager); p++) {
         zcp_pool_stats stats, other;
         CHECK_OK(zcp_manager_pool_stats(manager, p, &stats));
         bool first = stats.state == ZCP_POOL_LIVE;                  // nothing more is to be had of one that retires
@@ -215,7 +215,7 @@ void books_check_by(zcp_manager *manager, uint64_t held)
     CHECK_EQ(obtained, before.free);
     figures after = figures_of(manager);
     CHECK_EQ(after.used, held);
-    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+    for (uint32_t p = 0; p < zcp_manager_pool_end(manager); p++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(manager, p, &stats));
         if (stats.state == ZCP_POOL_LIVE) CHECK_EQ(inside_hint_count(manager, p), stats.free);

@@ -527,7 +527,7 @@ enum { MOST_CHUNKS = ZCP_MAX_POOLS * 8 };
 
 static size_t allocate_all(zcp_manager *manager, zcp_chunk chunks[MOST_CHUNKS]) {
     size_t count = 0;
-    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+    for (uint32_t p = 0; p < zcp_manager_pool_end(manager); p++) {
         zcp_pool_stats stats = stats_of(manager, p);
         for (uint64_t i = 0; i < stats.total; i++, count++) {
             CHECK(count < MOST_CHUNKS);
@@ -559,7 +559,7 @@ static void check_no_overlap(zcp_manager *manager) {
 }
 
 static void check_layout(zcp_manager *manager, const zcp_config *config) {
-    CHECK_EQ(zcp_manager_pool_count(manager), config->pools.size);
+    CHECK_EQ(zcp_manager_pool_end(manager), config->pools.size);
     for (uint32_t p = 0; p < config->pools.size; p++) {
         zcp_pool_stats stats = stats_of(manager, p);
         CHECK_EQ(stats.chunk_size, config->pools.items[p].chunk_size);

@@ -368,7 +368,7 @@ static void check_refused_here(inherited *all) {
     CHECK_STATUS(zcp_manager_get_info(manager, &info), ZCP_ERR_FORKED);
     CHECK_STATUS(zcp_manager_client_info(manager, 0, &client), ZCP_ERR_FORKED);
     CHECK_STATUS(zcp_manager_check(manager), ZCP_ERR_FORKED);
-    CHECK_EQ(zcp_manager_pool_count(manager), 0);
+    CHECK_EQ(zcp_manager_pool_end(manager), 0);
     CHECK(zcp_manager_registry(manager) == NULL);
     CHECK(zcp_manager_find(test_instance()) != manager);
     CHECK(zcp_manager_format(manager, text, sizeof text) > 0 && strstr(text, "Pool") == NULL);

@@ -45,7 +45,7 @@ static void give_the_number_away(void) {
     to->check = zcp_priv_added_check(&added, serial + 7);
     to->state = zcp_priv_pool_state(serial + 7, ZCP_PRIV_POOL_LIVE);
     manager->header->signals.epoch++;
-    CHECK_EQ(zcp_manager_pool_count(manager), 2);                  // a sibling looks: now the client knows
+    CHECK_EQ(zcp_manager_pool_end(manager), 2);                  // a sibling looks: now the client knows
     CHECK_EQ(zcp_priv_view_pool(&manager->view, 0)->chunk_size, LARGE);
 }
 

@@ -29,7 +29,7 @@ static inline uint32_t add_pool(zcp_manager *manager, uint64_t chunk_size, uint3
 
 // Of the pool, for this client; NONE also where it knows of no such number.
 static inline zcp_pool_state pool_state(zcp_manager *manager, uint32_t pool) {
-    return pool < zcp_manager_pool_count(manager) ? pool_stats(manager, pool).state : ZCP_POOL_NONE;
+    return pool < zcp_manager_pool_end(manager) ? pool_stats(manager, pool).state : ZCP_POOL_NONE;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

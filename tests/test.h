@@ -5,7 +5,7 @@
 //   TEST(pool_counts_its_chunks) {
 //       zcp_manager *manager;
 //       CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config}));
-//       CHECK_EQ(zcp_manager_pool_count(manager), 1);
+//       CHECK_EQ(zcp_manager_pool_end(manager), 1);
 //       ...
 //   }
 //

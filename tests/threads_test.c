@@ -129,7 +129,7 @@ TEST_WITH(threads_trade_where_caches_are_wanted, .weight = 2) {
 }
 
 static void check_nothing_is_cached(zcp_manager *manager) {
-    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+    for (uint32_t p = 0; p < zcp_manager_pool_end(manager); p++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(manager, p, &stats));
         CHECK_EQ(stats.cached, 0);

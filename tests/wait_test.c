@@ -11,7 +11,7 @@ enum { SIZE = 64, LONG_MS = 30000 };
 
 static uint64_t waits_of(zcp_manager *manager) {
     uint64_t sum = 0;
-    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++)
+    for (uint32_t p = 0; p < zcp_manager_pool_end(manager); p++)
         sum += pool_stats(manager, p).waits;
     return sum;
 }

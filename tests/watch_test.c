@@ -203,7 +203,7 @@ TEST(watch_waits_that_end_well) {
         test_await(&waiter->done, done);
         CHECK_MSG(waiter->status == ZCP_OK, "%s", waiter->message);
         CHECK_EQ(waiter->pool, way);
-        for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+        for (uint32_t p = 0; p < zcp_manager_pool_end(manager); p++) {
             CHECK_EQ(pool_stats(manager, p).failures, 0);
             CHECK_EQ(pool_stats(manager, p).waits, p == 0);        // of the pool that fitted best
         }
@@ -520,7 +520,7 @@ static void look_at_all(zcp_manager *observer) {
     list all = census_of(observer, 0);
     for (uint32_t slot = 0; slot < info.max_clients; slot++)
         client_stats(observer, slot);
-    for (uint32_t p = 0; p < zcp_manager_pool_count(observer); p++)
+    for (uint32_t p = 0; p < zcp_manager_pool_end(observer); p++)
         pool_stats(observer, p);
     CHECK_STATUS(zcp_chunk_allocate(observer, 1, &none), ZCP_ERR_READ_ONLY);
     CHECK_STATUS(zcp_chunk_allocate_tagged(observer, 1, 1, &none), ZCP_ERR_READ_ONLY);
@@ -615,7 +615,7 @@ TEST(watch_observer_changes_nothing) {
 
 static void observe_a_forked_one(void *argument) {
     CHECK_STATUS(zcp_manager_census(argument, note_entry, NULL), ZCP_ERR_FORKED);
-    CHECK_EQ(zcp_manager_pool_count(argument), 0);
+    CHECK_EQ(zcp_manager_pool_end(argument), 0);
     CHECK_EQ(count_mappings("_memory_"), 0);
 }
 

@@ -363,7 +363,7 @@ static void opens_and_closes() {
     desc.config = pools.get();
     desc.max_clients = 3;
     manager first = manager::open(desc).value();
-    CHECK(first && first.pool_count() == 1 && first.get_info()->max_clients == 3 && first.check());
+    CHECK(first && first.pool_end() == 1 && first.get_info()->max_clients == 3 && first.check());
     CHECK(manager::open(instance, {{64, 3}}).error() == ZCP_ERR_CONFIG_MISMATCH);
     CHECK(first.format() == "Pool 0: chunk_size=64, total=2, used=0, free=2\n");
     zcp_recovery report = first.recover().value();
@@ -384,7 +384,7 @@ static void opens_and_closes() {
     CHECK(!second && second.get() == nullptr);
 
     zcp_manager *raw = first.detach();
-    CHECK(!first && zcp_manager_pool_count(raw) == 1);
+    CHECK(!first && zcp_manager_pool_end(raw) == 1);
     manager adopted(raw);
     CHECK(adopted.get() == raw && adopted.check());
     CHECK(adopted.destroy_this() && adopted.destroy_this().error() == ZCP_ERR_REPLACED && adopted.allocate(1));
@@ -397,7 +397,7 @@ static void answers_without_a_manager() {
     CHECK(none.allocate(1).error() == ZCP_ERR_INVALID_ARGUMENT && none.acquire(1).error() == ZCP_ERR_INVALID_ARGUMENT);
     CHECK(none.recover().error() == ZCP_ERR_INVALID_ARGUMENT && none.check().error() == ZCP_ERR_INVALID_ARGUMENT);
     CHECK(none.destroy_this().error() == ZCP_ERR_INVALID_ARGUMENT);
-    CHECK(!none.get_info() && !none.pool_stats(0) && none.pool_count() == 0 && !none.format().empty());
+    CHECK(!none.get_info() && !none.pool_stats(0) && none.pool_end() == 0 && !none.format().empty());
     manager none_either = std::move(none);
     CHECK(!none_either && !none);
 }

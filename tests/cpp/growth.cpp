@@ -17,7 +17,7 @@ static manager open_pools() {
 static void adds_and_retires_pools() {
     manager own = open_pools();
     result<uint32_t> added = own.add_pool({512, 3, 512});
-    CHECK(added && *added == 2 && own.pool_count() == 3);
+    CHECK(added && *added == 2 && own.pool_end() == 3);
     shared_chunk chunk = own.allocate(500).value();
     CHECK(chunk.capacity() == 512 && own.pool_stats(2)->used == 1 && own.get_config()->pools.size == 3);
     CHECK(own.retire_pool(*added) && own.retire_pool(*added).error() == ZCP_ERR_NOT_FOUND);

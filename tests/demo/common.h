@@ -83,7 +83,7 @@ static inline bool pools_have(const zcp_manager *manager, const uint64_t used[DE
             stats.free != stats.total - stats.used)
             return false;
     }
-    return zcp_manager_pool_count(manager) == DEMO_POOLS;
+    return zcp_manager_pool_end(manager) == DEMO_POOLS;
 }
 
 // Prints the state as the library tells it. With `used`, checks each figure of what was printed; NULL: others are at work,

@@ -41,7 +41,7 @@ static zcp_status take_snapshot(const zcp_manager *manager, snapshot *s) {
     zcp_status status = zcp_manager_get_info(manager, &s->info);
     s->wall_ns = wall_clock_ns();
     s->ns = zcp_priv_now_ns();
-    s->pool_count = zcp_manager_pool_count(manager);
+    s->pool_count = zcp_manager_pool_end(manager);
     s->bytes = s->used_bytes = 0;
     for (uint32_t p = 0; p < s->pool_count && status == ZCP_OK; p++) {
         status = zcp_manager_pool_stats(manager, p, &s->pools[p]);

@@ -940,7 +940,7 @@ static void empty_caches(world *w)
         while (zcp_chunk_allocate(manager, size, &chunks[n]) == ZCP_OK) CHECK(++n <= MAX_CHUNKS);
         while (n > 0) zcp_chunk_release(&chunks[--n]);
     }
-    for (uint32_t pool = 0; pool < zcp_manager_pool_count(w->survivor); pool++) CHECK_EQ(cached_of(w->survivor, pool), 0);     // nor does anybody else: those who did are dead
+    for (uint32_t pool = 0; pool < zcp_manager_pool_end(w->survivor); pool++) CHECK_EQ(cached_of(w->survivor, pool), 0);     // nor does anybody else: those who did are dead
 }
 static void check_books(world *w, zcp_manager *manager)
 {
@@ -951,7 +951,7 @@ static void check_books(world *w, zcp_manager *manager)
 static void verify_gone(const world *w, unsigned set)
 {
     struct stat status;
-    for (uint32_t pool = 0; pool < zcp_manager_pool_count(w->survivor); pool++) {
+    for (uint32_t pool = 0; pool < zcp_manager_pool_end(w->survivor); pool++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(w->survivor, pool, &stats));
         CHECK_MSG(stats.state != ZCP_POOL_RETIRING, "pool %u of %llu bytes is still retiring, nobody holds any of it", pool, (unsigned long long)stats.chunk_size);
@@ -1002,7 +1002,7 @@ static void end_world(world *w)
 {
     if (w->survivor) {
         BOUNDED_VOID(zcp_manager_close(w->peer));
-        for (uint32_t pool = 0; pool < zcp_manager_pool_count(w->survivor); pool++)      // nobody but the survivor's thread is left to hold a lease
+        for (uint32_t pool = 0; pool < zcp_manager_pool_end(w->survivor); pool++)      // nobody but the survivor's thread is left to hold a lease
             CHECK_MSG(inside_leases_held(w->survivor, pool) <= 1, "pool %u: %u leases are held", pool, inside_leases_held(w->survivor, pool));
         BOUNDED_VOID(zcp_manager_close(w->survivor));
         w->survivor = w->peer = NULL;
@@ -1017,7 +1017,7 @@ static void end_world(world *w)
 // who took it and has not claimed the chunk yet, or freed that and has not given it yet; or who sweeps, and gives the hints of a leaf at once.
 static void verify_hints(world *w, uint32_t lacking)
 {
-    for (uint32_t pool = 0; pool < zcp_manager_pool_count(w->survivor); pool++) {
+    for (uint32_t pool = 0; pool < zcp_manager_pool_end(w->survivor); pool++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(w->survivor, pool, &stats));
         CHECK_EQ(stats.used + stats.free + stats.cached, stats.total);
@@ -1168,7 +1168,7 @@ static void verify_quiet(world *w)
         for (uint32_t j = 0; j < w->helds; j++) again = again || w->held[j].chunk.index + UINT64_C(1) == shared->left[i];
         used += !again;
     }
-    for (uint32_t pool = 0; pool < zcp_manager_pool_count(w->survivor); pool++) {
+    for (uint32_t pool = 0; pool < zcp_manager_pool_end(w->survivor); pool++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(w->survivor, pool, &stats));
         CHECK_MSG(stats.state != ZCP_POOL_RETIRING || stats.used + stats.cached > 0, "pool %u is still retiring, nobody holds any of it", pool);
@@ -1677,7 +1677,7 @@ static void set_three(world *w)                                    // a pool of 
     w->number = add(w, w->survivor, 2);
     w->added = true;
     CHECK_EQ(w->number, 2);
-    if (w->operation->cached) CHECK_EQ(zcp_manager_pool_count(w->peer), 3);
+    if (w->operation->cached) CHECK_EQ(zcp_manager_pool_end(w->peer), 3);
     else touch(w->peer, EXTRA);
 }
 static void set_three_held(world *w)
@@ -2065,7 +2065,7 @@ static void do_observe(world *w)
     uint64_t bytes = 0;
     w->status = zcp_manager_open(&w->mine, &(zcp_manager_desc){.name = w->name, .mode = ZCP_SHM_OPEN_EXISTING, .flags = ZCP_OBSERVE});
     if (w->status != ZCP_OK) return;
-    for (uint32_t pool = 0; pool < zcp_manager_pool_count(w->mine) && w->status == ZCP_OK; pool++) w->status = zcp_manager_pool_stats(w->mine, pool, &stats);
+    for (uint32_t pool = 0; pool < zcp_manager_pool_end(w->mine) && w->status == ZCP_OK; pool++) w->status = zcp_manager_pool_stats(w->mine, pool, &stats);
     for (uint32_t slot = 0; slot < 2 && w->status == ZCP_OK; slot++) w->status = zcp_manager_client_stats(w->mine, slot, &client);
     if (w->status == ZCP_OK) w->status = zcp_manager_census(w->mine, count_entry, &bytes);
     zcp_manager_close(w->mine);

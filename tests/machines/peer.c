@@ -131,7 +131,7 @@ static zcp_status open_instance(zcp_manager **manager, const char *name, zcp_shm
 static uint64_t used(zcp_manager *manager)
 {
     uint64_t sum = 0;
-    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+    for (uint32_t p = 0; p < zcp_manager_pool_end(manager); p++) {
         zcp_pool_stats stats;
         CHECK_OK(zcp_manager_pool_stats(manager, p, &stats));
         CHECK(stats.used + stats.free == stats.total);
@@ -186,7 +186,7 @@ static uint32_t add_grown(zcp_manager *manager)
 static zcp_pool_stats stats_of(zcp_manager *manager, uint32_t number)
 {
     zcp_pool_stats stats;
-    CHECK(number < zcp_manager_pool_count(manager));
+    CHECK(number < zcp_manager_pool_end(manager));
     CHECK_OK(zcp_manager_pool_stats(manager, number, &stats));
     return stats;
 }

@@ -327,7 +327,7 @@ static void add_pool(thread *t) {
 
 static void retire_pool(thread *t) {
     zcp_status status;
-    uint32_t number = (uint32_t)below(zcp_manager_pool_count(t->manager));
+    uint32_t number = (uint32_t)below(zcp_manager_pool_end(t->manager));
     WATCHED(t->worker, status = zcp_manager_retire_pool(t->manager, number));
     if (status == ZCP_OK)
         add(&board->retired, 1);
@@ -370,7 +370,7 @@ static void observe(thread *t) {
     zcp_status status;
     uint64_t errors = 0;
     WATCHED(t->worker, status = zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .mode = ZCP_SHM_OPEN_EXISTING, .flags = ZCP_OBSERVE}));
-    for (uint32_t p = 0; status == ZCP_OK && p < zcp_manager_pool_count(manager); p++) {
+    for (uint32_t p = 0; status == ZCP_OK && p < zcp_manager_pool_end(manager); p++) {
         zcp_pool_stats stats;
         WATCHED(t->worker, status = zcp_manager_pool_stats(manager, p, &stats));
         if (stats.used + stats.free + stats.cached != stats.total || stats.peak_used > stats.total)
@@ -634,7 +634,7 @@ typedef struct figures {
 // By the records, of all pools; of each cached one some may be kept by each of `cachers` threads.
 static figures count_pools(zcp_manager *manager, uint32_t cachers, bool first) {
     figures sum = {0};
-    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+    for (uint32_t p = 0; p < zcp_manager_pool_end(manager); p++) {
         const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
         zcp_pool_stats stats;
         zcp_manager_pool_stats(manager, p, &stats);
@@ -700,7 +700,7 @@ static void compare_books(uint32_t *held, uint32_t held_count, uint32_t cachers)
     for (uint32_t i = 0; i < count; i++)
         zcp_chunk_release(&got[i]);
     figures now = count_pools(manager, cachers, false);            // with what this thread keeps
-    for (uint32_t p = 0; p < zcp_manager_pool_count(manager); p++) {
+    for (uint32_t p = 0; p < zcp_manager_pool_end(manager); p++) {
         const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
         for (uint32_t i = 0; pool != NULL && !zcp_priv_pool_is_retiring(pool) && i < pool->count; i++)
             free_hinted += zcp_priv_is_free(atomic_load(&zcp_priv_record_at(pool, i)->state)) && hinted(pool, i);
