@@ -5,21 +5,19 @@
        #include "zerocp.h"
    Everywhere else just include it. It needs zerocp_shm.h and zerocp_relptr.h beside it, Linux, and a C11 compiler.
 
-   QUICK START (a program that compiles as it stands)                                                                     >>quickstart
-
+   QUICK START (a program that compiles as it stands) >>quickstart
     #define ZEROCP_IMPLEMENTATION
     #include "zerocp.h"
     #include <stdio.h>
     #include <string.h>
 
-    int main(void)
-    {
+    int main(void) {
         // 1. Say which pools you want, and open the instance: the first process creates it, the others attach.
         zcp_config config = {0};
         zcp_config_add_pool(&config, 256, 100);                        // 100 chunks of 256 bytes
         zcp_config_add_pool(&config, 4096, 20);
         zcp_manager *manager;
-        if (zcp_manager_open(&manager, &(zcp_manager_desc){ .name = "quickstart", .config = &config }) != ZCP_OK) {
+        if (zcp_manager_open(&manager, &(zcp_manager_desc){.name = "quickstart", .config = &config}) != ZCP_OK) {
             fprintf(stderr, "%s\n", zcp_last_message());
             return 1;
         }
@@ -41,79 +39,131 @@
         zcp_manager_destroy("quickstart");
         return 0;
     }
-                                                                                                                          <<quickstart
+   <<quickstart
+
    THE MODEL
-     An instance is a set of pools that all processes which open its name share. It lies in two shared-memory objects: the management
-     segment (/<name>_memory_management) and the chunk segment (/<name>_memory_chunk). A third one
-     (/<name>_memory_locks) is empty: its locks say who lives, and those only can open it who may write the management
-     segment. Each chunk has a record in the management segment which alone says who holds it: its owner (the client
-     that allocated it), its borrowers (clients that acquired its token), and which
-     generation of it. The free list only says where to look. When a process dies, however it dies, the kernel drops the lock on its
-     client slot; whoever comes by next sweeps what it held. There is no daemon, no heartbeat and no time-out in that.
-     A thread works on hints that it has on loan, so that it seldom meets the others; who finds none claims what is on loan to others.
+     An instance is a set of pools that all processes share which open its name. It consists of three objects in shared
+     memory: the management segment (/<name>_memory_management), the chunk segment (/<name>_memory_chunk), and an empty
+     object whose locks say which clients live (/<name>_memory_locks); only a process that may write the management
+     segment can open it.
+     Each chunk has a record in the management segment, and the record alone says who holds the chunk: its owner (the
+     client that allocated it), its borrowers (clients that acquired its token), and its generation. The free list, and
+     the part of it that a thread has on loan, are only hints where to look.
+     When a process dies, however it dies, the kernel drops the lock on its client slot; whichever client comes by next
+     takes back what it held. Nothing needs to be done for the dead. There is no daemon, no heartbeat and no time-out.
 
    CACHES
-     zcp_pool_config.cache_chunks lets each thread keep so many of the chunks of a pool that it releases for its own next allocations; the two
-     then take no locked instruction at all. Such chunks are hidden from the others. An allocate elsewhere that finds
-     nothing takes what threads cache that are not just allocating; and each thread gives back what it has cached with
-     its next allocate or release in that pool, and caches nothing for 64 releases. Only a thread that is stopped inside
-     an allocate keeps up to cache_chunks chunks: size the pool for that. They also come back when the thread ends, when
-     the manager is closed, when the process dies, and those of a retired pool when somebody recovers.
-     zcp_pool_stats.cached tells how many there are. All processes have to agree on cache_chunks, as on the rest.
+     With zcp_pool_config.cache_chunks, each thread keeps up to so many of the chunks that it releases for its own next
+     allocations; allocate and release then take no locked instruction at all. Other threads cannot see cached chunks.
+     An allocate elsewhere that finds nothing takes the caches of threads that are not allocating at that moment, and
+     makes every thread give back its cache with its next allocate or release in that pool, and cache nothing for 64
+     releases. So only a thread that is stopped inside an allocate keeps up to cache_chunks chunks: size the pool for
+     that. Cached chunks also come back when the thread ends, when the manager is closed, when the process dies, and
+     those of a retired pool with the next zcp_manager_recover. zcp_pool_stats.cached counts them. All processes have to
+     agree on cache_chunks, as on the rest of the configuration.
 
    GROWTH
-     zcp_manager_add_pool, retire_pool and reconfigure change the pools while everybody works. The two objects get longer; each client maps what is new when it first
-     meets it. A retired pool gives out nothing more, and the memory of its chunks goes back to the system with its last chunk; the addresses, and
-     its part of the management segment, some 35 bytes per chunk, stay taken. zcp_chunk_allocate_wait sleeps until a chunk is free.
+     zcp_manager_add_pool, retire_pool and reconfigure change the pools while everybody works. The two segments get
+     longer; each client maps what is new when it first meets it. A retired pool gives out nothing more, and its chunks'
+     memory goes back to the system with its last chunk; its addresses, and its part of the management segment (some 35
+     bytes per chunk), stay taken.
 
    ZEROCP DOES NOT
-     - queue or deliver anything: a token is sent by whatever IPC you have; - protect payloads from concurrent writers: agree on who writes;
-     - grow a pool (add another one); - cross machines; - defend against a peer that truncates the files (SIGBUS).
+     - queue or deliver anything: send the token by whatever IPC you have;
+     - protect payloads from concurrent writers: agree on who writes;
+     - enlarge a pool: add another one;
+     - cross machines;
+     - defend against a peer that truncates the files (SIGBUS).
 
    CAVEATS (symptom: reason, and what to do)
-     - ZCP_ERR_STALE on acquire: the sender let go before the receiver had acquired. A token holds nothing: acknowledge.
-     - ZCP_ERR_FORKED: a manager does not cross fork; its memory is not even mapped in the child (touching a payload there faults).
-       Open the instance again in the child.
-     - A forked child that does not exec keeps three descriptors of each open manager, and so the files' memory if they
-       are removed. They hold no lock, but for one case: a process that can open no files any more (setuid, chroot, no
-       descriptor left, a seccomp filter) locks by them while it sweeps a dead client or adds a pool. If it is killed
-       just then, the slot stays unswept, or the instance locked for adding and destroying, until such a child execs or
+     - ZCP_ERR_STALE on acquire: the sender let go before the receiver had acquired. A token holds nothing: keep the
+       handle until the receiver acknowledges.
+     - ZCP_ERR_FORKED: a manager does not cross fork; its memory is not even mapped in the child (touching a payload
+       there faults). Open the instance again in the child.
+     - A forked child that does not exec keeps three descriptors of each open manager, and so the files' memory after
+       they are removed. They hold no lock, with one exception: a process that can open no files any more (setuid,
+       chroot, no descriptor left, a seccomp filter) locks by them while it sweeps a dead client or adds a pool. If it
+       is killed at that moment, the slot stays unswept, or the instance locked for adding and destroying, until such
+       a child execs or ends.
+     - ZCP_ERR_EXHAUSTED right after a kill: a dead client is swept once the kernel has torn down its memory; while a
+       core dump is being written the client still counts as alive. The dead are looked for at most once per
+       millisecond (or once per ten times what that took).
+     - zcp_manager_recover finds nothing right after a dead peer's socket or pipe has ended: the kernel closes
+       descriptors a moment before it drops the lock. Wait with waitpid or a pidfd, or try again a little later.
+     - A vfork or CLONE_VM child shares the memory: its parent's death is seen once the child has exec'd or ended. A
+       raw fork (_Fork, clone) at the moment when another thread takes a lock keeps that lock until the child execs or
        ends.
-     - ZCP_ERR_EXHAUSTED right after a kill: a dead client is swept once the kernel has torn down its memory; while a core dump is being
-       written it still counts as alive. The dead are looked for each 1 ms at most (or 10 times what that took).
-     - zcp_manager_recover right after a dead peer's socket or pipe has ended finds nothing: the kernel closes descriptors a moment before it
-       drops the lock. Wait with waitpid or a pidfd, or try again a little later.
-     - A vfork or CLONE_VM child shares the memory: its parent's death is seen once it has exec'd or ended. A raw fork (_Fork, clone) that
-       hits another thread just while it takes a lock keeps that lock until the child execs or ends.
-     - A client that is stopped (SIGSTOP, debugger) keeps what it holds and delays nobody, but for two: one stopped inside creation,
-       destruction or the adding of a pool lets others who do that run into ZCP_ERR_TIMEOUT (one stopped while it replaces
-       an instance that nobody has open also those who open it), and one stopped while it sweeps a dead client keeps that
-       slot unswept.
+     - A client that is stopped (SIGSTOP, debugger) keeps what it holds and delays nobody, with two exceptions. One
+       that is stopped while it creates, destroys, or adds a pool lets others who do that run into ZCP_ERR_TIMEOUT
+       (while it replaces an instance that nobody has open, also those who open it). One that is stopped while it
+       sweeps a dead client keeps that slot unswept.
      - Device DMA or io_uring may still write into a dead client's chunk after it was given to somebody else.
-     - ZCP_ERR_NO_SPACE: /dev/shm is full (containers have 64 MiB unless told otherwise). Memory is reserved at creation, so there is no
-       SIGBUS later; but a memory controller may still kill, and who may write the files can truncate them.
-     - The instance vanished: somebody removed the names by hand, or systemd's RemoveIPC did at logout. Clients go on with what they have
-       mapped; zcp_manager_check says ZCP_ERR_REPLACED; close and open again.
+     - ZCP_ERR_NO_SPACE: /dev/shm is full (containers have 64 MiB unless told otherwise). Memory is reserved at
+       creation, so there is no SIGBUS later; but a memory controller may still kill, and whoever may write the files
+       can truncate them.
+     - The instance vanished: somebody removed the names by hand, or systemd's RemoveIPC did at logout. Clients go on
+       with what they have mapped; zcp_manager_check says ZCP_ERR_REPLACED; close and open again.
      - Pids in messages are those of the writer's PID namespace. Nothing but messages uses them.
-     - A process's 64th thread at once, and the 65th thread at once in a pool (in a small pool an earlier one: there it
-       is one for each 8 chunks), cache nothing and pay up to four more locked instructions; so does a thread in
+     - The 64th and later threads of a process, and the 65th and later threads in one pool (in a small pool earlier
+       ones: one thread per 8 chunks), cache nothing and pay up to four more locked instructions; so does a thread in
        destructors of pthread keys that run after zerocp's. Where membarrier(2) is forbidden nobody caches.
-     - A library that holds this code may be unloaded, but not while one of its threads ends. Close its managers before:
-       otherwise their memory and locks stay. Each thread that allocates takes one pthread key's value.
-     - Two copies of the implementation in one process (two libraries, say) work, but do not know of each other's managers
-       (zcp_manager_find, fork handling). Have one copy, or ZEROCP_STATIC.
-     - Nothing here is async-signal-safe, and a thread must not be cancelled (pthread_cancel) inside a call. glibc before 2.34 needs -lrt -pthread.
+     - A library that contains this code may be unloaded, but not while one of its threads ends. Close its managers
+       before, or their memory and locks stay. Each thread that allocates takes one pthread key's value.
+     - Two copies of the implementation in one process (two libraries, say) work, but do not know of each other's
+       managers (zcp_manager_find, fork handling). Have one copy, or ZEROCP_STATIC.
+     - Nothing here is async-signal-safe, and a thread must not be cancelled (pthread_cancel) inside a call. glibc
+       before 2.34 needs -lrt -pthread.
 
    CONFIGURATION
-     ZEROCP_IMPLEMENTATION  emit the implementation here           in exactly one file (with ZEROCP_STATIC: in each)
-     ZEROCP_STATIC          all functions are static               in each file that includes a zerocp header
-     ZEROCP_API             linkage of public functions            everywhere the same; default: extern
-     ZEROCP_ASSERT(c)       internal assertions                    implementing file; default: assert(c)
-     ZEROCP_LOG(level, ...) where log lines go                     implementing file; default: zcp_log(level, ...) if the level is on
-     ZEROCP_LOG_LEVEL       level when nobody says otherwise, 0-4  implementing file; default: 1 (errors). A name or a number in the
-                            environment variable ZEROCP_LOG_LEVEL goes before it, zcp_log_set_level before both.
-     ZEROCP_THREAD_LOCAL, _CAS, _ACCESS, _STEP, _COUNT, _LIGHT_BARRIER, _HEAVY_BARRIER, _WAIT_FOR_SIBLING        implementing file; what the
-                            tests and the models put in place of a primitive: where each is defined
+     ZEROCP_IMPLEMENTATION  emit the implementation here            in exactly one file (with ZEROCP_STATIC: in each)
+     ZEROCP_STATIC          all functions are static                in each file that includes a zerocp header
+     ZEROCP_API             linkage of public functions             the same everywhere; default: extern
+     ZEROCP_ASSERT(c)       internal assertions                     implementing file; default: assert(c)
+     ZEROCP_LOG(level, ...) where log lines go                      implementing file; default: zcp_log, if on
+     ZEROCP_LOG_LEVEL       log level 0-4, if nothing else sets it  implementing file; default: 1 (errors)
+                            The environment variable ZEROCP_LOG_LEVEL (a name or a number) overrides it, and
+                            zcp_log_set_level overrides both
+     ZEROCP_THREAD_LOCAL, _CAS, _ACCESS, _STEP, _COUNT, _COUNT_FREED, _LIGHT_BARRIER, _HEAVY_BARRIER, _WAIT_FOR_SIBLING
+                            what tests and models put in place of a primitive: see where each is defined
+
+   CONTENTS (search for the tag; each section states its invariant and lists its memory orders)
+     zerocp_relptr.h, what needs no system call
+       >>atomics      Each access to a shared word names its memory order
+       >>status       Texts of the status codes, and the last failure of each thread
+       >>log          Lines for people
+       >>arithmetic   Sums, bits and addresses
+       >>relptr       Relative pointers
+       >>registry     Where this process has mapped which segment
+       >>list         The set of free indices: lock-free, any number of processes
+     zerocp_shm.h, what the kernel gives
+       >>clock        Time, and bounded waits
+       >>process      What a process keeps, and a forked child must not
+       >>descriptors  Opening files, never as descriptor 0, 1 or 2
+       >>names        Names of objects and of clients
+       >>files        Opening, creating, reserving, mapping and removing an object, step by step
+       >>locks        A lock is a mapping
+       >>barriers     Barriers between processes, and the futex
+       >>shm          The public calls on one object
+     zerocp.h: first the interface (configuration, manager, pools, statistics, chunks), then
+       >>layout       All that other processes see
+       >>record       The truth about one chunk: who holds it, in which generation
+       >>hints        Leases, loans, caches and counters: where a thread looks first
+       >>view         The pools as one client sees them: private pointers and numbers, no system calls
+       >>recall       A recall: what threads keep comes back to everybody
+       >>manager      An attachment: its states, and whether a call may use it
+       >>thread       A thread's number and its most recent pool
+       >>meet         A client learns which pools have come and gone
+       >>pools        The life of a pool: adding, retiring, reconfiguring
+       >>sweep        Taking back what dead clients held
+       >>hold         Handles of one chunk in this process: clone, token, acquire, accessors
+       >>allocate     The ladder to a chunk
+       >>wait         Sleeping until a chunk is free
+       >>release      Giving a handle back
+       >>create       Making an instance, and taking it apart
+       >>attach       Joining an instance
+       >>open         Opening, closing and destroying: one attempt after the other until one is final
+       >>watch        Statistics, census, information, print
+     and at the end the C++ interface.
 
    Licence: MIT, at the end of zerocp_relptr.h. */
 
@@ -126,653 +176,383 @@
 extern "C" {
 #endif
 
-/* ==== Vector: up to N elements, embedded: no heap, no pointer, may lie in shared memory. v is a pointer and is evaluated more than once.
-   Not thread-safe. ==== */
-#define ZCP_VECTOR(T, N) struct { uint32_t size; T items[N]; }            /* to be typedef'd; all zero is empty */
-#define ZCP_VECTOR_CAPACITY(v) ((uint32_t)(sizeof (v)->items / sizeof (v)->items[0]))
-#define ZCP_VECTOR_SIZE(v)     ((v)->size)
-#define ZCP_VECTOR_CLEAR(v)    ((void)((v)->size = 0))
-/* Appends a value; false, and nothing changed, when it is full. */
-#define ZCP_VECTOR_PUSH(v, ...) ((v)->size < ZCP_VECTOR_CAPACITY(v) ? ((v)->items[(v)->size++] = (__VA_ARGS__), true) : false)
-/* A pointer to element i; NULL when i is out of range. */
-#define ZCP_VECTOR_AT(v, i) ((uint64_t)(i) < (v)->size && (uint64_t)(i) < ZCP_VECTOR_CAPACITY(v) ? &(v)->items[i] : NULL)
-
-/* ==== Configuration: which pools an instance has. Plain data; not thread-safe ==== */
+// ==== Configuration: which pools an instance has. Plain data; not thread-safe ====
 #define ZCP_MAX_POOLS 16
-#define ZCP_MAX_LIVE_POOLS 32                    /* that an instance can have at once, those that were added and those being retired included */
+
+// That an instance can have at once, those that were added and those being retired included.
+#define ZCP_MAX_LIVE_POOLS 32
 #define ZCP_MAX_CLIENTS 1024
-#define ZCP_MAX_CHUNKS (UINT32_C(1) << 27)       /* in one pool */
+#define ZCP_MAX_CHUNKS (UINT32_C(1) << 27)       // in one pool
 #define ZCP_DEFAULT_CLIENTS 64
 #define ZCP_DEFAULT_ALIGNMENT 64
-#define ZCP_NO_CLIENT UINT32_MAX                 /* where a client's slot is told */
+#define ZCP_NO_CLIENT UINT32_MAX                 // where a client's slot is told
 #define ZCP_MAX_CACHE_CHUNKS 64
 
 typedef struct zcp_pool_config {
-    uint64_t chunk_size;            /* bytes of payload, 1 or more */
-    uint32_t chunk_count;           /* 1 to ZCP_MAX_CHUNKS */
-    uint32_t alignment;             /* of each chunk: a power of two up to the page size; 0 = 64 */
-    uint32_t cache_chunks;          /* free chunks that each thread may keep for itself, up to ZCP_MAX_CACHE_CHUNKS; 0: none. See CACHES above */
+    uint64_t chunk_size;            // bytes of payload, 1 or more
+    uint32_t chunk_count;           // 1 to ZCP_MAX_CHUNKS
+    uint32_t alignment;             // of each chunk: a power of two up to the page size; 0 = 64
+    // Free chunks that each thread may keep for itself, up to ZCP_MAX_CACHE_CHUNKS; 0: none. See CACHES above.
+    uint32_t cache_chunks;
 } zcp_pool_config;
-typedef ZCP_VECTOR(zcp_pool_config, ZCP_MAX_POOLS) zcp_pool_vector;
-typedef struct zcp_config { zcp_pool_vector pools; } zcp_config;         /* {0} is empty. Any order; sizes may repeat */
 
-/* Adds a pool with default alignment. Errors and effects as zcp_config_add. */
+typedef ZCP_VECTOR(zcp_pool_config, ZCP_MAX_POOLS) zcp_pool_vector;
+typedef struct zcp_config { zcp_pool_vector pools; } zcp_config;         // {0} is empty. Any order; sizes may repeat
+
+// Adds a pool with default alignment. Errors and effects as zcp_config_add.
 ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uint64_t chunk_size, uint32_t chunk_count);
-/* Adds a pool. Errors: INVALID_ARGUMENT (NULL), INVALID_SIZE (size or count 0, count above ZCP_MAX_CHUNKS, cache_chunks above ZCP_MAX_CACHE_CHUNKS),
-   INVALID_ALIGNMENT, OVERFLOW (the configuration would need more than 2^48 bytes), FULL (ZCP_MAX_POOLS are there). After a failure the configuration is as before. */
+
+// Adds a pool. Errors: INVALID_ARGUMENT (NULL), INVALID_SIZE (size or count 0, count above ZCP_MAX_CHUNKS, cache_chunks
+// above ZCP_MAX_CACHE_CHUNKS), INVALID_ALIGNMENT, OVERFLOW (the configuration would need more than 2^48 bytes), FULL
+// (ZCP_MAX_POOLS are there). After a failure the configuration is as before.
 ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zcp_pool_config *pool);
-/* Bytes of the management segment, of the chunk segment, and of both, for up to max_clients clients (0 = 64). 0 on overflow, for a NULL
-   or invalid configuration and for max_clients above ZCP_MAX_CLIENTS (see zcp_last_message). */
+
+// Bytes of the management segment, of the chunk segment, and of both, for up to max_clients clients (0 = 64). 0 on
+// overflow, for a NULL or invalid configuration and for max_clients above ZCP_MAX_CLIENTS (see zcp_last_message).
 ZEROCP_API uint64_t zcp_config_management_bytes(const zcp_config *config, uint32_t max_clients);
 ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *config, uint32_t max_clients);
 ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients);
 
-/* ==== MPMC list: a lock-free set of free indices 0 .. capacity - 1, in memory that any number of processes share, each through a view of
-   its own. Not a linked list: an index is in it if and only if its bit is set, so nothing is torn when a process dies between two steps,
-   and there is no ABA. All calls but create and attach are thread-safe on one view, lock-free, and safe beside other views. ==== */
-#define ZCP_MPMC_LIST_MAX_CAPACITY (UINT32_C(1) << 31)
-typedef struct zcp_mpmc_list {
-    void    *memory;
-    uint32_t capacity;
-    ZCP_ATOMIC(uint32_t) cursor;    /* the leaf where this view looks first; a hint, any value will do */
-    uint32_t leaves, leaf_shift;    /* a leaf has up to 2^leaf_shift indices */
-    void    *first_leaf;            /* in memory */
-} zcp_mpmc_list;
-
-/* Bytes that a list of that capacity takes; 0 if capacity is 0 or above ZCP_MPMC_LIST_MAX_CAPACITY. */
-ZEROCP_API uint64_t zcp_mpmc_list_bytes(uint32_t capacity);
-/* Makes a list in memory (8-byte aligned; 64 is better), empty or with every index in it. Nobody else may use the memory yet. Errors:
-   INVALID_ARGUMENT (NULL), INVALID_ALIGNMENT, INVALID_SIZE (capacity, or too few bytes). After a failure the view is zero. */
-ZEROCP_API zcp_status zcp_mpmc_list_create(zcp_mpmc_list *list, void *memory, uint64_t bytes, uint32_t capacity, bool full);
-/* A view of a list that exists. Errors: as create, NOT_ZEROCP (no list there), CORRUPT (a list that cannot fit into bytes). */
-ZEROCP_API zcp_status zcp_mpmc_list_attach(zcp_mpmc_list *list, void *memory, uint64_t bytes);
-/* Puts an index in. false: it is out of range, or was in already (which is detected, and harmless). */
-ZEROCP_API bool zcp_mpmc_list_push(zcp_mpmc_list *list, uint32_t index);
-/* Takes an index out. false: empty, that is: no index was in the list throughout the call (it is no snapshot). */
-ZEROCP_API bool zcp_mpmc_list_pop(zcp_mpmc_list *list, uint32_t *index);
-ZEROCP_API uint32_t zcp_mpmc_list_count(const zcp_mpmc_list *list);        /* exact when nobody pushes or pops */
-ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list);     /* 0 for NULL or a zero view */
-
-/* ==== Manager: one attachment of this process to an instance ==== */
+// ==== Manager: one attachment of this process to an instance ====
 typedef struct zcp_manager zcp_manager;
 
-#define ZCP_FALLBACK        (UINT32_C(1) << 16)  /* larger pools serve when those that fit best are exhausted */
-#define ZCP_READ_ONLY_DATA  (UINT32_C(1) << 17)  /* map the chunk segment read-only: this client acquires and reads, and cannot scribble */
-#define ZCP_WAIT            (UINT32_C(1) << 18)  /* wait up to timeout_ms for somebody to create the instance */
-/* A double release that races itself is refused; without this it may give a chunk out twice. Costs two locked
-   instructions, and one for the first token of a chunk. */
+#define ZCP_FALLBACK        (UINT32_C(1) << 16)  // larger pools serve when those that fit best are exhausted
+
+// Map the chunk segment read-only: this client acquires and reads, and cannot scribble.
+#define ZCP_READ_ONLY_DATA  (UINT32_C(1) << 17)
+#define ZCP_WAIT            (UINT32_C(1) << 18)  // wait up to timeout_ms for somebody to create the instance
+
+// A double release that races itself is refused; without this it may give a chunk out twice. Costs two locked
+// instructions, and one for the first token of a chunk.
 #define ZCP_CHECKED         (UINT32_C(1) << 19)
-#define ZCP_OBSERVE         (UINT32_C(1) << 20)  /* only look: takes no client slot, changes nothing, sweeps nothing, maps no payload; never creates. Read permission will do */
+
+// only look: takes no client slot, changes nothing, sweeps nothing, maps no payload; never creates. Read permission
+// will do.
+#define ZCP_OBSERVE         (UINT32_C(1) << 20)
 
 typedef struct zcp_manager_desc {
-    /* Up to 236 bytes, no slash (one in front is ignored), no control character; NULL = "zerocp". */
+    // Up to 236 bytes, no slash (one in front is ignored), no control character; NULL = "zerocp".
     const char       *name;
     zcp_shm_mode      mode;
-    /* To create; if the instance exists already, these have to be its live pools, in whatever order. NULL: take what is
-       there. */
+    // To create; if the instance exists already, these have to be its live pools, in whatever order. NULL: take what is
+    // there.
     const zcp_config *config;
-    uint32_t          max_clients;  /* to create: 1 to 1024, 0 = 64; if it exists already, 0 or equal */
-    uint32_t          permissions;  /* of created objects, up to 0777 with 0600 in it, exact; 0 = 0600 */
-    uint32_t          flags;        /* ZCP_... above, and ZCP_SHM_PREFAULT, _LOCK, _ANY_OWNER, _NO_RESERVE, _NO_DUMP, _GROUP */
-    /* For people to read, up to 31 bytes, no slash, no control character; NULL = the thread's name, with '_' for those.
-       A byte that is no UTF-8 is told to others as '?'. */
+    uint32_t          max_clients;  // to create: 1 to 1024, 0 = 64; if it exists already, 0 or equal
+    uint32_t          permissions;  // of created objects, up to 0777 with 0600 in it, exact; 0 = 0600
+    uint32_t          flags; // ZCP_... above, and ZCP_SHM_PREFAULT, _LOCK, _ANY_OWNER, _NO_RESERVE, _NO_DUMP, _GROUP
+    // For people to read, up to 31 bytes, no slash, no control character; NULL = the thread's name, with '_' for those.
+    // A byte that is no UTF-8 is told to others as '?'.
     const char       *client_name;
-    uint32_t          timeout_ms;   /* bound on all waiting in here; 0 = 5000 */
-    uint32_t          group;        /* with ZCP_SHM_GROUP: the group's number */
-    /* Of the created chunk segment, like `permissions`; 0 = those. With 0640 here and 0660 there the group's members
-       may only read payloads: they open with ZCP_READ_ONLY_DATA. Pools that are added lie in the same object. */
+    uint32_t          timeout_ms;   // bound on all waiting in here; 0 = 5000
+    uint32_t          group;        // with ZCP_SHM_GROUP: the group's number
+    // Of the created chunk segment, like `permissions`; 0 = those. With 0640 here and 0660 there the group's members
+    // may only read payloads: they open with ZCP_READ_ONLY_DATA. Pools that are added lie in the same object.
     uint32_t          data_permissions;
 } zcp_manager_desc;
 
-/* Opens the instance, creating it if the mode says so; exactly one process initialises. Each open is a client of its own, also the second one
-   of a process. A dead client's chunks are taken back on the way.
-   An instance that nobody has open is replaced if it does not suit the call, so that a service which was killed, and
-   starts again with other pools after an upgrade, comes up by itself: ZCP_SHM_OPEN_OR_CREATE with a configuration
-   replaces one that has other live pools or another max_clients, ZCP_SHM_CREATE_EXCLUSIVE any. Nobody can join it
-   meanwhile. If somebody has it open, that is CONFIG_MISMATCH or EXISTS, and the message names one of them; observers
-   and dead clients do not count. Calls that never create (ZCP_SHM_OPEN_EXISTING, ZCP_READ_ONLY_DATA, ZCP_OBSERVE, no
-   configuration) replace nothing. Nor is an instance of another layout version replaced, nor one whose header is
-   corrupt: ZCP_SHM_PURGE_AND_CREATE or zcp_manager_destroy removes those.
-   Errors: INVALID_ARGUMENT (NULL, mode, max_clients, permissions, an empty
-   configuration, PURGE or CREATE_EXCLUSIVE without one), INVALID_NAME, INVALID_SIZE, INVALID_ALIGNMENT, OVERFLOW (a pool), INVALID_FLAGS,
-   EXISTS, NOT_FOUND, PERMISSION (also: this user may only read chunks, and ZCP_READ_ONLY_DATA is missing),
-   WRONG_OWNER, WRONG_TYPE, NO_SPACE, NO_MEMORY, MAPPING, SYSTEM, TIMEOUT (also: with ZCP_WAIT nobody created it),
-   NOT_ZEROCP, VERSION, LAYOUT, CORRUPT, CONFIG_MISMATCH, CLIENTS_FULL. After a failure *manager is NULL and nothing
-   is left that this call began to create. Thread-safe. */
+// Opens the instance, creating it if the mode says so; exactly one process initialises. Each open is a client of its
+// own, also the second one of a process. A dead client's chunks are taken back on the way. An instance that nobody has
+// open is replaced if it does not suit the call, so that a service which was killed, and starts again with other pools
+// after an upgrade, comes up by itself: ZCP_SHM_OPEN_OR_CREATE with a configuration replaces one that has other live
+// pools or another max_clients, ZCP_SHM_CREATE_EXCLUSIVE any. Nobody can join it meanwhile. If somebody has it open,
+// that is CONFIG_MISMATCH or EXISTS, and the message names one of them; observers and dead clients do not count. Calls
+// that never create (ZCP_SHM_OPEN_EXISTING, ZCP_READ_ONLY_DATA, ZCP_OBSERVE, no configuration) replace nothing. Nor is
+// an instance of another layout version replaced, nor one whose header is corrupt: ZCP_SHM_PURGE_AND_CREATE or
+// zcp_manager_destroy removes those. Errors: INVALID_ARGUMENT (NULL, mode, max_clients, permissions, an empty
+// configuration, PURGE or CREATE_EXCLUSIVE without one), INVALID_NAME, INVALID_SIZE, INVALID_ALIGNMENT, OVERFLOW (a
+// pool), INVALID_FLAGS, EXISTS, NOT_FOUND, PERMISSION (also: this user may only read chunks, and ZCP_READ_ONLY_DATA is
+// missing), WRONG_OWNER, WRONG_TYPE, NO_SPACE, NO_MEMORY, MAPPING, SYSTEM, TIMEOUT (also: with ZCP_WAIT nobody created
+// it), NOT_ZEROCP, VERSION, LAYOUT, CORRUPT, CONFIG_MISMATCH, CLIENTS_FULL. After a failure *manager is NULL and
+// nothing is left that this call began to create. Thread-safe.
 ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc);
-/* Detaches: warns in the log about chunks still held, gives them back, unmaps. The instance stays. Later calls on the
-   manager or its handles are answered with ZCP_ERR_CLOSED or do nothing, until a later zcp_manager_open of this process
-   uses the object again: if handles of it were left, only after 64 other such managers were closed. A handle that is
-   older still is refused as any that is not held, because the new manager holds no chunk of its generation. Two
-   exceptions: a chance of 1 in 2^32, and the same use of the same chunk, which both managers held: then it is like a
-   copy of the new manager's handle. Calls that overlap a close are the caller's error. NULL, closed or inherited: does
-   nothing. */
+
+// Detaches: warns in the log about chunks still held, gives them back, unmaps. The instance stays. Later calls on the
+// manager or its handles are answered with ZCP_ERR_CLOSED or do nothing, until a later zcp_manager_open of this process
+// uses the object again: if handles of it were left, only after 64 other such managers were closed. A handle that is
+// older still is refused as any that is not held, because the new manager holds no chunk of its generation. Two
+// exceptions: a chance of 1 in 2^32, and the same use of the same chunk, which both managers held: then it is like a
+// copy of the new manager's handle. Calls that overlap a close are the caller's error. NULL, closed or inherited: does
+// nothing.
 ZEROCP_API void zcp_manager_close(zcp_manager *manager);
-/* Retires the instance and removes its names (NULL = "zerocp"); clients go on with what they have mapped. Root destroys
-   any user's. Errors: INVALID_NAME, NOT_FOUND (none of its names was there), NOT_ZEROCP, LAYOUT (other byte order; all
-   left alone: zcp_shm_unlink removes them), PERMISSION, WRONG_OWNER, WRONG_TYPE, TIMEOUT (5 s), SYSTEM. Repeatable
-   after any failure. Thread-safe. */
+
+// Retires the instance and removes its names (NULL = "zerocp"); clients go on with what they have mapped. Root destroys
+// any user's. Errors: INVALID_NAME, NOT_FOUND (none of its names was there), NOT_ZEROCP, LAYOUT (other byte order; all
+// left alone: zcp_shm_unlink removes them), PERMISSION, WRONG_OWNER, WRONG_TYPE, TIMEOUT (5 s), SYSTEM. Repeatable
+// after any failure. Thread-safe.
 ZEROCP_API zcp_status zcp_manager_destroy(const char *name);
-/* The same with flags: 0, or ZCP_SHM_ANY_OWNER to destroy another user's without being root, where the system allows
-   that (in /dev/shm, as a rule, it asks for the capability CAP_FOWNER).
-   Errors: those of zcp_manager_destroy, and
-     INVALID_FLAGS  another flag
-     PERMISSION     the system does not allow it; nothing has changed
-   Thread-safe. */
+
+// The same with flags: 0, or ZCP_SHM_ANY_OWNER to destroy another user's without being root, where the system allows
+// that (in /dev/shm, as a rule, it asks for the capability CAP_FOWNER).
+// Errors: those of zcp_manager_destroy, and
+//   INVALID_FLAGS  another flag
+//   PERMISSION     the system does not allow it; nothing has changed
+// Thread-safe.
 ZEROCP_API zcp_status zcp_manager_destroy_with(const char *name, uint32_t flags);
-/* Destroys the instance that this manager has open, and no other: not the one that has taken its name since. The
-   manager stays open; close it as ever. Repeatable after any failure.
-   Errors:
-     INVALID_ARGUMENT (NULL), FORKED, CLOSED
-     READ_ONLY    it was opened with ZCP_OBSERVE
-     REPLACED     it was destroyed, or its name is gone or leads to another instance
-     PERMISSION, WRONG_OWNER  it belongs to another user, and this one may not remove it; nothing has changed
-     TIMEOUT      5 s: somebody else creates, destroys or changes it and is stopped
-     WRONG_TYPE, NO_MEMORY, MAPPING, SYSTEM
-   Thread-safe. */
+
+// Destroys the instance that this manager has open, and no other: not the one that has taken its name since. The
+// manager stays open; close it as ever. Repeatable after any failure.
+// Errors:
+//   INVALID_ARGUMENT (NULL), FORKED, CLOSED
+//   READ_ONLY    it was opened with ZCP_OBSERVE
+//   REPLACED     it was destroyed, or its name is gone or leads to another instance
+//   PERMISSION, WRONG_OWNER  it belongs to another user, and this one may not remove it; nothing has changed
+//   TIMEOUT      5 s: somebody else creates, destroys or changes it and is stopped
+//   WRONG_TYPE, NO_MEMORY, MAPPING, SYSTEM
+// Thread-safe.
 ZEROCP_API zcp_status zcp_manager_destroy_this(zcp_manager *manager);
 
 typedef struct zcp_recovery {
-    uint32_t dead_clients;          /* whose slots were swept */
-    uint64_t chunks_reclaimed;      /* which became free by that */
+    uint32_t dead_clients;          // whose slots were swept
+    uint64_t chunks_reclaimed;      // which became free by that
 } zcp_recovery;
-/* Takes back what dead clients hold, and what idle threads cache of pools that retire. Idempotent; runs beside live
-   traffic and beside others that recover; needs no call of yours in general, because opening and exhaustion do it too.
-   report may be NULL; it tells of dead clients, and after a failure what was done until then. Errors: INVALID_ARGUMENT,
-   FORKED, CLOSED, READ_ONLY (ZCP_OBSERVE), SYSTEM (the files cannot be opened any more, and the descriptors that were
-   kept are closed), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest was swept). Works also where the process can
-   open nothing any more (setuid, chroot, RLIMIT_NOFILE, seccomp). Thread-safe. */
+
+// Takes back what dead clients hold, and what idle threads cache of pools that retire. Idempotent; runs beside live
+// traffic and beside others that recover; needs no call of yours in general, because opening and exhaustion do it too.
+// report may be NULL; it tells of dead clients, and after a failure what was done until then. Errors: INVALID_ARGUMENT,
+// FORKED, CLOSED, READ_ONLY (ZCP_OBSERVE), SYSTEM (the files cannot be opened any more, and the descriptors that were
+// kept are closed), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest was swept). Works also where the process can
+// open nothing any more (setuid, chroot, RLIMIT_NOFILE, seccomp). Thread-safe.
 ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report);
 
-/* ---- Pools may come and go while everybody works ---- */
-/* Adds a pool. All clients use it from their next call on, without doing anything for it; each maps it for itself, when it first meets it. Its
-   chunks lie in a segment of their own of the registry. *index (may be NULL) becomes its number. Limits: ZCP_MAX_LIVE_POOLS at once, 2^48 bytes
-   and 2^32 pools in an instance's life. A process maps 16,000 of them, over all the managers that it has open: each
-   stays mapped until its manager is closed, and takes up to three of the 65,530 mappings that Linux allows a process.
-   Beyond that, close the manager and open it again. A client that cannot map a pool tries again when it needs it, for a
-   tenth of the time at most; until it can, acquire of that pool's tokens and an allocate that no other pool could serve
-   fail with MAPPING, whose message tells why.
-   Errors: INVALID_ARGUMENT (NULL), those of zcp_config_add, FULL, FORKED, CLOSED, READ_ONLY, REPLACED (destroyed, or
-   its name is gone or leads elsewhere; where the process can no longer tell, that is no failure), NO_SPACE, NO_MEMORY,
-   MAPPING, PERMISSION, SYSTEM, CORRUPT, TIMEOUT (5 s:
-   somebody else creates, destroys or adds and is stopped); after a failure, and if the process is killed within, the instance is as before.
-   Thread-safe. */
+// ---- Pools may come and go while everybody works ----
+// Adds a pool. All clients use it from their next call on, without doing anything for it; each maps it for itself, when
+// it first meets it. Its chunks lie in a segment of their own of the registry. *index (may be NULL) becomes its number.
+// Limits: ZCP_MAX_LIVE_POOLS at once, 2^48 bytes and 2^32 pools in an instance's life. A process maps 16,000 of them,
+// over all the managers that it has open: each stays mapped until its manager is closed, and takes up to three of the
+// 65,530 mappings that Linux allows a process. Beyond that, close the manager and open it again. A client that cannot
+// map a pool tries again when it needs it, for a tenth of the time at most; until it can, acquire of that pool's tokens
+// and an allocate that no other pool could serve fail with MAPPING, whose message tells why. Errors: INVALID_ARGUMENT
+// (NULL), those of zcp_config_add, FULL, FORKED, CLOSED, READ_ONLY, REPLACED (destroyed, or its name is gone or leads
+// elsewhere; where the process can no longer tell, that is no failure), NO_SPACE, NO_MEMORY, MAPPING, PERMISSION,
+// SYSTEM, CORRUPT, TIMEOUT (5 s: somebody else creates, destroys or adds and is stopped); after a failure, and if the
+// process is killed within, the instance is as before. Thread-safe.
 ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool, uint32_t *index);
-/* Retires a pool: nothing more is allocated from it, and once its last chunk is released the memory of its chunks goes back to the system and its
-   number may be given to another one. Clients that hold its chunks are undisturbed. What lies in a cache comes back as
-   any cached chunk, and if its thread does nothing, with the next zcp_manager_recover of anybody. (What
-   stays until the instance is destroyed is its part of the management segment.) Errors: INVALID_ARGUMENT (pool >= ZCP_MAX_LIVE_POOLS), NOT_FOUND (no
-   pool of that number, or it is retiring), FORKED, CLOSED, READ_ONLY, and those of learning about that pool, if it was
-   added: NO_MEMORY, MAPPING, SYSTEM, CORRUPT. Thread-safe. */
+
+// Retires a pool: nothing more is allocated from it, and once its last chunk is released the memory of its chunks goes
+// back to the system and its number may be given to another one. Clients that hold its chunks are undisturbed. What
+// lies in a cache comes back as any cached chunk, and if its thread does nothing, with the next zcp_manager_recover of
+// anybody. (What stays until the instance is destroyed is its part of the management segment.) Errors: INVALID_ARGUMENT
+// (pool >= ZCP_MAX_LIVE_POOLS), NOT_FOUND (no pool of that number, or it is retiring), FORKED, CLOSED, READ_ONLY, and
+// those of learning about that pool, if it was added: NO_MEMORY, MAPPING, SYSTEM, CORRUPT. Thread-safe.
 ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manager, uint32_t pool);
-/* Adds and retires until the live pools are those of config, in whatever order; pools that are right already stay. Errors: those of both; what was
-   added is retired again then, and nothing else has changed. Thread-safe; two such calls come one after the other. */
+
+// Adds and retires until the live pools are those of config, in whatever order; pools that are right already stay.
+// Errors: those of both; what was added is retired again then, and nothing else has changed. Thread-safe; two such
+// calls come one after the other.
 ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manager, const zcp_config *config);
-/* The live pools, by their numbers (the first ZCP_MAX_POOLS of them). Errors: INVALID_ARGUMENT, FORKED, CLOSED; *config is then empty. Thread-safe. */
+
+// The live pools, by their numbers (the first ZCP_MAX_POOLS of them). Errors: INVALID_ARGUMENT, FORKED, CLOSED; *config
+// is then empty. Thread-safe.
 ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_config *config);
 
-/* ---- Statistics. All are always on. Who allocates, or frees what it allocated, counts in a line of its own; one more locked instruction for
-   who frees as the last borrower ---- */
+// ---- Statistics. All are always on. Who allocates, or frees what it allocated, counts in a line of its own; one more
+// locked instruction for who frees as the last borrower ----
 typedef enum zcp_pool_state {
-    ZCP_POOL_NONE = 0,              /* there is no pool of that number (any more) */
+    ZCP_POOL_NONE = 0,              // there is no pool of that number (any more)
     ZCP_POOL_LIVE,
-    ZCP_POOL_RETIRING               /* gives out nothing more, and goes when its last chunk is released */
+    ZCP_POOL_RETIRING               // gives out nothing more, and goes when its last chunk is released
 } zcp_pool_state;
+
 typedef struct zcp_pool_stats {
-    uint64_t chunk_size;            /* bytes, as configured */
-    uint64_t total, used, free;     /* chunks, by their records; used + free + cached == total (of a retiring pool the free ones are not to be had) */
-    uint64_t stride;                /* bytes from one chunk to the next */
-    uint32_t alignment;             /* bytes */
-    uint32_t cache_chunks;          /* as configured */
-    uint64_t cached;                /* chunks that nobody uses, kept by a thread for itself */
-    zcp_pool_state state;           /* NONE: all else is 0 */
-    uint64_t peak_used;             /* the most chunks in use at once: at least so many; exact while one thread uses the pool */
-    uint64_t allocations, releases; /* since the pool was made; allocations - releases == used */
-    uint64_t failures;              /* calls that came away with nothing: EXHAUSTED, TIMEOUT */
-    uint64_t waits;                 /* calls of zcp_chunk_allocate_wait that slept */
-    uint64_t disturbed;             /* failures when chunks came and went during each look: one may have been missed */
+    uint64_t chunk_size;            // bytes, as configured
+    // Chunks, by their records; used + free + cached == total (of a retiring pool the free ones are not to be had).
+    uint64_t total, used, free;
+    uint64_t stride;                // bytes from one chunk to the next
+    uint32_t alignment;             // bytes
+    uint32_t cache_chunks;          // as configured
+    uint64_t cached;                // chunks that nobody uses, kept by a thread for itself
+    zcp_pool_state state;           // NONE: all else is 0
+    uint64_t peak_used; // the most chunks in use at once: at least so many; exact while one thread uses the pool
+    uint64_t allocations, releases; // since the pool was made; allocations - releases == used
+    uint64_t failures;              // calls that came away with nothing: EXHAUSTED, TIMEOUT
+    uint64_t waits;                 // calls of zcp_chunk_allocate_wait that slept
+    uint64_t disturbed;             // failures when chunks came and went during each look: one may have been missed
 } zcp_pool_stats;
-/* Counts the records of a pool (0 .. zcp_manager_pool_end - 1: at first in the order of the configuration). Exact when quiet, but that a process which is killed just while it allocates or
-   releases may count for one more or less, and one killed while it sweeps for some. Errors: INVALID_ARGUMENT, FORKED,
-   CLOSED; *stats is then zero. Thread-safe. Cost: one load per chunk. */
+
+// Counts the records of a pool (0 .. zcp_manager_pool_end - 1: at first in the order of the configuration). Exact when
+// quiet, but that a process which is killed just while it allocates or releases may count for one more or less, and one
+// killed while it sweeps for some. Errors: INVALID_ARGUMENT, FORKED, CLOSED; *stats is then zero. Thread-safe. Cost:
+// one load per chunk.
 ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats);
-/* One more than the highest number that a pool has or had; numbers below it may be of no pool any more. 0 for NULL, closed or inherited. Thread-safe. */
+
+// One more than the highest number that a pool has or had; numbers below it may be of no pool any more. 0 for NULL,
+// closed or inherited. Thread-safe.
 ZEROCP_API uint32_t zcp_manager_pool_end(const zcp_manager *manager);
 
 typedef struct zcp_manager_info {
-    char     name[256], management_name[256], chunk_name[256];             /* the latter two as in /dev/shm, with a slash in front */
-    uint64_t management_bytes, chunk_bytes;     /* as created; of pools that were added the statistics tell */
+    char     name[256], management_name[256], chunk_name[256]; // the latter two as in /dev/shm, with a slash in front
+    uint64_t management_bytes, chunk_bytes;     // as created; of pools that were added the statistics tell
     void    *management_base, *chunk_base;
-    uint64_t instance_id;           /* random, never 0 */
-    uint32_t max_clients, slot;     /* slot: this client's number, from 0; ZCP_NO_CLIENT with ZCP_OBSERVE */
-    uint32_t pool_end, flags;       /* flags as given */
+    uint64_t instance_id;           // random, never 0
+    uint32_t max_clients, slot;     // slot: this client's number, from 0; ZCP_NO_CLIENT with ZCP_OBSERVE
+    uint32_t pool_end, flags;       // flags as given
 } zcp_manager_info;
-/* Errors: INVALID_ARGUMENT, FORKED, CLOSED; *info is then zero. Thread-safe. */
+
+// Errors: INVALID_ARGUMENT, FORKED, CLOSED; *info is then zero. Thread-safe.
 ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manager_info *info);
 
 typedef enum zcp_client_state {
-    ZCP_CLIENT_FREE = 0,            /* nobody has the slot */
-    ZCP_CLIENT_ALIVE,               /* or it has died and is just being swept */
-    ZCP_CLIENT_DEAD                 /* it ended without closing, and nobody has begun to sweep it */
+    ZCP_CLIENT_FREE = 0,            // nobody has the slot
+    ZCP_CLIENT_ALIVE,               // or it has died and is just being swept
+    ZCP_CLIENT_DEAD                 // it ended without closing, and nobody has begun to sweep it
 } zcp_client_state;
+
 typedef struct zcp_client_info {
     zcp_client_state state;
-    uint32_t pid;                   /* in its own PID namespace */
-    uint64_t start;                 /* when it attached: nanoseconds since 1970 */
-    char     name[32];              /* UTF-8 without slash and control characters, whatever the client has written */
+    uint32_t pid;                   // in its own PID namespace
+    uint64_t start;                 // when it attached: nanoseconds since 1970
+    char     name[32];              // UTF-8 without slash and control characters, whatever the client has written
 } zcp_client_info;
-/* Errors: INVALID_ARGUMENT (NULL, slot >= max_clients), FORKED, CLOSED, SYSTEM; *info is then zero. For people to read.
-   Thread-safe. A client can rely on the state. To an observer (ZCP_OBSERVE) somebody who may only read the management
-   segment can make a living client look dead, by a lock that keeps the client from its own; it cannot make a dead one
-   look alive. */
+
+// Errors: INVALID_ARGUMENT (NULL, slot >= max_clients), FORKED, CLOSED, SYSTEM; *info is then zero. For people to read.
+// Thread-safe. A client can rely on the state. To an observer (ZCP_OBSERVE) somebody who may only read the management
+// segment can make a living client look dead, by a lock that keeps the client from its own; it cannot make a dead one
+// look alive.
 ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot, zcp_client_info *info);
+
 typedef struct zcp_client_stats {
     zcp_client_state state;
     uint32_t pid;
     uint64_t start;
-    char     name[32];              /* all four as above */
-    uint64_t owned, borrowed;       /* chunks that it holds as their owner, and as a borrower (both, if it acquired a token of its own) */
-    uint64_t bytes;                 /* capacity of all that it holds */
-    uint64_t cached;                /* chunks that its threads keep for themselves */
+    char     name[32];              // all four as above
+    // Chunks that it holds as their owner, and as a borrower (both, if it acquired a token of its own).
+    uint64_t owned, borrowed;
+    uint64_t bytes;                 // capacity of all that it holds
+    uint64_t cached;                // chunks that its threads keep for themselves
 } zcp_client_stats;
-/* What a client holds, by the records. Errors: as zcp_manager_client_info. Thread-safe. Cost: two loads per chunk. */
+
+// What a client holds, by the records. Errors: as zcp_manager_client_info. Thread-safe. Cost: two loads per chunk.
 ZEROCP_API zcp_status zcp_manager_client_stats(const zcp_manager *manager, uint32_t slot, zcp_client_stats *stats);
 
-typedef struct zcp_census_entry {   /* a chunk that somebody holds */
-    uint32_t pool, index;           /* index: within the pool */
+// A chunk that somebody holds.
+typedef struct zcp_census_entry {
+    uint32_t pool, index;           // index: within the pool
     uint32_t generation;
-    uint32_t tag;                   /* as given at allocation; 0: none */
-    uint64_t size, capacity;        /* bytes asked for; bytes that the pool's chunks have */
-    uint32_t owner;                 /* a client's slot; ZCP_NO_CLIENT: the owner has let go, or died */
-    uint32_t borrowers;             /* how many clients hold it as a borrower */
-    uint64_t borrower_mask[ZCP_MAX_CLIENTS / 64];      /* bit c % 64 of word c / 64: client c */
-    uint64_t age;                   /* how many chunks have been allocated from that pool since, by the thread that allocated it or who has counted
-                                       in its place since (modulo 2^32) */
-    uint64_t token;                 /* 0: its owner has made none, so nobody else can acquire it */
+    uint32_t tag;                   // as given at allocation; 0: none
+    uint64_t size, capacity;        // bytes asked for; bytes that the pool's chunks have
+    uint32_t owner;                 // a client's slot; ZCP_NO_CLIENT: the owner has let go, or died
+    uint32_t borrowers;             // how many clients hold it as a borrower
+    uint64_t borrower_mask[ZCP_MAX_CLIENTS / 64];      // bit c % 64 of word c / 64: client c
+    // How many chunks have been allocated from that pool since, by the thread that allocated it or who has counted in
+    // its place since (modulo 2^32).
+    uint64_t age;
+    uint64_t token;                 // 0: its owner has made none, so nobody else can acquire it
 } zcp_census_entry;
-typedef bool zcp_census_function(const zcp_census_entry *entry, void *user);    /* false: no more. It may call zerocp */
-/* Calls function for each chunk that somebody holds, pool by pool. What is said of a chunk is of one use of it, but not of one moment;
-   of one that has just been allocated size, tag and age may still be its last use's. Errors: INVALID_ARGUMENT, FORKED, CLOSED. Thread-safe. */
+
+typedef bool zcp_census_function(const zcp_census_entry *entry, void *user);    // false: no more. It may call zerocp
+
+// Calls function for each chunk that somebody holds, pool by pool. What is said of a chunk is of one use of it, but not
+// of one moment; of one that has just been allocated size, tag and age may still be its last use's. Errors:
+// INVALID_ARGUMENT, FORKED, CLOSED. Thread-safe.
 ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manager, zcp_census_function *function, void *user);
-/* OK: the name still leads to this instance. REPLACED: it was destroyed, purged or removed by hand; go on, or close and open again. Else:
-   INVALID_ARGUMENT, FORKED, CLOSED; and where a process cannot tell, PERMISSION (it may not open the name any more),
-   SYSTEM (it sees another /dev/shm, or none, in a chroot or behind a mount; no descriptor left). Thread-safe. */
+
+// OK: the name still leads to this instance. REPLACED: it was destroyed, purged or removed by hand; go on, or close and
+// open again. Else: INVALID_ARGUMENT, FORKED, CLOSED; and where a process cannot tell, PERMISSION (it may not open the
+// name any more), SYSTEM (it sees another /dev/shm, or none, in a chroot or behind a mount; no descriptor left).
+// Thread-safe.
 ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager);
-/* This process's manager of that name (NULL = "zerocp") that was opened first and is still open, but for those with ZCP_OBSERVE; NULL if there is none. Thread-safe. */
+
+// This process's manager of that name (NULL = "zerocp") that was opened first and is still open, but for those with
+// ZCP_OBSERVE; NULL if there is none. Thread-safe.
 ZEROCP_API zcp_manager *zcp_manager_find(const char *name);
-/* Writes a line per pool: "Pool 0: chunk_size=256, total=100, used=1, free=99", and ", cached=2" where threads may cache, and ", retiring". For a manager that is
-   not open: one line that says so. Thread-safe. */
+
+// Writes a line per pool: "Pool 0: chunk_size=256, total=100, used=1, free=99", and ", cached=2" where threads may
+// cache, and ", retiring". For a manager that is not open: one line that says so. Thread-safe.
 ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FILE *out);
-/* The same text as snprintf would: at most bytes, the final 0 included; returns the length that the whole has. Thread-safe. */
+
+// The same text as snprintf would: at most bytes, the final 0 included; returns the length that the whole has.
+// Thread-safe.
 ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, size_t bytes);
 #define ZCP_SEGMENT_MANAGEMENT 1
 #define ZCP_SEGMENT_CHUNK      2
-/* The manager's registry of relative-pointer segments: both of its own are in it (with ZCP_OBSERVE the first), and one for each pool that was
-   added; they are the same in every client. An added pool gets an id above ZCP_SEGMENT_CHUNK, and has it alone until
-   it is gone; another pool gets that id when 65,000 more were added, not earlier. The ids are the library's: a pool
-   whose id you gave to a segment of your own has no relative pointers in your process. NULL if not open. */
+
+// The manager's registry of relative-pointer segments: both of its own are in it (with ZCP_OBSERVE the first), and one
+// for each pool that was added; they are the same in every client. An added pool gets an id above ZCP_SEGMENT_CHUNK,
+// and has it alone until it is gone; another pool gets that id when 65,000 more were added, not earlier. The ids are
+// the library's: a pool whose id you gave to a segment of your own has no relative pointers in your process. NULL if
+// not open.
 ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager);
 
-/* ==== Chunk handle: a process-local reference to a chunk. {0} is the empty handle. Counts are kept per chunk and process, so a struct copy of
-   a handle is not a second reference (use clone), and cannot be told from its original while the process holds the same generation. All calls
-   are thread-safe on one manager; one handle object must not be used by two threads at once. No call makes a system call, but for
-   a thread's first allocate, allocate when it is about to say EXHAUSTED, acquire when it has to wait for a sibling thread's acquire or release of the same
-   chunk, allocate and release when somebody waits for a chunk, and each when pools have come or gone. ==== */
+// ==== Chunk handle: a process-local reference to a chunk. {0} is the empty handle. Counts are kept per chunk and
+// process, so a struct copy of a handle is not a second reference (use clone), and cannot be told from its original
+// while the process holds the same generation. All calls are thread-safe on one manager; one handle object must not be
+// used by two threads at once. No call makes a system call, but for a thread's first allocate, allocate when it is
+// about to say EXHAUSTED, acquire when it has to wait for a sibling thread's acquire or release of the same chunk,
+// allocate and release when somebody waits for a chunk, and each when pools have come or gone. ====
 typedef struct zcp_chunk {
     zcp_manager *manager;
-    void        *data;              /* the payload, in this process */
-    uint32_t     index;             /* of the chunk in the instance */
-    uint32_t     generation;        /* of the chunk when it was allocated */
+    void        *data;              // the payload, in this process
+    uint32_t     index;             // of the chunk in the instance
+    uint32_t     generation;        // of the chunk when it was allocated
 } zcp_chunk;
 
-/* Allocates a chunk of the smallest chunk size that fits (with ZCP_FALLBACK larger ones serve when those are exhausted). Its content is what its
-   last user left. The handle is overwritten, not released. Errors: INVALID_ARGUMENT (NULL), FORKED, CLOSED, READ_ONLY, INVALID_SIZE (0), TOO_LARGE,
-   EXHAUSTED, MAPPING (a pool that fits was added, and cannot be mapped here, and no other fits); the handle is then
-   empty.
-   EXHAUSTED says that during a look at every chunk that fits none was free, and that no release was finished since that
-   look began. So nobody is told EXHAUSTED if a chunk was free during the whole call, nor if one was released after the
-   look on which the answer rests (it may be 1 s old). Not counted as free are chunks that a thread caches, those of a
-   dead client that was not swept yet, and those of calls that are not finished: a release that is stopped half-way may
-   hide its chunk for 1 ms, or ten times what a look takes. If chunks come and go during a look, it is repeated, for
-   10 ms and 3 times at least; if that ends in nothing, it is EXHAUSTED, too: the message says so, and
-   zcp_pool_stats.disturbed counts it. */
+// Allocates a chunk of the smallest chunk size that fits (with ZCP_FALLBACK larger ones serve when those are
+// exhausted). Its content is what its last user left. The handle is overwritten, not released. Errors: INVALID_ARGUMENT
+// (NULL), FORKED, CLOSED, READ_ONLY, INVALID_SIZE (0), TOO_LARGE, EXHAUSTED, MAPPING (a pool that fits was added, and
+// cannot be mapped here, and no other fits); the handle is then empty. EXHAUSTED says that during a look at every chunk
+// that fits none was free, and that no release was finished since that look began. So nobody is told EXHAUSTED if a
+// chunk was free during the whole call, nor if one was released after the look on which the answer rests (it may be 1 s
+// old). Not counted as free are chunks that a thread caches, those of a dead client that was not swept yet, and those
+// of calls that are not finished: a release that is stopped half-way may hide its chunk for 1 ms, or ten times what a
+// look takes. If chunks come and go during a look, it is repeated, for 10 ms and 3 times at least; if that ends in
+// nothing, it is EXHAUSTED, too: the message says so, and zcp_pool_stats.disturbed counts it.
 ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk);
-/* The same, with 32 bits that tell whoever looks at the chunks held (who, what for): zcp_chunk_tag, zcp_manager_census. */
+
+// The same, with 32 bits that tell whoever looks at the chunks held (who, what for): zcp_chunk_tag, zcp_manager_census.
 ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk);
-/* The same as zcp_chunk_allocate, but sleeps up to timeout_ms (UINT32_MAX: for ever) until a chunk that fits is free; also one that comes back
-   because its holder died is seen, within 0.1 s.
-   Who waits has no right of precedence; before it sleeps it gives back what this thread caches, of any pool. Errors: as
-   zcp_chunk_allocate, and TIMEOUT instead of EXHAUSTED (but with timeout_ms 0), which says the same of its last look.
-   System calls: some for each sleep; who frees a chunk of that pool meanwhile makes one for each client that waits for
-   it. */
-ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms, zcp_chunk *chunk);
-/* One more handle of the same chunk, to be released on its own; empty if the source is empty, released or not held (see zcp_last_message). */
+
+// The same as zcp_chunk_allocate, but sleeps up to timeout_ms (UINT32_MAX: for ever) until a chunk that fits is free;
+// also one that comes back because its holder died is seen, within 0.1 s. Who waits has no right of precedence; before
+// it sleeps it gives back what this thread caches, of any pool. Errors: as zcp_chunk_allocate, and TIMEOUT instead of
+// EXHAUSTED (but with timeout_ms 0), which says the same of its last look. System calls: some for each sleep; who frees
+// a chunk of that pool meanwhile makes one for each client that waits for it.
+ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms,
+                                              zcp_chunk *chunk);
+
+// One more handle of the same chunk, to be released on its own; empty if the source is empty, released or not held (see
+// zcp_last_message).
 ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk);
-/* The handle itself; the source becomes empty. */
+
+// The handle itself; the source becomes empty.
 ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk);
-/* Gives the handle back; it becomes empty. The last one of the last process frees the chunk. Empty or NULL: nothing. A
-   handle that is not held (released before through a copy) changes nothing: zcp_last_message tells it, and the log as
-   an error, once a second for each manager and with how many were left out. One of a closed manager does nothing. */
+
+// Gives the handle back; it becomes empty. The last one of the last process frees the chunk. Empty or NULL: nothing. A
+// handle that is not held (released before through a copy) changes nothing: zcp_last_message tells it, and the log as
+// an error, once a second for each manager and with how many were left out. One of a closed manager does nothing.
 ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk);
-ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk);       /* open manager, current generation, held by this process */
-ZEROCP_API void *zcp_chunk_data(const zcp_chunk *chunk);          /* NULL unless valid. chunk->data is the same without the check */
-ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk);       /* bytes asked for at allocation, in every process; 0 unless valid */
-ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk);   /* bytes that the pool's chunks have; 0 unless valid */
-ZEROCP_API uint32_t zcp_chunk_tag(const zcp_chunk *chunk);        /* as given at allocation, in every process; 0 unless valid and given */
-/* Handles of this client, and each other client that holds the chunk once (however many handles it has); 0 unless valid. Exact when quiet. */
+ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk); // open manager, current generation, held by this process
+ZEROCP_API void *zcp_chunk_data(const zcp_chunk *chunk); // NULL unless valid. chunk->data is the same without the check
+
+// Bytes asked for at allocation, in every process; 0 unless valid.
+ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk);
+ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk);   // bytes that the pool's chunks have; 0 unless valid
+
+// As given at allocation, in every process; 0 unless valid and given.
+ZEROCP_API uint32_t zcp_chunk_tag(const zcp_chunk *chunk);
+
+// Handles of this client, and each other client that holds the chunk once (however many handles it has); 0 unless
+// valid. Exact when quiet.
 ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk);
-/* 64 bits, never 0, that name this chunk and generation in every process; 0 for a handle that holds nothing. A token holds nothing either: keep the
-   handle until the receiver has acquired. */
+
+// 64 bits, never 0, that name this chunk and generation in every process; 0 for a handle that holds nothing. A token
+// holds nothing either: keep the handle until the receiver has acquired.
 ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk);
-/* A handle for the chunk that a token names. The handle is overwritten, not released. Errors: INVALID_ARGUMENT (NULL), FORKED, CLOSED,
-   INVALID_TOKEN, STALE (no longer held by anybody, never returned by zcp_chunk_token, or another instance's), CORRUPT,
-   READ_ONLY (ZCP_OBSERVE), and if its pool was added, and cannot be mapped here: MAPPING, NO_MEMORY, SYSTEM; the handle
-   is then empty. */
+
+// A handle for the chunk that a token names. The handle is overwritten, not released. Errors: INVALID_ARGUMENT (NULL),
+// FORKED, CLOSED, INVALID_TOKEN, STALE (no longer held by anybody, never returned by zcp_chunk_token, or another
+// instance's), CORRUPT, READ_ONLY (ZCP_OBSERVE), and if its pool was added, and cannot be mapped here: MAPPING,
+// NO_MEMORY, SYSTEM; the handle is then empty.
 ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk);
 #if defined(__GNUC__)
-#define ZCP_SCOPED __attribute__((cleanup(zcp_chunk_release)))   /* ZCP_SCOPED zcp_chunk c = {0}; is released when it leaves scope */
-#endif
-
-/* ==== Log: works before any object exists ==== */
-typedef enum zcp_log_level { ZCP_LOG_OFF = 0, ZCP_LOG_ERROR, ZCP_LOG_WARNING, ZCP_LOG_INFO, ZCP_LOG_DEBUG } zcp_log_level;
-typedef void zcp_log_function(zcp_log_level level, const char *line, void *user);      /* line: no newline at its end */
-ZEROCP_API void zcp_log_set_level(zcp_log_level level);           /* goes before ZEROCP_LOG_LEVEL. Thread-safe */
-ZEROCP_API zcp_log_level zcp_log_get_level(void);                 /* the level in force. Thread-safe */
-/* Where lines go instead of stderr; NULL: stderr again. Any thread may call it, within a zerocp call of its own. Once
-   function has returned, calls that failed in it are no longer told by zcp_last_message. Thread-safe, but user goes
-   with function only if nobody logs meanwhile. */
-ZEROCP_API void zcp_log_set_callback(zcp_log_function *function, void *user);
-/* Writes a line, as printf, whatever the level: ZEROCP_LOG asks the level first. Thread-safe. */
-ZCP_PRIV_PRINTF(2, 3) ZEROCP_API void zcp_log(zcp_log_level level, const char *format, ...);
-#ifndef ZEROCP_LOG
-#define ZEROCP_LOG(level, ...) do { if ((level) <= zcp_log_get_level()) zcp_log((level), __VA_ARGS__); } while (0)
+// ZCP_SCOPED zcp_chunk c = {0}; is released when it leaves scope.
+#define ZCP_SCOPED __attribute__((cleanup(zcp_chunk_release)))
 #endif
 
 #ifdef __cplusplus
 }
 #endif
 
-#if defined(__cplusplus) && __cplusplus >= 201103L && !defined(ZEROCP_STATIC)
-/* ==== C++: the same in namespace zerocp, with owners that clean up. C++11, header-only; the implementation stays a C file, to which this is linked.
-   A member function is the C function of its name: the comment there says what it does, how it fails and what is thread-safe; here stands only
-   what is new. An object is to threads what a handle is: several may use it at once if none of them changes it.
-   Nothing throws but value_or_throw, which does not exist with -fno-exceptions, and your own code where it is called from here (census), and
-   std::string in format. Not with ZEROCP_STATIC: C++ cannot have the implementation, so it needs one that others can link to. ==== */
-#include <exception>
-#include <initializer_list>
-#include <string>
-#include <type_traits>
-#include <utility>
-
-#if __cplusplus >= 201703L
-#define ZCP_PRIV_NODISCARD [[nodiscard]]
-#else
-#define ZCP_PRIV_NODISCARD
-#endif
-#if defined(__cpp_exceptions) || defined(__EXCEPTIONS)
-#define ZCP_PRIV_EXCEPTIONS
-#define ZCP_PRIV_TRY try
-#define ZCP_PRIV_CATCH_ALL catch (...)
-#else
-#define ZCP_PRIV_TRY if (true)
-#define ZCP_PRIV_CATCH_ALL else
-#endif
-
-namespace zerocp {
-
-/* A zcp_status that has its functions with it. Neither true nor false: ask ok(), or compare. */
-class status {
-public:
-    constexpr status(zcp_status code = ZCP_OK) noexcept : code_(code) {}
-    constexpr zcp_status code() const noexcept { return code_; }
-    constexpr bool ok() const noexcept { return code_ == ZCP_OK; }
-    const char *name() const noexcept { return zcp_status_name(code_); }
-    const char *message() const noexcept { return zcp_status_message(code_); }         /* for any moment; zcp_last_message() tells more right after the call */
-    friend constexpr bool operator==(status a, status b) noexcept { return a.code_ == b.code_; }
-    friend constexpr bool operator!=(status a, status b) noexcept { return a.code_ != b.code_; }
-private:
-    zcp_status code_;
-};
-
-#ifdef ZCP_PRIV_EXCEPTIONS
-/* What value_or_throw throws. what() is the status's name and, from the moment of the throw, zcp_last_message(). */
-class error : public std::exception {
-public:
-    explicit error(status code) noexcept : status_(code)
-    {
-        const char *last = zcp_last_message();
-        ::snprintf(text_, sizeof text_, "%s: %s", code.name(), *last ? last : code.message());
-    }
-    status code() const noexcept { return status_; }
-    const char *what() const noexcept override { return text_; }
-private:
-    status status_;
-    char   text_[448];
-};
-#endif
-
-/* What a call returns: true and a value, or false and the status that says why. result<void> has no value. */
-template <class T> class result;
-template <> class ZCP_PRIV_NODISCARD result<void> {
-public:
-    result(status code = ZCP_OK) noexcept : status_(code) {}
-    result(zcp_status code) noexcept : status_(code) {}
-    explicit operator bool() const noexcept { return status_.ok(); }
-    status error() const noexcept { return status_; }              /* OK if it is true */
-#ifdef ZCP_PRIV_EXCEPTIONS
-    void value_or_throw() const { if (!status_.ok()) throw zerocp::error(status_); }
-#endif
-private:
-    status status_;
-};
-/* The value of a failed one is an empty T, whose calls fail in their turn: reading it is defined, and never throws. */
-template <class T> class ZCP_PRIV_NODISCARD result : public result<void> {
-public:
-    result(T value) noexcept(std::is_nothrow_move_constructible<T>::value) : value_(std::move(value)) {}
-    result(status failure) noexcept(std::is_nothrow_default_constructible<T>::value) : result<void>(failure), value_() {}
-    result(zcp_status failure) noexcept(std::is_nothrow_default_constructible<T>::value) : result<void>(failure), value_() {}   /* not taken for a number */
-    result(zcp_status code, T value) noexcept(std::is_nothrow_move_constructible<T>::value) : result<void>(code), value_(std::move(value)) {}
-    T &value() & noexcept { return value_; }
-    const T &value() const & noexcept { return value_; }
-    T &&value() && noexcept { return std::move(value_); }
-    T &operator*() & noexcept { return value_; }
-    const T &operator*() const & noexcept { return value_; }
-    T &&operator*() && noexcept { return std::move(value_); }
-    T *operator->() noexcept { return &value_; }
-    const T *operator->() const noexcept { return &value_; }
-    template <class U> T value_or(U &&other) const & { return *this ? value_ : static_cast<T>(std::forward<U>(other)); }
-    template <class U> T value_or(U &&other) && { return *this ? std::move(value_) : static_cast<T>(std::forward<U>(other)); }
-#ifdef ZCP_PRIV_EXCEPTIONS
-    T &value_or_throw() & { result<void>::value_or_throw(); return value_; }
-    const T &value_or_throw() const & { result<void>::value_or_throw(); return value_; }
-    T value_or_throw() && { result<void>::value_or_throw(); return std::move(value_); }
-#endif
-private:
-    T value_;
-};
-
-class manager;
-
-/* A handle that counts by itself: a copy is a clone, a move leaves the source empty, the destructor releases. To const it is what a pointer is:
-   the handle does not change, the payload may. It may outlive its manager: then it is like an empty one. */
-class shared_chunk {
-public:
-    shared_chunk() noexcept : chunk_() {}
-    explicit shared_chunk(zcp_chunk &chunk) noexcept : chunk_(chunk) { chunk = zcp_chunk(); }      /* adopts: counts nothing, and leaves the handle empty */
-    explicit shared_chunk(zcp_chunk &&chunk) noexcept : shared_chunk(chunk) {}
-    shared_chunk(const shared_chunk &other) noexcept : chunk_(other.chunk_.manager ? zcp_chunk_clone(&other.chunk_) : zcp_chunk()) {}
-    shared_chunk(shared_chunk &&other) noexcept : chunk_(other.chunk_) { other.chunk_ = zcp_chunk(); }
-    shared_chunk &operator=(shared_chunk other) noexcept { swap(other); return *this; }            /* by value: copies or moves, also itself */
-    ~shared_chunk() { if (chunk_.manager) zcp_chunk_release(&chunk_); }
-    static result<shared_chunk> acquire(manager &from, uint64_t token) noexcept;
-
-    void reset() noexcept { shared_chunk().swap(*this); }
-    void swap(shared_chunk &other) noexcept { std::swap(chunk_, other.chunk_); }
-    friend void swap(shared_chunk &a, shared_chunk &b) noexcept { a.swap(b); }
-    ZCP_PRIV_NODISCARD zcp_chunk detach() noexcept { zcp_chunk chunk = chunk_; chunk_ = zcp_chunk(); return chunk; }   /* the caller releases it */
-    const zcp_chunk &handle() const noexcept { return chunk_; }            /* for C functions; remains this object's */
-
-    explicit operator bool() const noexcept { return zcp_chunk_is_valid(&chunk_); }
-    void *get() const noexcept { return zcp_chunk_data(&chunk_); }
-    uint64_t size() const noexcept { return zcp_chunk_size(&chunk_); }
-    uint64_t capacity() const noexcept { return zcp_chunk_capacity(&chunk_); }
-    uint64_t use_count() const noexcept { return zcp_chunk_use_count(&chunk_); }
-    uint64_t token() const noexcept { return zcp_chunk_token(&chunk_); }
-    uint32_t tag() const noexcept { return zcp_chunk_tag(&chunk_); }
-
-    /* The payload as Ts, as many as fit into size(). NULL, and 0: nothing is held, not even one fits, or the chunk is not aligned for T. A T is never
-       constructed or destroyed in there, and other processes see it elsewhere: no pointers in it, no virtual functions. */
-    template <class T = unsigned char> T *data() const noexcept
-    {
-        static_assert(std::is_trivially_destructible<T>::value && !std::is_polymorphic<T>::value && !std::is_pointer<T>::value, "zerocp: T cannot be shared between processes");
-        void *address = get();
-        return size() >= sizeof(T) && reinterpret_cast<uintptr_t>(address) % alignof(T) == 0 ? static_cast<T *>(address) : nullptr;
-    }
-    template <class T = unsigned char> uint64_t count() const noexcept { return data<T>() ? size() / sizeof(T) : 0; }
-    unsigned char *begin() const noexcept { return data(); }               /* the bytes, for loops, algorithms and C++20's std::span */
-    unsigned char *end() const noexcept { return data() + count(); }
-
-    /* Are they handles of the same use of the same chunk, by the same manager? Empty ones are equal. To compare between managers, compare tokens. */
-    friend bool operator==(const shared_chunk &a, const shared_chunk &b) noexcept
-    {
-        return a.chunk_.manager == b.chunk_.manager && a.chunk_.index == b.chunk_.index && a.chunk_.generation == b.chunk_.generation;
-    }
-    friend bool operator!=(const shared_chunk &a, const shared_chunk &b) noexcept { return !(a == b); }
-private:
-    zcp_chunk chunk_;
-};
-
-struct pool_config : zcp_pool_config {
-    pool_config(uint64_t bytes, uint32_t chunks, uint32_t aligned = 0, uint32_t cached = 0) noexcept : zcp_pool_config()
-    {
-        chunk_size = bytes;
-        chunk_count = chunks;
-        alignment = aligned;
-        cache_chunks = cached;
-    }
-};
-
-/* zerocp::config pools = {{256, 100}, {4096, 20}}; The first pool that is refused is remembered: open and reconfigure then fail with its status. */
-class config {
-public:
-    config() noexcept : config_(), status_() {}
-    config(std::initializer_list<pool_config> pools) noexcept : config() { for (const pool_config &pool : pools) add(pool); }
-    config &add(const pool_config &pool) noexcept { if (status_.ok()) status_ = zcp_config_add(&config_, &pool); return *this; }
-    status error() const noexcept { return status_; }
-    const zcp_config *get() const noexcept { return &config_; }
-private:
-    zcp_config config_;
-    status     status_;
-};
-
-/* The only owner of an attachment: moves, does not copy, and closes in its destructor. */
-class manager {
-public:
-    manager() noexcept : manager_(nullptr) {}
-    explicit manager(zcp_manager *adopted) noexcept : manager_(adopted) {}
-    manager(manager &&other) noexcept : manager_(other.detach()) {}
-    manager &operator=(manager &&other) noexcept { manager moved(std::move(other)); moved.swap(*this); return *this; }
-    manager(const manager &) = delete;
-    manager &operator=(const manager &) = delete;
-    ~manager() { close(); }
-    void close() noexcept { zcp_manager_close(detach()); }
-    void swap(manager &other) noexcept { std::swap(manager_, other.manager_); }
-    friend void swap(manager &a, manager &b) noexcept { a.swap(b); }
-    explicit operator bool() const noexcept { return manager_ != nullptr; }
-    zcp_manager *get() const noexcept { return manager_; }                 /* for C functions; remains this object's */
-    ZCP_PRIV_NODISCARD zcp_manager *detach() noexcept { zcp_manager *was = manager_; manager_ = nullptr; return was; }     /* the caller closes it */
-
-    static result<manager> open(const zcp_manager_desc &desc) noexcept
-    {
-        zcp_manager *opened = nullptr;
-        zcp_status code = zcp_manager_open(&opened, &desc);
-        return result<manager>(code, manager(opened));
-    }
-    static result<manager> open(const char *name, const config &pools, uint32_t flags = 0) noexcept    /* creates it, if it is not there */
-    {
-        zcp_manager_desc desc = zcp_manager_desc();
-        desc.name = name;
-        desc.config = pools.get();
-        desc.flags = flags;
-        return pools.error().ok() ? open(desc) : result<manager>(pools.error());
-    }
-    static result<manager> open_existing(const char *name, uint32_t flags = 0) noexcept
-    {
-        zcp_manager_desc desc = zcp_manager_desc();
-        desc.name = name;
-        desc.mode = ZCP_SHM_OPEN_EXISTING;
-        desc.flags = flags;
-        return open(desc);
-    }
-    static result<void> destroy(const char *name) noexcept { return zcp_manager_destroy(name); }
-    static result<void> destroy_with(const char *name, uint32_t flags) noexcept
-    {
-        return zcp_manager_destroy_with(name, flags);
-    }
-    result<void> destroy_this() noexcept { return zcp_manager_destroy_this(manager_); }
-
-    result<shared_chunk> allocate(uint64_t size) noexcept { return filled<shared_chunk, zcp_chunk>(zcp_chunk_allocate, manager_, size); }
-    result<shared_chunk> allocate_wait(uint64_t size, uint32_t timeout_ms) noexcept { return filled<shared_chunk, zcp_chunk>(zcp_chunk_allocate_wait, manager_, size, timeout_ms); }
-    result<shared_chunk> allocate_tagged(uint64_t size, uint32_t tag) noexcept { return filled<shared_chunk, zcp_chunk>(zcp_chunk_allocate_tagged, manager_, size, tag); }
-    result<shared_chunk> acquire(uint64_t token) noexcept { return filled<shared_chunk, zcp_chunk>(zcp_chunk_acquire, manager_, token); }
-
-    result<uint32_t> add_pool(const pool_config &pool) noexcept { return filled<uint32_t>(zcp_manager_add_pool, manager_, &pool); }      /* its number */
-    result<void> retire_pool(uint32_t pool) noexcept { return zcp_manager_retire_pool(manager_, pool); }
-    result<void> reconfigure(const config &pools) noexcept { return pools.error().ok() ? zcp_manager_reconfigure(manager_, pools.get()) : pools.error().code(); }
-    result<zcp_config> get_config() const noexcept { return filled<zcp_config>(zcp_manager_get_config, manager_); }
-
-    result<void> check() noexcept { return zcp_manager_check(manager_); }
-    result<zcp_recovery> recover() noexcept { return filled<zcp_recovery>(zcp_manager_recover, manager_); }   /* a failed one has a value, too */
-    result<zcp_manager_info> get_info() const noexcept { return filled<zcp_manager_info>(zcp_manager_get_info, manager_); }
-    uint32_t pool_end() const noexcept { return zcp_manager_pool_end(manager_); }
-    result<zcp_pool_stats> pool_stats(uint32_t pool) const noexcept { return filled<zcp_pool_stats>(zcp_manager_pool_stats, manager_, pool); }
-    result<zcp_client_stats> client_stats(uint32_t slot) const noexcept { return filled<zcp_client_stats>(zcp_manager_client_stats, manager_, slot); }
-    /* Calls function(const zcp_census_entry &), any callable, until it returns false. What it throws ends the census, and comes out of here. */
-    template <class F> result<void> census(F &&function) const
-    {
-        census_call<typename std::remove_reference<F>::type> call = { function, nullptr };
-        zcp_status code = zcp_manager_census(manager_, call.pass, &call);
-        if (call.thrown) std::rethrow_exception(call.thrown);
-        return code;
-    }
-    std::string format() const
-    {
-        std::string text;
-        size_t length = zcp_manager_format(manager_, nullptr, 0);
-        do {
-            text.resize(length + 1);                                       /* with the final 0 */
-            length = zcp_manager_format(manager_, &text[0], text.size());
-        } while (length >= text.size());                                   /* it has grown meanwhile */
-        text.resize(length);
-        return text;
-    }
-private:
-    /* What a C function leaves in its last argument, as an R: empty if it failed. */
-    template <class R, class T = R, class F, class... A> static result<R> filled(F function, A... arguments) noexcept
-    {
-        T value = T();
-        zcp_status code = function(arguments..., &value);
-        return result<R>(code, R(std::move(value)));
-    }
-    /* No exception may pass through C: it is carried around. */
-    template <class F> struct census_call {
-        F &function;
-        std::exception_ptr thrown;
-        static bool pass(const zcp_census_entry *entry, void *user) noexcept
-        {
-            census_call *call = static_cast<census_call *>(user);
-            ZCP_PRIV_TRY { return call->function(*entry); }
-            ZCP_PRIV_CATCH_ALL { call->thrown = std::current_exception(); return false; }
-        }
-    };
-    zcp_manager *manager_;
-};
-
-inline result<shared_chunk> shared_chunk::acquire(manager &from, uint64_t token) noexcept { return from.acquire(token); }
-
-} /* namespace zerocp */
-#endif
-#endif /* ZEROCP_H */
+#endif // ZEROCP_H
 
 #if defined(ZEROCP_IMPLEMENTATION) && !defined(ZEROCP_IMPLEMENTED) && !defined(ZCP_PRIV_REFUSED)
 #define ZEROCP_IMPLEMENTED
@@ -780,1508 +560,226 @@ inline result<shared_chunk> shared_chunk::acquire(manager &from, uint64_t token)
 #include <sys/prctl.h>
 #include <sys/random.h>
 
-#ifndef ZEROCP_LOG_LEVEL
-#define ZEROCP_LOG_LEVEL 1
-#endif
+// ---------------------------------------------------------------------------------------------------------------------
+// >>layout  All that other processes see
+// ---------------------------------------------------------------------------------------------------------------------
+// One function computes where everything lies, from the configuration; an attaching process computes it again from the
+// configuration in the header and compares. So no offset or count is taken from shared memory, except those of added
+// pools, which a checksum and the files' sizes confirm.
+//
+// Management segment:
+//       0  header    zcp_priv_header; its bytes 0 to 39 are the same in every layout version
+//    4096  slots     max_clients x 128 bytes: zcp_priv_slot
+//       .  per pool  list (>>list in zerocp_relptr.h), leases, records; each aligned to 64
+//       .            behind management_bytes: the same of each pool that was added later
+// Chunk segment: the chunks of each pool, then those of added pools. Lock object: empty; its locks say who lives.
+//
+// The creator writes everything before state becomes READY; after that only `state` (RETIRED), `locker_pid` and what is
+// about pools that come and go change.
 
-/* ---- >>log ---- */
-static _Atomic int zcp_priv_log_level = -1;                    /* -1: nobody has set it, and the environment was not read yet */
-static _Atomic(zcp_log_function *) zcp_priv_log_callback;
-static _Atomic(void *) zcp_priv_log_user;
-static const char *const zcp_priv_log_names[] = { "off", "error", "warning", "info", "debug" };
-
-ZCP_PRIV_SETUP int zcp_priv_log_level_from_environment(void)
-{
-    const char *text = getenv("ZEROCP_LOG_LEVEL");
-    if (text && text[0] >= '0' && text[0] <= '4' && text[1] == 0) return text[0] - '0';
-    for (int i = ZCP_LOG_OFF; text && i <= ZCP_LOG_DEBUG; i++)
-        if (strcmp(text, zcp_priv_log_names[i]) == 0) return i;
-    return ZEROCP_LOG_LEVEL;
-}
-ZCP_PRIV_SMALL ZEROCP_API zcp_log_level zcp_log_get_level(void)
-{
-    int level = zcp_priv_load_relaxed(&zcp_priv_log_level);    /* relaxed, here and below: it stands for nothing else */
-    if (level < 0) {
-        int unset = -1;
-        level = zcp_priv_log_level_from_environment();
-        if (!zcp_priv_cas_relaxed(&zcp_priv_log_level, &unset, level)) level = zcp_priv_load_relaxed(&zcp_priv_log_level);
-    }
-    return (zcp_log_level)level;
-}
-ZCP_PRIV_SMALL ZEROCP_API void zcp_log_set_level(zcp_log_level level)
-{
-    zcp_priv_store_relaxed(&zcp_priv_log_level, (unsigned)level > ZCP_LOG_DEBUG ? ZCP_LOG_DEBUG : (int)level);
-}
-ZCP_PRIV_SMALL ZEROCP_API void zcp_log_set_callback(zcp_log_function *function, void *user)
-{
-    zcp_priv_store_relaxed(&zcp_priv_log_user, user);
-    zcp_priv_store_release(&zcp_priv_log_callback, function);  /* carries user; pairs with the acquire in zcp_log */
-}
-ZCP_PRIV_SMALL ZEROCP_API void zcp_log(zcp_log_level level, const char *format, ...)
-{
-    char line[512];
-    int saved = errno;
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(line, sizeof line, format, arguments);
-    va_end(arguments);
-    zcp_log_function *function = zcp_priv_load_acquire(&zcp_priv_log_callback);
-    if (function) {
-        /* Calls made there are calls of their own, and change nothing of this one. */
-        zcp_priv_notes told = zcp_priv_told;
-        zcp_priv_told.within = false;
-        function(level, line, zcp_priv_load_relaxed(&zcp_priv_log_user));
-        zcp_priv_told = told;
-    } else {
-        if ((unsigned)level > ZCP_LOG_DEBUG) level = ZCP_LOG_DEBUG;
-        fprintf(stderr, "zerocp %s: %s\n", zcp_priv_log_names[level], line);
-    }
-    errno = saved;
-}
-
-/* ---- >>arithmetic  on sizes: false on overflow ---- */
-ZCP_PRIV bool zcp_priv_add(uint64_t a, uint64_t b, uint64_t *sum) { *sum = a + b; return *sum >= a; }
-ZCP_PRIV bool zcp_priv_multiply(uint64_t a, uint64_t b, uint64_t *product)
-{
-    *product = a * b;
-    return a == 0 || b <= UINT64_MAX / a;
-}
-ZCP_PRIV bool zcp_priv_round_up(uint64_t a, uint64_t unit, uint64_t *rounded)      /* unit: a power of two */
-{
-    bool fits = zcp_priv_add(a, unit - 1, rounded);
-    *rounded &= ~(unit - 1);
-    return fits;
-}
-ZCP_PRIV_SETUP uint64_t zcp_priv_mix(uint64_t x)               /* splitmix64's finaliser (Steele, Lea, Flood 2014) */
-{
-    x += UINT64_C(0x9e3779b97f4a7c15);
-    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-    return x ^ x >> 31;
-}
-ZCP_PRIV uint32_t zcp_priv_lowest_bit(uint64_t word)           /* word != 0 */
-{
-#if defined(__GNUC__)
-    return (uint32_t)__builtin_ctzll(word);
-#else
-    uint32_t n = 0;
-    for (; !(word & 1); word >>= 1) n++;
-    return n;
-#endif
-}
-ZCP_PRIV uint32_t zcp_priv_count_bits(uint64_t word)
-{
-#if defined(__GNUC__)
-    return (uint32_t)__builtin_popcountll(word);
-#else
-    uint32_t n = 0;
-    for (; word; word &= word - 1) n++;
-    return n;
-#endif
-}
-
-/* The object that lies so many bytes behind the beginning of a segment or of other memory. It has the type of the
-   pointer that this is assigned to, and the alignment of the offset, which the geometry chose for it. */
-ZCP_PRIV_INLINE void *zcp_priv_object_at(void *memory, uint64_t offset) { return (unsigned char *)memory + offset; }
-
-/* ---- >>list
-   Byte map:   0  header   magic:8 capacity:4, and for people leaf_shift:4 leaves:4; written by create, then constant
-              64  summary  a 64-bit word per 64 leaves: a bit per leaf, set if the leaf may be non-empty; padded to 64
-               .  leaves   64 bytes each, so that clients in different leaves do not share a line: bits:8, unused:56
-   Invariant: an index is in the list if and only if its bit in its leaf is set; one read-modify-write on the leaf decides. Summary bits are
-   hints: who finds a leaf empty clears its bit and looks again; who fills an empty leaf sets it. Being read-modify-writes of one word, the
-   later one of the two sees what the other did, so a hint is wrong for good only if its writer was killed in between;
-   pop repairs that.
-   Labels  word      order    partner      what breaks without it
-     P0    leaf      release  Q0 E2        who pops an index claims its chunk before its last use is over
-     P1    summary   release  Q1 Q3        who takes a hint back misses the bit that it stood for: lost
-     Q0    leaf      acquire  P0           as P0
-     Q1    summary   acq_rel  P1 Q3 E8     acquire: as P1; release: who sees no hint does not see the loan
-     Q2    leaf      acquire  E2           who takes a hint back because of a loan does not pass the loan on
-     Q3    summary   acquire  P1 Q1        nothing as long as E8 is there: each is the other's spare ---- */
-#define ZCP_PRIV_LIST_MAGIC UINT64_C(0x315453494c50435a)       /* "ZCPLIST1" */
-typedef struct zcp_priv_list_header {
-    _Atomic uint64_t magic;
-    _Atomic uint32_t capacity;
-    uint32_t leaf_shift, leaves, unused[11];
-    _Atomic uint64_t summary[];
-} zcp_priv_list_header;
-typedef struct zcp_priv_leaf { _Atomic uint64_t bits; uint64_t unused[7]; } zcp_priv_leaf;
-_Static_assert(sizeof(zcp_priv_list_header) == 64 && sizeof(zcp_priv_leaf) == 64, "layout of the list");
-
-ZCP_PRIV_COLD uint32_t zcp_priv_list_leaves(uint32_t capacity, uint32_t *shift)      /* leaves of 64, but of down to 8 so that a small list has 16 of them */
-{
-    *shift = 6;
-    while (*shift > 3 && (capacity >> *shift) < 16) --*shift;
-    return (uint32_t)(((uint64_t)capacity + (UINT64_C(1) << *shift) - 1) >> *shift);
-}
-ZCP_PRIV uint64_t zcp_priv_list_summary_bytes(uint32_t leaves) { return ((uint64_t)leaves + 511) / 512 * 64; }
-ZCP_PRIV _Atomic uint64_t *zcp_priv_list_summary(const zcp_mpmc_list *list, uint32_t leaf)
-{
-    zcp_priv_list_header *header = list->memory;
-    return &header->summary[leaf / 64];
-}
-ZCP_PRIV _Atomic uint64_t *zcp_priv_list_leaf(const zcp_mpmc_list *list, uint32_t leaf)
-{
-    zcp_priv_leaf *leaves = list->first_leaf;
-    return &leaves[leaf].bits;
-}
-ZCP_PRIV uint64_t zcp_priv_leaf_mask(const zcp_mpmc_list *list, uint32_t leaf)       /* of the indices that exist */
-{
-    uint32_t width = 1u << list->leaf_shift, left = list->capacity - (leaf << list->leaf_shift);
-    if (left < width) width = left;
-    return width == 64 ? UINT64_MAX : (UINT64_C(1) << width) - 1;
-}
-ZCP_PRIV uint64_t zcp_priv_leaf_bit(uint32_t leaf) { return UINT64_C(1) << leaf % 64; }       /* in its summary word */
-
-ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_mpmc_list_bytes(uint32_t capacity)
-{
-    uint32_t shift, leaves = zcp_priv_list_leaves(capacity, &shift);
-    if (capacity == 0 || capacity > ZCP_MPMC_LIST_MAX_CAPACITY) return 0;
-    return sizeof(zcp_priv_list_header) + zcp_priv_list_summary_bytes(leaves) + (uint64_t)leaves * sizeof(zcp_priv_leaf);
-}
-ZCP_PRIV_SETUP zcp_status zcp_priv_list_view(zcp_mpmc_list *list, void *memory, uint32_t capacity)
-{
-    uint32_t shift, leaves = zcp_priv_list_leaves(capacity, &shift);
-    void *first_leaf = zcp_priv_object_at(memory, sizeof(zcp_priv_list_header) + zcp_priv_list_summary_bytes(leaves));
-    *list = (zcp_mpmc_list){ memory, capacity, 0, leaves, shift, first_leaf };
-    return ZCP_OK;
-}
-ZCP_PRIV_SETUP zcp_status zcp_priv_list_arguments(zcp_mpmc_list *list, const void *memory)
-{
-    if (!list) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
-    *list = (zcp_mpmc_list){ NULL, 0, 0, 0, 0, NULL };
-    if (!memory) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
-    if ((uintptr_t)memory % 8) return zcp_priv_fail(ZCP_ERR_INVALID_ALIGNMENT, 0, "a list needs memory aligned to 8 bytes");
-    return ZCP_OK;
-}
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_mpmc_list_create(zcp_mpmc_list *list, void *memory, uint64_t bytes, uint32_t capacity, bool full)
-{
-    zcp_status status = zcp_priv_list_arguments(list, memory);
-    if (status != ZCP_OK) return status;
-    if (zcp_mpmc_list_bytes(capacity) == 0 || bytes < zcp_mpmc_list_bytes(capacity))
-        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "a list of %u indices (1 to %u) needs %llu bytes, %llu are there", capacity,
-                             ZCP_MPMC_LIST_MAX_CAPACITY, (unsigned long long)zcp_mpmc_list_bytes(capacity), (unsigned long long)bytes);
-    zcp_priv_list_view(list, memory, capacity);
-    zcp_priv_list_header *header = (zcp_priv_list_header *)memory;
-    zcp_priv_store_relaxed(&header->magic, 0);                 /* relaxed: nobody else uses the memory yet */
-    zcp_priv_store_relaxed(&header->capacity, capacity);       /* relaxed: the magic carries it */
-    header->leaf_shift = list->leaf_shift;
-    header->leaves = list->leaves;
-    for (uint32_t leaf = 0; leaf < list->leaves; leaf++) {
-        if (leaf % 64 == 0) {
-            uint32_t left = list->leaves - leaf;
-            zcp_priv_store_relaxed(zcp_priv_list_summary(list, leaf), !full ? 0 : left < 64 ? (UINT64_C(1) << left) - 1 : UINT64_MAX);
-        }
-        zcp_priv_store_relaxed(zcp_priv_list_leaf(list, leaf), full ? zcp_priv_leaf_mask(list, leaf) : 0);
-    }
-    zcp_priv_store_release(&header->magic, ZCP_PRIV_LIST_MAGIC);       /* pairs with the acquire in attach */
-    return ZCP_OK;
-}
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_mpmc_list_attach(zcp_mpmc_list *list, void *memory, uint64_t bytes)
-{
-    zcp_status status = zcp_priv_list_arguments(list, memory);
-    if (status != ZCP_OK) return status;
-    zcp_priv_list_header *header = (zcp_priv_list_header *)memory;
-    if (bytes < sizeof *header) return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%llu bytes hold no list", (unsigned long long)bytes);
-    if (zcp_priv_load_acquire(&header->magic) != ZCP_PRIV_LIST_MAGIC) return zcp_priv_fail(ZCP_ERR_NOT_ZEROCP, 0, "no list is in this memory");
-    /* Read once: it may change under us. Relaxed: after the magic. */
-    uint32_t capacity = zcp_priv_load_relaxed(&header->capacity);
-    uint64_t needed = zcp_mpmc_list_bytes(capacity);
-    if (needed == 0 || needed > bytes)
-        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "a list of %u indices (1 to %u) needs %llu bytes, %llu are there", capacity, ZCP_MPMC_LIST_MAX_CAPACITY,
-                             (unsigned long long)needed, (unsigned long long)bytes);
-    return zcp_priv_list_view(list, memory, capacity);
-}
-
-/* Puts hints into a leaf; returns which were there. */
-ZCP_PRIV_INLINE uint64_t zcp_priv_leaf_put(zcp_mpmc_list *list, uint32_t leaf, uint64_t bits)
-{
-    /* P0, release: publishes the free state of the chunk; pairs with Q0. Always the write, also if the bit looks set: to skip it would lose the
-       index to a pop at the same moment. */
-    uint64_t old = zcp_priv_or_release(zcp_priv_list_leaf(list, leaf), bits);                               /* P0 */
-    /* P1, release: whoever clears this hint after us (Q1, acquire) sees our bits when it looks at the leaf again. */
-    if (old == 0) zcp_priv_or_release(zcp_priv_list_summary(list, leaf), zcp_priv_leaf_bit(leaf));          /* P1 */
-    return old;
-}
-ZCP_PRIV_INLINE bool zcp_priv_list_push(zcp_mpmc_list *list, uint32_t index)      /* index < capacity */
-{
-    uint64_t bit = UINT64_C(1) << (index & ((1u << list->leaf_shift) - 1));
-    return !(zcp_priv_leaf_put(list, index >> list->leaf_shift, bit) & bit);
-}
-ZEROCP_API bool zcp_mpmc_list_push(zcp_mpmc_list *list, uint32_t index)
-{
-    return list && index < list->capacity && zcp_priv_list_push(list, index);
-}
-/* Takes an index out of one leaf; false: none is in it. */
-ZCP_PRIV_INLINE bool zcp_priv_leaf_pop(zcp_mpmc_list *list, uint32_t leaf, uint32_t *index)
-{
-    _Atomic uint64_t *word = zcp_priv_list_leaf(list, leaf);
-    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
-        uint64_t bits = zcp_priv_load_relaxed(word);                   /* a look; Q0 decides */
-        if (bits == 0) return false;
-        uint32_t place = zcp_priv_lowest_bit(bits);
-        if (!zcp_priv_cas_acquire(word, &bits, bits & (bits - 1))) continue;   /* Q0: pairs with P0 */
-        *index = (leaf << list->leaf_shift) + place;
-        if (ZCP_PRIV_UNLIKELY(place >> list->leaf_shift || *index >= list->capacity)) continue;    /* garbage: no index has that bit, and now it is gone */
-        /* Relaxed: a hint of this process. */
-        if (zcp_priv_load_relaxed(&list->cursor) != leaf) zcp_priv_store_relaxed(&list->cursor, leaf);
-        return true;
-    }
-    return false;
-}
-/* Is something in a leaf that its hint calls non-empty? Corrects the hint. */
-ZCP_PRIV bool zcp_priv_leaf_is_hinted_well(zcp_mpmc_list *list, uint32_t leaf)
-{
-    _Atomic uint64_t *summary = zcp_priv_list_summary(list, leaf);
-    /* Pairs with E2, for whoever sees Q1; else Q0 decides. */
-    if (zcp_priv_load_acquire(zcp_priv_list_leaf(list, leaf)) != 0) return true;                            /* Q2 */
-    /* Pairs with P1; release: who sees no hint sees the loan that emptied the leaf. */
-    zcp_priv_and_acq_rel(summary, ~zcp_priv_leaf_bit(leaf));           /* Q1 */
-    if (zcp_priv_load_relaxed(zcp_priv_list_leaf(list, leaf)) == 0) return false;      /* after Q1's acquire */
-    zcp_priv_or_release(summary, zcp_priv_leaf_bit(leaf));             /* as P1 */
-    return true;
-}
-/* Sets the hint of the leaf that index is the last one of: somebody may have been killed between P0 and P1. For those who look at everything. */
-ZCP_PRIV void zcp_priv_leaf_mend(zcp_mpmc_list *list, uint32_t index)
-{
-    uint32_t leaf = index >> list->leaf_shift;
-    if (index + 1 != list->capacity && (index + 1) >> list->leaf_shift == leaf) return;
-    if (zcp_priv_load_relaxed(zcp_priv_list_leaf(list, leaf)) != 0) zcp_priv_or_release(zcp_priv_list_summary(list, leaf), zcp_priv_leaf_bit(leaf));   /* as P1 */
-}
-/* A round along the hints: from the leaf `start` to the end, then from the beginning up to it. */
-typedef struct zcp_priv_walk { uint32_t start, words_begun, word; uint64_t hints; } zcp_priv_walk;
-/* The next leaf in which something is; false: the round is over. */
-ZCP_PRIV_NOINLINE bool zcp_priv_list_next(zcp_mpmc_list *list, zcp_priv_walk *walk, uint32_t *leaf)
-{
-    uint32_t words = (list->leaves + 63) / 64;
-    for (;;) {
-        for (; walk->hints == 0; walk->words_begun++) {
-            if (walk->words_begun > words) return false;               /* the first word twice: from the start on, then up to it */
-            walk->word = (walk->start / 64 + walk->words_begun) % words;
-            /* Pairs with P1 and Q1; not needed: Q1 acquires before a hint is called wrong, and take_loaned has E8. */
-            walk->hints = zcp_priv_load_acquire(zcp_priv_list_summary(list, walk->word * 64));              /* Q3 */
-            if (walk->words_begun == 0) walk->hints &= UINT64_MAX << walk->start % 64;
-        }
-        *leaf = walk->word * 64 + zcp_priv_lowest_bit(walk->hints);
-        walk->hints &= walk->hints - 1;
-        if (*leaf < list->leaves && zcp_priv_leaf_is_hinted_well(list, *leaf)) return true;
-    }
-}
-/* Follows the hints only: fast also when nothing is there. */
-ZCP_PRIV bool zcp_priv_list_pop_hinted(zcp_mpmc_list *list, uint32_t *index)
-{
-    zcp_priv_walk walk = { zcp_priv_load_relaxed(&list->cursor), 0, 0, 0 };
-    if (ZCP_PRIV_UNLIKELY(walk.start >= list->leaves)) walk.start = 0;
-    uint32_t leaf = walk.start;                                        /* first the leaf used last: warm chunks are reused first */
-    do {
-        if (zcp_priv_leaf_pop(list, leaf, index)) return true;
-    } while (zcp_priv_list_next(list, &walk, &leaf));
-    return false;
-}
-ZEROCP_API bool zcp_mpmc_list_pop(zcp_mpmc_list *list, uint32_t *index)
-{
-    if (!list || !index || list->leaves == 0) return false;
-    if (zcp_priv_list_pop_hinted(list, index)) return true;
-    for (uint32_t leaf = 0; leaf < list->leaves; leaf++)
-        if (zcp_priv_leaf_pop(list, leaf, index)) {                    /* its hint was lost: somebody was killed between P0 and P1 */
-            zcp_priv_or_release(zcp_priv_list_summary(list, leaf), zcp_priv_leaf_bit(leaf));       /* as P1 */
-            return true;
-        }
-    return false;
-}
-ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_mpmc_list_count(const zcp_mpmc_list *list)
-{
-    uint32_t count = 0;
-    for (uint32_t leaf = 0; list && leaf < list->leaves; leaf++)
-        count += zcp_priv_count_bits(zcp_priv_load_relaxed(zcp_priv_list_leaf(list, leaf)) & zcp_priv_leaf_mask(list, leaf));
-    return count;
-}
-ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list) { return list ? list->capacity : 0; }
-
-/* ---- >>record  The shared truth about one chunk (checked with GenMC on this very code: tests/model).
-   Byte map:   0  state   generation:32 | owner:11 | ticket:21; owner = client + 1, 0 = none; free <=> owner == 0 and ticket == 0;
-                          ticket 0 of a chunk that is owned: no token of this generation was ever made, so nobody may
-                          borrow it; 1: one was made, and nobody has borrowed it; from 2 on each borrow raises it, and
-                          it never falls back below 2;
-                          the highest 64 tickets stand for: cached, its owner's but in nobody's use, by the thread that
-                          holds the lease of that number (>>lease);
-                          the highest owner stands for: retired, never to be had again
-               8  size    lease:16 | bytes asked for:48; written by the claimer, read by every holder, bounded by the capacity; lease: its number + 1, 0: none
-              16  note    tag:32 | birth:32, by the claimer, for people: birth is how many chunks had been allocated before, by the counter of that lease, or the pool's own
-              24  borrow  ceil(max_clients / 64) words: bit c set <=> client c holds it as a borrower, or announces that it tries to
-   padded to a multiple of 32. Every change of holder is one atomic step that names the client, so there is no instant at which a killed process
-   leaves a chunk that nobody can account for.
-   Invariant: the state becomes free only by a CAS (or, of ticket 0, a store) of one who has seen no other holder since
-   the ticket was last raised. Whoever names a chunk whose ticket is 0 (by a guess, by what it saw in the record) cannot
-   come to hold it. Breaking it: a reaper sees no borrow bit; a borrower announces, takes; the reaper frees. The ticket,
-   raised by every borrow, makes the reaper's CAS fail. The bit is set before that, so who sees the ticket sees the bit.
-   Of two that leave at once, each clears its mark, then looks for the other's: at least one must see the other gone, hence seq_cst on
-   S1 return/retract/sweep's clear of the bit, S2 and S5 the leave of owner and sweep, S3 and S4 reap's loads of the
-   state and of the bits.
-   Labels  word      order    partner      what breaks without it
-     S1    borrow    seq_cst  S2 - S5 L2   of two who leave at once neither sees the other gone: the chunk is lost
-     S2    state     seq_cst  S1 S3 S4     the same, where the owner leaves
-     S3    state     seq_cst  S1 S2 S5 B1  the same: reap sees the owner still there
-     S4    borrow    seq_cst  S1 S2 S5 B0  the same: reap sees a borrower still there
-     S5    state     seq_cst  S1 S3 S4     the same, where a sweep takes the dead owner out
-     F1    state     release  C1 C2 C4     the next claimer writes while a former holder reads; here reap frees,
-     F2    state     release  C1 C2 C4 Y6  ... as the owner frees beside tokens,
-     F3    state     release  C1 C2 C4     ... as it frees what was never shared; owned = 0 hits a later claim,
-     F4    state     release  C1 C2 C4     ... as a cache is flushed,
-     F5    state     release  C1 C2 C4     ... as a sweep frees,
-     F6    state     release  C1 C2 C4     ... as F3, into a loan
-     C1    state     acq_rel  F1 - F6 U6   acquire: the claimer writes while a former holder reads; release: as U6
-     C2    state     acq_rel  F1 - F6 U6   the same, by a loan
-     C3    state     acq_rel  C4           (not needed: C4 has acquired from the same store)
-     C4    state     acquire  F1 - F6 C3   the memory goes back while a former holder reads
-     B0    borrow    relaxed  L2 S4        by B1: who sees the ticket does not see the bit
-     B1    state     release  L1 S3        who sees the ticket does not see the bit: freed while held
-     L1    state     acquire  B1           the bits are older than the ticket: freed while held
-     L2    borrow    acquire  S1 B0        the owner frees while a borrower that has left reads ---- */
 typedef struct zcp_priv_record { _Atomic uint64_t state, size, note, borrow[]; } zcp_priv_record;
 _Static_assert(sizeof(zcp_priv_record) == 24 && offsetof(zcp_priv_record, borrow) == 24, "layout of a record");
 
-/* Counts of this process's handles of one chunk; private memory. */
-typedef struct zcp_priv_counts {
-    _Atomic uint64_t owned;         /* generation:32 | handles as its owner:32 */
-    _Atomic uint32_t borrowed;      /* handles as a borrower: 0, n, or CHANGING while a thread changes the record's borrow bit */
-    uint32_t unused;
-} zcp_priv_counts;
-#define ZCP_PRIV_CHANGING UINT32_MAX
-
-/* One pool as a client sees it. All of it is private, and constant but for the list's cursor, retired, asked, told. */
+// One pool as a client sees it. All of it is private, and constant but for the list's cursor, retired, asked, told.
 typedef struct zcp_priv_leases zcp_priv_leases;
 typedef struct zcp_priv_pool_slot zcp_priv_pool_slot;
 typedef struct zcp_priv_signals zcp_priv_signals;
 typedef struct zcp_priv_slot zcp_priv_slot;
-typedef struct zcp_priv_pool {
-    unsigned char *records;         /* in the management segment */
-    zcp_priv_counts *counts;        /* private */
-    unsigned char *data;            /* in the chunk segment */
-    uint64_t chunk_size, stride;    /* bytes */
-    uint32_t record_bytes, words, count, alignment, cache_chunks;
-    zcp_priv_leases *leases;        /* in the management segment, like the next two */
-    zcp_mpmc_list list;
-    zcp_priv_pool_slot *slot;       /* which tells whether the pool is live; NULL, as signals: a pool that stays for ever */
-    zcp_priv_signals *signals;
-    zcp_manager *manager;           /* whose view this is of; NULL as slot */
-    zcp_priv_slot *slots;           /* the clients', so many as there may be; NULL as slot */
-    uint32_t clients;
-    uint32_t number, serial;        /* in the instance; serial: different for each pool that the instance ever had */
-    _Atomic uint32_t retired;       /* private: the first so many chunks are retired */
-    _Atomic uint32_t asked;         /* 1: this client, which does not punch, has asked the others to */
-    bool punches, told;             /* can give the memory of its chunks back to the system; has told that it retires */
-} zcp_priv_pool;
-
-#define ZCP_PRIV_POOL_SHIFT 27                  /* index of a chunk in the instance = pool << 27 | index in the pool */
-_Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_POOLS <= 32 && ZCP_MAX_LIVE_POOLS <= 32, "an index has 32 bits, and a word a bit per pool");
+#define ZCP_PRIV_POOL_SHIFT 27                  // index of a chunk in the instance = pool << 27 | index in the pool
+_Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_POOLS <= 32 && ZCP_MAX_LIVE_POOLS <= 32,
+               "an index has 32 bits, and a word a bit per pool");
 #define ZCP_PRIV_GENERATION(s) ((uint32_t)((s) >> 32))
 #define ZCP_PRIV_OWNER(s)      ((uint32_t)((s) >> 21) & 0x7ff)
 #define ZCP_PRIV_TICKET(s)     ((uint32_t)(s) & 0x1fffff)
-
-ZCP_PRIV uint64_t zcp_priv_state(uint32_t generation, uint32_t owner, uint32_t ticket) { return (uint64_t)generation << 32 | (uint64_t)owner << 21 | ticket; }
 #define ZCP_PRIV_TOKEN_TICKET  1u
-#define ZCP_PRIV_CACHED_TICKET 0x1fffc0u        /* of lease 0 */
+#define ZCP_PRIV_CACHED_TICKET 0x1fffc0u        // of lease 0
 #define ZCP_PRIV_RETIRED_OWNER 0x7ffu
-ZCP_PRIV uint32_t zcp_priv_low(uint32_t client) { return (client + 1) << 21; }         /* of the state of a chunk that it owns and nobody ever borrowed */
-ZCP_PRIV bool zcp_priv_is_free(uint64_t s) { return (uint32_t)s == 0; }
-/* These four exclude each other, and one of them is true of each state, garbage too. */
-ZCP_PRIV bool zcp_priv_is_retired(uint64_t s) { return ZCP_PRIV_OWNER(s) == ZCP_PRIV_RETIRED_OWNER; }
-ZCP_PRIV bool zcp_priv_is_cached(uint64_t s)
-{
-    return ZCP_PRIV_TICKET(s) >= ZCP_PRIV_CACHED_TICKET && !zcp_priv_is_retired(s);
-}
-ZCP_PRIV bool zcp_priv_is_held(uint64_t s) { return !zcp_priv_is_free(s) && !zcp_priv_is_cached(s) && !zcp_priv_is_retired(s); }
-/* Held, and a token of it was made. What is free or retired has ticket 0, too. */
-ZCP_PRIV bool zcp_priv_is_shared(uint64_t s)
-{
-    return ZCP_PRIV_TICKET(s) - 1 < ZCP_PRIV_CACHED_TICKET - 1;        /* step shared */
-}
-ZCP_PRIV bool zcp_priv_never_borrowed(uint64_t s)
-{
-    return (ZCP_PRIV_TICKET(s) & ~ZCP_PRIV_TOKEN_TICKET) == 0;         /* step never-borrowed */
-}
-/* s, of which a token was made, with that owner and the next ticket, which is 2 or more. */
-ZCP_PRIV uint64_t zcp_priv_with_ticket(uint64_t s, uint32_t owner)
-{
-    uint32_t ticket = ZCP_PRIV_TICKET(s) + 1;                          /* step ticket */
-    if (ticket >= ZCP_PRIV_CACHED_TICKET) ticket = ZCP_PRIV_TOKEN_TICKET + 1;
-    return zcp_priv_state(ZCP_PRIV_GENERATION(s), owner, ticket);
-}
-ZCP_PRIV uint32_t zcp_priv_next_generation(uint32_t generation)        /* skips 0, too */
-{
-    return generation == UINT32_MAX ? 1 : generation + 1;              /* step new-generation */
-}
-/* Of the state of a chunk that a client's thread with that lease caches. */
-ZCP_PRIV uint32_t zcp_priv_kept_low(uint32_t client, uint32_t lease)
-{
-    return zcp_priv_low(client) | (ZCP_PRIV_CACHED_TICKET + lease);
-}
-ZCP_PRIV uint64_t zcp_priv_cached(uint32_t generation, uint64_t kept_low)      /* the cached state after it */
-{
-    return zcp_priv_state(zcp_priv_next_generation(generation), 0, 0) | kept_low;      /* step cached */
-}
-ZCP_PRIV uint64_t zcp_priv_freed(uint32_t generation) { return zcp_priv_state(zcp_priv_next_generation(generation), 0, 0); }   /* the free state after it */
-ZCP_PRIV zcp_priv_record *zcp_priv_record_at(const zcp_priv_pool *pool, uint32_t i)
-{
-    return zcp_priv_object_at(pool->records, (uint64_t)i * pool->record_bytes);
-}
-ZCP_PRIV _Atomic uint64_t *zcp_priv_borrow_word(zcp_priv_record *record, uint32_t client) { return &record->borrow[0] + client / 64; }
-ZCP_PRIV uint64_t zcp_priv_borrow_bit(uint32_t client) { return UINT64_C(1) << client % 64; }
-
-typedef enum zcp_priv_outcome { ZCP_PRIV_NO = 0, ZCP_PRIV_YES, ZCP_PRIV_GARBAGE } zcp_priv_outcome;
-
-/* ---- >>lease  A thread takes the hints of a whole leaf on loan, and gets and gives back chunks of that leaf without touching the list: allocate
-   and release are then one read-modify-write, the claim. Only hints are on loan: whoever finds nothing in the list claims what the loans name.
-   Per pool:   0  wanted:4    counts up whenever each thread is to look up from its work: somebody was exhausted, or waits, or the pools have changed (>>pools)
-               4  waiting:4 woken:4   differ: somebody may sleep until a chunk of this pool is freed; the clients' slots
-                                      tell who (>>wait)
-              12  retiring:4  1: nothing is to be had from this pool any more
-              64  counters of those who have no lease (>>counters)
-             128  leases of 64 bytes, one per leaf but at most 64: holder:4 leaf:4 loan:8 allocated:8 freed:8 begun:8;
-                  holder = client + 1, 0 = nobody; loan: hints of that leaf; begun: above allocated while the holder
-                  takes a chunk from its cache (>>cache).
-                  Only the thread that holds the lease writes what follows holder, and the sweep of a dead holder leaf
-                  and loan. That thread reads its loan here, too, so it checks what that names
-   Invariant: the hint of a free chunk is at each instant in its leaf or in a loan, but for a moment with a thread that is about to claim the
-   chunk or has just freed it, and for as long as a sweep is at work on its leaf (if that thread is killed, the sweep pushes the hint; if it is
-   stopped, the look finds the chunk). A loan is shown before its bits are taken out of the leaf, and the bits are back in the leaf before the
-   loan is cleared. So what is free all the time is found by a look at the leaves, then the loans, then the leaves; but if it goes to and fro
-   between the leaves and loans meanwhile, which the look before EXHAUSTED makes good.
-   Labels  word      order    partner      what breaks without it
-     E0    holder    acquire  E3 E6        the next lessee's loan is overwritten by the one of before
-     E1    loan      release  E4           the loan is read with the leaf of before, or chunks not seen free
-     E2    leaf      acq_rel  P0 Q2 E8     acquire: as P0; release: who sees the leaf empty does not see the loan
-     E3    holder    release  E0           as E0
-     E4    loan      acquire  E1 E5 E7     as E1
-     E5    loan      release  E4           who sees a dead one's loan empty does not see its hints in the list
-     E6    holder    release  E0           as E0, after a sweep
-     E7    loan      release  E4           as E1
-     E8    (fence)   acquire  E2 Q1        a chunk that is free all the time is in neither leaf nor loan ---- */
 #define ZCP_PRIV_MAX_LEASES 64u
+
 typedef struct zcp_priv_lease {
     _Atomic uint32_t holder, leaf;
     _Atomic uint64_t loan, allocated, freed, begun;
     uint64_t unused[3];
 } zcp_priv_lease;
+
 struct zcp_priv_leases {
     _Atomic uint32_t wanted, waiting, woken, retiring;
     uint32_t unused[12];
     _Atomic uint64_t allocated, freed, failures, waits, peak;
-    _Atomic uint64_t returned, disturbed;       /* returned: see >>counters */
+    _Atomic uint64_t returned, disturbed;       // returned: see >>counters
     uint64_t unused_too[1];
     zcp_priv_lease items[];
 };
+
 _Static_assert(sizeof(zcp_priv_lease) == 64 && sizeof(zcp_priv_leases) == 128, "layout of the leases");
 _Static_assert(ZCP_PRIV_CACHED_TICKET + ZCP_PRIV_MAX_LEASES == 1u << 21, "a ticket for each lease");
-ZCP_PRIV uint32_t zcp_priv_lease_count(uint32_t leaves) { return leaves < ZCP_PRIV_MAX_LEASES ? leaves : ZCP_PRIV_MAX_LEASES; }
-
-/* What one thread keeps of one pool; private. All zero: nothing yet, so that the quick ways see a pool without chunks. */
-typedef struct zcp_priv_local {
-    _Alignas(64) unsigned char *records;        /* copies of the pool's, for the quick ways, of which 64 bits each save instructions there */
-    zcp_priv_counts *counts;
-    unsigned char *data;
-    uint64_t stride, record_bytes, count;
-    uint64_t mine;                  /* low word of the state of this client's chunks that were never borrowed */
-    uint64_t quick;                 /* so many chunks may be released quickly: `count`, or none: without a lease, while it pauses, and if `slowly` */
-    _Atomic uint32_t *wanted;       /* the pool's */
-    zcp_priv_lease *lease;          /* NULL: none */
-    uint64_t mark;                  /* upper part of the size word: which lease */
-    uint64_t first, width;          /* the loan is of the indices first .. first + width - 1 */
-    uint32_t cached, room;          /* chunks on the stack; as many may be */
-    uint32_t wanted_seen;           /* wanted as it was */
-    int32_t most;                   /* allocated - freed by this thread: if it gets above that, it looks whether that is a new peak */
-    uint16_t pause;                 /* releases until chunks are cached again */
-    uint16_t retry;                 /* times until it tries again to get a lease */
-    uint32_t peak_rest;             /* so much higher than now `most` gets after a look that found no peak */
-    zcp_priv_pool *pool;            /* which this is about; NULL: none yet */
-    uint64_t kept;                  /* low word of the state of chunks that this thread caches; it has a lease then */
-    bool slowly;                    /* with ZCP_CHECKED, and where this process's light barriers are fences (>>pools) */
-    uint64_t stack[ZCP_MAX_CACHE_CHUNKS];       /* generation << 32 | index in the instance, of the chunks that it caches */
-} zcp_priv_local;
-ZCP_PRIV bool zcp_priv_unwanted(const zcp_priv_local *local)
-{
-    return zcp_priv_load_relaxed(local->wanted) == local->wanted_seen; /* relaxed: attend acquires */
-}
-
-/* ---- >>counters  How many chunks of a pool were allocated and freed: a thread with a lease counts in its line, which nobody else writes; the others,
-   who take slower ways anyway, count together. allocated - freed are in use, but for one more or less for each process that was killed just there.
-   The peak is looked for when a thread uses more chunks than ever before (or, if that never is a peak, because others free what it allocates, at
-   longer and longer intervals), so it is exact while one thread uses the pool, and else a lower bound.
-   Whoever frees a chunk counts it only after its state and its hint are written, and whoever claims one publishes by
-   that what it counted before. So who sums up `freed` of all before and after a look at every record, and finds the
-   same, knows that no release was finished meanwhile, and sees what those freed that were finished before. A chunk that
-   comes out of a cache, or of which a sweep gives the hint, is not freed once more, but is to be had from then on:
-   `returned` counts that.
-   Labels  word      order    partner      what breaks without it
-     U1    freed     release  U3 U4        a look misses what was freed and counted before; by the common counters,
-     U2    freed     release  U5           ... in a lease's
-     U3    freed     acquire  U1           as U1
-     U4    returned  acquire  U1           as U1, of what comes out of a cache
-     U5    freed     acquire  U2           as U2 ---- */
-#ifndef ZEROCP_COUNT
-#define ZEROCP_COUNT(counter, n) ((void)zcp_priv_add_relaxed(counter, n))      /* relaxed, all of them: figures for people */
-#endif
-#ifndef ZEROCP_COUNT_FREED
-#define ZEROCP_COUNT_FREED(counter, n) ((void)zcp_priv_add_release(counter, n))          /* U1: pairs with U3 U4 */
-#endif
-/* Counts a chunk that was freed; the counter has one writer. */
-ZCP_PRIV_INLINE void zcp_priv_bump(_Atomic uint64_t *counter)
-{
-    zcp_priv_store_release(counter, zcp_priv_load_relaxed(counter) + 1);       /* U2: pairs with U5 */
-}
-/* Counts up whenever a chunk of the pool comes to be had by all. */
-ZCP_PRIV uint64_t zcp_priv_freed_sum(const zcp_priv_pool *pool)
-{
-    uint64_t sum = zcp_priv_load_acquire(&pool->leases->freed);                /* U3: pairs with U1 */
-    sum += zcp_priv_load_acquire(&pool->leases->returned);                     /* U4: pairs with U1 */
-    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++)
-        sum += zcp_priv_load_acquire(&pool->leases->items[k].freed);           /* U5: pairs with U2 */
-    return sum;
-}
-/* What a counter says, but no more than two years of one event a nanosecond: so that no sum of a pool's counters has
-   more than 63 bits, whatever somebody wrote there. */
-ZCP_PRIV uint64_t zcp_priv_counted(const _Atomic uint64_t *counter)
-{
-    uint64_t n = zcp_priv_load_relaxed(counter);
-    return n < UINT64_C(1) << 56 ? n : UINT64_C(1) << 56;
-}
-ZCP_PRIV uint64_t zcp_priv_allocated(const zcp_priv_pool *pool, uint64_t *freed)
-{
-    uint64_t allocated = zcp_priv_counted(&pool->leases->allocated);
-    *freed = zcp_priv_counted(&pool->leases->freed);
-    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++) {
-        *freed += zcp_priv_counted(&pool->leases->items[k].freed);
-        allocated += zcp_priv_counted(&pool->leases->items[k].allocated);
-    }
-    return allocated;
-}
-/* Notes a peak; false: it is none. */
-ZCP_PRIV bool zcp_priv_peak_note(zcp_priv_pool *pool, uint64_t used)
-{
-    uint64_t peak = zcp_priv_load_relaxed(&pool->leases->peak);
-    if (used > pool->count) used = pool->count;
-    for (uint32_t round = 0; used > peak && round < ZCP_PRIV_ROUNDS; round++)
-        if (zcp_priv_cas_relaxed(&pool->leases->peak, &peak, used)) return true;
-    return false;
-}
-/* By the counters of this thread's lease; below 0 where others freed less than it did. */
-ZCP_PRIV_INLINE int32_t zcp_priv_in_use(const zcp_priv_local *local)
-{
-    return (int32_t)(uint32_t)(zcp_priv_load_relaxed(&local->lease->allocated) - zcp_priv_load_relaxed(&local->lease->freed));
-}
-ZCP_PRIV_COLD zcp_status zcp_priv_peak_look(zcp_priv_pool *pool, zcp_priv_local *local)        /* always ZCP_OK */
-{
-    uint64_t freed, allocated = zcp_priv_allocated(pool, &freed);
-    bool higher = zcp_priv_peak_note(pool, allocated > freed ? allocated - freed : 0);
-    if (!local) return ZCP_OK;
-    local->peak_rest = higher ? 0 : local->peak_rest < 128 ? local->peak_rest * 2 + 1 : 255;
-    local->most = (int32_t)((uint32_t)zcp_priv_in_use(local) + local->peak_rest);
-    return ZCP_OK;
-}
-/* For whoever may have no lease in that pool. */
-ZCP_PRIV void zcp_priv_count_freed_by(zcp_priv_pool *pool, zcp_priv_local *local)
-{
-    if (local->lease && local->pool == pool) zcp_priv_bump(&local->lease->freed);
-    else ZEROCP_COUNT_FREED(&pool->leases->freed, 1);
-}
-/* After anything that `quick` tells of has changed. */
-ZCP_PRIV void zcp_priv_local_quicken(zcp_priv_local *local) { local->quick = local->slowly || !local->lease || local->pause ? 0 : local->count; }
-#define ZCP_PRIV_LEASE_RETRY 1024
-/* Gets a lease for the thread, if there is one. */
-ZCP_PRIV_SETUP void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client)
-{
-    uint32_t count = zcp_priv_lease_count(pool->list.leaves);
-    for (uint32_t k = 0; k < count; k++) {
-        zcp_priv_lease *lease = &pool->leases->items[(client + k) % count];
-        uint32_t nobody = 0;
-        if (zcp_priv_load_relaxed(&lease->holder) != 0
-            || !zcp_priv_cas_acquire(&lease->holder, &nobody, client + 1)) continue;   /* E0: pairs with E3 */
-        ZEROCP_STEP("leased");
-        zcp_priv_store_relaxed(&lease->begun, zcp_priv_load_relaxed(&lease->allocated));     /* nothing is cached yet */
-        local->lease = lease;
-        local->kept = zcp_priv_kept_low(client, (client + k) % count);
-        local->mark = (uint64_t)((client + k) % count + 1) << 48;
-        local->most = zcp_priv_in_use(local);
-        return;
-    }
-    local->retry = ZCP_PRIV_LEASE_RETRY;
-}
-ZCP_PRIV void zcp_priv_loan_show(zcp_priv_local *local, uint64_t loan)
-{
-    /* Pairs with E4: with its leaf, and the free states of its chunks. */
-    zcp_priv_store_release(&local->lease->loan, loan);                 /* E1 */
-}
-/* Relaxed: only this thread writes it; but garbage may name chunks that do not exist. */
-ZCP_PRIV_INLINE uint64_t zcp_priv_loan_seen(const zcp_priv_local *local) { return zcp_priv_load_relaxed(&local->lease->loan); }
-/* Puts the hints of a leaf on loan; the loan is empty, or garbage. false: there are none. */
-ZCP_PRIV_NOINLINE bool zcp_priv_loan_take(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t leaf)
-{
-    _Atomic uint64_t *word = zcp_priv_list_leaf(&pool->list, leaf);
-    uint64_t loan, bits = zcp_priv_load_relaxed(word);                 /* a look; E2 decides */
-    if (bits == 0) return false;
-    local->first = leaf << pool->list.leaf_shift;
-    local->width = pool->list.capacity - local->first < 1u << pool->list.leaf_shift ? pool->list.capacity - local->first : 1u << pool->list.leaf_shift;
-    zcp_priv_store_relaxed(&local->lease->leaf, leaf);                 /* relaxed: E1 carries it */
-    for (uint32_t round = 0; bits != 0 && round < ZCP_PRIV_ROUNDS; round++) {
-        loan = bits & zcp_priv_leaf_mask(&pool->list, leaf);
-        zcp_priv_loan_show(local, loan);                               /* step shown: no hint is ever in neither */
-        ZEROCP_STEP("loan_shown");
-        /* Pairs with P0 as Q0 does; release: who sees it empty sees the loan. */
-        if (zcp_priv_cas_acq_rel(word, &bits, 0))                      /* E2 */
-            return loan != 0;                                          /* step taken */
-        bits = zcp_priv_load_relaxed(word);
-    }
-    zcp_priv_loan_show(local, 0);
-    return false;
-}
-/* An index out of the loan, which is refilled if empty, at first from the same leaf. false: no hint in the list. */
-ZCP_PRIV bool zcp_priv_loan_pop(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t *i)
-{
-    uint32_t leaf = local->width ? (uint32_t)local->first >> pool->list.leaf_shift
-                                 : zcp_priv_load_relaxed(&pool->list.cursor);          /* relaxed: a hint */
-    uint64_t loan = zcp_priv_loan_seen(local);
-    if (leaf >= pool->list.leaves) leaf = 0;
-    if (loan != 0 && ZCP_PRIV_UNLIKELY(local->first + zcp_priv_lowest_bit(loan) >= pool->count)) loan = 0;       /* garbage, and so is all above it */
-    if (loan == 0 && !zcp_priv_loan_take(pool, local, leaf)) {
-        zcp_priv_walk walk = { leaf, 0, 0, 0 };
-        bool taken = false;
-        while (!taken && zcp_priv_list_next(&pool->list, &walk, &leaf)) taken = zcp_priv_loan_take(pool, local, leaf);
-        if (!taken) return false;
-    }
-    loan = zcp_priv_loan_seen(local);
-    if (ZCP_PRIV_UNLIKELY(loan == 0)) return false;
-    *i = (uint32_t)local->first + zcp_priv_lowest_bit(loan);
-    zcp_priv_loan_show(local, loan & (loan - 1));
-    return ZCP_PRIV_LIKELY(*i < pool->count);
-}
-/* Gives loan and lease back. */
-ZCP_PRIV void zcp_priv_lease_end(zcp_priv_pool *pool, zcp_priv_local *local)
-{
-    if (!local->lease) return;
-    uint64_t loan = zcp_priv_loan_seen(local);
-    /* First, so that at no instant a hint is in neither. */
-    if (loan) zcp_priv_leaf_put(&pool->list, (uint32_t)local->first >> pool->list.leaf_shift, loan); /* step returned */
-    ZEROCP_STEP("loan_returned");
-    zcp_priv_loan_show(local, 0);                                      /* step cleared */
-    zcp_priv_store_release(&local->lease->holder, 0u);                 /* E3: pairs with E0: its last write */
-    local->lease = NULL;
-    local->width = 0;
-    zcp_priv_local_quicken(local);
-}
-ZCP_PRIV void zcp_priv_leases_sweep(zcp_priv_pool *pool, uint32_t dead)        /* after its chunks: their hints are in the list */
-{
-    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++) {
-        zcp_priv_lease *lease = &pool->leases->items[k];
-        if (zcp_priv_load_relaxed(&lease->holder) != dead + 1) continue;       /* relaxed: ordered by the lock */
-        zcp_priv_store_release(&lease->loan, 0);                       /* E5: who sees it sees the hints of the sweep */
-        ZEROCP_STEP("sweep_loan_cleared");
-        zcp_priv_store_release(&lease->holder, 0u);                    /* E6: as E3 */
-    }
-}
-/* The hint of a chunk that this thread has freed. false: it is not of the leaf on loan. */
-ZCP_PRIV_INLINE bool zcp_priv_loan_put(zcp_priv_local *local, uint64_t i)
-{
-    uint64_t at = i - local->first;
-    ZEROCP_STEP("freed");
-    if (ZCP_PRIV_UNLIKELY(at >= local->width)) return false;
-    zcp_priv_loan_show(local, zcp_priv_loan_seen(local) | UINT64_C(1) << (at & 63));
-    return true;
-}
-ZCP_PRIV_INLINE void zcp_priv_hint(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i)
-{
-    if (!zcp_priv_loan_put(local, i)) zcp_priv_list_push(&pool->list, i);
-}
-
-/* ---- >>cache  Where the configuration allows it, a thread with a lease keeps chunks that it released on a stack of
-   its own: allocate and release are then plain stores. A cached chunk is its client's, with the next generation
-   already, so that every sweep of that client frees it, and no token or handle of before leads to it. Once it is off
-   the stack the thread sets owned, then the state.
-   Whoever needs chunks may take them from a thread that is not about to take one itself (zcp_priv_pool_reclaim): it
-   notes the states, raises `wanted`, passes a heavy barrier (>>pools), and looks at the lease. The thread says there
-   that it begins to take, passes a light barrier, and looks at `wanted`. So either the first one sees that the thread
-   has begun, and leaves it alone; or the thread sees that it is wanted, and gives all back before it takes any. A
-   thread that is stopped after it has begun keeps its stack; nobody waits for it.
-   Invariant: a chunk on a stack is (g, its client, cached by its lease), and owned is 0; or somebody else has freed it,
-   by a CAS from just that state, which never comes again. What the thread does with it is such a CAS, too, but for the
-   stores after it has begun.
-   Labels  word      order    partner      what breaks without it
-     Y0    state     release  Y6           who takes the chunk writes while a former holder reads,
-     Y1    begun     relaxed  Y4           by the barriers: one takes what the thread is just taking: it is given out twice
-     Y2    (barrier) light    Y8           the same
-     Y3    allocated release  Y5           who sees that the thread is done does not see what it has taken
-     Y4    begun     relaxed  Y1           as Y1
-     Y5    allocated acquire  Y3           as Y3
-     Y6    state     release  Y0 Y7 F2     (not needed: a part of their release sequences) as F4, for C1 and C2
-     Y7    state     release  Y6           ... as Y0, by the slower release
-     Y8    (barrier) heavy    Y2           as Y1 ---- */
-#ifndef ZEROCP_LIGHT_BARRIER
-#define ZEROCP_LIGHT_BARRIER() atomic_signal_fence(memory_order_seq_cst)
-#define ZEROCP_HEAVY_BARRIER() zcp_priv_heavy_barrier()        /* false: it cannot be had */
-#endif
-/* This process: 0 has not registered yet, 1 has (and so have its children by fork), -1 cannot: its light barriers are
-   fences. */
-static _Atomic int zcp_priv_barriers;
-ZCP_PRIV_INLINE bool zcp_priv_cache_keeps(const zcp_priv_local *local) { return local->cached < local->room && zcp_priv_unwanted(local); }
-/* Puts a chunk on the stack: name is its generation << 32 | its index in the instance. */
-ZCP_PRIV_INLINE void zcp_priv_cache_put(zcp_priv_local *local, uint32_t cached, uint64_t name)
-{
-    ZEROCP_STEP("cached");
-    local->stack[cached] = name;
-    local->cached = cached + 1;
-}
-ZCP_PRIV_INLINE uint64_t zcp_priv_cache_top(zcp_priv_local *local, uint32_t cached)     /* takes it off: cached is not 0 */
-{
-    uint64_t name = local->stack[cached - 1];
-    local->cached = cached - 1;
-    return name;
-}
-/* Says that this thread begins to take from its stack; until it has counted the chunk nobody else takes from there.
-   false: it does not begin, as somebody may be taking; it has to attend, or to flush, first. */
-ZCP_PRIV_INLINE bool zcp_priv_cache_begin(zcp_priv_local *local, zcp_priv_lease *lease)
-{
-    uint64_t allocated = zcp_priv_load_relaxed(&lease->allocated);
-    zcp_priv_store_relaxed(&lease->begun, allocated + 1);              /* Y1: pairs with Y4, by the barriers */
-    ZEROCP_STEP("beginning");
-    ZEROCP_LIGHT_BARRIER();                                            /* Y2: pairs with Y8 */
-    if (ZCP_PRIV_LIKELY(zcp_priv_unwanted(local))) return true;        /* step begin-look */
-    zcp_priv_store_relaxed(&lease->begun, allocated);
-    return false;
-}
-ZCP_PRIV uint64_t zcp_priv_name(const zcp_priv_pool *pool, uint32_t i, uint32_t generation) { return (uint64_t)generation << 32 | pool->number << ZCP_PRIV_POOL_SHIFT | i; }
-/* Gives all that the thread caches to everybody; what somebody has taken from there already is gone. */
-ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *local)
-{
-    uint32_t cached = local->cached;
-    while (local->cached) {
-        uint64_t name = zcp_priv_cache_top(local, local->cached), free = zcp_priv_state((uint32_t)(name >> 32), 0, 0);
-        uint64_t kept = free | local->kept;
-        uint32_t i = (uint32_t)name & (ZCP_MAX_CHUNKS - 1);
-        _Atomic uint64_t *state = &zcp_priv_record_at(pool, i)->state;
-        if (zcp_priv_cas_release(state, &kept, free)) zcp_priv_hint(pool, local, i);   /* F4: pairs with C1 */
-    }
-    if (cached) ZEROCP_COUNT_FREED(&pool->leases->returned, cached);   /* step flush-counts */
-}
-/* Sees that `wanted` was raised: somebody may need chunks, so it flushes, and caches nothing for a while. Whoever calls this looks after that whether somebody
-   waits (>>pools), because nobody will remind this thread again. */
-ZCP_PRIV_SETUP void zcp_priv_local_attend(zcp_priv_pool *pool, zcp_priv_local *local)
-{
-    local->wanted_seen = zcp_priv_load_acquire(local->wanted);         /* W0: pairs with W1: who sees it sees why */
-    if (pool->cache_chunks == 0) return;
-    zcp_priv_cache_flush(pool, local);
-    local->room = 0;
-    local->pause = 65;                                                 /* the 65th release from here caches again */
-    zcp_priv_local_quicken(local);
-}
-ZCP_PRIV_COLD void zcp_priv_cache_resume(zcp_priv_pool *pool, zcp_priv_local *local)         /* begin, or one release less to wait */
-{
-    /* From a thread without a lease, or with fences for light barriers, nobody could take. relaxed: set at open */
-    bool may = local->lease && zcp_priv_load_relaxed(&zcp_priv_barriers) >= 0;
-    if ((local->pause == 0 || --local->pause == 0) && may
-        && !zcp_priv_load_relaxed(&pool->leases->retiring))            /* relaxed: after W0, or it attends later */
-        local->room = pool->cache_chunks;
-    zcp_priv_local_quicken(local);
-}
-/* Frees the chunk if nobody holds it; its hint is the caller's to give. YES: this call freed it. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_reap_record(zcp_priv_pool *pool, uint32_t i)
-{
-    zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {       /* step reap-rounds */
-        /* With S1, S2, S5; also after a failed CAS, whose own look has no order. */
-        uint64_t s = zcp_priv_load_seq_cst(&record->state);            /* S3 */
-        if (zcp_priv_is_free(s) || ZCP_PRIV_OWNER(s)) return ZCP_PRIV_NO;
-        for (uint32_t w = 0; w < pool->words; w++)
-            if (zcp_priv_load_seq_cst(&record->borrow[0] + w)) return ZCP_PRIV_NO;     /* S4: with S1 */
-        ZEROCP_STEP("reaping");
-        /* Passes on what was acquired by S3 and S4; pairs with C1. */
-        if (zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)))) {        /* F1 */
-            ZEROCP_STEP("freed");
-            return ZCP_PRIV_YES;
-        }
-    }
-    return ZCP_PRIV_GARBAGE;
-}
-ZCP_PRIV zcp_priv_outcome zcp_priv_reap(zcp_priv_pool *pool, uint32_t i)       /* and gives the hint, and counts it */
-{
-    zcp_priv_outcome outcome = zcp_priv_reap_record(pool, i);
-    if (outcome != ZCP_PRIV_YES) return outcome;
-    zcp_priv_list_push(&pool->list, i);
-    ZEROCP_COUNT_FREED(&pool->leases->freed, 1);
-    return outcome;
-}
-/* Does it look free? 0: an all-zero record, which nobody wrote. */
-ZCP_PRIV_INLINE bool zcp_priv_may_claim(zcp_priv_record *record)
-{
-    uint64_t s = zcp_priv_load_relaxed(&record->state);                /* a look; C1 decides */
-    return zcp_priv_is_free(s) && s != 0;
-}
-/* Makes a client the owner of a free chunk; mine: the low word of its state then. false: the hint was stale. */
-ZCP_PRIV_INLINE bool zcp_priv_claim(zcp_priv_record *record, uint32_t mine, uint32_t *generation)
-{
-    uint64_t s = zcp_priv_load_relaxed(&record->state);                /* a look; C1 decides */
-    *generation = ZCP_PRIV_GENERATION(s);
-    return zcp_priv_is_free(s) && *generation != 0                     /* 0: an all-zero record, which nobody wrote */
-        && zcp_priv_cas_acq_rel(&record->state, &s, s | mine);         /* C1: pairs with F1 - F6 U6 */
-}
-ZCP_PRIV void zcp_priv_clear(zcp_priv_pool *pool, uint32_t i, uint32_t client)
-{
-    zcp_priv_and_seq_cst(zcp_priv_borrow_word(zcp_priv_record_at(pool, i), client),                         /* S1 */
-                         ~zcp_priv_borrow_bit(client));
-    ZEROCP_STEP("cleared");
-}
-/* Clears the client's borrow bit and looks whether it was the last mark. */
-ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_give_back(zcp_priv_pool *pool, uint32_t i, uint32_t client)
-{
-    zcp_priv_clear(pool, i, client);
-    return zcp_priv_reap(pool, i);
-}
-/* Makes the client a borrower of a chunk that somebody holds in that generation, and of which a token was made.
-   NO: stale, or no token was made. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
-{
-    zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    /* Relaxed: travels with B1's release. */
-    zcp_priv_or_relaxed(zcp_priv_borrow_word(record, client), zcp_priv_borrow_bit(client));                 /* B0 */
-    ZEROCP_STEP("announced");
-    zcp_priv_outcome outcome = ZCP_PRIV_GARBAGE;
-    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
-        uint64_t s = zcp_priv_load_relaxed(&record->state);            /* a look; B1 decides */
-        if (ZCP_PRIV_GENERATION(s) != generation || !zcp_priv_is_shared(s)) {          /* step held */
-            outcome = ZCP_PRIV_NO;
-            break;
-        }
-        /* Who sees the ticket (L1, S3) sees the bit. */
-        if (zcp_priv_cas_release(&record->state, &s, zcp_priv_with_ticket(s, ZCP_PRIV_OWNER(s))))      /* B1 */
-            return ZCP_PRIV_YES;                                       /* step borrowed */
-    }
-    zcp_priv_give_back(pool, i, client);                               /* step retracted */
-    return outcome;
-}
-ZCP_PRIV bool zcp_priv_no_borrower(zcp_priv_pool *pool, zcp_priv_record *record)
-{
-    for (uint32_t w = 0; w < pool->words; w++)
-        /* Pairs with S1: that borrower's use of the payload is over. */
-        if (zcp_priv_load_acquire(&record->borrow[0] + w)) return false;       /* L2 */
-    return true;
-}
-/* The owner lets go of a chunk of which a token may exist. YES: done; NO: it is not the owner of that generation. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint32_t client, uint32_t generation)
-{
-    zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    bool keeps = zcp_priv_cache_keeps(local);
-    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {       /* step owner-rounds */
-        uint64_t s = zcp_priv_load_acquire(&record->state);            /* L1: pairs with B1; before the bits are read */
-        if (ZCP_PRIV_GENERATION(s) != generation || ZCP_PRIV_OWNER(s) != client + 1) return ZCP_PRIV_NO;
-        if (zcp_priv_never_borrowed(s) || zcp_priv_no_borrower(pool, record)) {        /* step unborrowed */
-            uint64_t next = keeps ? zcp_priv_cached(generation, local->kept) : zcp_priv_freed(generation);
-            if (zcp_priv_cas_release(&record->state, &s, next)) {      /* F2: pairs with C1 Y6 */
-                if (keeps)
-                    zcp_priv_cache_put(local, local->cached,
-                                       zcp_priv_name(pool, i, zcp_priv_next_generation(generation)));  /* step kept */
-                else zcp_priv_hint(pool, local, i);
-                zcp_priv_count_freed_by(pool, local);
-                return ZCP_PRIV_YES;
-            }
-        } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) {             /* S2 */
-            ZEROCP_STEP("disowned");
-            return zcp_priv_reap(pool, i) == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
-        }
-    }
-    return ZCP_PRIV_GARBAGE;
-}
-/* Takes back what a dead client (or one that closes) holds of one chunk. Idempotent; may be run by several at once and be killed half-way. The clear is
-   always a read-modify-write, also where the bit looks right already, as the protocol was proven; where the dead one's lock is a join, GenMC finds nothing
-   that depends on it. YES: it became free. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, uint32_t dead)
-{
-    zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    bool freed = false;
-    uint32_t round = 0;
-    for (; round < ZCP_PRIV_ROUNDS; round++) {
-        uint64_t s = zcp_priv_load_relaxed(&record->state);            /* relaxed: the dead one's lock was taken, which orders its writes before */
-        if (ZCP_PRIV_OWNER(s) != dead + 1) break;
-        /* Nobody has borrowed this generation: no other holder, as in owner_release. */
-        if (zcp_priv_never_borrowed(s) || zcp_priv_is_cached(s)) {     /* step sweep-unborrowed */
-            /* pairs with C1 */
-            freed = zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)));  /* F5 */
-            if (freed) { ZEROCP_STEP("freed"); break; }
-        } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) break;        /* S5 */
-    }
-    ZEROCP_STEP("sweep_disowned");
-    /* By S1: somebody may have come and gone since, so the look follows in any case. */
-    zcp_priv_clear(pool, i, dead);                                     /* step sweep-clear */
-    zcp_priv_outcome outcome = zcp_priv_reap_record(pool, i);          /* step sweep-reap */
-    if (round == ZCP_PRIV_ROUNDS) return ZCP_PRIV_GARBAGE;
-    return freed && outcome == ZCP_PRIV_NO ? ZCP_PRIV_YES : outcome;
-}
-/* Sweeps the chunks of one leaf, then gives the hints of all that are free, by one read-modify-write; always, also of those that this sweep did not free.
-   Killed before that, it has left the slot not clean: the next sweep gives them. Returns how many became free. */
-ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32_t dead, bool *garbage)
-{
-    uint64_t freed = 0, cached = 0, hints = 0;
-    uint32_t first = leaf << pool->list.leaf_shift, width = 1u << pool->list.leaf_shift;
-    if (width > pool->count - first) width = pool->count - first;
-    for (uint32_t k = 0; k < width; k++) {
-#if defined(__GNUC__)
-        if (pool->words > 2 && k + 8 < pool->count - first)            /* the locked steps keep the processor from looking ahead */
-            __builtin_prefetch(zcp_priv_record_at(pool, first + k + 8), 1);
-#endif
-        uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state);     /* relaxed: for a figure */
-        zcp_priv_outcome outcome = zcp_priv_sweep_chunk(pool, first + k, dead);
-        if (outcome == ZCP_PRIV_YES) freed++, cached += zcp_priv_is_cached(s) && ZCP_PRIV_OWNER(s) == dead + 1;
-        if (outcome == ZCP_PRIV_GARBAGE) *garbage = true;
-        /* Relaxed: a hint for a free chunk may be repeated, and for a taken one is harmless. */
-        if (zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state)))  /* step sweep-hint */
-            hints |= UINT64_C(1) << k;
-    }
-    ZEROCP_STEP("leaf_swept");
-    if (hints) zcp_priv_leaf_put(&pool->list, leaf, hints);            /* step sweep-hints */
-    zcp_priv_leaf_mend(&pool->list, first + width - 1);                /* step mended */
-    /* Cached ones were counted when they came into the cache. */
-    if (freed > cached) ZEROCP_COUNT_FREED(&pool->leases->freed, freed - cached);        /* step sweep-counts */
-    /* Also for what the dead one freed and did not count. */
-    if (hints) ZEROCP_COUNT_FREED(&pool->leases->returned, 1);         /* step sweep-returns */
-    return freed;
-}
-/* Takes back what a client holds in one pool; returns how many chunks became free, and sets *garbage if there is some. */
-ZCP_PRIV uint64_t zcp_priv_sweep_pool(zcp_priv_pool *pool, uint32_t dead, bool *garbage)
-{
-    uint64_t freed = 0;
-    for (uint32_t leaf = 0; leaf < pool->list.leaves; leaf++) freed += zcp_priv_sweep_leaf(pool, leaf, dead, garbage);
-    zcp_priv_leases_sweep(pool, dead);
-    return freed;
-}
-
-/* ---- >>handles  What one process does with its handles of a chunk, on top of the record. A handle does not
-   know whether it counts in owned or in borrowed; handles of one chunk and generation are interchangeable.
-   Invariants: owned > 0 only while this client is the record's owner; borrowed > 0 only while its borrow bit is set and the record not free; so a
-   count of this process pins the generation. owned falls to 0 before the state becomes free, or it would overwrite a
-   sibling's new claim. The ticket is raised from 0 before a token leaves; then owned goes down by CAS only.
-   Labels  word      order    partner      what breaks without it
-     O1    owned     acquire  D1 D5        frees as never shared what a sibling has made a token of, or still reads
-     O2    owned     acquire  D1 D5        the same, in the fast release
-     O3    owned     acquire  D1 D5        sees no owner's handle, but not the borrowed one that is left: refused
-     O4    owned     acquire  D1 D5        the same, where a release decides which count is its own
-     O5    owned     acquire  D1 D5        the same, in clone
-     O6    owned     acquire  D1 D5        the same, in holds
-     O7    owned     acquire  D1 D5        a token is told of by a store over a sibling's, or of no chunk that is held
-     D1    owned     release  O1 - O7      as O1 and O3
-     D2    borrowed  release  J3           the chunk goes back while a sibling reads
-     D3    borrowed  release  J1 J2        (not needed: S1 and the claim of CHANGING order it) as D4
-     D4    borrowed  release  J1 J2        a sibling compares with a generation of before the borrow
-     D5    owned     release  O1 - O7      as D1
-     J1    borrowed  acquire  D3 D4        as D4
-     J2    borrowed  acquire  D3 D4        (not needed: the record orders itself)
-     J3    borrowed  acquire  D2           as D2 ---- */
-ZCP_PRIV uint64_t zcp_priv_owned(uint32_t generation, uint32_t handles) { return (uint64_t)generation << 32 | handles; }
-/* Handles of that generation in a value of `owned`. */
-ZCP_PRIV uint32_t zcp_priv_owned_handles(uint64_t owned, uint32_t generation) { return owned >> 32 == generation ? (uint32_t)owned : 0; }
-ZCP_PRIV zcp_priv_counts *zcp_priv_counts_at(const zcp_priv_pool *pool, uint32_t i) { return &pool->counts[i]; }
-ZCP_PRIV uint32_t zcp_priv_generation_now(const zcp_priv_pool *pool, uint32_t i)
-{
-    return ZCP_PRIV_GENERATION(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state));      /* relaxed: a count pins it */
-}
-/* Claims a chunk that a hint names. false: the hint was stale. */
-ZCP_PRIV bool zcp_priv_get(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t *generation)
-{
-    ZEROCP_STEP("popped");
-    if (!zcp_priv_claim(zcp_priv_record_at(pool, i), zcp_priv_low(client), generation)) return false;
-    ZEROCP_STEP("claimed");
-    zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, i)->owned, zcp_priv_owned(*generation, 1));     /* relaxed: whoever else reads it got a handle or token from here */
-    return true;
-}
 #define ZCP_PRIV_SIZE(word) ((word) & ZCP_RELPTR_MAX_OFFSET)
-ZCP_PRIV_INLINE void zcp_priv_describe(zcp_priv_record *record, uint64_t size, uint64_t mark, uint64_t allocated)
-{
-    zcp_priv_store_relaxed(&record->size, size | mark);                /* relaxed, both: the token's fence carries them */
-    zcp_priv_store_relaxed(&record->note, (uint32_t)allocated);                /* no tag yet */
-}
-/* The same, and counts it; by a thread with a lease. true: that may be a new peak. lent: it is not from the stack. */
-ZCP_PRIV_INLINE bool zcp_priv_describe_leased(const zcp_priv_local *local, zcp_priv_lease *lease,
-                                              zcp_priv_record *record, uint64_t size, bool lent)
-{
-    uint64_t allocated = zcp_priv_load_relaxed(&lease->allocated), freed = zcp_priv_load_relaxed(&lease->freed);
-    zcp_priv_describe(record, size, local->mark, allocated);
-    if (lent) zcp_priv_store_relaxed(&lease->allocated, allocated + 1);
-    else zcp_priv_store_release(&lease->allocated, allocated + 1);     /* Y3: pairs with Y5 */
-    return (int32_t)(uint32_t)(allocated - freed) >= local->most;
-}
-/* The same, for whoever may have no lease in that pool. */
-ZCP_PRIV void zcp_priv_describe_by(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint64_t size)
-{
-    zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    if (local->lease && local->pool == pool) {
-        if (zcp_priv_describe_leased(local, local->lease, record, size, false)) zcp_priv_peak_look(pool, local);
-        return;
-    }
-    zcp_priv_describe(record, size, 0, zcp_priv_load_relaxed(&pool->leases->allocated));
-    ZEROCP_COUNT(&pool->leases->allocated, 1);
-    if (zcp_priv_lease_count(pool->list.leaves) <= 16) zcp_priv_peak_look(pool, NULL);       /* a look at more is too much for each */
-}
-ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_local_record(const zcp_priv_local *local, uint64_t i)
-{
-    return zcp_priv_object_at(local->records, i * local->record_bytes);
-}
-/* A chunk whose hint is on loan to this thread, which has a lease, as get would do it; *held: its state before. false: none, or the hint was stale. */
-ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint64_t *i, uint64_t *held, zcp_priv_record **taken)
-{
-    zcp_priv_lease *lease = local->lease;
-    uint64_t loan = zcp_priv_loan_seen(local);
-    if (ZCP_PRIV_UNLIKELY(loan == 0)) return false;
-    *i = local->first + zcp_priv_lowest_bit(loan);
-    zcp_priv_store_release(&lease->loan, loan & (loan - 1));           /* E7: as E1 */
-    ZEROCP_STEP("popped");
-    if (ZCP_PRIV_UNLIKELY(*i >= local->count)) return false;           /* garbage */
-    zcp_priv_record *record = zcp_priv_local_record(local, *i);
-    uint64_t s = zcp_priv_load_relaxed(&record->state);                /* a look; C2 decides */
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_is_free(s) || s == 0
-                          || !zcp_priv_cas_acq_rel(&record->state, &s, s | local->mine))) return false;  /* C2: as C1 */
-    ZEROCP_STEP("claimed");
-    zcp_priv_store_relaxed(&local->counts[*i].owned, s | 1);           /* relaxed: as in get */
-    *held = s;
-    *taken = record;
-    return true;
-}
-/* Makes a chunk that this thread had cached one that is in use. */
-ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_uncache(zcp_priv_local *local, uint64_t i, uint64_t name)
-{
-    uint64_t owned = name >> 32 << 32 | 1;
-    zcp_priv_store_relaxed(&local->counts[i].owned, owned);            /* relaxed: as in get */
-    zcp_priv_record *record = zcp_priv_local_record(local, i);
-    zcp_priv_store_relaxed(&record->state, owned - 1 + local->mine);   /* relaxed: the token's fence carries it */
-    ZEROCP_STEP("uncached");
-    return record;
-}
-/* A chunk through the hints in the list, into a loan if the thread has a lease. */
-ZCP_PRIV bool zcp_priv_take_listed(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, uint32_t *i, uint32_t *generation)
-{
-    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
-        if (!(local->lease ? zcp_priv_loan_pop(pool, local, i) : zcp_priv_list_pop_hinted(&pool->list, i))) return false;
-        if (zcp_priv_get(pool, *i, client, generation)) return true;   /* else the hint was stale: the next */
-    }
-    return false;
-}
-/* A chunk that is on loan to anybody. */
-ZCP_PRIV_NOINLINE bool zcp_priv_take_loaned(zcp_priv_pool *pool, uint32_t client, uint32_t *i, uint32_t *generation)
-{
-    /* Pairs with E2 and Q1: a leaf was empty or without hint, so its loan is seen. */
-    atomic_thread_fence(memory_order_acquire);                         /* E8 */
-    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++) {
-        uint64_t loan = zcp_priv_load_acquire(&pool->leases->items[k].loan);       /* E4: pairs with E1, E5, E7 */
-        if (loan == 0) continue;
-        uint32_t leaf = zcp_priv_load_relaxed(&pool->leases->items[k].leaf);       /* after E4; a newer one's chunks are no worse */
-        for (; loan != 0 && leaf < pool->list.leaves; loan &= loan - 1) {
-            *i = (leaf << pool->list.leaf_shift) + zcp_priv_lowest_bit(loan);
-            if (*i < pool->count && zcp_priv_get(pool, *i, client, generation)) return true;
-        }
-    }
-    return false;
-}
-/* A chunk by any hint. false: none in the list, nor on loan, nor in the list again. */
-ZCP_PRIV_NOINLINE bool zcp_priv_take(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, uint32_t *i, uint32_t *generation)
-{
-    /* If it is not to take, it gives back, and so finds what it had itself. */
-    if (local->cached && !zcp_priv_cache_begin(local, local->lease)) zcp_priv_cache_flush(pool, local);
-    if (local->cached) {                                               /* a pool that serves for another one */
-        uint64_t name = zcp_priv_cache_top(local, local->cached);
-        *i = (uint32_t)name & (ZCP_MAX_CHUNKS - 1);
-        *generation = (uint32_t)(name >> 32);
-        zcp_priv_uncache(local, *i, name);
-        return true;
-    }
-    return zcp_priv_take_listed(pool, local, client, i, generation) || zcp_priv_take_loaned(pool, client, i, generation)
-        || zcp_priv_take_listed(pool, local, client, i, generation);
-}
-/* Makes ready what the thread keeps of the pool. Whoever calls this looks after that whether somebody waits, as for attend. */
-ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, bool slowly)
-{
-    if (!local->lease && (local->retry == 0 || --local->retry == 0)) zcp_priv_lease_get(pool, local, client);
-    local->slowly = slowly;
-    if (local->count == 0) {
-        local->records = pool->records;
-        local->counts = pool->counts;
-        local->data = pool->data;
-        local->stride = pool->stride;
-        local->record_bytes = pool->record_bytes;
-        local->mine = zcp_priv_low(client);
-        local->wanted = &pool->leases->wanted;
-        local->wanted_seen = zcp_priv_load_acquire(local->wanted);     /* W6: as W0 */
-        local->pool = pool;
-        local->count = pool->count;
-    }
-    /* Each time, as it may have got its lease just now. */
-    if (pool->cache_chunks && local->room == 0 && local->pause == 0) zcp_priv_cache_resume(pool, local);
-    zcp_priv_local_quicken(local);
-}
-/* Gives back what the thread keeps of the pool. */
-ZCP_PRIV void zcp_priv_local_end(zcp_priv_pool *pool, zcp_priv_local *local)
-{
-    zcp_priv_cache_flush(pool, local);
-    zcp_priv_lease_end(pool, local);
-    memset(local, 0, sizeof *local);
-}
-/* May a token exist, or another handle? If not, nobody else can hold the chunk or come to hold it. */
-ZCP_PRIV bool zcp_priv_never_shared(const zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
-{
-    /* Pairs with D1, and first: I see of which tokens siblings told, and their use of the payload as over. */
-    bool only = zcp_priv_load_acquire(&zcp_priv_counts_at(pool, i)->owned) == zcp_priv_owned(generation, 1);  /* O1 */
-    uint64_t untold = zcp_priv_state(generation, client + 1, 0);
-    /* Relaxed: the ticket is carried by D1 or by the token's fence; the handle's count pins the generation. */
-    bool told = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state) != untold;     /* step never-told */
-    return only && !told;
-}
-/* One handle less in owned. YES: it was the last; NO: others are left; GARBAGE: none is of that generation, so the handle counts in borrowed, or is none. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_drop_owned(zcp_priv_counts *counts, uint32_t generation)
-{
-    /* O3 pairs with D1: who sees 0 sees the hold in borrowed; D1: marks and payload use are done. Lock-free: fails only
-       beside a sibling's success. */
-    for (uint64_t s; zcp_priv_owned_handles(s = zcp_priv_load_acquire(&counts->owned), generation) != 0;)   /* O3 */
-        if (zcp_priv_cas_release(&counts->owned, &s, s - 1))           /* D1 */
-            return (uint32_t)s == 1 ? ZCP_PRIV_YES : ZCP_PRIV_NO;
-    return ZCP_PRIV_GARBAGE;
-}
-/* One handle less in borrowed; the last one gives the chunk back. NO: there was none. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_drop_borrowed(zcp_priv_pool *pool, uint32_t i, uint32_t client)
-{
-    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
-    for (;;) {                                                         /* lock-free: fails only beside a sibling's success */
-        uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);         /* a look; the CAS decides */
-        if (n == 0 || n == ZCP_PRIV_CHANGING) return ZCP_PRIV_NO;
-        /* D2: my use of the payload is over. J3 pairs with it: so is my siblings'. */
-        if (n > 1 && zcp_priv_cas_release(&counts->borrowed, &n, n - 1)) return ZCP_PRIV_YES;               /* D2 */
-        if (n == 1 && zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) break;                /* J3 */
-    }
-    zcp_priv_outcome outcome = zcp_priv_give_back(pool, i, client);
-    zcp_priv_store_release(&counts->borrowed, 0u);                     /* D3: pairs with J1, J2; S1 alone would do */
-    return outcome == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
-}
-/* One handle less in owned, if there are several: then nothing is freed. Else nothing is done: 1, or 0 of that generation. */
-ZCP_PRIV_INLINE uint32_t zcp_priv_release_one(zcp_priv_pool *pool, uint32_t i, uint32_t generation)
-{
-    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
-    uint64_t s = zcp_priv_load_acquire(&counts->owned);                /* O4: as O3 */
-    uint32_t handles = zcp_priv_owned_handles(s, generation);
-    return handles <= 1 || zcp_priv_cas_release(&counts->owned, &s, s - 1) ? handles : 1;              /* D5: as D1 */
-}
-/* Frees a chunk that was never shared: the thread keeps it, or its hint, or lists it. */
-ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint32_t generation)
-{
-    zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    /* Relaxed: F3 carries it to the next claimer. */
-    zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, i)->owned, 0);    /* step unowned */
-    ZEROCP_STEP("unowned");
-    if (zcp_priv_cache_keeps(local)) {
-        /* This thread's use of the payload is over, and owned is 0. */
-        zcp_priv_store_release(&record->state, zcp_priv_cached(generation, local->kept));      /* Y7: pairs with Y6 */
-        zcp_priv_cache_put(local, local->cached,
-                           zcp_priv_name(pool, i, zcp_priv_next_generation(generation)));      /* step kept-unshared */
-    } else {
-        zcp_priv_store_release(&record->state, zcp_priv_freed(generation));    /* F3: pairs with C1 */
-        zcp_priv_hint(pool, local, i);
-    }
-    zcp_priv_count_freed_by(pool, local);                              /* step counted */
-}
-/* As never_shared and free_unshared, in the few steps of a thread that has a lease and all at hand; i is below local->quick. Whoever calls this looks at `wanted` after
-   that, and attends: what was cached here although it is wanted goes on to everybody. */
-typedef enum zcp_priv_quick {
-    ZCP_PRIV_NOT_QUICKLY,           /* nothing was done */
-    ZCP_PRIV_QUICKLY,
-    ZCP_PRIV_FREED_ELSEWHERE        /* free, but not of the leaf on loan: zcp_priv_freed_elsewhere does the rest */
-} zcp_priv_quick;
-ZCP_PRIV_INLINE zcp_priv_quick zcp_priv_release_quickly(zcp_priv_local *local, uint64_t i, uint64_t name)
-{
-    zcp_priv_counts *counts = &local->counts[i];
-    uint64_t held = name >> 32 << 32;
-    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_acquire(&counts->owned) - held != 1)) return ZCP_PRIV_NOT_QUICKLY;  /* O2 */
-    zcp_priv_record *record = zcp_priv_local_record(local, i);
-    uint64_t mine = local->mine;
-    bool told = zcp_priv_load_relaxed(&record->state) - held != mine;  /* step quick-state */
-    if (ZCP_PRIV_UNLIKELY(told)) return ZCP_PRIV_NOT_QUICKLY;
-    uint64_t next = held + (UINT64_C(1) << 32);                        /* step next-generation */
-    if (ZCP_PRIV_UNLIKELY(next == 0)) return ZCP_PRIV_NOT_QUICKLY;     /* the last generation */
-    zcp_priv_store_relaxed(&counts->owned, 0);                         /* step unowned-loan: all as in free_unshared */
-    ZEROCP_STEP("unowned");
-    uint32_t cached = local->cached;
-    if (cached < local->room) {
-        zcp_priv_store_release(&record->state, next | local->kept);    /* Y0: pairs with Y6 */
-        zcp_priv_cache_put(local, cached, name + (UINT64_C(1) << 32)); /* step kept-loan */
-    } else {
-        zcp_priv_store_release(&record->state, next);                  /* F6: pairs with C1 */
-        if (!zcp_priv_loan_put(local, i)) return ZCP_PRIV_FREED_ELSEWHERE;
-    }
-    zcp_priv_bump(&local->lease->freed);                               /* step counted-loan */
-    return ZCP_PRIV_QUICKLY;
-}
-/* The hint of a chunk of another leaf, and the count. */
-ZCP_PRIV_INLINE void zcp_priv_freed_elsewhere(zcp_priv_local *local, uint64_t i)
-{
-    zcp_priv_list_push(&local->pool->list, (uint32_t)i);
-    zcp_priv_bump(&local->lease->freed);
-}
-/* Gives back a handle that is not counted in owned. NO: it is not held; nothing changed. */
-ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_release_borrowed(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
-{
-    return zcp_priv_generation_now(pool, i) == generation ? zcp_priv_drop_borrowed(pool, i, client) : ZCP_PRIV_NO;
-}
-/* Gives back a handle that was the only one counted in owned. NO: it is not held; nothing changed. checked: the steps that free are CAS. */
-ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_release_owned(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint32_t client, uint32_t generation, bool checked)
-{
-    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
-    if (local->pause) zcp_priv_cache_resume(pool, local);
-    if (!checked && zcp_priv_never_shared(pool, i, client, generation)) {
-        zcp_priv_free_unshared(pool, local, i, generation);
-        return ZCP_PRIV_YES;
-    }
-    switch (zcp_priv_drop_owned(counts, generation)) {
-    case ZCP_PRIV_NO:  return ZCP_PRIV_YES;
-    case ZCP_PRIV_YES: return zcp_priv_owner_release(pool, local, i, client, generation) == ZCP_PRIV_YES ? ZCP_PRIV_YES : ZCP_PRIV_GARBAGE;
-    default:           return zcp_priv_release_borrowed(pool, i, client, generation);
-    }
-}
-/* Counts one handle more, of a chunk that the caller holds. false: it is not held, or counts are used up. */
-ZCP_PRIV bool zcp_priv_clone(zcp_priv_pool *pool, uint32_t i, uint32_t generation)
-{
-    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
-    /* As O3. */
-    for (uint64_t s; zcp_priv_owned_handles(s = zcp_priv_load_acquire(&counts->owned), generation) != 0;) { /* O5 */
-        if ((uint32_t)s >= ZCP_PRIV_CHANGING - 1) return false;
-        if (zcp_priv_cas_relaxed(&counts->owned, &s, s + 1)) return true;      /* relaxed: the caller's own hold orders everything */
-    }
-    while (zcp_priv_generation_now(pool, i) == generation) {
-        uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);         /* relaxed, and the CAS too: the caller's own hold orders everything */
-        if (n == 0 || n >= ZCP_PRIV_CHANGING - 1) return false;
-        if (zcp_priv_cas_relaxed(&counts->borrowed, &n, n + 1)) return true;
-    }
-    return false;
-}
-/* Does a handle of that generation count in borrowed? */
-ZCP_PRIV_INLINE bool zcp_priv_borrows(const zcp_priv_pool *pool, uint32_t i, uint32_t generation)
-{
-    uint32_t borrowed = zcp_priv_load_relaxed(&zcp_priv_counts_at(pool, i)->borrowed);
-    return borrowed != 0 && borrowed != ZCP_PRIV_CHANGING && zcp_priv_generation_now(pool, i) == generation;
-}
-/* Does this process hold that generation? owned first: a sibling's release may move the caller's hold from owned to borrowed, never back. */
-ZCP_PRIV bool zcp_priv_holds(const zcp_priv_pool *pool, uint32_t i, uint32_t generation)
-{
-    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
-    /* Pairs with D1: who sees 0 sees the hold in borrowed. */
-    if (zcp_priv_owned_handles(zcp_priv_load_acquire(&counts->owned), generation) != 0) return true;        /* O6 */
-    return zcp_priv_borrows(pool, i, generation);
-}
-/* Says in the record that a token is made of a chunk that this process holds. NO: it does not hold that generation.
-   If the handle is the only one, and there is no token yet, a store will do: nobody else makes a token or releases, and
-   nobody may borrow. checked: a CAS in any case. */
-ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_tell_token(zcp_priv_pool *pool, uint32_t i, uint32_t client,
-                                                     uint32_t generation, bool checked)
-{
-    /* Pairs with D1, and first: I see of which tokens siblings told; who sees 0 sees the hold in borrowed. */
-    uint64_t owned = zcp_priv_load_acquire(&zcp_priv_counts_at(pool, i)->owned) - zcp_priv_owned(generation, 0);  /* O7 */
-    if (owned - 1 >= ZCP_PRIV_CHANGING)                                /* step token-of-owned */
-        return zcp_priv_borrows(pool, i, generation) ? ZCP_PRIV_YES : ZCP_PRIV_NO;
-    _Atomic uint64_t *state = &zcp_priv_record_at(pool, i)->state;
-    uint64_t untold = zcp_priv_state(generation, client + 1, 0);
-    /* relaxed, all: T1 carries it; the handle's count pins the generation. If the CAS fails, a sibling has told. */
-    if (zcp_priv_load_relaxed(state) != untold) return ZCP_PRIV_YES;   /* step token-looked */
-    if (owned == 1 && !checked)                                        /* step first-token */
-        zcp_priv_store_relaxed(state, untold | ZCP_PRIV_TOKEN_TICKET);
-    else (void)zcp_priv_cas_relaxed(state, &untold, untold | ZCP_PRIV_TOKEN_TICKET);
-    return ZCP_PRIV_YES;
-}
-/* Waits for a sibling thread that changes the borrow bit: a few spins, then sleeps, so that a real-time thread cannot starve the one it waits for. */
-ZCP_PRIV void zcp_priv_wait_for_sibling(uint32_t round)
-{
-    if (round >= 64) zcp_priv_sleep_us(round < 1000 ? 50 : 500);
-#if defined(__x86_64__) || defined(__i386__)
-    else __builtin_ia32_pause();
-#endif
-}
-#ifndef ZEROCP_WAIT_FOR_SIBLING
-#define ZEROCP_WAIT_FOR_SIBLING(round) zcp_priv_wait_for_sibling(round)
-#endif
-/* One handle of a chunk by its token; always as a borrower, also in the owner's process. NO: stale. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_acquire(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation)
-{
-    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
-    for (uint32_t round = 0;; round++) {                               /* a CAS fails only beside a sibling's success; CHANGING ends with a sibling's step */
-        uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);         /* a look; the CAS decides */
-        if (n == ZCP_PRIV_CHANGING) { ZEROCP_WAIT_FOR_SIBLING(round); continue; }
-        if (n == ZCP_PRIV_CHANGING - 1) return ZCP_PRIV_GARBAGE;       /* four thousand million handles */
-        if (n == 0) {
-            /* Pairs with D3; not needed: the record orders itself. */
-            if (!zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) continue;             /* J2 */
-            ZEROCP_STEP("changing");
-            zcp_priv_outcome outcome = zcp_priv_borrow(pool, i, client, generation);
-            zcp_priv_store_release(&counts->borrowed, outcome == ZCP_PRIV_YES ? 1u : 0u);              /* D4: as D3 */
-            return outcome;
-        }
-        /* J1 pairs with D3 and D4: the generation compared next is not older than the hold. Count first, compare then:
-           the count pins the generation. */
-        if (!zcp_priv_cas_acquire(&counts->borrowed, &n, n + 1)) continue;     /* J1 */
-        if (zcp_priv_generation_now(pool, i) == generation) return ZCP_PRIV_YES;       /* step compared */
-        zcp_priv_drop_borrowed(pool, i, client);
-        return ZCP_PRIV_NO;
-    }
-}
-/* Handles of this client, and other clients that hold it. */
-ZCP_PRIV uint64_t zcp_priv_use_count(zcp_priv_pool *pool, uint32_t i, uint32_t client)
-{
-    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
-    zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    uint64_t count = (uint32_t)zcp_priv_load_acquire(&counts->owned);  /* acquire, and first: as in holds */
-    uint32_t borrowed = zcp_priv_load_relaxed(&counts->borrowed);      /* relaxed, the rest: a figure for people, exact when quiet */
-    count += borrowed == ZCP_PRIV_CHANGING ? 0 : borrowed;
-    uint32_t owner = ZCP_PRIV_OWNER(zcp_priv_load_relaxed(&record->state));
-    for (uint32_t w = 0; w < pool->words; w++) {
-        uint64_t others = zcp_priv_load_relaxed(&record->borrow[0] + w);
-        if (owner != 0 && (owner - 1) / 64 == w) others |= zcp_priv_borrow_bit(owner - 1);
-        if (client / 64 == w) others &= ~zcp_priv_borrow_bit(client);
-        count += zcp_priv_count_bits(others);
-    }
-    return count;
-}
+#define ZCP_PRIV_PAGE 4096u                     // unit of the segments' sizes, whatever the system's page size
 
-/* ---- >>geometry  Where everything lies. One function computes it from the configuration; an attacher computes it again from the configuration in
-   the header and compares, so that no offset or count is ever taken from shared memory (but of pools that were added, those that a sum and the files' sizes have checked). ---- */
-#define ZCP_PRIV_PAGE 4096u                     /* unit of the segments' sizes, whatever the system's page size */
 typedef struct zcp_priv_pool_geometry {
-    uint64_t chunk_size, stride, data_offset;   /* bytes; data_offset in the chunk segment */
-    uint64_t list_offset, leases_offset, records_offset;        /* in the management segment */
+    uint64_t chunk_size, stride, data_offset;   // bytes; data_offset in the chunk segment
+    uint64_t list_offset, leases_offset, records_offset;        // in the management segment
     uint32_t chunk_count, alignment, cache_chunks, unused;
 } zcp_priv_pool_geometry;
+
 typedef struct zcp_priv_geometry {
     uint64_t management_bytes, chunk_bytes, slots_offset;
-    uint32_t max_clients, pool_count, words, record_bytes;      /* words: of borrow bits per record */
+    uint32_t max_clients, pool_count, words, record_bytes;      // words: of borrow bits per record
     uint64_t unused[3];
     zcp_priv_pool_geometry pools[ZCP_MAX_POOLS];
 } zcp_priv_geometry;
-_Static_assert(sizeof(zcp_priv_pool_geometry) == 64 && sizeof(zcp_priv_geometry) == 64 + 64 * ZCP_MAX_POOLS, "no padding: compared as bytes");
 
-/* ---- >>header  Byte map of the management segment:
-       0  header    this struct. Bytes 0 to 39 are the same in every layout version: who opens the file can always tell what it is
-    4096  slots     max_clients x 128 bytes
-       .  per pool  list, leases, records; each aligned to 64
-       .            and behind management_bytes the same of each pool that was added later (>>pools)
-   Writer: the creator, before state becomes READY; after that only `state` (RETIRED), `locker_pid`, and what is about pools that come and go change. ---- */
-#define ZCP_PRIV_MAGIC UINT64_C(0x3130504f52455a00)             /* "\0ZEROP01", little-endian */
+_Static_assert(sizeof(zcp_priv_pool_geometry) == 64 && sizeof(zcp_priv_geometry) == 64 + 64 * ZCP_MAX_POOLS,
+               "no padding: compared as bytes");
+#define ZCP_PRIV_MAGIC UINT64_C(0x3130504f52455a00)             // "\0ZEROP01", little-endian
 #define ZCP_PRIV_BYTE_ORDER UINT32_C(0x01020304)
-/* Counts up by one whenever a process of this version and one of the last release could not work on one instance: a shared struct, an offset or size that
-   geometry_compute gives, the meaning of a bit or word, who may write it when, a lock byte, or a limit that lies in the segment. Not for a change
-   in private memory or in the code alone. Bytes 0 to 39 of the header, the locks and the state word's values never change, so that each version can tell and
-   retire each other one. With it: a line in tests/version_test.c and `make record`. The signature finds a forgotten change of structs and limits,
-   tests/recorded.h one of the geometry or of what words mean. */
+
+// Counts up by one whenever a process of this version and one of the last release could not work on one instance: a
+// shared struct, an offset or size that geometry_compute gives, the meaning of a bit or word, who may write it when, a
+// lock byte, or a limit that lies in the segment. Not for a change in private memory or in the code alone. Bytes 0 to
+// 39 of the header, the locks and the state word's values never change, so that each version can tell and retire each
+// other one. With it: a line in tests/version_test.c and `make record`. The signature finds a forgotten change of
+// structs and limits, tests/recorded.h one of the geometry or of what words mean.
 #define ZCP_PRIV_LAYOUT_VERSION 5u
-enum { ZCP_PRIV_BUILDING = 0, ZCP_PRIV_READY = 1, ZCP_PRIV_RETIRED = 2 };      /* the state word never goes back */
-/* What tells that pools have come or gone (epoch counts up), up to where the two segments are used, and which clients
-   have slept since they attached (a bit of each, which spares who wakes a walk along all slots). */
+enum { ZCP_PRIV_BUILDING = 0, ZCP_PRIV_READY = 1, ZCP_PRIV_RETIRED = 2 };      // the state word never goes back
+
+// What tells that pools have come or gone (epoch counts up), up to where the two segments are used, and which clients
+// have slept since they attached (a bit of each, which spares who wakes a walk along all slots).
 struct zcp_priv_signals {
     _Atomic uint32_t epoch;
     uint32_t unused_first;
-    _Atomic uint64_t management_end, chunk_end; /* bytes; written under the creation lock, like the next two */
-    _Atomic uint32_t adding;    /* not 0: there may be memory behind those ends, which an adder has reserved */
-    _Atomic uint32_t segments;  /* counts up with each id of the registry that a pool gets */
+    _Atomic uint64_t management_end, chunk_end; // bytes; written under the creation lock, like the next two
+    _Atomic uint32_t adding;    // not 0: there may be memory behind those ends, which an adder has reserved
+    _Atomic uint32_t segments;  // counts up with each id of the registry that a pool gets
     uint64_t unused[4];
     _Atomic uint64_t slept[ZCP_MAX_CLIENTS / 64];
 };
-/* A pool number: which pool has it, if any. The serial is never used again. Writer of all but the phase: the adder, under the creation lock, while the phase
-   is NONE or GONE. `check` is of the words before it, so that what changes while it is read, or is garbage, is found out. */
+
+// A pool number: which pool has it, if any. The serial is never used again. Writer of all but the phase: the adder,
+// under the creation lock, while the phase is NONE or GONE. `check` is of the words before it, so that what changes
+// while it is read, or is garbage, is found out.
 enum { ZCP_PRIV_POOL_NONE = 0, ZCP_PRIV_POOL_LIVE = 1, ZCP_PRIV_POOL_RETIRING = 2, ZCP_PRIV_POOL_GONE = 3 };
+
 struct zcp_priv_pool_slot {
-    _Atomic uint64_t state;                     /* serial:32 | phase:32; the phase goes from NONE to LIVE to RETIRING to GONE */
-    /* From here on of an added pool; those of the creation have them in the geometry. segment: the registry's id. */
+    _Atomic uint64_t state; // serial:32 | phase:32; the phase goes from NONE to LIVE to RETIRING to GONE
+    // From here on of an added pool; those of the creation have them in the geometry. segment: the registry's id.
     _Atomic uint64_t chunk_size;
     _Atomic uint32_t chunk_count, alignment, cache_chunks, segment;
     _Atomic uint64_t management_offset, data_offset, check;
     uint64_t unused;
 };
+
 _Static_assert(sizeof(zcp_priv_signals) == 192 && sizeof(zcp_priv_pool_slot) == 64, "layout of the header's end");
-ZCP_PRIV uint64_t zcp_priv_pool_state(uint32_t serial, uint32_t phase) { return (uint64_t)serial << 32 | phase; }
+
 typedef struct zcp_priv_header {
-    uint64_t magic;                             /*  0: written first, with the next two */
-    uint32_t byte_order;                        /*  8 */
-    _Atomic uint32_t locker_pid;                /* 12: who took the creation lock last; for messages */
-    _Atomic uint32_t state;                     /* 16: BUILDING, READY, RETIRED */
-    uint32_t layout_version;                    /* 20 */
-    uint64_t signature;                         /* 24 */
-    uint64_t instance_id;                       /* 32: random, never 0 */
-    uint64_t chunk_device, chunk_inode;         /* 40: the identity of the chunk segment */
+    uint64_t magic;                             // 0: written first, with the next two
+    uint32_t byte_order;                        // 8
+    _Atomic uint32_t locker_pid;                // 12: who took the creation lock last; for messages
+    _Atomic uint32_t state;                     // 16: BUILDING, READY, RETIRED
+    uint32_t layout_version;                    // 20
+    uint64_t signature;                         // 24
+    uint64_t instance_id;                       // 32: random, never 0
+    uint64_t chunk_device, chunk_inode;         // 40: the identity of the chunk segment
     uint64_t unused[1];
-    zcp_priv_geometry geometry;                 /* 64: as created */
+    zcp_priv_geometry geometry;                 // 64: as created
     zcp_priv_signals signals;
     zcp_priv_pool_slot pools[ZCP_MAX_LIVE_POOLS];
-    uint64_t lock_device, lock_inode;           /* the identity of the lock object */
+    uint64_t lock_device, lock_inode;           // the identity of the lock object
 } zcp_priv_header;
-_Static_assert(offsetof(zcp_priv_header, state) == 16 && offsetof(zcp_priv_header, geometry) == 64 && offsetof(zcp_priv_header, signals) % 64 == 0
-               && sizeof(zcp_priv_header) <= ZCP_PRIV_PAGE, "layout of the header");
 
-/* A client's slot. Writers: whoever holds the slot's lock; of wakes and woken, whoever wakes. Readers: anyone, for
-   messages; recovery looks at state before it takes the lock, and again after. sleeps, wakes and woken go on counting
-   when the slot changes hands. */
+_Static_assert(offsetof(zcp_priv_header, state) == 16 && offsetof(zcp_priv_header, geometry) == 64
+                   && offsetof(zcp_priv_header, signals) % 64 == 0 && sizeof(zcp_priv_header) <= ZCP_PRIV_PAGE,
+               "layout of the header");
+
+// A client's slot. Writers: whoever holds the slot's lock; of wakes and woken, whoever wakes. Readers: anyone, for
+// messages; recovery looks at state before it takes the lock, and again after. sleeps, wakes and woken go on counting
+// when the slot changes hands.
 enum { ZCP_PRIV_SLOT_CLEAN = 0, ZCP_PRIV_SLOT_IN_USE = 1, ZCP_PRIV_SLOT_SWEEPING = 2 };
+
 struct zcp_priv_slot {
-    _Atomic uint32_t state, pid;                /* in use is stored before the first claim, clean after the last push */
-    _Atomic uint64_t start;                     /* nanoseconds since 1970 */
-    _Atomic uint64_t name[4];                   /* 32 bytes, 0-terminated */
-    _Atomic uint64_t sleeps;                    /* count:32 | for what:32; counts up before a thread sleeps (>>wait) */
-    _Atomic uint32_t wakes, woken;              /* all its threads' futex; the count up to which they were woken */
+    _Atomic uint32_t state, pid;                // in use is stored before the first claim, clean after the last push
+    _Atomic uint64_t start;                     // nanoseconds since 1970
+    _Atomic uint64_t name[4];                   // 32 bytes, 0-terminated
+    _Atomic uint64_t sleeps;                    // count:32 | for what:32; counts up before a thread sleeps (>>wait)
+    _Atomic uint32_t wakes, woken;              // all its threads' futex; the count up to which they were woken
     uint64_t unused[8];
 };
+
 _Static_assert(sizeof(zcp_priv_slot) == 128, "layout of a slot");
 
-/* The client's name, which anybody may have written, as it may be shown. */
-ZCP_PRIV_SETUP void zcp_priv_slot_name(const zcp_priv_slot *slot, char name[32])
-{
-    uint64_t words[4];
-    for (int i = 0; i < 4; i++) words[i] = zcp_priv_load_relaxed(&slot->name[i]);      /* relaxed: for people */
-    memcpy(name, words, 31);
-    name[31] = 0;
-    zcp_priv_text_clean(name, '/');
+ZCP_PRIV uint32_t zcp_priv_lease_count(uint32_t leaves) {
+    return leaves < ZCP_PRIV_MAX_LEASES ? leaves : ZCP_PRIV_MAX_LEASES;
 }
 
-/* A figure that differs whenever a shared struct or limit differs. */
-ZCP_PRIV uint64_t zcp_priv_signature(void)
-{
+ZCP_PRIV uint64_t zcp_priv_pool_state(uint32_t serial, uint32_t phase) { return (uint64_t)serial << 32 | phase; }
+
+// A figure that differs whenever a shared struct or limit differs.
+ZCP_PRIV uint64_t zcp_priv_signature(void) {
     static const uint32_t facts[] = {
-        sizeof(zcp_priv_header), sizeof(zcp_priv_geometry), sizeof(zcp_priv_pool_geometry), sizeof(zcp_priv_slot), sizeof(zcp_priv_record),
-        sizeof(zcp_priv_list_header), sizeof(zcp_priv_leaf), sizeof(zcp_priv_leases), sizeof(zcp_priv_lease),
-        offsetof(zcp_priv_lease, loan), offsetof(zcp_priv_header, instance_id), offsetof(zcp_priv_header, chunk_device),
-        offsetof(zcp_priv_geometry, max_clients), offsetof(zcp_priv_pool_geometry, chunk_count), offsetof(zcp_priv_slot, name),
-        offsetof(zcp_priv_record, borrow), sizeof(zcp_priv_signals), sizeof(zcp_priv_pool_slot), offsetof(zcp_priv_lease, freed),
-        offsetof(zcp_priv_slot, sleeps), offsetof(zcp_priv_signals, slept),
-        offsetof(zcp_priv_leases, peak), ZCP_MAX_LIVE_POOLS, ZCP_MAX_POOLS, ZCP_MAX_CLIENTS, ZCP_MAX_CHUNKS, ZCP_PRIV_PAGE, ZCP_PRIV_LOCK_CREATION,
-        ZCP_PRIV_LOCK_SLOTS, offsetof(zcp_priv_header, lock_device),
+        sizeof(zcp_priv_header),
+        sizeof(zcp_priv_geometry),
+        sizeof(zcp_priv_pool_geometry),
+        sizeof(zcp_priv_slot),
+        sizeof(zcp_priv_record),
+        sizeof(zcp_priv_list_header),
+        sizeof(zcp_priv_leaf),
+        sizeof(zcp_priv_leases),
+        sizeof(zcp_priv_lease),
+        offsetof(zcp_priv_lease, loan),
+        offsetof(zcp_priv_header, instance_id),
+        offsetof(zcp_priv_header, chunk_device),
+        offsetof(zcp_priv_geometry, max_clients),
+        offsetof(zcp_priv_pool_geometry, chunk_count),
+        offsetof(zcp_priv_slot, name),
+        offsetof(zcp_priv_record, borrow),
+        sizeof(zcp_priv_signals),
+        sizeof(zcp_priv_pool_slot),
+        offsetof(zcp_priv_lease, freed),
+        offsetof(zcp_priv_slot, sleeps),
+        offsetof(zcp_priv_signals, slept),
+        offsetof(zcp_priv_leases, peak),
+        ZCP_MAX_LIVE_POOLS,
+        ZCP_MAX_POOLS,
+        ZCP_MAX_CLIENTS,
+        ZCP_MAX_CHUNKS,
+        ZCP_PRIV_PAGE,
+        ZCP_PRIV_LOCK_CREATION,
+        ZCP_PRIV_LOCK_SLOTS,
+        offsetof(zcp_priv_header, lock_device),
     };
     uint64_t signature = ZCP_PRIV_LAYOUT_VERSION;
     for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++) signature = zcp_priv_mix(signature ^ facts[i]);
     return signature;
 }
 
-/* ---- >>config ---- */
-ZCP_PRIV_SETUP uint32_t zcp_priv_page_size(void)
-{
+ZCP_PRIV_SETUP uint32_t zcp_priv_page_size(void) {
     long page = sysconf(_SC_PAGESIZE);
     return page > 0 ? (uint32_t)page : ZCP_PRIV_PAGE;
 }
-ZCP_PRIV_SETUP zcp_status zcp_priv_pool_check(const zcp_pool_config *pool)
-{
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_pool_check(const zcp_pool_config *pool) {
     if (pool->chunk_size == 0 || pool->chunk_count == 0 || pool->chunk_count > ZCP_MAX_CHUNKS)
-        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "a pool of %u chunks of %llu bytes: 1 to %u chunks of 1 byte or more",
-                             pool->chunk_count, (unsigned long long)pool->chunk_size, ZCP_MAX_CHUNKS);
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0,
+                             "a pool of %u chunks of %llu bytes: 1 to %u chunks of 1 byte or more", pool->chunk_count,
+                             (unsigned long long)pool->chunk_size, ZCP_MAX_CHUNKS);
     if ((pool->alignment & (pool->alignment - 1)) != 0 || pool->alignment > zcp_priv_page_size())
-        return zcp_priv_fail(ZCP_ERR_INVALID_ALIGNMENT, 0, "alignment %u: a power of two up to %u, or 0 for %u", pool->alignment, zcp_priv_page_size(), ZCP_DEFAULT_ALIGNMENT);
+        return zcp_priv_fail(ZCP_ERR_INVALID_ALIGNMENT, 0, "alignment %u: a power of two up to %u, or 0 for %u",
+                             pool->alignment, zcp_priv_page_size(), ZCP_DEFAULT_ALIGNMENT);
     if (pool->cache_chunks > ZCP_MAX_CACHE_CHUNKS)
-        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "cache_chunks %u: up to %u for each thread", pool->cache_chunks, ZCP_MAX_CACHE_CHUNKS);
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "cache_chunks %u: up to %u for each thread", pool->cache_chunks,
+                             ZCP_MAX_CACHE_CHUNKS);
     return ZCP_OK;
 }
-/* Up to the records; those begin half a page further on if the leases fill one, so that the first ones are not a page from the first leases (>>view tells why). */
-ZCP_PRIV_SETUP uint64_t zcp_priv_leases_bytes(uint32_t chunk_count)
-{
+
+// Up to the records; those begin half a page further on if the leases fill one, so that the first ones are not a page
+// from the first leases (>>view tells why).
+ZCP_PRIV_SETUP uint64_t zcp_priv_leases_bytes(uint32_t chunk_count) {
     uint32_t shift, leases = zcp_priv_lease_count(zcp_priv_list_leaves(chunk_count, &shift));
     return sizeof(zcp_priv_leases) + leases * sizeof(zcp_priv_lease) + (leases == ZCP_PRIV_MAX_LEASES ? 2048 : 0);
 }
-/* Appends one pool to the geometry; false on overflow. */
-ZCP_PRIV_SETUP bool zcp_priv_geometry_add(zcp_priv_geometry *geometry, const zcp_pool_config *config)
-{
+
+// Appends one pool to the geometry; false on overflow.
+ZCP_PRIV_SETUP bool zcp_priv_geometry_add(zcp_priv_geometry *geometry, const zcp_pool_config *config) {
     zcp_priv_pool_geometry *pool = &geometry->pools[geometry->pool_count++];
     uint64_t bytes;
     memset(pool, 0, sizeof *pool);
@@ -2290,27 +788,32 @@ ZCP_PRIV_SETUP bool zcp_priv_geometry_add(zcp_priv_geometry *geometry, const zcp
     pool->alignment = config->alignment ? config->alignment : ZCP_DEFAULT_ALIGNMENT;
     pool->cache_chunks = config->cache_chunks;
     return zcp_priv_round_up(pool->chunk_size, pool->alignment, &pool->stride)
-        && zcp_priv_round_up(geometry->chunk_bytes, pool->alignment > 64 ? pool->alignment : 64, &pool->data_offset)
-        && zcp_priv_multiply(pool->stride, pool->chunk_count, &bytes) && zcp_priv_add(pool->data_offset, bytes, &geometry->chunk_bytes)
-        && zcp_priv_round_up(geometry->management_bytes, 64, &pool->list_offset)
-        && zcp_priv_add(pool->list_offset, zcp_mpmc_list_bytes(pool->chunk_count), &pool->leases_offset)
-        && zcp_priv_add(pool->leases_offset, zcp_priv_leases_bytes(pool->chunk_count), &pool->records_offset)
-        && zcp_priv_add(pool->records_offset, (uint64_t)pool->chunk_count * geometry->record_bytes, &geometry->management_bytes);
+           && zcp_priv_round_up(geometry->chunk_bytes, pool->alignment > 64 ? pool->alignment : 64, &pool->data_offset)
+           && zcp_priv_multiply(pool->stride, pool->chunk_count, &bytes)
+           && zcp_priv_add(pool->data_offset, bytes, &geometry->chunk_bytes)
+           && zcp_priv_round_up(geometry->management_bytes, 64, &pool->list_offset)
+           && zcp_priv_add(pool->list_offset, zcp_mpmc_list_bytes(pool->chunk_count), &pool->leases_offset)
+           && zcp_priv_add(pool->leases_offset, zcp_priv_leases_bytes(pool->chunk_count), &pool->records_offset)
+           && zcp_priv_add(pool->records_offset, (uint64_t)pool->chunk_count * geometry->record_bytes,
+                           &geometry->management_bytes);
 }
-/* Rounds up what the pools take; OVERFLOW if they did not fit, or one of the files would have more than `most` bytes. */
-ZCP_PRIV_COLD zcp_status zcp_priv_geometry_end(zcp_priv_geometry *geometry, bool fits, uint64_t most)
-{
+
+// Rounds up what the pools take; OVERFLOW if they did not fit, or one of the files would have more than `most` bytes.
+ZCP_PRIV_COLD zcp_status zcp_priv_geometry_end(zcp_priv_geometry *geometry, bool fits, uint64_t most) {
     if (fits && zcp_priv_round_up(geometry->management_bytes, ZCP_PRIV_PAGE, &geometry->management_bytes)
         && zcp_priv_round_up(geometry->chunk_bytes, ZCP_PRIV_PAGE, &geometry->chunk_bytes)
         && geometry->management_bytes <= most && geometry->chunk_bytes <= most) return ZCP_OK;
     return zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "the pools need more than 2^48 bytes");
 }
-/* Errors: INVALID_ARGUMENT (max_clients, number of pools), those of a pool, OVERFLOW. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry, const zcp_config *config, uint32_t max_clients)
-{
+
+// Errors: INVALID_ARGUMENT (max_clients, number of pools), those of a pool, OVERFLOW.
+ZCP_PRIV_SETUP zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry, const zcp_config *config,
+                                                    uint32_t max_clients) {
     memset(geometry, 0, sizeof *geometry);
-    if (max_clients > ZCP_MAX_CLIENTS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u", max_clients, ZCP_MAX_CLIENTS);
-    if (config->pools.size > ZCP_MAX_POOLS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%u pools: up to %u", config->pools.size, ZCP_MAX_POOLS);
+    if (max_clients > ZCP_MAX_CLIENTS)
+        return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u", max_clients, ZCP_MAX_CLIENTS);
+    if (config->pools.size > ZCP_MAX_POOLS)
+        return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%u pools: up to %u", config->pools.size, ZCP_MAX_POOLS);
     geometry->max_clients = max_clients ? max_clients : ZCP_DEFAULT_CLIENTS;
     geometry->words = (geometry->max_clients + 63) / 64;
     geometry->record_bytes = (24 + 8 * geometry->words + 31) / 32 * 32;
@@ -2324,102 +827,801 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry,
     }
     return zcp_priv_geometry_end(geometry, fits, ZCP_RELPTR_MAX_OFFSET + 1);
 }
-/* The configuration that a geometry was computed from (alignment 0 comes back as 64). The geometry may be garbage: so may the result, but it is safe. */
-ZCP_PRIV_SETUP void zcp_priv_geometry_config(const zcp_priv_geometry *geometry, zcp_config *config)
-{
+
+// The configuration that a geometry was computed from (alignment 0 comes back as 64). The geometry may be garbage: so
+// may the result, but it is safe.
+ZCP_PRIV_SETUP void zcp_priv_geometry_config(const zcp_priv_geometry *geometry, zcp_config *config) {
     memset(config, 0, sizeof *config);
     for (uint32_t p = 0; p < geometry->pool_count && p < ZCP_MAX_POOLS; p++) {
         const zcp_priv_pool_geometry *pool = &geometry->pools[p];
-        config->pools.items[config->pools.size++] = (zcp_pool_config){ pool->chunk_size, pool->chunk_count, pool->alignment, pool->cache_chunks };
+        config->pools.items[config->pools.size++] =
+            (zcp_pool_config){pool->chunk_size, pool->chunk_count, pool->alignment, pool->cache_chunks};
     }
 }
 
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zcp_pool_config *pool)
-{
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zcp_pool_config *pool) {
     if (!config || !pool) return zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
     zcp_status status = zcp_priv_pool_check(pool);
     if (status != ZCP_OK) return status;
     zcp_config larger = *config;
     zcp_priv_geometry geometry;
-    if (!ZCP_VECTOR_PUSH(&larger.pools, *pool)) return zcp_priv_fail(ZCP_ERR_FULL, 0, "there are %u pools already", config->pools.size);
+    if (!ZCP_VECTOR_PUSH(&larger.pools, *pool))
+        return zcp_priv_fail(ZCP_ERR_FULL, 0, "there are %u pools already", config->pools.size);
     status = zcp_priv_geometry_compute(&geometry, &larger, ZCP_MAX_CLIENTS);
     if (status == ZCP_OK) *config = larger;
     return status;
 }
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uint64_t chunk_size, uint32_t chunk_count)
-{
-    zcp_pool_config pool = { chunk_size, chunk_count, 0, 0 };
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uint64_t chunk_size,
+                                                         uint32_t chunk_count) {
+    zcp_pool_config pool = {chunk_size, chunk_count, 0, 0};
     return zcp_config_add(config, &pool);
 }
-/* Bytes of the segments that are asked for; 0: config is NULL or cannot be had. */
-ZCP_PRIV_COLD uint64_t zcp_priv_config_bytes(const zcp_config *config, uint32_t max_clients, bool management, bool chunk)
-{
+
+// Bytes of the segments that are asked for; 0: config is NULL or cannot be had.
+ZCP_PRIV_COLD uint64_t zcp_priv_config_bytes(const zcp_config *config, uint32_t max_clients, bool management,
+                                             bool chunk) {
     zcp_priv_geometry geometry;
     if (!config) zcp_priv_fail_plain(ZCP_ERR_INVALID_ARGUMENT);
     if (!config || zcp_priv_geometry_compute(&geometry, config, max_clients) != ZCP_OK) return 0;
     return (management ? geometry.management_bytes : 0) + (chunk ? geometry.chunk_bytes : 0);
 }
-ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_management_bytes(const zcp_config *config, uint32_t max_clients) { return zcp_priv_config_bytes(config, max_clients, true, false); }
-ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *config, uint32_t max_clients) { return zcp_priv_config_bytes(config, max_clients, false, true); }
-ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients) { return zcp_priv_config_bytes(config, max_clients, true, true); }
 
-/* ---- >>view  The pools as one client works on them: plain pointers and numbers, nothing of the system.
-   Labels  word      order    partner      what breaks without it
-     V0    pools     acquire  V1 V6        a sibling follows the pointer before the pool is filled in
-     V1    pools     release  V0           the same
-     V2    epoch     acquire  each add     a change that was counted is not seen, and not looked for again
-     V3    state     acquire  V7           what a slot says of its pool is older than LIVE
-     V4    table     acquire  V5           a sibling reads the table before it is filled in
-     V5    table     release  V4           the same
-     V6    pools     release  V0           nothing: NULL shows nothing
-     V7    state     release  V3           as V3
-     V8    slot      acquire  V9           what a slot says of a later pool is taken for garbage
-     V9    slot      release  V8           the same ---- */
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_management_bytes(const zcp_config *config, uint32_t max_clients) {
+    return zcp_priv_config_bytes(config, max_clients, true, false);
+}
 
-/* What the threads of one process keep, by their number; number 0 stands for threads without one, and stays zero. */
-typedef struct zcp_priv_lane { zcp_priv_local pools[32]; } zcp_priv_lane;      /* as many as an index can name */
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *config, uint32_t max_clients) {
+    return zcp_priv_config_bytes(config, max_clients, false, true);
+}
 
+ZCP_PRIV_SMALL ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients) {
+    return zcp_priv_config_bytes(config, max_clients, true, true);
+}
+
+ZCP_PRIV_INLINE bool zcp_priv_same_pool(const zcp_pool_config *a, const zcp_pool_config *b) {
+    uint32_t a_alignment = a->alignment ? a->alignment : ZCP_DEFAULT_ALIGNMENT,
+             b_alignment = b->alignment ? b->alignment : ZCP_DEFAULT_ALIGNMENT;
+    return a->chunk_size == b->chunk_size && a->chunk_count == b->chunk_count && a_alignment == b_alignment
+           && a->cache_chunks == b->cache_chunks;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// >>record  The truth about one chunk: who holds it, in which generation
+// ---------------------------------------------------------------------------------------------------------------------
+// This code is checked with GenMC as it stands (tests/model).
+//
+// Byte map:  0  state   generation:32 | owner:11 | ticket:21
+//                       owner = client + 1, 0: none; the highest one stands for: retired, never to be had again
+//                       ticket 0, owned: no token of this generation was ever made, so nobody may borrow it
+//                       ticket 1: a token was made, and nobody has borrowed it; from 2 on: each borrow raises it
+//                       the highest 64 tickets: cached by the thread that holds the lease of that number (>>hints)
+//                       free: owner and ticket are 0
+//            8  size    lease:16 | bytes asked for:48, by the claimer; lease: its number + 1, or 0; at most capacity
+//           16  note    tag:32 | birth:32, for people; birth: how many chunks had been allocated before, by the counter
+//                       of that lease, or by the pool's own
+//           24  borrow  ceil(max_clients / 64) words: bit c: client c holds it as a borrower, or is about to try
+//           padded to a multiple of 32
+//
+// Every change of holder is one atomic step that names the client, so a killed process never leaves a chunk that nobody
+// can account for.
+//
+// Invariant: the state becomes free only by a CAS (or, of ticket 0, a store) of a thread that has seen no other holder
+// since the ticket was last raised. Whoever names a chunk whose ticket is 0 (by guessing, or from the record) cannot
+// come to hold it. What would break without the ticket: a reaper sees no borrow bit; a borrower sets its bit and takes
+// the chunk; the reaper frees it. Every borrow raises the ticket, so the reaper's CAS fails. The bit is set before, so
+// whoever sees the ticket sees the bit.
+//
+// Of two holders that leave at once, each clears its own mark and then looks for the other's; at least one must see
+// that the other is gone. Hence seq_cst on S1 (return, retract and sweep clear the bit), on S2 and S5 (owner and sweep
+// leave) and on S3 and S4 (reap loads state and bits).
+//
+// Labels  word      order    partner      what breaks without it
+//   S1    borrow    seq_cst  S2 - S5 L2   of two who leave at once neither sees the other gone: the chunk is lost
+//   S3    state     seq_cst  S1 S2 S5 B1  the same: reap sees the owner still there
+//   S4    borrow    seq_cst  S1 S2 S5 B0  the same: reap sees a borrower still there
+//   S5    state     seq_cst  S1 S3 S4     the same, where a sweep takes the dead owner out
+//   F1    state     release  C1 C2 C4     the next claimer writes while a former holder reads; here reap frees,
+//   F5    state     release  C1 C2 C4     ... as a sweep frees,
+//   C1    state     acq_rel  F1 - F6 U6   acquire: the claimer writes while a former holder reads; release: as U6
+//   B0    borrow    relaxed  L2 S4        by B1: who sees the ticket does not see the bit
+//   B1    state     release  L1 S3        who sees the ticket does not see the bit: freed while held
+//   L2    borrow    acquire  S1 B0        the owner frees while a borrower that has left reads
+//   U1    freed     release  U3 U4        a look misses what was freed and counted before; by the common counters,
+
+// Counts of this process's handles of one chunk; private memory.
+typedef struct zcp_priv_counts {
+    _Atomic uint64_t owned;         // generation:32 | handles as its owner:32
+    // Handles as a borrower: 0, n, or CHANGING while a thread changes the record's borrow bit.
+    _Atomic uint32_t borrowed;
+    uint32_t unused;
+} zcp_priv_counts;
+
+#define ZCP_PRIV_CHANGING UINT32_MAX
+
+typedef struct zcp_priv_pool {
+    unsigned char *records;         // in the management segment
+    zcp_priv_counts *counts;        // private
+    unsigned char *data;            // in the chunk segment
+    uint64_t chunk_size, stride;    // bytes
+    uint32_t record_bytes, words, count, alignment, cache_chunks;
+    zcp_priv_leases *leases;        // in the management segment, like the next two
+    zcp_mpmc_list list;
+    zcp_priv_pool_slot *slot; // which tells whether the pool is live; NULL, as signals: a pool that stays for ever
+    zcp_priv_signals *signals;
+    zcp_manager *manager;           // whose view this is of; NULL as slot
+    zcp_priv_slot *slots;           // the clients', so many as there may be; NULL as slot
+    uint32_t clients;
+    uint32_t number, serial;        // in the instance; serial: different for each pool that the instance ever had
+    _Atomic uint32_t retired;       // private: the first so many chunks are retired
+    _Atomic uint32_t asked;         // 1: this client, which does not punch, has asked the others to
+    bool punches, told;             // can give the memory of its chunks back to the system; has told that it retires
+} zcp_priv_pool;
+
+typedef enum zcp_priv_outcome { ZCP_PRIV_NO = 0, ZCP_PRIV_YES, ZCP_PRIV_GARBAGE } zcp_priv_outcome;
+
+#ifndef ZEROCP_COUNT
+// Relaxed, all of them: figures for people.
+#define ZEROCP_COUNT(counter, n) ((void)zcp_priv_add_relaxed(counter, n))
+#endif
+
+// Pairs with U3 and U4.
+#ifndef ZEROCP_COUNT_FREED
+#define ZEROCP_COUNT_FREED(counter, n) ((void)zcp_priv_add_release(counter, n))                        // U1
+#endif
+
+ZCP_PRIV uint64_t zcp_priv_state(uint32_t generation, uint32_t owner, uint32_t ticket) {
+    return (uint64_t)generation << 32 | (uint64_t)owner << 21 | ticket;
+}
+
+// Of the state of a chunk that it owns and nobody ever borrowed.
+ZCP_PRIV uint32_t zcp_priv_low(uint32_t client) { return (client + 1) << 21; }
+ZCP_PRIV bool zcp_priv_is_free(uint64_t s) { return (uint32_t)s == 0; }
+
+// These four exclude each other, and one of them is true of each state, garbage too.
+ZCP_PRIV bool zcp_priv_is_retired(uint64_t s) { return ZCP_PRIV_OWNER(s) == ZCP_PRIV_RETIRED_OWNER; }
+
+ZCP_PRIV bool zcp_priv_is_cached(uint64_t s) {
+    return ZCP_PRIV_TICKET(s) >= ZCP_PRIV_CACHED_TICKET && !zcp_priv_is_retired(s);
+}
+
+ZCP_PRIV bool zcp_priv_is_held(uint64_t s) {
+    return !zcp_priv_is_free(s) && !zcp_priv_is_cached(s) && !zcp_priv_is_retired(s);
+}
+
+// Held, and a token of it was made. What is free or retired has ticket 0, too.
+ZCP_PRIV bool zcp_priv_is_shared(uint64_t s) {
+    return ZCP_PRIV_TICKET(s) - 1 < ZCP_PRIV_CACHED_TICKET - 1;                                     // step shared
+}
+
+ZCP_PRIV bool zcp_priv_never_borrowed(uint64_t s) {
+    return (ZCP_PRIV_TICKET(s) & ~ZCP_PRIV_TOKEN_TICKET) == 0;                                    // step never-borrowed
+}
+
+// s, of which a token was made, with that owner and the next ticket, which is 2 or more.
+ZCP_PRIV uint64_t zcp_priv_with_ticket(uint64_t s, uint32_t owner) {
+    uint32_t ticket = ZCP_PRIV_TICKET(s) + 1;                                                       // step ticket
+    if (ticket >= ZCP_PRIV_CACHED_TICKET) ticket = ZCP_PRIV_TOKEN_TICKET + 1;
+    return zcp_priv_state(ZCP_PRIV_GENERATION(s), owner, ticket);
+}
+
+// Skips 0, too.
+ZCP_PRIV uint32_t zcp_priv_next_generation(uint32_t generation) {
+    return generation == UINT32_MAX ? 1 : generation + 1;                                         // step new-generation
+}
+
+// Of the state of a chunk that a client's thread with that lease caches.
+ZCP_PRIV uint32_t zcp_priv_kept_low(uint32_t client, uint32_t lease) {
+    return zcp_priv_low(client) | (ZCP_PRIV_CACHED_TICKET + lease);
+}
+
+// The cached state after it.
+ZCP_PRIV uint64_t zcp_priv_cached(uint32_t generation, uint64_t kept_low) {
+    return zcp_priv_state(zcp_priv_next_generation(generation), 0, 0) | kept_low;                   // step cached
+}
+
+// The free state after it.
+ZCP_PRIV uint64_t zcp_priv_freed(uint32_t generation) {
+    return zcp_priv_state(zcp_priv_next_generation(generation), 0, 0);
+}
+
+ZCP_PRIV zcp_priv_record *zcp_priv_record_at(const zcp_priv_pool *pool, uint32_t i) {
+    return zcp_priv_object_at(pool->records, (uint64_t)i * pool->record_bytes);
+}
+
+ZCP_PRIV _Atomic uint64_t *zcp_priv_borrow_word(zcp_priv_record *record, uint32_t client) {
+    return &record->borrow[0] + client / 64;
+}
+
+ZCP_PRIV uint64_t zcp_priv_borrow_bit(uint32_t client) { return UINT64_C(1) << client % 64; }
+
+// Frees the chunk if nobody holds it; its hint is the caller's to give. YES: this call freed it.
+ZCP_PRIV zcp_priv_outcome zcp_priv_reap_record(zcp_priv_pool *pool, uint32_t i) {
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {                                    // step reap-rounds
+        // With S1, S2, S5; also after a failed CAS, whose own look has no order.
+        uint64_t s = zcp_priv_load_seq_cst(&record->state);                                         // S3
+        if (zcp_priv_is_free(s) || ZCP_PRIV_OWNER(s)) return ZCP_PRIV_NO;
+        for (uint32_t w = 0; w < pool->words; w++)
+            // With S1.
+            if (zcp_priv_load_seq_cst(&record->borrow[0] + w)) return ZCP_PRIV_NO;                  // S4
+        ZEROCP_STEP("reaping");
+        // Passes on what was acquired by S3 and S4; pairs with C1.
+        if (zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)))) {     // F1
+            ZEROCP_STEP("freed");
+            return ZCP_PRIV_YES;
+        }
+    }
+    return ZCP_PRIV_GARBAGE;
+}
+
+// And gives the hint, and counts it.
+ZCP_PRIV zcp_priv_outcome zcp_priv_reap(zcp_priv_pool *pool, uint32_t i) {
+    zcp_priv_outcome outcome = zcp_priv_reap_record(pool, i);
+    if (outcome != ZCP_PRIV_YES) return outcome;
+    zcp_priv_list_push(&pool->list, i);
+    ZEROCP_COUNT_FREED(&pool->leases->freed, 1);
+    return outcome;
+}
+
+// Does it look free? 0: an all-zero record, which nobody wrote.
+ZCP_PRIV_INLINE bool zcp_priv_may_claim(zcp_priv_record *record) {
+    // A look; C1 decides.
+    uint64_t s = zcp_priv_load_relaxed(&record->state);
+    return zcp_priv_is_free(s) && s != 0;
+}
+
+// Makes a client the owner of a free chunk; mine: the low word of its state then. false: the hint was stale.
+ZCP_PRIV_INLINE bool zcp_priv_claim(zcp_priv_record *record, uint32_t mine, uint32_t *generation) {
+    // A look; C1 decides.
+    uint64_t s = zcp_priv_load_relaxed(&record->state);
+    *generation = ZCP_PRIV_GENERATION(s);
+    // 0: an all-zero record, which nobody wrote.
+    return zcp_priv_is_free(s) && *generation != 0
+        // Pairs with F1 - F6 U6.
+        && zcp_priv_cas_acq_rel(&record->state, &s, s | mine);                                      // C1
+}
+
+ZCP_PRIV void zcp_priv_clear(zcp_priv_pool *pool, uint32_t i, uint32_t client) {
+    zcp_priv_and_seq_cst(zcp_priv_borrow_word(zcp_priv_record_at(pool, i), client),                 // S1
+                         ~zcp_priv_borrow_bit(client));
+    ZEROCP_STEP("cleared");
+}
+
+// Clears the client's borrow bit and looks whether it was the last mark.
+ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_give_back(zcp_priv_pool *pool, uint32_t i, uint32_t client) {
+    zcp_priv_clear(pool, i, client);
+    return zcp_priv_reap(pool, i);
+}
+
+// Makes the client a borrower of a chunk that somebody holds in that generation, and of which a token was made. NO:
+// stale, or no token was made.
+ZCP_PRIV zcp_priv_outcome zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation) {
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    // Relaxed: travels with B1's release.
+    zcp_priv_or_relaxed(zcp_priv_borrow_word(record, client), zcp_priv_borrow_bit(client));         // B0
+    ZEROCP_STEP("announced");
+    zcp_priv_outcome outcome = ZCP_PRIV_GARBAGE;
+    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
+        // A look; B1 decides.
+        uint64_t s = zcp_priv_load_relaxed(&record->state);
+        if (ZCP_PRIV_GENERATION(s) != generation || !zcp_priv_is_shared(s)) {                       // step held
+            outcome = ZCP_PRIV_NO;
+            break;
+        }
+        // Who sees the ticket (L1, S3) sees the bit.
+        if (zcp_priv_cas_release(&record->state, &s, zcp_priv_with_ticket(s, ZCP_PRIV_OWNER(s))))   // B1
+            return ZCP_PRIV_YES;                                                                    // step borrowed
+    }
+    zcp_priv_give_back(pool, i, client);                                                            // step retracted
+    return outcome;
+}
+
+ZCP_PRIV bool zcp_priv_no_borrower(zcp_priv_pool *pool, zcp_priv_record *record) {
+    for (uint32_t w = 0; w < pool->words; w++)
+        // Pairs with S1: that borrower's use of the payload is over.
+        if (zcp_priv_load_acquire(&record->borrow[0] + w)) return false;                            // L2
+    return true;
+}
+
+// Takes back what a dead client (or one that closes) holds of one chunk. Idempotent; may be run by several at once and
+// be killed half-way. The clear is always a read-modify-write, also where the bit looks right already, as the protocol
+// was proven; where the dead one's lock is a join, GenMC finds nothing that depends on it. YES: it became free.
+ZCP_PRIV zcp_priv_outcome zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, uint32_t dead) {
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    bool freed = false;
+    uint32_t round = 0;
+    for (; round < ZCP_PRIV_ROUNDS; round++) {
+        // Relaxed: the dead one's lock was taken, which orders its writes before.
+        uint64_t s = zcp_priv_load_relaxed(&record->state);
+        if (ZCP_PRIV_OWNER(s) != dead + 1) break;
+        // Nobody has borrowed this generation: no other holder, as in owner_release.
+        if (zcp_priv_never_borrowed(s) || zcp_priv_is_cached(s)) {                              // step sweep-unborrowed
+            // pairs with C1
+            freed = zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)));  // F5
+            if (freed) { ZEROCP_STEP("freed"); break; }
+        } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) break;     // S5
+    }
+    ZEROCP_STEP("sweep_disowned");
+    // By S1: somebody may have come and gone since, so the look follows in any case.
+    zcp_priv_clear(pool, i, dead);                                                                  // step sweep-clear
+    zcp_priv_outcome outcome = zcp_priv_reap_record(pool, i);                                       // step sweep-reap
+    if (round == ZCP_PRIV_ROUNDS) return ZCP_PRIV_GARBAGE;
+    return freed && outcome == ZCP_PRIV_NO ? ZCP_PRIV_YES : outcome;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// >>hints  Leases, loans, caches and counters: where a thread looks first
+// ---------------------------------------------------------------------------------------------------------------------
+// A thread takes the hints of a whole leaf of the list on loan, by a lease, and then allocates and releases chunks of
+// that leaf without touching the list: each is one read-modify-write, the claim. Only hints are on loan: a thread that
+// finds nothing in the list claims what the loans name.
+//
+// Per pool:   0  recalls:4             counts up whenever threads are to look up from their work (>>recall)
+//             4  waiting:4 woken:4     differ: somebody may sleep until a chunk of this pool is freed (>>wait)
+//            12  retiring:4            1: nothing is to be had from this pool any more
+//            64  counters of the threads without a lease
+//           128  leases, 64 bytes each, one per leaf but at most 64: holder:4 leaf:4 loan:8 allocated:8 freed:8 begun:8
+//                holder = client + 1, 0: nobody; loan: hints of that leaf; begun: above allocated while the holder
+//                takes a chunk from its cache
+//
+// Only the thread that holds the lease writes what follows holder, and the sweep of a dead holder writes leaf and loan.
+// The thread reads its own loan here, too, so it checks what the loan names.
+//
+// Invariant of loans: the hint of a free chunk is at each instant in its leaf or in a loan, except for a moment with a
+// thread that is about to claim the chunk or has just freed it, and while a sweep works on its leaf (if that sweep is
+// killed, the next one pushes the hint; if it is stopped, the scan before EXHAUSTED finds the chunk). A loan is written
+// before its bits are taken out of the leaf, and the bits are back in the leaf before the loan is cleared. So a chunk
+// that is free all the time is found by looking at the leaves, the loans, and the leaves again; unless it moves between
+// leaves and loans meanwhile, which the scan covers.
+//
+// Caches: where the configuration allows it, a thread with a lease keeps chunks that it released on a private stack;
+// allocate and release are then plain stores. A cached chunk belongs to its client and has the next generation already,
+// so every sweep of that client frees it, and no earlier token or handle leads to it. Taken off the stack, `owned` is
+// set first, then the state.
+//
+// Whoever needs chunks may take them from the cache of a thread that is not about to take one itself
+// (zcp_priv_pool_reclaim): it notes the states, raises `recalls`, passes a heavy barrier, and looks at the lease. The
+// thread says in its lease that it begins to take, passes a light barrier, and looks at `recalls`. So either the first
+// sees that the thread has begun, and leaves it alone; or the thread sees the recall, and gives everything back before
+// it takes any. A thread that is stopped after it has begun keeps its stack; nobody waits for it.
+//
+// Invariant of caches: a chunk on a stack is (g, its client, cached by its lease), and `owned` is 0; or somebody else
+// has freed it, by a CAS from exactly that state, which never comes again. What the thread does with it is such a CAS,
+// too, except for the stores after it has begun.
+//
+// Counters: a thread with a lease counts in its own cache line, all others in the pool's. allocated - freed are in use,
+// give or take one for each process that was killed at that instant. The peak is checked when a thread uses more chunks
+// than before (or at growing intervals, if others free what it allocates); so it is exact while one thread uses the
+// pool, and a lower bound otherwise.
+//
+// A thread counts a chunk as freed only after its state and hint are written, and a claim publishes what the claimer
+// counted before. So whoever sums up `freed` before and after a scan of all records, and finds the same sum, knows that
+// no release was finished meanwhile, and sees what was freed before. `returned` counts chunks that become available
+// without being freed once more: those out of a cache, and those whose hint a sweep gives.
+//
+// Labels  word      order    partner      what breaks without it
+//   F4    state     release  C1 C2 C4     ... as a cache is flushed,
+//   E0    holder    acquire  E3 E6        the next lessee's loan is overwritten by the one of before
+//   E1    loan      release  E4           the loan is read with the leaf of before, or chunks not seen free
+//   E2    leaf      acq_rel  P0 Q2 E8     acquire: as P0; release: who sees the leaf empty does not see the loan
+//   E3    holder    release  E0           as E0
+//   E5    loan      release  E4           who sees a dead one's loan empty does not see its hints in the list
+//   E6    holder    release  E0           as E0, after a sweep
+//   U2    freed     release  U5           ... in a lease's
+//   U3    freed     acquire  U1           as U1
+//   U4    returned  acquire  U1           as U1, of what comes out of a cache
+//   U5    freed     acquire  U2           as U2
+//   Y1    begun     relaxed  Y4           by the barriers: what the thread is taking is taken: given out twice
+//   Y2    (barrier) light    Y8           the same
+//   W0    wanted    acquire  W1           (not needed: K0 acquires, too) who sees it raised keeps what retires
+//   W6    wanted    acquire  W1           (not needed: as W0) as W0, where a thread begins
+
+// What one thread keeps of one pool; private. All zero: nothing yet, so that the quick ways see a pool without chunks.
+typedef struct zcp_priv_local {
+    // Copies of the pool's, for the quick ways, of which 64 bits each save instructions there.
+    _Alignas(64) unsigned char *records;
+    zcp_priv_counts *counts;
+    unsigned char *data;
+    uint64_t stride, record_bytes, count;
+    uint64_t mine;                  // low word of the state of this client's chunks that were never borrowed
+    // So many chunks may be released quickly: `count`, or none: without a lease, while it pauses, and if `slowly`.
+    uint64_t quick;
+    _Atomic uint32_t *wanted;       // the pool's
+    zcp_priv_lease *lease;          // NULL: none
+    uint64_t mark;                  // upper part of the size word: which lease
+    uint64_t first, width;          // the loan is of the indices first .. first + width - 1
+    uint32_t cached, room;          // chunks on the stack; as many may be
+    uint32_t wanted_seen;           // wanted as it was
+    int32_t most; // allocated - freed by this thread: if it gets above that, it looks whether that is a new peak
+    uint16_t pause;                 // releases until chunks are cached again
+    uint16_t retry;                 // times until it tries again to get a lease
+    uint32_t peak_rest;             // so much higher than now `most` gets after a look that found no peak
+    zcp_priv_pool *pool;            // which this is about; NULL: none yet
+    uint64_t kept;                  // low word of the state of chunks that this thread caches; it has a lease then
+    bool slowly;                    // with ZCP_CHECKED, and where this process's light barriers are fences (>>pools)
+    uint64_t stack[ZCP_MAX_CACHE_CHUNKS]; // generation << 32 | index in the instance, of the chunks that it caches
+} zcp_priv_local;
+
+ZCP_PRIV bool zcp_priv_unwanted(const zcp_priv_local *local) {
+    // Relaxed: attend acquires.
+    return zcp_priv_load_relaxed(local->wanted) == local->wanted_seen;
+}
+
+// Counts a chunk that was freed; the counter has one writer.
+ZCP_PRIV_INLINE void zcp_priv_bump(_Atomic uint64_t *counter) {
+    // Pairs with U5.
+    zcp_priv_store_release(counter, zcp_priv_load_relaxed(counter) + 1);                            // U2
+}
+
+// Counts up whenever a chunk of the pool comes to be had by all.
+ZCP_PRIV uint64_t zcp_priv_freed_sum(const zcp_priv_pool *pool) {
+    // Pairs with U1.
+    uint64_t sum = zcp_priv_load_acquire(&pool->leases->freed);                                     // U3
+    // Pairs with U1.
+    sum += zcp_priv_load_acquire(&pool->leases->returned);                                          // U4
+    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++)
+        // Pairs with U2.
+        sum += zcp_priv_load_acquire(&pool->leases->items[k].freed);                                // U5
+    return sum;
+}
+
+// What a counter says, but no more than two years of one event a nanosecond: so that no sum of a pool's counters has
+// more than 63 bits, whatever somebody wrote there.
+ZCP_PRIV uint64_t zcp_priv_counted(const _Atomic uint64_t *counter) {
+    uint64_t n = zcp_priv_load_relaxed(counter);
+    return n < UINT64_C(1) << 56 ? n : UINT64_C(1) << 56;
+}
+
+ZCP_PRIV uint64_t zcp_priv_allocated(const zcp_priv_pool *pool, uint64_t *freed) {
+    uint64_t allocated = zcp_priv_counted(&pool->leases->allocated);
+    *freed = zcp_priv_counted(&pool->leases->freed);
+    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++) {
+        *freed += zcp_priv_counted(&pool->leases->items[k].freed);
+        allocated += zcp_priv_counted(&pool->leases->items[k].allocated);
+    }
+    return allocated;
+}
+
+// Notes a peak; false: it is none.
+ZCP_PRIV bool zcp_priv_peak_note(zcp_priv_pool *pool, uint64_t used) {
+    uint64_t peak = zcp_priv_load_relaxed(&pool->leases->peak);
+    if (used > pool->count) used = pool->count;
+    for (uint32_t round = 0; used > peak && round < ZCP_PRIV_ROUNDS; round++)
+        if (zcp_priv_cas_relaxed(&pool->leases->peak, &peak, used)) return true;
+    return false;
+}
+
+// By the counters of this thread's lease; below 0 where others freed less than it did.
+ZCP_PRIV_INLINE int32_t zcp_priv_in_use(const zcp_priv_local *local) {
+    return (int32_t)(uint32_t)(zcp_priv_load_relaxed(&local->lease->allocated)
+                               - zcp_priv_load_relaxed(&local->lease->freed));
+}
+
+// Always ZCP_OK.
+ZCP_PRIV_COLD zcp_status zcp_priv_peak_look(zcp_priv_pool *pool, zcp_priv_local *local) {
+    uint64_t freed, allocated = zcp_priv_allocated(pool, &freed);
+    bool higher = zcp_priv_peak_note(pool, allocated > freed ? allocated - freed : 0);
+    if (!local) return ZCP_OK;
+    local->peak_rest = higher ? 0 : local->peak_rest < 128 ? local->peak_rest * 2 + 1 : 255;
+    local->most = (int32_t)((uint32_t)zcp_priv_in_use(local) + local->peak_rest);
+    return ZCP_OK;
+}
+
+// For whoever may have no lease in that pool.
+ZCP_PRIV void zcp_priv_count_freed_by(zcp_priv_pool *pool, zcp_priv_local *local) {
+    if (local->lease && local->pool == pool) zcp_priv_bump(&local->lease->freed);
+    else ZEROCP_COUNT_FREED(&pool->leases->freed, 1);
+}
+
+// After anything that `quick` tells of has changed.
+ZCP_PRIV void zcp_priv_local_quicken(zcp_priv_local *local) {
+    local->quick = local->slowly || !local->lease || local->pause ? 0 : local->count;
+}
+
+#define ZCP_PRIV_LEASE_RETRY 1024
+
+// Gets a lease for the thread, if there is one.
+ZCP_PRIV_SETUP void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client) {
+    uint32_t count = zcp_priv_lease_count(pool->list.leaves);
+    for (uint32_t k = 0; k < count; k++) {
+        zcp_priv_lease *lease = &pool->leases->items[(client + k) % count];
+        uint32_t nobody = 0;
+        if (zcp_priv_load_relaxed(&lease->holder) != 0
+            // Pairs with E3.
+            || !zcp_priv_cas_acquire(&lease->holder, &nobody, client + 1)) continue;                // E0
+        ZEROCP_STEP("leased");
+        // Nothing is cached yet.
+        zcp_priv_store_relaxed(&lease->begun, zcp_priv_load_relaxed(&lease->allocated));
+        local->lease = lease;
+        local->kept = zcp_priv_kept_low(client, (client + k) % count);
+        local->mark = (uint64_t)((client + k) % count + 1) << 48;
+        local->most = zcp_priv_in_use(local);
+        return;
+    }
+    local->retry = ZCP_PRIV_LEASE_RETRY;
+}
+
+ZCP_PRIV void zcp_priv_loan_show(zcp_priv_local *local, uint64_t loan) {
+    // Pairs with E4: with its leaf, and the free states of its chunks.
+    zcp_priv_store_release(&local->lease->loan, loan);                                              // E1
+}
+
+// Relaxed: only this thread writes it; but garbage may name chunks that do not exist.
+ZCP_PRIV_INLINE uint64_t zcp_priv_loan_seen(const zcp_priv_local *local) {
+    return zcp_priv_load_relaxed(&local->lease->loan);
+}
+
+// Puts the hints of a leaf on loan; the loan is empty, or garbage. false: there are none.
+ZCP_PRIV_NOINLINE bool zcp_priv_loan_take(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t leaf) {
+    _Atomic uint64_t *word = zcp_priv_list_leaf(&pool->list, leaf);
+    // A look; E2 decides.
+    uint64_t loan, bits = zcp_priv_load_relaxed(word);
+    if (bits == 0) return false;
+    local->first = leaf << pool->list.leaf_shift;
+    local->width = pool->list.capacity - local->first < 1u << pool->list.leaf_shift ? pool->list.capacity - local->first
+                                                                                    : 1u << pool->list.leaf_shift;
+    // Relaxed: E1 carries it.
+    zcp_priv_store_relaxed(&local->lease->leaf, leaf);
+    for (uint32_t round = 0; bits != 0 && round < ZCP_PRIV_ROUNDS; round++) {
+        loan = bits & zcp_priv_leaf_mask(&pool->list, leaf);
+        // No hint is ever in neither.
+        zcp_priv_loan_show(local, loan);                                                            // step shown
+        ZEROCP_STEP("loan_shown");
+        // Pairs with P0 as Q0 does; release: who sees it empty sees the loan.
+        if (zcp_priv_cas_acq_rel(word, &bits, 0))                                                   // E2
+            return loan != 0;                                                                       // step taken
+        bits = zcp_priv_load_relaxed(word);
+    }
+    zcp_priv_loan_show(local, 0);
+    return false;
+}
+
+// An index out of the loan, which is refilled if empty, at first from the same leaf. false: no hint in the list.
+ZCP_PRIV bool zcp_priv_loan_pop(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t *i) {
+    uint32_t leaf = local->width ? (uint32_t)local->first >> pool->list.leaf_shift
+                                 // Relaxed: a hint.
+                                 : zcp_priv_load_relaxed(&pool->list.cursor);
+    uint64_t loan = zcp_priv_loan_seen(local);
+    if (leaf >= pool->list.leaves) leaf = 0;
+    // Garbage, and so is all above it.
+    if (loan != 0 && ZCP_PRIV_UNLIKELY(local->first + zcp_priv_lowest_bit(loan) >= pool->count)) loan = 0;
+    if (loan == 0 && !zcp_priv_loan_take(pool, local, leaf)) {
+        zcp_priv_walk walk = {leaf, 0, 0, 0};
+        bool taken = false;
+        while (!taken && zcp_priv_list_next(&pool->list, &walk, &leaf)) taken = zcp_priv_loan_take(pool, local, leaf);
+        if (!taken) return false;
+    }
+    loan = zcp_priv_loan_seen(local);
+    if (ZCP_PRIV_UNLIKELY(loan == 0)) return false;
+    *i = (uint32_t)local->first + zcp_priv_lowest_bit(loan);
+    zcp_priv_loan_show(local, loan & (loan - 1));
+    return ZCP_PRIV_LIKELY(*i < pool->count);
+}
+
+// Gives loan and lease back.
+ZCP_PRIV void zcp_priv_lease_end(zcp_priv_pool *pool, zcp_priv_local *local) {
+    if (!local->lease) return;
+    uint64_t loan = zcp_priv_loan_seen(local);
+    // First, so that at no instant a hint is in neither.
+    if (loan) zcp_priv_leaf_put(&pool->list, (uint32_t)local->first >> pool->list.leaf_shift, loan);  // step returned
+    ZEROCP_STEP("loan_returned");
+    zcp_priv_loan_show(local, 0);                                                                   // step cleared
+    // Pairs with E0: its last write.
+    zcp_priv_store_release(&local->lease->holder, 0u);                                              // E3
+    local->lease = NULL;
+    local->width = 0;
+    zcp_priv_local_quicken(local);
+}
+
+// After its chunks: their hints are in the list.
+ZCP_PRIV void zcp_priv_leases_sweep(zcp_priv_pool *pool, uint32_t dead) {
+    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++) {
+        zcp_priv_lease *lease = &pool->leases->items[k];
+        // Relaxed: ordered by the lock.
+        if (zcp_priv_load_relaxed(&lease->holder) != dead + 1) continue;
+        // Who sees it sees the hints of the sweep.
+        zcp_priv_store_release(&lease->loan, 0);                                                    // E5
+        ZEROCP_STEP("sweep_loan_cleared");
+        // As E3.
+        zcp_priv_store_release(&lease->holder, 0u);                                                 // E6
+    }
+}
+
+// The hint of a chunk that this thread has freed. false: it is not of the leaf on loan.
+ZCP_PRIV_INLINE bool zcp_priv_loan_put(zcp_priv_local *local, uint64_t i) {
+    uint64_t at = i - local->first;
+    ZEROCP_STEP("freed");
+    if (ZCP_PRIV_UNLIKELY(at >= local->width)) return false;
+    zcp_priv_loan_show(local, zcp_priv_loan_seen(local) | UINT64_C(1) << (at & 63));
+    return true;
+}
+
+ZCP_PRIV_INLINE void zcp_priv_hint(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i) {
+    if (!zcp_priv_loan_put(local, i)) zcp_priv_list_push(&pool->list, i);
+}
+
+ZCP_PRIV_INLINE bool zcp_priv_cache_keeps(const zcp_priv_local *local) {
+    return local->cached < local->room && zcp_priv_unwanted(local);
+}
+
+// Puts a chunk on the stack: name is its generation << 32 | its index in the instance.
+ZCP_PRIV_INLINE void zcp_priv_cache_put(zcp_priv_local *local, uint32_t cached, uint64_t name) {
+    ZEROCP_STEP("cached");
+    local->stack[cached] = name;
+    local->cached = cached + 1;
+}
+
+// Takes it off: cached is not 0.
+ZCP_PRIV_INLINE uint64_t zcp_priv_cache_top(zcp_priv_local *local, uint32_t cached) {
+    uint64_t name = local->stack[cached - 1];
+    local->cached = cached - 1;
+    return name;
+}
+
+// Says that this thread begins to take from its stack; until it has counted the chunk nobody else takes from there.
+// false: it does not begin, as somebody may be taking; it has to attend, or to flush, first.
+ZCP_PRIV_INLINE bool zcp_priv_cache_begin(zcp_priv_local *local, zcp_priv_lease *lease) {
+    uint64_t allocated = zcp_priv_load_relaxed(&lease->allocated);
+    // Pairs with Y4, by the barriers.
+    zcp_priv_store_relaxed(&lease->begun, allocated + 1);                                           // Y1
+    ZEROCP_STEP("beginning");
+    // Pairs with Y8.
+    ZEROCP_LIGHT_BARRIER();                                                                         // Y2
+    if (ZCP_PRIV_LIKELY(zcp_priv_unwanted(local))) return true;                                     // step begin-look
+    zcp_priv_store_relaxed(&lease->begun, allocated);
+    return false;
+}
+
+ZCP_PRIV uint64_t zcp_priv_name(const zcp_priv_pool *pool, uint32_t i, uint32_t generation) {
+    return (uint64_t)generation << 32 | pool->number << ZCP_PRIV_POOL_SHIFT | i;
+}
+
+// Gives all that the thread caches to everybody; what somebody has taken from there already is gone.
+ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *local) {
+    uint32_t cached = local->cached;
+    while (local->cached) {
+        uint64_t name = zcp_priv_cache_top(local, local->cached), free = zcp_priv_state((uint32_t)(name >> 32), 0, 0);
+        uint64_t kept = free | local->kept;
+        uint32_t i = (uint32_t)name & (ZCP_MAX_CHUNKS - 1);
+        _Atomic uint64_t *state = &zcp_priv_record_at(pool, i)->state;
+        // Pairs with C1.
+        if (zcp_priv_cas_release(state, &kept, free)) zcp_priv_hint(pool, local, i);                // F4
+    }
+    if (cached) ZEROCP_COUNT_FREED(&pool->leases->returned, cached);                                // step flush-counts
+}
+
+// Sees that `wanted` was raised: somebody may need chunks, so it flushes, and caches nothing for a while. Whoever calls
+// this looks after that whether somebody waits (>>pools), because nobody will remind this thread again.
+ZCP_PRIV_SETUP void zcp_priv_local_attend(zcp_priv_pool *pool, zcp_priv_local *local) {
+    // Pairs with W1: who sees it sees why.
+    local->wanted_seen = zcp_priv_load_acquire(local->wanted);                                      // W0
+    if (pool->cache_chunks == 0) return;
+    zcp_priv_cache_flush(pool, local);
+    local->room = 0;
+    // The 65th release from here caches again.
+    local->pause = 65;
+    zcp_priv_local_quicken(local);
+}
+
+// Begin, or one release less to wait.
+ZCP_PRIV_COLD void zcp_priv_cache_resume(zcp_priv_pool *pool, zcp_priv_local *local) {
+    // From a thread without a lease, or with fences for light barriers, nobody could take. relaxed: set at open
+    bool may = local->lease && zcp_priv_load_relaxed(&zcp_priv_barriers) >= 0;
+    if ((local->pause == 0 || --local->pause == 0) && may
+        // Relaxed: after W0, or it attends later.
+        && !zcp_priv_load_relaxed(&pool->leases->retiring))
+        local->room = pool->cache_chunks;
+    zcp_priv_local_quicken(local);
+}
+
+ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_local_record(const zcp_priv_local *local, uint64_t i) {
+    return zcp_priv_object_at(local->records, i * local->record_bytes);
+}
+
+// Makes ready what the thread keeps of the pool. Whoever calls this looks after that whether somebody waits, as for
+// attend.
+ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, bool slowly) {
+    if (!local->lease && (local->retry == 0 || --local->retry == 0)) zcp_priv_lease_get(pool, local, client);
+    local->slowly = slowly;
+    if (local->count == 0) {
+        local->records = pool->records;
+        local->counts = pool->counts;
+        local->data = pool->data;
+        local->stride = pool->stride;
+        local->record_bytes = pool->record_bytes;
+        local->mine = zcp_priv_low(client);
+        local->wanted = &pool->leases->wanted;
+        // As W0.
+        local->wanted_seen = zcp_priv_load_acquire(local->wanted);                                  // W6
+        local->pool = pool;
+        local->count = pool->count;
+    }
+    // Each time, as it may have got its lease just now.
+    if (pool->cache_chunks && local->room == 0 && local->pause == 0) zcp_priv_cache_resume(pool, local);
+    zcp_priv_local_quicken(local);
+}
+
+// Gives back what the thread keeps of the pool.
+ZCP_PRIV void zcp_priv_local_end(zcp_priv_pool *pool, zcp_priv_local *local) {
+    zcp_priv_cache_flush(pool, local);
+    zcp_priv_lease_end(pool, local);
+    memset(local, 0, sizeof *local);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// >>view  The pools as one client sees them: private pointers and numbers, no system calls
+// ---------------------------------------------------------------------------------------------------------------------
+//
+// Labels  word      order    partner      what breaks without it
+//   V0    pools     acquire  V1 V6        a sibling follows the pointer before the pool is filled in
+//   V4    table     acquire  V5           a sibling reads the table before it is filled in
+
+// What the threads of one process keep, by their number; number 0 stands for threads without one, and stays zero.
+typedef struct zcp_priv_lane { zcp_priv_local pools[32]; } zcp_priv_lane;      // as many as an index can name
 #define ZCP_PRIV_NO_POOL 0xffu
-/* Which pools serve which sizes. Private, and never changed once a view points to it, so that sibling threads may be reading it. */
+
+// Which pools serve which sizes. Private, and never changed once a view points to it, so that sibling threads may be
+// reading it.
 typedef struct zcp_priv_table {
-    uint64_t last[ZCP_MAX_LIVE_POOLS + 1];      /* chunk size - 1 of the pools that can be allocated from, in that order; then UINT64_MAX */
-    uint32_t order[ZCP_MAX_LIVE_POOLS + 1];     /* those pools by chunk size, equal ones by their numbers; then NO_POOL */
+    // Chunk size - 1 of the pools that can be allocated from, in that order; then UINT64_MAX.
+    uint64_t last[ZCP_MAX_LIVE_POOLS + 1];
+    uint32_t order[ZCP_MAX_LIVE_POOLS + 1];     // those pools by chunk size, equal ones by their numbers; then NO_POOL
     uint32_t count;
-    zcp_priv_pool *pools[ZCP_MAX_LIVE_POOLS];   /* the same pools themselves: their numbers may have become other pools' since */
+    // The same pools themselves: their numbers may have become other pools' since.
+    zcp_priv_pool *pools[ZCP_MAX_LIVE_POOLS];
 } zcp_priv_table;
+
 typedef struct zcp_priv_view {
     _Atomic(const zcp_priv_table *) table;
     uint32_t client, flags;
-    _Atomic uint32_t pool_end;                  /* one more than the highest number of a pool that was there */
-    _Atomic uint32_t epoch;                     /* of the pools, as far as it was seen */
-    zcp_priv_signals *signals;                  /* NULL: pools neither come nor go */
-    zcp_priv_lane *lanes;                       /* private, ZCP_PRIV_LANES of them */
-    _Atomic(zcp_priv_pool *) pools[ZCP_MAX_LIVE_POOLS];      /* NULL: none, or not known here. What one pointed to stays as long as the view */
-    zcp_priv_pool own[ZCP_MAX_POOLS];           /* those of the creation, and the first table */
+    _Atomic uint32_t pool_end;                  // one more than the highest number of a pool that was there
+    _Atomic uint32_t epoch;                     // of the pools, as far as it was seen
+    zcp_priv_signals *signals;                  // NULL: pools neither come nor go
+    zcp_priv_lane *lanes;                       // private, ZCP_PRIV_LANES of them
+    // NULL: none, or not known here. What one pointed to stays as long as the view.
+    _Atomic(zcp_priv_pool *) pools[ZCP_MAX_LIVE_POOLS];
+    zcp_priv_pool own[ZCP_MAX_POOLS];           // those of the creation, and the first table
     zcp_priv_table first;
 } zcp_priv_view;
 
-ZCP_PRIV bool zcp_priv_pool_is_retiring(const zcp_priv_pool *pool)        /* or gone already */
-{
-    uint64_t state = pool->slot ? zcp_priv_load_relaxed(&pool->slot->state) : 0;       /* relaxed: nothing of it is given out anyway */
-    return state - zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING) <= ZCP_PRIV_POOL_GONE - ZCP_PRIV_POOL_RETIRING;      /* one of the two */
+// A client's private memory, which begins a page: the lanes, then its counts. A load that follows a store to another
+// page, but to the same place in it, waits for that store (4 KiB aliasing: Intel's and AMD's optimization manuals): a
+// pair of allocate and release took a tenth longer. So what the first thread needs of the first chunks of the first
+// pool lies apart: leases from 0x100 on, counts at 0x480, the lane at 0xb00, the chunks' data at 0, records not where
+// the leases are.
+#define ZCP_PRIV_LANES_OFFSET  ((0xb00u - sizeof(zcp_priv_lane)) % 4096)       // the first thread is number 1
+#define ZCP_PRIV_COUNTS_OFFSET \
+    ((ZCP_PRIV_LANES_OFFSET + ZCP_PRIV_LANES * sizeof(zcp_priv_lane) + 4095) / 4096 * 4096 + 0x480)
+typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } zcp_priv_place;      // of a chunk
+
+// Or gone already.
+ZCP_PRIV bool zcp_priv_pool_is_retiring(const zcp_priv_pool *pool) {
+    // Relaxed: nothing of it is given out anyway.
+    uint64_t state = pool->slot ? zcp_priv_load_relaxed(&pool->slot->state) : 0;
+    // One of the two.
+    return state - zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING)
+           <= ZCP_PRIV_POOL_GONE - ZCP_PRIV_POOL_RETIRING;
 }
-ZCP_PRIV_INLINE zcp_priv_pool *zcp_priv_view_pool(const zcp_priv_view *view, uint32_t pool)
-{
-    return zcp_priv_load_acquire(&view->pools[pool]);                  /* V0: pairs with V1 */
+
+ZCP_PRIV_INLINE zcp_priv_pool *zcp_priv_view_pool(const zcp_priv_view *view, uint32_t pool) {
+    // Pairs with V1.
+    return zcp_priv_load_acquire(&view->pools[pool]);                                               // V0
 }
-ZCP_PRIV_INLINE const zcp_priv_table *zcp_priv_view_table(const zcp_priv_view *view)
-{
-    return zcp_priv_load_acquire(&view->table);                        /* V4: pairs with V5 */
+
+ZCP_PRIV_INLINE const zcp_priv_table *zcp_priv_view_table(const zcp_priv_view *view) {
+    // Pairs with V5.
+    return zcp_priv_load_acquire(&view->table);                                                     // V4
 }
-/* Makes the table of the pools that can be allocated from. */
-ZCP_PRIV_SETUP void zcp_priv_table_make(zcp_priv_table *table, const zcp_priv_view *view)
-{
+
+// Makes the table of the pools that can be allocated from.
+ZCP_PRIV_SETUP void zcp_priv_table_make(zcp_priv_table *table, const zcp_priv_view *view) {
     uint32_t count = 0;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && !(view->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE)); p++) {
         zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
         if (!pool || !pool->data || zcp_priv_pool_is_retiring(pool)) continue;
-        uint32_t at = count++;                                         /* insertion by size, stable */
+        // Insertion by size, stable.
+        uint32_t at = count++;
         for (; at > 0 && table->last[at - 1] > pool->chunk_size - 1; at--) {
             table->last[at] = table->last[at - 1];
             table->order[at] = table->order[at - 1];
@@ -2434,40 +1636,45 @@ ZCP_PRIV_SETUP void zcp_priv_table_make(zcp_priv_table *table, const zcp_priv_vi
     table->count = count;
 }
 
-ZCP_PRIV_INLINE zcp_priv_local *zcp_priv_view_local(const zcp_priv_view *view, uint32_t pool) { return &view->lanes[zcp_priv_thread].pools[pool]; }
-ZCP_PRIV uint64_t zcp_priv_geometry_chunks(const zcp_priv_geometry *geometry)
-{
+ZCP_PRIV_INLINE zcp_priv_local *zcp_priv_view_local(const zcp_priv_view *view, uint32_t pool) {
+    return &view->lanes[zcp_priv_thread].pools[pool];
+}
+
+ZCP_PRIV uint64_t zcp_priv_geometry_chunks(const zcp_priv_geometry *geometry) {
     uint64_t chunks = 0;
     for (uint32_t p = 0; p < geometry->pool_count; p++) chunks += geometry->pools[p].chunk_count;
     return chunks;
 }
-/* A client's private memory, which begins a page: the lanes, then its counts. A load that follows a store to another page, but to the same place in it, waits for that
-   store (4 KiB aliasing: Intel's and AMD's optimization manuals): a pair of allocate and release took a tenth longer. So what the first thread needs of the first chunks of the
-   first pool lies apart: leases from 0x100 on, counts at 0x480, the lane at 0xb00, the chunks' data at 0, records not where the leases are. */
-#define ZCP_PRIV_LANES_OFFSET  ((0xb00u - sizeof(zcp_priv_lane)) % 4096)       /* the first thread is number 1 */
-#define ZCP_PRIV_COUNTS_OFFSET ((ZCP_PRIV_LANES_OFFSET + ZCP_PRIV_LANES * sizeof(zcp_priv_lane) + 4095) / 4096 * 4096 + 0x480)
-ZCP_PRIV uint64_t zcp_priv_private_bytes(const zcp_priv_geometry *geometry) { return ZCP_PRIV_COUNTS_OFFSET + zcp_priv_geometry_chunks(geometry) * sizeof(zcp_priv_counts); }
-/* Writes list and records of a fresh pool; everything is free. The memory is zero, and nobody else uses it yet. Generations start anywhere, by the salt:
-   tokens of earlier lives are stale. */
-ZCP_PRIV void zcp_priv_format_pool(void *management, const zcp_priv_pool_geometry *pool, uint32_t record_bytes, uint64_t salt)
-{
+
+ZCP_PRIV uint64_t zcp_priv_private_bytes(const zcp_priv_geometry *geometry) {
+    return ZCP_PRIV_COUNTS_OFFSET + zcp_priv_geometry_chunks(geometry) * sizeof(zcp_priv_counts);
+}
+
+// Writes list and records of a fresh pool; everything is free. The memory is zero, and nobody else uses it yet.
+// Generations start anywhere, by the salt: tokens of earlier lives are stale.
+ZCP_PRIV void zcp_priv_format_pool(void *management, const zcp_priv_pool_geometry *pool, uint32_t record_bytes,
+                                   uint64_t salt) {
     zcp_mpmc_list list;
     zcp_mpmc_list_create(&list, zcp_priv_object_at(management, pool->list_offset),
                          zcp_mpmc_list_bytes(pool->chunk_count), pool->chunk_count, true);
     for (uint32_t i = 0; i < pool->chunk_count; i++) {
         uint32_t generation = (uint32_t)(zcp_priv_mix(salt ^ i) >> 32);
         zcp_priv_record *record = zcp_priv_object_at(management, pool->records_offset + (uint64_t)i * record_bytes);
-        zcp_priv_store_relaxed(&record->state, zcp_priv_state(generation ? generation : 1, 0, 0));      /* relaxed: the release of READY or LIVE carries it */
+        // Relaxed: the release of READY or LIVE carries it.
+        zcp_priv_store_relaxed(&record->state, zcp_priv_state(generation ? generation : 1, 0, 0));
     }
 }
-ZCP_PRIV_SETUP void zcp_priv_format_pools(void *management, const zcp_priv_geometry *geometry, uint64_t instance_id)
-{
+
+ZCP_PRIV_SETUP void zcp_priv_format_pools(void *management, const zcp_priv_geometry *geometry, uint64_t instance_id) {
     for (uint32_t p = 0; p < geometry->pool_count; p++)
-        zcp_priv_format_pool(management, &geometry->pools[p], geometry->record_bytes, instance_id ^ (uint64_t)p << ZCP_PRIV_POOL_SHIFT);
+        zcp_priv_format_pool(management, &geometry->pools[p], geometry->record_bytes,
+                             instance_id ^ (uint64_t)p << ZCP_PRIV_POOL_SHIFT);
 }
-/* A pool as a client sees it; offsets are from management and chunks. */
-ZCP_PRIV_COLD void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_geometry *from, const zcp_priv_geometry *geometry, void *management, void *chunks, uint32_t client)
-{
+
+// A pool as a client sees it; offsets are from management and chunks.
+ZCP_PRIV_COLD void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_geometry *from,
+                                      const zcp_priv_geometry *geometry, void *management, void *chunks,
+                                      uint32_t client) {
     memset((void *)pool, 0, sizeof *pool);
     pool->records = zcp_priv_object_at(management, from->records_offset);
     pool->data = chunks ? zcp_priv_object_at(chunks, from->data_offset) : NULL;
@@ -2481,14 +1688,15 @@ ZCP_PRIV_COLD void zcp_priv_pool_make(zcp_priv_pool *pool, const zcp_priv_pool_g
     pool->leases = zcp_priv_object_at(management, from->leases_offset);
     pool->clients = geometry->max_clients;
     zcp_priv_list_view(&pool->list, zcp_priv_object_at(management, from->list_offset), from->chunk_count);
-    /* Clients start far apart. */
+    // Clients start far apart.
     uint32_t start = (uint32_t)((uint64_t)pool->list.leaves * client / geometry->max_clients) % pool->list.leaves;
-    zcp_priv_store_relaxed(&pool->list.cursor, start);                 /* relaxed: nobody else has the pool yet */
+    // Relaxed: nobody else has the pool yet.
+    zcp_priv_store_relaxed(&pool->list.cursor, start);
 }
-/* A client's view of an instance whose geometry was checked. private_memory: zcp_priv_private_bytes, all zero. */
-ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *geometry, void *management, void *chunks,
-                                       void *private_memory, uint32_t client, uint32_t flags)
-{
+
+// A client's view of an instance whose geometry was checked. private_memory: zcp_priv_private_bytes, all zero.
+ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geometry *geometry, void *management,
+                                       void *chunks, void *private_memory, uint32_t client, uint32_t flags) {
     memset((void *)view, 0, sizeof *view);
     view->client = client;
     view->flags = flags;
@@ -2501,135 +1709,96 @@ ZCP_PRIV_SETUP void zcp_priv_view_make(zcp_priv_view *view, const zcp_priv_geome
         pool->number = p;
         pool->serial = 1;
         counts += pool->count;
-        zcp_priv_store_relaxed(&view->pools[p], pool);                 /* relaxed, all: nobody else has the view yet */
+        // Relaxed, all: nobody else has the view yet.
+        zcp_priv_store_relaxed(&view->pools[p], pool);
     }
     zcp_priv_store_relaxed(&view->pool_end, geometry->pool_count);
     zcp_priv_table_make(&view->first, view);
     zcp_priv_store_relaxed(&view->table, &view->first);
 }
-ZCP_PRIV_INLINE uint64_t zcp_priv_view_sweep(zcp_priv_view *view, uint32_t dead, bool *garbage)
-{
-    uint64_t freed = 0;
-    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
-        zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
-        if (pool) freed += zcp_priv_sweep_pool(pool, dead, garbage);
-    }
-    return freed;
-}
-/* The first place in the order whose chunks are large enough; the one of NO_POOL: none, or size is 0. */
-ZCP_PRIV_INLINE uint32_t zcp_priv_table_fit(const zcp_priv_table *table, uint64_t size)
-{
+
+// The first place in the order whose chunks are large enough; the one of NO_POOL: none, or size is 0.
+ZCP_PRIV_INLINE uint32_t zcp_priv_table_fit(const zcp_priv_table *table, uint64_t size) {
     uint32_t at = 0;
     while (table->last[at] < size - 1) at++;
     return at;
 }
-/* The pool at that place, if it may serve what fits best at `first`; else NULL, and so for all later places. */
-ZCP_PRIV zcp_priv_pool *zcp_priv_view_serving(const zcp_priv_view *view, const zcp_priv_table *table, uint32_t first, uint32_t at)
-{
-    return at < table->count && (table->last[at] == table->last[first] || (view->flags & ZCP_FALLBACK)) ? table->pools[at] : NULL;
-}
-typedef struct zcp_priv_place { zcp_priv_pool *pool; uint32_t i, generation; } zcp_priv_place;      /* of a chunk */
 
-/* ---- >>pools  Pools come and go while everybody works. Each has a number, below ZCP_MAX_LIVE_POOLS, and a serial of its own; the header's slot of the number tells
-   which it is, and whether it is live. An added pool's parts lie behind what the two files had before, which are made longer; each client maps them
-   for itself when it first meets the pool (so no client has to reserve addresses for what may come, and there are no more names that could be left over). The epoch
-   counts up with each change; who looks for a pool in vain, allocates by a slow way, or looks at the instance, compares it. So that working threads look,
-   the `wanted` of all pools is raised too.
-   A pool that retires gives out nothing more: what is free is claimed for an owner that nobody is, by whoever retires it and then by whoever
-   frees its chunks, so the records alone say when it is empty. Then the pages of its chunks go back to the system, and its number is free. Its
-   place in the files is never used again: who was stopped while it was at work on an old pool finds its records retired, and harms nothing.
-   Who may only read the chunks cannot give their pages back: it asks, as a retirer tells, and the next that works,
-   looks or waits does it. Both raise `wanted` of all pools, also of those that others add just then: a thread that
-   begins in a pool then looks which pools retire; who tells first makes one RETIRING (who asks, finds it empty), then
-   looks at all numbers. By the fences K0 to K2 the thread sees what retires, or the other one knows of its pool.
-   A thread that frees a chunk looks at `wanted` after that, and whoever wants chunks looks for free ones after it has raised it. One of the two has to see the other: between
-   the two stands a barrier that costs only the latter something (membarrier; Dice et al., "Asymmetric Dekker
-   synchronization", 2001).
-   Labels  word      order    partner      what breaks without it
-     W0    wanted    acquire  W1           (not needed: K0 acquires, too) who sees it raised keeps what retires
-     W1    wanted    release  W0 W6        the same
-     W2    waiting   release  W5           (not needed: who does not see W7 by it sees it by the barriers)
-     W3    wakes     release  W4           (not needed: as W2) a waiter misses what was freed before the wake
-     W4    wakes     acquire  W3           as W3
-     W5    waiting   acquire  W2           as W2
-     W6    wanted    acquire  W1           (not needed: as W0) as W0, where a thread begins
-     W7    sleeps    release  W8           (not needed: W4 comes before, and a branch on sleeps before W3)
-     W8    sleeps    acquire  W7           as W7
-     U6    (fence)   acquire  C1 C2        a look sees a claim, not what the claimer freed before: EXHAUSTED in vain
-     X1    retired   acquire  X2           the memory goes back while a holder reads, whose end a sibling saw
-     X2    retired   release  X1           the same
-     A1    (barrier) light    A4 A5        who frees misses the waiter or RETIRING, who misses what is free,
-     A2    (barrier) light    A4 A5        ... here after any other free,
-     A3    (barrier) light    A4 A5        ... here after a slower release
-     A4    (barrier) heavy    A1 A2 A3 A7  as A1, for a waiter
-     A5    (barrier) heavy    A1 A2 A3     as A1, for who retires a pool
-     A6    (fence)   seq_cst  A6           of two who free the last two chunks neither sees both: it stays
-     A7    (barrier) heavy    A4           a waiter misses the added pool, and who added it the waiter
-     K0    (fence)   seq_cst  K1 K2        a thread in a new pool is not told, and misses what retires: it keeps chunks
-     K1    (fence)   seq_cst  K0           the same, for who tells that a pool retires
-     K2    (fence)   seq_cst  K0           the same, for who asks for an empty pool's memory to be given back ---- */
-enum { ZCP_PRIV_BARRIER_GLOBAL = 1, ZCP_PRIV_BARRIER_EXPEDITED = 2, ZCP_PRIV_BARRIER_REGISTER = 4 };     /* membarrier's */
-ZCP_PRIV_SETUP int zcp_priv_membarrier(int command)
-{
-#ifdef SYS_membarrier
-    return (int)syscall(SYS_membarrier, command, 0, 0);
-#else
-    (void)command;
-    return -1;
-#endif
-}
-ZCP_PRIV_SETUP void zcp_priv_barriers_register(void)
-{
-    zcp_priv_store_relaxed(&zcp_priv_barriers, zcp_priv_membarrier(ZCP_PRIV_BARRIER_REGISTER) == 0 ? 1 : -1);
-}
-/* Every thread of every process that has registered passes a full barrier; and this one. false: only this one. */
-ZCP_PRIV_COLD bool zcp_priv_heavy_barrier(void)
-{
-    atomic_thread_fence(memory_order_seq_cst);
-    /* No kernel has neither; where both are forbidden a waiter may be woken 0.1 s late, and idle threads keep what they
-       cache. */
-    return zcp_priv_membarrier(ZCP_PRIV_BARRIER_EXPEDITED) == 0 || zcp_priv_membarrier(ZCP_PRIV_BARRIER_GLOBAL) == 0;
-}
-ZCP_PRIV_INLINE void zcp_priv_light_barrier(void)
-{
-    if (zcp_priv_load_relaxed(&zcp_priv_barriers) < 0) atomic_thread_fence(memory_order_seq_cst);    /* relaxed: set at the first open */
-    else ZEROCP_LIGHT_BARRIER();
-}
-/* Every thread of every process is to look up from its work in that pool. */
-ZCP_PRIV void zcp_priv_pool_want(zcp_priv_pool *pool)
-{
-    zcp_priv_add_release(&pool->leases->wanted, 1);                    /* W1: pairs with W0, W6 */
+// The pool at that place, if it may serve what fits best at `first`; else NULL, and so for all later places.
+ZCP_PRIV zcp_priv_pool *zcp_priv_view_serving(const zcp_priv_view *view, const zcp_priv_table *table, uint32_t first,
+                                              uint32_t at) {
+    return at < table->count && (table->last[at] == table->last[first] || (view->flags & ZCP_FALLBACK))
+               ? table->pools[at]
+               : NULL;
 }
 
-/* Takes back what threads cache of the pool that are not about to take it themselves, the calling one included. What
-   became free has its hint, but nobody is told. Returns how many that were. */
-ZCP_PRIV_SETUP uint32_t zcp_priv_pool_reclaim(zcp_priv_pool *pool)
-{
+// ---------------------------------------------------------------------------------------------------------------------
+// >>recall  A recall: what threads keep comes back to everybody
+// ---------------------------------------------------------------------------------------------------------------------
+// A word in each pool, `recalls`, counts up when each thread shall look up from its work: somebody found no chunk, or
+// waits, or the pools have changed. A thread that sees it gives back what it caches, and lets go of retiring pools. A
+// thread that frees a chunk looks at `recalls` afterwards, and whoever wants chunks raises it before looking for free
+// ones; the barriers (>>barriers in zerocp_shm.h) make one of the two see the other.
+//
+// Labels  word      order    partner      what breaks without it
+//   C3    state     acq_rel  C4           (not needed: C4 has acquired from the same store)
+//   C4    state     acquire  F1 - F6 C3   the memory goes back while a former holder reads
+//   Y4    begun     relaxed  Y1           as Y1
+//   Y5    allocated acquire  Y3           as Y3
+//   Y6    state     release  Y0 Y7 F2     (not needed: a part of their release sequences) as F4, for C1 and C2
+//   Y8    (barrier) heavy    Y2           as Y1
+//   W1    wanted    release  W0 W6        the same
+//   W3    wakes     release  W4           (not needed: as W2) a waiter misses what was freed before the wake
+//   W5    waiting   acquire  W2           as W2
+//   W8    sleeps    acquire  W7           as W7
+//   X1    retired   acquire  X2           the memory goes back while a holder reads, whose end a sibling saw
+//   X2    retired   release  X1           the same
+//   A2    (barrier) light    A4 A5        ... here after any other free,
+//   A6    (fence)   seq_cst  A6           of two who free the last two chunks neither sees both: it stays
+//   K0    (fence)   seq_cst  K1 K2        a thread in a new pool is not told, and misses what retires: it keeps chunks
+
+// Asks those who may give the memory back to do it, once (>>meet). Not under the process's mutex.
+ZCP_PRIV_SETUP void zcp_priv_pool_ask(zcp_priv_pool *pool);
+
+// Every thread of every process is to look up from its work in that pool.
+ZCP_PRIV void zcp_priv_pool_want(zcp_priv_pool *pool) {
+    // Pairs with W0, W6.
+    zcp_priv_add_release(&pool->leases->wanted, 1);                                                 // W1
+}
+
+// Takes back what threads cache of the pool that are not about to take it themselves, the calling one included. What
+// became free has its hint, but nobody is told. Returns how many that were.
+ZCP_PRIV_SETUP uint32_t zcp_priv_pool_reclaim(zcp_priv_pool *pool) {
     struct { uint64_t state; uint32_t i; } seen[64];
     uint32_t freed = 0, count = 0;
     for (uint32_t i = 0; i < pool->count || count != 0; count = 0) {
-        for (; i < pool->count && count < sizeof seen / sizeof seen[0]; i++) { /* step reclaim-sees */
-            uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state);      /* before W1; Y6 decides */
+        for (; i < pool->count && count < sizeof seen / sizeof seen[0]; i++) {                      // step reclaim-sees
+            // Before W1; Y6 decides.
+            uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state);
             if (!zcp_priv_is_cached(s)) continue;
             seen[count].state = s;
             seen[count++].i = i;
         }
         if (count == 0) break;
-        /* Who attends after that gives back what was seen. */
-        zcp_priv_pool_want(pool);                                      /* step reclaim-wants */
+        // Who attends after that gives back what was seen.
+        zcp_priv_pool_want(pool);                                                                  // step reclaim-wants
         ZEROCP_STEP("reclaiming");
-        if (!ZEROCP_HEAVY_BARRIER()) break;                            /* Y8: pairs with Y2 */
+        // Pairs with Y2.
+        if (!ZEROCP_HEAVY_BARRIER()) break;                                                         // Y8
         while (count > 0) {
             uint64_t s = seen[--count].state;
             uint32_t k = ZCP_PRIV_TICKET(s) - ZCP_PRIV_CACHED_TICKET;
-            if (k >= zcp_priv_lease_count(pool->list.leaves)) continue;        /* garbage */
+            // Garbage.
+            if (k >= zcp_priv_lease_count(pool->list.leaves)) continue;
             zcp_priv_lease *lease = &pool->leases->items[k];
-            uint64_t begun = zcp_priv_load_relaxed(&lease->begun);     /* Y4: pairs with Y1, by the barriers */
-            if ((int64_t)(begun - zcp_priv_load_acquire(&lease->allocated)) > 0) continue;     /* Y5: pairs with Y3 */
+            // Pairs with Y1, by the barriers.
+            uint64_t begun = zcp_priv_load_relaxed(&lease->begun);                                  // Y4
+            // Pairs with Y3.
+            if ((int64_t)(begun - zcp_priv_load_acquire(&lease->allocated)) > 0) continue;          // Y5
             _Atomic uint64_t *state = &zcp_priv_record_at(pool, seen[count].i)->state;
             uint64_t free = zcp_priv_state(ZCP_PRIV_GENERATION(s), 0, 0);
-            /* Release, as F4; a part of the release sequence of Y0, Y7 or F2. It fails if the thread was first. */
-            if (!zcp_priv_cas_release(state, &s, free)) continue;      /* Y6 */
+            // Release, as F4; a part of the release sequence of Y0, Y7 or F2. It fails if the thread was first.
+            if (!zcp_priv_cas_release(state, &s, free)) continue;                                   // Y6
             ZEROCP_STEP("freed");
             zcp_priv_list_push(&pool->list, seen[count].i);
             ZEROCP_COUNT_FREED(&pool->leases->returned, 1);
@@ -2639,123 +1808,128 @@ ZCP_PRIV_SETUP uint32_t zcp_priv_pool_reclaim(zcp_priv_pool *pool)
     return freed;
 }
 
-/* futex(2) on a word that processes share; timeout NULL: for ever; else until that time of CLOCK_MONOTONIC. */
-ZCP_PRIV int zcp_priv_futex(_Atomic uint32_t *word, int operation, uint32_t value, const struct timespec *until, uint32_t bits)
-{
-#if defined(SYS_futex_time64) && !defined(__LP64__) && !defined(_LP64)
-    if (sizeof(time_t) > sizeof(long)) return (int)syscall(SYS_futex_time64, word, operation, value, until, NULL, bits);
-#endif
-    return (int)syscall(SYS_futex, word, operation, value, until, NULL, bits);
+ZCP_PRIV bool zcp_priv_somebody_waits(const zcp_priv_pool *pool) {
+    // Relaxed: the barrier before; a woken that is too old wakes in vain.
+    return zcp_priv_load_relaxed(&pool->leases->waiting) != zcp_priv_load_relaxed(&pool->leases->woken);
 }
-enum { ZCP_PRIV_FUTEX_WAIT = 9, ZCP_PRIV_FUTEX_WAKE = 10 };              /* FUTEX_WAIT_BITSET, FUTEX_WAKE_BITSET */
-ZCP_PRIV bool zcp_priv_somebody_waits(const zcp_priv_pool *pool)
-{
-    return zcp_priv_load_relaxed(&pool->leases->waiting) != zcp_priv_load_relaxed(&pool->leases->woken);       /* relaxed: the barrier before; a
-                                                                          woken that is too old wakes in vain */
-}
-/* Wakes a client's threads if one of them may sleep for that; all of them, because they sleep on one word: each looks
-   again, and says anew that it sleeps. `woken` comes last: if this one is killed or stopped, the next one wakes. */
-ZCP_PRIV_COLD void zcp_priv_wake_client(zcp_priv_slot *slot, uint32_t what)
-{
-    uint64_t sleeps = zcp_priv_load_acquire(&slot->sleeps);            /* W8: pairs with W7: after its W4 */
+
+// Wakes a client's threads if one of them may sleep for that; all of them, because they sleep on one word: each looks
+// again, and says anew that it sleeps. `woken` comes last: if this one is killed or stopped, the next one wakes.
+ZCP_PRIV_COLD void zcp_priv_wake_client(zcp_priv_slot *slot, uint32_t what) {
+    // Pairs with W7: after its W4.
+    uint64_t sleeps = zcp_priv_load_acquire(&slot->sleeps);                                         // W8
     uint32_t count = (uint32_t)(sleeps >> 32);
-    if (count == zcp_priv_load_relaxed(&slot->woken) || !(sleeps & what)) return;      /* relaxed: only to save wakes */
-    zcp_priv_add_release(&slot->wakes, 1);                             /* W3: pairs with W4: what was freed is seen */
+    // Relaxed: only to save wakes.
+    if (count == zcp_priv_load_relaxed(&slot->woken) || !(sleeps & what)) return;
+    // Pairs with W4: what was freed is seen.
+    zcp_priv_add_release(&slot->wakes, 1);                                                          // W3
     ZEROCP_STEP("waking");
     (void)zcp_priv_futex(&slot->wakes, ZCP_PRIV_FUTEX_WAKE, INT32_MAX, NULL, UINT32_MAX);
-    zcp_priv_store_relaxed(&slot->woken, count);                       /* step woken: relaxed: only to save wakes */
+    // Relaxed: only to save wakes.
+    zcp_priv_store_relaxed(&slot->woken, count);                                                    // step woken
 }
-/* Wakes all clients that wait for this pool: all, because one alone might be killed just then. Here, too, `woken` comes
-   last. */
-ZCP_PRIV_COLD void zcp_priv_wake(zcp_priv_pool *pool)
-{
-    uint32_t waiting = zcp_priv_load_acquire(&pool->leases->waiting);  /* W5: pairs with W2: with the slot of who waits */
+
+// Wakes all clients that wait for this pool: all, because one alone might be killed just then. Here, too, `woken` comes
+// last.
+ZCP_PRIV_COLD void zcp_priv_wake(zcp_priv_pool *pool) {
+    // Pairs with W2: with the slot of who waits.
+    uint32_t waiting = zcp_priv_load_acquire(&pool->leases->waiting);                               // W5
     if (!pool->signals) return;
     for (uint32_t w = 0; w < pool->words; w++) {
-        uint64_t slept = zcp_priv_load_relaxed(&pool->signals->slept[w]);      /* relaxed: after W5 */
+        // Relaxed: after W5.
+        uint64_t slept = zcp_priv_load_relaxed(&pool->signals->slept[w]);
         for (; slept != 0; slept &= slept - 1) {
             uint32_t client = w * 64 + zcp_priv_lowest_bit(slept);
             if (client < pool->clients) zcp_priv_wake_client(&pool->slots[client], UINT32_C(1) << pool->number);
         }
     }
-    zcp_priv_store_relaxed(&pool->leases->woken, waiting);             /* step pool-woken: relaxed: only to save wakes */
+    // Relaxed: only to save wakes.
+    zcp_priv_store_relaxed(&pool->leases->woken, waiting);                                          // step pool-woken
 }
-/* Asks those who may give the memory back to do it, once (>>renew). Not under the process's mutex. */
-ZCP_PRIV_SETUP void zcp_priv_pool_ask(zcp_priv_pool *pool);
-/* All chunks are retired: their memory goes back to the system. Idempotent; may be done by several at once. */
-ZCP_PRIV_SETUP void zcp_priv_pool_empty(zcp_priv_pool *pool)
-{
+
+// All chunks are retired: their memory goes back to the system. Idempotent; may be done by several at once.
+ZCP_PRIV_SETUP void zcp_priv_pool_empty(zcp_priv_pool *pool) {
     uint64_t retiring = zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING);
-    uintptr_t page = zcp_priv_page_size(), begin = ((uintptr_t)pool->data + page - 1) & ~(page - 1), end = (uintptr_t)pool->data + (uintptr_t)(pool->stride * pool->count);
-    if (pool->serial > 1) end += page - 1;                             /* nothing else lies in the last page of an added pool */
+    uintptr_t page = zcp_priv_page_size(), begin = ((uintptr_t)pool->data + page - 1) & ~(page - 1),
+              end = (uintptr_t)pool->data + (uintptr_t)(pool->stride * pool->count);
+    // Nothing else lies in the last page of an added pool.
+    if (pool->serial > 1) end += page - 1;
     end &= ~(page - 1);
     if (!pool->slot || zcp_priv_load_relaxed(&pool->slot->state) != retiring) return;
-    if (!pool->punches) {                                              /* a read-only mapping cannot */
+    // A read-only mapping cannot.
+    if (!pool->punches) {
         zcp_priv_pool_ask(pool);
         return;
     }
     if (begin < end) {
-        (void)munlock((void *)begin, end - begin);                     /* what is locked is not punched */
+        // What is locked is not punched.
+        (void)munlock((void *)begin, end - begin);
         if (madvise((void *)begin, end - begin, MADV_REMOVE) != 0) return;
     }
     ZEROCP_STEP("punched");
     if (zcp_priv_cas_acq_rel(&pool->slot->state, &retiring, zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_GONE)))
-        zcp_priv_add_release(&pool->signals->epoch, 1);                /* pairs with V2 */
+        // Pairs with V2.
+        zcp_priv_add_release(&pool->signals->epoch, 1);
 }
-/* Claims what is free of a retiring pool, from where this process has got to. true: all of it is retired. */
-ZCP_PRIV_COLD bool zcp_priv_pool_claim(zcp_priv_pool *pool)
-{
-    /* Between what this one freed and its look: of two who free the last two chunks, one sees both. */
-    atomic_thread_fence(memory_order_seq_cst);                         /* A6 */
-    /* Pairs with X2: passes on what siblings acquired, who may set it back. */
-    uint32_t i = zcp_priv_load_acquire(&pool->retired);                /* X1 */
-    uint64_t tries = 0, most = (uint64_t)pool->count + ZCP_PRIV_ROUNDS;        /* each is claimed once: only garbage takes more */
+
+// Claims what is free of a retiring pool, from where this process has got to. true: all of it is retired.
+ZCP_PRIV_COLD bool zcp_priv_pool_claim(zcp_priv_pool *pool) {
+    // Between what this one freed and its look: of two who free the last two chunks, one sees both.
+    atomic_thread_fence(memory_order_seq_cst);                                                      // A6
+    // Pairs with X2: passes on what siblings acquired, who may set it back.
+    uint32_t i = zcp_priv_load_acquire(&pool->retired);                                             // X1
+    // Each is claimed once: only garbage takes more.
+    uint64_t tries = 0, most = (uint64_t)pool->count + ZCP_PRIV_ROUNDS;
     while (i < pool->count && tries < most) {
         _Atomic uint64_t *state = &zcp_priv_record_at(pool, i)->state;
-        uint64_t s = zcp_priv_load_acquire(state);                     /* C4: as C1, also if another one claimed it */
+        // As C1, also if another one claimed it.
+        uint64_t s = zcp_priv_load_acquire(state);                                                  // C4
         if (zcp_priv_is_retired(s)) { i++; continue; }
         if (!zcp_priv_is_free(s)) break;
-        /* As C1; release: passes on what was acquired. */
-        (void)zcp_priv_cas_acq_rel(state, &s, s | (uint64_t)ZCP_PRIV_RETIRED_OWNER << 21);                  /* C3 */
+        // As C1; release: passes on what was acquired.
+        (void)zcp_priv_cas_acq_rel(state, &s, s | (uint64_t)ZCP_PRIV_RETIRED_OWNER << 21);          // C3
         tries++;
     }
-    zcp_priv_store_release(&pool->retired, i);                         /* X2: pairs with X1 */
+    // Pairs with X1.
+    zcp_priv_store_release(&pool->retired, i);                                                      // X2
     ZEROCP_STEP("retired");
     return i == pool->count;
 }
-/* The same, and gives its memory back if nothing else is left. */
-ZCP_PRIV_COLD void zcp_priv_pool_retire(zcp_priv_pool *pool)
-{
+
+// The same, and gives its memory back if nothing else is left.
+ZCP_PRIV_COLD void zcp_priv_pool_retire(zcp_priv_pool *pool) {
     if (zcp_priv_pool_claim(pool)) zcp_priv_pool_empty(pool);
 }
-/* After something became free: wakes who waits for it; what is retiring is not had again. */
-ZCP_PRIV void zcp_priv_after_free(zcp_priv_pool *pool)
-{
-    zcp_priv_light_barrier();                                          /* A2: pairs with A4, A5 */
+
+// After something became free: wakes who waits for it; what is retiring is not had again.
+ZCP_PRIV void zcp_priv_after_free(zcp_priv_pool *pool) {
+    // Pairs with A4, A5.
+    zcp_priv_light_barrier();                                                                       // A2
     if (ZCP_PRIV_UNLIKELY(zcp_priv_somebody_waits(pool))) zcp_priv_wake(pool);
-    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&pool->leases->retiring) != 0)         /* relaxed: the barrier before */
+    // Relaxed: the barrier before.
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&pool->leases->retiring) != 0)
         && zcp_priv_pool_is_retiring(pool)) zcp_priv_pool_retire(pool);
 }
-/* What the calling thread keeps of a pool is given back if it is of an earlier pool of that number. */
-ZCP_PRIV_INLINE void zcp_priv_local_change(zcp_priv_local *local, zcp_priv_pool *pool)
-{
+
+// What the calling thread keeps of a pool is given back if it is of an earlier pool of that number.
+ZCP_PRIV_INLINE void zcp_priv_local_change(zcp_priv_local *local, zcp_priv_pool *pool) {
     if (ZCP_PRIV_UNLIKELY(local->pool != NULL && local->pool != pool)) {
         zcp_priv_pool *before = local->pool;
         zcp_priv_local_end(before, local);
         zcp_priv_after_free(before);
     }
 }
-/* What the calling thread keeps of pools that give out nothing more becomes everybody's: no allocation leads it there
-   again. And what is left to do for such pools is done: who has begun it may have been killed, or may not give memory
-   back. Not under the process's mutex. */
-ZCP_PRIV_SETUP void zcp_priv_view_tidy(zcp_priv_view *view)
-{
-    /* Between what was learned of pools, and the look which of them retire. */
-    atomic_thread_fence(memory_order_seq_cst);                         /* K0: pairs with K1, K2 */
+
+// What the calling thread keeps of pools that give out nothing more becomes everybody's: no allocation leads it there
+// again. And what is left to do for such pools is done: who has begun it may have been killed, or may not give memory
+// back. Not under the process's mutex.
+ZCP_PRIV_SETUP void zcp_priv_view_tidy(zcp_priv_view *view) {
+    // Between what was learned of pools, and the look which of them retire. Pairs with K1, K2.
+    atomic_thread_fence(memory_order_seq_cst);                                                      // K0
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && zcp_priv_thread; p++) {
         zcp_priv_local *local = zcp_priv_view_local(view, p);
         zcp_priv_pool *pool = local->pool;
-        if (!pool || !zcp_priv_pool_is_retiring(pool)) continue;       /* step retiring-left */
+        if (!pool || !zcp_priv_pool_is_retiring(pool)) continue;                                   // step retiring-left
         zcp_priv_local_end(pool, local);
         zcp_priv_after_free(pool);
     }
@@ -2764,9 +1938,9 @@ ZCP_PRIV_SETUP void zcp_priv_view_tidy(zcp_priv_view *view)
         if (pool && zcp_priv_pool_is_retiring(pool)) zcp_priv_pool_retire(pool);
     }
 }
-/* What the calling thread caches, of any pool, becomes everybody's. For who is about to sleep. */
-ZCP_PRIV_SETUP void zcp_priv_view_give_back(zcp_priv_view *view)
-{
+
+// What the calling thread caches, of any pool, becomes everybody's. For who is about to sleep.
+ZCP_PRIV_SETUP void zcp_priv_view_give_back(zcp_priv_view *view) {
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && zcp_priv_thread; p++) {
         zcp_priv_local *local = zcp_priv_view_local(view, p);
         zcp_priv_pool *pool = local->pool;
@@ -2775,87 +1949,28 @@ ZCP_PRIV_SETUP void zcp_priv_view_give_back(zcp_priv_view *view)
         zcp_priv_after_free(pool);
     }
 }
-/* Every thread of every process is to look up from its work in any pool. */
-ZCP_PRIV_SETUP void zcp_priv_view_want_all(zcp_priv_view *view)
-{
+
+// Every thread of every process is to look up from its work in any pool.
+ZCP_PRIV_SETUP void zcp_priv_view_want_all(zcp_priv_view *view) {
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
         if (!pool) continue;
         zcp_priv_pool_want(pool);
-        if (zcp_priv_somebody_waits(pool)) zcp_priv_wake(pool);        /* who sleeps, too */
+        // Who sleeps, too.
+        if (zcp_priv_somebody_waits(pool)) zcp_priv_wake(pool);
     }
 }
-/* A chunk of the pools that serve, by the records: hints may go to and fro between the list and the loans. *again: a
-   record was free at each look at it, but always taken by others. */
-ZCP_PRIV bool zcp_priv_view_take_anywhere(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first,
-                                          zcp_priv_place *place, bool *again)
-{
-    zcp_priv_pool *pool;
-    *again = false;
-    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
-        place->pool = pool;
-        for (place->i = 0; place->i < pool->count; place->i++) {       /* step look-at-all */
-            uint32_t tries = 0;
-            ZEROCP_STEP("record");
-            while (zcp_priv_may_claim(zcp_priv_record_at(pool, place->i)) && tries++ < 4)
-                if (zcp_priv_get(pool, place->i, view->client, &place->generation)) return true;
-            if (tries > 4) *again = true;
-        }
-    }
-    return false;
-}
-/* Counts up whenever a chunk of the pools that serve comes to be had by all. */
-ZCP_PRIV uint64_t zcp_priv_view_freed_sum(const zcp_priv_view *view, const zcp_priv_table *table, uint32_t first)
-{
-    uint64_t sum = 0;
-    zcp_priv_pool *pool;
-    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
-        sum += zcp_priv_freed_sum(pool);
-    return sum;
-}
-/* Have the pools that serve so many chunks at most? */
-ZCP_PRIV bool zcp_priv_view_is_small(const zcp_priv_view *view, const zcp_priv_table *table, uint32_t first,
-                                     uint64_t most)
-{
-    uint64_t chunks = 0;
-    zcp_priv_pool *pool;
-    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
-        chunks += pool->count;
-    return chunks <= most;
-}
-/* One look at every record of the pools that serve; *freed: their freed_sum before it, and then after it. YES: *place
-   is claimed. NO: no chunk was free all the while, and no release was finished meanwhile: what is free now is so by one
-   that is not finished. GARBAGE: chunks came and went, and nothing is known. */
-ZCP_PRIV zcp_priv_outcome zcp_priv_view_look_once(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first,
-                                                  zcp_priv_place *place, uint64_t *freed)
-{
-    uint64_t before = *freed;
-    bool again;
-    if (zcp_priv_view_take_anywhere(view, table, first, place, &again)) return ZCP_PRIV_YES;
-    ZEROCP_STEP("looked");
-    /* Who was seen to have claimed a chunk has counted what it freed before. */
-    atomic_thread_fence(memory_order_acquire);                         /* U6: pairs with C1 C2 */
-    *freed = zcp_priv_view_freed_sum(view, table, first);
-    return *freed == before && !again ? ZCP_PRIV_NO : ZCP_PRIV_GARBAGE;
-}
-/* Tells the threads that cache chunks of the pools that serve that somebody needs them. */
-ZCP_PRIV void zcp_priv_view_want(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first)
-{
-    zcp_priv_pool *pool;
-    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
-        if (pool->cache_chunks) zcp_priv_pool_want(pool);
-}
-/* After any chunks became free. */
-ZCP_PRIV void zcp_priv_view_after_free(zcp_priv_view *view)
-{
+
+// After any chunks became free.
+ZCP_PRIV void zcp_priv_view_after_free(zcp_priv_view *view) {
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
         if (pool) zcp_priv_after_free(pool);
     }
 }
-/* What a thread keeps of this client's pools becomes everybody's. */
-ZCP_PRIV_SETUP void zcp_priv_view_leave(zcp_priv_view *view, uint32_t thread)
-{
+
+// What a thread keeps of this client's pools becomes everybody's.
+ZCP_PRIV_SETUP void zcp_priv_view_leave(zcp_priv_view *view, uint32_t thread) {
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         zcp_priv_local *local = &view->lanes[thread].pools[p];
         zcp_priv_pool *pool = local->pool;
@@ -2864,144 +1979,142 @@ ZCP_PRIV_SETUP void zcp_priv_view_leave(zcp_priv_view *view, uint32_t thread)
         zcp_priv_after_free(pool);
     }
 }
-/* Looks at every record of the pools that serve: what nobody holds becomes free, what is free gets its hint. So neither one who was stopped between
-   freeing and pushing nor a lost hint hides a chunk. What idle threads cache becomes free, too. Returns how many are
-   cached still. */
-ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first)
-{
-    uint32_t cached = 0;
-    zcp_priv_pool *pool;
-    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
-        bool freed = false;
-        uint32_t used = 0, kept = 0;
-        for (uint32_t i = 0; i < pool->count; i++) {
-            if (zcp_priv_reap(pool, i) == ZCP_PRIV_YES) freed = true;
-            uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state);     /* relaxed: for a hint and a figure */
-            if (zcp_priv_is_free(s)) zcp_mpmc_list_push(&pool->list, i);
-            kept += zcp_priv_is_cached(s);
-            used += zcp_priv_is_held(s);
-            zcp_priv_leaf_mend(&pool->list, i);
-        }
-        zcp_priv_peak_note(pool, used);
-        if (kept && pool->cache_chunks) {
-            uint32_t taken = zcp_priv_pool_reclaim(pool);
-            kept -= taken < kept ? taken : kept;
-            freed = freed || taken != 0;
-        }
-        cached += kept;
-        if (freed) zcp_priv_after_free(pool);
-    }
-    return cached;
+
+// ---------------------------------------------------------------------------------------------------------------------
+// >>manager  An attachment: its states, and whether a call may use it
+// ---------------------------------------------------------------------------------------------------------------------
+
+// The client's name, which anybody may have written, as it may be shown.
+ZCP_PRIV_SETUP void zcp_priv_slot_name(const zcp_priv_slot *slot, char name[32]) {
+    uint64_t words[4];
+    // Relaxed: for people.
+    for (int i = 0; i < 4; i++) words[i] = zcp_priv_load_relaxed(&slot->name[i]);
+    memcpy(name, words, 31);
+    name[31] = 0;
+    zcp_priv_text_clean(name, '/');
 }
 
-/* ---- >>manager ---- */
-/* The last look at a pool and those that serve with it. Sibling threads share it. until: no dead are looked for before
-   that, ns; freed: freed_sum at the last look that was not disturbed, plus what tells which pools those were. */
+// The last look at a pool and those that serve with it. Sibling threads share it. until: no dead are looked for before
+// that, ns; freed: freed_sum at the last look that was not disturbed, plus what tells which pools those were.
 typedef struct zcp_priv_looked { _Atomic uint32_t busy, cached; _Atomic uint64_t until, freed; } zcp_priv_looked;
 
-/* Why a pool that was added cannot be used here. Written under the process's mutex, under which `why` is read, too. */
+// Why a pool that was added cannot be used here. Written under the process's mutex, under which `why` is read, too.
 typedef struct zcp_priv_unmet {
-    _Atomic uint32_t status;                    /* ZCP_OK: it can */
+    _Atomic uint32_t status;                    // ZCP_OK: it can
     zcp_priv_failure why;
 } zcp_priv_unmet;
 
-enum { ZCP_PRIV_OPEN = 0x4f50454e, ZCP_PRIV_CLOSED = 0x434c4f53, ZCP_PRIV_OPENING = 0x42555359, ZCP_PRIV_CLOSING = 0x454e4453 };
+enum {
+    ZCP_PRIV_OPEN = 0x4f50454e,
+    ZCP_PRIV_CLOSED = 0x434c4f53,
+    ZCP_PRIV_OPENING = 0x42555359,
+    ZCP_PRIV_CLOSING = 0x454e4453
+};
+
 struct zcp_manager {
-    zcp_priv_wiped wiped;                       /* a forked child finds all of this zero: state 0 */
-    _Atomic uint32_t state;                     /* 0: forked; OPENING, OPEN, CLOSING, CLOSED */
-    uint32_t outstanding;                       /* 1: handles were left at close: it is used again late */
-    zcp_manager *older;                         /* in the process's list, under its mutex, like the two numbers */
-    zcp_manager *itself;                        /* for calls that take a const one, but may have to renew it */
-    uint64_t opened, closed;                    /* counted per process */
-    _Atomic uintptr_t live;                     /* while OPEN: opened; else 0 */
+    zcp_priv_wiped wiped;                       // a forked child finds all of this zero: state 0
+    _Atomic uint32_t state;                     // 0: forked; OPENING, OPEN, CLOSING, CLOSED
+    uint32_t outstanding;                       // 1: handles were left at close: it is used again late
+    zcp_manager *older;                         // in the process's list, under its mutex, like the two numbers
+    zcp_manager *itself;                        // for calls that take a const one, but may have to renew it
+    uint64_t opened, closed;                    // counted per process
+    _Atomic uintptr_t live;                     // while OPEN: opened; else 0
     zcp_priv_view view;
-    zcp_priv_looked looked[ZCP_MAX_LIVE_POOLS]; /* by the number of the first pool that serves */
-    /* When the log may tell again of a release of what is not held, in ns; how many it has left out since. */
+    zcp_priv_looked looked[ZCP_MAX_LIVE_POOLS]; // by the number of the first pool that serves
+    // When the log may tell again of a release of what is not held, in ns; how many it has left out since.
     _Atomic uint64_t release_told;
     _Atomic uint32_t releases_untold;
     zcp_registry registry;
-    zcp_priv_geometry geometry;                 /* private, checked copy */
-    zcp_priv_header *header;                    /* = management.base */
-    zcp_priv_lock slot_lock;                    /* of the lock object: the client lives as long as this is held */
-    zcp_priv_lock management;                   /* the mapping of the management segment, and what observers see */
-    void *chunks, *private_memory;              /* the mapping of the chunk segment; lanes and counts (>>view) */
+    zcp_priv_geometry geometry;                 // private, checked copy
+    zcp_priv_header *header;                    // = management.base
+    zcp_priv_lock slot_lock;                    // of the lock object: the client lives as long as this is held
+    zcp_priv_lock management;                   // the mapping of the management segment, and what observers see
+    void *chunks, *private_memory;              // the mapping of the chunk segment; lanes and counts (>>view)
     size_t private_bytes;
-    zcp_priv_file file, chunk_file, locks;      /* to be opened again, or used as they are where that cannot be done */
-    _Atomic uint32_t creating, sweeping;        /* 1: a thread holds the creation byte, or a slot's, by locks.fd */
-    _Atomic bool unswept;                       /* the last recovery failed */
-    zcp_priv_failure why_unswept;               /* and why; under the process's mutex */
-    struct zcp_priv_grown *grown;               /* what was mapped since; under the process's mutex, as the next two */
+    zcp_priv_file file, chunk_file, locks;      // to be opened again, or used as they are where that cannot be done
+    _Atomic uint32_t creating, sweeping;        // 1: a thread holds the creation byte, or a slot's, by locks.fd
+    _Atomic bool unswept;                       // the last recovery failed
+    zcp_priv_failure why_unswept;               // and why; under the process's mutex
+    struct zcp_priv_grown *grown;               // what was mapped since; under the process's mutex, as the next two
     uint32_t grown_count;
     uint64_t grown_bytes;
-    zcp_priv_unmet unmet[ZCP_MAX_LIVE_POOLS];   /* by number */
-    _Atomic uint64_t meet_again;                /* when what is unmet is tried again, in ns; 0: all is met */
+    zcp_priv_unmet unmet[ZCP_MAX_LIVE_POOLS];   // by number
+    _Atomic uint64_t meet_again;                // when what is unmet is tried again, in ns; 0: all is met
     uint64_t instance_id;
     char name[ZCP_PRIV_PATH_BYTES];
 };
-/* What a client maps for a pool that was added, or needs for a new table; it stays until close. */
+
+// What a client maps for a pool that was added, or needs for a new table; it stays until close.
 typedef struct zcp_priv_grown {
     struct zcp_priv_grown *next;
-    size_t bytes, management_bytes, data_bytes; /* bytes: of this, with the counts */
+    size_t bytes, management_bytes, data_bytes; // bytes: of this, with the counts
     void *management, *data;
-    uint64_t management_end, data_end;          /* of these in their files */
-    uint16_t segment;                           /* of data in the registry; 0: none */
-    bool tabled;                                /* table is in use, or was, for ever */
+    uint64_t management_end, data_end;          // of these in their files
+    uint16_t segment;                           // of data in the registry; 0: none
+    bool tabled;                                // table is in use, or was, for ever
     zcp_priv_pool pool;
     zcp_priv_table table;
-    zcp_priv_counts counts[];                   /* of the pool's chunks */
+    zcp_priv_counts counts[];                   // of the pool's chunks
 } zcp_priv_grown;
-static _Atomic uint64_t zcp_priv_serial;        /* numbers opens and closes of this process */
 
-ZCP_PRIV_COLD zcp_priv_slot *zcp_priv_slot_at(const zcp_manager *manager, uint32_t slot)
-{
+static _Atomic uint64_t zcp_priv_serial;        // numbers opens and closes of this process
+
+ZCP_PRIV_COLD zcp_priv_slot *zcp_priv_slot_at(const zcp_manager *manager, uint32_t slot) {
     return zcp_priv_object_at(manager->management.base, manager->geometry.slots_offset + slot * sizeof(zcp_priv_slot));
 }
-ZCP_PRIV_COLD zcp_status zcp_priv_fail_null(const char *what) { return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the %s is NULL", what); }
-ZCP_PRIV_COLD zcp_status zcp_priv_why_unusable(const zcp_manager *manager)
-{
+
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_null(const char *what) {
+    return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the %s is NULL", what);
+}
+
+ZCP_PRIV_COLD zcp_status zcp_priv_why_unusable(const zcp_manager *manager) {
     if (!manager) return zcp_priv_fail_null("manager");
     return zcp_priv_fail_plain(zcp_priv_load_relaxed(&manager->state) == 0 ? ZCP_ERR_FORKED : ZCP_ERR_CLOSED);
 }
-ZCP_PRIV_INLINE bool zcp_priv_usable(const zcp_manager *manager)
-{
-    return manager && zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_OPEN;       /* relaxed: calls that overlap open or close are the caller's error */
+
+ZCP_PRIV_INLINE bool zcp_priv_usable(const zcp_manager *manager) {
+    // Relaxed: calls that overlap open or close are the caller's error.
+    return manager && zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_OPEN;
 }
-/* Clears the place for what a look at it tells, and says whether it may be used. */
-ZCP_PRIV_COLD zcp_status zcp_priv_may_look(const zcp_manager *manager, const char *what, void *place, size_t bytes)
-{
+
+// Clears the place for what a look at it tells, and says whether it may be used.
+ZCP_PRIV_COLD zcp_status zcp_priv_may_look(const zcp_manager *manager, const char *what, void *place, size_t bytes) {
     if (!place) return zcp_priv_fail_null(what);
     memset(place, 0, bytes);
     return zcp_priv_usable(manager) ? ZCP_OK : zcp_priv_why_unusable(manager);
 }
-/* May it be used, and for more than looking? */
-ZCP_PRIV_SETUP zcp_status zcp_priv_may_change(const zcp_manager *manager)
-{
+
+// May it be used, and for more than looking?
+ZCP_PRIV_SETUP zcp_status zcp_priv_may_change(const zcp_manager *manager) {
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
-    if (manager->view.flags & ZCP_OBSERVE) return zcp_priv_fail(ZCP_ERR_READ_ONLY, 0, "%s: this client attached with ZCP_OBSERVE", manager->name);
+    if (manager->view.flags & ZCP_OBSERVE)
+        return zcp_priv_fail(ZCP_ERR_READ_ONLY, 0, "%s: this client attached with ZCP_OBSERVE", manager->name);
     return ZCP_OK;
 }
-ZCP_PRIV_SETUP zcp_status zcp_priv_may_grow(const zcp_manager *manager)
-{
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_may_grow(const zcp_manager *manager) {
     if (!(manager->view.flags & ZCP_READ_ONLY_DATA)) return ZCP_OK;
     return zcp_priv_fail(ZCP_ERR_READ_ONLY, 0, "%s: this client attached with ZCP_READ_ONLY_DATA", manager->name);
 }
-/* The last so many managers that were closed while handles of them were left are not used again. */
+
+// The last so many managers that were closed while handles of them were left are not used again.
 #define ZCP_PRIV_LATE_MANAGERS 64u
-/* A place for one more manager, where none ever was: in a forked child the parent's managers stay what they are. NULL:
-   no memory. */
-ZCP_PRIV_SETUP zcp_manager *zcp_priv_manager_place(zcp_priv_process *process)
-{
+
+// A place for one more manager, where none ever was: in a forked child the parent's managers stay what they are. NULL:
+// no memory.
+ZCP_PRIV_SETUP zcp_manager *zcp_priv_manager_place(zcp_priv_process *process) {
     static zcp_manager room[2 * ZCP_PRIV_LATE_MANAGERS];
-    static size_t next, end;                                           /* under the process's mutex */
+    // Under the process's mutex.
+    static size_t next, end;
     if (end == 0) zcp_priv_wiped_among(room, sizeof room[0], sizeof room / sizeof room[0], &next, &end);
     return (zcp_manager *)zcp_priv_wiped_new(process, next < end ? &room[next++] : NULL, sizeof room[0]);
 }
-/* Takes a closed manager for reuse, else adds a fresh one to the list; its state is OPENING. NULL: no memory. */
-ZCP_PRIV_SETUP zcp_manager *zcp_priv_manager_new(void)
-{
+
+// Takes a closed manager for reuse, else adds a fresh one to the list; its state is OPENING. NULL: no memory.
+ZCP_PRIV_SETUP zcp_manager *zcp_priv_manager_new(void) {
     zcp_priv_process *process = zcp_priv_process_lock();
     if (!process) return NULL;
-    /* Those that were closed first, without and with handles left. */
+    // Those that were closed first, without and with handles left.
     zcp_manager *best = NULL, *late = NULL;
     uint32_t lates = 0;
     for (zcp_manager *m = (zcp_manager *)process->managers; m; m = m->older) {
@@ -3018,16 +2131,17 @@ ZCP_PRIV_SETUP zcp_manager *zcp_priv_manager_new(void)
     if (best) {
         memset((char *)best + offsetof(zcp_manager, opened), 0, sizeof *best - offsetof(zcp_manager, opened));
         best->itself = best;
-        best->opened = zcp_priv_add_relaxed(&zcp_priv_serial, 1) + 2;  /* 1 is nobody's (>>recent) */
+        // 1 is nobody's (>>recent).
+        best->opened = zcp_priv_add_relaxed(&zcp_priv_serial, 1) + 2;
         best->file.fd = best->chunk_file.fd = best->locks.fd = -1;
         zcp_priv_store_relaxed(&best->state, (uint32_t)ZCP_PRIV_OPENING);
     }
     zcp_priv_process_unlock(process);
     return best;
 }
-/* Frees what a manager has mapped; the object stays, closed, for late handles. */
-ZCP_PRIV_SETUP void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
-{
+
+// Frees what a manager has mapped; the object stays, closed, for late handles.
+ZCP_PRIV_SETUP void zcp_priv_manager_end(zcp_manager *manager, bool outstanding) {
     if (manager->chunks) munmap(manager->chunks, (size_t)manager->geometry.chunk_bytes);
     if (manager->private_memory) munmap(manager->private_memory, manager->private_bytes);
     for (zcp_priv_grown *g = manager->grown, *next; g; g = next) {
@@ -3038,7 +2152,8 @@ ZCP_PRIV_SETUP void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
         munmap(g, g->bytes);
     }
     zcp_priv_lock_drop(&manager->management);
-    zcp_priv_lock_drop(&manager->slot_lock);                           /* last: nothing of it can be touched any more */
+    // Last: nothing of it can be touched any more.
+    zcp_priv_lock_drop(&manager->slot_lock);
     zcp_priv_process *process = zcp_priv_process_lock();
     manager->grown = NULL;
     manager->grown_count = 0;
@@ -3053,96 +2168,104 @@ ZCP_PRIV_SETUP void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
     zcp_priv_process_unlock(process);
 }
 
-/* ---- >>recent  The pool that a thread allocated from last, for which manager and which sizes: it and its chunks are found there in a few steps, anything
-   else by the tables. Invariant: the table that this was taken from is not older than wanted_seen of that pool; so whoever sees that `wanted` is
-   as it was sees that this holds. Whoever may set wanted_seen, attend and the slow way to allocate, forgets it; and so does a thread that gives its number back, since the place is
-   another one's then. ---- */
-typedef struct zcp_priv_recent {
-    uintptr_t live;                 /* of the manager; 1: of none, so the rest is not looked at */
-    uint64_t least, span;           /* sizes of least .. least + span */
-    zcp_priv_local *local;          /* what this thread keeps of the pool */
-    uint64_t base;                  /* index of the pool's first chunk in the instance */
-} zcp_priv_recent;
-static ZEROCP_THREAD_LOCAL zcp_priv_recent zcp_priv_last = { 1, 0, 0, NULL, 0 };
-ZCP_PRIV_INLINE void zcp_priv_forget(void) { if (zcp_priv_last.live != 1) zcp_priv_last.live = 1; }
+// ---------------------------------------------------------------------------------------------------------------------
+// >>thread  A thread's number and its most recent pool
+// ---------------------------------------------------------------------------------------------------------------------
+// A thread gets a number when it first needs one, and gives it back when it ends, with all that it keeps of any
+// manager: by the destructor of a pthread key. After that (in destructors of other keys) it works without a number, and
+// keeps nothing. A thread that needs a number for the first time in the last round of destructors keeps it when it
+// ends; the next thread that finds no number or no lease takes such numbers back, and so do recovery, the scan before
+// EXHAUSTED, and the statistics.
+//
+// The most recent pool is the one that the thread allocated from last, for which manager and which sizes: that pool and
+// its chunks are found in a few steps, anything else by the tables.
+//
+// Invariant of the recent pool: the table that it was taken from is not older than recalls_seen of that pool; so a
+// thread that sees `recalls` unchanged sees that this still holds. Whoever may set recalls_seen forgets the recent
+// pool, and so does a thread that gives its number back.
+//
+// Labels  word      order    partner      what breaks without it
+//   N0    threads   acquire  N1 N2        the next thread of that number finds things half given back
+//   N1    threads   release  N0           the same
+//   N2    threads   release  N0           nothing was kept
 
-/* ---- >>thread  A thread gets a number when it first needs one, and gives it back when it ends, with what it keeps of
-   any manager: by the destructor of a pthread key. After that (in destructors of other keys) it works without a number,
-   and keeps nothing. A thread that needs one for the first time in the last round of destructors keeps it when it ends;
-   such numbers are taken back by the next thread that finds none, or no lease, by recovery, by the look before
-   EXHAUSTED, and by the statistics.
-   Labels  word      order    partner      what breaks without it
-     N0    threads   acquire  N1 N2        the next thread of that number finds things half given back
-     N1    threads   release  N0           the same
-     N2    threads   release  N0           nothing was kept ---- */
+typedef struct zcp_priv_recent {
+    uintptr_t live;                 // of the manager; 1: of none, so the rest is not looked at
+    uint64_t least, span;           // sizes of least .. least + span
+    zcp_priv_local *local;          // what this thread keeps of the pool
+    uint64_t base;                  // index of the pool's first chunk in the instance
+} zcp_priv_recent;
+
+static ZEROCP_THREAD_LOCAL zcp_priv_recent zcp_priv_last = {1, 0, 0, NULL, 0};
+ZCP_PRIV_INLINE void zcp_priv_forget(void) { if (zcp_priv_last.live != 1) zcp_priv_last.live = 1; }
 static pthread_once_t zcp_priv_thread_once = PTHREAD_ONCE_INIT;
 static pthread_key_t zcp_priv_thread_key;
 enum { ZCP_PRIV_KEY_NONE, ZCP_PRIV_KEY_MADE, ZCP_PRIV_KEY_GONE };
-/* Of the key. Whoever uses the key looks at this under key_mutex. */
+
+// Of the key. Whoever uses the key looks at this under key_mutex.
 static _Atomic int zcp_priv_key_state;
-/* This thread's thread_end has come. */
+
+// This thread's thread_end has come.
 static ZEROCP_THREAD_LOCAL bool zcp_priv_thread_ended;
 
-/* What a thread keeps becomes everybody's, and its number free. Under the process's mutex, as close changes a manager's
-   state: so the two never free the same chunk. */
-ZCP_PRIV_SETUP void zcp_priv_thread_leave(zcp_priv_process *process, uint32_t thread)
-{
+// What a thread keeps becomes everybody's, and its number free. Under the process's mutex, as close changes a manager's
+// state: so the two never free the same chunk.
+ZCP_PRIV_SETUP void zcp_priv_thread_leave(zcp_priv_process *process, uint32_t thread) {
     for (zcp_manager *m = (zcp_manager *)process->managers; m; m = m->older)
-        /* acquire: pairs with open's release */
+        // acquire: pairs with open's release
         if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN) zcp_priv_view_leave(&m->view, thread);
-    /* relaxed: looked at under the mutex. Before N1, since the next thread of the number stores its own. */
+    // relaxed: looked at under the mutex. Before N1, since the next thread of the number stores its own.
     zcp_priv_store_relaxed(&process->tids[thread], 0u);
-    zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));         /* N1: pairs with N0 */
+    // Pairs with N0.
+    zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));                              // N1
 }
 
-/* The destructor of the key: called when a thread ends, with its number. */
-ZCP_PRIV_SETUP void zcp_priv_thread_end(void *number)
-{
+// The destructor of the key: called when a thread ends, with its number.
+ZCP_PRIV_SETUP void zcp_priv_thread_end(void *number) {
     zcp_priv_process *process = zcp_priv_process_lock();
-    zcp_priv_thread = 0;                        /* a later destructor of this thread may use chunks */
+    // A later destructor of this thread may use chunks.
+    zcp_priv_thread = 0;
     zcp_priv_thread_ended = true;
     zcp_priv_forget();
     if (process) zcp_priv_thread_leave(process, (uint32_t)(uintptr_t)number);
     zcp_priv_process_unlock(process);
 }
 
-/* Does the kernel answer with that error if a lock of that owner is wanted? */
-ZCP_PRIV_SETUP bool zcp_priv_owner_is(uint32_t tid, int error)
-{
+// Does the kernel answer with that error if a lock of that owner is wanted?
+ZCP_PRIV_SETUP bool zcp_priv_owner_is(uint32_t tid, int error) {
     enum { TRYLOCK_PI_PRIVATE = 8 | 128 };
     _Atomic uint32_t word = tid;
     return zcp_priv_futex(&word, TRYLOCK_PI_PRIVATE, 0, NULL, 0) != 0 && errno == error;
 }
 
-/* Has this thread of the process ended? tgkill tells it a moment after somebody has joined the thread; of the owner of
-   a lock the kernel tells it before. */
-ZCP_PRIV_SETUP bool zcp_priv_thread_is_gone(uint32_t tid, bool knows_owners)
-{
+// Has this thread of the process ended? tgkill tells it a moment after somebody has joined the thread; of the owner of
+// a lock the kernel tells it before.
+ZCP_PRIV_SETUP bool zcp_priv_thread_is_gone(uint32_t tid, bool knows_owners) {
     if (syscall(SYS_tgkill, getpid(), tid, 0) != 0 && errno == ESRCH) return true;
     return knows_owners && zcp_priv_owner_is(tid, ESRCH);
 }
 
-/* Takes back what threads kept that have ended without thread_end. true: there were such. Waits for a sibling that
-   opens or closes, but not if `hurry`. */
-ZCP_PRIV_SETUP bool zcp_priv_threads_collect(bool hurry)
-{
+// Takes back what threads kept that have ended without thread_end. true: there were such. Waits for a sibling that
+// opens or closes, but not if `hurry`.
+ZCP_PRIV_SETUP bool zcp_priv_threads_collect(bool hurry) {
     bool found = false;
     zcp_priv_process *process = zcp_priv_process_get();
-    uint64_t others = zcp_priv_load_relaxed(&zcp_priv_threads);        /* relaxed: a look */
+    // Relaxed: a look.
+    uint64_t others = zcp_priv_load_relaxed(&zcp_priv_threads);
     others &= ~(UINT64_C(1) << zcp_priv_thread | 1);
     if (others == 0 || !process) return false;
     if (!hurry) pthread_mutex_lock(&process->mutex);
     else if (pthread_mutex_trylock(&process->mutex) != 0) return false;
     uint32_t own = (uint32_t)syscall(SYS_gettid);
-    /* The caller is known if the kernel can tell. An emulator may get the bytes of the word in the wrong order. */
+    // The caller is known if the kernel can tell. An emulator may get the bytes of the word in the wrong order.
     bool knows_owners = zcp_priv_owner_is(own, EDEADLK);
     for (; others; others &= others - 1) {
         uint32_t thread = zcp_priv_lowest_bit(others);
-        /* relaxed: if it is not 0, it stays, since thread_end of that thread needs the mutex */
+        // relaxed: if it is not 0, it stays, since thread_end of that thread needs the mutex
         uint32_t tid = zcp_priv_load_relaxed(&process->tids[thread]);
-        /* With the caller's own tid, that of another number is a thread before it, that is gone. */
+        // With the caller's own tid, that of another number is a thread before it, that is gone.
         if (tid == 0 || (tid != own && !zcp_priv_thread_is_gone(tid, knows_owners))) continue;
-        /* All that it wrote happened before: the kernel says that it is gone, as it says it of a dead client. */
+        // All that it wrote happened before: the kernel says that it is gone, as it says it of a dead client.
         zcp_priv_thread_leave(process, thread);
         found = true;
     }
@@ -3150,100 +2273,132 @@ ZCP_PRIV_SETUP bool zcp_priv_threads_collect(bool hurry)
     return found;
 }
 
-ZCP_PRIV_SETUP void zcp_priv_process_begin(void)
-{
+ZCP_PRIV_SETUP void zcp_priv_process_begin(void) {
     int none = ZCP_PRIV_KEY_NONE;
     zcp_priv_process_unlock(zcp_priv_process_lock());
     bool made = pthread_key_create(&zcp_priv_thread_key, zcp_priv_thread_end) == 0;
-    /* release: with the key; pairs with the acquire in expect_end. It fails once thread_key_drop has come. */
+    // release: with the key; pairs with the acquire in expect_end. It fails once thread_key_drop has come.
     if (made && !zcp_priv_cas_release(&zcp_priv_key_state, &none, ZCP_PRIV_KEY_MADE))
         pthread_key_delete(zcp_priv_thread_key);
     zcp_priv_barriers_register();
 }
 
 #if defined(__GNUC__)
-/* A library that holds this code may be unloaded before its threads end; and when a process ends, somebody else may get
-   the key. Threads that begin from here on work without a number. */
-__attribute__((destructor)) ZCP_PRIV void zcp_priv_thread_key_drop(void)
-{
+// A library that holds this code may be unloaded before its threads end; and when a process ends, somebody else may get
+// the key. Threads that begin from here on work without a number.
+__attribute__((destructor)) ZCP_PRIV void zcp_priv_thread_key_drop(void) {
     zcp_priv_process *process = zcp_priv_process_get();
-    /* acquire: pairs with process_begin's release; release is not needed */
+    // acquire: pairs with process_begin's release; release is not needed
     int state = zcp_priv_exchange_acq_rel(&zcp_priv_key_state, ZCP_PRIV_KEY_GONE);
     if (state != ZCP_PRIV_KEY_MADE || !process) return;
-    pthread_mutex_lock(&process->key_mutex);    /* whoever has seen it made is done with it */
+    // Whoever has seen it made is done with it.
+    pthread_mutex_lock(&process->key_mutex);
     pthread_key_delete(zcp_priv_thread_key);
     pthread_mutex_unlock(&process->key_mutex);
 }
 #endif
 
-/* Sees to it that thread_end comes for that number. false: it does not. */
-ZCP_PRIV_SETUP bool zcp_priv_thread_expect_end(zcp_priv_process *process, uint32_t thread)
-{
+// Sees to it that thread_end comes for that number. false: it does not.
+ZCP_PRIV_SETUP bool zcp_priv_thread_expect_end(zcp_priv_process *process, uint32_t thread) {
     pthread_mutex_lock(&process->key_mutex);
-    /* acquire: pairs with process_begin's release */
+    // acquire: pairs with process_begin's release
     bool set = zcp_priv_load_acquire(&zcp_priv_key_state) == ZCP_PRIV_KEY_MADE
         && pthread_setspecific(zcp_priv_thread_key, (void *)(uintptr_t)thread) == 0;
     pthread_mutex_unlock(&process->key_mutex);
     return set;
 }
 
-/* What the kernel calls this thread, as far as it was asked for before. In a forked child the page's pid is another one
-   or 0, so what the parent's thread was called does not count there. */
+// What the kernel calls this thread, as far as it was asked for before. In a forked child the page's pid is another one
+// or 0, so what the parent's thread was called does not count there.
 typedef struct zcp_priv_self { uint32_t pid, tid; } zcp_priv_self;
+
 static ZEROCP_THREAD_LOCAL zcp_priv_self zcp_priv_self_known;
-/* Asks, so that the first allocate of a thread that opens makes no system call for it. */
-ZCP_PRIV_SETUP void zcp_priv_self_ask(void)
-{
+
+// Asks, so that the first allocate of a thread that opens makes no system call for it.
+ZCP_PRIV_SETUP void zcp_priv_self_ask(void) {
     zcp_priv_process *process = zcp_priv_process_get();
     uint32_t pid = (uint32_t)getpid();
-    if (process) zcp_priv_store_relaxed(&process->pid, pid);           /* relaxed: all store the same */
-    zcp_priv_self_known = (zcp_priv_self){ pid, (uint32_t)syscall(SYS_gettid) };
+    // Relaxed: all store the same.
+    if (process) zcp_priv_store_relaxed(&process->pid, pid);
+    zcp_priv_self_known = (zcp_priv_self){pid, (uint32_t)syscall(SYS_gettid)};
 }
-ZCP_PRIV_SETUP uint32_t zcp_priv_self_tid(const zcp_priv_process *process)
-{
-    uint32_t pid = zcp_priv_load_relaxed(&process->pid);               /* relaxed: it never becomes another one */
+
+ZCP_PRIV_SETUP uint32_t zcp_priv_self_tid(const zcp_priv_process *process) {
+    // Relaxed: it never becomes another one.
+    uint32_t pid = zcp_priv_load_relaxed(&process->pid);
     return pid != 0 && pid == zcp_priv_self_known.pid ? zcp_priv_self_known.tid : (uint32_t)syscall(SYS_gettid);
 }
-/* Gives the calling thread a number, unless 63 others have one, or it is at its end: then it works without. */
-ZCP_PRIV_SETUP void zcp_priv_thread_begin(void)
-{
+
+// Gives the calling thread a number, unless 63 others have one, or it is at its end: then it works without.
+ZCP_PRIV_SETUP void zcp_priv_thread_begin(void) {
     zcp_priv_process *process = zcp_priv_process_get();
-    uint64_t taken = zcp_priv_load_relaxed(&zcp_priv_threads);         /* a look; N0 decides */
+    // A look; N0 decides.
+    uint64_t taken = zcp_priv_load_relaxed(&zcp_priv_threads);
     if (zcp_priv_thread_ended || !process) return;
-    /* relaxed: expect_end looks again */
+    // relaxed: expect_end looks again
     if (zcp_priv_load_relaxed(&zcp_priv_key_state) != ZCP_PRIV_KEY_MADE) return;
     if (taken == UINT64_MAX && zcp_priv_threads_collect(true)) taken = zcp_priv_load_relaxed(&zcp_priv_threads);
     while (taken != UINT64_MAX) {
         uint32_t thread = zcp_priv_lowest_bit(~taken);
-        if (!zcp_priv_cas_acquire(&zcp_priv_threads, &taken, taken | UINT64_C(1) << thread)) continue;      /* N0 */
+        if (!zcp_priv_cas_acquire(&zcp_priv_threads, &taken, taken | UINT64_C(1) << thread)) continue;  // N0
         if (zcp_priv_thread_expect_end(process, thread)) {
             zcp_priv_thread = thread;
-            /* relaxed: whoever collects finds it, or leaves the number alone */
+            // relaxed: whoever collects finds it, or leaves the number alone
             zcp_priv_store_relaxed(&process->tids[thread], zcp_priv_self_tid(process));
-        } else zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));      /* N2: as N1 */
+        // As N1.
+        } else zcp_priv_and_release(&zcp_priv_threads, ~(UINT64_C(1) << thread));                   // N2
         return;
     }
 }
 
-/* ---- >>renew  A client learns which pools have come and gone (>>pools). Only under the process's mutex; nothing is logged under it, because
-   whoever gets the line may call zerocp. ---- */
-typedef struct zcp_priv_added {                /* what a slot says of an added pool */
+// ---------------------------------------------------------------------------------------------------------------------
+// >>meet  A client learns which pools have come and gone
+// ---------------------------------------------------------------------------------------------------------------------
+// Each pool has a number below ZCP_MAX_LIVE_POOLS and a serial of its own. The header's slot of the number tells which
+// pool has it, and its phase: NONE, LIVE, RETIRING, GONE (>>pools draws it). The parts of an added pool lie behind what
+// the two files had before; each client maps them when it first meets the pool. The epoch counts up with each change;
+// whoever looks for a pool in vain, allocates by the slow path, or looks at the instance, compares it.
+//
+// All of this happens under the process's mutex; nothing is logged under it, because whoever receives the line may call
+// zerocp.
+//
+// A client that may only read the chunks cannot give their pages back: it asks, as a retirer tells, and the next client
+// that works, looks or waits does it. Both raise `recalls` of all pools, also of those that others add at that moment:
+// a thread that begins in a pool then looks which pools retire. Whoever tells first makes a pool RETIRING (whoever asks
+// finds it empty), then looks at all numbers. By the fences K0 to K2 the thread sees what retires, or the other one
+// knows of its pool.
+//
+// Labels  word      order    partner      what breaks without it
+//   V1    pools     release  V0           the same
+//   V2    epoch     acquire  each add     a change that was counted is not seen, and not looked for again
+//   V3    state     acquire  V7           what a slot says of its pool is older than LIVE
+//   V5    table     release  V4           the same
+//   V6    pools     release  V0           nothing: NULL shows nothing
+//   V8    slot      acquire  V9           what a slot says of a later pool is taken for garbage
+//   A5    (barrier) heavy    A1 A2 A3     as A1, for who retires a pool
+//   K1    (fence)   seq_cst  K0           the same, for who tells that a pool retires
+//   K2    (fence)   seq_cst  K0           the same, for who asks for an empty pool's memory to be given back
+
+// What a slot says of an added pool.
+typedef struct zcp_priv_added {
     zcp_pool_config config;
     uint64_t management_offset, data_offset;
     uint32_t segment;
 } zcp_priv_added;
-ZCP_PRIV_SETUP uint64_t zcp_priv_added_check(const zcp_priv_added *added, uint32_t serial)
-{
-    const uint64_t words[] = { added->config.chunk_size, added->config.chunk_count, added->config.alignment, added->config.cache_chunks,
-                               added->management_offset, added->data_offset, added->segment };
+
+ZCP_PRIV_SETUP uint64_t zcp_priv_added_check(const zcp_priv_added *added, uint32_t serial) {
+    const uint64_t words[] = {
+        added->config.chunk_size, added->config.chunk_count, added->config.alignment, added->config.cache_chunks,
+        added->management_offset, added->data_offset,        added->segment};
     uint64_t check = serial;
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) check = zcp_priv_mix(check ^ words[i]);
     return check;
 }
-/* false: it is just being written, or garbage. */
-ZCP_PRIV_SETUP bool zcp_priv_added_read(zcp_priv_pool_slot *slot, uint32_t serial, zcp_priv_added *added)
-{
-    added->config.chunk_size = zcp_priv_load_relaxed(&slot->chunk_size);       /* relaxed, all: after LIVE was acquired; check tells */
+
+// false: it is just being written, or garbage.
+ZCP_PRIV_SETUP bool zcp_priv_added_read(zcp_priv_pool_slot *slot, uint32_t serial, zcp_priv_added *added) {
+    // Relaxed, all: after LIVE was acquired; check tells.
+    added->config.chunk_size = zcp_priv_load_relaxed(&slot->chunk_size);
     added->config.chunk_count = zcp_priv_load_relaxed(&slot->chunk_count);
     added->config.alignment = zcp_priv_load_relaxed(&slot->alignment);
     added->config.cache_chunks = zcp_priv_load_relaxed(&slot->cache_chunks);
@@ -3253,18 +2408,21 @@ ZCP_PRIV_SETUP bool zcp_priv_added_read(zcp_priv_pool_slot *slot, uint32_t seria
     return zcp_priv_load_relaxed(&slot->check) == zcp_priv_added_check(added, serial)
         && added->segment > ZCP_SEGMENT_CHUNK && added->segment <= UINT16_MAX;
 }
-/* The layout of an added pool, from 0 on in each file, and how much that takes. Errors: those of a pool, OVERFLOW. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_added_geometry(const zcp_priv_geometry *instance, const zcp_pool_config *config, zcp_priv_geometry *geometry)
-{
+
+// The layout of an added pool, from 0 on in each file, and how much that takes. Errors: those of a pool, OVERFLOW.
+ZCP_PRIV_SETUP zcp_status zcp_priv_added_geometry(const zcp_priv_geometry *instance, const zcp_pool_config *config,
+                                                  zcp_priv_geometry *geometry) {
     memset(geometry, 0, sizeof *geometry);
     geometry->record_bytes = instance->record_bytes;
     zcp_status status = zcp_priv_pool_check(config);
-    return status != ZCP_OK ? status : zcp_priv_geometry_end(geometry, zcp_priv_geometry_add(geometry, config), ZCP_RELPTR_MAX_OFFSET);
+    return status != ZCP_OK
+               ? status
+               : zcp_priv_geometry_end(geometry, zcp_priv_geometry_add(geometry, config), ZCP_RELPTR_MAX_OFFSET);
 }
-/* Maps a part of one of the two files that lies behind what was mapped at first; children do not get it. */
+
+// Maps a part of one of the two files that lies behind what was mapped at first; children do not get it.
 ZCP_PRIV_SETUP zcp_status zcp_priv_map_part(const zcp_manager *manager, const zcp_priv_file *file, uint64_t from,
-                                            uint64_t bytes, void **base)
-{
+                                            uint64_t bytes, void **base) {
     int fd;
     bool kept;
     struct stat now;
@@ -3273,22 +2431,24 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_map_part(const zcp_manager *manager, const zc
     zcp_status status = zcp_priv_file_reach(file, &fd, &kept);
     if (status != ZCP_OK) return status;
     if (fstat(fd, &now) != 0) status = zcp_priv_fail_system("fstat", path);
-    else if (from % zcp_priv_page_size() != 0 || from > INT64_MAX || bytes > INT64_MAX - from || from + bytes > (uint64_t)now.st_size)
-        status = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: an added pool is said to lie at %llu, %llu bytes, of %lld", path, (unsigned long long)from,
-                               (unsigned long long)bytes, (long long)now.st_size);
+    else if (from % zcp_priv_page_size() != 0 || from > INT64_MAX || bytes > INT64_MAX - from
+             || from + bytes > (uint64_t)now.st_size)
+        status = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: an added pool is said to lie at %llu, %llu bytes, of %lld",
+                               path, (unsigned long long)from, (unsigned long long)bytes, (long long)now.st_size);
     if (status == ZCP_OK) status = zcp_priv_file_map_within(fd, path, from, bytes, flags, base);
     zcp_priv_file_leave(fd, kept);
     return status;
 }
-/* What this process may map for pools that come and go, all its managers together: each takes up to three mappings
-   until its manager is closed, and Linux allows a process 65,530 unless it is told otherwise. The rest is the
-   application's. */
+
+// What this process may map for pools that come and go, all its managers together: each takes up to three mappings
+// until its manager is closed, and Linux allows a process 65,530 unless it is told otherwise. The rest is the
+// application's.
 #ifndef ZCP_PRIV_MAX_GROWN
 #define ZCP_PRIV_MAX_GROWN 16000u
 #endif
 #define ZCP_PRIV_MAX_GROWN_BYTES (sizeof(void *) == 8 ? UINT64_C(1) << 46 : UINT64_C(1) << 31)
-ZCP_PRIV_SETUP zcp_status zcp_priv_may_map(const zcp_manager *manager, uint64_t bytes)
-{
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_may_map(const zcp_manager *manager, uint64_t bytes) {
     uint64_t count = 0, sum = 0, most = ZCP_PRIV_MAX_GROWN_BYTES;
     const zcp_priv_process *process = zcp_priv_process_get();
     for (const zcp_manager *m = process ? process->managers : NULL; m; m = m->older) {
@@ -3301,9 +2461,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_may_map(const zcp_manager *manager, uint64_t 
                          manager->name, (unsigned long long)count, (unsigned long long)sum, (unsigned long long)bytes,
                          ZCP_PRIV_MAX_GROWN, (unsigned long long)most);
 }
-/* A place for what a pool that was added takes, or for a table. Under the process's mutex. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_grown_new(zcp_manager *manager, size_t more, uint64_t mapped, zcp_priv_grown **grown)
-{
+
+// A place for what a pool that was added takes, or for a table. Under the process's mutex.
+ZCP_PRIV_SETUP zcp_status zcp_priv_grown_new(zcp_manager *manager, size_t more, uint64_t mapped,
+                                             zcp_priv_grown **grown) {
     zcp_priv_grown *g;
     zcp_status status = zcp_priv_may_map(manager, sizeof *g + more + mapped);
     if (status != ZCP_OK) return status;
@@ -3317,45 +2478,63 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_grown_new(zcp_manager *manager, size_t more, 
     *grown = g;
     return ZCP_OK;
 }
-/* Undoes the last one. */
-ZCP_PRIV_SETUP void zcp_priv_grown_drop(zcp_manager *manager, uint64_t mapped)
-{
+
+// Undoes the last one.
+ZCP_PRIV_SETUP void zcp_priv_grown_drop(zcp_manager *manager, uint64_t mapped) {
     zcp_priv_grown *g = manager->grown;
     manager->grown = g->next;
     manager->grown_count--;
     manager->grown_bytes -= g->bytes + mapped;
     munmap(g, g->bytes);
 }
-ZCP_PRIV_COLD void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool);
-/* Puts an added pool's chunks into the registry. A pool that is there with the same id is gone, else the adder would
-   have chosen another one; or the header lies: then that pool keeps its id. */
-ZCP_PRIV_SETUP void zcp_priv_segment_enter(zcp_manager *manager, zcp_priv_grown *g, uint16_t segment)
-{
+
+// The pool is gone. All of it stays mapped until close, though there are no pages behind its chunks any more: a sibling
+// may be just looking there, or about to punch, or the header may lie.
+ZCP_PRIV_COLD void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool) {
+    // Shows nothing.
+    zcp_priv_store_release(&manager->view.pools[pool->number], (zcp_priv_pool *)NULL);              // V6
+    for (zcp_priv_grown *g = manager->grown; g; g = g->next) {
+        if (pool != &g->pool || !g->segment) continue;
+        zcp_registry_remove(&manager->registry, g->segment);
+        g->segment = 0;
+    }
+}
+
+// Puts an added pool's chunks into the registry. A pool that is there with the same id is gone, else the adder would
+// have chosen another one; or the header lies: then that pool keeps its id.
+ZCP_PRIV_SETUP void zcp_priv_segment_enter(zcp_manager *manager, zcp_priv_grown *g, uint16_t segment) {
     for (zcp_priv_grown *known = manager->grown; known; known = known->next) {
         if (known->segment != segment) continue;
-        uint64_t state = zcp_priv_load_relaxed(&known->pool.slot->state);      /* relaxed: V3 came before */
+        // Relaxed: V3 came before.
+        uint64_t state = zcp_priv_load_relaxed(&known->pool.slot->state);
         bool gone = state >> 32 != known->pool.serial || (uint32_t)state == ZCP_PRIV_POOL_GONE;
         if (gone) zcp_priv_pool_part(manager, &known->pool);
     }
     if (zcp_registry_add(&manager->registry, segment, g->data, g->data_bytes) == ZCP_OK) g->segment = segment;
 }
-/* Maps an added pool. Its chunks stay unmapped if the client only looks, or if that cannot be done, and *untold is why:
-   then nothing of it can be had here, but dead clients' chunks can be taken back all the same. untold NULL: that is a
-   failure, too. Under the process's mutex, under which nothing is logged. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t number, uint32_t serial, zcp_priv_failure *untold)
-{
+
+// Maps an added pool. Its chunks stay unmapped if the client only looks, or if that cannot be done, and *untold is why:
+// then nothing of it can be had here, but dead clients' chunks can be taken back all the same. untold NULL: that is a
+// failure, too. Under the process's mutex, under which nothing is logged.
+ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t number, uint32_t serial,
+                                             zcp_priv_failure *untold) {
     zcp_priv_view *view = &manager->view;
     zcp_priv_pool_slot *slot = &manager->header->pools[number];
     zcp_priv_added added;
     zcp_priv_geometry geometry;
     bool observes = view->flags & ZCP_OBSERVE, read_only = view->flags & ZCP_READ_ONLY_DATA;
-    if (!zcp_priv_added_read(slot, serial, &added) || zcp_priv_added_geometry(&manager->geometry, &added.config, &geometry) != ZCP_OK
-        || added.management_offset < manager->geometry.management_bytes || added.data_offset < manager->geometry.chunk_bytes)
-        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of pool %u does not add up", manager->name, number);
+    if (!zcp_priv_added_read(slot, serial, &added)
+        || zcp_priv_added_geometry(&manager->geometry, &added.config, &geometry) != ZCP_OK
+        || added.management_offset < manager->geometry.management_bytes
+        || added.data_offset < manager->geometry.chunk_bytes)
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of pool %u does not add up", manager->name,
+                             number);
     zcp_priv_pool *before = zcp_priv_view_pool(view, number);
-    if (before && before->serial != serial) zcp_priv_pool_part(manager, before);       /* went since the last look */
+    // Went since the last look.
+    if (before && before->serial != serial) zcp_priv_pool_part(manager, before);
     size_t counts = (size_t)added.config.chunk_count * sizeof(zcp_priv_counts);
-    uint64_t mapped = geometry.management_bytes + geometry.chunk_bytes;        /* each below 2^49 */
+    // Each below 2^49.
+    uint64_t mapped = geometry.management_bytes + geometry.chunk_bytes;
     zcp_priv_grown *g;
     zcp_status status = zcp_priv_grown_new(manager, counts, mapped, &g);
     if (status != ZCP_OK) return status;
@@ -3375,7 +2554,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
     }
     if (status != ZCP_OK) *untold = zcp_priv_failure_save(status);
     if (g->data) zcp_priv_segment_enter(manager, g, (uint16_t)added.segment);
-    zcp_priv_pool_make(&g->pool, &geometry.pools[0], &manager->geometry, g->management, g->data, observes ? 0 : view->client);
+    zcp_priv_pool_make(&g->pool, &geometry.pools[0], &manager->geometry, g->management, g->data,
+                       observes ? 0 : view->client);
     g->pool.counts = g->counts;
     g->pool.number = number;
     g->pool.serial = serial;
@@ -3384,122 +2564,127 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
     g->pool.manager = manager;
     g->pool.slots = zcp_priv_slot_at(manager, 0);
     g->pool.punches = g->data && !read_only;
-    zcp_priv_store_release(&view->pools[number], &g->pool);            /* V1: pairs with V0 */
+    // Pairs with V0.
+    zcp_priv_store_release(&view->pools[number], &g->pool);                                         // V1
     return ZCP_OK;
 }
-/* Handles that this process has of a pool's chunks. */
-ZCP_PRIV_SETUP uint64_t zcp_priv_pool_handles(const zcp_priv_pool *pool)
-{
+
+// Handles that this process has of a pool's chunks.
+ZCP_PRIV_SETUP uint64_t zcp_priv_pool_handles(const zcp_priv_pool *pool) {
     uint64_t left = 0;
     for (uint32_t i = 0; i < pool->count; i++) {
-        uint32_t borrowed = zcp_priv_load_relaxed(&pool->counts[i].borrowed);          /* relaxed, both: a figure */
-        left += (uint32_t)zcp_priv_load_relaxed(&pool->counts[i].owned) + (uint64_t)(borrowed == ZCP_PRIV_CHANGING ? 1 : borrowed);
+        // Relaxed, both: a figure.
+        uint32_t borrowed = zcp_priv_load_relaxed(&pool->counts[i].borrowed);
+        left += (uint32_t)zcp_priv_load_relaxed(&pool->counts[i].owned)
+                + (uint64_t)(borrowed == ZCP_PRIV_CHANGING ? 1 : borrowed);
     }
     return left;
 }
-/* The pool is gone. All of it stays mapped until close, though there are no pages behind its chunks any more: a sibling may be just looking there, or about to punch, or
-   the header may lie. */
-ZCP_PRIV_COLD void zcp_priv_pool_part(zcp_manager *manager, zcp_priv_pool *pool)
-{
-    zcp_priv_store_release(&manager->view.pools[pool->number], (zcp_priv_pool *)NULL);         /* V6: shows nothing */
-    for (zcp_priv_grown *g = manager->grown; g; g = g->next) {
-        if (pool != &g->pool || !g->segment) continue;
-        zcp_registry_remove(&manager->registry, g->segment);
-        g->segment = 0;
-    }
-}
-/* Marks the pools that are RETIRING, of which this client has not told so yet: their retirer may have been killed
-   before it could tell, or look. false: there is none. Under the process's mutex, like the next two. */
-ZCP_PRIV_SETUP bool zcp_priv_view_mark_retiring(zcp_priv_view *view)
-{
+
+// Marks the pools that are RETIRING, of which this client has not told so yet: their retirer may have been killed
+// before it could tell, or look. false: there is none. Under the process's mutex, like the next two.
+ZCP_PRIV_SETUP bool zcp_priv_view_mark_retiring(zcp_priv_view *view) {
     bool marked = false;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
         if (!pool || pool->told || !zcp_priv_pool_is_retiring(pool)) continue;
-        zcp_priv_store_relaxed(&pool->leases->retiring, 1u);           /* relaxed: W1 carries it */
+        // Relaxed: W1 carries it.
+        zcp_priv_store_relaxed(&pool->leases->retiring, 1u);
         marked = pool->told = true;
     }
     return marked;
 }
-/* Tells everybody that pools are RETIRING. All numbers were looked at since: no pool where a thread works is missed. */
-ZCP_PRIV_SETUP void zcp_priv_view_tell_retiring(zcp_priv_view *view)
-{
-    zcp_priv_view_want_all(view);                                      /* who works elsewhere may keep chunks of them */
+
+// Tells everybody that pools are RETIRING. All numbers were looked at since: no pool where a thread works is missed.
+ZCP_PRIV_SETUP void zcp_priv_view_tell_retiring(zcp_priv_view *view) {
+    // Who works elsewhere may keep chunks of them.
+    zcp_priv_view_want_all(view);
     ZEROCP_STEP("retire_told");
-    /* Who does not see that they are retiring has freed before this. */
-    ZEROCP_HEAVY_BARRIER();                                            /* A5: pairs with A1, A2, A3 */
+    // Who does not see that they are retiring has freed before this. Pairs with A1, A2, A3.
+    ZEROCP_HEAVY_BARRIER();                                                                         // A5
 }
-/* Claims what is free of all pools that retire, and gives the memory of the empty ones back. true: this client may not
-   do that for one, and has not asked the others to yet. */
-ZCP_PRIV_SETUP bool zcp_priv_view_claim_retiring(zcp_priv_view *view)
-{
+
+// Claims what is free of all pools that retire, and gives the memory of the empty ones back. true: this client may not
+// do that for one, and has not asked the others to yet.
+ZCP_PRIV_SETUP bool zcp_priv_view_claim_retiring(zcp_priv_view *view) {
     bool asks = false;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
         if (!pool || !zcp_priv_pool_is_retiring(pool) || !zcp_priv_pool_claim(pool)) continue;
         if (pool->punches) zcp_priv_pool_empty(pool);
-        else if (zcp_priv_load_relaxed(&pool->asked) == 0) {           /* relaxed, both: written under the mutex */
+        // Relaxed, both: written under the mutex.
+        else if (zcp_priv_load_relaxed(&pool->asked) == 0) {
             zcp_priv_store_relaxed(&pool->asked, 1u);
             asks = true;
         }
     }
     return asks;
 }
-/* Learns what goes with a slot's state. The other words of the slot may be a later pool's: whoever calls this looks
-   whether the state has changed. */
+
+// Learns what goes with a slot's state. The other words of the slot may be a later pool's: whoever calls this looks
+// whether the state has changed.
 ZCP_PRIV_SETUP zcp_status zcp_priv_renew_to(zcp_manager *manager, uint32_t number, uint64_t state,
-                                            zcp_priv_failure *untold)
-{
+                                            zcp_priv_failure *untold) {
     zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
     uint32_t serial = (uint32_t)(state >> 32), phase = (uint32_t)state;
     zcp_priv_added added;
     bool there = phase == ZCP_PRIV_POOL_LIVE || phase == ZCP_PRIV_POOL_RETIRING, gone = phase == ZCP_PRIV_POOL_GONE;
     zcp_status status = ZCP_OK;
-    if (pool && (gone ? serial >= pool->serial                         /* garbage changes nothing */
-                      : there && serial > pool->serial && zcp_priv_added_read(&manager->header->pools[number], serial, &added))) {
+    // Garbage changes nothing.
+    if (pool
+        && (gone ? serial >= pool->serial
+                 : there && serial > pool->serial
+                       && zcp_priv_added_read(&manager->header->pools[number], serial, &added))) {
         zcp_priv_pool_part(manager, pool);
         pool = NULL;
     }
     if (there && !pool) status = zcp_priv_pool_meet(manager, number, serial, untold);
     else if (there && pool->serial == serial && !pool->data && !(manager->view.flags & ZCP_OBSERVE)) {
-        /* Its chunks could not be mapped: once more, into a new place, as siblings may be looking at this one. */
+        // Its chunks could not be mapped: once more, into a new place, as siblings may be looking at this one.
         zcp_status again = zcp_priv_pool_meet(manager, number, serial, NULL);
         if (again != ZCP_OK) *untold = zcp_priv_failure_save(again);
     }
-    if ((there || gone) && zcp_priv_load_relaxed(&manager->view.pool_end) <= number) zcp_priv_store_relaxed(&manager->view.pool_end, number + 1);     /* relaxed: a figure */
+    // Relaxed: a figure.
+    if ((there || gone) && zcp_priv_load_relaxed(&manager->view.pool_end) <= number)
+        zcp_priv_store_relaxed(&manager->view.pool_end, number + 1);
     return status;
 }
-#define ZCP_PRIV_SLOT_LOOKS 64u              /* at what changes meanwhile: each change is a call of a peer's, or garbage */
-/* Learns which pool has the number. What has changed meanwhile is looked at again: CORRUPT is what stays garbage. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t number, zcp_priv_failure *untold)
-{
+
+// At what changes meanwhile: each change is a call of a peer's, or garbage.
+#define ZCP_PRIV_SLOT_LOOKS 64u
+
+// Learns which pool has the number. What has changed meanwhile is looked at again: CORRUPT is what stays garbage.
+ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t number, zcp_priv_failure *untold) {
     _Atomic uint64_t *word = &manager->header->pools[number].state;
-    uint64_t state = zcp_priv_load_acquire(word), seen;                /* V3: pairs with V7 */
+    // Pairs with V7.
+    uint64_t state = zcp_priv_load_acquire(word), seen;                                             // V3
     zcp_status status;
     uint32_t look = 0;
     do {
         seen = state;
         untold->status = ZCP_OK;
         status = zcp_priv_renew_to(manager, number, seen, untold);
-        /* Who has read words of a later pool sees another state now. */
-        atomic_thread_fence(memory_order_acquire);                     /* V8: pairs with V9 */
-        state = zcp_priv_load_acquire(word);                           /* as V3 */
+        // Who has read words of a later pool sees another state now. Pairs with V9.
+        atomic_thread_fence(memory_order_acquire);                                                  // V8
+        // As V3.
+        state = zcp_priv_load_acquire(word);
     } while (state != seen && ++look < ZCP_PRIV_SLOT_LOOKS);
     return status;
 }
-/* Notes why a pool cannot be used here, or that it can; true: that is news. */
-ZCP_PRIV_SETUP bool zcp_priv_unmet_note(zcp_priv_unmet *unmet, const zcp_priv_failure *failure)
-{
+
+// Notes why a pool cannot be used here, or that it can; true: that is news.
+ZCP_PRIV_SETUP bool zcp_priv_unmet_note(zcp_priv_unmet *unmet, const zcp_priv_failure *failure) {
     if (failure->status == ZCP_OK && zcp_priv_load_relaxed(&unmet->status) == ZCP_OK) return false;
     bool other = zcp_priv_load_relaxed(&unmet->status) == ZCP_OK || strcmp(unmet->why.message, failure->message) != 0;
     unmet->why = *failure;
-    zcp_priv_store_relaxed(&unmet->status, (uint32_t)failure->status); /* relaxed: the rest is read under the mutex */
+    // Relaxed: the rest is read under the mutex.
+    zcp_priv_store_relaxed(&unmet->status, (uint32_t)failure->status);
     return failure->status != ZCP_OK && other;
 }
-/* Fails because a pool cannot be used here, with that status (OK: with its own), and tells why. */
+
+// Fails because a pool cannot be used here, with that status (OK: with its own), and tells why.
 ZCP_PRIV_COLD zcp_status zcp_priv_fail_unmet(const zcp_manager *manager, uint32_t number, zcp_status status,
-                                             const char *what)
-{
+                                             const char *what) {
     zcp_priv_process *process = zcp_priv_process_lock();
     const zcp_priv_unmet *unmet = &manager->unmet[number];
     if (status == ZCP_OK) status = unmet->why.status;
@@ -3508,28 +2693,30 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_unmet(const zcp_manager *manager, uint32_
     zcp_priv_process_unlock(process);
     return status;
 }
-/* The lowest number of a pool that cannot be used here, and may have chunks of that size; ZCP_MAX_LIVE_POOLS: none. */
-ZCP_PRIV_COLD uint32_t zcp_priv_unmet_first(const zcp_manager *manager, uint64_t size)
-{
-    uint32_t p = zcp_priv_load_relaxed(&manager->meet_again) == 0 ? ZCP_MAX_LIVE_POOLS : 0;    /* relaxed: a look */
+
+// The lowest number of a pool that cannot be used here, and may have chunks of that size; ZCP_MAX_LIVE_POOLS: none.
+ZCP_PRIV_COLD uint32_t zcp_priv_unmet_first(const zcp_manager *manager, uint64_t size) {
+    // Relaxed: a look.
+    uint32_t p = zcp_priv_load_relaxed(&manager->meet_again) == 0 ? ZCP_MAX_LIVE_POOLS : 0;
     for (; p < ZCP_MAX_LIVE_POOLS; p++) {
         const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
-        if (zcp_priv_load_relaxed(&manager->unmet[p].status) == ZCP_OK) continue;      /* relaxed: a look */
+        // Relaxed: a look.
+        if (zcp_priv_load_relaxed(&manager->unmet[p].status) == ZCP_OK) continue;
         if (!pool || (pool->chunk_size >= size && !zcp_priv_pool_is_retiring(pool))) break;
     }
     return p;
 }
-/* Looks at all numbers. A pool that is met while others retire is told of that: perhaps it could not be met before.
-   *news: a failure that was not noted before. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_renew_numbers(zcp_manager *manager, zcp_priv_failure *news)
-{
+
+// Looks at all numbers. A pool that is met while others retire is told of that: perhaps it could not be met before.
+// *news: a failure that was not noted before.
+ZCP_PRIV_SETUP zcp_status zcp_priv_renew_numbers(zcp_manager *manager, zcp_priv_failure *news) {
     zcp_status status = ZCP_OK;
     zcp_priv_pool *met[ZCP_MAX_LIVE_POOLS];
     uint32_t count = 0;
     bool retires = false;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         const zcp_priv_pool *before = zcp_priv_view_pool(&manager->view, p);
-        zcp_priv_failure untold = { ZCP_OK, 0, "" };
+        zcp_priv_failure untold = {ZCP_OK, 0, ""};
         zcp_status one = zcp_priv_renew_number(manager, p, &untold);
         if (one != ZCP_OK) untold = zcp_priv_failure_save(status = one);
         if (zcp_priv_unmet_note(&manager->unmet[p], &untold)) *news = untold;
@@ -3540,27 +2727,31 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_numbers(zcp_manager *manager, zcp_priv_
     while (retires && count > 0 && !(manager->view.flags & ZCP_OBSERVE)) zcp_priv_pool_want(met[--count]);
     return status;
 }
-/* Does what there is to do for pools that retire, under the process's mutex. Errors: those of renew_numbers. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_renew_retiring(zcp_manager *manager, zcp_priv_failure *news, zcp_status known)
-{
+
+// Does what there is to do for pools that retire, under the process's mutex. Errors: those of renew_numbers.
+ZCP_PRIV_SETUP zcp_status zcp_priv_renew_retiring(zcp_manager *manager, zcp_priv_failure *news, zcp_status known) {
     zcp_priv_view *view = &manager->view;
     if (zcp_priv_view_mark_retiring(view)) {
-        atomic_thread_fence(memory_order_seq_cst);                     /* K1: pairs with K0 */
+        // Pairs with K0.
+        atomic_thread_fence(memory_order_seq_cst);                                                  // K1
         known = zcp_priv_renew_numbers(manager, news);
         zcp_priv_view_tell_retiring(view);
     }
     if (zcp_priv_view_claim_retiring(view)) {
         ZEROCP_STEP("retire_asks");
-        zcp_priv_add_release(&view->signals->epoch, 1);                /* pairs with V2 */
-        atomic_thread_fence(memory_order_seq_cst);                     /* K2: pairs with K0 */
+        // Pairs with V2.
+        zcp_priv_add_release(&view->signals->epoch, 1);
+        // Pairs with K0.
+        atomic_thread_fence(memory_order_seq_cst);                                                  // K2
         known = zcp_priv_renew_numbers(manager, news);
         zcp_priv_view_want_all(view);
     }
     return known;
 }
-/* A copy of a table that stays: one that is there already, or in the place that goes with a pool, or a new one. NULL: no memory. */
-ZCP_PRIV_SETUP const zcp_priv_table *zcp_priv_table_keep(zcp_manager *manager, const zcp_priv_table *table)
-{
+
+// A copy of a table that stays: one that is there already, or in the place that goes with a pool, or a new one. NULL:
+// no memory.
+ZCP_PRIV_SETUP const zcp_priv_table *zcp_priv_table_keep(zcp_manager *manager, const zcp_priv_table *table) {
     zcp_priv_grown *unused = NULL;
     uint32_t looks = 0;
     if (memcmp(table, &manager->view.first, sizeof *table) == 0) return &manager->view.first;
@@ -3573,1375 +2764,138 @@ ZCP_PRIV_SETUP const zcp_priv_table *zcp_priv_table_keep(zcp_manager *manager, c
     unused->table = *table;
     return &unused->table;
 }
-/* Errors, if what a client may hold of some pool cannot be learned: NO_MEMORY, MAPPING, SYSTEM, CORRUPT. All else was
-   learned. What cannot be used here is noted in `unmet`, and tried again when it is needed, a tenth of the time at
-   most. */
-ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager)
-{
+
+// Errors, if what a client may hold of some pool cannot be learned: NO_MEMORY, MAPPING, SYSTEM, CORRUPT. All else was
+// learned. What cannot be used here is noted in `unmet`, and tried again when it is needed, a tenth of the time at
+// most.
+ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager) {
     zcp_priv_view *view = &manager->view;
     zcp_priv_table table;
-    zcp_priv_failure news = { ZCP_OK, 0, "" };
+    zcp_priv_failure news = {ZCP_OK, 0, ""};
     uint64_t began = zcp_priv_now_ns();
     bool unmet = false;
-    zcp_priv_process *process = zcp_priv_process_lock();               /* one thread at a time, and no fork within */
+    // One thread at a time, and no fork within.
+    zcp_priv_process *process = zcp_priv_process_lock();
     if (!process) return zcp_priv_fail_memory(manager->name, "the process's page");
-    uint32_t epoch = zcp_priv_load_acquire(&view->signals->epoch);     /* V2: pairs with each change's release */
+    // Pairs with each change's release.
+    uint32_t epoch = zcp_priv_load_acquire(&view->signals->epoch);                                  // V2
     zcp_status status = zcp_priv_renew_numbers(manager, &news);
     if (!(view->flags & ZCP_OBSERVE)) status = zcp_priv_renew_retiring(manager, &news, status);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++)
-        unmet = unmet || zcp_priv_load_relaxed(&manager->unmet[p].status) != ZCP_OK;   /* relaxed: under the mutex */
+        // Relaxed: under the mutex.
+        unmet = unmet || zcp_priv_load_relaxed(&manager->unmet[p].status) != ZCP_OK;
     memset(&table, 0, sizeof table);
     zcp_priv_table_make(&table, view);
     if (memcmp(&table, zcp_priv_view_table(view), sizeof table) != 0) {
         const zcp_priv_table *kept = zcp_priv_table_keep(manager, &table);
-        if (kept) zcp_priv_store_release(&view->table, kept);          /* V5: pairs with V4 */
+        // Pairs with V4.
+        if (kept) zcp_priv_store_release(&view->table, kept);                                       // V5
         else unmet = true;
     }
-    zcp_priv_store_relaxed(&view->epoch, epoch);                       /* relaxed, both: whether to come here again */
+    // Relaxed, both: whether to come here again.
+    zcp_priv_store_relaxed(&view->epoch, epoch);
     uint64_t ended = zcp_priv_now_ns(), rest = 10 * (ended - began);
-    if (rest > 1000000000) rest = 1000000000;                          /* it may have been stopped meanwhile */
+    // It may have been stopped meanwhile.
+    if (rest > 1000000000) rest = 1000000000;
     zcp_priv_store_relaxed(&manager->meet_again, unmet ? ended + rest : 0);
     zcp_priv_process_unlock(process);
     if (news.status != ZCP_OK)
         ZEROCP_LOG(ZCP_LOG_WARNING, "%s: an added pool cannot be used here: %s", manager->name, news.message);
     return status;
 }
-ZCP_PRIV_SETUP void zcp_priv_pool_ask(zcp_priv_pool *pool)
-{
-    /* Relaxed: at worst it asks in vain. That the pool is empty, renew finds out. */
+
+ZCP_PRIV_SETUP void zcp_priv_pool_ask(zcp_priv_pool *pool) {
+    // Relaxed: at worst it asks in vain. That the pool is empty, renew finds out.
     if (zcp_priv_load_relaxed(&pool->asked) == 0) (void)zcp_priv_renew(pool->manager);
 }
-/* Is it time to try again what could not be met? */
-ZCP_PRIV_SETUP bool zcp_priv_meets_again(const zcp_manager *manager)
-{
-    uint64_t at = zcp_priv_load_relaxed(&manager->meet_again);         /* relaxed: a look */
+
+// Is it time to try again what could not be met?
+ZCP_PRIV_SETUP bool zcp_priv_meets_again(const zcp_manager *manager) {
+    // Relaxed: a look.
+    uint64_t at = zcp_priv_load_relaxed(&manager->meet_again);
     return at != 0 && zcp_priv_now_ns() >= at;
 }
-ZCP_PRIV_INLINE bool zcp_priv_pools_changed(const zcp_manager *manager)
-{
+
+ZCP_PRIV_INLINE bool zcp_priv_pools_changed(const zcp_manager *manager) {
     const zcp_priv_view *view = &manager->view;
-    return view->signals && zcp_priv_load_relaxed(&view->signals->epoch) != zcp_priv_load_relaxed(&view->epoch);       /* relaxed: a look */
+    // Relaxed: a look.
+    return view->signals && zcp_priv_load_relaxed(&view->signals->epoch) != zcp_priv_load_relaxed(&view->epoch);
 }
-/* For whoever looks at the pools. A failure is told by what cannot be found then. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_renew_if_changed(const zcp_manager *manager)
-{
+
+// For whoever looks at the pools. A failure is told by what cannot be found then.
+ZCP_PRIV_SETUP zcp_status zcp_priv_renew_if_changed(const zcp_manager *manager) {
     return zcp_priv_pools_changed(manager) || zcp_priv_meets_again(manager) ? zcp_priv_renew(manager->itself) : ZCP_OK;
 }
-/* The same, for a call that does not fail by it. */
-ZCP_PRIV_SETUP void zcp_priv_renew_quietly(const zcp_manager *manager)
-{
+
+// The same, for a call that does not fail by it.
+ZCP_PRIV_SETUP void zcp_priv_renew_quietly(const zcp_manager *manager) {
     if (!zcp_priv_pools_changed(manager) && !zcp_priv_meets_again(manager)) return;
     bool outermost = zcp_priv_call_begin();
     (void)zcp_priv_renew_if_changed(manager);
     zcp_priv_call_end(outermost, ZCP_OK);
 }
 
-/* ---- >>recover ---- */
-/* Sweeps one slot whose lock the caller holds. Errors: those of renew; then what is known was swept, and the slot is not clean. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slot, uint64_t *freed, bool *garbage)
-{
-    zcp_priv_slot *at = zcp_priv_slot_at(manager, slot);
-    bool closing = zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_CLOSING;         /* it sweeps itself */
-    zcp_status known = closing ? ZCP_OK : zcp_priv_renew(manager);     /* so that all that a dead one may hold is known */
-    zcp_priv_store_relaxed(&at->state, (uint32_t)ZCP_PRIV_SLOT_SWEEPING);      /* relaxed: for joiners to wait a moment */
-    ZEROCP_STEP("sweeping");
-    *freed = zcp_priv_view_sweep(&manager->view, slot, garbage);
-    ZEROCP_STEP("swept");
-    if (!closing && manager->view.signals) {                           /* the dead one may not have got to say that it had changed the pools */
-        zcp_priv_add_release(&manager->view.signals->epoch, 1);        /* pairs with V2 */
-        zcp_priv_view_want_all(&manager->view);
-    }
-    if (known == ZCP_OK) zcp_priv_store_release(&at->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);        /* after the last push; if a pool is not known, somebody has to sweep again */
-    zcp_priv_view_after_free(&manager->view);
-    return known;
-}
-/* Sweeps a slot whose lock the caller holds, and whose client is dead, if it is not clean. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_slot_clean(zcp_manager *manager, uint32_t slot, zcp_recovery *report, bool *garbage)
-{
-    uint64_t freed = 0;
-    if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) return ZCP_OK;      /* relaxed: ordered by the lock */
-    zcp_status status = zcp_priv_slot_sweep(manager, slot, &freed, garbage);
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u (pid %u): %llu chunks reclaimed", manager->name, slot,
-               zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->pid), (unsigned long long)freed);
-    report->dead_clients++;
-    report->chunks_reclaimed += freed;
-    return status;
-}
-/* Does a client hold the slot's lock, or who sweeps it? fd: of the lock object. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_slot_test(const zcp_manager *manager, int fd, uint32_t slot, bool *taken)
-{
-    return zcp_priv_lock_test(fd, manager->locks.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, F_WRLCK, taken);
-}
-/* The same of a slot whose client may live. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, zcp_recovery *report, bool *garbage)
-{
-    zcp_priv_hold hold;
-    bool taken;
-    off_t byte = ZCP_PRIV_LOCK_SLOTS + (off_t)slot;
-    zcp_status status = zcp_priv_hold_take(&manager->locks, &manager->sweeping, byte, &hold, &taken);
-    if (status != ZCP_OK || taken) return status;
-    status = zcp_priv_slot_clean(manager, slot, report, garbage);
-    zcp_priv_hold_drop(&hold);
-    return status;
-}
-ZCP_PRIV_SETUP void zcp_priv_growth_trim(zcp_manager *manager);        /* >>grow */
-/* What keeps a dead client's chunks from coming back. */
-ZCP_PRIV_COLD zcp_status zcp_priv_fail_sweep(const zcp_manager *manager, uint32_t slot, zcp_status status)
-{
-    zcp_priv_failure failure = zcp_priv_failure_save(status);
-    uint32_t pid = zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->pid);       /* relaxed: for messages */
-    return zcp_priv_fail(status, failure.error, "client %u (pid %u), if it is dead, was not swept: %s", slot, pid,
-                         failure.message);                             /* which names the instance */
-}
-/* Remembers how the last recovery ended, for whoever is told that there is no chunk. */
-ZCP_PRIV_COLD void zcp_priv_recovery_note(zcp_manager *manager, zcp_status status)
-{
-    zcp_priv_process *process = zcp_priv_process_lock();
-    manager->why_unswept = zcp_priv_failure_save(status);
-    zcp_priv_store_relaxed(&manager->unswept, status != ZCP_OK);       /* relaxed: the mutex orders the rest */
-    zcp_priv_process_unlock(process);
-}
-/* What stands at the end of a message about a chunk that is not to be had: "" if the last recovery went well. */
-typedef struct zcp_priv_unswept { char text[ZCP_PRIV_MESSAGE_BYTES]; } zcp_priv_unswept;
-ZCP_PRIV_COLD zcp_priv_unswept zcp_priv_recovery_told(const zcp_manager *manager)
-{
-    zcp_priv_unswept told = { "" };
-    if (!zcp_priv_load_relaxed(&manager->unswept)) return told;
-    zcp_priv_process *process = zcp_priv_process_lock();
-    if (manager->why_unswept.status != ZCP_OK)
-        snprintf(told.text, sizeof told.text, "; but %.300s", manager->why_unswept.message);
-    zcp_priv_process_unlock(process);
-    return told;
-}
-ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report)
-{
-    bool garbage = false;
-    zcp_status worst = ZCP_OK;                                         /* a sweep that needs an unknown pool says so */
-    int fd = -1;
-    bool kept = true;
-    (void)zcp_priv_threads_collect(false);
-    zcp_priv_renew_if_changed(manager);
-    for (uint32_t slot = 0; slot < manager->geometry.max_clients; slot++) {
-        bool taken = true;
-        if (slot == manager->view.client || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) continue;   /* a look */
-        zcp_status status = fd < 0 ? zcp_priv_file_look(&manager->locks, &fd, &kept) : ZCP_OK;
-        if (status == ZCP_OK) status = zcp_priv_slot_test(manager, fd, slot, &taken);
-        ZEROCP_STEP("tested");
-        if (status == ZCP_OK && !taken) status = zcp_priv_slot_recover(manager, slot, report, &garbage);
-        if (status != ZCP_OK) worst = zcp_priv_fail_sweep(manager, slot, status);
-        if (fd < 0) break;
-    }
-    zcp_priv_file_leave(fd, kept);
-    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {                /* after the dead: idle threads keep the rest */
-        zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
-        if (!pool || !pool->cache_chunks || !zcp_priv_pool_is_retiring(pool)) continue;
-        if (zcp_priv_pool_reclaim(pool) != 0) zcp_priv_after_free(pool);
-    }
-    /* A retirer may have been killed, too, or an adder. Relaxed: a look. */
-    zcp_priv_view_tidy(&manager->view);
-    if (zcp_priv_load_relaxed(&manager->header->signals.adding) != 0) zcp_priv_growth_trim(manager);
-    if (worst == ZCP_OK && garbage) worst = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: chunk records hold garbage; the others were swept", manager->name);
-    zcp_priv_recovery_note(manager, worst);
-    return worst;
-}
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report)
-{
-    zcp_recovery ignored;
-    if (!report) report = &ignored;
-    *report = (zcp_recovery){ 0, 0 };
-    bool outermost = zcp_priv_call_begin();
-    zcp_status status = zcp_priv_may_change(manager);
-    return zcp_priv_call_end(outermost, status == ZCP_OK ? zcp_priv_recover(manager, report) : status);
-}
+// ---------------------------------------------------------------------------------------------------------------------
+// >>pools  The life of a pool: adding, retiring, reconfiguring
+// ---------------------------------------------------------------------------------------------------------------------
+//   NONE --add--> LIVE --retire--> RETIRING --last chunk released--> GONE --add--> LIVE (another pool of that number)
+//
+// Pools are added by one client at a time, under the creation lock: the files are made longer, the pool is written
+// behind what they had, and its slot becomes LIVE by one store. An adder that is killed before that leaves a longer
+// file; the next recovery or adder gives its pages back, and an adder writes there. One that is killed after it may not
+// have raised the epoch, which the sweep of the dead client does. Retiring takes no lock.
+//
+// A retiring pool gives out nothing more: what is free is claimed for an owner that is nobody, by the retirer and then
+// by whoever frees its chunks, so the records alone say when it is empty. Then the pages of its chunks go back to the
+// system, and its number is free. Its place in the files is never used again: a thread that was stopped while it worked
+// on an old pool finds its records retired, and harms nothing.
+//
+// Labels  word      order    partner      what breaks without it
+//   V7    state     release  V3           as V3
+//   V9    slot      release  V8           the same
+//   A7    (barrier) heavy    A4           a waiter misses the added pool, and who added it the waiter
 
-/* ---- >>create  Exactly one process initialises, whoever is killed. The header's state word is the truth: 0, READY, RETIRED, never back.
-   All changes of names and of that word happen under two creation locks, after checks that both names still lead to
-   what is locked. The lock object's comes first, and keeps processes of this version apart. Those only can open it who
-   may write the management file: a lock needs no more than read permission, so whoever has that could shut everybody
-   out of the management file's locks. That file's comes second, for other versions; with such readers it is shared.
-   Whoever finds no lock object makes one; the last name that goes is its own.
-   A builder may truncate, so the file is looked at with pread, and mapped only once READY, which is final. ---- */
-#define ZCP_PRIV_TORN 4u                        /* so often slots that do not add up are read again */
-typedef enum zcp_priv_kind { ZCP_PRIV_KIND_FOREIGN, ZCP_PRIV_KIND_HALF_MADE, ZCP_PRIV_KIND_READY, ZCP_PRIV_KIND_RETIRED, ZCP_PRIV_KIND_GARBAGE } zcp_priv_kind;
+// >>sweep
+ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report);
 
-/* Behind the slots' bytes: the creator's, from before READY is stored until it has a slot, so that nobody replaces
-   what it has just made. Who replaces an instance holds all of them by one lock, so nobody joins meanwhile. */
-enum { ZCP_PRIV_LOCK_CREATOR = ZCP_PRIV_LOCK_SLOTS + ZCP_MAX_CLIENTS, ZCP_PRIV_LOCK_ALL = ZCP_MAX_CLIENTS + 1 };
-
-/* Everything that one call of open or destroy works with. */
-typedef struct zcp_priv_opening {
-    bool creates, again;                        /* may create; start over */
-    bool removes;                               /* removes what is there, whatever it is, and so need not trust it */
-    bool barred;                                /* this attempt has met somebody who is replacing the instance */
-    uint32_t torn;                              /* attempts that have found a pool's slot being written, or garbage */
-    bool built, removed, missing;               /* this attempt has built or removed the instance, or waits for somebody to create it */
-    bool fresh;                                 /* this attempt has created the management file, empty */
-    zcp_priv_kind kind;                         /* of the management file when it was last looked at */
-    zcp_manager_desc desc;                      /* defaults filled in */
-    zcp_priv_file file;                         /* the management file of this attempt */
-    zcp_priv_path chunk_path;
-    zcp_priv_file locks;                        /* the lock object of this attempt */
-    zcp_priv_hold guard;                        /* its creation byte, until the attempt ends at the latest */
-    uint64_t made_device, made_inode;           /* the lock object that this call has made */
-    uint64_t built_device, built_inode;         /* the management file that this call has built */
-    zcp_priv_lock creator;                      /* of that file: ZCP_PRIV_LOCK_CREATOR, until this call has joined */
-    const zcp_manager *only;                    /* to destroy only the instance that it has open; NULL: any */
-    zcp_priv_wait wait;
-    struct stat status;                         /* of the management file */
-    zcp_config config;
-    zcp_priv_geometry geometry;                 /* of config */
-    zcp_priv_header header;                     /* as it was when last looked at */
-} zcp_priv_opening;
-
-ZCP_PRIV_INLINE ssize_t zcp_priv_read_header(zcp_priv_opening *o)
-{
-    ssize_t n;
-    memset((void *)&o->header, 0, sizeof o->header);
-    do n = pread(o->file.fd, (void *)&o->header, sizeof o->header, 0); while (n < 0 && errno == EINTR);
-    return n;
-}
-/* Reads the header and tells what the file is. The kernel copies in no particular order: what goes with READY is read after READY was seen. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_look(zcp_priv_opening *o)
-{
-    ssize_t n = zcp_priv_read_header(o);
-    if (n > 0 && zcp_priv_load_relaxed(&o->header.state) == ZCP_PRIV_READY) {
-        atomic_thread_fence(memory_order_acquire);                     /* pairs with READY's release in build_contents */
-        n = zcp_priv_read_header(o);
-    }
-    bool changes = zcp_priv_load_relaxed(&o->header.signals.epoch) != 0;       /* relaxed: of a private copy */
-    for (uint32_t look = 0; changes && n > 0 && look < ZCP_PRIV_SLOT_LOOKS; look++) {   /* until two agree on them */
-        zcp_priv_pool_slot before[ZCP_MAX_LIVE_POOLS];
-        memcpy(before, o->header.pools, sizeof before);
-        n = zcp_priv_read_header(o);
-        if (memcmp(before, o->header.pools, sizeof before) == 0) break;
-    }
-    if (n < 0 || fstat(o->file.fd, &o->status) != 0) return zcp_priv_fail_system("pread", o->file.path.text);
-    uint32_t state = zcp_priv_load_relaxed(&o->header.state);          /* a private copy */
-    o->kind = ZCP_PRIV_KIND_FOREIGN;
-    if (n == 0) o->kind = ZCP_PRIV_KIND_HALF_MADE;
-    else if (n < 16 || o->header.magic != ZCP_PRIV_MAGIC) {}
-    else if (state == ZCP_PRIV_BUILDING) o->kind = ZCP_PRIV_KIND_HALF_MADE;
-    else if (state == ZCP_PRIV_READY) o->kind = ZCP_PRIV_KIND_READY;
-    else o->kind = state == ZCP_PRIV_RETIRED ? ZCP_PRIV_KIND_RETIRED : ZCP_PRIV_KIND_GARBAGE;
-    return ZCP_OK;
-}
-ZCP_PRIV_COLD zcp_status zcp_priv_fail_foreign(const zcp_priv_opening *o)
-{
-    uint64_t swapped = 0;
-    for (uint32_t i = 0; i < 8; i++) swapped = swapped << 8 | (o->header.magic >> 8 * i & 0xff);
-    if (swapped == ZCP_PRIV_MAGIC) return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s was written by a machine of the other byte order", o->file.path.text);
-    return zcp_priv_fail(ZCP_ERR_NOT_ZEROCP, 0, "%s (%lld bytes) was not written by zerocp", o->file.path.text, (long long)o->status.st_size);
-}
-ZCP_PRIV_SETUP zcp_status zcp_priv_write_start(zcp_priv_opening *o)          /* the first bytes of a file that is ours; one write */
-{
-    struct { uint64_t magic; uint32_t byte_order, pid; } start = { ZCP_PRIV_MAGIC, ZCP_PRIV_BYTE_ORDER, (uint32_t)getpid() };
-    ssize_t n;
-    do n = pwrite(o->file.fd, &start, sizeof start, 0); while (n < 0 && errno == EINTR);
-    if (n >= 0 && n < (ssize_t)sizeof start) errno = ENOSPC;
-    return n == (ssize_t)sizeof start ? ZCP_OK : zcp_priv_fail_system("pwrite", o->file.path.text);
-}
-/* Tells those who wait for the creation lock who has it. A file that is not ours is not written to, nor is one
-   touched that a stranger may be truncating. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_note_pid(zcp_priv_opening *o, const zcp_priv_lock *lock)
-{
-    if (o->kind == ZCP_PRIV_KIND_FOREIGN || zcp_priv_is_stranger(&o->status, o->desc.flags)) return ZCP_OK;
-    if (o->status.st_size == 0)                                        /* with no room for it, building tells; no SIGXFSZ */
-        return zcp_priv_file_may_grow(o->file.fd, o->file.path.text, 0, sizeof o->header, 0, o->desc.flags) == ZCP_OK ? zcp_priv_write_start(o) : ZCP_OK;
-    /* Through the lock's page, which is the header's and has 16 bytes at least: a pwrite behind RLIMIT_FSIZE would be a SIGXFSZ. */
-    zcp_priv_store_relaxed(&((zcp_priv_header *)lock->base)->locker_pid, (uint32_t)getpid());
-    return ZCP_OK;
-}
-/* The creation lock did not come: names who has it. */
-ZCP_PRIV_COLD zcp_status zcp_priv_fail_locked(const char *name, uint32_t pid, uint32_t timeout_ms)
-{
-    char who[64] = "a process that has not yet told its pid";
-    if (pid != 0) snprintf(who, sizeof who, "process %u", pid);
-    return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: %s is creating, destroying or changing it and was not done within %u ms; if stopped, continue or kill it",
-                         name, who, timeout_ms);
-}
-/* What those get on the lock object who may write the management file, class by class; nobody else may open it. */
-ZCP_PRIV_SETUP uint32_t zcp_priv_writers(uint32_t permissions) { return (permissions & 0222) * 3; }
-/* Opens the lock object that has the name, and makes it if there is none. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_locks_open(zcp_priv_opening *o)
-{
-    int fd;
-    struct stat is;
-    zcp_priv_path path = o->locks.path;
-    uint32_t accepts = o->removes ? o->desc.flags | ZCP_SHM_ANY_OWNER : o->desc.flags;
-    zcp_status status;
-    zcp_priv_file_forget(&o->locks);
-    do {                                                               /* PERMISSION: perhaps it is not granted yet */
-        status = zcp_priv_file_open(path.text, O_RDWR, accepts, &fd, &is);
-    } while (status == ZCP_ERR_PERMISSION && o->kind == ZCP_PRIV_KIND_HALF_MADE && zcp_priv_wait_more(&o->wait));
-    if (status == ZCP_ERR_NOT_FOUND) {
-        uint32_t permissions = zcp_priv_writers(o->desc.permissions);
-        status = zcp_priv_file_create(path.text, permissions, o->desc.group, o->desc.flags, &fd, &is);
-        ZEROCP_STEP("locks_created");
-        if (status == ZCP_ERR_EXISTS) { o->again = true; return ZCP_OK; }
-        if (status == ZCP_OK) { o->made_device = (uint64_t)is.st_dev; o->made_inode = (uint64_t)is.st_ino; }
-    }
-    if (status == ZCP_OK) zcp_priv_file_note(&o->locks, fd, &path, ZCP_PRIV_SHM_NO_ACCESS, &is);
-    return status;
-}
-/* A byte of a lock object, with a bounded wait. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_hold_wait(const zcp_priv_file *file, _Atomic uint32_t *busy, zcp_priv_wait *wait,
-                                             zcp_priv_hold *hold)
-{
-    for (;;) {
-        bool taken;
-        zcp_status status = zcp_priv_hold_take(file, busy, ZCP_PRIV_LOCK_CREATION, hold, &taken);
-        if (status != ZCP_OK || !taken) return status;
-        if (!zcp_priv_wait_more(wait)) return ZCP_ERR_TIMEOUT;         /* the caller tells */
-    }
-}
-ZCP_PRIV_SETUP void zcp_priv_creation_unlock(zcp_priv_opening *o, zcp_priv_lock *lock)
-{
-    zcp_priv_lock_drop(lock);
-    zcp_priv_hold_drop(&o->guard);
-}
-/* The creation locks of the lock object and of the management file; notes our pid for those who wait. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_lock *lock)
-{
-    bool same = false;
-    zcp_status status = zcp_priv_locks_open(o);
-    if (status != ZCP_OK || o->again) return status;
-    status = zcp_priv_hold_wait(&o->locks, NULL, &o->wait, &o->guard);
-    ZEROCP_STEP("locks_locked");
-    if (status == ZCP_OK) status = zcp_priv_lock_creation(&o->file, true, &o->wait, lock);
-    if (status == ZCP_ERR_TIMEOUT)
-        return zcp_priv_fail_locked(o->file.path.text, zcp_priv_look(o) == ZCP_OK ? zcp_priv_load_relaxed(&o->header.locker_pid) : 0, o->desc.timeout_ms);
-    if (status != ZCP_OK) return status;
-    status = zcp_priv_look(o);
-    if (status == ZCP_OK) status = zcp_priv_note_pid(o, lock);         /* at once, also where a name leads elsewhere */
-    ZEROCP_STEP("creation_locked");
-    if (status == ZCP_OK) status = zcp_priv_file_is(&o->locks, &same);
-    if (status == ZCP_OK && same) status = zcp_priv_file_is(&o->file, &same);
-    if (status == ZCP_OK && !same) o->again = true;
-    if (status != ZCP_OK || o->again) zcp_priv_lock_drop(lock);
-    return status;
-}
-
-/* The chunk segment may not be written: tells the flag for those who may read it. Else the message stays. */
-ZCP_PRIV_COLD zcp_status zcp_priv_fail_read_only(const zcp_priv_opening *o)
-{
-    struct stat status;
-    int fd;
-    zcp_priv_failure failure = zcp_priv_failure_save(ZCP_ERR_PERMISSION);
-    if (zcp_priv_file_open(o->chunk_path.text, O_RDONLY, o->desc.flags, &fd, &status) != ZCP_OK)
-        return zcp_priv_failure_again(&failure);
-    zcp_priv_close_fd(fd);
-    return zcp_priv_fail(ZCP_ERR_PERMISSION, failure.error, "%s: this user may only read it: open with "
-                         "ZCP_READ_ONLY_DATA (it belongs to user %lu, permissions 0%o)", o->chunk_path.text,
-                         (unsigned long)status.st_uid, (unsigned)status.st_mode & 0777);
-}
-
-/* Opens the lock object, which the header names. *broken: its name is missing or leads to another file. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_locks_find(zcp_priv_opening *o, bool *broken)
-{
-    int fd;
-    struct stat is;
-    zcp_priv_path path = o->locks.path;
-    zcp_priv_file_forget(&o->locks);
-    zcp_status status = zcp_priv_file_open(path.text, O_RDWR, o->desc.flags, &fd, &is);
-    *broken = status == ZCP_ERR_NOT_FOUND;
-    if (status != ZCP_OK) return *broken ? ZCP_OK : status;
-    *broken = (uint64_t)is.st_dev != o->header.lock_device || (uint64_t)is.st_ino != o->header.lock_inode;
-    if (*broken) zcp_priv_close_fd(fd);
-    else zcp_priv_file_note(&o->locks, fd, &path, ZCP_PRIV_SHM_NO_ACCESS, &is);
-    return ZCP_OK;
-}
-/* Does somebody hold a slot by the lock object that is open? */
-ZCP_PRIV_SETUP zcp_status zcp_priv_locks_test(const zcp_priv_opening *o, bool *taken)
-{
-    return zcp_priv_lock_test(o->locks.fd, o->locks.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS, F_WRLCK, taken);
-}
-/* Is the lock object that is open the one that the header names? */
-ZCP_PRIV_SETUP bool zcp_priv_locks_are(const zcp_priv_opening *o)
-{
-    return o->locks.device == o->header.lock_device && o->locks.inode == o->header.lock_inode;
-}
-/* Opens the chunk segment that the header names. *broken: its name is missing or leads to another file. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_open(const zcp_priv_opening *o, int *fd, bool *broken)
-{
-    struct stat status;
-    int access = o->desc.flags & ZCP_READ_ONLY_DATA ? O_RDONLY : O_RDWR;
-    zcp_status result = zcp_priv_file_open(o->chunk_path.text, access, o->desc.flags, fd, &status);
-    if (result == ZCP_ERR_PERMISSION && access == O_RDWR) result = zcp_priv_fail_read_only(o);
-    *broken = result == ZCP_ERR_NOT_FOUND;
-    if (result == ZCP_OK && ((uint64_t)status.st_dev != o->header.chunk_device || (uint64_t)status.st_ino != o->header.chunk_inode)) *broken = true;
-    if (result == ZCP_OK && !*broken && (uint64_t)status.st_size < o->header.geometry.chunk_bytes)
-        result = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s has %lld bytes, its header says %llu", o->chunk_path.text, (long long)status.st_size,
-                               (unsigned long long)o->header.geometry.chunk_bytes);
-    if (*fd >= 0 && (*broken || result != ZCP_OK)) { zcp_priv_close_fd(*fd); *fd = -1; }
-    return *broken ? ZCP_OK : result;
-}
-ZCP_PRIV_SETUP zcp_status zcp_priv_unlink_if_there(const char *path)
-{
-    zcp_status status = zcp_priv_file_unlink(path);
-    return status == ZCP_ERR_NOT_FOUND ? ZCP_OK : status;
-}
-/* Retires the instance whose creation lock that is, removes its names, and drops the lock: start over. Idempotent. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_retire(zcp_priv_opening *o, zcp_priv_lock *lock)
-{
-    uint32_t retired = ZCP_PRIV_RETIRED;
-    zcp_status status;
-    /* Nothing is retired that cannot be removed. */
-    if (o->kind == ZCP_PRIV_KIND_FOREIGN) status = zcp_priv_fail_foreign(o);
-    else status = zcp_priv_may_remove(o->file.fd, o->file.path.text, &o->status, o->desc.flags);
-    if (status == ZCP_OK && o->kind != ZCP_PRIV_KIND_HALF_MADE) {
-        if ((uint64_t)o->status.st_size < sizeof(zcp_priv_header)) {}
-        /* A stranger may be truncating it: a call is no SIGBUS then. */
-        else if (zcp_priv_is_stranger(&o->status, o->desc.flags))
-            (void)!pwrite(o->file.fd, &retired, sizeof retired, offsetof(zcp_priv_header, state));
-        /* The lock's page is the header's. Pairs with the acquire in join. */
-        else zcp_priv_store_release(&((zcp_priv_header *)lock->base)->state, retired);
-        ZEROCP_STEP("retired");
-    }
-    if (status == ZCP_OK) status = zcp_priv_unlink_if_there(o->chunk_path.text);
-    ZEROCP_STEP("chunk_unlinked");
-    if (status == ZCP_OK) status = zcp_priv_unlink_if_there(o->file.path.text);
-    ZEROCP_STEP("management_unlinked");
-    if (status == ZCP_OK) status = zcp_priv_unlink_if_there(o->locks.path.text);       /* last: it keeps others out */
-    ZEROCP_STEP("locks_unlinked");
-    zcp_priv_creation_unlock(o, lock);
-    if (status == ZCP_OK) ZEROCP_LOG(ZCP_LOG_INFO, "%s: removed", o->desc.name);
-    o->again = o->removed = status == ZCP_OK;
-    return status;
-}
-
-/* Retires and removes what the management name leads to. only_broken: only if it is retired, or its chunk segment or
-   lock object is missing or foreign; else, or if somebody has done it meanwhile: start over. Idempotent: killed
-   anywhere, it can be done again. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_broken)
-{
-    zcp_priv_lock lock;
-    zcp_status status = zcp_priv_creation_lock(o, &lock);
-    if (status != ZCP_OK || o->again) return status;
-    if (only_broken) {
-        bool broken = o->kind == ZCP_PRIV_KIND_RETIRED;
-        int fd = -1;
-        if (o->kind == ZCP_PRIV_KIND_READY) status = zcp_priv_chunk_open(o, &fd, &broken);
-        if (o->kind == ZCP_PRIV_KIND_READY && !zcp_priv_locks_are(o)) broken = true;
-        zcp_priv_close_fd(fd);
-        if (status != ZCP_OK || !broken) {
-            o->again = status == ZCP_OK;
-            zcp_priv_creation_unlock(o, &lock);
-            return status;
-        }
-    }
-    return zcp_priv_retire(o, &lock);
-}
-
-/* Opens what has that name and stands alone, if this call may remove it. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_left_look(const zcp_priv_opening *o, const char *path, int *fd, struct stat *status)
-{
-    uint32_t flags = o->desc.flags;
-    zcp_status result = zcp_priv_file_open(path, O_RDONLY, flags | ZCP_SHM_ANY_OWNER, fd, status);
-    if (result != ZCP_OK) return result;
-    result = zcp_priv_may_remove(*fd, path, status, flags);
-    /* Root, who has not asked for that. */
-    if (result == ZCP_OK && !o->removes && zcp_priv_is_stranger(status, flags))
-        result = zcp_priv_fail(ZCP_ERR_WRONG_OWNER, 0, "%s belongs to user %lu; zcp_manager_destroy removes it, and so "
-                               "does a call with ZCP_SHM_ANY_OWNER", path, (unsigned long)status->st_uid);
-    if (result != ZCP_OK) { zcp_priv_close_fd(*fd); *fd = -1; }
-    return result;
-}
-/* Creates the chunk segment anew; what has its name goes, if it is a file of ours. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_build_chunks(zcp_priv_opening *o, int *fd, struct stat *status)
-{
-    const char *path = o->chunk_path.text;
-    uint32_t permissions = o->desc.data_permissions ? o->desc.data_permissions : o->desc.permissions;
-    zcp_status result = zcp_priv_left_look(o, path, fd, status);
-    if (result == ZCP_OK) {
-        zcp_priv_close_fd(*fd);
-        *fd = -1;
-        result = zcp_priv_unlink_if_there(path);
-    } else if (result == ZCP_ERR_NOT_FOUND) result = ZCP_OK;
-    if (result == ZCP_OK) result = zcp_priv_file_create(path, permissions, o->desc.group, o->desc.flags, fd, status);
-    if (result != ZCP_OK) return result;
-    ZEROCP_STEP("chunk_created");
-    result = zcp_priv_file_reserve(*fd, path, 0, o->geometry.chunk_bytes, o->desc.flags);
-    if (result != ZCP_OK) shm_unlink(path);
-    return result;
-}
-/* Writes header, lists and records into the sized management file; READY last. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const struct stat *chunk)
-{
-    void *base;
-    uint64_t instance_id = 0;
-    const char *path = o->file.path.text;
-    zcp_status status = zcp_priv_file_map_alone(o->file.fd, path, 0, o->geometry.management_bytes, 0, &base);
-    if (status != ZCP_OK) return status;
-    while (instance_id == 0)
-        if (getrandom(&instance_id, sizeof instance_id, 0) != (ssize_t)sizeof instance_id) instance_id = zcp_priv_mix(zcp_priv_now_ns() ^ (uint64_t)getpid() << 32);
-    zcp_priv_header *header = (zcp_priv_header *)base;
-    header->layout_version = ZCP_PRIV_LAYOUT_VERSION;
-    header->signature = zcp_priv_signature();
-    header->instance_id = instance_id;
-    header->chunk_device = (uint64_t)chunk->st_dev;
-    header->chunk_inode = (uint64_t)chunk->st_ino;
-    header->lock_device = o->locks.device;
-    header->lock_inode = o->locks.inode;
-    header->geometry = o->geometry;
-    for (uint32_t p = 0; p < o->geometry.pool_count; p++)
-        zcp_priv_store_relaxed(&header->pools[p].state, zcp_priv_pool_state(1, ZCP_PRIV_POOL_LIVE));     /* relaxed, all: READY's release carries it */
-    zcp_priv_store_relaxed(&header->signals.management_end, o->geometry.management_bytes);
-    zcp_priv_store_relaxed(&header->signals.chunk_end, o->geometry.chunk_bytes);
-    zcp_priv_format_pools(base, &o->geometry, instance_id);
-    ZEROCP_STEP("formatted");
-    zcp_priv_store_release(&header->state, (uint32_t)ZCP_PRIV_READY);  /* pairs with the acquires in look and join */
-    munmap(base, (size_t)o->geometry.management_bytes);
-    return ZCP_OK;
-}
-/* A half-made instance has no clients. Whoever holds a slot's lock has seen it READY: then the state word is garbage, and to truncate the file would take
-   it away from them. Only those count who locked it for writing. The lock object may be an earlier instance's whose
-   other names were removed by hand, with clients still: then it loses its name, and `again` says to start over. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_check_no_clients(zcp_priv_opening *o)
-{
-    bool taken, here;
-    const char *path = o->file.path.text;
-    zcp_status status = zcp_priv_locks_test(o, &taken);
-    if (status == ZCP_OK)
-        status = zcp_priv_lock_test(o->file.fd, path, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS, F_RDLCK, &here);
-    if (status != ZCP_OK || (!taken && !here)) return status;
-    if (here || zcp_priv_locks_are(o))
-        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its state word says half-made, but it has clients", path);
-    o->again = true;
-    return zcp_priv_unlink_if_there(o->locks.path.text);
-}
-/* Makes an instance of a management file that is empty, or half-made by one who was killed. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_build(zcp_priv_opening *o)
-{
-    zcp_priv_lock lock;
-    struct stat chunk;
-    int fd = -1;
-    const char *path = o->file.path.text;
-    zcp_status status = zcp_priv_creation_lock(o, &lock);
-    if (status != ZCP_OK || o->again) return status;
-    if (o->kind != ZCP_PRIV_KIND_HALF_MADE) {                          /* somebody else was first */
-        o->again = true;
-        zcp_priv_creation_unlock(o, &lock);
-        return ZCP_OK;
-    }
-    status = zcp_priv_check_no_clients(o);
-    /* What this user may not remove it may not finish either. */
-    if (status == ZCP_OK && !o->again && !o->fresh)
-        status = zcp_priv_may_remove(o->file.fd, path, &o->status, o->desc.flags);
-    zcp_priv_lock_drop(&o->creator);
-    bool taken = false;
-    if (status == ZCP_OK && !o->again)
-        status = zcp_priv_lock_one(&o->locks, ZCP_PRIV_LOCK_CREATOR, false, &o->creator, &taken);
-    if (status != ZCP_OK || o->again) {
-        zcp_priv_creation_unlock(o, &lock);
-        return status;
-    }
-    int error = zcp_priv_truncate(o->file.fd, 0);
-    if (error) { errno = error; status = zcp_priv_fail_system("ftruncate", path); }
-    uint32_t reserve = o->desc.flags & ~ZCP_SHM_NO_RESERVE;            /* the management segment always is: it is written at once */
-    uint64_t others = o->desc.flags & ZCP_SHM_NO_RESERVE ? 0 : o->geometry.chunk_bytes;
-    if (status == ZCP_OK) status = zcp_priv_file_may_grow(o->file.fd, path, 0, o->geometry.management_bytes, others, reserve);
-    if (status == ZCP_OK) status = zcp_priv_write_start(o);
-    ZEROCP_STEP("started");
-    if (status == ZCP_OK) status = zcp_priv_file_grant(o->file.fd, path, o->desc.permissions, o->desc.group, o->desc.flags);
-    uint32_t writers = zcp_priv_writers(o->desc.permissions);
-    if (status == ZCP_OK)
-        status = zcp_priv_file_grant(o->locks.fd, o->locks.path.text, writers, o->desc.group, o->desc.flags);
-    if (status == ZCP_OK) status = zcp_priv_file_reserve(o->file.fd, path, 0, o->geometry.management_bytes, reserve);
-    ZEROCP_STEP("management_sized");
-    if (status == ZCP_OK) status = zcp_priv_build_chunks(o, &fd, &chunk);
-    ZEROCP_STEP("chunk_sized");
-    if (status == ZCP_OK && (status = zcp_priv_build_contents(o, &chunk)) != ZCP_OK) shm_unlink(o->chunk_path.text);
-    zcp_priv_close_fd(fd);
-    if (status != ZCP_OK) {
-        shm_unlink(path);
-        shm_unlink(o->locks.path.text);
-    } else { o->built_device = o->file.device; o->built_inode = o->file.inode; }
-    zcp_priv_creation_unlock(o, &lock);
-    ZEROCP_STEP("built");
-    o->again = o->built = status == ZCP_OK;                            /* now attach, as everybody does */
-    return status;
-}
-
-/* ---- >>attach  Takes no creation lock: READY is final, so a process that is stopped while it attaches blocks nobody. ---- */
-ZCP_PRIV_SETUP zcp_status zcp_priv_check_header(const zcp_priv_opening *o)   /* against what this copy of zerocp would write */
-{
-    const zcp_priv_header *h = &o->header;
-    const char *path = o->file.path.text;
-    zcp_config config;
-    zcp_priv_geometry geometry;
-    if (h->byte_order != ZCP_PRIV_BYTE_ORDER) return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s: byte order %08x, this process has %08x", path, h->byte_order, ZCP_PRIV_BYTE_ORDER);
-    if (h->layout_version != ZCP_PRIV_LAYOUT_VERSION)
-        return zcp_priv_fail(ZCP_ERR_VERSION, 0, "%s has layout version %u, this process uses version %u", path, h->layout_version, ZCP_PRIV_LAYOUT_VERSION);
-    if (h->signature != zcp_priv_signature())
-        return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s: layout signature %016llx, this process has %016llx (both version %u)", path, (unsigned long long)h->signature,
-                             (unsigned long long)zcp_priv_signature(), ZCP_PRIV_LAYOUT_VERSION);
-    zcp_priv_geometry_config(&h->geometry, &config);
-    if (h->instance_id == 0) return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its instance id is 0", path);
-    if (zcp_priv_geometry_compute(&geometry, &config, h->geometry.max_clients) != ZCP_OK || memcmp(&geometry, &h->geometry, sizeof geometry) != 0)
-        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the geometry in its header does not add up", path);
-    if ((uint64_t)o->status.st_size < geometry.management_bytes)       /* more: of pools that were added */
-        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s has %lld bytes, its header says %llu", path, (long long)o->status.st_size, (unsigned long long)geometry.management_bytes);
-    return ZCP_OK;
-}
-ZCP_PRIV_INLINE bool zcp_priv_same_pool(const zcp_pool_config *a, const zcp_pool_config *b)
-{
-    uint32_t a_alignment = a->alignment ? a->alignment : ZCP_DEFAULT_ALIGNMENT, b_alignment = b->alignment ? b->alignment : ZCP_DEFAULT_ALIGNMENT;
-    return a->chunk_size == b->chunk_size && a->chunk_count == b->chunk_count && a_alignment == b_alignment && a->cache_chunks == b->cache_chunks;
-}
-/* One of the pools that the header says are live. */
-typedef struct zcp_priv_live { uint32_t number; zcp_pool_config config; bool wanted; } zcp_priv_live;
-/* Reads the live pools; *count tells how many. false: a slot is just being written, or garbage. */
-ZCP_PRIV_SETUP bool zcp_priv_live_read(zcp_priv_opening *o, zcp_priv_live live[ZCP_MAX_LIVE_POOLS], uint32_t *count)
-{
-    zcp_config created;
-    *count = 0;
-    zcp_priv_geometry_config(&o->header.geometry, &created);
-    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
-        uint64_t state = zcp_priv_load_relaxed(&o->header.pools[p].state);     /* relaxed: of a private copy */
-        zcp_priv_added added;
-        zcp_priv_live *is = &live[*count];
-        if ((uint32_t)state != ZCP_PRIV_POOL_LIVE) continue;
-        *is = (zcp_priv_live){ p, { 0, 0, 0, 0 }, false };
-        if (state >> 32 != 1) {
-            if (!zcp_priv_added_read(&o->header.pools[p], (uint32_t)(state >> 32), &added)) return false;
-            is->config = added.config;
-        } else if (p < created.pools.size) is->config = created.pools.items[p];
-        else return false;
-        ++*count;
-    }
-    return true;
-}
-/* The pool that differs, and the one that was asked for and is not there. */
-ZCP_PRIV_COLD zcp_status zcp_priv_fail_pool(const zcp_priv_opening *o, const zcp_priv_live *pool,
-                                            const zcp_pool_config *asked)
-{
-    const zcp_pool_config *is = &pool->config;
-    uint32_t alignment = asked->alignment ? asked->alignment : ZCP_DEFAULT_ALIGNMENT;
-    zcp_pool_config same = *asked;
-    same.cache_chunks = is->cache_chunks;
-    if (zcp_priv_same_pool(is, &same))
-        return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists, in its pool %u a thread may cache %u chunks, "
-                             "asked for: %u", o->desc.name, pool->number, is->cache_chunks, asked->cache_chunks);
-    return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists, its pool %u with %u chunks of %llu bytes (alignment "
-                         "%u), asked for: %u of %llu (%u)", o->desc.name, pool->number, is->chunk_count,
-                         (unsigned long long)is->chunk_size, is->alignment, asked->chunk_count,
-                         (unsigned long long)asked->chunk_size, alignment);
-}
-/* Are the live pools those that the caller wants, in whatever order? What the instance was created with does not
-   count. */
-ZCP_PRIV_COLD zcp_status zcp_priv_check_config(zcp_priv_opening *o)
-{
-    zcp_priv_live live[ZCP_MAX_LIVE_POOLS];
-    const zcp_pool_config *missing = NULL;
-    const char *name = o->desc.name;
-    uint32_t count, clients = o->header.geometry.max_clients, asked = o->config.pools.size;
-    if (o->desc.max_clients != 0 && o->desc.max_clients != clients)
-        return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists for %u clients, %u were asked for", name, clients,
-                             o->desc.max_clients);
-    if (!o->desc.config) return ZCP_OK;
-    if (!zcp_priv_live_read(o, live, &count)) {
-        o->again = o->torn++ < ZCP_PRIV_TORN;                          /* a pool may have come while this was read */
-        if (o->again) return ZCP_OK;
-        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of its pools does not add up", name);
-    }
-    if (count != asked)
-        return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists with %u pools, %u were asked for", name, count,
-                             asked);
-    for (uint32_t c = 0; c < asked; c++) {
-        uint32_t p = 0;
-        while (p < count && (live[p].wanted || !zcp_priv_same_pool(&live[p].config, &o->config.pools.items[c]))) p++;
-        if (p < count) live[p].wanted = true;
-        else if (!missing) missing = &o->config.pools.items[c];
-    }
-    for (uint32_t p = 0; missing && p < count; p++)                    /* as many as asked for, so one is not wanted */
-        if (!live[p].wanted) return zcp_priv_fail_pool(o, &live[p], missing);
-    return ZCP_OK;
-}
-/* Finds somebody who has the instance open, by the slot; ZCP_MAX_CLIENTS stands for its creator, who has no slot yet,
-   and -1 for nobody. Who replaces it does not count. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_client_find(const zcp_priv_opening *o, int64_t *client)
-{
-    int64_t length;
-    zcp_status status = zcp_priv_lock_find(o->locks.fd, o->locks.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_PRIV_LOCK_ALL,
-                                           F_WRLCK, client, &length);
-    if (length > 1) *client = -1;
-    return status;
-}
-/* Tries to lock out everybody who could open the instance; *taken: somebody has it open. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_clients_bar(const zcp_priv_opening *o, zcp_priv_lock *lock, bool *taken)
-{
-    int64_t which;
-    zcp_status status = zcp_priv_lock_range(&o->locks, ZCP_PRIV_LOCK_SLOTS, ZCP_PRIV_LOCK_ALL, lock, &which);
-    *taken = which < 0;
-    return status;
-}
-/* Is somebody just replacing the instance? */
-ZCP_PRIV_SETUP zcp_status zcp_priv_clients_barred(const zcp_priv_opening *o, bool *barred)
-{
-    int64_t which, length;
-    zcp_status status = zcp_priv_lock_find(o->locks.fd, o->locks.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_PRIV_LOCK_ALL,
-                                           F_WRLCK, &which, &length);
-    *barred = length > 1;
-    return status;
-}
-/* Adds to why the instance was refused who has it open. */
-ZCP_PRIV_COLD zcp_status zcp_priv_fail_used(const zcp_priv_opening *o, const zcp_priv_failure *why, int64_t client)
-{
-    zcp_priv_slot slot;
-    char name[32] = "";
-    ssize_t n = 0;
-    off_t at = (off_t)(o->header.geometry.slots_offset + (uint64_t)client * sizeof slot);
-    if (client < o->header.geometry.max_clients)
-        do n = pread(o->file.fd, (void *)&slot, sizeof slot, at); while (n < 0 && errno == EINTR);
-    /* Relaxed, both: of a private copy. */
-    if (n != (ssize_t)sizeof slot || zcp_priv_load_relaxed(&slot.state) != ZCP_PRIV_SLOT_IN_USE)
-        return zcp_priv_fail(why->status, why->error, "%.270s; somebody is just opening or closing it", why->message);
-    zcp_priv_slot_name(&slot, name);
-    return zcp_priv_fail(why->status, why->error, "%.270s; client %u (pid %u, \"%s\") has it open", why->message,
-                         (unsigned)client, zcp_priv_load_relaxed(&slot.pid), name);
-}
-/* Is it an instance of ours that does not suit this call? Of any other one, and of garbage, it is not known who has
-   it open. */
-ZCP_PRIV_SETUP bool zcp_priv_is_replaceable(zcp_priv_opening *o)
-{
-    if (!o->creates || o->kind != ZCP_PRIV_KIND_READY || zcp_priv_check_header(o) != ZCP_OK) return false;
-    return o->desc.mode == ZCP_SHM_CREATE_EXCLUSIVE || zcp_priv_check_config(o) == ZCP_ERR_CONFIG_MISMATCH;
-}
-/* The instance does not suit this call, and `refused` and the message say why. If nobody has it open it is replaced:
-   start over. Who has locked all slots while nobody held one keeps everybody out until the names are gone; whoever
-   gets a slot then finds it RETIRED. Somebody who has it open is looked for before the creation lock is taken, so
-   that a client which was stopped with that lock delays no answer. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_replace(zcp_priv_opening *o, zcp_status refused)
-{
-    zcp_priv_failure why = zcp_priv_failure_save(refused);
-    zcp_priv_lock creation, slots;
-    int64_t client = -1;
-    bool taken = false, broken = false;
-    zcp_status status = zcp_priv_locks_find(o, &broken);
-    if (status == ZCP_OK && broken) return zcp_priv_dismantle(o, true);
-    if (status == ZCP_OK) status = zcp_priv_client_find(o, &client);
-    if (status != ZCP_OK) return status;
-    if (client >= 0) return zcp_priv_fail_used(o, &why, client);
-    if (!zcp_priv_can_remove(o->file.fd, &o->status))
-        return zcp_priv_fail(refused, why.error, "%.270s; nobody has it open, but only user %lu or root can replace it",
-                             why.message, (unsigned long)o->status.st_uid);
-    status = zcp_priv_creation_lock(o, &creation);
-    if (status != ZCP_OK || o->again) return status;
-    status = zcp_priv_clients_bar(o, &slots, &taken);
-    ZEROCP_STEP("clients_barred");
-    if (status == ZCP_OK && !taken) status = zcp_priv_look(o);         /* nobody changes it any more */
-    if (status == ZCP_OK) o->again = taken || !zcp_priv_locks_are(o) || !zcp_priv_is_replaceable(o);
-    if (status == ZCP_OK && !o->again) status = zcp_priv_retire(o, &creation);
-    zcp_priv_creation_unlock(o, &creation);
-    zcp_priv_lock_drop(&slots);
-    return status;
-}
-/* Maps the chunk segment; children do not get it. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_map(zcp_priv_opening *o, zcp_manager *manager, int fd)
-{
-    uint32_t flags = o->desc.flags & (ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_NO_DUMP);
-    if (o->desc.flags & ZCP_READ_ONLY_DATA) flags |= ZCP_SHM_READ_ONLY;
-    return zcp_priv_file_map_alone(fd, o->chunk_path.text, 0, manager->geometry.chunk_bytes, flags, &manager->chunks);
-}
-/* Private words, one set per chunk, and the lanes; zero, and not in children. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_private_map(zcp_manager *manager)
-{
-    uint64_t bytes = zcp_priv_private_bytes(&manager->geometry);
-    char what[80];
-    manager->private_bytes = (size_t)bytes;
-    errno = ENOMEM;
-    zcp_priv_process *process = zcp_priv_process_lock();               /* so that no fork falls within */
-    manager->private_memory = bytes > SIZE_MAX ? NULL : zcp_priv_anonymous((size_t)bytes, MADV_DONTFORK);
-    zcp_priv_process_unlock(process);
-    if (manager->private_memory) return ZCP_OK;
-    snprintf(what, sizeof what, "threads and handle counts (%llu bytes)", (unsigned long long)bytes);
-    return zcp_priv_fail_memory(manager->name, what);
-}
-/* A look at the slots: gives clean ones, as hints, if there are any. *in_motion: one is not in use; if nobody could take it, a sweeper, a joiner or a leaver
-   is at work, and one may become free. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_slots_look(const zcp_priv_opening *o, uint64_t clean[ZCP_MAX_CLIENTS / 64], bool *in_motion)
-{
-    zcp_priv_slot some[32];
-    bool found = false;
-    uint32_t count = o->header.geometry.max_clients, part = sizeof some / sizeof some[0];
-    memset(clean, 0, ZCP_MAX_CLIENTS / 8);
-    *in_motion = false;
-    for (uint32_t first = 0; first < count && !found; first += part) {
-        if (part > count - first) part = count - first;
-        off_t at = (off_t)(o->header.geometry.slots_offset + first * sizeof some[0]);
-        ssize_t n;
-        do n = pread(o->file.fd, (void *)some, part * sizeof some[0], at); while (n < 0 && errno == EINTR);
-        if (n < 0) return zcp_priv_fail_system("pread", o->file.path.text);
-        part = (uint32_t)n / (uint32_t)sizeof some[0];
-        if (part == 0) break;
-        for (uint32_t k = 0; k < part; k++) {
-            uint32_t state = zcp_priv_load_relaxed(&some[k].state), slot = first + k;       /* of a private copy */
-            if (state != ZCP_PRIV_SLOT_IN_USE) *in_motion = true;
-            if (state != ZCP_PRIV_SLOT_CLEAN) continue;
-            clean[slot / 64] |= UINT64_C(1) << slot % 64;
-            found = true;
-        }
-    }
-    return ZCP_OK;
-}
-/* Takes a client slot, a clean one if there is one: the lock on its byte of the lock object, held by a mapping. Starts
-   over if somebody is just replacing the instance. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *manager, uint32_t *client)
-{
-    uint64_t clean[ZCP_MAX_CLIENTS / 64];
-    bool in_motion;
-    zcp_status status = zcp_priv_slots_look(o, clean, &in_motion);
-    for (uint32_t looks = 0; status == ZCP_OK;) {
-        int64_t which;
-        status = zcp_priv_lock_take(&manager->locks, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, 1, clean, 1,
-                                    &manager->slot_lock, &which);
-        if (status != ZCP_OK) return status;
-        if (which >= 0) { *client = (uint32_t)which; return ZCP_OK; }
-        status = zcp_priv_clients_barred(o, &o->barred);
-        o->again = o->barred;
-        if (status != ZCP_OK || o->again) return status;
-        status = zcp_priv_slots_look(o, clean, &in_motion);
-        if (!in_motion) looks++;                                       /* twice, with a pause: a sweeper may just have taken a lock */
-        if (status == ZCP_OK && (looks == 2 || !zcp_priv_wait_more(&o->wait)))
-            return zcp_priv_fail(ZCP_ERR_CLIENTS_FULL, 0, "%s: all %u client slots are taken", manager->name, manager->geometry.max_clients);
-    }
-    return status;
-}
-/* Maps the management segment, and locks the slot's byte there, too: those who may only read cannot open the lock
-   object. A reader can keep that lock from us by one of its own; then observers take this client for dead, and nobody
-   else does. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_management_map(zcp_manager *manager, uint32_t client)
-{
-    int fd;
-    bool taken = false;
-    off_t byte = ZCP_PRIV_LOCK_SLOTS + (off_t)client;
-    zcp_status locked = ZCP_OK;
-    zcp_priv_process *process = zcp_priv_process_lock();
-    if (!process) return zcp_priv_fail_memory(manager->name, "the process's page");
-    size_t bytes = (size_t)manager->geometry.management_bytes;
-    zcp_status status = zcp_priv_lock_map(&manager->file, bytes, &manager->management, &fd);
-    if (status == ZCP_OK) {
-        locked = zcp_priv_lock_bytes(fd, manager->file.path.text, byte, 1, F_WRLCK, &taken);
-        zcp_priv_close_fd(fd);
-    }
-    zcp_priv_process_unlock(process);
-    if (taken || locked != ZCP_OK)
-        ZEROCP_LOG(ZCP_LOG_WARNING, "%s: those who attach with ZCP_OBSERVE take client %u for dead: %s", manager->name,
-                   client, taken ? "somebody who may only read holds a lock on its slot" : zcp_last_message());
-    return status;
-}
-/* Names the slot's client for people, and marks it in use: before the first claim. */
-ZCP_PRIV_SETUP void zcp_priv_slot_occupy(zcp_manager *manager, const char *name)
-{
-    zcp_priv_slot *slot = zcp_priv_slot_at(manager, manager->view.client);
-    struct timespec now;
-    uint64_t words[4] = { 0 };
-    clock_gettime(CLOCK_REALTIME, &now);
-    memcpy(words, name, strlen(name));
-    zcp_priv_and_release(&manager->header->signals.slept[manager->view.client / 64],
-                         ~zcp_priv_borrow_bit(manager->view.client));  /* it has not slept; for others to see in time */
-    for (int i = 0; i < 4; i++) zcp_priv_store_relaxed(&slot->name[i], words[i]);            /* relaxed, all three: for messages */
-    zcp_priv_store_relaxed(&slot->pid, (uint32_t)getpid());
-    zcp_priv_store_relaxed(&slot->start, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
-    zcp_priv_store_release(&slot->state, (uint32_t)ZCP_PRIV_SLOT_IN_USE);     /* readers: whoever takes the lock after us */
-    atomic_thread_fence(memory_order_seq_cst);                         /* before the first claim */
-}
-/* Connects the view to the header's word on pools that come and go, which may have begun. */
-ZCP_PRIV_SETUP void zcp_priv_view_join(zcp_manager *manager)
-{
-    zcp_priv_view *view = &manager->view;
-    for (uint32_t p = 0; p < manager->geometry.pool_count; p++) {
-        view->own[p].slot = &manager->header->pools[p];
-        view->own[p].signals = &manager->header->signals;
-        view->own[p].manager = manager;
-        view->own[p].slots = zcp_priv_slot_at(manager, 0);
-        view->own[p].punches = !(view->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE));
-    }
-    view->signals = &manager->header->signals;
-    zcp_priv_renew_if_changed(manager);
-}
-/* Joins: slot, sweep of what a dead predecessor left in it, view. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manager)
-{
-    uint32_t client = 0;
-    bool garbage = false;
-    zcp_recovery report = { 0, 0 };
-    zcp_status status = zcp_priv_slot_lock(o, manager, &client);
-    if (status != ZCP_OK || o->again) return status;
-    ZEROCP_STEP("slot_locked");
-    status = zcp_priv_management_map(manager, client);
-    if (status != ZCP_OK) return status;
-    manager->header = (zcp_priv_header *)manager->management.base;
-    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, manager->chunks, manager->private_memory, client, o->desc.flags);
-    uint32_t state = zcp_priv_load_acquire(&manager->header->state);   /* pairs with READY's release: contents; and with RETIRED's */
-    zcp_priv_view_join(manager);
-    status = zcp_priv_slot_clean(manager, client, &report, &garbage);
-    if (status != ZCP_OK) return status;
-    if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
-    zcp_priv_slot_occupy(manager, o->desc.client_name);
-    ZEROCP_STEP("joined");
-    bool same = false;
-    status = zcp_priv_file_is(&manager->file, &same);
-    if (status == ZCP_OK && same) status = zcp_priv_file_is(&manager->locks, &same);
-    if (status == ZCP_OK && (!same || state != ZCP_PRIV_READY || zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)) o->again = true;
-    if (status != ZCP_OK || o->again) zcp_priv_store_release(&zcp_priv_slot_at(manager, client)->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);      /* nothing was claimed */
-    return status;
-}
-/* Maps the management segment to look at it only. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_observe(zcp_priv_opening *o, zcp_manager *manager)
-{
-    zcp_priv_lock *mapping = &manager->management;
-    uint64_t bytes = manager->geometry.management_bytes;
-    zcp_status status = zcp_priv_file_map_alone(o->file.fd, o->file.path.text, 0, bytes, manager->file.flags,
-                                                &mapping->base);
-    if (status != ZCP_OK) return status;
-    mapping->bytes = (size_t)bytes;
-    manager->header = (zcp_priv_header *)mapping->base;
-    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, NULL, manager->private_memory, 0, o->desc.flags);
-    manager->view.client = ZCP_NO_CLIENT;
-    zcp_priv_view_join(manager);
-    return ZCP_OK;
-}
-/* Attaches to the READY instance that was looked at. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **result)
-{
-    int fd = -1;
-    bool broken = false, observes = o->desc.flags & ZCP_OBSERVE;
-    zcp_status status = zcp_priv_check_header(o);
-    if (status == ZCP_OK) status = zcp_priv_check_config(o);
-    if (status == ZCP_ERR_CONFIG_MISMATCH && o->creates) return zcp_priv_replace(o, status);
-    if (status == ZCP_OK && o->again) return status;
-    if (status == ZCP_OK && !observes) status = zcp_priv_locks_find(o, &broken);
-    if (status == ZCP_OK && !observes && !broken) status = zcp_priv_chunk_open(o, &fd, &broken);
-    if (status == ZCP_OK && broken) return zcp_priv_dismantle(o, true);
-    if (status != ZCP_OK) return status;
-    zcp_manager *manager = zcp_priv_manager_new();
-    if (!manager) {
-        zcp_priv_close_fd(fd);
-        return zcp_priv_fail_memory(o->desc.name, "a manager");
-    }
-    snprintf(manager->name, sizeof manager->name, "%s", o->desc.name);
-    manager->geometry = o->header.geometry;
-    manager->instance_id = o->header.instance_id;
-    manager->file = o->file;
-    manager->locks = o->locks;
-    manager->chunk_file = o->file;                                     /* the directory */
-    manager->chunk_file.path = o->chunk_path;
-    manager->chunk_file.device = o->header.chunk_device;
-    manager->chunk_file.inode = o->header.chunk_inode;
-    manager->chunk_file.fd = fd;
-    manager->file.flags = o->desc.flags & (ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_NO_DUMP);
-    manager->chunk_file.flags = manager->file.flags;
-    if (o->desc.flags & ZCP_READ_ONLY_DATA) manager->chunk_file.flags |= ZCP_SHM_READ_ONLY;
-    if (observes) manager->file.flags |= ZCP_SHM_READ_ONLY;
-    else status = zcp_priv_chunk_map(o, manager, fd);
-    if (status == ZCP_OK) status = zcp_priv_private_map(manager);
-    if (status == ZCP_OK) status = observes ? zcp_priv_observe(o, manager) : zcp_priv_join(o, manager);
-    if (status != ZCP_OK || o->again) {
-        manager->file.fd = manager->locks.fd = -1;                     /* still the opening's */
-        zcp_priv_manager_end(manager, false);
-        return status;
-    }
-    o->file.fd = o->locks.fd = -1;                                     /* the manager's now */
-    *result = manager;
-    return ZCP_OK;
-}
-
-/* ---- >>open ---- */
-#define ZCP_PRIV_MANAGER_FLAGS (ZCP_FALLBACK | ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_CHECKED | ZCP_OBSERVE | ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_ANY_OWNER \
-                                | ZCP_SHM_NO_RESERVE | ZCP_SHM_NO_DUMP | ZCP_SHM_GROUP)
-#define ZCP_PRIV_DEFAULT_NAME "zerocp"
-#define ZCP_PRIV_MANAGEMENT_SUFFIX "_memory_management"
-#define ZCP_PRIV_CHUNK_SUFFIX "_memory_chunk"
-#define ZCP_PRIV_LOCKS_SUFFIX "_memory_locks"
-
-ZCP_PRIV_SETUP zcp_status zcp_priv_resolve_name(zcp_priv_opening *o)
-{
-    o->desc.name = o->desc.name ? zcp_priv_name_plain(o->desc.name) : ZCP_PRIV_DEFAULT_NAME;
-    zcp_status status = zcp_priv_path_make(&o->file.path, o->desc.name, ZCP_PRIV_MANAGEMENT_SUFFIX);
-    if (status == ZCP_OK) status = zcp_priv_path_make(&o->chunk_path, o->desc.name, ZCP_PRIV_CHUNK_SUFFIX);
-    if (status == ZCP_OK) status = zcp_priv_path_make(&o->locks.path, o->desc.name, ZCP_PRIV_LOCKS_SUFFIX);
-    return status;
-}
-/* Fills in the defaults and checks everything that can be checked without the system. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name[32])
-{
-    static const zcp_priv_flag opening[] = {
-        { ZCP_READ_ONLY_DATA, "ZCP_READ_ONLY_DATA" },
-        { ZCP_OBSERVE, "ZCP_OBSERVE" },
-        { ZCP_WAIT, "ZCP_WAIT" },
-        { 0, NULL }
-    };
-    zcp_manager_desc *desc = &o->desc;
-    zcp_status status = zcp_priv_resolve_name(o);
-    if (status == ZCP_OK) status = zcp_priv_check_mode(desc->mode, desc->flags, ZCP_PRIV_MANAGER_FLAGS, opening);
-    if (status != ZCP_OK) return status;
-    if (desc->permissions == 0) desc->permissions = ZCP_SHM_DEFAULT_PERMISSIONS;
-    if (desc->permissions > 0777 || (desc->permissions & 0600) != 0600)
-        return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "permissions 0%o: up to 0777, with 0600 in it", desc->permissions);
-    if (desc->data_permissions != 0 && (desc->data_permissions > 0777 || (desc->data_permissions & 0600) != 0600))
-        return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "data_permissions 0%o: up to 0777, with 0600 in it",
-                             desc->data_permissions);
-    if (desc->timeout_ms == 0) desc->timeout_ms = ZCP_SHM_DEFAULT_TIMEOUT_MS;
-    if (desc->max_clients > ZCP_MAX_CLIENTS) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u", desc->max_clients, ZCP_MAX_CLIENTS);
-    bool valid = !desc->client_name || !*desc->client_name || zcp_priv_name_valid(desc->client_name, 31);
-    if (desc->client_name) snprintf(client_name, 32, "%s", desc->client_name);
-    else if (prctl(PR_GET_NAME, client_name, 0, 0, 0) != 0) client_name[0] = 0;
-    if (!valid || !desc->client_name) zcp_priv_text_clean(client_name, valid ? '/' : 0);
-    if (!valid)
-        return zcp_priv_fail(ZCP_ERR_INVALID_NAME, 0, "client name \"%s\": up to 31 bytes, no slash, no control "
-                             "character", client_name);
-    desc->client_name = client_name;
-    if (!desc->config) {
-        if (zcp_priv_always_creates(desc->mode))
-            return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: to create it takes a configuration", desc->name);
-        return ZCP_OK;
-    }
-    o->config = *desc->config;
-    desc->config = &o->config;
-    if (o->config.pools.size == 0) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: no pool is configured", desc->name);
-    o->creates = desc->mode != ZCP_SHM_OPEN_EXISTING && !(desc->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE));
-    o->removes = desc->mode == ZCP_SHM_PURGE_AND_CREATE;
-    return zcp_priv_geometry_compute(&o->geometry, &o->config, desc->max_clients);
-}
-/* Nothing is there and this call may not create: says so, or with ZCP_WAIT starts over. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_not_found(zcp_priv_opening *o, const char *what)
-{
-    o->again = o->missing = o->desc.flags & ZCP_WAIT;
-    if (o->again) return ZCP_OK;
-    return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: %s %s%s", o->desc.name, o->file.path.text, what,
-                         o->desc.mode == ZCP_SHM_OPEN_OR_CREATE && !o->desc.config ? "; to create it takes a configuration" : "");
-}
-/* Opens, or creates empty, the management file. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_open_file(zcp_priv_opening *o)
-{
-    int fd;
-    zcp_priv_path path = o->file.path;
-    uint32_t accepts = o->removes ? o->desc.flags | ZCP_SHM_ANY_OWNER : o->desc.flags;
-    int access = o->desc.flags & ZCP_OBSERVE ? O_RDONLY : O_RDWR;
-    zcp_status status = zcp_priv_file_open(path.text, access, accepts, &fd, &o->status);
-    if (status == ZCP_ERR_NOT_FOUND) {
-        if (!o->creates) return zcp_priv_not_found(o, "is not there");
-        status = zcp_priv_file_create(path.text, o->desc.permissions, o->desc.group, o->desc.flags, &fd, &o->status);
-        ZEROCP_STEP("management_created");
-        o->fresh = status == ZCP_OK;
-        if (status == ZCP_ERR_EXISTS) { o->again = true; return ZCP_OK; }
-    }
-    if (status == ZCP_OK) zcp_priv_file_note(&o->file, fd, &path, 0, &o->status);
-    return status;
-}
-/* Removes the lock object that this call has made, unless somebody has come to use it. Who begins to at this moment
-   finds the name gone when it joins, and starts over. */
-ZCP_PRIV_SETUP void zcp_priv_locks_withdraw(const zcp_priv_opening *o)
-{
-    zcp_priv_header header;
-    bool same, taken = o->locks.inode != o->made_inode || o->locks.device != o->made_device;
-    const char *path = o->locks.path.text;
-    if (!taken && !o->guard.lock.base
-        && zcp_priv_lock_test(o->locks.fd, path, ZCP_PRIV_LOCK_CREATION, 1, F_WRLCK, &taken) != ZCP_OK) return;
-    if (taken || zcp_priv_file_is(&o->locks, &same) != ZCP_OK || !same) return;
-    int fd = zcp_priv_open_high(ZCP_PRIV_BY_SHM_OPEN, o->file.path.text, O_RDONLY | ZCP_PRIV_CAREFULLY, 0);
-    if (fd < 0 && errno != ENOENT) return;
-    memset((void *)&header, 0, sizeof header);
-    bool unread = fd >= 0 && pread(fd, (void *)&header, sizeof header, 0) < 0;
-    zcp_priv_close_fd(fd);
-    if (unread || (header.lock_inode == o->made_inode && header.lock_device == o->made_device)) return;
-    shm_unlink(path);
-}
-/* Ends an attempt: the file that it created, empty but for the start of a header, does not stay when it fails before it has the lock (with TIMEOUT
-   somebody else has taken it over). */
-ZCP_PRIV_SETUP void zcp_priv_attempt_end(zcp_priv_opening *o, zcp_status status)
-{
-    if (o->fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT) zcp_priv_file_withdraw(o->file.fd, o->file.path.text, 16);
-    if (status != ZCP_OK && o->locks.fd >= 0) zcp_priv_locks_withdraw(o);
-    o->fresh = false;
-    zcp_priv_hold_drop(&o->guard);
-    zcp_priv_file_forget(&o->file);
-    zcp_priv_file_forget(&o->locks);
-}
-/* Removes what another user has at the management name, if this one may: that is not looked into. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_remove_stranger(zcp_priv_opening *o)
-{
-    zcp_status status = zcp_priv_may_remove(o->file.fd, o->file.path.text, &o->status, o->desc.flags);
-    return status == ZCP_OK ? zcp_priv_dismantle(o, false) : status;
-}
-/* One attempt: *result is set, or the status tells why not, or `again` says to start over. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **result)
-{
-    zcp_status status = zcp_priv_open_file(o);
-    if (status != ZCP_OK || o->again) return status;
-    if (o->removes && zcp_priv_is_stranger(&o->status, o->desc.flags)) return zcp_priv_remove_stranger(o);
-    if ((status = zcp_priv_look(o)) != ZCP_OK) return status;
-    bool mine = o->built_inode == o->file.inode && o->built_device == o->file.device;
-    switch (o->kind) {
-    case ZCP_PRIV_KIND_FOREIGN: return zcp_priv_fail_foreign(o);
-    case ZCP_PRIV_KIND_RETIRED: return o->desc.flags & ZCP_OBSERVE ? zcp_priv_not_found(o, "was destroyed") : zcp_priv_dismantle(o, true);
-    case ZCP_PRIV_KIND_HALF_MADE: return o->creates ? zcp_priv_build(o) : zcp_priv_not_found(o, "is half-made");
-    case ZCP_PRIV_KIND_GARBAGE:
-        if (o->desc.mode != ZCP_SHM_PURGE_AND_CREATE)
-            return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the state word in its header is garbage", o->file.path.text);
-        break;
-    case ZCP_PRIV_KIND_READY: break;
-    }
-    if (o->desc.mode == ZCP_SHM_PURGE_AND_CREATE && !mine) return zcp_priv_dismantle(o, false);
-    if (o->desc.mode == ZCP_SHM_CREATE_EXCLUSIVE && !mine) {
-        int fd = -1;
-        bool broken = false;
-        if (zcp_priv_check_header(o) == ZCP_OK && zcp_priv_locks_find(o, &broken) == ZCP_OK && !broken)
-            (void)zcp_priv_chunk_open(o, &fd, &broken);
-        zcp_priv_close_fd(fd);
-        if (broken) return zcp_priv_dismantle(o, true);
-        bool replaceable = zcp_priv_is_replaceable(o);
-        status = zcp_priv_fail(ZCP_ERR_EXISTS, EEXIST, "%s exists", o->desc.name);
-        return replaceable ? zcp_priv_replace(o, status) : status;
-    }
-    return zcp_priv_attach(o, result);
-}
-/* Removes the instance that this call has built and could not attach to, unless somebody else has. Who joins meanwhile looks at the state once more. */
-ZCP_PRIV_SETUP void zcp_priv_unbuild(zcp_priv_opening *o)
-{
-    bool joined = true, broken;
-    o->creates = o->again = o->built = false;
-    o->desc.flags &= ~ZCP_WAIT;
-    if (zcp_priv_open_file(o) != ZCP_OK) return;
-    if (o->file.inode == o->built_inode && o->file.device == o->built_device && zcp_priv_look(o) == ZCP_OK
-        && zcp_priv_locks_find(o, &broken) == ZCP_OK && !broken
-        && zcp_priv_locks_test(o, &joined) == ZCP_OK && !joined) (void)zcp_priv_dismantle(o, false);
-    zcp_priv_attempt_end(o, ZCP_OK);
-}
-ZCP_PRIV_COLD zcp_status zcp_priv_fail_replaced(const zcp_priv_opening *o)
-{
-    return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", o->desc.name,
-                         o->file.path.text);
-}
-/* One attempt to destroy; o->removed tells success. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o)
-{
-    int fd;
-    struct stat chunk;
-    bool same = true;
-    o->creates = false;
-    const zcp_priv_file *only = o->only ? &o->only->file : NULL;
-    zcp_status status = only ? zcp_priv_file_is(only, &same) : ZCP_OK;
-    ZEROCP_STEP("destroying");
-    if (status == ZCP_OK && same) status = zcp_priv_open_file(o);
-    if (status == ZCP_OK && same && only) same = o->file.device == only->device && o->file.inode == only->inode;
-    if (!same || (only && status == ZCP_ERR_NOT_FOUND)) {
-        /* Who was killed while it destroyed this instance may have left the last name: then that is finished. */
-        status = zcp_priv_file_is(&o->only->locks, &same);
-        if (status == ZCP_OK && !same) return zcp_priv_fail_replaced(o);
-        if (status == ZCP_OK) status = ZCP_ERR_NOT_FOUND;
-    }
-    if (status == ZCP_ERR_NOT_FOUND) {                                 /* what is left goes under a fresh one's lock */
-        status = zcp_priv_left_look(o, o->chunk_path.text, &fd, &chunk);
-        if (status == ZCP_ERR_NOT_FOUND) status = zcp_priv_left_look(o, o->locks.path.text, &fd, &chunk);
-        if (status == ZCP_ERR_NOT_FOUND)
-            return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: %s, %s and %s are not there", o->desc.name,
-                                 o->file.path.text, o->chunk_path.text, o->locks.path.text);
-        if (status != ZCP_OK) return status;
-        close(fd);
-        o->creates = true;
-        status = zcp_priv_open_file(o);
-        if (status == ZCP_OK && only && !o->fresh) return zcp_priv_fail_replaced(o);
-    }
-    if (status != ZCP_OK || o->again) return status;
-    if (zcp_priv_is_stranger(&o->status, o->desc.flags)) return zcp_priv_remove_stranger(o);
-    if ((status = zcp_priv_look(o)) != ZCP_OK) return status;
-    return o->kind == ZCP_PRIV_KIND_FOREIGN ? zcp_priv_fail_foreign(o) : zcp_priv_dismantle(o, false);
-}
-/* Attempts until one is final, within the time; result NULL: to destroy. */
-ZCP_PRIV_COLD zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **result)
-{
-    o->wait = zcp_priv_wait_begin(o->desc.timeout_ms);
-    for (;;) {
-        o->again = o->built = o->missing = o->barred = false;
-        zcp_status status = result ? zcp_priv_open_once(o, result) : zcp_priv_destroy_once(o);
-        zcp_priv_attempt_end(o, status);
-        if (status != ZCP_OK || !o->again || (o->removed && !result)) return status;
-        if (o->built || zcp_priv_wait_more(&o->wait)) continue;
-        if (o->missing)
-            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: nobody created it within %u ms", o->desc.name,
-                                 o->desc.timeout_ms);
-        uint32_t locker = zcp_priv_load_relaxed(&o->header.locker_pid);        /* relaxed: of a private copy */
-        if (o->barred) return zcp_priv_fail_locked(o->file.path.text, locker, o->desc.timeout_ms);
-        return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept replacing it for %u ms", o->desc.name, o->desc.timeout_ms);
-    }
-}
-ZCP_PRIV_SETUP void zcp_priv_log_segment(const zcp_manager *m, const zcp_priv_path *path, uint64_t bytes, const void *base, int id)
-{
-    (void)m, (void)path, (void)bytes, (void)base, (void)id;            /* here and below: ZEROCP_LOG may be defined to nothing */
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, base %p, id %d, instance %016llx", m->name, path->text, (unsigned long long)bytes, base, id,
-               (unsigned long long)m->instance_id);
-}
-ZCP_PRIV_SETUP void zcp_priv_log_built(const zcp_priv_opening *o, const zcp_manager *m)
-{
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: sizes computed: management segment %llu bytes, chunk segment %llu bytes, up to %u clients", m->name,
-               (unsigned long long)m->geometry.management_bytes, (unsigned long long)m->geometry.chunk_bytes, m->geometry.max_clients);
-    zcp_priv_log_segment(m, &o->file.path, m->geometry.management_bytes, m->management.base, ZCP_SEGMENT_MANAGEMENT);
-    zcp_priv_log_segment(m, &o->chunk_path, m->geometry.chunk_bytes, m->chunks, ZCP_SEGMENT_CHUNK);
-    for (uint32_t p = 0; p < m->geometry.pool_count; p++) {
-        const zcp_priv_pool_geometry *pool = &m->geometry.pools[p];
-        (void)pool;
-        ZEROCP_LOG(ZCP_LOG_INFO, "%s: pool %u: chunk_size=%llu, count=%u, alignment=%u, chunks at %llu, list at %llu, records at %llu", m->name, p,
-                   (unsigned long long)pool->chunk_size, pool->chunk_count, pool->alignment, (unsigned long long)pool->data_offset,
-                   (unsigned long long)pool->list_offset, (unsigned long long)pool->records_offset);
-    }
-}
-ZCP_PRIV_SETUP zcp_status zcp_priv_manager_open(zcp_manager **manager, const zcp_manager_desc *desc)
-{
-    zcp_priv_opening o;
-    char client_name[32];
-    if (!manager) return zcp_priv_fail_null("place for the manager");
-    *manager = NULL;
-    if (!desc) return zcp_priv_fail_null("descriptor");
-    memset((void *)&o, 0, sizeof o);
-    o.desc = *desc;
-    o.file.fd = o.locks.fd = -1;
-    zcp_status status = zcp_priv_resolve(&o, client_name);
-    if (status != ZCP_OK) return status;
-    pthread_once(&zcp_priv_thread_once, zcp_priv_process_begin);     /* here, so that no allocate makes a system call for it */
-    zcp_manager *m = NULL;
-    status = zcp_priv_open_loop(&o, &m);
-    zcp_priv_lock_drop(&o.creator);
-    if (status != ZCP_OK && o.built_inode != 0) {
-        zcp_priv_failure failure = zcp_priv_failure_save(status);
-        zcp_priv_unbuild(&o);
-        return zcp_priv_failure_again(&failure);
-    }
-    if (status != ZCP_OK) return status;
-    zcp_registry_add(&m->registry, ZCP_SEGMENT_MANAGEMENT, m->management.base, m->geometry.management_bytes);
-    if (m->chunks) zcp_registry_add(&m->registry, ZCP_SEGMENT_CHUNK, m->chunks, m->geometry.chunk_bytes);
-    if (o.built_inode == m->file.inode && o.built_device == m->file.device) zcp_priv_log_built(&o, m);
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: attached as client %u (\"%s\"): management segment at %p, chunk segment at %p", m->name, m->view.client,
-               client_name, m->management.base, m->chunks);
-    zcp_recovery report = { 0, 0 };
-    if (!(m->view.flags & ZCP_OBSERVE) && zcp_priv_recover(m, &report) != ZCP_OK) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery on attach: %s", m->name, zcp_last_message());
-    zcp_priv_self_ask();
-    zcp_priv_store_relaxed(&m->live, (uintptr_t)m->opened);            /* relaxed: OPEN's release carries it */
-    zcp_priv_store_release(&m->state, (uint32_t)ZCP_PRIV_OPEN);        /* pairs with the acquire in find */
-    *manager = m;
-    return ZCP_OK;
-}
-
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc)
-{
-    bool outermost = zcp_priv_call_begin();
-    return zcp_priv_call_end(outermost, zcp_priv_manager_open(manager, desc));
-}
-
-/* Handles that this process still has. */
-ZCP_PRIV_SETUP uint64_t zcp_priv_handles_left(const zcp_manager *manager)
-{
-    uint64_t left = 0;
-    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
-        const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
-        if (pool && pool->counts) left += zcp_priv_pool_handles(pool);
-    }
-    return left;
-}
-ZCP_PRIV_SETUP void zcp_priv_manager_close(zcp_manager *manager)
-{
-    bool garbage = false;
-    uint32_t open = ZCP_PRIV_OPEN;
-    if (!zcp_priv_usable(manager)) return;
-    zcp_priv_process *process = zcp_priv_process_lock();               /* so that no thread's end falls into this */
-    bool mine = zcp_priv_cas_relaxed(&manager->state, &open, (uint32_t)ZCP_PRIV_CLOSING);    /* neither usable nor to be used again yet */
-    if (mine) zcp_priv_store_relaxed(&manager->live, (uintptr_t)0);    /* relaxed: calls that overlap this one are the caller's error */
-    zcp_priv_process_unlock(process);
-    if (!mine) return;
-    uint64_t left = zcp_priv_handles_left(manager);
-    if (left) ZEROCP_LOG(ZCP_LOG_WARNING, "%s: closed with %llu handles not released; their chunks are given back", manager->name, (unsigned long long)left);
-    ZEROCP_STEP("closing");
-    uint64_t freed = 0;
-    if (!(manager->view.flags & ZCP_OBSERVE)) {
-        zcp_priv_slot_sweep(manager, manager->view.client, &freed, &garbage);
-        if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
-        ZEROCP_LOG(ZCP_LOG_INFO, "%s: client %u left, %llu chunks given back", manager->name, manager->view.client, (unsigned long long)freed);
-    }
-    uint32_t untold = zcp_priv_load_relaxed(&manager->releases_untold);        /* relaxed: a figure */
-    if (untold)
-        ZEROCP_LOG(ZCP_LOG_ERROR, "%s: closed; since the last line %u more releases of handles that are not held came",
-                   manager->name, untold);
-    zcp_registry_remove(&manager->registry, ZCP_SEGMENT_MANAGEMENT);
-    zcp_registry_remove(&manager->registry, ZCP_SEGMENT_CHUNK);
-    zcp_priv_manager_end(manager, left != 0);
-}
-
-ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_close(zcp_manager *manager)
-{
-    bool outermost = zcp_priv_call_begin();
-    zcp_priv_manager_close(manager);
-    zcp_priv_call_end(outermost, ZCP_OK);
-}
-
-/* only: that instance and no other; NULL: whichever has the name. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_destroy(const char *name, uint32_t flags, const zcp_manager *only)
-{
-    zcp_priv_opening o;
-    memset((void *)&o, 0, sizeof o);
-    o.desc.name = name;
-    o.desc.mode = ZCP_SHM_OPEN_EXISTING;
-    o.desc.permissions = ZCP_SHM_DEFAULT_PERMISSIONS;
-    o.desc.flags = flags;
-    o.desc.timeout_ms = ZCP_SHM_DEFAULT_TIMEOUT_MS;
-    o.file.fd = o.locks.fd = -1;
-    o.removes = true;
-    o.only = only;
-    bool outermost = zcp_priv_call_begin();
-    zcp_status status = zcp_priv_resolve_name(&o);
-    return zcp_priv_call_end(outermost, status == ZCP_OK ? zcp_priv_open_loop(&o, NULL) : status);
-}
-
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy(const char *name) { return zcp_priv_destroy(name, 0, NULL); }
-
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy_with(const char *name, uint32_t flags)
-{
-    uint32_t unknown = flags & ~ZCP_SHM_ANY_OWNER;
-    if (unknown) return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "unknown bits 0x%x in the flags", unknown);
-    return zcp_priv_destroy(name, flags, NULL);
-}
-
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy_this(zcp_manager *manager)
-{
-    zcp_status status = zcp_priv_may_change(manager);
-    if (status != ZCP_OK) return status;
-    return zcp_priv_destroy(manager->name, manager->view.flags & ZCP_SHM_ANY_OWNER, manager);
-}
-
-/* ---- >>grow  Pools are added by one at a time, under the creation lock: the files are made longer, the pool is written behind what they had, and its slot
-   becomes LIVE by one store. Killed before that, a longer file is left; the next recovery or adder gives its pages
-   back, and an adder writes there. Killed after that, the epoch may not have been raised, which whoever sweeps the dead
-   one does. To retire takes no lock. ---- */
-typedef struct zcp_priv_growth {                /* one call */
+// One call.
+typedef struct zcp_priv_growth {
     zcp_manager *manager;
-    zcp_priv_hold hold;                         /* the creation byte of the lock object. The management file's, which is
-                                                   for other versions, can be spared: they add nothing */
+    // The creation byte of the lock object. The management file's, which is for other versions, can be spared: they add
+    // nothing.
+    zcp_priv_hold hold;
     int management_fd, chunk_fd;
-    bool management_kept, chunk_kept;           /* those descriptors are the manager's */
-    uint64_t management_end, chunk_end;         /* where the next pool may begin */
-    uint32_t serial;                            /* the highest */
+    bool management_kept, chunk_kept;           // those descriptors are the manager's
+    uint64_t management_end, chunk_end;         // where the next pool may begin
+    uint32_t serial;                            // the highest
 } zcp_priv_growth;
-#define ZCP_PRIV_GROWTH_UNIT 65536u             /* pools begin at multiples of this in both files, whatever the system's page size */
 
-/* Ends of what pools have used, and the highest serial. The ends stand in the header, but whoever was killed may not have got to write them; and what this client knows
-   of itself is not given up, whatever the header says. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
-{
+// Pools begin at multiples of this in both files, whatever the system's page size.
+#define ZCP_PRIV_GROWTH_UNIT 65536u
+
+// Ends of what pools have used, and the highest serial. The ends stand in the header, but whoever was killed may not
+// have got to write them; and what this client knows of itself is not given up, whatever the header says.
+ZCP_PRIV_SETUP zcp_status zcp_priv_growth_measure(zcp_priv_growth *g) {
     const zcp_manager *manager = g->manager;
     zcp_priv_header *header = manager->header;
     zcp_priv_added added;
     zcp_priv_geometry geometry;
     g->serial = 1;
-    g->management_end = zcp_priv_load_relaxed(&header->signals.management_end);        /* relaxed, all: under the lock */
+    // Relaxed, all: under the lock.
+    g->management_end = zcp_priv_load_relaxed(&header->signals.management_end);
     g->chunk_end = zcp_priv_load_relaxed(&header->signals.chunk_end);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         uint64_t state = zcp_priv_load_relaxed(&header->pools[p].state);
         uint32_t serial = (uint32_t)(state >> 32);
         if (serial > g->serial) g->serial = serial;
-        if (serial < 2 || (uint32_t)state == ZCP_PRIV_POOL_NONE || !zcp_priv_added_read(&header->pools[p], serial, &added)) continue;
+        if (serial < 2 || (uint32_t)state == ZCP_PRIV_POOL_NONE
+            || !zcp_priv_added_read(&header->pools[p], serial, &added))
+            continue;
         if (zcp_priv_added_geometry(&manager->geometry, &added.config, &geometry) != ZCP_OK) continue;
-        if (added.management_offset + geometry.management_bytes > g->management_end) g->management_end = added.management_offset + geometry.management_bytes;
-        if (added.data_offset + geometry.chunk_bytes > g->chunk_end) g->chunk_end = added.data_offset + geometry.chunk_bytes;
+        if (added.management_offset + geometry.management_bytes > g->management_end)
+            g->management_end = added.management_offset + geometry.management_bytes;
+        if (added.data_offset + geometry.chunk_bytes > g->chunk_end)
+            g->chunk_end = added.data_offset + geometry.chunk_bytes;
     }
     zcp_priv_process *process = zcp_priv_process_lock();
     for (const zcp_priv_grown *known = manager->grown; known; known = known->next) {
@@ -4949,65 +2903,73 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_measure(zcp_priv_growth *g)
         if (known->data_end > g->chunk_end) g->chunk_end = known->data_end;
     }
     zcp_priv_process_unlock(process);
-    if (g->management_end < manager->geometry.management_bytes || g->chunk_end < manager->geometry.chunk_bytes || g->serial == UINT32_MAX
-        || g->management_end > ZCP_RELPTR_MAX_OFFSET + 1 || g->chunk_end > ZCP_RELPTR_MAX_OFFSET + 1
+    if (g->management_end < manager->geometry.management_bytes || g->chunk_end < manager->geometry.chunk_bytes
+        || g->serial == UINT32_MAX || g->management_end > ZCP_RELPTR_MAX_OFFSET + 1
+        || g->chunk_end > ZCP_RELPTR_MAX_OFFSET + 1
         || !zcp_priv_round_up(g->management_end, ZCP_PRIV_GROWTH_UNIT, &g->management_end)
         || !zcp_priv_round_up(g->chunk_end, ZCP_PRIV_GROWTH_UNIT, &g->chunk_end))
-        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of its pools does not add up", manager->name);
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of its pools does not add up",
+                             manager->name);
     return ZCP_OK;
 }
-ZCP_PRIV_SETUP void zcp_priv_growth_end(zcp_priv_growth *g)
-{
+
+ZCP_PRIV_SETUP void zcp_priv_growth_end(zcp_priv_growth *g) {
     zcp_priv_file_leave(g->management_fd, g->management_kept);
     zcp_priv_file_leave(g->chunk_fd, g->chunk_kept);
     zcp_priv_hold_drop(&g->hold);
 }
-ZCP_PRIV_SETUP void zcp_priv_growth_clear(zcp_priv_growth *g, zcp_manager *manager)
-{
+
+ZCP_PRIV_SETUP void zcp_priv_growth_clear(zcp_priv_growth *g, zcp_manager *manager) {
     memset((void *)g, 0, sizeof *g);
     g->manager = manager;
     g->management_fd = g->chunk_fd = -1;
 }
-ZCP_PRIV_SETUP zcp_status zcp_priv_growth_open(zcp_priv_growth *g)
-{
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_growth_open(zcp_priv_growth *g) {
     zcp_priv_file chunks = g->manager->chunk_file;
-    chunks.flags &= ~(uint32_t)ZCP_SHM_READ_ONLY;                      /* a reader trims, too, if the file lets it */
+    // A reader trims, too, if the file lets it.
+    chunks.flags &= ~(uint32_t)ZCP_SHM_READ_ONLY;
     zcp_status status = zcp_priv_file_reach(&g->manager->file, &g->management_fd, &g->management_kept);
     return status != ZCP_OK ? status : zcp_priv_file_reach(&chunks, &g->chunk_fd, &g->chunk_kept);
 }
-/* Is the instance still there? Where that cannot be told, it is. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_growth_check(const zcp_manager *manager)
-{
+
+// Is the instance still there? Where that cannot be told, it is.
+ZCP_PRIV_SETUP zcp_status zcp_priv_growth_check(const zcp_manager *manager) {
     bool same;
-    if (zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)      /* pairs with the release in dismantle */
+    // Pairs with the release in dismantle.
+    if (zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)
         return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: this instance was destroyed", manager->name);
     if (zcp_priv_file_is(&manager->chunk_file, &same) != ZCP_OK || same) return ZCP_OK;
     return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", manager->name,
                          manager->chunk_file.path.text);
 }
-/* Takes the creation lock of an instance that is still there. After a failure nothing is held. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager *manager)
-{
+
+// Takes the creation lock of an instance that is still there. After a failure nothing is held.
+ZCP_PRIV_SETUP zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager *manager) {
     zcp_priv_wait wait = zcp_priv_wait_begin(ZCP_SHM_DEFAULT_TIMEOUT_MS);
     zcp_priv_growth_clear(g, manager);
     zcp_status status = zcp_priv_hold_wait(&manager->locks, &manager->creating, &wait, &g->hold);
-    uint32_t locker = zcp_priv_load_relaxed(&manager->header->locker_pid);     /* relaxed: for messages */
+    // Relaxed: for messages.
+    uint32_t locker = zcp_priv_load_relaxed(&manager->header->locker_pid);
     if (status == ZCP_ERR_TIMEOUT) return zcp_priv_fail_locked(manager->name, locker, ZCP_SHM_DEFAULT_TIMEOUT_MS);
     if (status != ZCP_OK) return status;
-    zcp_priv_store_relaxed(&manager->header->locker_pid, (uint32_t)getpid());           /* relaxed: for messages */
+    // Relaxed: for messages.
+    zcp_priv_store_relaxed(&manager->header->locker_pid, (uint32_t)getpid());
     ZEROCP_STEP("growth_locked");
     status = zcp_priv_growth_check(manager);
-    if (status == ZCP_OK) (void)zcp_priv_renew(manager);               /* who needs a pool looks whether it is known */
+    // Who needs a pool looks whether it is known.
+    if (status == ZCP_OK) (void)zcp_priv_renew(manager);
     if (status == ZCP_OK) status = zcp_priv_growth_open(g);
     if (status != ZCP_OK) zcp_priv_growth_end(g);
     return status;
 }
-/* The next id of the registry that no living or retiring pool has. All ids come in turn, so that for long a relative
-   pointer into a pool that is gone leads nowhere. Tries one more than there are pools at most. */
-ZCP_PRIV_SETUP uint32_t zcp_priv_segment_choose(zcp_priv_header *header)
-{
+
+// The next id of the registry that no living or retiring pool has. All ids come in turn, so that for long a relative
+// pointer into a pool that is gone leads nowhere. Tries one more than there are pools at most.
+ZCP_PRIV_SETUP uint32_t zcp_priv_segment_choose(zcp_priv_header *header) {
     zcp_priv_added added;
-    for (uint32_t turn = zcp_priv_load_relaxed(&header->signals.segments);; turn++) {  /* relaxed, all: it is locked */
+    // Relaxed, all: it is locked.
+    for (uint32_t turn = zcp_priv_load_relaxed(&header->signals.segments);; turn++) {
         uint32_t segment = ZCP_SEGMENT_CHUNK + 1 + turn % (UINT16_MAX - ZCP_SEGMENT_CHUNK), p = 0;
         for (; p < ZCP_MAX_LIVE_POOLS; p++) {
             uint64_t state = zcp_priv_load_relaxed(&header->pools[p].state);
@@ -5020,10 +2982,10 @@ ZCP_PRIV_SETUP uint32_t zcp_priv_segment_choose(zcp_priv_header *header)
         return segment;
     }
 }
-/* Gives back all pages from there on, also those that somebody reserved behind the end and was killed. The file stays as long as it is: should the header lie, others may
-   have it mapped. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_file_punch(int fd, const char *path, uint64_t from)
-{
+
+// Gives back all pages from there on, also those that somebody reserved behind the end and was killed. The file stays
+// as long as it is: should the header lie, others may have it mapped.
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_punch(int fd, const char *path, uint64_t from) {
 #ifdef FALLOC_FL_PUNCH_HOLE
     uint64_t end = sizeof(off_t) == 8 ? ZCP_RELPTR_MAX_OFFSET + 1 : INT32_MAX;
     if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(end - from)) != 0
@@ -5031,22 +2993,23 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_punch(int fd, const char *path, uint64_t
 #else
     (void)fd, (void)path, (void)from;
 #endif
-    /* A libc or a file system without it reserves nothing behind the end, and who adds writes all of it anew. */
+    // A libc or a file system without it reserves nothing behind the end, and who adds writes all of it anew.
     return ZCP_OK;
 }
-/* Gives back all that both files have behind what pools use, of whoever was killed while adding, or could not go on. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_growth_punch(zcp_priv_growth *g)
-{
+
+// Gives back all that both files have behind what pools use, of whoever was killed while adding, or could not go on.
+ZCP_PRIV_SETUP zcp_status zcp_priv_growth_punch(zcp_priv_growth *g) {
     zcp_manager *manager = g->manager;
     zcp_status status = zcp_priv_file_punch(g->management_fd, manager->file.path.text, g->management_end);
     if (status == ZCP_OK) status = zcp_priv_file_punch(g->chunk_fd, manager->chunk_file.path.text, g->chunk_end);
-    if (status == ZCP_OK) zcp_priv_store_relaxed(&manager->header->signals.adding, 0u);    /* relaxed: under the lock */
+    // Relaxed: under the lock.
+    if (status == ZCP_OK) zcp_priv_store_relaxed(&manager->header->signals.adding, 0u);
     return status;
 }
-/* The same after the death of an adder. If somebody has the lock, it is left to him or to the next recovery: nobody
-   waits. Leaves the calling thread's message alone. */
-ZCP_PRIV_SETUP void zcp_priv_growth_trim(zcp_manager *manager)
-{
+
+// The same after the death of an adder. If somebody has the lock, it is left to him or to the next recovery: nobody
+// waits. Leaves the calling thread's message alone.
+ZCP_PRIV_SETUP void zcp_priv_growth_trim(zcp_manager *manager) {
     zcp_priv_growth g;
     zcp_priv_failure before = zcp_priv_failure_save(ZCP_OK);
     bool taken = true;
@@ -5054,7 +3017,8 @@ ZCP_PRIV_SETUP void zcp_priv_growth_trim(zcp_manager *manager)
     const zcp_priv_file *locks = &manager->locks;
     zcp_status status = zcp_priv_hold_take(locks, &manager->creating, ZCP_PRIV_LOCK_CREATION, &g.hold, &taken);
     if (status == ZCP_OK && !taken) {
-        zcp_priv_store_relaxed(&manager->header->locker_pid, (uint32_t)getpid());      /* relaxed: for messages */
+        // Relaxed: for messages.
+        zcp_priv_store_relaxed(&manager->header->locker_pid, (uint32_t)getpid());
         ZEROCP_STEP("trim_locked");
         status = zcp_priv_growth_open(&g);
         if (status == ZCP_OK) status = zcp_priv_growth_check(manager);
@@ -5067,8 +3031,9 @@ ZCP_PRIV_SETUP void zcp_priv_growth_trim(zcp_manager *manager)
         ZEROCP_LOG(ZCP_LOG_WARNING, "%s: what a killed adder had reserved: %s", manager->name, zcp_last_message());
     (void)zcp_priv_failure_again(&before);
 }
-ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t number, const zcp_pool_config *config, const zcp_priv_geometry *geometry)
-{
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t number, const zcp_pool_config *config,
+                                                const zcp_priv_geometry *geometry) {
     zcp_manager *manager = g->manager;
     zcp_priv_pool_slot *slot = &manager->header->pools[number];
     void *base;
@@ -5076,15 +3041,18 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     zcp_status status = zcp_priv_file_map_alone(g->management_fd, manager->file.path.text, g->management_end,
                                                 geometry->management_bytes, 0, &base);
     if (status != ZCP_OK) return status;
-    memset(base, 0, (size_t)geometry->management_bytes);               /* a killed adder's, if it was not punched */
-    zcp_priv_format_pool(base, &geometry->pools[0], geometry->record_bytes, zcp_priv_mix(manager->instance_id + serial));
+    // A killed adder's, if it was not punched.
+    memset(base, 0, (size_t)geometry->management_bytes);
+    zcp_priv_format_pool(base, &geometry->pools[0], geometry->record_bytes,
+                         zcp_priv_mix(manager->instance_id + serial));
     munmap(base, (size_t)geometry->management_bytes);
-    zcp_priv_added added = { *config, g->management_end, g->chunk_end, zcp_priv_segment_choose(manager->header) };
-    zcp_priv_store_relaxed(&manager->header->signals.management_end, g->management_end);       /* relaxed, all: LIVE carries them. First, since the
-                                                                          slot may have been the only one */
-    zcp_priv_store_relaxed(&manager->header->signals.chunk_end, g->chunk_end);                   /* to say up to where the files are used */
-    /* Who reads one of these words sees afterwards that the state is NONE or GONE, as this one has. */
-    atomic_thread_fence(memory_order_release);                         /* V9: pairs with V8 */
+    zcp_priv_added added = {*config, g->management_end, g->chunk_end, zcp_priv_segment_choose(manager->header)};
+    // Relaxed, all: LIVE carries them. First, since the slot may have been the only one.
+    zcp_priv_store_relaxed(&manager->header->signals.management_end, g->management_end);
+    // To say up to where the files are used.
+    zcp_priv_store_relaxed(&manager->header->signals.chunk_end, g->chunk_end);
+    // Who reads one of these words sees afterwards that the state is NONE or GONE, as this one has. Pairs with V8.
+    atomic_thread_fence(memory_order_release);                                                      // V9
     zcp_priv_store_relaxed(&slot->chunk_size, config->chunk_size);
     zcp_priv_store_relaxed(&slot->chunk_count, config->chunk_count);
     zcp_priv_store_relaxed(&slot->alignment, config->alignment);
@@ -5094,23 +3062,28 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     zcp_priv_store_relaxed(&slot->data_offset, added.data_offset);
     zcp_priv_store_relaxed(&slot->check, zcp_priv_added_check(&added, serial));
     ZEROCP_STEP("pool_written");
-    zcp_priv_process *process = zcp_priv_process_lock();               /* as in renew */
-    status = process ? zcp_priv_pool_meet(manager, number, serial, NULL) : ZCP_ERR_NO_MEMORY;      /* before anybody else can, so that a failure leaves nothing */
+    // As in renew.
+    zcp_priv_process *process = zcp_priv_process_lock();
+    // Before anybody else can, so that a failure leaves nothing.
+    status = process ? zcp_priv_pool_meet(manager, number, serial, NULL) : ZCP_ERR_NO_MEMORY;
     zcp_priv_process_unlock(process);
     if (status != ZCP_OK) return status;
-    zcp_priv_store_release(&slot->state, zcp_priv_pool_state(serial, ZCP_PRIV_POOL_LIVE));       /* V7: pairs with V3 */
+    // Pairs with V3.
+    zcp_priv_store_release(&slot->state, zcp_priv_pool_state(serial, ZCP_PRIV_POOL_LIVE));          // V7
     ZEROCP_STEP("pool_live");
     zcp_priv_store_relaxed(&manager->header->signals.management_end, g->management_end + geometry->management_bytes);
     zcp_priv_store_relaxed(&manager->header->signals.chunk_end, g->chunk_end + geometry->chunk_bytes);
     zcp_priv_store_relaxed(&manager->header->signals.adding, 0u);
-    zcp_priv_add_release(&manager->header->signals.epoch, 1);          /* pairs with V2 */
+    // Pairs with V2.
+    zcp_priv_add_release(&manager->header->signals.epoch, 1);
     ZEROCP_STEP("pool_told");
-    ZEROCP_HEAVY_BARRIER();                                            /* A7: pairs with A4: one sees the other */
+    // Pairs with A4: one sees the other.
+    ZEROCP_HEAVY_BARRIER();                                                                         // A7
     zcp_priv_view_want_all(&manager->view);
     return ZCP_OK;
 }
-ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add_once(zcp_priv_growth *g, const zcp_pool_config *asked, uint32_t *number)
-{
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add_once(zcp_priv_growth *g, const zcp_pool_config *asked, uint32_t *number) {
     zcp_manager *manager = g->manager;
     zcp_priv_geometry geometry;
     zcp_pool_config config = *asked;
@@ -5119,17 +3092,24 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add_once(zcp_priv_growth *g, const zcp_p
     if (status == ZCP_OK) status = zcp_priv_growth_measure(g);
     ZEROCP_STEP("growth_measured");
     for (*number = 0; *number < ZCP_MAX_LIVE_POOLS; ++*number) {
-        uint32_t phase = (uint32_t)zcp_priv_load_relaxed(&manager->header->pools[*number].state);        /* relaxed: under the lock */
+        // Relaxed: under the lock.
+        uint32_t phase = (uint32_t)zcp_priv_load_relaxed(&manager->header->pools[*number].state);
         if (phase == ZCP_PRIV_POOL_NONE || phase == ZCP_PRIV_POOL_GONE) break;
     }
-    if (status == ZCP_OK && *number == ZCP_MAX_LIVE_POOLS) status = zcp_priv_fail(ZCP_ERR_FULL, 0, "%s has %u pools; retire one", manager->name, ZCP_MAX_LIVE_POOLS);
-    if (status == ZCP_OK && (g->management_end > ZCP_RELPTR_MAX_OFFSET - geometry.management_bytes || g->chunk_end > ZCP_RELPTR_MAX_OFFSET - geometry.chunk_bytes))
+    if (status == ZCP_OK && *number == ZCP_MAX_LIVE_POOLS)
+        status = zcp_priv_fail(ZCP_ERR_FULL, 0, "%s has %u pools; retire one", manager->name, ZCP_MAX_LIVE_POOLS);
+    if (status == ZCP_OK
+        && (g->management_end > ZCP_RELPTR_MAX_OFFSET - geometry.management_bytes
+            || g->chunk_end > ZCP_RELPTR_MAX_OFFSET - geometry.chunk_bytes))
         status = zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "%s: its files would need more than 2^48 bytes", manager->name);
     if (status != ZCP_OK) return status;
-    status = zcp_priv_growth_punch(g);                                 /* what is left in one, the other may need */
+    // What is left in one, the other may need.
+    status = zcp_priv_growth_punch(g);
     if (status != ZCP_OK) return status;
-    zcp_priv_store_relaxed(&manager->header->signals.adding, 1u);      /* relaxed: for who finds this process dead */
-    uint32_t reserve = manager->view.flags & ~ZCP_SHM_NO_RESERVE;      /* the management segment always is: it is written at once */
+    // Relaxed: for who finds this process dead.
+    zcp_priv_store_relaxed(&manager->header->signals.adding, 1u);
+    // The management segment always is: it is written at once.
+    uint32_t reserve = manager->view.flags & ~ZCP_SHM_NO_RESERVE;
     uint64_t end = g->management_end + geometry.management_bytes;
     status = zcp_priv_file_reserve(g->management_fd, manager->file.path.text, g->management_end, end, reserve);
     ZEROCP_STEP("management_extended");
@@ -5139,18 +3119,19 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add_once(zcp_priv_growth *g, const zcp_p
                                        manager->view.flags);
     ZEROCP_STEP("chunk_extended");
     if (status == ZCP_OK) status = zcp_priv_growth_write(g, *number, &config, &geometry);
-    if (status == ZCP_OK) (void)zcp_priv_renew(manager);               /* what fails of others is no failure here */
+    // What fails of others is no failure here.
+    if (status == ZCP_OK) (void)zcp_priv_renew(manager);
     if (status == ZCP_OK) return ZCP_OK;
     zcp_priv_failure failure = zcp_priv_failure_save(status);
     (void)zcp_priv_growth_punch(g);
     return zcp_priv_failure_again(&failure);
 }
-/* Adds a pool. Where memory or a number is missing, it recovers and tries once more, as allocate does before EXHAUSTED:
-   with what the dead hold, retired pools may go. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_config *asked, uint32_t *number)
-{
+
+// Adds a pool. Where memory or a number is missing, it recovers and tries once more, as allocate does before EXHAUSTED:
+// with what the dead hold, retired pools may go.
+ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_config *asked, uint32_t *number) {
     zcp_manager *manager = g->manager;
-    zcp_recovery report = { 0, 0 };
+    zcp_recovery report = {0, 0};
     zcp_priv_failure before = zcp_priv_failure_save(ZCP_OK);
     zcp_status status = zcp_priv_pool_add_once(g, asked, number);
     if (status != ZCP_ERR_NO_SPACE && status != ZCP_ERR_FULL) return status;
@@ -5159,31 +3140,35 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add(zcp_priv_growth *g, const zcp_pool_c
     status = zcp_priv_pool_add_once(g, asked, number);
     return status == ZCP_OK ? zcp_priv_failure_again(&before) : status;
 }
-/* Makes a live pool RETIRING; retire_end has to follow. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_begin(zcp_manager *manager, uint32_t number)
-{
+
+// Makes a live pool RETIRING; retire_end has to follow.
+ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_begin(zcp_manager *manager, uint32_t number) {
     zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
     uint64_t live = pool ? zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_LIVE) : 0;
     if (!pool && zcp_priv_load_relaxed(&manager->unmet[number].status) != ZCP_OK)
-        return zcp_priv_fail_unmet(manager, number, ZCP_OK, "");       /* relaxed: a look */
+        // Relaxed: a look.
+        return zcp_priv_fail_unmet(manager, number, ZCP_OK, "");
     ZEROCP_STEP("pool_found");
-    if (!pool || !zcp_priv_cas_acq_rel(&manager->header->pools[number].state, &live, zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING)))
+    if (!pool
+        || !zcp_priv_cas_acq_rel(&manager->header->pools[number].state, &live,
+                                 zcp_priv_pool_state(pool->serial, ZCP_PRIV_POOL_RETIRING)))
         return zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "%s has no live pool %u", manager->name, number);
     ZEROCP_STEP("pool_retiring");
-    zcp_priv_add_release(&manager->header->signals.epoch, 1);          /* pairs with V2 */
+    // Pairs with V2.
+    zcp_priv_add_release(&manager->header->signals.epoch, 1);
     return ZCP_OK;
 }
-/* Tells everybody of pools that were made RETIRING, lets go of what this thread keeps of them, and parts with those
-   that are gone by that. Errors: those of renew. */
-ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_end(zcp_manager *manager)
-{
+
+// Tells everybody of pools that were made RETIRING, lets go of what this thread keeps of them, and parts with those
+// that are gone by that. Errors: those of renew.
+ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_end(zcp_manager *manager) {
     zcp_status status = zcp_priv_renew(manager);
     zcp_priv_view_tidy(&manager->view);
     return status == ZCP_OK && zcp_priv_pools_changed(manager) ? zcp_priv_renew(manager) : status;
 }
 
-ZCP_PRIV_SETUP zcp_status zcp_priv_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool, uint32_t *index)
-{
+ZCP_PRIV_SETUP zcp_status zcp_priv_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool,
+                                                    uint32_t *index) {
     zcp_priv_growth g;
     uint32_t number;
     if (!pool) return zcp_priv_fail_null("pool's configuration");
@@ -5195,22 +3180,23 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_manager_add_pool(zcp_manager *manager, const 
     zcp_priv_growth_end(&g);
     if (status != ZCP_OK) return status;
     if (index) *index = number;
-    ZEROCP_LOG(ZCP_LOG_INFO, "%s: pool %u added: chunk_size=%llu, count=%u", manager->name, number, (unsigned long long)pool->chunk_size, pool->chunk_count);
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: pool %u added: chunk_size=%llu, count=%u", manager->name, number,
+               (unsigned long long)pool->chunk_size, pool->chunk_count);
     return ZCP_OK;
 }
 
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool,
-                                                          uint32_t *index)
-{
+                                                          uint32_t *index) {
     bool outermost = zcp_priv_call_begin();
     return zcp_priv_call_end(outermost, zcp_priv_manager_add_pool(manager, pool, index));
 }
 
-ZCP_PRIV_SETUP zcp_status zcp_priv_manager_retire_pool(zcp_manager *manager, uint32_t pool)
-{
+ZCP_PRIV_SETUP zcp_status zcp_priv_manager_retire_pool(zcp_manager *manager, uint32_t pool) {
     zcp_status status = zcp_priv_may_change(manager);
     if (status == ZCP_OK) status = zcp_priv_may_grow(manager);
-    if (status == ZCP_OK && pool >= ZCP_MAX_LIVE_POOLS) status = zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: numbers go up to %u", pool, ZCP_MAX_LIVE_POOLS - 1);
+    if (status == ZCP_OK && pool >= ZCP_MAX_LIVE_POOLS)
+        status =
+            zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: numbers go up to %u", pool, ZCP_MAX_LIVE_POOLS - 1);
     if (status != ZCP_OK) return status;
     zcp_priv_renew_if_changed(manager);
     status = zcp_priv_pool_retire_begin(manager, pool);
@@ -5221,16 +3207,17 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_manager_retire_pool(zcp_manager *manager, uin
     return ZCP_OK;
 }
 
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manager, uint32_t pool)
-{
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manager, uint32_t pool) {
     bool outermost = zcp_priv_call_begin();
     return zcp_priv_call_end(outermost, zcp_priv_manager_retire_pool(manager, pool));
 }
 
-ZCP_PRIV_SETUP zcp_pool_config zcp_priv_config_of(const zcp_priv_pool *pool) { return (zcp_pool_config){ pool->chunk_size, pool->count, pool->alignment, pool->cache_chunks }; }
-/* The live pool that is as configured and is not in `but`. ZCP_MAX_LIVE_POOLS: none. */
-ZCP_PRIV_SETUP uint32_t zcp_priv_pool_find(const zcp_manager *manager, const zcp_pool_config *config, uint32_t but)
-{
+ZCP_PRIV_SETUP zcp_pool_config zcp_priv_config_of(const zcp_priv_pool *pool) {
+    return (zcp_pool_config){ pool->chunk_size, pool->count, pool->alignment, pool->cache_chunks };
+}
+
+// The live pool that is as configured and is not in `but`. ZCP_MAX_LIVE_POOLS: none.
+ZCP_PRIV_SETUP uint32_t zcp_priv_pool_find(const zcp_manager *manager, const zcp_pool_config *config, uint32_t but) {
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
         if (!pool || (but >> p & 1) || zcp_priv_pool_is_retiring(pool)) continue;
@@ -5239,14 +3226,16 @@ ZCP_PRIV_SETUP uint32_t zcp_priv_pool_find(const zcp_manager *manager, const zcp
     }
     return ZCP_MAX_LIVE_POOLS;
 }
-ZCP_PRIV_SETUP zcp_status zcp_priv_reconfigure(zcp_priv_growth *g, const zcp_config *config)
-{
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_reconfigure(zcp_priv_growth *g, const zcp_config *config) {
     zcp_manager *manager = g->manager;
-    uint32_t wanted = 0, added = 0;             /* bits: pool numbers */
+    // Bits: pool numbers.
+    uint32_t wanted = 0, added = 0;
     zcp_status status = ZCP_OK;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++)
         if (!zcp_priv_view_pool(&manager->view, p) && zcp_priv_load_relaxed(&manager->unmet[p].status) != ZCP_OK)
-            return zcp_priv_fail_unmet(manager, p, ZCP_OK, "");        /* which may be a wanted one; relaxed: a look */
+            // Which may be a wanted one; relaxed: a look.
+            return zcp_priv_fail_unmet(manager, p, ZCP_OK, "");
     for (uint32_t c = 0; c < config->pools.size && status == ZCP_OK; c++) {
         uint32_t number = zcp_priv_pool_find(manager, &config->pools.items[c], wanted);
         if (number == ZCP_MAX_LIVE_POOLS) {
@@ -5258,18 +3247,21 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_reconfigure(zcp_priv_growth *g, const zcp_con
     uint32_t goes = status == ZCP_OK ? ~wanted : added;
     zcp_priv_failure failure = zcp_priv_failure_save(status);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++)
-        if (goes >> p & 1) (void)zcp_priv_pool_retire_begin(manager, p);       /* those that are no live pools are none */
-    (void)zcp_priv_pool_retire_end(manager);    /* what is done is done, whatever cannot be learned */
+        // Those that are no live pools are none.
+        if (goes >> p & 1) (void)zcp_priv_pool_retire_begin(manager, p);
+    // What is done is done, whatever cannot be learned.
+    (void)zcp_priv_pool_retire_end(manager);
     return status == ZCP_OK ? ZCP_OK : zcp_priv_failure_again(&failure);
 }
-ZCP_PRIV_SETUP zcp_status zcp_priv_manager_reconfigure(zcp_manager *manager, const zcp_config *config)
-{
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_manager_reconfigure(zcp_manager *manager, const zcp_config *config) {
     zcp_priv_growth g;
     zcp_priv_geometry geometry;
     if (!config) return zcp_priv_fail_null("configuration");
     zcp_status status = zcp_priv_may_change(manager);
     if (status == ZCP_OK) status = zcp_priv_may_grow(manager);
-    if (status == ZCP_OK && config->pools.size == 0) status = zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: no pool is configured", manager->name);
+    if (status == ZCP_OK && config->pools.size == 0)
+        status = zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: no pool is configured", manager->name);
     if (status == ZCP_OK) status = zcp_priv_geometry_compute(&geometry, config, manager->geometry.max_clients);
     if (status == ZCP_OK) status = zcp_priv_growth_begin(&g, manager);
     if (status != ZCP_OK) return status;
@@ -5278,14 +3270,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_manager_reconfigure(zcp_manager *manager, con
     return status;
 }
 
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manager, const zcp_config *config)
-{
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manager, const zcp_config *config) {
     bool outermost = zcp_priv_call_begin();
     return zcp_priv_call_end(outermost, zcp_priv_manager_reconfigure(manager, config));
 }
 
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_config *config)
-{
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_config *config) {
     zcp_status status = zcp_priv_may_look(manager, "place for the configuration", config, sizeof *config);
     if (status != ZCP_OK) return status;
     zcp_priv_renew_quietly(manager);
@@ -5298,250 +3288,367 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *m
     return ZCP_OK;
 }
 
-/* ---- >>watch  Looking at an instance. ---- */
-ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_manager_pool_end(const zcp_manager *manager)
-{
-    if (!zcp_priv_usable(manager)) return 0;
-    zcp_priv_renew_quietly(manager);
-    return zcp_priv_load_relaxed(&manager->view.pool_end);           /* relaxed: a figure */
-}
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats)
-{
-    zcp_status status = zcp_priv_may_look(manager, "place for the statistics", stats, sizeof *stats);
-    if (status != ZCP_OK) return status;
-    uint32_t pools = zcp_manager_pool_end(manager);
-    if (pool >= pools) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: %s has %u", pool, manager->name, pools);
-    (void)zcp_priv_threads_collect(false);
-    zcp_priv_pool *p = zcp_priv_view_pool(&manager->view, pool);
-    if (!p) return ZCP_OK;
-    zcp_priv_leases *leases = p->leases;
-    uint64_t free_chunks = 0, cached = 0, freed;
-    for (uint32_t i = 0; i < p->count; i++) {
-        uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(p, i)->state);    /* relaxed, here and below: figures */
-        free_chunks += zcp_priv_is_free(s) || zcp_priv_is_retired(s);
-        cached += zcp_priv_is_cached(s);
+// ---------------------------------------------------------------------------------------------------------------------
+// >>sweep  Taking back what dead clients held
+// ---------------------------------------------------------------------------------------------------------------------
+
+// Sweeps the chunks of one leaf, then gives the hints of all that are free, by one read-modify-write; always, also of
+// those that this sweep did not free. Killed before that, it has left the slot not clean: the next sweep gives them.
+// Returns how many became free.
+ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32_t dead, bool *garbage) {
+    uint64_t freed = 0, cached = 0, hints = 0;
+    uint32_t first = leaf << pool->list.leaf_shift, width = 1u << pool->list.leaf_shift;
+    if (width > pool->count - first) width = pool->count - first;
+    for (uint32_t k = 0; k < width; k++) {
+#if defined(__GNUC__)
+        // The locked steps keep the processor from looking ahead.
+        if (pool->words > 2 && k + 8 < pool->count - first)
+            __builtin_prefetch(zcp_priv_record_at(pool, first + k + 8), 1);
+#endif
+        // Relaxed: for a figure.
+        uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state);
+        zcp_priv_outcome outcome = zcp_priv_sweep_chunk(pool, first + k, dead);
+        if (outcome == ZCP_PRIV_YES) freed++, cached += zcp_priv_is_cached(s) && ZCP_PRIV_OWNER(s) == dead + 1;
+        if (outcome == ZCP_PRIV_GARBAGE) *garbage = true;
+        // Relaxed: a hint for a free chunk may be repeated, and for a taken one is harmless.
+        if (zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state)))   // step sweep-hint
+            hints |= UINT64_C(1) << k;
     }
-    stats->chunk_size = p->chunk_size;
-    stats->total = p->count;
-    stats->used = p->count - free_chunks - cached;
-    stats->free = free_chunks;
-    stats->stride = p->stride;
-    stats->alignment = p->alignment;
-    stats->cache_chunks = p->cache_chunks;
-    stats->cached = cached;
-    stats->state = zcp_priv_pool_is_retiring(p) ? ZCP_POOL_RETIRING : ZCP_POOL_LIVE;
-    stats->peak_used = zcp_priv_load_relaxed(&leases->peak);
-    stats->allocations = zcp_priv_allocated(p, &freed);
-    stats->failures = zcp_priv_counted(&leases->failures);
-    stats->waits = zcp_priv_counted(&leases->waits);
-    stats->disturbed = zcp_priv_counted(&leases->disturbed);
-    if (stats->allocations < stats->used) stats->allocations = stats->used;      /* somebody was killed between claiming and counting */
-    stats->releases = stats->allocations - stats->used;
-    if (stats->peak_used > stats->total) stats->peak_used = stats->total;
-    if (stats->peak_used < stats->used) stats->peak_used = stats->used;
-    return ZCP_OK;
+    ZEROCP_STEP("leaf_swept");
+    if (hints) zcp_priv_leaf_put(&pool->list, leaf, hints);                                         // step sweep-hints
+    zcp_priv_leaf_mend(&pool->list, first + width - 1);                                             // step mended
+    // Cached ones were counted when they came into the cache.
+    if (freed > cached) ZEROCP_COUNT_FREED(&pool->leases->freed, freed - cached);                   // step sweep-counts
+    // Also for what the dead one freed and did not count.
+    if (hints) ZEROCP_COUNT_FREED(&pool->leases->returned, 1);                                     // step sweep-returns
+    return freed;
 }
-/* Of each chunk of an instance. */
-typedef bool zcp_priv_record_function(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user);      /* false: stop */
-ZCP_PRIV_SETUP void zcp_priv_each_held(const zcp_manager *manager, zcp_priv_record_function *function, void *user)
-{
-    zcp_priv_renew_quietly(manager);
+
+// Takes back what a client holds in one pool; returns how many chunks became free, and sets *garbage if there is some.
+ZCP_PRIV uint64_t zcp_priv_sweep_pool(zcp_priv_pool *pool, uint32_t dead, bool *garbage) {
+    uint64_t freed = 0;
+    for (uint32_t leaf = 0; leaf < pool->list.leaves; leaf++) freed += zcp_priv_sweep_leaf(pool, leaf, dead, garbage);
+    zcp_priv_leases_sweep(pool, dead);
+    return freed;
+}
+
+ZCP_PRIV_INLINE uint64_t zcp_priv_view_sweep(zcp_priv_view *view, uint32_t dead, bool *garbage) {
+    uint64_t freed = 0;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
-        const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
-        for (uint32_t i = 0; pool && i < pool->count; i++) {
-            uint64_t s = zcp_priv_load_acquire(&zcp_priv_record_at(pool, i)->state);     /* acquire: what is said of it belongs to it, but for what changes meanwhile */
-            if (!zcp_priv_is_free(s) && !zcp_priv_is_retired(s) && !function(pool, i, s, user)) return;
-        }
+        zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
+        if (pool) freed += zcp_priv_sweep_pool(pool, dead, garbage);
     }
+    return freed;
 }
-typedef struct zcp_priv_client_count { zcp_client_stats *stats; uint32_t slot; } zcp_priv_client_count;
-ZCP_PRIV_SETUP bool zcp_priv_count_client(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user)
-{
-    const zcp_priv_client_count *count = (const zcp_priv_client_count *)user;
-    bool owns = ZCP_PRIV_OWNER(state) == count->slot + 1;
-    bool borrows = zcp_priv_load_relaxed(zcp_priv_borrow_word(zcp_priv_record_at(pool, i), count->slot)) & zcp_priv_borrow_bit(count->slot);      /* relaxed: figures */
-    if (zcp_priv_is_cached(state)) { count->stats->cached += owns; return true; }
-    count->stats->owned += owns;
-    count->stats->borrowed += borrows;
-    if (owns || borrows) count->stats->bytes += pool->chunk_size;
-    return true;
-}
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_stats(const zcp_manager *manager, uint32_t slot, zcp_client_stats *stats)
-{
-    zcp_client_info info;
-    zcp_status status = zcp_priv_may_look(manager, "place for the statistics", stats, sizeof *stats);
-    if (status == ZCP_OK) status = zcp_manager_client_info(manager, slot, &info);
-    if (status != ZCP_OK) return status;
-    stats->state = info.state;
-    stats->pid = info.pid;
-    stats->start = info.start;
-    memcpy(stats->name, info.name, sizeof stats->name);
-    (void)zcp_priv_threads_collect(false);
-    zcp_priv_client_count count = { stats, slot };
-    zcp_priv_each_held(manager, zcp_priv_count_client, &count);
-    return ZCP_OK;
-}
-typedef struct zcp_priv_census { zcp_census_function *function; void *user; uint32_t max_clients; } zcp_priv_census;
-ZCP_PRIV_SETUP bool zcp_priv_census_entry(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user)
-{
-    const zcp_priv_census *census = (const zcp_priv_census *)user;
-    zcp_priv_record *record = zcp_priv_record_at(pool, i);
-    zcp_census_entry entry;
-    memset(&entry, 0, sizeof entry);
-    if (zcp_priv_is_cached(state)) return true;
-    uint64_t size = zcp_priv_load_relaxed(&record->size), note = zcp_priv_load_relaxed(&record->note), now = zcp_priv_load_relaxed(&pool->leases->allocated);
-    uint32_t lease = (uint32_t)(size >> 48), owner = ZCP_PRIV_OWNER(state);
-    if (lease != 0 && lease <= zcp_priv_lease_count(pool->list.leaves)) now = zcp_priv_load_relaxed(&pool->leases->items[lease - 1].allocated);
-    entry.pool = pool->number;
-    entry.index = i;
-    entry.generation = ZCP_PRIV_GENERATION(state);
-    entry.tag = (uint32_t)(note >> 32);
-    entry.size = ZCP_PRIV_SIZE(size) < pool->chunk_size ? ZCP_PRIV_SIZE(size) : pool->chunk_size;
-    entry.capacity = pool->chunk_size;
-    entry.owner = owner != 0 && owner <= census->max_clients ? owner - 1 : ZCP_NO_CLIENT;    /* garbage names nobody */
-    for (uint32_t w = 0; w < pool->words; w++) {
-        uint32_t clients = census->max_clients - 64 * w;               /* from this word's first one on */
-        entry.borrower_mask[w] = zcp_priv_load_relaxed(&record->borrow[0] + w);
-        if (clients < 64) entry.borrower_mask[w] &= zcp_priv_borrow_bit(clients) - 1;
-        entry.borrowers += zcp_priv_count_bits(entry.borrower_mask[w]);
+
+// Sweeps one slot whose lock the caller holds. Errors: those of renew; then what is known was swept, and the slot is
+// not clean.
+ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slot, uint64_t *freed, bool *garbage) {
+    zcp_priv_slot *at = zcp_priv_slot_at(manager, slot);
+    // It sweeps itself.
+    bool closing = zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_CLOSING;
+    // So that all that a dead one may hold is known.
+    zcp_status known = closing ? ZCP_OK : zcp_priv_renew(manager);
+    // Relaxed: for joiners to wait a moment.
+    zcp_priv_store_relaxed(&at->state, (uint32_t)ZCP_PRIV_SLOT_SWEEPING);
+    ZEROCP_STEP("sweeping");
+    *freed = zcp_priv_view_sweep(&manager->view, slot, garbage);
+    ZEROCP_STEP("swept");
+    // The dead one may not have got to say that it had changed the pools.
+    if (!closing && manager->view.signals) {
+        // Pairs with V2.
+        zcp_priv_add_release(&manager->view.signals->epoch, 1);
+        zcp_priv_view_want_all(&manager->view);
     }
-    entry.age = (uint32_t)((uint32_t)now - (uint32_t)note - 1);
-    if (zcp_priv_load_acquire(&record->state) >> 32 != state >> 32) return true;      /* released meanwhile */
-    if (ZCP_PRIV_TICKET(state) != 0) entry.token = zcp_priv_name(pool, i, entry.generation);
-    return census->function(&entry, census->user);
+    // After the last push; if a pool is not known, somebody has to sweep again.
+    if (known == ZCP_OK) zcp_priv_store_release(&at->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);
+    zcp_priv_view_after_free(&manager->view);
+    return known;
 }
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manager, zcp_census_function *function, void *user)
-{
-    if (!function) return zcp_priv_fail_null("function");
-    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
-    zcp_priv_census census = { function, user, manager->geometry.max_clients };
-    zcp_priv_each_held(manager, zcp_priv_census_entry, &census);
-    return ZCP_OK;
+
+// Sweeps a slot whose lock the caller holds, and whose client is dead, if it is not clean.
+ZCP_PRIV_SETUP zcp_status zcp_priv_slot_clean(zcp_manager *manager, uint32_t slot, zcp_recovery *report,
+                                              bool *garbage) {
+    uint64_t freed = 0;
+    // Relaxed: ordered by the lock.
+    if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) return ZCP_OK;
+    zcp_status status = zcp_priv_slot_sweep(manager, slot, &freed, garbage);
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u (pid %u): %llu chunks reclaimed", manager->name, slot,
+               zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->pid), (unsigned long long)freed);
+    report->dead_clients++;
+    report->chunks_reclaimed += freed;
+    return status;
 }
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manager_info *info)
-{
-    zcp_status status = zcp_priv_may_look(manager, "place for the information", info, sizeof *info);
-    if (status != ZCP_OK) return status;
-    memcpy(info->name, manager->name, sizeof manager->name);
-    memcpy(info->management_name, manager->file.path.text, sizeof manager->file.path.text);
-    memcpy(info->chunk_name, manager->chunk_file.path.text, sizeof info->chunk_name);
-    info->management_bytes = manager->geometry.management_bytes;
-    info->chunk_bytes = manager->geometry.chunk_bytes;
-    info->management_base = manager->management.base;
-    info->chunk_base = manager->chunks;
-    info->instance_id = manager->instance_id;
-    info->max_clients = manager->geometry.max_clients;
-    info->slot = manager->view.client;
-    info->pool_end = zcp_manager_pool_end(manager);
-    info->flags = manager->view.flags;
-    return ZCP_OK;
+
+// Does a client hold the slot's lock, or who sweeps it? fd: of the lock object.
+ZCP_PRIV_SETUP zcp_status zcp_priv_slot_test(const zcp_manager *manager, int fd, uint32_t slot, bool *taken) {
+    return zcp_priv_lock_test(fd, manager->locks.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, F_WRLCK, taken);
 }
-/* Does somebody hold the slot's lock? */
-ZCP_PRIV_SETUP zcp_status zcp_priv_slot_alive(const zcp_manager *manager, uint32_t slot, bool *alive)
-{
-    int fd;
-    bool kept, observes = manager->view.flags & ZCP_OBSERVE;
-    const zcp_priv_file *file = observes ? &manager->file : &manager->locks;
-    *alive = slot == manager->view.client;                             /* its own lock it cannot ask for */
-    if (*alive) return ZCP_OK;
-    zcp_status status = zcp_priv_file_look(file, &fd, &kept);
-    if (status != ZCP_OK) return status;
+
+// The same of a slot whose client may live.
+ZCP_PRIV_SETUP zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, zcp_recovery *report,
+                                                bool *garbage) {
+    zcp_priv_hold hold;
+    bool taken;
     off_t byte = ZCP_PRIV_LOCK_SLOTS + (off_t)slot;
-    if (observes) status = zcp_priv_lock_test(fd, file->path.text, byte, 1, F_RDLCK, alive);
-    else status = zcp_priv_slot_test(manager, fd, slot, alive);
-    zcp_priv_file_leave(fd, kept);
+    zcp_status status = zcp_priv_hold_take(&manager->locks, &manager->sweeping, byte, &hold, &taken);
+    if (status != ZCP_OK || taken) return status;
+    status = zcp_priv_slot_clean(manager, slot, report, garbage);
+    zcp_priv_hold_drop(&hold);
     return status;
 }
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot, zcp_client_info *info)
-{
-    bool alive;
-    zcp_status status = zcp_priv_may_look(manager, "place for the information", info, sizeof *info);
-    if (status != ZCP_OK) return status;
-    if (slot >= manager->geometry.max_clients) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "slot %u: %s has %u", slot, manager->name, manager->geometry.max_clients);
-    const zcp_priv_slot *at = zcp_priv_slot_at(manager, slot);
-    if (zcp_priv_load_relaxed(&at->state) == ZCP_PRIV_SLOT_CLEAN) return ZCP_OK;     /* relaxed, all: for people */
-    status = zcp_priv_slot_alive(manager, slot, &alive);
-    if (status != ZCP_OK) return status;
-    info->state = alive ? ZCP_CLIENT_ALIVE : ZCP_CLIENT_DEAD;
-    info->pid = zcp_priv_load_relaxed(&at->pid);
-    info->start = zcp_priv_load_relaxed(&at->start);
-    zcp_priv_slot_name(at, info->name);
-    return ZCP_OK;
+
+// What keeps a dead client's chunks from coming back.
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_sweep(const zcp_manager *manager, uint32_t slot, zcp_status status) {
+    zcp_priv_failure failure = zcp_priv_failure_save(status);
+    // Relaxed: for messages.
+    uint32_t pid = zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->pid);
+    return zcp_priv_fail(status, failure.error, "client %u (pid %u), if it is dead, was not swept: %s", slot, pid,
+                         // Which names the instance.
+                         failure.message);
 }
-ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager)
-{
-    bool same;
-    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
-    if (zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)        /* pairs with the release in dismantle */
-        return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: this instance was destroyed", manager->name);
-    zcp_status status = zcp_priv_file_is(&manager->file, &same);
-    if (status == ZCP_OK && !same) return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", manager->name, manager->file.path.text);
-    return status;
-}
-ZCP_PRIV_SMALL ZEROCP_API zcp_manager *zcp_manager_find(const char *name)
-{
-    zcp_manager *first = NULL;
-    name = name ? zcp_priv_name_plain(name) : ZCP_PRIV_DEFAULT_NAME;
+
+// Remembers how the last recovery ended, for whoever is told that there is no chunk.
+ZCP_PRIV_COLD void zcp_priv_recovery_note(zcp_manager *manager, zcp_status status) {
     zcp_priv_process *process = zcp_priv_process_lock();
-    for (zcp_manager *m = process ? (zcp_manager *)process->managers : NULL; m; m = m->older)
-        if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN          /* pairs with open's release */
-            && !(m->view.flags & ZCP_OBSERVE) && strcmp(m->name, name) == 0 && (!first || m->opened < first->opened)) first = m;
+    manager->why_unswept = zcp_priv_failure_save(status);
+    // Relaxed: the mutex orders the rest.
+    zcp_priv_store_relaxed(&manager->unswept, status != ZCP_OK);
     zcp_priv_process_unlock(process);
-    return first;
-}
-ZCP_PRIV_SMALL ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager)
-{
-    if (!zcp_priv_usable(manager)) return NULL;
-    zcp_priv_renew_quietly(manager);
-    return &manager->registry;
 }
 
-/* The line of one pool; returns its length. */
-ZCP_PRIV_SETUP int zcp_priv_pool_line(const zcp_manager *manager, uint32_t pool, char *text, size_t bytes)
-{
-    zcp_pool_stats stats;
-    bool outermost = zcp_priv_call_begin();
-    int failed = 0;
-    if (zcp_manager_pool_stats(manager, pool, &stats) != ZCP_OK)
-        failed = snprintf(text, bytes, "%s\n", zcp_last_message());
-    zcp_priv_call_end(outermost, ZCP_OK);       /* the line tells it */
-    if (failed) return failed;
-    char cached[40] = "";
-    if (stats.state == ZCP_POOL_NONE) return 0;
-    if (stats.cache_chunks) snprintf(cached, sizeof cached, ", cached=%llu", (unsigned long long)stats.cached);
-    return snprintf(text, bytes, "Pool %u: chunk_size=%llu, total=%llu, used=%llu, free=%llu%s%s\n", pool, (unsigned long long)stats.chunk_size,
-                    (unsigned long long)stats.total, (unsigned long long)stats.used, (unsigned long long)stats.free, cached, stats.state == ZCP_POOL_RETIRING ? ", retiring" : "");
+// What stands at the end of a message about a chunk that is not to be had: "" if the last recovery went well.
+typedef struct zcp_priv_unswept { char text[ZCP_PRIV_MESSAGE_BYTES]; } zcp_priv_unswept;
+
+ZCP_PRIV_COLD zcp_priv_unswept zcp_priv_recovery_told(const zcp_manager *manager) {
+    zcp_priv_unswept told = {""};
+    if (!zcp_priv_load_relaxed(&manager->unswept)) return told;
+    zcp_priv_process *process = zcp_priv_process_lock();
+    if (manager->why_unswept.status != ZCP_OK)
+        snprintf(told.text, sizeof told.text, "; but %.300s", manager->why_unswept.message);
+    zcp_priv_process_unlock(process);
+    return told;
 }
-ZCP_PRIV_SMALL ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, size_t bytes)
-{
-    size_t length = 0;
-    uint32_t pools = zcp_manager_pool_end(manager);
-    for (uint32_t p = 0; p < pools || (p == 0 && !zcp_priv_usable(manager)); p++) {      /* not open: one line that says so */
-        char line[256];
-        int n = zcp_priv_pool_line(manager, p, line, sizeof line);
-        for (int i = 0; i < n && i < (int)sizeof line - 1; i++, length++)
-            if (text && length + 1 < bytes) text[length] = line[i];
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report) {
+    bool garbage = false;
+    // A sweep that needs an unknown pool says so.
+    zcp_status worst = ZCP_OK;
+    int fd = -1;
+    bool kept = true;
+    (void)zcp_priv_threads_collect(false);
+    zcp_priv_renew_if_changed(manager);
+    for (uint32_t slot = 0; slot < manager->geometry.max_clients; slot++) {
+        bool taken = true;
+        // A look.
+        if (slot == manager->view.client
+            || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN)
+            continue;
+        zcp_status status = fd < 0 ? zcp_priv_file_look(&manager->locks, &fd, &kept) : ZCP_OK;
+        if (status == ZCP_OK) status = zcp_priv_slot_test(manager, fd, slot, &taken);
+        ZEROCP_STEP("tested");
+        if (status == ZCP_OK && !taken) status = zcp_priv_slot_recover(manager, slot, report, &garbage);
+        if (status != ZCP_OK) worst = zcp_priv_fail_sweep(manager, slot, status);
+        if (fd < 0) break;
     }
-    if (text && bytes) text[length < bytes ? length : bytes - 1] = 0;
-    return length;
-}
-ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FILE *out)
-{
-    char text[256 * ZCP_MAX_LIVE_POOLS];
-    if (!out) return;
-    zcp_manager_format(manager, text, sizeof text);
-    fputs(text, out);
+    zcp_priv_file_leave(fd, kept);
+    // After the dead: idle threads keep the rest.
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
+        if (!pool || !pool->cache_chunks || !zcp_priv_pool_is_retiring(pool)) continue;
+        if (zcp_priv_pool_reclaim(pool) != 0) zcp_priv_after_free(pool);
+    }
+    // A retirer may have been killed, too, or an adder. Relaxed: a look.
+    zcp_priv_view_tidy(&manager->view);
+    if (zcp_priv_load_relaxed(&manager->header->signals.adding) != 0) zcp_priv_growth_trim(manager);
+    if (worst == ZCP_OK && garbage)
+        worst =
+            zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: chunk records hold garbage; the others were swept", manager->name);
+    zcp_priv_recovery_note(manager, worst);
+    return worst;
 }
 
-/* ---- >>chunk
-   Labels  word      order    partner      what breaks without it
-     T1    (fence)   release  T2           who acquires a token does not see the payload
-     T2    (fence)   acquire  T1           the same ---- */
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report) {
+    zcp_recovery ignored;
+    if (!report) report = &ignored;
+    *report = (zcp_recovery){0, 0};
+    bool outermost = zcp_priv_call_begin();
+    zcp_status status = zcp_priv_may_change(manager);
+    return zcp_priv_call_end(outermost, status == ZCP_OK ? zcp_priv_recover(manager, report) : status);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// >>hold  Handles of one chunk in this process: clone, token, acquire, accessors
+// ---------------------------------------------------------------------------------------------------------------------
+// A handle does not know whether it counts in `owned` or in `borrowed`; handles of one chunk and generation are
+// interchangeable.
+//
+// Invariants: owned > 0 only while this client is the record's owner; borrowed > 0 only while its borrow bit is set and
+// the record is not free; so a count of this process pins the generation. `owned` falls to 0 before the state becomes
+// free, or it would overwrite a sibling's new claim. The ticket is raised from 0 before a token leaves; from then on
+// `owned` goes down by CAS only.
+//
+// Labels  word      order    partner      what breaks without it
+//   O5    owned     acquire  D1 D5        the same, in clone
+//   O6    owned     acquire  D1 D5        the same, in holds
+//   O7    owned     acquire  D1 D5        a token is told of by a store over a sibling's, or of no chunk that is held
+//   D2    borrowed  release  J3           the chunk goes back while a sibling reads
+//   D3    borrowed  release  J1 J2        (not needed: S1 and the claim of CHANGING order it) as D4
+//   D4    borrowed  release  J1 J2        a sibling compares with a generation of before the borrow
+//   J1    borrowed  acquire  D3 D4        as D4
+//   J2    borrowed  acquire  D3 D4        (not needed: the record orders itself)
+//   J3    borrowed  acquire  D2           as D2
+//   T1    (fence)   release  T2           who acquires a token does not see the payload
+//   T2    (fence)   acquire  T1           the same
+
 static const zcp_chunk zcp_priv_no_chunk;
+ZCP_PRIV uint64_t zcp_priv_owned(uint32_t generation, uint32_t handles) { return (uint64_t)generation << 32 | handles; }
 
-/* In three stores of 8 bytes: with one of 16 for the first two, or two of 4 for the last, a pair of allocate and release takes up to an eighth longer (measured on Zen 4). */
-ZCP_PRIV_INLINE void zcp_priv_handle_set(zcp_chunk *chunk, zcp_manager *manager, void *data, uint64_t name)      /* name: generation << 32 | index */
-{
+// Handles of that generation in a value of `owned`.
+ZCP_PRIV uint32_t zcp_priv_owned_handles(uint64_t owned, uint32_t generation) {
+    return owned >> 32 == generation ? (uint32_t)owned : 0;
+}
+
+ZCP_PRIV zcp_priv_counts *zcp_priv_counts_at(const zcp_priv_pool *pool, uint32_t i) { return &pool->counts[i]; }
+
+ZCP_PRIV uint32_t zcp_priv_generation_now(const zcp_priv_pool *pool, uint32_t i) {
+    // Relaxed: a count pins it.
+    return ZCP_PRIV_GENERATION(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state));
+}
+
+// One handle less in borrowed; the last one gives the chunk back. NO: there was none.
+ZCP_PRIV zcp_priv_outcome zcp_priv_drop_borrowed(zcp_priv_pool *pool, uint32_t i, uint32_t client) {
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    // lock-free: fails only beside a sibling's success.
+    for (;;) {
+        // A look; the CAS decides.
+        uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);
+        if (n == 0 || n == ZCP_PRIV_CHANGING) return ZCP_PRIV_NO;
+        // D2: my use of the payload is over. J3 pairs with it: so is my siblings'.
+        if (n > 1 && zcp_priv_cas_release(&counts->borrowed, &n, n - 1)) return ZCP_PRIV_YES;       // D2
+        if (n == 1 && zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) break;        // J3
+    }
+    zcp_priv_outcome outcome = zcp_priv_give_back(pool, i, client);
+    // Pairs with J1, J2; S1 alone would do.
+    zcp_priv_store_release(&counts->borrowed, 0u);                                                  // D3
+    return outcome == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
+}
+
+// Counts one handle more, of a chunk that the caller holds. false: it is not held, or counts are used up.
+ZCP_PRIV bool zcp_priv_clone(zcp_priv_pool *pool, uint32_t i, uint32_t generation) {
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    // As O3.
+    for (uint64_t s; zcp_priv_owned_handles(s = zcp_priv_load_acquire(&counts->owned), generation) != 0;) {  // O5
+        if ((uint32_t)s >= ZCP_PRIV_CHANGING - 1) return false;
+        // Relaxed: the caller's own hold orders everything.
+        if (zcp_priv_cas_relaxed(&counts->owned, &s, s + 1)) return true;
+    }
+    while (zcp_priv_generation_now(pool, i) == generation) {
+        // Relaxed, and the CAS too: the caller's own hold orders everything.
+        uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);
+        if (n == 0 || n >= ZCP_PRIV_CHANGING - 1) return false;
+        if (zcp_priv_cas_relaxed(&counts->borrowed, &n, n + 1)) return true;
+    }
+    return false;
+}
+
+// Does a handle of that generation count in borrowed?
+ZCP_PRIV_INLINE bool zcp_priv_borrows(const zcp_priv_pool *pool, uint32_t i, uint32_t generation) {
+    uint32_t borrowed = zcp_priv_load_relaxed(&zcp_priv_counts_at(pool, i)->borrowed);
+    return borrowed != 0 && borrowed != ZCP_PRIV_CHANGING && zcp_priv_generation_now(pool, i) == generation;
+}
+
+// Does this process hold that generation? owned first: a sibling's release may move the caller's hold from owned to
+// borrowed, never back.
+ZCP_PRIV bool zcp_priv_holds(const zcp_priv_pool *pool, uint32_t i, uint32_t generation) {
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    // Pairs with D1: who sees 0 sees the hold in borrowed.
+    if (zcp_priv_owned_handles(zcp_priv_load_acquire(&counts->owned), generation) != 0) return true;  // O6
+    return zcp_priv_borrows(pool, i, generation);
+}
+
+// Says in the record that a token is made of a chunk that this process holds. NO: it does not hold that generation. If
+// the handle is the only one, and there is no token yet, a store will do: nobody else makes a token or releases, and
+// nobody may borrow. checked: a CAS in any case.
+ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_tell_token(zcp_priv_pool *pool, uint32_t i, uint32_t client,
+                                                     uint32_t generation, bool checked) {
+    // Pairs with D1, and first: I see of which tokens siblings told; who sees 0 sees the hold in borrowed.
+    uint64_t owned = zcp_priv_load_acquire(&zcp_priv_counts_at(pool, i)->owned) - zcp_priv_owned(generation, 0);  // O7
+    if (owned - 1 >= ZCP_PRIV_CHANGING)                                                           // step token-of-owned
+        return zcp_priv_borrows(pool, i, generation) ? ZCP_PRIV_YES : ZCP_PRIV_NO;
+    _Atomic uint64_t *state = &zcp_priv_record_at(pool, i)->state;
+    uint64_t untold = zcp_priv_state(generation, client + 1, 0);
+    // relaxed, all: T1 carries it; the handle's count pins the generation. If the CAS fails, a sibling has told.
+    if (zcp_priv_load_relaxed(state) != untold) return ZCP_PRIV_YES;                                // step token-looked
+    if (owned == 1 && !checked)                                                                     // step first-token
+        zcp_priv_store_relaxed(state, untold | ZCP_PRIV_TOKEN_TICKET);
+    else (void)zcp_priv_cas_relaxed(state, &untold, untold | ZCP_PRIV_TOKEN_TICKET);
+    return ZCP_PRIV_YES;
+}
+
+// Waits for a sibling thread that changes the borrow bit: a few spins, then sleeps, so that a real-time thread cannot
+// starve the one it waits for.
+ZCP_PRIV void zcp_priv_wait_for_sibling(uint32_t round) {
+    if (round >= 64) zcp_priv_sleep_us(round < 1000 ? 50 : 500);
+#if defined(__x86_64__) || defined(__i386__)
+    else __builtin_ia32_pause();
+#endif
+}
+
+#ifndef ZEROCP_WAIT_FOR_SIBLING
+#define ZEROCP_WAIT_FOR_SIBLING(round) zcp_priv_wait_for_sibling(round)
+#endif
+
+// One handle of a chunk by its token; always as a borrower, also in the owner's process. NO: stale.
+ZCP_PRIV zcp_priv_outcome zcp_priv_acquire(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation) {
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    // A CAS fails only beside a sibling's success; CHANGING ends with a sibling's step.
+    for (uint32_t round = 0;; round++) {
+        // A look; the CAS decides.
+        uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);
+        if (n == ZCP_PRIV_CHANGING) { ZEROCP_WAIT_FOR_SIBLING(round); continue; }
+        // Four thousand million handles.
+        if (n == ZCP_PRIV_CHANGING - 1) return ZCP_PRIV_GARBAGE;
+        if (n == 0) {
+            // Pairs with D3; not needed: the record orders itself.
+            if (!zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) continue;          // J2
+            ZEROCP_STEP("changing");
+            zcp_priv_outcome outcome = zcp_priv_borrow(pool, i, client, generation);
+            // As D3.
+            zcp_priv_store_release(&counts->borrowed, outcome == ZCP_PRIV_YES ? 1u : 0u);           // D4
+            return outcome;
+        }
+        // J1 pairs with D3 and D4: the generation compared next is not older than the hold. Count first, compare then:
+        // the count pins the generation.
+        if (!zcp_priv_cas_acquire(&counts->borrowed, &n, n + 1)) continue;                          // J1
+        if (zcp_priv_generation_now(pool, i) == generation) return ZCP_PRIV_YES;                    // step compared
+        zcp_priv_drop_borrowed(pool, i, client);
+        return ZCP_PRIV_NO;
+    }
+}
+
+// Handles of this client, and other clients that hold it.
+ZCP_PRIV uint64_t zcp_priv_use_count(zcp_priv_pool *pool, uint32_t i, uint32_t client) {
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    // Acquire, and first: as in holds.
+    uint64_t count = (uint32_t)zcp_priv_load_acquire(&counts->owned);
+    // Relaxed, the rest: a figure for people, exact when quiet.
+    uint32_t borrowed = zcp_priv_load_relaxed(&counts->borrowed);
+    count += borrowed == ZCP_PRIV_CHANGING ? 0 : borrowed;
+    uint32_t owner = ZCP_PRIV_OWNER(zcp_priv_load_relaxed(&record->state));
+    for (uint32_t w = 0; w < pool->words; w++) {
+        uint64_t others = zcp_priv_load_relaxed(&record->borrow[0] + w);
+        if (owner != 0 && (owner - 1) / 64 == w) others |= zcp_priv_borrow_bit(owner - 1);
+        if (client / 64 == w) others &= ~zcp_priv_borrow_bit(client);
+        count += zcp_priv_count_bits(others);
+    }
+    return count;
+}
+
+// In three stores of 8 bytes: with one of 16 for the first two, or two of 4 for the last, a pair of allocate and
+// release takes up to an eighth longer (measured on Zen 4). name: generation << 32 | index.
+ZCP_PRIV_INLINE void zcp_priv_handle_set(zcp_chunk *chunk, zcp_manager *manager, void *data, uint64_t name) {
     chunk->manager = manager;
     atomic_signal_fence(memory_order_seq_cst);
     chunk->data = data;
@@ -5550,53 +3657,450 @@ ZCP_PRIV_INLINE void zcp_priv_handle_set(zcp_chunk *chunk, zcp_manager *manager,
     chunk->generation = (uint32_t)(name >> 32);
 }
 
-ZCP_PRIV void zcp_priv_handle(zcp_chunk *chunk, zcp_manager *manager, const zcp_priv_place *place)
-{
+ZCP_PRIV void zcp_priv_handle(zcp_chunk *chunk, zcp_manager *manager, const zcp_priv_place *place) {
     const zcp_priv_pool *pool = place->pool;
-    zcp_priv_handle_set(chunk, manager, pool->data + (uint64_t)place->i * pool->stride, zcp_priv_name(pool, place->i, place->generation));
+    zcp_priv_handle_set(chunk, manager, pool->data + (uint64_t)place->i * pool->stride,
+                        zcp_priv_name(pool, place->i, place->generation));
 }
-/* Where an index leads; false: it leads nowhere in this instance. */
-ZCP_PRIV_INLINE bool zcp_priv_place_of(const zcp_manager *manager, uint32_t index, uint32_t generation, zcp_priv_place *place)
-{
-    *place = (zcp_priv_place){ zcp_priv_view_pool(&manager->view, index >> ZCP_PRIV_POOL_SHIFT), index & (ZCP_MAX_CHUNKS - 1), generation };
+
+// Where an index leads; false: it leads nowhere in this instance.
+ZCP_PRIV_INLINE bool zcp_priv_place_of(const zcp_manager *manager, uint32_t index, uint32_t generation,
+                                       zcp_priv_place *place) {
+    *place = (zcp_priv_place){zcp_priv_view_pool(&manager->view, index >> ZCP_PRIV_POOL_SHIFT),
+                              index & (ZCP_MAX_CHUNKS - 1), generation};
     return place->pool != NULL && place->i < place->pool->count && place->pool->data != NULL && generation != 0;
 }
-/* The pool of a handle of an open manager; NULL for any other handle. */
-ZCP_PRIV_INLINE zcp_priv_pool *zcp_priv_pool_of(const zcp_chunk *chunk, zcp_priv_place *place)
-{
-    if (ZCP_PRIV_UNLIKELY(!chunk || !zcp_priv_usable(chunk->manager) || !zcp_priv_place_of(chunk->manager, chunk->index, chunk->generation, place))) return NULL;
+
+// The pool of a handle of an open manager; NULL for any other handle.
+ZCP_PRIV_INLINE zcp_priv_pool *zcp_priv_pool_of(const zcp_chunk *chunk, zcp_priv_place *place) {
+    if (ZCP_PRIV_UNLIKELY(!chunk || !zcp_priv_usable(chunk->manager)
+                          || !zcp_priv_place_of(chunk->manager, chunk->index, chunk->generation, place)))
+        return NULL;
     return place->pool;
 }
-/* The same, and the handle is held. */
-ZCP_PRIV zcp_priv_pool *zcp_priv_held_pool(const zcp_chunk *chunk, zcp_priv_place *place)
-{
+
+// The same, and the handle is held.
+ZCP_PRIV zcp_priv_pool *zcp_priv_held_pool(const zcp_chunk *chunk, zcp_priv_place *place) {
     zcp_priv_pool *pool = zcp_priv_pool_of(chunk, place);
     return pool && zcp_priv_holds(pool, place->i, place->generation) ? pool : NULL;
 }
 
-/* Learns which pools have come and gone, and lets go of those that went. After W0: who has seen `wanted` raised is not told again. */
-ZCP_PRIV_SETUP void zcp_priv_look_up(zcp_manager *manager, zcp_priv_pool *pool)
-{
+ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk) {
+    zcp_priv_place place;
+    if (!chunk || !chunk->manager) return zcp_priv_no_chunk;
+    zcp_priv_pool *pool = zcp_priv_pool_of(chunk, &place);
+    if (!pool && !zcp_priv_usable(chunk->manager)) { zcp_priv_why_unusable(chunk->manager); return zcp_priv_no_chunk; }
+    if (!pool || !zcp_priv_clone(pool, place.i, place.generation)) {
+        zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: clone of a handle that is not held (chunk %08x, generation %u)",
+                      chunk->manager->name, chunk->index, chunk->generation);
+        return zcp_priv_no_chunk;
+    }
+    return *chunk;
+}
+
+ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk) {
+    zcp_chunk moved = chunk ? *chunk : zcp_priv_no_chunk;
+    if (chunk) *chunk = zcp_priv_no_chunk;
+    return moved;
+}
+
+ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk) {
+    zcp_priv_place place;
+    return zcp_priv_held_pool(chunk, &place) != NULL;
+}
+
+ZEROCP_API void *zcp_chunk_data(const zcp_chunk *chunk) {
+    zcp_priv_place place;
+    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
+    return pool ? pool->data + (uint64_t)place.i * pool->stride : NULL;
+}
+
+ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk) {
+    zcp_priv_place place;
+    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
+    if (!pool) return 0;
+    // Relaxed: the token's fence carried it; may be garbage.
+    uint64_t size = ZCP_PRIV_SIZE(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, place.i)->size));
+    return size < pool->chunk_size ? size : pool->chunk_size;
+}
+
+ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk) {
+    zcp_priv_place place;
+    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
+    return pool ? pool->chunk_size : 0;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_chunk_tag(const zcp_chunk *chunk) {
+    zcp_priv_place place;
+    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
+    // Relaxed: as its size.
+    return pool ? (uint32_t)(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, place.i)->note) >> 32) : 0;
+}
+
+ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk) {
+    zcp_priv_place place;
+    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
+    return pool ? zcp_priv_use_count(pool, place.i, chunk->manager->view.client) : 0;
+}
+
+ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk) {
+    zcp_priv_place place;
+    zcp_priv_pool *pool = zcp_priv_pool_of(chunk, &place);
+    if (!pool) return 0;
+    const zcp_priv_view *view = &chunk->manager->view;
+    bool checked = view->flags & ZCP_CHECKED;
+    if (zcp_priv_tell_token(pool, place.i, view->client, place.generation, checked) == ZCP_PRIV_NO) return 0;
+    // Ticket, size and payload travel with the token. Pairs with T2.
+    atomic_thread_fence(memory_order_release);                                                      // T1
+    return (uint64_t)place.generation << 32 | chunk->index;
+}
+
+// Has the number another pool than this client knows or can use? Whoever added that may not have raised the epoch yet.
+// What could not be met is tried again from time to time.
+ZCP_PRIV_SETUP bool zcp_priv_pool_unmet(const zcp_manager *manager, uint32_t number) {
+    const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
+    // As V3.
+    uint64_t state = manager->view.signals ? zcp_priv_load_acquire(&manager->header->pools[number].state) : 0;
+    if (zcp_priv_pools_changed(manager)) return true;
+    if (state == 0 || (uint32_t)state == ZCP_PRIV_POOL_GONE) return false;
+    if (pool && pool->serial == state >> 32 && pool->data) return false;
+    // Relaxed: a look.
+    bool met = zcp_priv_load_relaxed(&manager->unmet[number].status) == ZCP_OK;
+    return met || zcp_priv_meets_again(manager);
+}
+
+// YES: *place is held. Else NO: nobody holds that generation; GARBAGE; or *known is false: there is no such chunk.
+ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_acquire_once(zcp_manager *manager, uint64_t token, zcp_priv_place *place,
+                                                       bool *known) {
+    *known = zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), place);
+    if (ZCP_PRIV_UNLIKELY(!*known)) return ZCP_PRIV_NO;
+    // Pairs with T1.
+    atomic_thread_fence(memory_order_acquire);                                                      // T2
+    return zcp_priv_acquire(place->pool, place->i, manager->view.client, place->generation);
+}
+
+// A token of no chunk that somebody holds (pool NULL: of none that is known). OK: once more, because this client had
+// missed a change of pools.
+ZCP_PRIV_COLD zcp_status zcp_priv_acquire_missed(zcp_manager *manager, uint64_t token, zcp_priv_pool *pool, bool again,
+                                                 zcp_chunk *chunk) {
+    uint32_t number = (uint32_t)token >> ZCP_PRIV_POOL_SHIFT;
+    bool known = pool != NULL;
+    *chunk = zcp_priv_no_chunk;
+    // This client may have been the last one to leave.
+    if (known) zcp_priv_after_free(pool);                                                           // step left
+    if (!again) {
+        zcp_status status = zcp_priv_may_change(manager);
+        if (status != ZCP_OK) return status;
+        if (zcp_priv_pool_unmet(manager, number)) {
+            bool outermost = zcp_priv_call_begin();
+            // only this pool has to be met.
+            (void)zcp_priv_renew(manager);
+            return zcp_priv_call_end(outermost, ZCP_OK);
+        }
+    }
+    pool = zcp_priv_view_pool(&manager->view, number);
+    // Relaxed: a look.
+    if (zcp_priv_load_relaxed(&manager->unmet[number].status) != ZCP_OK)
+        return zcp_priv_fail_unmet(manager, number, pool ? ZCP_ERR_MAPPING : ZCP_OK, "");
+    // A pool that is gone.
+    bool was = !pool && token >> 32 != 0 && manager->view.signals
+        // Relaxed: a figure.
+        && zcp_priv_load_relaxed(&manager->header->pools[number].state) != 0;
+    return known || was ? zcp_priv_fail(ZCP_ERR_STALE, 0,
+                                        "%s: token %016llx: the chunk is no longer held, or its "
+                                        "owner has made no token of it",
+                                        manager->name, (unsigned long long)token)
+                        : zcp_priv_fail(ZCP_ERR_INVALID_TOKEN, 0, "%s: token %016llx names no chunk of this instance",
+                                        manager->name, (unsigned long long)token);
+}
+
+ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk) {
+    zcp_priv_place place;
+    bool known;
+    if (ZCP_PRIV_UNLIKELY(!chunk))
+        return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) {
+        *chunk = zcp_priv_no_chunk;
+        return zcp_priv_why_unusable(manager);
+    }
+    for (bool again = false;; again = true) {
+        zcp_priv_outcome outcome = zcp_priv_acquire_once(manager, token, &place, &known);
+        if (ZCP_PRIV_LIKELY(outcome == ZCP_PRIV_YES)) {
+            zcp_priv_handle(chunk, manager, &place);
+            return ZCP_OK;
+        }
+        if (outcome == ZCP_PRIV_GARBAGE) {
+            *chunk = zcp_priv_no_chunk;
+            return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: token %016llx: the chunk's record holds garbage",
+                                 manager->name, (unsigned long long)token);
+        }
+        zcp_status status = zcp_priv_acquire_missed(manager, token, known ? place.pool : NULL, again, chunk);
+        if (status != ZCP_OK) return status;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// >>allocate  The ladder to a chunk
+// ---------------------------------------------------------------------------------------------------------------------
+//   1  cached      off this thread's stack                        no locked instruction     zcp_chunk_allocate
+//   2  on loan     a hint of this thread's loan, then the claim   one                       zcp_priv_allocate_from_loan
+//   3  listed      another leaf's hints become the loan           two or three              zcp_priv_allocate_from_list
+//   4  elsewhere   other pools that serve, others' loans          some                      zcp_priv_take_hinted
+//   5  scan        recovers the dead, then looks at every record  system calls              zcp_priv_take_after_scan
+//
+// Each rung falls to the next when it finds nothing. Allocate and release are bound by how many loads and stores they
+// make: hence functions of their own for whatever needs more registers, called at the end only, so that nothing has to
+// be saved.
+//
+// Labels  word      order    partner      what breaks without it
+//   C2    state     acq_rel  F1 - F6 U6   the same, by a loan
+//   E4    loan      acquire  E1 E5 E7     as E1
+//   E7    loan      release  E4           as E1
+//   E8    (fence)   acquire  E2 Q1        a chunk that is free all the time is in neither leaf nor loan
+//   Y3    allocated release  Y5           who sees that the thread is done does not see what it has taken
+//   U6    (fence)   acquire  C1 C2        a look sees a claim, not what the claimer freed before: EXHAUSTED in vain
+
+// Claims a chunk that a hint names. false: the hint was stale.
+ZCP_PRIV bool zcp_priv_get(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t *generation) {
+    ZEROCP_STEP("popped");
+    if (!zcp_priv_claim(zcp_priv_record_at(pool, i), zcp_priv_low(client), generation)) return false;
+    ZEROCP_STEP("claimed");
+    // Relaxed: whoever else reads it got a handle or token from here.
+    zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, i)->owned, zcp_priv_owned(*generation, 1));
+    return true;
+}
+
+ZCP_PRIV_INLINE void zcp_priv_describe(zcp_priv_record *record, uint64_t size, uint64_t mark, uint64_t allocated) {
+    // Relaxed, both: the token's fence carries them.
+    zcp_priv_store_relaxed(&record->size, size | mark);
+    // No tag yet.
+    zcp_priv_store_relaxed(&record->note, (uint32_t)allocated);
+}
+
+// The same, and counts it; by a thread with a lease. true: that may be a new peak. lent: it is not from the stack.
+ZCP_PRIV_INLINE bool zcp_priv_describe_leased(const zcp_priv_local *local, zcp_priv_lease *lease,
+                                              zcp_priv_record *record, uint64_t size, bool lent) {
+    uint64_t allocated = zcp_priv_load_relaxed(&lease->allocated), freed = zcp_priv_load_relaxed(&lease->freed);
+    zcp_priv_describe(record, size, local->mark, allocated);
+    if (lent) zcp_priv_store_relaxed(&lease->allocated, allocated + 1);
+    // Pairs with Y5.
+    else zcp_priv_store_release(&lease->allocated, allocated + 1);                                  // Y3
+    return (int32_t)(uint32_t)(allocated - freed) >= local->most;
+}
+
+// The same, for whoever may have no lease in that pool.
+ZCP_PRIV void zcp_priv_describe_by(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint64_t size) {
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    if (local->lease && local->pool == pool) {
+        if (zcp_priv_describe_leased(local, local->lease, record, size, false)) zcp_priv_peak_look(pool, local);
+        return;
+    }
+    zcp_priv_describe(record, size, 0, zcp_priv_load_relaxed(&pool->leases->allocated));
+    ZEROCP_COUNT(&pool->leases->allocated, 1);
+    // A look at more is too much for each.
+    if (zcp_priv_lease_count(pool->list.leaves) <= 16) zcp_priv_peak_look(pool, NULL);
+}
+
+// A chunk whose hint is on loan to this thread, which has a lease, as get would do it; *held: its state before. false:
+// none, or the hint was stale.
+ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint64_t *i, uint64_t *held, zcp_priv_record **taken) {
+    zcp_priv_lease *lease = local->lease;
+    uint64_t loan = zcp_priv_loan_seen(local);
+    if (ZCP_PRIV_UNLIKELY(loan == 0)) return false;
+    *i = local->first + zcp_priv_lowest_bit(loan);
+    // As E1.
+    zcp_priv_store_release(&lease->loan, loan & (loan - 1));                                        // E7
+    ZEROCP_STEP("popped");
+    // Garbage.
+    if (ZCP_PRIV_UNLIKELY(*i >= local->count)) return false;
+    zcp_priv_record *record = zcp_priv_local_record(local, *i);
+    // A look; C2 decides.
+    uint64_t s = zcp_priv_load_relaxed(&record->state);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_is_free(s) || s == 0
+                          // As C1.
+                          || !zcp_priv_cas_acq_rel(&record->state, &s, s | local->mine))) return false;  // C2
+    ZEROCP_STEP("claimed");
+    // Relaxed: as in get.
+    zcp_priv_store_relaxed(&local->counts[*i].owned, s | 1);
+    *held = s;
+    *taken = record;
+    return true;
+}
+
+// Makes a chunk that this thread had cached one that is in use.
+ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_uncache(zcp_priv_local *local, uint64_t i, uint64_t name) {
+    uint64_t owned = name >> 32 << 32 | 1;
+    // Relaxed: as in get.
+    zcp_priv_store_relaxed(&local->counts[i].owned, owned);
+    zcp_priv_record *record = zcp_priv_local_record(local, i);
+    // Relaxed: the token's fence carries it.
+    zcp_priv_store_relaxed(&record->state, owned - 1 + local->mine);
+    ZEROCP_STEP("uncached");
+    return record;
+}
+
+// A chunk through the hints in the list, into a loan if the thread has a lease.
+ZCP_PRIV bool zcp_priv_take_listed(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, uint32_t *i,
+                                   uint32_t *generation) {
+    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
+        if (!(local->lease ? zcp_priv_loan_pop(pool, local, i) : zcp_priv_list_pop_hinted(&pool->list, i)))
+            return false;
+        // Else the hint was stale: the next.
+        if (zcp_priv_get(pool, *i, client, generation)) return true;
+    }
+    return false;
+}
+
+// A chunk that is on loan to anybody.
+ZCP_PRIV_NOINLINE bool zcp_priv_take_loaned(zcp_priv_pool *pool, uint32_t client, uint32_t *i, uint32_t *generation) {
+    // Pairs with E2 and Q1: a leaf was empty or without hint, so its loan is seen.
+    atomic_thread_fence(memory_order_acquire);                                                      // E8
+    for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++) {
+        // Pairs with E1, E5, E7.
+        uint64_t loan = zcp_priv_load_acquire(&pool->leases->items[k].loan);                        // E4
+        if (loan == 0) continue;
+        // After E4; a newer one's chunks are no worse.
+        uint32_t leaf = zcp_priv_load_relaxed(&pool->leases->items[k].leaf);
+        for (; loan != 0 && leaf < pool->list.leaves; loan &= loan - 1) {
+            *i = (leaf << pool->list.leaf_shift) + zcp_priv_lowest_bit(loan);
+            if (*i < pool->count && zcp_priv_get(pool, *i, client, generation)) return true;
+        }
+    }
+    return false;
+}
+
+// A chunk by any hint. false: none in the list, nor on loan, nor in the list again.
+ZCP_PRIV_NOINLINE bool zcp_priv_take(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, uint32_t *i,
+                                     uint32_t *generation) {
+    // If it is not to take, it gives back, and so finds what it had itself.
+    if (local->cached && !zcp_priv_cache_begin(local, local->lease)) zcp_priv_cache_flush(pool, local);
+    // A pool that serves for another one.
+    if (local->cached) {
+        uint64_t name = zcp_priv_cache_top(local, local->cached);
+        *i = (uint32_t)name & (ZCP_MAX_CHUNKS - 1);
+        *generation = (uint32_t)(name >> 32);
+        zcp_priv_uncache(local, *i, name);
+        return true;
+    }
+    return zcp_priv_take_listed(pool, local, client, i, generation) || zcp_priv_take_loaned(pool, client, i, generation)
+        || zcp_priv_take_listed(pool, local, client, i, generation);
+}
+
+// A chunk of the pools that serve, by the records: hints may go to and fro between the list and the loans. *again: a
+// record was free at each look at it, but always taken by others.
+ZCP_PRIV bool zcp_priv_view_take_anywhere(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first,
+                                          zcp_priv_place *place, bool *again) {
+    zcp_priv_pool *pool;
+    *again = false;
+    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
+        place->pool = pool;
+        for (place->i = 0; place->i < pool->count; place->i++) {                                    // step look-at-all
+            uint32_t tries = 0;
+            ZEROCP_STEP("record");
+            while (zcp_priv_may_claim(zcp_priv_record_at(pool, place->i)) && tries++ < 4)
+                if (zcp_priv_get(pool, place->i, view->client, &place->generation)) return true;
+            if (tries > 4) *again = true;
+        }
+    }
+    return false;
+}
+
+// Counts up whenever a chunk of the pools that serve comes to be had by all.
+ZCP_PRIV uint64_t zcp_priv_view_freed_sum(const zcp_priv_view *view, const zcp_priv_table *table, uint32_t first) {
+    uint64_t sum = 0;
+    zcp_priv_pool *pool;
+    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
+        sum += zcp_priv_freed_sum(pool);
+    return sum;
+}
+
+// Have the pools that serve so many chunks at most?
+ZCP_PRIV bool zcp_priv_view_is_small(const zcp_priv_view *view, const zcp_priv_table *table, uint32_t first,
+                                     uint64_t most) {
+    uint64_t chunks = 0;
+    zcp_priv_pool *pool;
+    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
+        chunks += pool->count;
+    return chunks <= most;
+}
+
+// One look at every record of the pools that serve; *freed: their freed_sum before it, and then after it. YES: *place
+// is claimed. NO: no chunk was free all the while, and no release was finished meanwhile: what is free now is so by one
+// that is not finished. GARBAGE: chunks came and went, and nothing is known.
+ZCP_PRIV zcp_priv_outcome zcp_priv_view_look_once(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first,
+                                                  zcp_priv_place *place, uint64_t *freed) {
+    uint64_t before = *freed;
+    bool again;
+    if (zcp_priv_view_take_anywhere(view, table, first, place, &again)) return ZCP_PRIV_YES;
+    ZEROCP_STEP("looked");
+    // Who was seen to have claimed a chunk has counted what it freed before. Pairs with C1 C2.
+    atomic_thread_fence(memory_order_acquire);                                                      // U6
+    *freed = zcp_priv_view_freed_sum(view, table, first);
+    return *freed == before && !again ? ZCP_PRIV_NO : ZCP_PRIV_GARBAGE;
+}
+
+// Tells the threads that cache chunks of the pools that serve that somebody needs them.
+ZCP_PRIV void zcp_priv_view_want(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first) {
+    zcp_priv_pool *pool;
+    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
+        if (pool->cache_chunks) zcp_priv_pool_want(pool);
+}
+
+// Looks at every record of the pools that serve: what nobody holds becomes free, what is free gets its hint. So neither
+// one who was stopped between freeing and pushing nor a lost hint hides a chunk. What idle threads cache becomes free,
+// too. Returns how many are cached still.
+ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first) {
+    uint32_t cached = 0;
+    zcp_priv_pool *pool;
+    for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
+        bool freed = false;
+        uint32_t used = 0, kept = 0;
+        for (uint32_t i = 0; i < pool->count; i++) {
+            if (zcp_priv_reap(pool, i) == ZCP_PRIV_YES) freed = true;
+            // Relaxed: for a hint and a figure.
+            uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state);
+            if (zcp_priv_is_free(s)) zcp_mpmc_list_push(&pool->list, i);
+            kept += zcp_priv_is_cached(s);
+            used += zcp_priv_is_held(s);
+            zcp_priv_leaf_mend(&pool->list, i);
+        }
+        zcp_priv_peak_note(pool, used);
+        if (kept && pool->cache_chunks) {
+            uint32_t taken = zcp_priv_pool_reclaim(pool);
+            kept -= taken < kept ? taken : kept;
+            freed = freed || taken != 0;
+        }
+        cached += kept;
+        if (freed) zcp_priv_after_free(pool);
+    }
+    return cached;
+}
+
+// Learns which pools have come and gone, and lets go of those that went. After W0: who has seen `wanted` raised is not
+// told again.
+ZCP_PRIV_SETUP void zcp_priv_look_up(zcp_manager *manager, zcp_priv_pool *pool) {
     zcp_priv_renew_quietly(manager);
     zcp_priv_view_tidy(&manager->view);
     zcp_priv_after_free(pool);
 }
-/* A thread sees that `wanted` was raised. */
-ZCP_PRIV_COLD void zcp_priv_attend(zcp_manager *manager, zcp_priv_local *local)
-{
+
+// A thread sees that `wanted` was raised.
+ZCP_PRIV_COLD void zcp_priv_attend(zcp_manager *manager, zcp_priv_local *local) {
     zcp_priv_pool *pool = local->pool;
     zcp_priv_forget();
     zcp_priv_local_attend(pool, local);
-    zcp_priv_look_up(manager, pool);                                   /* step attend-looks */
+    zcp_priv_look_up(manager, pool);                                                                // step attend-looks
 }
-/* Makes ready what the calling thread keeps of a pool. false: the pool gives out nothing more. */
-ZCP_PRIV bool zcp_priv_ready(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv_local *local)
-{
+
+// Makes ready what the calling thread keeps of a pool. false: the pool gives out nothing more.
+ZCP_PRIV bool zcp_priv_ready(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv_local *local) {
     zcp_priv_view *view = &manager->view;
-    bool fresh = local->pool == NULL, slowly = (view->flags & ZCP_CHECKED) || zcp_priv_load_relaxed(&zcp_priv_barriers) < 0;       /* the quick ways have no fence */
+    // The quick ways have no fence.
+    bool fresh = local->pool == NULL,
+         slowly = (view->flags & ZCP_CHECKED) || zcp_priv_load_relaxed(&zcp_priv_barriers) < 0;
     if (zcp_priv_thread) {
         zcp_priv_local_begin(pool, local, view->client, slowly);
-        /* There was no lease: but threads that have ended may keep some. */
+        // There was no lease: but threads that have ended may keep some.
         if (ZCP_PRIV_UNLIKELY(local->retry == ZCP_PRIV_LEASE_RETRY) && zcp_priv_threads_collect(true)) {
             local->retry = 0;
             zcp_priv_local_begin(pool, local, view->client, slowly);
@@ -5604,31 +4108,35 @@ ZCP_PRIV bool zcp_priv_ready(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv
         if (fresh) zcp_priv_look_up(manager, pool);
         else if (!zcp_priv_unwanted(local)) zcp_priv_attend(manager, local);
     }
-    /* Looked at after W0: who sees it live here will be told. */
-    return !zcp_priv_pool_is_retiring(pool);                           /* step live */
+    // Looked at after W0: who sees it live here will be told.
+    return !zcp_priv_pool_is_retiring(pool);                                                        // step live
 }
-/* A chunk of the pools that serve, by the hints. */
-ZCP_PRIV bool zcp_priv_take_hinted(zcp_manager *manager, const zcp_priv_table *table, uint32_t first, zcp_priv_place *place)
-{
+
+// A chunk of the pools that serve, by the hints.
+ZCP_PRIV bool zcp_priv_take_hinted(zcp_manager *manager, const zcp_priv_table *table, uint32_t first,
+                                   zcp_priv_place *place) {
     zcp_priv_view *view = &manager->view;
     zcp_priv_pool *pool;
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
         zcp_priv_local *local = zcp_priv_view_local(view, pool->number);
         zcp_priv_local_change(local, pool);
         place->pool = pool;
-        if (zcp_priv_ready(manager, pool, local) && zcp_priv_take(pool, local, view->client, &place->i, &place->generation)) return true;
+        if (zcp_priv_ready(manager, pool, local)
+            && zcp_priv_take(pool, local, view->client, &place->i, &place->generation))
+            return true;
     }
     return false;
 }
-#define ZCP_PRIV_LOOK_NS 10000000u              /* for so long looks that were disturbed are repeated, */
-#define ZCP_PRIV_LOOKS 3u                       /* but so often at least; */
-#define ZCP_PRIV_LOOKS_AT_ONCE 64u              /* after so many it pauses before each: garbage may count up for ever */
-#define ZCP_PRIV_SMALL_POOL 256u                /* so many records are looked at in less time than a call may take */
-/* Looks at every record until a look was not disturbed, for a bounded time from `began` on. true: *place is claimed.
-   Else *disturbed: after so many looks nothing is known; 0: there is none. */
+
+#define ZCP_PRIV_LOOK_NS 10000000u              // for so long looks that were disturbed are repeated,
+#define ZCP_PRIV_LOOKS 3u                       // but so often at least;
+#define ZCP_PRIV_LOOKS_AT_ONCE 64u              // after so many it pauses before each: garbage may count up for ever
+#define ZCP_PRIV_SMALL_POOL 256u                // so many records are looked at in less time than a call may take
+
+// Looks at every record until a look was not disturbed, for a bounded time from `began` on. true: *place is claimed.
+// Else *disturbed: after so many looks nothing is known; 0: there is none.
 ZCP_PRIV_COLD bool zcp_priv_take_by_look(zcp_manager *manager, const zcp_priv_table *table, uint32_t first,
-                                         uint64_t began, zcp_priv_place *place, uint32_t *disturbed)
-{
+                                         uint64_t began, zcp_priv_place *place, uint32_t *disturbed) {
     zcp_priv_view *view = &manager->view;
     uint64_t freed = zcp_priv_view_freed_sum(view, table, first);
     for (*disturbed = 1;; ++*disturbed) {
@@ -5640,30 +4148,33 @@ ZCP_PRIV_COLD bool zcp_priv_take_by_look(zcp_manager *manager, const zcp_priv_ta
     }
     *disturbed = 0;
     freed += zcp_priv_mix((uintptr_t)table);
-    zcp_priv_store_relaxed(&manager->looked[table->order[first]].freed, freed);      /* relaxed: it stands for itself */
+    // Relaxed: it stands for itself.
+    zcp_priv_store_relaxed(&manager->looked[table->order[first]].freed, freed);
     return false;
 }
-/* Does the last look that was not disturbed still hold? It does if no release was finished since. In small pools it is
-   made again all the same, for the sake of releases that were not. */
-ZCP_PRIV_COLD bool zcp_priv_look_holds(const zcp_manager *manager, const zcp_priv_table *table, uint32_t first)
-{
+
+// Does the last look that was not disturbed still hold? It does if no release was finished since. In small pools it is
+// made again all the same, for the sake of releases that were not.
+ZCP_PRIV_COLD bool zcp_priv_look_holds(const zcp_manager *manager, const zcp_priv_table *table, uint32_t first) {
     const zcp_priv_view *view = &manager->view;
     if (zcp_priv_view_is_small(view, table, first, ZCP_PRIV_SMALL_POOL)) return false;
-    uint64_t freed = zcp_priv_load_relaxed(&manager->looked[table->order[first]].freed);     /* relaxed: as its store */
+    // Relaxed: as its store.
+    uint64_t freed = zcp_priv_load_relaxed(&manager->looked[table->order[first]].freed);
     return freed == zcp_priv_view_freed_sum(view, table, first) + zcp_priv_mix((uintptr_t)table);
 }
-/* Nothing in the hints: looks at every record, unless the last look still holds, for a while. Then one thread recovers
-   before it looks. As take_by_look. */
+
+// Nothing in the hints: looks at every record, unless the last look still holds, for a while. Then one thread recovers
+// before it looks. As take_by_look.
 ZCP_PRIV_COLD bool zcp_priv_take_after_look(zcp_manager *manager, const zcp_priv_table *table, uint32_t first,
-                                            zcp_priv_place *place, uint32_t *disturbed)
-{
+                                            zcp_priv_place *place, uint32_t *disturbed) {
     zcp_priv_looked *looked = &manager->looked[table->order[first]];
     uint64_t began = zcp_priv_now_ns(), ended = began;
     uint32_t idle = 0;
-    zcp_recovery report = { 0, 0 };
+    zcp_recovery report = {0, 0};
     *disturbed = 0;
     zcp_priv_view_want(&manager->view, table, first);
-    bool rests = began < zcp_priv_load_relaxed(&looked->until);        /* relaxed: it limits how often */
+    // Relaxed: it limits how often.
+    bool rests = began < zcp_priv_load_relaxed(&looked->until);
     if (rests && zcp_priv_look_holds(manager, table, first)) return false;
     bool recovers = !rests && zcp_priv_cas_acquire(&looked->busy, &idle, 1u);
     if (recovers) {
@@ -5677,22 +4188,24 @@ ZCP_PRIV_COLD bool zcp_priv_take_after_look(zcp_manager *manager, const zcp_priv
     if (!got) {
         uint64_t rest = 10 * (ended - began);
         if (rest < 1000000) rest = 1000000;
-        if (rest > 1000000000) rest = 1000000000;                      /* it may have been stopped meanwhile */
+        // It may have been stopped meanwhile.
+        if (rest > 1000000000) rest = 1000000000;
         zcp_priv_store_relaxed(&looked->until, ended + rest);
     }
-    zcp_priv_store_release(&looked->busy, 0u);                         /* pairs with the CAS: one after the other */
+    // Pairs with the CAS: one after the other.
+    zcp_priv_store_release(&looked->busy, 0u);
     return got;
 }
-/* What a message says of looks that were disturbed. */
-ZCP_PRIV_COLD const char *zcp_priv_say_disturbed(char text[64], uint32_t disturbed)
-{
+
+// What a message says of looks that were disturbed.
+ZCP_PRIV_COLD const char *zcp_priv_say_disturbed(char text[64], uint32_t disturbed) {
     text[0] = 0;
     if (disturbed) snprintf(text, 64, "; chunks came and went during %u looks", disturbed);
     return text;
 }
+
 ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_priv_table *table, uint64_t size,
-                                               uint32_t disturbed)
-{
+                                               uint32_t disturbed) {
     const zcp_priv_view *view = &manager->view;
     zcp_status status = zcp_priv_may_grow(manager);
     if (status == ZCP_OK) status = zcp_priv_may_change(manager);
@@ -5701,12 +4214,16 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_p
     uint32_t unmet = zcp_priv_unmet_first(manager, size);
     if (unmet < ZCP_MAX_LIVE_POOLS && (table->count == 0 || size > table->last[table->count - 1] + 1))
         return zcp_priv_fail_unmet(manager, unmet, ZCP_ERR_MAPPING, "no other pool has chunks that large; ");
-    if (table->count == 0) return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; all its pools are retired", manager->name, (unsigned long long)size);
+    if (table->count == 0)
+        return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; all its pools are retired", manager->name,
+                             (unsigned long long)size);
     uint64_t largest = table->last[table->count - 1] + 1;
     if (size > largest)
-        return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; the largest chunks have %llu", manager->name, (unsigned long long)size, (unsigned long long)largest);
+        return zcp_priv_fail(ZCP_ERR_TOO_LARGE, 0, "%s: %llu bytes; the largest chunks have %llu", manager->name,
+                             (unsigned long long)size, (unsigned long long)largest);
     zcp_priv_pool *pool = table->pools[zcp_priv_table_fit(table, size)];
-    uint32_t cached = zcp_priv_load_relaxed(&manager->looked[pool->number].cached);          /* relaxed: a figure */
+    // Relaxed: a figure.
+    uint32_t cached = zcp_priv_load_relaxed(&manager->looked[pool->number].cached);
     char kept[64] = "", looks[64];
     if (cached) snprintf(kept, sizeof kept, ", or (%u of them) cached by a thread", cached);
     if (unmet < ZCP_MAX_LIVE_POOLS)
@@ -5716,20 +4233,21 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_p
                          view->flags & ZCP_FALLBACK ? " and all larger ones" : "", kept,
                          zcp_priv_say_disturbed(looks, disturbed), zcp_priv_recovery_told(manager).text);
 }
-/* The handle of a chunk that was claimed. */
-ZCP_PRIV void zcp_priv_claimed(zcp_chunk *chunk, zcp_manager *manager, const zcp_priv_place *place, uint64_t size)
-{
+
+// The handle of a chunk that was claimed.
+ZCP_PRIV void zcp_priv_claimed(zcp_chunk *chunk, zcp_manager *manager, const zcp_priv_place *place, uint64_t size) {
     zcp_priv_describe_by(place->pool, zcp_priv_view_local(&manager->view, place->pool->number), place->i, size);
     zcp_priv_handle(chunk, manager, place);
 }
-ZCP_PRIV_COLD void zcp_priv_count_failure(zcp_priv_pool *pool, uint32_t disturbed)
-{
+
+ZCP_PRIV_COLD void zcp_priv_count_failure(zcp_priv_pool *pool, uint32_t disturbed) {
     ZEROCP_COUNT(&pool->leases->failures, 1);
     if (disturbed) ZEROCP_COUNT(&pool->leases->disturbed, 1);
 }
-/* All that the hints of the pool that fits best cannot serve: other pools, the look, and the reasons why not. */
-ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, bool counts)       /* counts: as a failure, if it finds none */
-{
+
+// All that the hints of the pool that fits best cannot serve: other pools, the look, and the reasons why not. counts:
+// as a failure, if it finds none.
+ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, bool counts) {
     zcp_priv_place place;
     if (!chunk) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
     *chunk = zcp_priv_no_chunk;
@@ -5748,83 +4266,22 @@ ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_c
             zcp_priv_claimed(chunk, manager, &place, size);
             return ZCP_OK;
         }
-        /* Once more, if pools have come or gone meanwhile. */
+        // Once more, if pools have come or gone meanwhile.
     } while (++round < 16 && (table != zcp_priv_view_table(&manager->view) || zcp_priv_pools_changed(manager)));
     zcp_status status = zcp_priv_why_no_chunk(manager, table, size, disturbed);
     if (counts && status == ZCP_ERR_EXHAUSTED) zcp_priv_count_failure(table->pools[first], disturbed);
     return status;
 }
-ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
-{
+
+ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t size, zcp_chunk *chunk) {
     bool outermost = zcp_priv_call_begin();
     return zcp_priv_call_end(outermost, zcp_priv_try(manager, size, chunk, true));
 }
-/* After a release that may have freed a chunk. */
-ZCP_PRIV_INLINE void zcp_priv_released(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv_local *local)
-{
-    zcp_priv_light_barrier();                                          /* A3: pairs with A4, A5 */
-    if (local->pool != pool) zcp_priv_after_free(pool);
-    else if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);      /* else nobody has begun to wait since this thread last looked */
-}
-/* Tells of a release of what is not held, or is garbage: the last message each time, the log once a second, since a
-   loop that goes wrong repeats it. */
-ZCP_PRIV_COLD void zcp_priv_tell_release(zcp_manager *manager, uint32_t index, uint32_t generation,
-                                         zcp_priv_outcome outcome)
-{
-    /* relaxed, all three words: they limit how often, nothing else */
-    uint64_t now = zcp_priv_now_ns(), again_at = zcp_priv_load_relaxed(&manager->release_told);
-    if (outcome == ZCP_PRIV_GARBAGE)
-        zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: release of chunk %08x: its record holds garbage", manager->name, index);
-    else
-        zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: release of a handle that is not held (chunk %08x, generation %u): "
-                      "ignored; find where a copy of it was released before", manager->name, index, generation);
-    if (now < again_at
-        || !zcp_priv_cas_relaxed(&manager->release_told, &again_at, now + UINT64_C(1000000000))) {
-        zcp_priv_add_relaxed(&manager->releases_untold, 1);
-        return;
-    }
-    uint32_t more = zcp_priv_exchange_acq_rel(&manager->releases_untold, 0u);
-    char since[48] = "";
-    if (more) snprintf(since, sizeof since, " (and %u more since the last line)", more);
-    ZEROCP_LOG(ZCP_LOG_ERROR, "%s%s", zcp_last_message(), since);
-}
 
-/* These three are functions of their own, so that each needs few registers. */
-ZCP_PRIV_NOINLINE void zcp_priv_release_as_owner(zcp_manager *manager, zcp_priv_pool *pool, uint32_t i, uint32_t generation, zcp_priv_local *local)
-{
-    zcp_priv_view *view = &manager->view;
-    zcp_priv_local_change(local, pool);
-    zcp_priv_outcome outcome = zcp_priv_release_owned(pool, local, i, view->client, generation, view->flags & ZCP_CHECKED);
-    zcp_priv_released(manager, pool, local);
-    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES))
-        zcp_priv_tell_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
-}
-ZCP_PRIV_NOINLINE void zcp_priv_release_as_borrower(zcp_manager *manager, zcp_priv_pool *pool, uint32_t i, uint32_t generation, zcp_priv_local *local)
-{
-    zcp_priv_outcome outcome = zcp_priv_release_borrowed(pool, i, manager->view.client, generation);
-    zcp_priv_released(manager, pool, local);
-    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES))
-        zcp_priv_tell_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
-}
-ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint64_t name, zcp_priv_local *local)
-{
-    uint32_t index = (uint32_t)name, generation = (uint32_t)(name >> 32);
-    zcp_priv_place place;
-    if (!zcp_priv_place_of(manager, index, generation, &place)) {
-        zcp_priv_tell_release(manager, index, generation, ZCP_PRIV_NO);
-        return;
-    }
-    switch (zcp_priv_release_one(place.pool, place.i, generation)) {
-    case 0:  zcp_priv_release_as_borrower(manager, place.pool, place.i, generation, local); break;
-    case 1:  zcp_priv_release_as_owner(manager, place.pool, place.i, generation, local); break;
-    default:                                                           /* nothing is freed, so nobody is to be told; but what is wanted is given back */
-        if (ZCP_PRIV_UNLIKELY(local->pool == place.pool && !zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);
-    }
-}
-/* The next hint is not one on loan to this thread, or was stale. The list's hints will do, unless pools have come or gone: it is here that a busy thread sees it, if who
-   changed them was stopped or killed before it raised `wanted`. */
-ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_listed(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, zcp_priv_local *local)
-{
+// The next hint is not one on loan to this thread, or was stale. The list's hints will do, unless pools have come or
+// gone: it is here that a busy thread sees it, if who changed them was stopped or killed before it raised `wanted`.
+ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_listed(zcp_manager *manager, uint64_t size, zcp_chunk *chunk,
+                                                      zcp_priv_local *local) {
     zcp_priv_pool *pool = local->pool;
     zcp_priv_place place;
     if (ZCP_PRIV_UNLIKELY(zcp_priv_pools_changed(manager) || zcp_priv_pool_is_retiring(pool)
@@ -5835,41 +4292,49 @@ ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_listed(zcp_manager *manager, uint
     zcp_priv_handle(chunk, manager, &place);
     return ZCP_OK;
 }
-/* Makes the pool that fits the recent one. false: there is none, or this thread keeps nothing of it, or nothing is to
-   be allocated. */
-ZCP_PRIV_NOINLINE bool zcp_priv_recent_set(zcp_manager *manager, uint64_t size)
-{
+
+// Makes the pool that fits the recent one. false: there is none, or this thread keeps nothing of it, or nothing is to
+// be allocated.
+ZCP_PRIV_NOINLINE bool zcp_priv_recent_set(zcp_manager *manager, uint64_t size) {
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return false;
     const zcp_priv_table *table = zcp_priv_view_table(&manager->view);
     uint32_t at = zcp_priv_table_fit(table, size), pool = table->order[at];
     if (ZCP_PRIV_UNLIKELY(pool == ZCP_PRIV_NO_POOL)) return false;
     zcp_priv_local *local = zcp_priv_view_local(&manager->view, pool);
-    if (ZCP_PRIV_UNLIKELY(local->pool != table->pools[at])) return false;      /* NULL, or earlier of that number */
-    uint64_t least = at == 0 ? 1 : table->last[at - 1] + 2;            /* last: a size less one */
+    // NULL, or earlier of that number.
+    if (ZCP_PRIV_UNLIKELY(local->pool != table->pools[at])) return false;
+    // Last: a size less one.
+    uint64_t least = at == 0 ? 1 : table->last[at - 1] + 2;
     zcp_priv_last = (zcp_priv_recent){ zcp_priv_load_relaxed(&manager->live), least, table->last[at] + 1 - least,
                                        local, pool << ZCP_PRIV_POOL_SHIFT };
     return true;
 }
-/* Allocate and release are bound by how many instructions, loads and stores they are: hence functions of their own for what needs more registers than a call may use up, and
-   calls of those at the end only, so that nothing is to be saved. */
-ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_lent(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, zcp_priv_local *local)
-{
+
+// Allocate and release are bound by how many instructions, loads and stores they are: hence functions of their own for
+// what needs more registers than a call may use up, and calls of those at the end only, so that nothing is to be saved.
+ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_lent(zcp_manager *manager, uint64_t size, zcp_chunk *chunk,
+                                                    zcp_priv_local *local) {
     uint64_t i, held;
     zcp_priv_record *record;
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, &i, &held, &record))) return zcp_priv_allocate_listed(manager, size, chunk, local);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, &i, &held, &record)))
+        return zcp_priv_allocate_listed(manager, size, chunk, local);
     zcp_priv_handle_set(chunk, manager, local->data + i * local->stride, held | zcp_priv_last.base | i);
     if (ZCP_PRIV_LIKELY(!zcp_priv_describe_leased(local, local->lease, record, size, true))) return ZCP_OK;
     return zcp_priv_peak_look(local->pool, local);
 }
-/* Another pool than the last one, or none. Once that is the recent one, the size fits: it comes here again only if the manager is closed meanwhile. */
-ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_anew(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
-{
-    return chunk && zcp_priv_recent_set(manager, size) ? zcp_chunk_allocate(manager, size, chunk) : zcp_priv_allocate_slowly(manager, size, chunk);
+
+// Another pool than the last one, or none. Once that is the recent one, the size fits: it comes here again only if the
+// manager is closed meanwhile.
+ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_anew(zcp_manager *manager, uint64_t size, zcp_chunk *chunk) {
+    return chunk && zcp_priv_recent_set(manager, size) ? zcp_chunk_allocate(manager, size, chunk)
+                                                       : zcp_priv_allocate_slowly(manager, size, chunk);
 }
-ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk)
-{
+
+ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk) {
     const zcp_priv_recent *last = &zcp_priv_last;
-    if (ZCP_PRIV_UNLIKELY(!chunk || !manager || zcp_priv_load_relaxed(&manager->live) != last->live || size - last->least > last->span))     /* relaxed: as in usable */
+    // Relaxed: as in usable.
+    if (ZCP_PRIV_UNLIKELY(!chunk || !manager || zcp_priv_load_relaxed(&manager->live) != last->live
+                          || size - last->least > last->span))
         return zcp_priv_allocate_anew(manager, size, chunk);
     zcp_priv_local *local = last->local;
     zcp_priv_lease *lease = local->lease;
@@ -5878,113 +4343,139 @@ ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zc
     if (cached == 0 && ZCP_PRIV_LIKELY(zcp_priv_unwanted(local)))
         return zcp_priv_allocate_lent(manager, size, chunk, local);
     if (cached == 0 || ZCP_PRIV_UNLIKELY(!zcp_priv_cache_begin(local, lease)))
-        return zcp_priv_allocate_slowly(manager, size, chunk);         /* which attends */
+        // Which attends.
+        return zcp_priv_allocate_slowly(manager, size, chunk);
     uint64_t name = zcp_priv_cache_top(local, cached), i = name & (ZCP_MAX_CHUNKS - 1);
-    zcp_priv_handle_set(chunk, manager, local->data + i * local->stride, name);        /* first, as the caller looks at it at once: 6 % (measured on Zen 4) */
+    // First, as the caller looks at it at once: 6 % (measured on Zen 4).
+    zcp_priv_handle_set(chunk, manager, local->data + i * local->stride, name);
     atomic_signal_fence(memory_order_seq_cst);
     zcp_priv_record *record = zcp_priv_uncache(local, i, name);
     if (ZCP_PRIV_LIKELY(!zcp_priv_describe_leased(local, lease, record, size, false))) return ZCP_OK;
     return zcp_priv_peak_look(local->pool, local);
 }
-ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk)
-{
+
+ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk) {
     zcp_priv_place place;
     zcp_status status = zcp_chunk_allocate(manager, size, chunk);
-    /* By what is held, not by the number alone: garbage may have led that to another pool by now. */
+    // By what is held, not by the number alone: garbage may have led that to another pool by now.
     if (status != ZCP_OK || !zcp_priv_held_pool(chunk, &place)) return status;
     _Atomic uint64_t *note = &zcp_priv_record_at(place.pool, place.i)->note;
-    zcp_priv_store_relaxed(note, (uint64_t)tag << 32 | (uint32_t)zcp_priv_load_relaxed(note));       /* relaxed: as in describe */
+    // Relaxed: as in describe.
+    zcp_priv_store_relaxed(note, (uint64_t)tag << 32 | (uint32_t)zcp_priv_load_relaxed(note));
     return status;
 }
 
-/* ---- >>wait  A thread sleeps on its client's futex, for whatever it waits. In a round of a wait the thread begins,
-   says what it sleeps for (in its client's slot, then in each pool that serves, where it also raises `wanted`), gives
-   back what it caches, passes the heavy barrier, looks, and sleeps. Who frees a chunk looks at `wanted` after that, or
-   at `waiting` (>>pools), so one of the two sees the other. Whatever else may end a wait (an interrupt, say) has to be
-   stored before its maker passes a heavy barrier and wakes the client; the waiter looks at it behind its own barrier,
-   with the rest.
-   - A sleeper looks again each ZCP_PRIV_WAIT_MS, because nobody wakes it when a process dies; so garbage in these words
-     costs it no more than that.
-   - One that is killed costs the next release in that pool a wake in vain, nothing else.
-   - Who sleeps keeps no chunk that it does not use, of whatever pool. Nor does one who need not sleep keep what a
-     sleeper wants, who gave it the chunk: so no two wait for what each other caches.
-   - Who is woken again and again in vain rests before it sleeps: a peer that counts up these words, or the epoch, for
-     ever keeps nobody awake.
-   The threads of a client share its futex, and are woken together. `sleeps` tells what those of them sleep for that
-   were not woken; one bit of it may stand for several things. ---- */
+// ---------------------------------------------------------------------------------------------------------------------
+// >>wait  Sleeping until a chunk is free
+// ---------------------------------------------------------------------------------------------------------------------
+// A thread sleeps on its client's futex, for whatever it waits. In each round the thread begins, says what it sleeps
+// for (in its client's slot, then in each pool that serves, where it also raises `recalls`), gives back what it caches,
+// passes the heavy barrier, looks, and sleeps. A thread that frees a chunk looks at `recalls` or at `waiting` after
+// that, so one of the two sees the other. Whatever else may end a wait (an interrupt, say) has to be stored before its
+// maker passes a heavy barrier and wakes the client; the waiter looks at it behind its own barrier, with the rest.
+// - A sleeper looks again each ZCP_PRIV_WAIT_MS, because nobody wakes it when a process dies; so garbage in these words
+//   costs no more than that.
+// - A sleeper that is killed costs the next release in that pool one wake in vain, nothing else.
+// - A sleeper keeps no chunk that it does not use, of any pool. Nor does a thread that need not sleep keep what a
+//   sleeper wants who gave it the chunk: so no two threads wait for what the other one caches.
+// - A thread that is woken again and again in vain rests before it sleeps: a peer that counts up these words, or the
+//   epoch, for ever keeps nobody awake.
+//
+// The threads of a client share its futex, and are woken together. `sleeps` tells what those of them sleep for that
+// were not woken; one bit of it may stand for several things.
+//
+// Labels  word      order    partner      what breaks without it
+//   W2    waiting   release  W5           (not needed: who does not see W7 by it sees it by the barriers)
+//   W4    wakes     acquire  W3           as W3
+//   W7    sleeps    release  W8           (not needed: W4 comes before, and a branch on sleeps before W3)
+//   A4    (barrier) heavy    A1 A2 A3 A7  as A1, for a waiter
+
 #define ZCP_PRIV_WAIT_MS 100u
-#define ZCP_PRIV_WAIT_LOOKS 64u                 /* in vain, since it last slept without being woken; then it rests */
-#define ZCP_PRIV_WAIT_CHANGES 8u                /* of these, without a sleep because pools come and go */
+#define ZCP_PRIV_WAIT_LOOKS 64u                 // in vain, since it last slept without being woken; then it rests
+#define ZCP_PRIV_WAIT_CHANGES 8u                // of these, without a sleep because pools come and go
+
 typedef struct zcp_priv_sleep {
     zcp_manager *manager;
-    zcp_priv_slot *slot;            /* its client's */
-    uint64_t deadline, recover_at;  /* ns; UINT64_MAX: never */
-    uint64_t began;                 /* this round, ns */
-    uint32_t wakes;                 /* as it was when this round began */
+    zcp_priv_slot *slot;            // its client's
+    uint64_t deadline, recover_at;  // ns; UINT64_MAX: never
+    uint64_t began;                 // this round, ns
+    uint32_t wakes;                 // as it was when this round began
     uint32_t looks;
-    bool last, recovers;            /* this round: no sleep follows it; it looks for the dead, too */
+    bool last, recovers;            // this round: no sleep follows it; it looks for the dead, too
 } zcp_priv_sleep;
-/* Begins a round: what is told from here on ends the sleep, or keeps it from beginning. */
-ZCP_PRIV_SETUP void zcp_priv_sleep_begin(zcp_priv_sleep *sleep)
-{
-    zcp_recovery report = { 0, 0 };
+
+// Begins a round: what is told from here on ends the sleep, or keeps it from beginning.
+ZCP_PRIV_SETUP void zcp_priv_sleep_begin(zcp_priv_sleep *sleep) {
+    zcp_recovery report = {0, 0};
     sleep->began = zcp_priv_now_ns();
     sleep->last = sleep->began >= sleep->deadline;
-    sleep->recovers = sleep->last || sleep->began >= sleep->recover_at;          /* however often it is woken in vain */
+    // However often it is woken in vain.
+    sleep->recovers = sleep->last || sleep->began >= sleep->recover_at;
     if (sleep->recovers) zcp_priv_recover(sleep->manager, &report);
-    sleep->wakes = zcp_priv_load_acquire(&sleep->slot->wakes);         /* W4: pairs with W3; before W7 */
+    // Pairs with W3; before W7.
+    sleep->wakes = zcp_priv_load_acquire(&sleep->slot->wakes);                                      // W4
 }
-/* Says in the client's slot what a thread of it sleeps for. What all were woken for already is left out. */
+
+// Says in the client's slot what a thread of it sleeps for. What all were woken for already is left out.
 ZCP_PRIV_SETUP void zcp_priv_sleep_announce(zcp_priv_slot *slot, zcp_priv_signals *signals, uint32_t client,
-                                            uint32_t what)
-{
+                                            uint32_t what) {
     _Atomic uint64_t *slept = &signals->slept[client / 64];
-    uint64_t sleeps = zcp_priv_load_relaxed(&slot->sleeps), next;      /* a look; W7 decides */
+    // A look; W7 decides.
+    uint64_t sleeps = zcp_priv_load_relaxed(&slot->sleeps), next;
     for (uint32_t round = 0; round < ZCP_PRIV_WAIT_LOOKS; round++) {
         uint32_t count = (uint32_t)(sleeps >> 32);
         next = (uint64_t)(count + 1) << 32 | what;
-        /* Relaxed: who is woken up to there was so by W3 before. */
-        if (count != zcp_priv_load_relaxed(&slot->woken)) next |= (uint32_t)sleeps;    /* step still-sleep */
-        if (zcp_priv_cas_release(&slot->sleeps, &sleeps, next)) break; /* W7: pairs with W8 */
+        // Relaxed: who is woken up to there was so by W3 before.
+        if (count != zcp_priv_load_relaxed(&slot->woken)) next |= (uint32_t)sleeps;                 // step still-sleep
+        // Pairs with W8.
+        if (zcp_priv_cas_release(&slot->sleeps, &sleeps, next)) break;                              // W7
     }
-    if (zcp_priv_load_relaxed(slept) & zcp_priv_borrow_bit(client)) return;      /* relaxed, both: W2 carries it */
+    // Relaxed, both: W2 carries it.
+    if (zcp_priv_load_relaxed(slept) & zcp_priv_borrow_bit(client)) return;
     zcp_priv_or_relaxed(slept, zcp_priv_borrow_bit(client));
 }
-/* Says in a pool that somebody waits; after sleep_announce. */
-ZCP_PRIV_SETUP void zcp_priv_wait_announce(zcp_priv_pool *pool)
-{
-    zcp_priv_add_release(&pool->leases->waiting, 1);                   /* W2: carries W7; before W1 */
-    zcp_priv_pool_want(pool);                                          /* step want */
+
+// Says in a pool that somebody waits; after sleep_announce.
+ZCP_PRIV_SETUP void zcp_priv_wait_announce(zcp_priv_pool *pool) {
+    // Carries W7; before W1.
+    zcp_priv_add_release(&pool->leases->waiting, 1);                                                // W2
+    zcp_priv_pool_want(pool);                                                                       // step want
     ZEROCP_STEP("waiting");
 }
-/* After all is announced: who tells something from here on sees that, or this thread sees what was told. */
-ZCP_PRIV_SETUP void zcp_priv_sleep_look(zcp_priv_sleep *sleep)
-{
-    zcp_priv_view_give_back(&sleep->manager->view);                    /* only now: who gets it looks what is wanted */
-    ZEROCP_HEAVY_BARRIER();                                            /* A4: pairs with A1, A2, A3, A7 */
-    zcp_priv_view_tidy(&sleep->manager->view);                         /* who sleeps keeps nothing of what retires */
+
+// After all is announced: who tells something from here on sees that, or this thread sees what was told.
+ZCP_PRIV_SETUP void zcp_priv_sleep_look(zcp_priv_sleep *sleep) {
+    // only now: who gets it looks what is wanted.
+    zcp_priv_view_give_back(&sleep->manager->view);
+    // Pairs with A1, A2, A3, A7.
+    ZEROCP_HEAVY_BARRIER();                                                                         // A4
+    // Who sleeps keeps nothing of what retires.
+    zcp_priv_view_tidy(&sleep->manager->view);
 }
-/* Ends a round that found nothing: sleeps until something is told, or until it is time to look for the dead again.
-   again: it need not sleep, as there may be more to be found. */
-ZCP_PRIV_SETUP void zcp_priv_sleep_end(zcp_priv_sleep *sleep, bool again)
-{
+
+// Ends a round that found nothing: sleeps until something is told, or until it is time to look for the dead again.
+// again: it need not sleep, as there may be more to be found.
+ZCP_PRIV_SETUP void zcp_priv_sleep_end(zcp_priv_sleep *sleep, bool again) {
     uint64_t now = zcp_priv_now_ns();
-    if (sleep->recovers) sleep->recover_at = now + ZCP_PRIV_WAIT_MS * UINT64_C(1000000);     /* however long it took */
+    // However long it took.
+    if (sleep->recovers) sleep->recover_at = now + ZCP_PRIV_WAIT_MS * UINT64_C(1000000);
     uint64_t until = sleep->recover_at < sleep->deadline ? sleep->recover_at : sleep->deadline;
     if (++sleep->looks >= ZCP_PRIV_WAIT_LOOKS) {
         uint64_t rest = 1000000 + 10 * (now - sleep->began), most = until > now ? until - now : 0;
-        zcp_priv_sleep_us((uint32_t)((rest < most ? rest : most) / 1000));       /* up to ZCP_PRIV_WAIT_MS */
+        // Up to ZCP_PRIV_WAIT_MS.
+        zcp_priv_sleep_us((uint32_t)((rest < most ? rest : most) / 1000));
     } else if (again && sleep->looks <= ZCP_PRIV_WAIT_CHANGES) return;
-    struct timespec t = { (time_t)(until / 1000000000u), (long)(until % 1000000000u) };
+    struct timespec t = {(time_t)(until / 1000000000u), (long)(until % 1000000000u)};
     if (zcp_priv_futex(&sleep->slot->wakes, ZCP_PRIV_FUTEX_WAIT, sleep->wakes, &t, UINT32_MAX) == 0) return;
     if (errno == ETIMEDOUT) sleep->looks = 0;
-    else if (errno != EAGAIN && errno != EINTR) zcp_priv_sleep_us(1000);         /* refused here: look now and then */
+    // Refused here: look now and then.
+    else if (errno != EAGAIN && errno != EINTR) zcp_priv_sleep_us(1000);
 }
-/* One round of a wait for a chunk: true with a chunk. *fits: the pool that fits best; NULL: none does any more.
-   *again: as for sleep_end; *disturbed: as of take_by_look. */
+
+// One round of a wait for a chunk: true with a chunk. *fits: the pool that fits best; NULL: none does any more. *again:
+// as for sleep_end; *disturbed: as of take_by_look.
 ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_priv_sleep *sleep, uint64_t size, zcp_priv_place *place,
-                                        zcp_priv_pool **fits, bool *again, uint32_t *disturbed)
-{
+                                        zcp_priv_pool **fits, bool *again, uint32_t *disturbed) {
     zcp_manager *manager = sleep->manager;
     zcp_priv_view *view = &manager->view;
     zcp_priv_pool *pool;
@@ -5996,35 +4487,38 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_priv_sleep *sleep, uint64_t size, zc
     *fits = zcp_priv_view_serving(view, table, first, first);
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
         what |= UINT32_C(1) << pool->number;
-    zcp_priv_sleep_announce(sleep->slot, view->signals, view->client, what);         /* step said */
+    zcp_priv_sleep_announce(sleep->slot, view->signals, view->client, what);                        // step said
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
         zcp_priv_wait_announce(pool);
     zcp_priv_sleep_look(sleep);
-    *again = !*fits || zcp_priv_pools_changed(manager);                /* one may have come that fits */
+    // One may have come that fits.
+    *again = !*fits || zcp_priv_pools_changed(manager);
     *disturbed = 0;
     if (!*fits) return false;
     if (sleep->recovers) zcp_priv_view_look(view, table, first);
     if (sleep->last) return zcp_priv_take_by_look(manager, table, first, zcp_priv_now_ns(), place, disturbed);
-    bool taken_by_others;                                              /* who frees it again wakes this one */
-    return zcp_priv_view_take_anywhere(view, table, first, place, &taken_by_others);     /* by the records alone: by
-                                                                       hints one attends, and would wake oneself */
+    // Who frees it again wakes this one.
+    bool taken_by_others;
+    // By the records alone: by hints one attends, and would wake oneself.
+    return zcp_priv_view_take_anywhere(view, table, first, place, &taken_by_others);
 }
-/* The calling thread gives back what it caches of any pool, if others want it. */
-ZCP_PRIV_SETUP void zcp_priv_attend_all(zcp_manager *manager)
-{
+
+// The calling thread gives back what it caches of any pool, if others want it.
+ZCP_PRIV_SETUP void zcp_priv_attend_all(zcp_manager *manager) {
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && zcp_priv_thread; p++) {
         zcp_priv_local *local = zcp_priv_view_local(&manager->view, p);
         if (local->pool && local->cached && !zcp_priv_unwanted(local)) zcp_priv_attend(manager, local);
     }
 }
+
 ZCP_PRIV_COLD zcp_status zcp_priv_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms,
-                                                zcp_chunk *chunk)
-{
+                                                zcp_chunk *chunk) {
     zcp_status status = zcp_priv_try(manager, size, chunk, timeout_ms == 0);
-    if (status == ZCP_OK) zcp_priv_attend_all(manager);                /* it may be of one who waits for those */
+    // It may be of one who waits for those.
+    if (status == ZCP_OK) zcp_priv_attend_all(manager);
     if (status != ZCP_ERR_EXHAUSTED || timeout_ms == 0 || !manager->view.signals) return status;
     zcp_priv_slot *slot = zcp_priv_slot_at(manager, manager->view.client);
-    zcp_priv_sleep sleep = { manager, slot, UINT64_MAX, 0, 0, 0, 0, false, false };
+    zcp_priv_sleep sleep = {manager, slot, UINT64_MAX, 0, 0, 0, 0, false, false};
     if (timeout_ms != UINT32_MAX) sleep.deadline = zcp_priv_now_ns() + (uint64_t)timeout_ms * 1000000u;
     for (bool counted = false;;) {
         zcp_priv_place place;
@@ -6052,44 +4546,269 @@ ZCP_PRIV_COLD zcp_status zcp_priv_allocate_wait(zcp_manager *manager, uint64_t s
 }
 
 ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms,
-                                              zcp_chunk *chunk)
-{
+                                              zcp_chunk *chunk) {
     bool outermost = zcp_priv_call_begin();
     return zcp_priv_call_end(outermost, zcp_priv_allocate_wait(manager, size, timeout_ms, chunk));
 }
 
-ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk)
-{
-    zcp_priv_place place;
-    if (!chunk || !chunk->manager) return zcp_priv_no_chunk;
-    zcp_priv_pool *pool = zcp_priv_pool_of(chunk, &place);
-    if (!pool && !zcp_priv_usable(chunk->manager)) { zcp_priv_why_unusable(chunk->manager); return zcp_priv_no_chunk; }
-    if (!pool || !zcp_priv_clone(pool, place.i, place.generation)) {
-        zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: clone of a handle that is not held (chunk %08x, generation %u)", chunk->manager->name, chunk->index, chunk->generation);
-        return zcp_priv_no_chunk;
+// ---------------------------------------------------------------------------------------------------------------------
+// >>release  Giving a handle back
+// ---------------------------------------------------------------------------------------------------------------------
+//   handle                        others that hold it  what happens                      function
+//   the only one, no token made   nobody can           freed by a store, or cached       release_fast, free_unshared
+//   one of several of the owner   -                    a count goes down                 release_one
+//   the owner's last              no borrower          freed by a CAS, or cached         owner_release
+//   the owner's last              borrowers            the owner leaves the record       owner_release
+//   one of several of a borrower  -                    a count goes down                 drop_borrowed
+//   a borrower's last             -                    the bit goes; the last one frees  drop_borrowed
+//   not held                      -                    nothing; message and log tell     tell_release
+//
+// Labels  word      order    partner      what breaks without it
+//   S2    state     seq_cst  S1 S3 S4     the same, where the owner leaves
+//   F2    state     release  C1 C2 C4 Y6  ... as the owner frees beside tokens,
+//   F3    state     release  C1 C2 C4     ... as it frees what was never shared; owned = 0 hits a later claim,
+//   F6    state     release  C1 C2 C4     ... as F3, into a loan
+//   L1    state     acquire  B1           the bits are older than the ticket: freed while held
+//   Y0    state     release  Y6           who takes the chunk writes while a former holder reads,
+//   Y7    state     release  Y6           ... as Y0, by the slower release
+//   O1    owned     acquire  D1 D5        frees as never shared what a sibling has made a token of, or still reads
+//   O2    owned     acquire  D1 D5        the same, in the fast release
+//   O3    owned     acquire  D1 D5        sees no owner's handle, but not the borrowed one that is left: refused
+//   O4    owned     acquire  D1 D5        the same, where a release decides which count is its own
+//   D1    owned     release  O1 - O7      as O1 and O3
+//   D5    owned     release  O1 - O7      as D1
+//   A1    (barrier) light    A4 A5        who frees misses the waiter or RETIRING, who misses what is free,
+//   A3    (barrier) light    A4 A5        ... here after a slower release
+
+// The owner lets go of a chunk of which a token may exist. YES: done; NO: it is not the owner of that generation.
+ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i,
+                                                 uint32_t client, uint32_t generation) {
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    bool keeps = zcp_priv_cache_keeps(local);
+    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {                                    // step owner-rounds
+        // Pairs with B1; before the bits are read.
+        uint64_t s = zcp_priv_load_acquire(&record->state);                                         // L1
+        if (ZCP_PRIV_GENERATION(s) != generation || ZCP_PRIV_OWNER(s) != client + 1) return ZCP_PRIV_NO;
+        if (zcp_priv_never_borrowed(s) || zcp_priv_no_borrower(pool, record)) {                     // step unborrowed
+            uint64_t next = keeps ? zcp_priv_cached(generation, local->kept) : zcp_priv_freed(generation);
+            // Pairs with C1 Y6.
+            if (zcp_priv_cas_release(&record->state, &s, next)) {                                   // F2
+                if (keeps)
+                    zcp_priv_cache_put(local, local->cached,
+                                       zcp_priv_name(pool, i, zcp_priv_next_generation(generation)));  // step kept
+                else zcp_priv_hint(pool, local, i);
+                zcp_priv_count_freed_by(pool, local);
+                return ZCP_PRIV_YES;
+            }
+        } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) {          // S2
+            ZEROCP_STEP("disowned");
+            return zcp_priv_reap(pool, i) == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
+        }
     }
-    return *chunk;
+    return ZCP_PRIV_GARBAGE;
 }
-ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk)
-{
-    zcp_chunk moved = chunk ? *chunk : zcp_priv_no_chunk;
-    if (chunk) *chunk = zcp_priv_no_chunk;
-    return moved;
+
+// May a token exist, or another handle? If not, nobody else can hold the chunk or come to hold it.
+ZCP_PRIV bool zcp_priv_never_shared(const zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation) {
+    // Pairs with D1, and first: I see of which tokens siblings told, and their use of the payload as over.
+    bool only = zcp_priv_load_acquire(&zcp_priv_counts_at(pool, i)->owned) == zcp_priv_owned(generation, 1);  // O1
+    uint64_t untold = zcp_priv_state(generation, client + 1, 0);
+    // Relaxed: the ticket is carried by D1 or by the token's fence; the handle's count pins the generation.
+    bool told = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state) != untold;               // step never-told
+    return only && !told;
 }
-/* After a quick release. */
-ZCP_PRIV_INLINE void zcp_priv_released_quickly(zcp_manager *manager, zcp_priv_local *local)
-{
-    ZEROCP_LIGHT_BARRIER();                                            /* A1: pairs with A4, A5 */
+
+// One handle less in owned. YES: it was the last; NO: others are left; GARBAGE: none is of that generation, so the
+// handle counts in borrowed, or is none.
+ZCP_PRIV zcp_priv_outcome zcp_priv_drop_owned(zcp_priv_counts *counts, uint32_t generation) {
+    // O3 pairs with D1: who sees 0 sees the hold in borrowed; D1: marks and payload use are done. Lock-free: fails only
+    // beside a sibling's success.
+    for (uint64_t s; zcp_priv_owned_handles(s = zcp_priv_load_acquire(&counts->owned), generation) != 0;)  // O3
+        if (zcp_priv_cas_release(&counts->owned, &s, s - 1))                                        // D1
+            return (uint32_t)s == 1 ? ZCP_PRIV_YES : ZCP_PRIV_NO;
+    return ZCP_PRIV_GARBAGE;
+}
+
+// One handle less in owned, if there are several: then nothing is freed. Else nothing is done: 1, or 0 of that
+// generation.
+ZCP_PRIV_INLINE uint32_t zcp_priv_release_one(zcp_priv_pool *pool, uint32_t i, uint32_t generation) {
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    // As O3.
+    uint64_t s = zcp_priv_load_acquire(&counts->owned);                                             // O4
+    uint32_t handles = zcp_priv_owned_handles(s, generation);
+    // As D1.
+    return handles <= 1 || zcp_priv_cas_release(&counts->owned, &s, s - 1) ? handles : 1;           // D5
+}
+
+// Frees a chunk that was never shared: the thread keeps it, or its hint, or lists it.
+ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i,
+                                            uint32_t generation) {
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    // Relaxed: F3 carries it to the next claimer.
+    zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, i)->owned, 0);                                 // step unowned
+    ZEROCP_STEP("unowned");
+    if (zcp_priv_cache_keeps(local)) {
+        // This thread's use of the payload is over, and owned is 0. Pairs with Y6.
+        zcp_priv_store_release(&record->state, zcp_priv_cached(generation, local->kept));           // Y7
+        zcp_priv_cache_put(local, local->cached,
+                           zcp_priv_name(pool, i, zcp_priv_next_generation(generation)));          // step kept-unshared
+    } else {
+        // Pairs with C1.
+        zcp_priv_store_release(&record->state, zcp_priv_freed(generation));                         // F3
+        zcp_priv_hint(pool, local, i);
+    }
+    zcp_priv_count_freed_by(pool, local);                                                           // step counted
+}
+
+// As never_shared and free_unshared, in the few steps of a thread that has a lease and all at hand; i is below
+// local->quick. Whoever calls this looks at `wanted` after that, and attends: what was cached here although it is
+// wanted goes on to everybody.
+typedef enum zcp_priv_quick {
+    ZCP_PRIV_NOT_QUICKLY,           // nothing was done
+    ZCP_PRIV_QUICKLY,
+    ZCP_PRIV_FREED_ELSEWHERE        // free, but not of the leaf on loan: zcp_priv_freed_elsewhere does the rest
+} zcp_priv_quick;
+
+ZCP_PRIV_INLINE zcp_priv_quick zcp_priv_release_quickly(zcp_priv_local *local, uint64_t i, uint64_t name) {
+    zcp_priv_counts *counts = &local->counts[i];
+    uint64_t held = name >> 32 << 32;
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_acquire(&counts->owned) - held != 1)) return ZCP_PRIV_NOT_QUICKLY;  // O2
+    zcp_priv_record *record = zcp_priv_local_record(local, i);
+    uint64_t mine = local->mine;
+    bool told = zcp_priv_load_relaxed(&record->state) - held != mine;                               // step quick-state
+    if (ZCP_PRIV_UNLIKELY(told)) return ZCP_PRIV_NOT_QUICKLY;
+    uint64_t next = held + (UINT64_C(1) << 32);                                                  // step next-generation
+    // The last generation.
+    if (ZCP_PRIV_UNLIKELY(next == 0)) return ZCP_PRIV_NOT_QUICKLY;
+    // All as in free_unshared.
+    zcp_priv_store_relaxed(&counts->owned, 0);                                                      // step unowned-loan
+    ZEROCP_STEP("unowned");
+    uint32_t cached = local->cached;
+    if (cached < local->room) {
+        // Pairs with Y6.
+        zcp_priv_store_release(&record->state, next | local->kept);                                 // Y0
+        zcp_priv_cache_put(local, cached, name + (UINT64_C(1) << 32));                              // step kept-loan
+    } else {
+        // Pairs with C1.
+        zcp_priv_store_release(&record->state, next);                                               // F6
+        if (!zcp_priv_loan_put(local, i)) return ZCP_PRIV_FREED_ELSEWHERE;
+    }
+    zcp_priv_bump(&local->lease->freed);                                                            // step counted-loan
+    return ZCP_PRIV_QUICKLY;
+}
+
+// The hint of a chunk of another leaf, and the count.
+ZCP_PRIV_INLINE void zcp_priv_freed_elsewhere(zcp_priv_local *local, uint64_t i) {
+    zcp_priv_list_push(&local->pool->list, (uint32_t)i);
+    zcp_priv_bump(&local->lease->freed);
+}
+
+// Gives back a handle that is not counted in owned. NO: it is not held; nothing changed.
+ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_release_borrowed(zcp_priv_pool *pool, uint32_t i, uint32_t client,
+                                                           uint32_t generation) {
+    return zcp_priv_generation_now(pool, i) == generation ? zcp_priv_drop_borrowed(pool, i, client) : ZCP_PRIV_NO;
+}
+
+// Gives back a handle that was the only one counted in owned. NO: it is not held; nothing changed. checked: the steps
+// that free are CAS.
+ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_release_owned(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i,
+                                                        uint32_t client, uint32_t generation, bool checked) {
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    if (local->pause) zcp_priv_cache_resume(pool, local);
+    if (!checked && zcp_priv_never_shared(pool, i, client, generation)) {
+        zcp_priv_free_unshared(pool, local, i, generation);
+        return ZCP_PRIV_YES;
+    }
+    switch (zcp_priv_drop_owned(counts, generation)) {
+    case ZCP_PRIV_NO:  return ZCP_PRIV_YES;
+    case ZCP_PRIV_YES:
+        return zcp_priv_owner_release(pool, local, i, client, generation) == ZCP_PRIV_YES ? ZCP_PRIV_YES
+                                                                                          : ZCP_PRIV_GARBAGE;
+    default:           return zcp_priv_release_borrowed(pool, i, client, generation);
+    }
+}
+
+// After a release that may have freed a chunk.
+ZCP_PRIV_INLINE void zcp_priv_released(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv_local *local) {
+    // Pairs with A4, A5.
+    zcp_priv_light_barrier();                                                                       // A3
+    if (local->pool != pool) zcp_priv_after_free(pool);
+    // Else nobody has begun to wait since this thread last looked.
+    else if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);
+}
+
+// Tells of a release of what is not held, or is garbage: the last message each time, the log once a second, since a
+// loop that goes wrong repeats it.
+ZCP_PRIV_COLD void zcp_priv_tell_release(zcp_manager *manager, uint32_t index, uint32_t generation,
+                                         zcp_priv_outcome outcome) {
+    // relaxed, all three words: they limit how often, nothing else
+    uint64_t now = zcp_priv_now_ns(), again_at = zcp_priv_load_relaxed(&manager->release_told);
+    if (outcome == ZCP_PRIV_GARBAGE)
+        zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: release of chunk %08x: its record holds garbage", manager->name, index);
+    else
+        zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: release of a handle that is not held (chunk %08x, generation %u): "
+                      "ignored; find where a copy of it was released before", manager->name, index, generation);
+    if (now < again_at
+        || !zcp_priv_cas_relaxed(&manager->release_told, &again_at, now + UINT64_C(1000000000))) {
+        zcp_priv_add_relaxed(&manager->releases_untold, 1);
+        return;
+    }
+    uint32_t more = zcp_priv_exchange_acq_rel(&manager->releases_untold, 0u);
+    char since[48] = "";
+    if (more) snprintf(since, sizeof since, " (and %u more since the last line)", more);
+    ZEROCP_LOG(ZCP_LOG_ERROR, "%s%s", zcp_last_message(), since);
+}
+
+// These three are functions of their own, so that each needs few registers.
+ZCP_PRIV_NOINLINE void zcp_priv_release_as_owner(zcp_manager *manager, zcp_priv_pool *pool, uint32_t i,
+                                                 uint32_t generation, zcp_priv_local *local) {
+    zcp_priv_view *view = &manager->view;
+    zcp_priv_local_change(local, pool);
+    zcp_priv_outcome outcome =
+        zcp_priv_release_owned(pool, local, i, view->client, generation, view->flags & ZCP_CHECKED);
+    zcp_priv_released(manager, pool, local);
+    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES))
+        zcp_priv_tell_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
+}
+
+ZCP_PRIV_NOINLINE void zcp_priv_release_as_borrower(zcp_manager *manager, zcp_priv_pool *pool, uint32_t i,
+                                                    uint32_t generation, zcp_priv_local *local) {
+    zcp_priv_outcome outcome = zcp_priv_release_borrowed(pool, i, manager->view.client, generation);
+    zcp_priv_released(manager, pool, local);
+    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES))
+        zcp_priv_tell_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
+}
+
+ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint64_t name, zcp_priv_local *local) {
+    uint32_t index = (uint32_t)name, generation = (uint32_t)(name >> 32);
+    zcp_priv_place place;
+    if (!zcp_priv_place_of(manager, index, generation, &place)) {
+        zcp_priv_tell_release(manager, index, generation, ZCP_PRIV_NO);
+        return;
+    }
+    switch (zcp_priv_release_one(place.pool, place.i, generation)) {
+    case 0:  zcp_priv_release_as_borrower(manager, place.pool, place.i, generation, local); break;
+    case 1:  zcp_priv_release_as_owner(manager, place.pool, place.i, generation, local); break;
+    // Nothing is freed, so nobody is to be told; but what is wanted is given back.
+    default:
+        if (ZCP_PRIV_UNLIKELY(local->pool == place.pool && !zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);
+    }
+}
+
+// After a quick release.
+ZCP_PRIV_INLINE void zcp_priv_released_quickly(zcp_manager *manager, zcp_priv_local *local) {
+    // Pairs with A4, A5.
+    ZEROCP_LIGHT_BARRIER();                                                                         // A1
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);
 }
-ZCP_PRIV_NOINLINE void zcp_priv_released_elsewhere(zcp_manager *manager, uint64_t i, zcp_priv_local *local)
-{
+
+ZCP_PRIV_NOINLINE void zcp_priv_released_elsewhere(zcp_manager *manager, uint64_t i, zcp_priv_local *local) {
     zcp_priv_freed_elsewhere(local, i);
     zcp_priv_released_quickly(manager, local);
 }
-/* A chunk of another pool than the last one, or one that may not be released quickly. */
-ZCP_PRIV_NOINLINE void zcp_priv_release_anew(zcp_manager *manager, uint64_t name)
-{
+
+// A chunk of another pool than the last one, or one that may not be released quickly.
+ZCP_PRIV_NOINLINE void zcp_priv_release_anew(zcp_manager *manager, uint64_t name) {
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return;
     zcp_priv_local *local = zcp_priv_view_local(&manager->view, (uint32_t)name >> ZCP_PRIV_POOL_SHIFT);
     uint64_t i = name & (ZCP_MAX_CHUNKS - 1);
@@ -6099,142 +4818,1865 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_anew(zcp_manager *manager, uint64_t name
     default:                       zcp_priv_released_quickly(manager, local);
     }
 }
-ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk)
-{
+
+ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk) {
     const zcp_priv_recent *last = &zcp_priv_last;
     if (!chunk) return;
     zcp_manager *manager = chunk->manager;
     uint64_t name = (uint64_t)chunk->generation << 32 | chunk->index;
     zcp_priv_local *local = last->local;
     uint64_t i = (uint32_t)name - last->base;
-    atomic_signal_fence(memory_order_seq_cst);                         /* the loads before the stores: 5 % of a cached pair (measured on Zen 4) */
+    // The loads before the stores: 5 % of a cached pair (measured on Zen 4).
+    atomic_signal_fence(memory_order_seq_cst);
     zcp_priv_handle_set(chunk, NULL, NULL, 0);
     if (!manager) return;
-    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&manager->live) != last->live || i >= local->quick)) { zcp_priv_release_anew(manager, name); return; }     /* relaxed: as in usable */
+    // Relaxed: as in usable.
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&manager->live) != last->live || i >= local->quick)) {
+        zcp_priv_release_anew(manager, name);
+        return;
+    }
     zcp_priv_quick how = zcp_priv_release_quickly(local, i, name);
     if (ZCP_PRIV_UNLIKELY(how == ZCP_PRIV_NOT_QUICKLY)) zcp_priv_release_slowly(manager, name, local);
     else if (ZCP_PRIV_UNLIKELY(how == ZCP_PRIV_FREED_ELSEWHERE)) zcp_priv_released_elsewhere(manager, i, local);
     else zcp_priv_released_quickly(manager, local);
 }
-ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk)
-{
-    zcp_priv_place place;
-    return zcp_priv_held_pool(chunk, &place) != NULL;
+
+// ---------------------------------------------------------------------------------------------------------------------
+// >>create  Making an instance, and taking it apart
+// ---------------------------------------------------------------------------------------------------------------------
+// Exactly one process initialises, whoever is killed. The header's state word is the truth: 0, READY, RETIRED, never
+// back. All changes of names and of that word happen under two creation locks, after checks that both names still lead
+// to what is locked. The lock object's comes first, and keeps processes of this version apart. Only a process that may
+// write the management file can open the lock object: a lock needs no more than read permission, so a reader could
+// otherwise shut everybody out. The management file's lock comes second, for other versions; with readers it is shared.
+// A process that finds no lock object makes one; the last name that goes is its own.
+//
+// A builder may truncate, so the file is inspected with pread, and mapped only once it is READY, which is final.
+
+#define ZCP_PRIV_TORN 4u                        // so often slots that do not add up are read again
+
+typedef enum zcp_priv_kind {
+    ZCP_PRIV_KIND_FOREIGN,
+    ZCP_PRIV_KIND_HALF_MADE,
+    ZCP_PRIV_KIND_READY,
+    ZCP_PRIV_KIND_RETIRED,
+    ZCP_PRIV_KIND_GARBAGE
+} zcp_priv_kind;
+
+// Behind the slots' bytes: the creator's, from before READY is stored until it has a slot, so that nobody replaces what
+// it has just made. Who replaces an instance holds all of them by one lock, so nobody joins meanwhile.
+enum { ZCP_PRIV_LOCK_CREATOR = ZCP_PRIV_LOCK_SLOTS + ZCP_MAX_CLIENTS, ZCP_PRIV_LOCK_ALL = ZCP_MAX_CLIENTS + 1 };
+
+// Everything that one call of open or destroy works with.
+typedef struct zcp_priv_opening {
+    bool creates, again;                        // may create; start over
+    bool removes;                               // removes what is there, whatever it is, and so need not trust it
+    bool barred;                                // this attempt has met somebody who is replacing the instance
+    uint32_t torn;                              // attempts that have found a pool's slot being written, or garbage
+    bool built, removed, missing; // this attempt has built or removed the instance, or waits for somebody to create it
+    bool fresh;                                 // this attempt has created the management file, empty
+    zcp_priv_kind kind;                         // of the management file when it was last looked at
+    zcp_manager_desc desc;                      // defaults filled in
+    zcp_priv_file file;                         // the management file of this attempt
+    zcp_priv_path chunk_path;
+    zcp_priv_file locks;                        // the lock object of this attempt
+    zcp_priv_hold guard;                        // its creation byte, until the attempt ends at the latest
+    uint64_t made_device, made_inode;           // the lock object that this call has made
+    uint64_t built_device, built_inode;         // the management file that this call has built
+    zcp_priv_lock creator;                      // of that file: ZCP_PRIV_LOCK_CREATOR, until this call has joined
+    const zcp_manager *only;                    // to destroy only the instance that it has open; NULL: any
+    zcp_priv_wait wait;
+    struct stat status;                         // of the management file
+    zcp_config config;
+    zcp_priv_geometry geometry;                 // of config
+    zcp_priv_header header;                     // as it was when last looked at
+} zcp_priv_opening;
+
+ZCP_PRIV_INLINE ssize_t zcp_priv_read_header(zcp_priv_opening *o) {
+    ssize_t n;
+    memset((void *)&o->header, 0, sizeof o->header);
+    do n = pread(o->file.fd, (void *)&o->header, sizeof o->header, 0); while (n < 0 && errno == EINTR);
+    return n;
 }
-ZEROCP_API void *zcp_chunk_data(const zcp_chunk *chunk)
-{
-    zcp_priv_place place;
-    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
-    return pool ? pool->data + (uint64_t)place.i * pool->stride : NULL;
+
+// Reads the header and tells what the file is. The kernel copies in no particular order: what goes with READY is read
+// after READY was seen.
+ZCP_PRIV_SETUP zcp_status zcp_priv_look(zcp_priv_opening *o) {
+    ssize_t n = zcp_priv_read_header(o);
+    if (n > 0 && zcp_priv_load_relaxed(&o->header.state) == ZCP_PRIV_READY) {
+        // Pairs with READY's release in build_contents.
+        atomic_thread_fence(memory_order_acquire);
+        n = zcp_priv_read_header(o);
+    }
+    // Relaxed: of a private copy.
+    bool changes = zcp_priv_load_relaxed(&o->header.signals.epoch) != 0;
+    // until two agree on them.
+    for (uint32_t look = 0; changes && n > 0 && look < ZCP_PRIV_SLOT_LOOKS; look++) {
+        zcp_priv_pool_slot before[ZCP_MAX_LIVE_POOLS];
+        memcpy(before, o->header.pools, sizeof before);
+        n = zcp_priv_read_header(o);
+        if (memcmp(before, o->header.pools, sizeof before) == 0) break;
+    }
+    if (n < 0 || fstat(o->file.fd, &o->status) != 0) return zcp_priv_fail_system("pread", o->file.path.text);
+    // A private copy.
+    uint32_t state = zcp_priv_load_relaxed(&o->header.state);
+    o->kind = ZCP_PRIV_KIND_FOREIGN;
+    if (n == 0) o->kind = ZCP_PRIV_KIND_HALF_MADE;
+    else if (n < 16 || o->header.magic != ZCP_PRIV_MAGIC) {}
+    else if (state == ZCP_PRIV_BUILDING) o->kind = ZCP_PRIV_KIND_HALF_MADE;
+    else if (state == ZCP_PRIV_READY) o->kind = ZCP_PRIV_KIND_READY;
+    else o->kind = state == ZCP_PRIV_RETIRED ? ZCP_PRIV_KIND_RETIRED : ZCP_PRIV_KIND_GARBAGE;
+    return ZCP_OK;
 }
-ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk)
-{
-    zcp_priv_place place;
-    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
-    if (!pool) return 0;
-    uint64_t size = ZCP_PRIV_SIZE(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, place.i)->size));         /* relaxed: the token's fence carried it; may be garbage */
-    return size < pool->chunk_size ? size : pool->chunk_size;
+
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_foreign(const zcp_priv_opening *o) {
+    uint64_t swapped = 0;
+    for (uint32_t i = 0; i < 8; i++) swapped = swapped << 8 | (o->header.magic >> 8 * i & 0xff);
+    if (swapped == ZCP_PRIV_MAGIC)
+        return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s was written by a machine of the other byte order",
+                             o->file.path.text);
+    return zcp_priv_fail(ZCP_ERR_NOT_ZEROCP, 0, "%s (%lld bytes) was not written by zerocp", o->file.path.text,
+                         (long long)o->status.st_size);
 }
-ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk)
-{
-    zcp_priv_place place;
-    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
-    return pool ? pool->chunk_size : 0;
+
+// The first bytes of a file that is ours; one write.
+ZCP_PRIV_SETUP zcp_status zcp_priv_write_start(zcp_priv_opening *o) {
+    struct {
+        uint64_t magic;
+        uint32_t byte_order, pid;
+    } start = {ZCP_PRIV_MAGIC, ZCP_PRIV_BYTE_ORDER, (uint32_t)getpid()};
+    ssize_t n;
+    do n = pwrite(o->file.fd, &start, sizeof start, 0); while (n < 0 && errno == EINTR);
+    if (n >= 0 && n < (ssize_t)sizeof start) errno = ENOSPC;
+    return n == (ssize_t)sizeof start ? ZCP_OK : zcp_priv_fail_system("pwrite", o->file.path.text);
 }
-ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_chunk_tag(const zcp_chunk *chunk)
-{
-    zcp_priv_place place;
-    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
-    return pool ? (uint32_t)(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, place.i)->note) >> 32) : 0;       /* relaxed: as its size */
+
+// Tells those who wait for the creation lock who has it. A file that is not ours is not written to, nor is one touched
+// that a stranger may be truncating.
+ZCP_PRIV_SETUP zcp_status zcp_priv_note_pid(zcp_priv_opening *o, const zcp_priv_lock *lock) {
+    if (o->kind == ZCP_PRIV_KIND_FOREIGN || zcp_priv_is_stranger(&o->status, o->desc.flags)) return ZCP_OK;
+    // With no room for it, building tells; no SIGXFSZ.
+    if (o->status.st_size == 0)
+        return zcp_priv_file_may_grow(o->file.fd, o->file.path.text, 0, sizeof o->header, 0, o->desc.flags) == ZCP_OK
+                   ? zcp_priv_write_start(o)
+                   : ZCP_OK;
+    // Through the lock's page, which is the header's and has 16 bytes at least: a pwrite behind RLIMIT_FSIZE would be a
+    // SIGXFSZ.
+    zcp_priv_store_relaxed(&((zcp_priv_header *)lock->base)->locker_pid, (uint32_t)getpid());
+    return ZCP_OK;
 }
-ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk)
-{
-    zcp_priv_place place;
-    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
-    return pool ? zcp_priv_use_count(pool, place.i, chunk->manager->view.client) : 0;
+
+// What those get on the lock object who may write the management file, class by class; nobody else may open it.
+ZCP_PRIV_SETUP uint32_t zcp_priv_writers(uint32_t permissions) { return (permissions & 0222) * 3; }
+
+// Opens the lock object that has the name, and makes it if there is none.
+ZCP_PRIV_SETUP zcp_status zcp_priv_locks_open(zcp_priv_opening *o) {
+    int fd;
+    struct stat is;
+    zcp_priv_path path = o->locks.path;
+    uint32_t accepts = o->removes ? o->desc.flags | ZCP_SHM_ANY_OWNER : o->desc.flags;
+    zcp_status status;
+    zcp_priv_file_forget(&o->locks);
+    // PERMISSION: perhaps it is not granted yet.
+    do {
+        status = zcp_priv_file_open(path.text, O_RDWR, accepts, &fd, &is);
+    } while (status == ZCP_ERR_PERMISSION && o->kind == ZCP_PRIV_KIND_HALF_MADE && zcp_priv_wait_more(&o->wait));
+    if (status == ZCP_ERR_NOT_FOUND) {
+        uint32_t permissions = zcp_priv_writers(o->desc.permissions);
+        status = zcp_priv_file_create(path.text, permissions, o->desc.group, o->desc.flags, &fd, &is);
+        ZEROCP_STEP("locks_created");
+        if (status == ZCP_ERR_EXISTS) { o->again = true; return ZCP_OK; }
+        if (status == ZCP_OK) { o->made_device = (uint64_t)is.st_dev; o->made_inode = (uint64_t)is.st_ino; }
+    }
+    if (status == ZCP_OK) zcp_priv_file_note(&o->locks, fd, &path, ZCP_PRIV_SHM_NO_ACCESS, &is);
+    return status;
 }
-ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk)
-{
-    zcp_priv_place place;
-    zcp_priv_pool *pool = zcp_priv_pool_of(chunk, &place);
-    if (!pool) return 0;
-    const zcp_priv_view *view = &chunk->manager->view;
-    bool checked = view->flags & ZCP_CHECKED;
-    if (zcp_priv_tell_token(pool, place.i, view->client, place.generation, checked) == ZCP_PRIV_NO) return 0;
-    /* Ticket, size and payload travel with the token. */
-    atomic_thread_fence(memory_order_release);                         /* T1: pairs with T2 */
-    return (uint64_t)place.generation << 32 | chunk->index;
+
+ZCP_PRIV_SETUP void zcp_priv_creation_unlock(zcp_priv_opening *o, zcp_priv_lock *lock) {
+    zcp_priv_lock_drop(lock);
+    zcp_priv_hold_drop(&o->guard);
 }
-/* Has the number another pool than this client knows or can use? Whoever added that may not have raised the epoch yet.
-   What could not be met is tried again from time to time. */
-ZCP_PRIV_SETUP bool zcp_priv_pool_unmet(const zcp_manager *manager, uint32_t number)
-{
-    const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
-    /* As V3. */
-    uint64_t state = manager->view.signals ? zcp_priv_load_acquire(&manager->header->pools[number].state) : 0;
-    if (zcp_priv_pools_changed(manager)) return true;
-    if (state == 0 || (uint32_t)state == ZCP_PRIV_POOL_GONE) return false;
-    if (pool && pool->serial == state >> 32 && pool->data) return false;
-    bool met = zcp_priv_load_relaxed(&manager->unmet[number].status) == ZCP_OK;        /* relaxed: a look */
-    return met || zcp_priv_meets_again(manager);
+
+// The creation locks of the lock object and of the management file; notes our pid for those who wait.
+ZCP_PRIV_SETUP zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_lock *lock) {
+    bool same = false;
+    zcp_status status = zcp_priv_locks_open(o);
+    if (status != ZCP_OK || o->again) return status;
+    status = zcp_priv_hold_wait(&o->locks, NULL, &o->wait, &o->guard);
+    ZEROCP_STEP("locks_locked");
+    if (status == ZCP_OK) status = zcp_priv_lock_creation(&o->file, true, &o->wait, lock);
+    if (status == ZCP_ERR_TIMEOUT)
+        return zcp_priv_fail_locked(o->file.path.text,
+                                    zcp_priv_look(o) == ZCP_OK ? zcp_priv_load_relaxed(&o->header.locker_pid) : 0,
+                                    o->desc.timeout_ms);
+    if (status != ZCP_OK) return status;
+    status = zcp_priv_look(o);
+    // At once, also where a name leads elsewhere.
+    if (status == ZCP_OK) status = zcp_priv_note_pid(o, lock);
+    ZEROCP_STEP("creation_locked");
+    if (status == ZCP_OK) status = zcp_priv_file_is(&o->locks, &same);
+    if (status == ZCP_OK && same) status = zcp_priv_file_is(&o->file, &same);
+    if (status == ZCP_OK && !same) o->again = true;
+    if (status != ZCP_OK || o->again) zcp_priv_lock_drop(lock);
+    return status;
 }
-/* YES: *place is held. Else NO: nobody holds that generation; GARBAGE; or *known is false: there is no such chunk. */
-ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_acquire_once(zcp_manager *manager, uint64_t token, zcp_priv_place *place, bool *known)
-{
-    *known = zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), place);
-    if (ZCP_PRIV_UNLIKELY(!*known)) return ZCP_PRIV_NO;
-    atomic_thread_fence(memory_order_acquire);                         /* T2: pairs with T1 */
-    return zcp_priv_acquire(place->pool, place->i, manager->view.client, place->generation);
+
+// The chunk segment may not be written: tells the flag for those who may read it. Else the message stays.
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_read_only(const zcp_priv_opening *o) {
+    struct stat status;
+    int fd;
+    zcp_priv_failure failure = zcp_priv_failure_save(ZCP_ERR_PERMISSION);
+    if (zcp_priv_file_open(o->chunk_path.text, O_RDONLY, o->desc.flags, &fd, &status) != ZCP_OK)
+        return zcp_priv_failure_again(&failure);
+    zcp_priv_close_fd(fd);
+    return zcp_priv_fail(ZCP_ERR_PERMISSION, failure.error, "%s: this user may only read it: open with "
+                         "ZCP_READ_ONLY_DATA (it belongs to user %lu, permissions 0%o)", o->chunk_path.text,
+                         (unsigned long)status.st_uid, (unsigned)status.st_mode & 0777);
 }
-/* A token of no chunk that somebody holds (pool NULL: of none that is known). OK: once more, because this client had missed a change of pools. */
-ZCP_PRIV_COLD zcp_status zcp_priv_acquire_missed(zcp_manager *manager, uint64_t token, zcp_priv_pool *pool, bool again, zcp_chunk *chunk)
-{
-    uint32_t number = (uint32_t)token >> ZCP_PRIV_POOL_SHIFT;
-    bool known = pool != NULL;
-    *chunk = zcp_priv_no_chunk;
-    /* This client may have been the last one to leave. */
-    if (known) zcp_priv_after_free(pool);                              /* step left */
-    if (!again) {
-        zcp_status status = zcp_priv_may_change(manager);
-        if (status != ZCP_OK) return status;
-        if (zcp_priv_pool_unmet(manager, number)) {
-            bool outermost = zcp_priv_call_begin();
-            (void)zcp_priv_renew(manager);                             /* only this pool has to be met */
-            return zcp_priv_call_end(outermost, ZCP_OK);
+
+// Opens the lock object, which the header names. *broken: its name is missing or leads to another file.
+ZCP_PRIV_SETUP zcp_status zcp_priv_locks_find(zcp_priv_opening *o, bool *broken) {
+    int fd;
+    struct stat is;
+    zcp_priv_path path = o->locks.path;
+    zcp_priv_file_forget(&o->locks);
+    zcp_status status = zcp_priv_file_open(path.text, O_RDWR, o->desc.flags, &fd, &is);
+    *broken = status == ZCP_ERR_NOT_FOUND;
+    if (status != ZCP_OK) return *broken ? ZCP_OK : status;
+    *broken = (uint64_t)is.st_dev != o->header.lock_device || (uint64_t)is.st_ino != o->header.lock_inode;
+    if (*broken) zcp_priv_close_fd(fd);
+    else zcp_priv_file_note(&o->locks, fd, &path, ZCP_PRIV_SHM_NO_ACCESS, &is);
+    return ZCP_OK;
+}
+
+// Does somebody hold a slot by the lock object that is open?
+ZCP_PRIV_SETUP zcp_status zcp_priv_locks_test(const zcp_priv_opening *o, bool *taken) {
+    return zcp_priv_lock_test(o->locks.fd, o->locks.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS, F_WRLCK, taken);
+}
+
+// Is the lock object that is open the one that the header names?
+ZCP_PRIV_SETUP bool zcp_priv_locks_are(const zcp_priv_opening *o) {
+    return o->locks.device == o->header.lock_device && o->locks.inode == o->header.lock_inode;
+}
+
+// Opens the chunk segment that the header names. *broken: its name is missing or leads to another file.
+ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_open(const zcp_priv_opening *o, int *fd, bool *broken) {
+    struct stat status;
+    int access = o->desc.flags & ZCP_READ_ONLY_DATA ? O_RDONLY : O_RDWR;
+    zcp_status result = zcp_priv_file_open(o->chunk_path.text, access, o->desc.flags, fd, &status);
+    if (result == ZCP_ERR_PERMISSION && access == O_RDWR) result = zcp_priv_fail_read_only(o);
+    *broken = result == ZCP_ERR_NOT_FOUND;
+    if (result == ZCP_OK
+        && ((uint64_t)status.st_dev != o->header.chunk_device || (uint64_t)status.st_ino != o->header.chunk_inode))
+        *broken = true;
+    if (result == ZCP_OK && !*broken && (uint64_t)status.st_size < o->header.geometry.chunk_bytes)
+        result = zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s has %lld bytes, its header says %llu", o->chunk_path.text,
+                               (long long)status.st_size, (unsigned long long)o->header.geometry.chunk_bytes);
+    if (*fd >= 0 && (*broken || result != ZCP_OK)) { zcp_priv_close_fd(*fd); *fd = -1; }
+    return *broken ? ZCP_OK : result;
+}
+
+// Retires the instance whose creation lock that is, removes its names, and drops the lock: start over. Idempotent.
+ZCP_PRIV_SETUP zcp_status zcp_priv_retire(zcp_priv_opening *o, zcp_priv_lock *lock) {
+    uint32_t retired = ZCP_PRIV_RETIRED;
+    zcp_status status;
+    // Nothing is retired that cannot be removed.
+    if (o->kind == ZCP_PRIV_KIND_FOREIGN) status = zcp_priv_fail_foreign(o);
+    else status = zcp_priv_may_remove(o->file.fd, o->file.path.text, &o->status, o->desc.flags);
+    if (status == ZCP_OK && o->kind != ZCP_PRIV_KIND_HALF_MADE) {
+        if ((uint64_t)o->status.st_size < sizeof(zcp_priv_header)) {}
+        // A stranger may be truncating it: a call is no SIGBUS then.
+        else if (zcp_priv_is_stranger(&o->status, o->desc.flags))
+            (void)!pwrite(o->file.fd, &retired, sizeof retired, offsetof(zcp_priv_header, state));
+        // The lock's page is the header's. Pairs with the acquire in join.
+        else zcp_priv_store_release(&((zcp_priv_header *)lock->base)->state, retired);
+        ZEROCP_STEP("retired");
+    }
+    if (status == ZCP_OK) status = zcp_priv_unlink_if_there(o->chunk_path.text);
+    ZEROCP_STEP("chunk_unlinked");
+    if (status == ZCP_OK) status = zcp_priv_unlink_if_there(o->file.path.text);
+    ZEROCP_STEP("management_unlinked");
+    // Last: it keeps others out.
+    if (status == ZCP_OK) status = zcp_priv_unlink_if_there(o->locks.path.text);
+    ZEROCP_STEP("locks_unlinked");
+    zcp_priv_creation_unlock(o, lock);
+    if (status == ZCP_OK) ZEROCP_LOG(ZCP_LOG_INFO, "%s: removed", o->desc.name);
+    o->again = o->removed = status == ZCP_OK;
+    return status;
+}
+
+// Retires and removes what the management name leads to. only_broken: only if it is retired, or its chunk segment or
+// lock object is missing or foreign; else, or if somebody has done it meanwhile: start over. Idempotent: killed
+// anywhere, it can be done again.
+ZCP_PRIV_SETUP zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_broken) {
+    zcp_priv_lock lock;
+    zcp_status status = zcp_priv_creation_lock(o, &lock);
+    if (status != ZCP_OK || o->again) return status;
+    if (only_broken) {
+        bool broken = o->kind == ZCP_PRIV_KIND_RETIRED;
+        int fd = -1;
+        if (o->kind == ZCP_PRIV_KIND_READY) status = zcp_priv_chunk_open(o, &fd, &broken);
+        if (o->kind == ZCP_PRIV_KIND_READY && !zcp_priv_locks_are(o)) broken = true;
+        zcp_priv_close_fd(fd);
+        if (status != ZCP_OK || !broken) {
+            o->again = status == ZCP_OK;
+            zcp_priv_creation_unlock(o, &lock);
+            return status;
         }
     }
-    pool = zcp_priv_view_pool(&manager->view, number);
-    if (zcp_priv_load_relaxed(&manager->unmet[number].status) != ZCP_OK)       /* relaxed: a look */
-        return zcp_priv_fail_unmet(manager, number, pool ? ZCP_ERR_MAPPING : ZCP_OK, "");
-    bool was = !pool && token >> 32 != 0 && manager->view.signals         /* a pool that is gone */
-        && zcp_priv_load_relaxed(&manager->header->pools[number].state) != 0;      /* relaxed: a figure */
-    return known || was ? zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: token %016llx: the chunk is no longer held, or its "
-                                        "owner has made no token of it", manager->name, (unsigned long long)token)
-               : zcp_priv_fail(ZCP_ERR_INVALID_TOKEN, 0, "%s: token %016llx names no chunk of this instance", manager->name, (unsigned long long)token);
+    return zcp_priv_retire(o, &lock);
 }
-ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk)
-{
-    zcp_priv_place place;
-    bool known;
-    if (ZCP_PRIV_UNLIKELY(!chunk)) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) {
-        *chunk = zcp_priv_no_chunk;
-        return zcp_priv_why_unusable(manager);
+
+// Opens what has that name and stands alone, if this call may remove it.
+ZCP_PRIV_SETUP zcp_status zcp_priv_left_look(const zcp_priv_opening *o, const char *path, int *fd,
+                                             struct stat *status) {
+    uint32_t flags = o->desc.flags;
+    zcp_status result = zcp_priv_file_open(path, O_RDONLY, flags | ZCP_SHM_ANY_OWNER, fd, status);
+    if (result != ZCP_OK) return result;
+    result = zcp_priv_may_remove(*fd, path, status, flags);
+    // Root, who has not asked for that.
+    if (result == ZCP_OK && !o->removes && zcp_priv_is_stranger(status, flags))
+        result = zcp_priv_fail(ZCP_ERR_WRONG_OWNER, 0, "%s belongs to user %lu; zcp_manager_destroy removes it, and so "
+                               "does a call with ZCP_SHM_ANY_OWNER", path, (unsigned long)status->st_uid);
+    if (result != ZCP_OK) { zcp_priv_close_fd(*fd); *fd = -1; }
+    return result;
+}
+
+// Creates the chunk segment anew; what has its name goes, if it is a file of ours.
+ZCP_PRIV_SETUP zcp_status zcp_priv_build_chunks(zcp_priv_opening *o, int *fd, struct stat *status) {
+    const char *path = o->chunk_path.text;
+    uint32_t permissions = o->desc.data_permissions ? o->desc.data_permissions : o->desc.permissions;
+    zcp_status result = zcp_priv_left_look(o, path, fd, status);
+    if (result == ZCP_OK) {
+        zcp_priv_close_fd(*fd);
+        *fd = -1;
+        result = zcp_priv_unlink_if_there(path);
+    } else if (result == ZCP_ERR_NOT_FOUND) result = ZCP_OK;
+    if (result == ZCP_OK) result = zcp_priv_file_create(path, permissions, o->desc.group, o->desc.flags, fd, status);
+    if (result != ZCP_OK) return result;
+    ZEROCP_STEP("chunk_created");
+    result = zcp_priv_file_reserve(*fd, path, 0, o->geometry.chunk_bytes, o->desc.flags);
+    if (result != ZCP_OK) shm_unlink(path);
+    return result;
+}
+
+// Writes header, lists and records into the sized management file; READY last.
+ZCP_PRIV_SETUP zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const struct stat *chunk) {
+    void *base;
+    uint64_t instance_id = 0;
+    const char *path = o->file.path.text;
+    zcp_status status = zcp_priv_file_map_alone(o->file.fd, path, 0, o->geometry.management_bytes, 0, &base);
+    if (status != ZCP_OK) return status;
+    while (instance_id == 0)
+        if (getrandom(&instance_id, sizeof instance_id, 0) != (ssize_t)sizeof instance_id)
+            instance_id = zcp_priv_mix(zcp_priv_now_ns() ^ (uint64_t)getpid() << 32);
+    zcp_priv_header *header = (zcp_priv_header *)base;
+    header->layout_version = ZCP_PRIV_LAYOUT_VERSION;
+    header->signature = zcp_priv_signature();
+    header->instance_id = instance_id;
+    header->chunk_device = (uint64_t)chunk->st_dev;
+    header->chunk_inode = (uint64_t)chunk->st_ino;
+    header->lock_device = o->locks.device;
+    header->lock_inode = o->locks.inode;
+    header->geometry = o->geometry;
+    for (uint32_t p = 0; p < o->geometry.pool_count; p++)
+        // Relaxed, all: READY's release carries it.
+        zcp_priv_store_relaxed(&header->pools[p].state, zcp_priv_pool_state(1, ZCP_PRIV_POOL_LIVE));
+    zcp_priv_store_relaxed(&header->signals.management_end, o->geometry.management_bytes);
+    zcp_priv_store_relaxed(&header->signals.chunk_end, o->geometry.chunk_bytes);
+    zcp_priv_format_pools(base, &o->geometry, instance_id);
+    ZEROCP_STEP("formatted");
+    // Pairs with the acquires in look and join.
+    zcp_priv_store_release(&header->state, (uint32_t)ZCP_PRIV_READY);
+    munmap(base, (size_t)o->geometry.management_bytes);
+    return ZCP_OK;
+}
+
+// A half-made instance has no clients. Whoever holds a slot's lock has seen it READY: then the state word is garbage,
+// and to truncate the file would take it away from them. Only those count who locked it for writing. The lock object
+// may be an earlier instance's whose other names were removed by hand, with clients still: then it loses its name, and
+// `again` says to start over.
+ZCP_PRIV_SETUP zcp_status zcp_priv_check_no_clients(zcp_priv_opening *o) {
+    bool taken, here;
+    const char *path = o->file.path.text;
+    zcp_status status = zcp_priv_locks_test(o, &taken);
+    if (status == ZCP_OK)
+        status = zcp_priv_lock_test(o->file.fd, path, ZCP_PRIV_LOCK_SLOTS, ZCP_MAX_CLIENTS, F_RDLCK, &here);
+    if (status != ZCP_OK || (!taken && !here)) return status;
+    if (here || zcp_priv_locks_are(o))
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its state word says half-made, but it has clients", path);
+    o->again = true;
+    return zcp_priv_unlink_if_there(o->locks.path.text);
+}
+
+// Makes an instance of a management file that is empty, or half-made by one who was killed.
+ZCP_PRIV_SETUP zcp_status zcp_priv_build(zcp_priv_opening *o) {
+    zcp_priv_lock lock;
+    struct stat chunk;
+    int fd = -1;
+    const char *path = o->file.path.text;
+    zcp_status status = zcp_priv_creation_lock(o, &lock);
+    if (status != ZCP_OK || o->again) return status;
+    // Somebody else was first.
+    if (o->kind != ZCP_PRIV_KIND_HALF_MADE) {
+        o->again = true;
+        zcp_priv_creation_unlock(o, &lock);
+        return ZCP_OK;
     }
-    for (bool again = false;; again = true) {
-        zcp_priv_outcome outcome = zcp_priv_acquire_once(manager, token, &place, &known);
-        if (ZCP_PRIV_LIKELY(outcome == ZCP_PRIV_YES)) {
-            zcp_priv_handle(chunk, manager, &place);
-            return ZCP_OK;
+    status = zcp_priv_check_no_clients(o);
+    // What this user may not remove it may not finish either.
+    if (status == ZCP_OK && !o->again && !o->fresh)
+        status = zcp_priv_may_remove(o->file.fd, path, &o->status, o->desc.flags);
+    zcp_priv_lock_drop(&o->creator);
+    bool taken = false;
+    if (status == ZCP_OK && !o->again)
+        status = zcp_priv_lock_one(&o->locks, ZCP_PRIV_LOCK_CREATOR, false, &o->creator, &taken);
+    if (status != ZCP_OK || o->again) {
+        zcp_priv_creation_unlock(o, &lock);
+        return status;
+    }
+    int error = zcp_priv_truncate(o->file.fd, 0);
+    if (error) { errno = error; status = zcp_priv_fail_system("ftruncate", path); }
+    // The management segment always is: it is written at once.
+    uint32_t reserve = o->desc.flags & ~ZCP_SHM_NO_RESERVE;
+    uint64_t others = o->desc.flags & ZCP_SHM_NO_RESERVE ? 0 : o->geometry.chunk_bytes;
+    if (status == ZCP_OK)
+        status = zcp_priv_file_may_grow(o->file.fd, path, 0, o->geometry.management_bytes, others, reserve);
+    if (status == ZCP_OK) status = zcp_priv_write_start(o);
+    ZEROCP_STEP("started");
+    if (status == ZCP_OK)
+        status = zcp_priv_file_grant(o->file.fd, path, o->desc.permissions, o->desc.group, o->desc.flags);
+    uint32_t writers = zcp_priv_writers(o->desc.permissions);
+    if (status == ZCP_OK)
+        status = zcp_priv_file_grant(o->locks.fd, o->locks.path.text, writers, o->desc.group, o->desc.flags);
+    if (status == ZCP_OK) status = zcp_priv_file_reserve(o->file.fd, path, 0, o->geometry.management_bytes, reserve);
+    ZEROCP_STEP("management_sized");
+    if (status == ZCP_OK) status = zcp_priv_build_chunks(o, &fd, &chunk);
+    ZEROCP_STEP("chunk_sized");
+    if (status == ZCP_OK && (status = zcp_priv_build_contents(o, &chunk)) != ZCP_OK) shm_unlink(o->chunk_path.text);
+    zcp_priv_close_fd(fd);
+    if (status != ZCP_OK) {
+        shm_unlink(path);
+        shm_unlink(o->locks.path.text);
+    } else { o->built_device = o->file.device; o->built_inode = o->file.inode; }
+    zcp_priv_creation_unlock(o, &lock);
+    ZEROCP_STEP("built");
+    // Now attach, as everybody does.
+    o->again = o->built = status == ZCP_OK;
+    return status;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// >>attach  Joining an instance
+// ---------------------------------------------------------------------------------------------------------------------
+// It takes no creation lock: READY is final, so a process that is stopped while it attaches blocks nobody.
+
+// Against what this copy of zerocp would write.
+ZCP_PRIV_SETUP zcp_status zcp_priv_check_header(const zcp_priv_opening *o) {
+    const zcp_priv_header *h = &o->header;
+    const char *path = o->file.path.text;
+    zcp_config config;
+    zcp_priv_geometry geometry;
+    if (h->byte_order != ZCP_PRIV_BYTE_ORDER)
+        return zcp_priv_fail(ZCP_ERR_LAYOUT, 0, "%s: byte order %08x, this process has %08x", path, h->byte_order,
+                             ZCP_PRIV_BYTE_ORDER);
+    if (h->layout_version != ZCP_PRIV_LAYOUT_VERSION)
+        return zcp_priv_fail(ZCP_ERR_VERSION, 0, "%s has layout version %u, this process uses version %u", path,
+                             h->layout_version, ZCP_PRIV_LAYOUT_VERSION);
+    if (h->signature != zcp_priv_signature())
+        return zcp_priv_fail(ZCP_ERR_LAYOUT, 0,
+                             "%s: layout signature %016llx, this process has %016llx (both version %u)", path,
+                             (unsigned long long)h->signature, (unsigned long long)zcp_priv_signature(),
+                             ZCP_PRIV_LAYOUT_VERSION);
+    zcp_priv_geometry_config(&h->geometry, &config);
+    if (h->instance_id == 0) return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its instance id is 0", path);
+    if (zcp_priv_geometry_compute(&geometry, &config, h->geometry.max_clients) != ZCP_OK
+        || memcmp(&geometry, &h->geometry, sizeof geometry) != 0)
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the geometry in its header does not add up", path);
+    // More: of pools that were added.
+    if ((uint64_t)o->status.st_size < geometry.management_bytes)
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s has %lld bytes, its header says %llu", path,
+                             (long long)o->status.st_size, (unsigned long long)geometry.management_bytes);
+    return ZCP_OK;
+}
+
+// One of the pools that the header says are live.
+typedef struct zcp_priv_live { uint32_t number; zcp_pool_config config; bool wanted; } zcp_priv_live;
+
+// Reads the live pools; *count tells how many. false: a slot is just being written, or garbage.
+ZCP_PRIV_SETUP bool zcp_priv_live_read(zcp_priv_opening *o, zcp_priv_live live[ZCP_MAX_LIVE_POOLS], uint32_t *count) {
+    zcp_config created;
+    *count = 0;
+    zcp_priv_geometry_config(&o->header.geometry, &created);
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        // Relaxed: of a private copy.
+        uint64_t state = zcp_priv_load_relaxed(&o->header.pools[p].state);
+        zcp_priv_added added;
+        zcp_priv_live *is = &live[*count];
+        if ((uint32_t)state != ZCP_PRIV_POOL_LIVE) continue;
+        *is = (zcp_priv_live){p, {0, 0, 0, 0}, false};
+        if (state >> 32 != 1) {
+            if (!zcp_priv_added_read(&o->header.pools[p], (uint32_t)(state >> 32), &added)) return false;
+            is->config = added.config;
+        } else if (p < created.pools.size) is->config = created.pools.items[p];
+        else return false;
+        ++*count;
+    }
+    return true;
+}
+
+// The pool that differs, and the one that was asked for and is not there.
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_pool(const zcp_priv_opening *o, const zcp_priv_live *pool,
+                                            const zcp_pool_config *asked) {
+    const zcp_pool_config *is = &pool->config;
+    uint32_t alignment = asked->alignment ? asked->alignment : ZCP_DEFAULT_ALIGNMENT;
+    zcp_pool_config same = *asked;
+    same.cache_chunks = is->cache_chunks;
+    if (zcp_priv_same_pool(is, &same))
+        return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists, in its pool %u a thread may cache %u chunks, "
+                             "asked for: %u", o->desc.name, pool->number, is->cache_chunks, asked->cache_chunks);
+    return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists, its pool %u with %u chunks of %llu bytes (alignment "
+                         "%u), asked for: %u of %llu (%u)", o->desc.name, pool->number, is->chunk_count,
+                         (unsigned long long)is->chunk_size, is->alignment, asked->chunk_count,
+                         (unsigned long long)asked->chunk_size, alignment);
+}
+
+// Are the live pools those that the caller wants, in whatever order? What the instance was created with does not count.
+ZCP_PRIV_COLD zcp_status zcp_priv_check_config(zcp_priv_opening *o) {
+    zcp_priv_live live[ZCP_MAX_LIVE_POOLS];
+    const zcp_pool_config *missing = NULL;
+    const char *name = o->desc.name;
+    uint32_t count, clients = o->header.geometry.max_clients, asked = o->config.pools.size;
+    if (o->desc.max_clients != 0 && o->desc.max_clients != clients)
+        return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists for %u clients, %u were asked for", name, clients,
+                             o->desc.max_clients);
+    if (!o->desc.config) return ZCP_OK;
+    if (!zcp_priv_live_read(o, live, &count)) {
+        // A pool may have come while this was read.
+        o->again = o->torn++ < ZCP_PRIV_TORN;
+        if (o->again) return ZCP_OK;
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of its pools does not add up", name);
+    }
+    if (count != asked)
+        return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists with %u pools, %u were asked for", name, count,
+                             asked);
+    for (uint32_t c = 0; c < asked; c++) {
+        uint32_t p = 0;
+        while (p < count && (live[p].wanted || !zcp_priv_same_pool(&live[p].config, &o->config.pools.items[c]))) p++;
+        if (p < count) live[p].wanted = true;
+        else if (!missing) missing = &o->config.pools.items[c];
+    }
+    // As many as asked for, so one is not wanted.
+    for (uint32_t p = 0; missing && p < count; p++)
+        if (!live[p].wanted) return zcp_priv_fail_pool(o, &live[p], missing);
+    return ZCP_OK;
+}
+
+// Finds somebody who has the instance open, by the slot; ZCP_MAX_CLIENTS stands for its creator, who has no slot yet,
+// and -1 for nobody. Who replaces it does not count.
+ZCP_PRIV_SETUP zcp_status zcp_priv_client_find(const zcp_priv_opening *o, int64_t *client) {
+    int64_t length;
+    zcp_status status = zcp_priv_lock_find(o->locks.fd, o->locks.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_PRIV_LOCK_ALL,
+                                           F_WRLCK, client, &length);
+    if (length > 1) *client = -1;
+    return status;
+}
+
+// Tries to lock out everybody who could open the instance; *taken: somebody has it open.
+ZCP_PRIV_SETUP zcp_status zcp_priv_clients_bar(const zcp_priv_opening *o, zcp_priv_lock *lock, bool *taken) {
+    int64_t which;
+    zcp_status status = zcp_priv_lock_range(&o->locks, ZCP_PRIV_LOCK_SLOTS, ZCP_PRIV_LOCK_ALL, lock, &which);
+    *taken = which < 0;
+    return status;
+}
+
+// Is somebody just replacing the instance?
+ZCP_PRIV_SETUP zcp_status zcp_priv_clients_barred(const zcp_priv_opening *o, bool *barred) {
+    int64_t which, length;
+    zcp_status status = zcp_priv_lock_find(o->locks.fd, o->locks.path.text, ZCP_PRIV_LOCK_SLOTS, ZCP_PRIV_LOCK_ALL,
+                                           F_WRLCK, &which, &length);
+    *barred = length > 1;
+    return status;
+}
+
+// Adds to why the instance was refused who has it open.
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_used(const zcp_priv_opening *o, const zcp_priv_failure *why, int64_t client) {
+    zcp_priv_slot slot;
+    char name[32] = "";
+    ssize_t n = 0;
+    off_t at = (off_t)(o->header.geometry.slots_offset + (uint64_t)client * sizeof slot);
+    if (client < o->header.geometry.max_clients)
+        do n = pread(o->file.fd, (void *)&slot, sizeof slot, at); while (n < 0 && errno == EINTR);
+    // Relaxed, both: of a private copy.
+    if (n != (ssize_t)sizeof slot || zcp_priv_load_relaxed(&slot.state) != ZCP_PRIV_SLOT_IN_USE)
+        return zcp_priv_fail(why->status, why->error, "%.270s; somebody is just opening or closing it", why->message);
+    zcp_priv_slot_name(&slot, name);
+    return zcp_priv_fail(why->status, why->error, "%.270s; client %u (pid %u, \"%s\") has it open", why->message,
+                         (unsigned)client, zcp_priv_load_relaxed(&slot.pid), name);
+}
+
+// Is it an instance of ours that does not suit this call? Of any other one, and of garbage, it is not known who has it
+// open.
+ZCP_PRIV_SETUP bool zcp_priv_is_replaceable(zcp_priv_opening *o) {
+    if (!o->creates || o->kind != ZCP_PRIV_KIND_READY || zcp_priv_check_header(o) != ZCP_OK) return false;
+    return o->desc.mode == ZCP_SHM_CREATE_EXCLUSIVE || zcp_priv_check_config(o) == ZCP_ERR_CONFIG_MISMATCH;
+}
+
+// The instance does not suit this call, and `refused` and the message say why. If nobody has it open it is replaced:
+// start over. Who has locked all slots while nobody held one keeps everybody out until the names are gone; whoever gets
+// a slot then finds it RETIRED. Somebody who has it open is looked for before the creation lock is taken, so that a
+// client which was stopped with that lock delays no answer.
+ZCP_PRIV_SETUP zcp_status zcp_priv_replace(zcp_priv_opening *o, zcp_status refused) {
+    zcp_priv_failure why = zcp_priv_failure_save(refused);
+    zcp_priv_lock creation, slots;
+    int64_t client = -1;
+    bool taken = false, broken = false;
+    zcp_status status = zcp_priv_locks_find(o, &broken);
+    if (status == ZCP_OK && broken) return zcp_priv_dismantle(o, true);
+    if (status == ZCP_OK) status = zcp_priv_client_find(o, &client);
+    if (status != ZCP_OK) return status;
+    if (client >= 0) return zcp_priv_fail_used(o, &why, client);
+    if (!zcp_priv_can_remove(o->file.fd, &o->status))
+        return zcp_priv_fail(refused, why.error, "%.270s; nobody has it open, but only user %lu or root can replace it",
+                             why.message, (unsigned long)o->status.st_uid);
+    status = zcp_priv_creation_lock(o, &creation);
+    if (status != ZCP_OK || o->again) return status;
+    status = zcp_priv_clients_bar(o, &slots, &taken);
+    ZEROCP_STEP("clients_barred");
+    // Nobody changes it any more.
+    if (status == ZCP_OK && !taken) status = zcp_priv_look(o);
+    if (status == ZCP_OK) o->again = taken || !zcp_priv_locks_are(o) || !zcp_priv_is_replaceable(o);
+    if (status == ZCP_OK && !o->again) status = zcp_priv_retire(o, &creation);
+    zcp_priv_creation_unlock(o, &creation);
+    zcp_priv_lock_drop(&slots);
+    return status;
+}
+
+// Maps the chunk segment; children do not get it.
+ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_map(zcp_priv_opening *o, zcp_manager *manager, int fd) {
+    uint32_t flags = o->desc.flags & (ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_NO_DUMP);
+    if (o->desc.flags & ZCP_READ_ONLY_DATA) flags |= ZCP_SHM_READ_ONLY;
+    return zcp_priv_file_map_alone(fd, o->chunk_path.text, 0, manager->geometry.chunk_bytes, flags, &manager->chunks);
+}
+
+// Private words, one set per chunk, and the lanes; zero, and not in children.
+ZCP_PRIV_SETUP zcp_status zcp_priv_private_map(zcp_manager *manager) {
+    uint64_t bytes = zcp_priv_private_bytes(&manager->geometry);
+    char what[80];
+    manager->private_bytes = (size_t)bytes;
+    errno = ENOMEM;
+    // So that no fork falls within.
+    zcp_priv_process *process = zcp_priv_process_lock();
+    manager->private_memory = bytes > SIZE_MAX ? NULL : zcp_priv_anonymous((size_t)bytes, MADV_DONTFORK);
+    zcp_priv_process_unlock(process);
+    if (manager->private_memory) return ZCP_OK;
+    snprintf(what, sizeof what, "threads and handle counts (%llu bytes)", (unsigned long long)bytes);
+    return zcp_priv_fail_memory(manager->name, what);
+}
+
+// A look at the slots: gives clean ones, as hints, if there are any. *in_motion: one is not in use; if nobody could
+// take it, a sweeper, a joiner or a leaver is at work, and one may become free.
+ZCP_PRIV_SETUP zcp_status zcp_priv_slots_look(const zcp_priv_opening *o, uint64_t clean[ZCP_MAX_CLIENTS / 64],
+                                              bool *in_motion) {
+    zcp_priv_slot some[32];
+    bool found = false;
+    uint32_t count = o->header.geometry.max_clients, part = sizeof some / sizeof some[0];
+    memset(clean, 0, ZCP_MAX_CLIENTS / 8);
+    *in_motion = false;
+    for (uint32_t first = 0; first < count && !found; first += part) {
+        if (part > count - first) part = count - first;
+        off_t at = (off_t)(o->header.geometry.slots_offset + first * sizeof some[0]);
+        ssize_t n;
+        do n = pread(o->file.fd, (void *)some, part * sizeof some[0], at); while (n < 0 && errno == EINTR);
+        if (n < 0) return zcp_priv_fail_system("pread", o->file.path.text);
+        part = (uint32_t)n / (uint32_t)sizeof some[0];
+        if (part == 0) break;
+        for (uint32_t k = 0; k < part; k++) {
+            // Of a private copy.
+            uint32_t state = zcp_priv_load_relaxed(&some[k].state), slot = first + k;
+            if (state != ZCP_PRIV_SLOT_IN_USE) *in_motion = true;
+            if (state != ZCP_PRIV_SLOT_CLEAN) continue;
+            clean[slot / 64] |= UINT64_C(1) << slot % 64;
+            found = true;
         }
-        if (outcome == ZCP_PRIV_GARBAGE) {
-            *chunk = zcp_priv_no_chunk;
-            return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: token %016llx: the chunk's record holds garbage", manager->name, (unsigned long long)token);
-        }
-        zcp_status status = zcp_priv_acquire_missed(manager, token, known ? place.pool : NULL, again, chunk);
+    }
+    return ZCP_OK;
+}
+
+// Takes a client slot, a clean one if there is one: the lock on its byte of the lock object, held by a mapping. Starts
+// over if somebody is just replacing the instance.
+ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *manager, uint32_t *client) {
+    uint64_t clean[ZCP_MAX_CLIENTS / 64];
+    bool in_motion;
+    zcp_status status = zcp_priv_slots_look(o, clean, &in_motion);
+    for (uint32_t looks = 0; status == ZCP_OK;) {
+        int64_t which;
+        status = zcp_priv_lock_take(&manager->locks, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, 1, clean, 1,
+                                    &manager->slot_lock, &which);
         if (status != ZCP_OK) return status;
+        if (which >= 0) { *client = (uint32_t)which; return ZCP_OK; }
+        status = zcp_priv_clients_barred(o, &o->barred);
+        o->again = o->barred;
+        if (status != ZCP_OK || o->again) return status;
+        status = zcp_priv_slots_look(o, clean, &in_motion);
+        // Twice, with a pause: a sweeper may just have taken a lock.
+        if (!in_motion) looks++;
+        if (status == ZCP_OK && (looks == 2 || !zcp_priv_wait_more(&o->wait)))
+            return zcp_priv_fail(ZCP_ERR_CLIENTS_FULL, 0, "%s: all %u client slots are taken", manager->name,
+                                 manager->geometry.max_clients);
+    }
+    return status;
+}
+
+// Maps the management segment, and locks the slot's byte there, too: those who may only read cannot open the lock
+// object. A reader can keep that lock from us by one of its own; then observers take this client for dead, and nobody
+// else does.
+ZCP_PRIV_SETUP zcp_status zcp_priv_management_map(zcp_manager *manager, uint32_t client) {
+    int fd;
+    bool taken = false;
+    off_t byte = ZCP_PRIV_LOCK_SLOTS + (off_t)client;
+    zcp_status locked = ZCP_OK;
+    zcp_priv_process *process = zcp_priv_process_lock();
+    if (!process) return zcp_priv_fail_memory(manager->name, "the process's page");
+    size_t bytes = (size_t)manager->geometry.management_bytes;
+    zcp_status status = zcp_priv_lock_map(&manager->file, bytes, &manager->management, &fd);
+    if (status == ZCP_OK) {
+        locked = zcp_priv_lock_bytes(fd, manager->file.path.text, byte, 1, F_WRLCK, &taken);
+        zcp_priv_close_fd(fd);
+    }
+    zcp_priv_process_unlock(process);
+    if (taken || locked != ZCP_OK)
+        ZEROCP_LOG(ZCP_LOG_WARNING, "%s: those who attach with ZCP_OBSERVE take client %u for dead: %s", manager->name,
+                   client, taken ? "somebody who may only read holds a lock on its slot" : zcp_last_message());
+    return status;
+}
+
+// Names the slot's client for people, and marks it in use: before the first claim.
+ZCP_PRIV_SETUP void zcp_priv_slot_occupy(zcp_manager *manager, const char *name) {
+    zcp_priv_slot *slot = zcp_priv_slot_at(manager, manager->view.client);
+    struct timespec now;
+    uint64_t words[4] = {0};
+    clock_gettime(CLOCK_REALTIME, &now);
+    memcpy(words, name, strlen(name));
+    zcp_priv_and_release(&manager->header->signals.slept[manager->view.client / 64],
+                         // It has not slept; for others to see in time.
+                         ~zcp_priv_borrow_bit(manager->view.client));
+    // Relaxed, all three: for messages.
+    for (int i = 0; i < 4; i++) zcp_priv_store_relaxed(&slot->name[i], words[i]);
+    zcp_priv_store_relaxed(&slot->pid, (uint32_t)getpid());
+    zcp_priv_store_relaxed(&slot->start, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
+    // Readers: whoever takes the lock after us.
+    zcp_priv_store_release(&slot->state, (uint32_t)ZCP_PRIV_SLOT_IN_USE);
+    // Before the first claim.
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
+// Connects the view to the header's word on pools that come and go, which may have begun.
+ZCP_PRIV_SETUP void zcp_priv_view_join(zcp_manager *manager) {
+    zcp_priv_view *view = &manager->view;
+    for (uint32_t p = 0; p < manager->geometry.pool_count; p++) {
+        view->own[p].slot = &manager->header->pools[p];
+        view->own[p].signals = &manager->header->signals;
+        view->own[p].manager = manager;
+        view->own[p].slots = zcp_priv_slot_at(manager, 0);
+        view->own[p].punches = !(view->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE));
+    }
+    view->signals = &manager->header->signals;
+    zcp_priv_renew_if_changed(manager);
+}
+
+// Joins: slot, sweep of what a dead predecessor left in it, view.
+ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manager) {
+    uint32_t client = 0;
+    bool garbage = false;
+    zcp_recovery report = {0, 0};
+    zcp_status status = zcp_priv_slot_lock(o, manager, &client);
+    if (status != ZCP_OK || o->again) return status;
+    ZEROCP_STEP("slot_locked");
+    status = zcp_priv_management_map(manager, client);
+    if (status != ZCP_OK) return status;
+    manager->header = (zcp_priv_header *)manager->management.base;
+    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, manager->chunks, manager->private_memory,
+                       client, o->desc.flags);
+    // Pairs with READY's release: contents; and with RETIRED's.
+    uint32_t state = zcp_priv_load_acquire(&manager->header->state);
+    zcp_priv_view_join(manager);
+    status = zcp_priv_slot_clean(manager, client, &report, &garbage);
+    if (status != ZCP_OK) return status;
+    if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
+    zcp_priv_slot_occupy(manager, o->desc.client_name);
+    ZEROCP_STEP("joined");
+    bool same = false;
+    status = zcp_priv_file_is(&manager->file, &same);
+    if (status == ZCP_OK && same) status = zcp_priv_file_is(&manager->locks, &same);
+    if (status == ZCP_OK
+        && (!same || state != ZCP_PRIV_READY || zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY))
+        o->again = true;
+    // Nothing was claimed.
+    if (status != ZCP_OK || o->again)
+        zcp_priv_store_release(&zcp_priv_slot_at(manager, client)->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);
+    return status;
+}
+
+// Maps the management segment to look at it only.
+ZCP_PRIV_SETUP zcp_status zcp_priv_observe(zcp_priv_opening *o, zcp_manager *manager) {
+    zcp_priv_lock *mapping = &manager->management;
+    uint64_t bytes = manager->geometry.management_bytes;
+    zcp_status status = zcp_priv_file_map_alone(o->file.fd, o->file.path.text, 0, bytes, manager->file.flags,
+                                                &mapping->base);
+    if (status != ZCP_OK) return status;
+    mapping->bytes = (size_t)bytes;
+    manager->header = (zcp_priv_header *)mapping->base;
+    zcp_priv_view_make(&manager->view, &manager->geometry, manager->header, NULL, manager->private_memory, 0,
+                       o->desc.flags);
+    manager->view.client = ZCP_NO_CLIENT;
+    zcp_priv_view_join(manager);
+    return ZCP_OK;
+}
+
+// Attaches to the READY instance that was looked at.
+ZCP_PRIV_SETUP zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **result) {
+    int fd = -1;
+    bool broken = false, observes = o->desc.flags & ZCP_OBSERVE;
+    zcp_status status = zcp_priv_check_header(o);
+    if (status == ZCP_OK) status = zcp_priv_check_config(o);
+    if (status == ZCP_ERR_CONFIG_MISMATCH && o->creates) return zcp_priv_replace(o, status);
+    if (status == ZCP_OK && o->again) return status;
+    if (status == ZCP_OK && !observes) status = zcp_priv_locks_find(o, &broken);
+    if (status == ZCP_OK && !observes && !broken) status = zcp_priv_chunk_open(o, &fd, &broken);
+    if (status == ZCP_OK && broken) return zcp_priv_dismantle(o, true);
+    if (status != ZCP_OK) return status;
+    zcp_manager *manager = zcp_priv_manager_new();
+    if (!manager) {
+        zcp_priv_close_fd(fd);
+        return zcp_priv_fail_memory(o->desc.name, "a manager");
+    }
+    snprintf(manager->name, sizeof manager->name, "%s", o->desc.name);
+    manager->geometry = o->header.geometry;
+    manager->instance_id = o->header.instance_id;
+    manager->file = o->file;
+    manager->locks = o->locks;
+    // The directory.
+    manager->chunk_file = o->file;
+    manager->chunk_file.path = o->chunk_path;
+    manager->chunk_file.device = o->header.chunk_device;
+    manager->chunk_file.inode = o->header.chunk_inode;
+    manager->chunk_file.fd = fd;
+    manager->file.flags = o->desc.flags & (ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_NO_DUMP);
+    manager->chunk_file.flags = manager->file.flags;
+    if (o->desc.flags & ZCP_READ_ONLY_DATA) manager->chunk_file.flags |= ZCP_SHM_READ_ONLY;
+    if (observes) manager->file.flags |= ZCP_SHM_READ_ONLY;
+    else status = zcp_priv_chunk_map(o, manager, fd);
+    if (status == ZCP_OK) status = zcp_priv_private_map(manager);
+    if (status == ZCP_OK) status = observes ? zcp_priv_observe(o, manager) : zcp_priv_join(o, manager);
+    if (status != ZCP_OK || o->again) {
+        // Still the opening's.
+        manager->file.fd = manager->locks.fd = -1;
+        zcp_priv_manager_end(manager, false);
+        return status;
+    }
+    // The manager's now.
+    o->file.fd = o->locks.fd = -1;
+    *result = manager;
+    return ZCP_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// >>open  Opening, closing and destroying: one attempt after the other until one is final
+// ---------------------------------------------------------------------------------------------------------------------
+
+#define ZCP_PRIV_MANAGER_FLAGS \
+    (ZCP_FALLBACK | ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_CHECKED | ZCP_OBSERVE | ZCP_SHM_PREFAULT | ZCP_SHM_LOCK \
+     | ZCP_SHM_ANY_OWNER | ZCP_SHM_NO_RESERVE | ZCP_SHM_NO_DUMP | ZCP_SHM_GROUP)
+#define ZCP_PRIV_DEFAULT_NAME "zerocp"
+#define ZCP_PRIV_MANAGEMENT_SUFFIX "_memory_management"
+#define ZCP_PRIV_CHUNK_SUFFIX "_memory_chunk"
+#define ZCP_PRIV_LOCKS_SUFFIX "_memory_locks"
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_resolve_name(zcp_priv_opening *o) {
+    o->desc.name = o->desc.name ? zcp_priv_name_plain(o->desc.name) : ZCP_PRIV_DEFAULT_NAME;
+    zcp_status status = zcp_priv_path_make(&o->file.path, o->desc.name, ZCP_PRIV_MANAGEMENT_SUFFIX);
+    if (status == ZCP_OK) status = zcp_priv_path_make(&o->chunk_path, o->desc.name, ZCP_PRIV_CHUNK_SUFFIX);
+    if (status == ZCP_OK) status = zcp_priv_path_make(&o->locks.path, o->desc.name, ZCP_PRIV_LOCKS_SUFFIX);
+    return status;
+}
+
+// Fills in the defaults and checks everything that can be checked without the system.
+ZCP_PRIV_SETUP zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name[32]) {
+    static const zcp_priv_flag opening[] = {
+        { ZCP_READ_ONLY_DATA, "ZCP_READ_ONLY_DATA" },
+        { ZCP_OBSERVE, "ZCP_OBSERVE" },
+        { ZCP_WAIT, "ZCP_WAIT" },
+        { 0, NULL }
+    };
+    zcp_manager_desc *desc = &o->desc;
+    zcp_status status = zcp_priv_resolve_name(o);
+    if (status == ZCP_OK) status = zcp_priv_check_mode(desc->mode, desc->flags, ZCP_PRIV_MANAGER_FLAGS, opening);
+    if (status != ZCP_OK) return status;
+    if (desc->permissions == 0) desc->permissions = ZCP_SHM_DEFAULT_PERMISSIONS;
+    if (desc->permissions > 0777 || (desc->permissions & 0600) != 0600)
+        return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "permissions 0%o: up to 0777, with 0600 in it",
+                             desc->permissions);
+    if (desc->data_permissions != 0 && (desc->data_permissions > 0777 || (desc->data_permissions & 0600) != 0600))
+        return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "data_permissions 0%o: up to 0777, with 0600 in it",
+                             desc->data_permissions);
+    if (desc->timeout_ms == 0) desc->timeout_ms = ZCP_SHM_DEFAULT_TIMEOUT_MS;
+    if (desc->max_clients > ZCP_MAX_CLIENTS)
+        return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "max_clients %u: up to %u", desc->max_clients,
+                             ZCP_MAX_CLIENTS);
+    bool valid = !desc->client_name || !*desc->client_name || zcp_priv_name_valid(desc->client_name, 31);
+    if (desc->client_name) snprintf(client_name, 32, "%s", desc->client_name);
+    else if (prctl(PR_GET_NAME, client_name, 0, 0, 0) != 0) client_name[0] = 0;
+    if (!valid || !desc->client_name) zcp_priv_text_clean(client_name, valid ? '/' : 0);
+    if (!valid)
+        return zcp_priv_fail(ZCP_ERR_INVALID_NAME, 0, "client name \"%s\": up to 31 bytes, no slash, no control "
+                             "character", client_name);
+    desc->client_name = client_name;
+    if (!desc->config) {
+        if (zcp_priv_always_creates(desc->mode))
+            return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: to create it takes a configuration", desc->name);
+        return ZCP_OK;
+    }
+    o->config = *desc->config;
+    desc->config = &o->config;
+    if (o->config.pools.size == 0)
+        return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: no pool is configured", desc->name);
+    o->creates = desc->mode != ZCP_SHM_OPEN_EXISTING && !(desc->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE));
+    o->removes = desc->mode == ZCP_SHM_PURGE_AND_CREATE;
+    return zcp_priv_geometry_compute(&o->geometry, &o->config, desc->max_clients);
+}
+
+// Nothing is there and this call may not create: says so, or with ZCP_WAIT starts over.
+ZCP_PRIV_SETUP zcp_status zcp_priv_not_found(zcp_priv_opening *o, const char *what) {
+    o->again = o->missing = o->desc.flags & ZCP_WAIT;
+    if (o->again) return ZCP_OK;
+    return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: %s %s%s", o->desc.name, o->file.path.text, what,
+                         o->desc.mode == ZCP_SHM_OPEN_OR_CREATE && !o->desc.config
+                             ? "; to create it takes a configuration"
+                             : "");
+}
+
+// Opens, or creates empty, the management file.
+ZCP_PRIV_SETUP zcp_status zcp_priv_open_file(zcp_priv_opening *o) {
+    int fd;
+    zcp_priv_path path = o->file.path;
+    uint32_t accepts = o->removes ? o->desc.flags | ZCP_SHM_ANY_OWNER : o->desc.flags;
+    int access = o->desc.flags & ZCP_OBSERVE ? O_RDONLY : O_RDWR;
+    zcp_status status = zcp_priv_file_open(path.text, access, accepts, &fd, &o->status);
+    if (status == ZCP_ERR_NOT_FOUND) {
+        if (!o->creates) return zcp_priv_not_found(o, "is not there");
+        status = zcp_priv_file_create(path.text, o->desc.permissions, o->desc.group, o->desc.flags, &fd, &o->status);
+        ZEROCP_STEP("management_created");
+        o->fresh = status == ZCP_OK;
+        if (status == ZCP_ERR_EXISTS) { o->again = true; return ZCP_OK; }
+    }
+    if (status == ZCP_OK) zcp_priv_file_note(&o->file, fd, &path, 0, &o->status);
+    return status;
+}
+
+// Removes the lock object that this call has made, unless somebody has come to use it. Who begins to at this moment
+// finds the name gone when it joins, and starts over.
+ZCP_PRIV_SETUP void zcp_priv_locks_withdraw(const zcp_priv_opening *o) {
+    zcp_priv_header header;
+    bool same, taken = o->locks.inode != o->made_inode || o->locks.device != o->made_device;
+    const char *path = o->locks.path.text;
+    if (!taken && !o->guard.lock.base
+        && zcp_priv_lock_test(o->locks.fd, path, ZCP_PRIV_LOCK_CREATION, 1, F_WRLCK, &taken) != ZCP_OK) return;
+    if (taken || zcp_priv_file_is(&o->locks, &same) != ZCP_OK || !same) return;
+    int fd = zcp_priv_open_high(ZCP_PRIV_BY_SHM_OPEN, o->file.path.text, O_RDONLY | ZCP_PRIV_CAREFULLY, 0);
+    if (fd < 0 && errno != ENOENT) return;
+    memset((void *)&header, 0, sizeof header);
+    bool unread = fd >= 0 && pread(fd, (void *)&header, sizeof header, 0) < 0;
+    zcp_priv_close_fd(fd);
+    if (unread || (header.lock_inode == o->made_inode && header.lock_device == o->made_device)) return;
+    shm_unlink(path);
+}
+
+// Ends an attempt: the file that it created, empty but for the start of a header, does not stay when it fails before it
+// has the lock (with TIMEOUT somebody else has taken it over).
+ZCP_PRIV_SETUP void zcp_priv_attempt_end(zcp_priv_opening *o, zcp_status status) {
+    if (o->fresh && status != ZCP_OK && status != ZCP_ERR_TIMEOUT)
+        zcp_priv_file_withdraw(o->file.fd, o->file.path.text, 16);
+    if (status != ZCP_OK && o->locks.fd >= 0) zcp_priv_locks_withdraw(o);
+    o->fresh = false;
+    zcp_priv_hold_drop(&o->guard);
+    zcp_priv_file_forget(&o->file);
+    zcp_priv_file_forget(&o->locks);
+}
+
+// Removes what another user has at the management name, if this one may: that is not looked into.
+ZCP_PRIV_SETUP zcp_status zcp_priv_remove_stranger(zcp_priv_opening *o) {
+    zcp_status status = zcp_priv_may_remove(o->file.fd, o->file.path.text, &o->status, o->desc.flags);
+    return status == ZCP_OK ? zcp_priv_dismantle(o, false) : status;
+}
+
+// One attempt: *result is set, or the status tells why not, or `again` says to start over.
+ZCP_PRIV_SETUP zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **result) {
+    zcp_status status = zcp_priv_open_file(o);
+    if (status != ZCP_OK || o->again) return status;
+    if (o->removes && zcp_priv_is_stranger(&o->status, o->desc.flags)) return zcp_priv_remove_stranger(o);
+    if ((status = zcp_priv_look(o)) != ZCP_OK) return status;
+    bool mine = o->built_inode == o->file.inode && o->built_device == o->file.device;
+    switch (o->kind) {
+    case ZCP_PRIV_KIND_FOREIGN: return zcp_priv_fail_foreign(o);
+    case ZCP_PRIV_KIND_RETIRED:
+        return o->desc.flags & ZCP_OBSERVE ? zcp_priv_not_found(o, "was destroyed") : zcp_priv_dismantle(o, true);
+    case ZCP_PRIV_KIND_HALF_MADE: return o->creates ? zcp_priv_build(o) : zcp_priv_not_found(o, "is half-made");
+    case ZCP_PRIV_KIND_GARBAGE:
+        if (o->desc.mode != ZCP_SHM_PURGE_AND_CREATE)
+            return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the state word in its header is garbage", o->file.path.text);
+        break;
+    case ZCP_PRIV_KIND_READY: break;
+    }
+    if (o->desc.mode == ZCP_SHM_PURGE_AND_CREATE && !mine) return zcp_priv_dismantle(o, false);
+    if (o->desc.mode == ZCP_SHM_CREATE_EXCLUSIVE && !mine) {
+        int fd = -1;
+        bool broken = false;
+        if (zcp_priv_check_header(o) == ZCP_OK && zcp_priv_locks_find(o, &broken) == ZCP_OK && !broken)
+            (void)zcp_priv_chunk_open(o, &fd, &broken);
+        zcp_priv_close_fd(fd);
+        if (broken) return zcp_priv_dismantle(o, true);
+        bool replaceable = zcp_priv_is_replaceable(o);
+        status = zcp_priv_fail(ZCP_ERR_EXISTS, EEXIST, "%s exists", o->desc.name);
+        return replaceable ? zcp_priv_replace(o, status) : status;
+    }
+    return zcp_priv_attach(o, result);
+}
+
+// Removes the instance that this call has built and could not attach to, unless somebody else has. Who joins meanwhile
+// looks at the state once more.
+ZCP_PRIV_SETUP void zcp_priv_unbuild(zcp_priv_opening *o) {
+    bool joined = true, broken;
+    o->creates = o->again = o->built = false;
+    o->desc.flags &= ~ZCP_WAIT;
+    if (zcp_priv_open_file(o) != ZCP_OK) return;
+    if (o->file.inode == o->built_inode && o->file.device == o->built_device && zcp_priv_look(o) == ZCP_OK
+        && zcp_priv_locks_find(o, &broken) == ZCP_OK && !broken
+        && zcp_priv_locks_test(o, &joined) == ZCP_OK && !joined) (void)zcp_priv_dismantle(o, false);
+    zcp_priv_attempt_end(o, ZCP_OK);
+}
+
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_replaced(const zcp_priv_opening *o) {
+    return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", o->desc.name,
+                         o->file.path.text);
+}
+
+// One attempt to destroy; o->removed tells success.
+ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o) {
+    int fd;
+    struct stat chunk;
+    bool same = true;
+    o->creates = false;
+    const zcp_priv_file *only = o->only ? &o->only->file : NULL;
+    zcp_status status = only ? zcp_priv_file_is(only, &same) : ZCP_OK;
+    ZEROCP_STEP("destroying");
+    if (status == ZCP_OK && same) status = zcp_priv_open_file(o);
+    if (status == ZCP_OK && same && only) same = o->file.device == only->device && o->file.inode == only->inode;
+    if (!same || (only && status == ZCP_ERR_NOT_FOUND)) {
+        // Who was killed while it destroyed this instance may have left the last name: then that is finished.
+        status = zcp_priv_file_is(&o->only->locks, &same);
+        if (status == ZCP_OK && !same) return zcp_priv_fail_replaced(o);
+        if (status == ZCP_OK) status = ZCP_ERR_NOT_FOUND;
+    }
+    // What is left goes under a fresh one's lock.
+    if (status == ZCP_ERR_NOT_FOUND) {
+        status = zcp_priv_left_look(o, o->chunk_path.text, &fd, &chunk);
+        if (status == ZCP_ERR_NOT_FOUND) status = zcp_priv_left_look(o, o->locks.path.text, &fd, &chunk);
+        if (status == ZCP_ERR_NOT_FOUND)
+            return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: %s, %s and %s are not there", o->desc.name,
+                                 o->file.path.text, o->chunk_path.text, o->locks.path.text);
+        if (status != ZCP_OK) return status;
+        close(fd);
+        o->creates = true;
+        status = zcp_priv_open_file(o);
+        if (status == ZCP_OK && only && !o->fresh) return zcp_priv_fail_replaced(o);
+    }
+    if (status != ZCP_OK || o->again) return status;
+    if (zcp_priv_is_stranger(&o->status, o->desc.flags)) return zcp_priv_remove_stranger(o);
+    if ((status = zcp_priv_look(o)) != ZCP_OK) return status;
+    return o->kind == ZCP_PRIV_KIND_FOREIGN ? zcp_priv_fail_foreign(o) : zcp_priv_dismantle(o, false);
+}
+
+// Attempts until one is final, within the time; result NULL: to destroy.
+ZCP_PRIV_COLD zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **result) {
+    o->wait = zcp_priv_wait_begin(o->desc.timeout_ms);
+    for (;;) {
+        o->again = o->built = o->missing = o->barred = false;
+        zcp_status status = result ? zcp_priv_open_once(o, result) : zcp_priv_destroy_once(o);
+        zcp_priv_attempt_end(o, status);
+        if (status != ZCP_OK || !o->again || (o->removed && !result)) return status;
+        if (o->built || zcp_priv_wait_more(&o->wait)) continue;
+        if (o->missing)
+            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: nobody created it within %u ms", o->desc.name,
+                                 o->desc.timeout_ms);
+        // Relaxed: of a private copy.
+        uint32_t locker = zcp_priv_load_relaxed(&o->header.locker_pid);
+        if (o->barred) return zcp_priv_fail_locked(o->file.path.text, locker, o->desc.timeout_ms);
+        return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept replacing it for %u ms", o->desc.name,
+                             o->desc.timeout_ms);
     }
 }
 
-#endif /* ZEROCP_IMPLEMENTED */
-/* SPDX-License-Identifier: MIT; the text stands at the end of zerocp_relptr.h */
+ZCP_PRIV_SETUP void zcp_priv_log_segment(const zcp_manager *m, const zcp_priv_path *path, uint64_t bytes,
+                                         const void *base, int id) {
+    // Here and below: ZEROCP_LOG may be defined to nothing.
+    (void)m, (void)path, (void)bytes, (void)base, (void)id;
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: segment created: %s, %llu bytes, base %p, id %d, instance %016llx", m->name,
+               path->text, (unsigned long long)bytes, base, id, (unsigned long long)m->instance_id);
+}
+
+ZCP_PRIV_SETUP void zcp_priv_log_built(const zcp_priv_opening *o, const zcp_manager *m) {
+    ZEROCP_LOG(ZCP_LOG_INFO,
+               "%s: sizes computed: management segment %llu bytes, chunk segment %llu bytes, up to %u clients", m->name,
+               (unsigned long long)m->geometry.management_bytes, (unsigned long long)m->geometry.chunk_bytes,
+               m->geometry.max_clients);
+    zcp_priv_log_segment(m, &o->file.path, m->geometry.management_bytes, m->management.base, ZCP_SEGMENT_MANAGEMENT);
+    zcp_priv_log_segment(m, &o->chunk_path, m->geometry.chunk_bytes, m->chunks, ZCP_SEGMENT_CHUNK);
+    for (uint32_t p = 0; p < m->geometry.pool_count; p++) {
+        const zcp_priv_pool_geometry *pool = &m->geometry.pools[p];
+        (void)pool;
+        ZEROCP_LOG(
+            ZCP_LOG_INFO,
+            "%s: pool %u: chunk_size=%llu, count=%u, alignment=%u, chunks at %llu, list at %llu, records at %llu",
+            m->name, p, (unsigned long long)pool->chunk_size, pool->chunk_count, pool->alignment,
+            (unsigned long long)pool->data_offset, (unsigned long long)pool->list_offset,
+            (unsigned long long)pool->records_offset);
+    }
+}
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_manager_open(zcp_manager **manager, const zcp_manager_desc *desc) {
+    zcp_priv_opening o;
+    char client_name[32];
+    if (!manager) return zcp_priv_fail_null("place for the manager");
+    *manager = NULL;
+    if (!desc) return zcp_priv_fail_null("descriptor");
+    memset((void *)&o, 0, sizeof o);
+    o.desc = *desc;
+    o.file.fd = o.locks.fd = -1;
+    zcp_status status = zcp_priv_resolve(&o, client_name);
+    if (status != ZCP_OK) return status;
+    // Here, so that no allocate makes a system call for it.
+    pthread_once(&zcp_priv_thread_once, zcp_priv_process_begin);
+    zcp_manager *m = NULL;
+    status = zcp_priv_open_loop(&o, &m);
+    zcp_priv_lock_drop(&o.creator);
+    if (status != ZCP_OK && o.built_inode != 0) {
+        zcp_priv_failure failure = zcp_priv_failure_save(status);
+        zcp_priv_unbuild(&o);
+        return zcp_priv_failure_again(&failure);
+    }
+    if (status != ZCP_OK) return status;
+    zcp_registry_add(&m->registry, ZCP_SEGMENT_MANAGEMENT, m->management.base, m->geometry.management_bytes);
+    if (m->chunks) zcp_registry_add(&m->registry, ZCP_SEGMENT_CHUNK, m->chunks, m->geometry.chunk_bytes);
+    if (o.built_inode == m->file.inode && o.built_device == m->file.device) zcp_priv_log_built(&o, m);
+    ZEROCP_LOG(ZCP_LOG_INFO, "%s: attached as client %u (\"%s\"): management segment at %p, chunk segment at %p",
+               m->name, m->view.client, client_name, m->management.base, m->chunks);
+    zcp_recovery report = {0, 0};
+    if (!(m->view.flags & ZCP_OBSERVE) && zcp_priv_recover(m, &report) != ZCP_OK)
+        ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery on attach: %s", m->name, zcp_last_message());
+    zcp_priv_self_ask();
+    // Relaxed: OPEN's release carries it.
+    zcp_priv_store_relaxed(&m->live, (uintptr_t)m->opened);
+    // Pairs with the acquire in find.
+    zcp_priv_store_release(&m->state, (uint32_t)ZCP_PRIV_OPEN);
+    *manager = m;
+    return ZCP_OK;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc) {
+    bool outermost = zcp_priv_call_begin();
+    return zcp_priv_call_end(outermost, zcp_priv_manager_open(manager, desc));
+}
+
+// Handles that this process still has.
+ZCP_PRIV_SETUP uint64_t zcp_priv_handles_left(const zcp_manager *manager) {
+    uint64_t left = 0;
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
+        if (pool && pool->counts) left += zcp_priv_pool_handles(pool);
+    }
+    return left;
+}
+
+ZCP_PRIV_SETUP void zcp_priv_manager_close(zcp_manager *manager) {
+    bool garbage = false;
+    uint32_t open = ZCP_PRIV_OPEN;
+    if (!zcp_priv_usable(manager)) return;
+    // So that no thread's end falls into this.
+    zcp_priv_process *process = zcp_priv_process_lock();
+    // Neither usable nor to be used again yet.
+    bool mine = zcp_priv_cas_relaxed(&manager->state, &open, (uint32_t)ZCP_PRIV_CLOSING);
+    // Relaxed: calls that overlap this one are the caller's error.
+    if (mine) zcp_priv_store_relaxed(&manager->live, (uintptr_t)0);
+    zcp_priv_process_unlock(process);
+    if (!mine) return;
+    uint64_t left = zcp_priv_handles_left(manager);
+    if (left)
+        ZEROCP_LOG(ZCP_LOG_WARNING, "%s: closed with %llu handles not released; their chunks are given back",
+                   manager->name, (unsigned long long)left);
+    ZEROCP_STEP("closing");
+    uint64_t freed = 0;
+    if (!(manager->view.flags & ZCP_OBSERVE)) {
+        zcp_priv_slot_sweep(manager, manager->view.client, &freed, &garbage);
+        if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
+        ZEROCP_LOG(ZCP_LOG_INFO, "%s: client %u left, %llu chunks given back", manager->name, manager->view.client,
+                   (unsigned long long)freed);
+    }
+    // Relaxed: a figure.
+    uint32_t untold = zcp_priv_load_relaxed(&manager->releases_untold);
+    if (untold)
+        ZEROCP_LOG(ZCP_LOG_ERROR, "%s: closed; since the last line %u more releases of handles that are not held came",
+                   manager->name, untold);
+    zcp_registry_remove(&manager->registry, ZCP_SEGMENT_MANAGEMENT);
+    zcp_registry_remove(&manager->registry, ZCP_SEGMENT_CHUNK);
+    zcp_priv_manager_end(manager, left != 0);
+}
+
+ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_close(zcp_manager *manager) {
+    bool outermost = zcp_priv_call_begin();
+    zcp_priv_manager_close(manager);
+    zcp_priv_call_end(outermost, ZCP_OK);
+}
+
+// only: that instance and no other; NULL: whichever has the name.
+ZCP_PRIV_SETUP zcp_status zcp_priv_destroy(const char *name, uint32_t flags, const zcp_manager *only) {
+    zcp_priv_opening o;
+    memset((void *)&o, 0, sizeof o);
+    o.desc.name = name;
+    o.desc.mode = ZCP_SHM_OPEN_EXISTING;
+    o.desc.permissions = ZCP_SHM_DEFAULT_PERMISSIONS;
+    o.desc.flags = flags;
+    o.desc.timeout_ms = ZCP_SHM_DEFAULT_TIMEOUT_MS;
+    o.file.fd = o.locks.fd = -1;
+    o.removes = true;
+    o.only = only;
+    bool outermost = zcp_priv_call_begin();
+    zcp_status status = zcp_priv_resolve_name(&o);
+    return zcp_priv_call_end(outermost, status == ZCP_OK ? zcp_priv_open_loop(&o, NULL) : status);
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy(const char *name) { return zcp_priv_destroy(name, 0, NULL); }
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy_with(const char *name, uint32_t flags) {
+    uint32_t unknown = flags & ~ZCP_SHM_ANY_OWNER;
+    if (unknown) return zcp_priv_fail(ZCP_ERR_INVALID_FLAGS, 0, "unknown bits 0x%x in the flags", unknown);
+    return zcp_priv_destroy(name, flags, NULL);
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy_this(zcp_manager *manager) {
+    zcp_status status = zcp_priv_may_change(manager);
+    if (status != ZCP_OK) return status;
+    return zcp_priv_destroy(manager->name, manager->view.flags & ZCP_SHM_ANY_OWNER, manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// >>watch  Statistics, census, information, print
+// ---------------------------------------------------------------------------------------------------------------------
+
+ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_manager_pool_end(const zcp_manager *manager) {
+    if (!zcp_priv_usable(manager)) return 0;
+    zcp_priv_renew_quietly(manager);
+    // Relaxed: a figure.
+    return zcp_priv_load_relaxed(&manager->view.pool_end);
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool,
+                                                            zcp_pool_stats *stats) {
+    zcp_status status = zcp_priv_may_look(manager, "place for the statistics", stats, sizeof *stats);
+    if (status != ZCP_OK) return status;
+    uint32_t pools = zcp_manager_pool_end(manager);
+    if (pool >= pools)
+        return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: %s has %u", pool, manager->name, pools);
+    (void)zcp_priv_threads_collect(false);
+    zcp_priv_pool *p = zcp_priv_view_pool(&manager->view, pool);
+    if (!p) return ZCP_OK;
+    zcp_priv_leases *leases = p->leases;
+    uint64_t free_chunks = 0, cached = 0, freed;
+    for (uint32_t i = 0; i < p->count; i++) {
+        // Relaxed, here and below: figures.
+        uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(p, i)->state);
+        free_chunks += zcp_priv_is_free(s) || zcp_priv_is_retired(s);
+        cached += zcp_priv_is_cached(s);
+    }
+    stats->chunk_size = p->chunk_size;
+    stats->total = p->count;
+    stats->used = p->count - free_chunks - cached;
+    stats->free = free_chunks;
+    stats->stride = p->stride;
+    stats->alignment = p->alignment;
+    stats->cache_chunks = p->cache_chunks;
+    stats->cached = cached;
+    stats->state = zcp_priv_pool_is_retiring(p) ? ZCP_POOL_RETIRING : ZCP_POOL_LIVE;
+    stats->peak_used = zcp_priv_load_relaxed(&leases->peak);
+    stats->allocations = zcp_priv_allocated(p, &freed);
+    stats->failures = zcp_priv_counted(&leases->failures);
+    stats->waits = zcp_priv_counted(&leases->waits);
+    stats->disturbed = zcp_priv_counted(&leases->disturbed);
+    // Somebody was killed between claiming and counting.
+    if (stats->allocations < stats->used) stats->allocations = stats->used;
+    stats->releases = stats->allocations - stats->used;
+    if (stats->peak_used > stats->total) stats->peak_used = stats->total;
+    if (stats->peak_used < stats->used) stats->peak_used = stats->used;
+    return ZCP_OK;
+}
+
+// Of each chunk of an instance.
+typedef bool zcp_priv_record_function(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user); // false: stop
+
+ZCP_PRIV_SETUP void zcp_priv_each_held(const zcp_manager *manager, zcp_priv_record_function *function, void *user) {
+    zcp_priv_renew_quietly(manager);
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
+        for (uint32_t i = 0; pool && i < pool->count; i++) {
+            // Acquire: what is said of it belongs to it, but for what changes meanwhile.
+            uint64_t s = zcp_priv_load_acquire(&zcp_priv_record_at(pool, i)->state);
+            if (!zcp_priv_is_free(s) && !zcp_priv_is_retired(s) && !function(pool, i, s, user)) return;
+        }
+    }
+}
+
+typedef struct zcp_priv_client_count { zcp_client_stats *stats; uint32_t slot; } zcp_priv_client_count;
+
+ZCP_PRIV_SETUP bool zcp_priv_count_client(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user) {
+    const zcp_priv_client_count *count = (const zcp_priv_client_count *)user;
+    bool owns = ZCP_PRIV_OWNER(state) == count->slot + 1;
+    // Relaxed: figures.
+    bool borrows = zcp_priv_load_relaxed(zcp_priv_borrow_word(zcp_priv_record_at(pool, i), count->slot))
+                   & zcp_priv_borrow_bit(count->slot);
+    if (zcp_priv_is_cached(state)) { count->stats->cached += owns; return true; }
+    count->stats->owned += owns;
+    count->stats->borrowed += borrows;
+    if (owns || borrows) count->stats->bytes += pool->chunk_size;
+    return true;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_stats(const zcp_manager *manager, uint32_t slot,
+                                                              zcp_client_stats *stats) {
+    zcp_client_info info;
+    zcp_status status = zcp_priv_may_look(manager, "place for the statistics", stats, sizeof *stats);
+    if (status == ZCP_OK) status = zcp_manager_client_info(manager, slot, &info);
+    if (status != ZCP_OK) return status;
+    stats->state = info.state;
+    stats->pid = info.pid;
+    stats->start = info.start;
+    memcpy(stats->name, info.name, sizeof stats->name);
+    (void)zcp_priv_threads_collect(false);
+    zcp_priv_client_count count = {stats, slot};
+    zcp_priv_each_held(manager, zcp_priv_count_client, &count);
+    return ZCP_OK;
+}
+
+typedef struct zcp_priv_census { zcp_census_function *function; void *user; uint32_t max_clients; } zcp_priv_census;
+
+ZCP_PRIV_SETUP bool zcp_priv_census_entry(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user) {
+    const zcp_priv_census *census = (const zcp_priv_census *)user;
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    zcp_census_entry entry;
+    memset(&entry, 0, sizeof entry);
+    if (zcp_priv_is_cached(state)) return true;
+    uint64_t size = zcp_priv_load_relaxed(&record->size), note = zcp_priv_load_relaxed(&record->note),
+             now = zcp_priv_load_relaxed(&pool->leases->allocated);
+    uint32_t lease = (uint32_t)(size >> 48), owner = ZCP_PRIV_OWNER(state);
+    if (lease != 0 && lease <= zcp_priv_lease_count(pool->list.leaves))
+        now = zcp_priv_load_relaxed(&pool->leases->items[lease - 1].allocated);
+    entry.pool = pool->number;
+    entry.index = i;
+    entry.generation = ZCP_PRIV_GENERATION(state);
+    entry.tag = (uint32_t)(note >> 32);
+    entry.size = ZCP_PRIV_SIZE(size) < pool->chunk_size ? ZCP_PRIV_SIZE(size) : pool->chunk_size;
+    entry.capacity = pool->chunk_size;
+    // Garbage names nobody.
+    entry.owner = owner != 0 && owner <= census->max_clients ? owner - 1 : ZCP_NO_CLIENT;
+    for (uint32_t w = 0; w < pool->words; w++) {
+        // from this word's first one on.
+        uint32_t clients = census->max_clients - 64 * w;
+        entry.borrower_mask[w] = zcp_priv_load_relaxed(&record->borrow[0] + w);
+        if (clients < 64) entry.borrower_mask[w] &= zcp_priv_borrow_bit(clients) - 1;
+        entry.borrowers += zcp_priv_count_bits(entry.borrower_mask[w]);
+    }
+    entry.age = (uint32_t)((uint32_t)now - (uint32_t)note - 1);
+    // Released meanwhile.
+    if (zcp_priv_load_acquire(&record->state) >> 32 != state >> 32) return true;
+    if (ZCP_PRIV_TICKET(state) != 0) entry.token = zcp_priv_name(pool, i, entry.generation);
+    return census->function(&entry, census->user);
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manager, zcp_census_function *function,
+                                                        void *user) {
+    if (!function) return zcp_priv_fail_null("function");
+    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    zcp_priv_census census = {function, user, manager->geometry.max_clients};
+    zcp_priv_each_held(manager, zcp_priv_census_entry, &census);
+    return ZCP_OK;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manager_info *info) {
+    zcp_status status = zcp_priv_may_look(manager, "place for the information", info, sizeof *info);
+    if (status != ZCP_OK) return status;
+    memcpy(info->name, manager->name, sizeof manager->name);
+    memcpy(info->management_name, manager->file.path.text, sizeof manager->file.path.text);
+    memcpy(info->chunk_name, manager->chunk_file.path.text, sizeof info->chunk_name);
+    info->management_bytes = manager->geometry.management_bytes;
+    info->chunk_bytes = manager->geometry.chunk_bytes;
+    info->management_base = manager->management.base;
+    info->chunk_base = manager->chunks;
+    info->instance_id = manager->instance_id;
+    info->max_clients = manager->geometry.max_clients;
+    info->slot = manager->view.client;
+    info->pool_end = zcp_manager_pool_end(manager);
+    info->flags = manager->view.flags;
+    return ZCP_OK;
+}
+
+// Does somebody hold the slot's lock?
+ZCP_PRIV_SETUP zcp_status zcp_priv_slot_alive(const zcp_manager *manager, uint32_t slot, bool *alive) {
+    int fd;
+    bool kept, observes = manager->view.flags & ZCP_OBSERVE;
+    const zcp_priv_file *file = observes ? &manager->file : &manager->locks;
+    // Its own lock it cannot ask for.
+    *alive = slot == manager->view.client;
+    if (*alive) return ZCP_OK;
+    zcp_status status = zcp_priv_file_look(file, &fd, &kept);
+    if (status != ZCP_OK) return status;
+    off_t byte = ZCP_PRIV_LOCK_SLOTS + (off_t)slot;
+    if (observes) status = zcp_priv_lock_test(fd, file->path.text, byte, 1, F_RDLCK, alive);
+    else status = zcp_priv_slot_test(manager, fd, slot, alive);
+    zcp_priv_file_leave(fd, kept);
+    return status;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot,
+                                                             zcp_client_info *info) {
+    bool alive;
+    zcp_status status = zcp_priv_may_look(manager, "place for the information", info, sizeof *info);
+    if (status != ZCP_OK) return status;
+    if (slot >= manager->geometry.max_clients)
+        return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "slot %u: %s has %u", slot, manager->name,
+                             manager->geometry.max_clients);
+    const zcp_priv_slot *at = zcp_priv_slot_at(manager, slot);
+    // Relaxed, all: for people.
+    if (zcp_priv_load_relaxed(&at->state) == ZCP_PRIV_SLOT_CLEAN) return ZCP_OK;
+    status = zcp_priv_slot_alive(manager, slot, &alive);
+    if (status != ZCP_OK) return status;
+    info->state = alive ? ZCP_CLIENT_ALIVE : ZCP_CLIENT_DEAD;
+    info->pid = zcp_priv_load_relaxed(&at->pid);
+    info->start = zcp_priv_load_relaxed(&at->start);
+    zcp_priv_slot_name(at, info->name);
+    return ZCP_OK;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager) {
+    bool same;
+    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    // Pairs with the release in dismantle.
+    if (zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY)
+        return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: this instance was destroyed", manager->name);
+    zcp_status status = zcp_priv_file_is(&manager->file, &same);
+    if (status == ZCP_OK && !same)
+        return zcp_priv_fail(ZCP_ERR_REPLACED, 0, "%s: %s is gone or leads to another instance", manager->name,
+                             manager->file.path.text);
+    return status;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_manager *zcp_manager_find(const char *name) {
+    zcp_manager *first = NULL;
+    name = name ? zcp_priv_name_plain(name) : ZCP_PRIV_DEFAULT_NAME;
+    zcp_priv_process *process = zcp_priv_process_lock();
+    for (zcp_manager *m = process ? (zcp_manager *)process->managers : NULL; m; m = m->older)
+        // Pairs with open's release.
+        if (zcp_priv_load_acquire(&m->state) == ZCP_PRIV_OPEN && !(m->view.flags & ZCP_OBSERVE)
+            && strcmp(m->name, name) == 0 && (!first || m->opened < first->opened))
+            first = m;
+    zcp_priv_process_unlock(process);
+    return first;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager) {
+    if (!zcp_priv_usable(manager)) return NULL;
+    zcp_priv_renew_quietly(manager);
+    return &manager->registry;
+}
+
+// The line of one pool; returns its length.
+ZCP_PRIV_SETUP int zcp_priv_pool_line(const zcp_manager *manager, uint32_t pool, char *text, size_t bytes) {
+    zcp_pool_stats stats;
+    bool outermost = zcp_priv_call_begin();
+    int failed = 0;
+    if (zcp_manager_pool_stats(manager, pool, &stats) != ZCP_OK)
+        failed = snprintf(text, bytes, "%s\n", zcp_last_message());
+    // The line tells it.
+    zcp_priv_call_end(outermost, ZCP_OK);
+    if (failed) return failed;
+    char cached[40] = "";
+    if (stats.state == ZCP_POOL_NONE) return 0;
+    if (stats.cache_chunks) snprintf(cached, sizeof cached, ", cached=%llu", (unsigned long long)stats.cached);
+    return snprintf(text, bytes, "Pool %u: chunk_size=%llu, total=%llu, used=%llu, free=%llu%s%s\n", pool,
+                    (unsigned long long)stats.chunk_size, (unsigned long long)stats.total,
+                    (unsigned long long)stats.used, (unsigned long long)stats.free, cached,
+                    stats.state == ZCP_POOL_RETIRING ? ", retiring" : "");
+}
+
+ZCP_PRIV_SMALL ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, size_t bytes) {
+    size_t length = 0;
+    uint32_t pools = zcp_manager_pool_end(manager);
+    // Not open: one line that says so.
+    for (uint32_t p = 0; p < pools || (p == 0 && !zcp_priv_usable(manager)); p++) {
+        char line[256];
+        int n = zcp_priv_pool_line(manager, p, line, sizeof line);
+        for (int i = 0; i < n && i < (int)sizeof line - 1; i++, length++)
+            if (text && length + 1 < bytes) text[length] = line[i];
+    }
+    if (text && bytes) text[length < bytes ? length : bytes - 1] = 0;
+    return length;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FILE *out) {
+    char text[256 * ZCP_MAX_LIVE_POOLS];
+    if (!out) return;
+    zcp_manager_format(manager, text, sizeof text);
+    fputs(text, out);
+}
+
+#endif // ZEROCP_IMPLEMENTED
+#if defined(__cplusplus) && __cplusplus >= 201103L && !defined(ZEROCP_STATIC) && !defined(ZEROCP_CPP)
+#define ZEROCP_CPP
+
+// ==== C++: the same in namespace zerocp, with owners that clean up. C++11, header-only; the implementation stays a C
+// file, to which this is linked. A member function is the C function of its name: the comment there says what it does,
+// how it fails and what is thread-safe; here stands only what is new. An object is to threads what a handle is: several
+// may use it at once if none of them changes it. Nothing throws but value_or_throw, which does not exist with
+// -fno-exceptions, and your own code where it is called from here (census), and std::string in format. Not with
+// ZEROCP_STATIC: C++ cannot have the implementation, so it needs one that others can link to. ====
+#include <exception>
+#include <initializer_list>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#if __cplusplus >= 201703L
+#define ZCP_PRIV_NODISCARD [[nodiscard]]
+#else
+#define ZCP_PRIV_NODISCARD
+#endif
+#if defined(__cpp_exceptions) || defined(__EXCEPTIONS)
+#define ZCP_PRIV_EXCEPTIONS
+#define ZCP_PRIV_TRY try
+#define ZCP_PRIV_CATCH_ALL catch (...)
+#else
+#define ZCP_PRIV_TRY if (true)
+#define ZCP_PRIV_CATCH_ALL else
+#endif
+
+namespace zerocp {
+
+// A zcp_status that has its functions with it. Neither true nor false: ask ok(), or compare.
+class status {
+public:
+    constexpr status(zcp_status code = ZCP_OK) noexcept : code_(code) {}
+    constexpr zcp_status code() const noexcept { return code_; }
+    constexpr bool ok() const noexcept { return code_ == ZCP_OK; }
+    const char *name() const noexcept { return zcp_status_name(code_); }
+    // For any moment; zcp_last_message() tells more right after the call.
+    const char *message() const noexcept { return zcp_status_message(code_); }
+    friend constexpr bool operator==(status a, status b) noexcept { return a.code_ == b.code_; }
+    friend constexpr bool operator!=(status a, status b) noexcept { return a.code_ != b.code_; }
+private:
+    zcp_status code_;
+};
+
+#ifdef ZCP_PRIV_EXCEPTIONS
+// What value_or_throw throws. what() is the status's name and, from the moment of the throw, zcp_last_message().
+class error : public std::exception {
+public:
+    explicit error(status code) noexcept : status_(code)
+    {
+        const char *last = zcp_last_message();
+        ::snprintf(text_, sizeof text_, "%s: %s", code.name(), *last ? last : code.message());
+    }
+    status code() const noexcept { return status_; }
+    const char *what() const noexcept override { return text_; }
+private:
+    status status_;
+    char   text_[448];
+};
+#endif
+
+// What a call returns: true and a value, or false and the status that says why. result<void> has no value.
+template <class T> class result;
+template <> class ZCP_PRIV_NODISCARD result<void> {
+public:
+    result(status code = ZCP_OK) noexcept : status_(code) {}
+    result(zcp_status code) noexcept : status_(code) {}
+    explicit operator bool() const noexcept { return status_.ok(); }
+    // OK if it is true.
+    status error() const noexcept { return status_; }
+#ifdef ZCP_PRIV_EXCEPTIONS
+    void value_or_throw() const { if (!status_.ok()) throw zerocp::error(status_); }
+#endif
+private:
+    status status_;
+};
+
+// The value of a failed one is an empty T, whose calls fail in their turn: reading it is defined, and never throws.
+template <class T> class ZCP_PRIV_NODISCARD result : public result<void> {
+public:
+    result(T value) noexcept(std::is_nothrow_move_constructible<T>::value) : value_(std::move(value)) {}
+    result(status failure) noexcept(std::is_nothrow_default_constructible<T>::value)
+        : result<void>(failure), value_() {}
+    // Not taken for a number.
+    result(zcp_status failure) noexcept(std::is_nothrow_default_constructible<T>::value)
+        : result<void>(failure), value_() {}
+    result(zcp_status code, T value) noexcept(std::is_nothrow_move_constructible<T>::value)
+        : result<void>(code), value_(std::move(value)) {}
+    T &value() & noexcept { return value_; }
+    const T &value() const & noexcept { return value_; }
+    T &&value() && noexcept { return std::move(value_); }
+    T &operator*() & noexcept { return value_; }
+    const T &operator*() const & noexcept { return value_; }
+    T &&operator*() && noexcept { return std::move(value_); }
+    T *operator->() noexcept { return &value_; }
+    const T *operator->() const noexcept { return &value_; }
+    template <class U> T value_or(U &&other) const & { return *this ? value_ : static_cast<T>(std::forward<U>(other)); }
+    template <class U> T value_or(U &&other) && {
+        return *this ? std::move(value_) : static_cast<T>(std::forward<U>(other));
+    }
+#ifdef ZCP_PRIV_EXCEPTIONS
+    T &value_or_throw() & { result<void>::value_or_throw(); return value_; }
+    const T &value_or_throw() const & { result<void>::value_or_throw(); return value_; }
+    T value_or_throw() && { result<void>::value_or_throw(); return std::move(value_); }
+#endif
+private:
+    T value_;
+};
+
+class manager;
+
+// A handle that counts by itself: a copy is a clone, a move leaves the source empty, the destructor releases. To const
+// it is what a pointer is: the handle does not change, the payload may. It may outlive its manager: then it is like an
+// empty one.
+class shared_chunk {
+public:
+    shared_chunk() noexcept : chunk_() {}
+    // Adopts: counts nothing, and leaves the handle empty.
+    explicit shared_chunk(zcp_chunk &chunk) noexcept : chunk_(chunk) { chunk = zcp_chunk(); }
+    explicit shared_chunk(zcp_chunk &&chunk) noexcept : shared_chunk(chunk) {}
+    shared_chunk(const shared_chunk &other) noexcept
+        : chunk_(other.chunk_.manager ? zcp_chunk_clone(&other.chunk_) : zcp_chunk()) {}
+    shared_chunk(shared_chunk &&other) noexcept : chunk_(other.chunk_) { other.chunk_ = zcp_chunk(); }
+    // By value: copies or moves, also itself.
+    shared_chunk &operator=(shared_chunk other) noexcept { swap(other); return *this; }
+    ~shared_chunk() { if (chunk_.manager) zcp_chunk_release(&chunk_); }
+    static result<shared_chunk> acquire(manager &from, uint64_t token) noexcept;
+
+    void reset() noexcept { shared_chunk().swap(*this); }
+    void swap(shared_chunk &other) noexcept { std::swap(chunk_, other.chunk_); }
+    friend void swap(shared_chunk &a, shared_chunk &b) noexcept { a.swap(b); }
+    // The caller releases it.
+    ZCP_PRIV_NODISCARD zcp_chunk detach() noexcept { zcp_chunk chunk = chunk_; chunk_ = zcp_chunk(); return chunk; }
+    // For C functions; remains this object's.
+    const zcp_chunk &handle() const noexcept { return chunk_; }
+
+    explicit operator bool() const noexcept { return zcp_chunk_is_valid(&chunk_); }
+    void *get() const noexcept { return zcp_chunk_data(&chunk_); }
+    uint64_t size() const noexcept { return zcp_chunk_size(&chunk_); }
+    uint64_t capacity() const noexcept { return zcp_chunk_capacity(&chunk_); }
+    uint64_t use_count() const noexcept { return zcp_chunk_use_count(&chunk_); }
+    uint64_t token() const noexcept { return zcp_chunk_token(&chunk_); }
+    uint32_t tag() const noexcept { return zcp_chunk_tag(&chunk_); }
+
+    // The payload as Ts, as many as fit into size(). NULL, and 0: nothing is held, not even one fits, or the chunk is
+    // not aligned for T. A T is never constructed or destroyed in there, and other processes see it elsewhere: no
+    // pointers in it, no virtual functions.
+    template <class T = unsigned char> T *data() const noexcept
+    {
+        static_assert(std::is_trivially_destructible<T>::value && !std::is_polymorphic<T>::value
+                          && !std::is_pointer<T>::value,
+                      "zerocp: T cannot be shared between processes");
+        void *address = get();
+        return size() >= sizeof(T) && reinterpret_cast<uintptr_t>(address) % alignof(T) == 0 ? static_cast<T *>(address)
+                                                                                             : nullptr;
+    }
+    template <class T = unsigned char> uint64_t count() const noexcept { return data<T>() ? size() / sizeof(T) : 0; }
+    // The bytes, for loops, algorithms and C++20's std::span.
+    unsigned char *begin() const noexcept { return data(); }
+    unsigned char *end() const noexcept { return data() + count(); }
+
+    // Are they handles of the same use of the same chunk, by the same manager? Empty ones are equal. To compare between
+    // managers, compare tokens.
+    friend bool operator==(const shared_chunk &a, const shared_chunk &b) noexcept
+    {
+        return a.chunk_.manager == b.chunk_.manager && a.chunk_.index == b.chunk_.index
+               && a.chunk_.generation == b.chunk_.generation;
+    }
+    friend bool operator!=(const shared_chunk &a, const shared_chunk &b) noexcept { return !(a == b); }
+private:
+    zcp_chunk chunk_;
+};
+
+struct pool_config : zcp_pool_config {
+    pool_config(uint64_t bytes, uint32_t chunks, uint32_t aligned = 0, uint32_t cached = 0) noexcept : zcp_pool_config()
+    {
+        chunk_size = bytes;
+        chunk_count = chunks;
+        alignment = aligned;
+        cache_chunks = cached;
+    }
+};
+
+// zerocp::config pools = {{256, 100}, {4096, 20}}; The first pool that is refused is remembered: open and reconfigure
+// then fail with its status.
+class config {
+public:
+    config() noexcept : config_(), status_() {}
+    config(std::initializer_list<pool_config> pools) noexcept : config() {
+        for (const pool_config &pool : pools) add(pool);
+    }
+    config &add(const pool_config &pool) noexcept {
+        if (status_.ok()) status_ = zcp_config_add(&config_, &pool);
+        return *this;
+    }
+    status error() const noexcept { return status_; }
+    const zcp_config *get() const noexcept { return &config_; }
+private:
+    zcp_config config_;
+    status     status_;
+};
+
+// The only owner of an attachment: moves, does not copy, and closes in its destructor.
+class manager {
+public:
+    manager() noexcept : manager_(nullptr) {}
+    explicit manager(zcp_manager *adopted) noexcept : manager_(adopted) {}
+    manager(manager &&other) noexcept : manager_(other.detach()) {}
+    manager &operator=(manager &&other) noexcept { manager moved(std::move(other)); moved.swap(*this); return *this; }
+    manager(const manager &) = delete;
+    manager &operator=(const manager &) = delete;
+    ~manager() { close(); }
+    void close() noexcept { zcp_manager_close(detach()); }
+    void swap(manager &other) noexcept { std::swap(manager_, other.manager_); }
+    friend void swap(manager &a, manager &b) noexcept { a.swap(b); }
+    explicit operator bool() const noexcept { return manager_ != nullptr; }
+    // For C functions; remains this object's.
+    zcp_manager *get() const noexcept { return manager_; }
+    // The caller closes it.
+    ZCP_PRIV_NODISCARD zcp_manager *detach() noexcept { zcp_manager *was = manager_; manager_ = nullptr; return was; }
+
+    static result<manager> open(const zcp_manager_desc &desc) noexcept
+    {
+        zcp_manager *opened = nullptr;
+        zcp_status code = zcp_manager_open(&opened, &desc);
+        return result<manager>(code, manager(opened));
+    }
+    // Creates it, if it is not there.
+    static result<manager> open(const char *name, const config &pools, uint32_t flags = 0) noexcept
+    {
+        zcp_manager_desc desc = zcp_manager_desc();
+        desc.name = name;
+        desc.config = pools.get();
+        desc.flags = flags;
+        return pools.error().ok() ? open(desc) : result<manager>(pools.error());
+    }
+    static result<manager> open_existing(const char *name, uint32_t flags = 0) noexcept
+    {
+        zcp_manager_desc desc = zcp_manager_desc();
+        desc.name = name;
+        desc.mode = ZCP_SHM_OPEN_EXISTING;
+        desc.flags = flags;
+        return open(desc);
+    }
+    static result<void> destroy(const char *name) noexcept { return zcp_manager_destroy(name); }
+    static result<void> destroy_with(const char *name, uint32_t flags) noexcept
+    {
+        return zcp_manager_destroy_with(name, flags);
+    }
+    result<void> destroy_this() noexcept { return zcp_manager_destroy_this(manager_); }
+
+    result<shared_chunk> allocate(uint64_t size) noexcept {
+        return filled<shared_chunk, zcp_chunk>(zcp_chunk_allocate, manager_, size);
+    }
+    result<shared_chunk> allocate_wait(uint64_t size, uint32_t timeout_ms) noexcept {
+        return filled<shared_chunk, zcp_chunk>(zcp_chunk_allocate_wait, manager_, size, timeout_ms);
+    }
+    result<shared_chunk> allocate_tagged(uint64_t size, uint32_t tag) noexcept {
+        return filled<shared_chunk, zcp_chunk>(zcp_chunk_allocate_tagged, manager_, size, tag);
+    }
+    result<shared_chunk> acquire(uint64_t token) noexcept {
+        return filled<shared_chunk, zcp_chunk>(zcp_chunk_acquire, manager_, token);
+    }
+
+    // Its number.
+    result<uint32_t> add_pool(const pool_config &pool) noexcept {
+        return filled<uint32_t>(zcp_manager_add_pool, manager_, &pool);
+    }
+    result<void> retire_pool(uint32_t pool) noexcept { return zcp_manager_retire_pool(manager_, pool); }
+    result<void> reconfigure(const config &pools) noexcept {
+        return pools.error().ok() ? zcp_manager_reconfigure(manager_, pools.get()) : pools.error().code();
+    }
+    result<zcp_config> get_config() const noexcept { return filled<zcp_config>(zcp_manager_get_config, manager_); }
+
+    result<void> check() noexcept { return zcp_manager_check(manager_); }
+    // A failed one has a value, too.
+    result<zcp_recovery> recover() noexcept { return filled<zcp_recovery>(zcp_manager_recover, manager_); }
+    result<zcp_manager_info> get_info() const noexcept {
+        return filled<zcp_manager_info>(zcp_manager_get_info, manager_);
+    }
+    uint32_t pool_end() const noexcept { return zcp_manager_pool_end(manager_); }
+    result<zcp_pool_stats> pool_stats(uint32_t pool) const noexcept {
+        return filled<zcp_pool_stats>(zcp_manager_pool_stats, manager_, pool);
+    }
+    result<zcp_client_stats> client_stats(uint32_t slot) const noexcept {
+        return filled<zcp_client_stats>(zcp_manager_client_stats, manager_, slot);
+    }
+    // Calls function(const zcp_census_entry &), any callable, until it returns false. What it throws ends the census,
+    // and comes out of here.
+    template <class F> result<void> census(F &&function) const
+    {
+        census_call<typename std::remove_reference<F>::type> call = {function, nullptr};
+        zcp_status code = zcp_manager_census(manager_, call.pass, &call);
+        if (call.thrown) std::rethrow_exception(call.thrown);
+        return code;
+    }
+    std::string format() const
+    {
+        std::string text;
+        size_t length = zcp_manager_format(manager_, nullptr, 0);
+        do {
+            // With the final 0.
+            text.resize(length + 1);
+            length = zcp_manager_format(manager_, &text[0], text.size());
+        // It has grown meanwhile.
+        } while (length >= text.size());
+        text.resize(length);
+        return text;
+    }
+private:
+    // What a C function leaves in its last argument, as an R: empty if it failed.
+    template <class R, class T = R, class F, class... A> static result<R> filled(F function, A... arguments) noexcept
+    {
+        T value = T();
+        zcp_status code = function(arguments..., &value);
+        return result<R>(code, R(std::move(value)));
+    }
+    // No exception may pass through C: it is carried around.
+    template <class F> struct census_call {
+        F &function;
+        std::exception_ptr thrown;
+        static bool pass(const zcp_census_entry *entry, void *user) noexcept
+        {
+            census_call *call = static_cast<census_call *>(user);
+            ZCP_PRIV_TRY { return call->function(*entry); }
+            ZCP_PRIV_CATCH_ALL { call->thrown = std::current_exception(); return false; }
+        }
+    };
+    zcp_manager *manager_;
+};
+
+inline result<shared_chunk> shared_chunk::acquire(manager &from, uint64_t token) noexcept {
+    return from.acquire(token);
+}
+
+// Namespace zerocp.
+}
+#endif
+
+// SPDX-License-Identifier: MIT; the text stands at the end of zerocp_relptr.h

@@ -267,26 +267,28 @@ static void allocate_and_release(int me)                     /* by the record al
 static void sweep(int dead)                                  /* as zcp_priv_sweep_pool, but only of the chunk's leaf */
 {
     bool garbage = false;
-    zcp_priv_sweep_leaf(&pools[3], I / 8, id_of(dead), &garbage);        /* step model-sweep-chunks */
+    zcp_priv_sweep_leaf(&pools[3], I / 8, id_of(dead), &garbage);  // step model-sweep-chunks
     assert(!garbage);
-    zcp_priv_leases_sweep(&pools[3], id_of(dead));           /* step model-sweep-leases */
+    zcp_priv_leases_sweep(&pools[3], id_of(dead));  // step model-sweep-leases
 }
 static void send(uint32_t g)
 {
-    atomic_thread_fence(memory_order_release);               /* M1: as T1 */
+    // As T1.
+    atomic_thread_fence(memory_order_release);  // M1
     atomic_store_explicit(&mailbox, (uint64_t)g + 1, memory_order_relaxed);
 }
 static bool receive(uint32_t *g)
 {
     uint64_t token = atomic_load_explicit(&mailbox, memory_order_relaxed);
-    atomic_thread_fence(memory_order_acquire);               /* M2: as T2 */
+    // As T2.
+    atomic_thread_fence(memory_order_acquire);  // M2
     *g = (uint32_t)token - 1;
     return token;
 }
 static void send_token(int me, uint32_t g)                   /* as zcp_chunk_token */
 {
-    assert(zcp_priv_tell_token(&pools[me], I, id_of(me), g, false) == ZCP_PRIV_YES);   /* step model-mark */
-    send(g);                                                 /* step model-send */
+    assert(zcp_priv_tell_token(&pools[me], I, id_of(me), g, false) == ZCP_PRIV_YES);  // step model-mark
+    send(g);  // step model-send
 }
 static void release_slowly(int me, uint32_t i, uint32_t g)   /* as zcp_priv_release_slowly, but tells nobody */
 {
@@ -1139,10 +1141,12 @@ static bool waits(int me, uint32_t *i, uint32_t *g)
 {
     zcp_priv_place place;
     bool again;
-    uint32_t wakes = zcp_priv_load_acquire(&slots[me].wakes);            /* M3: as W4 */
-    zcp_priv_sleep_announce(&slots[me], &HEADER->signals, (uint32_t)me, 1);          /* step model-said */
+    // As W4.
+    uint32_t wakes = zcp_priv_load_acquire(&slots[me].wakes);  // M3
+    zcp_priv_sleep_announce(&slots[me], &HEADER->signals, (uint32_t)me, 1);  // step model-said
     zcp_priv_wait_announce(&pools[me]);
-    ZEROCP_HEAVY_BARRIER();                                  /* M4: as A4 */
+    // As A4.
+    ZEROCP_HEAVY_BARRIER();  // M4
     if (!zcp_priv_view_take_anywhere(&managers[me]->view, &managers[me]->view.first, 0, &place, &again)) {
         slept_on[thread] = wakes;
         sleeper[thread] = me;
@@ -1167,7 +1171,7 @@ static void taken_let_go(int me)                             /* as zcp_chunk_all
 static void acquired_let_go(int me, uint32_t g)              /* as zcp_chunk_acquire */
 {
     if (acquire(me, g)) { use(g); let_go(me, g); }
-    else zcp_priv_after_free(&pools[me]);                    /* step model-left */
+    else zcp_priv_after_free(&pools[me]);  // step model-left
 }
 static void free_one(int me, uint32_t i, uint32_t g)         /* as zcp_chunk_release, but tells nobody */
 {
@@ -1206,7 +1210,7 @@ static void recover(int dead, int me)                        /* as zcp_priv_reco
 {
     zcp_priv_failure untold = { ZCP_OK, 0, "" };
     zcp_priv_renew_number(managers[me], 0, &untold);
-    tell(me);                                                /* step tell-again */
+    tell(me);  // step tell-again
     bool garbage = false;
     zcp_priv_sweep_leaf(&pools[me], 0, id_of(dead), &garbage);
     zcp_priv_leases_sweep(&pools[me], id_of(dead));
