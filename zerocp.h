@@ -603,7 +603,7 @@ typedef struct zcp_priv_lease {
 } zcp_priv_lease;
 
 struct zcp_priv_leases {
-    _Atomic uint32_t wanted, waiting, woken, retiring;
+    _Atomic uint32_t recalls, waiting, woken, retiring;
     uint32_t unused[12];
     _Atomic uint64_t allocated, freed, failures, waits, peak;
     _Atomic uint64_t returned, disturbed;       // returned: see >>counters
@@ -955,10 +955,16 @@ typedef struct zcp_priv_pool {
     uint32_t number, serial;        // in the instance; serial: different for each pool that the instance ever had
     _Atomic uint32_t retired;       // private: the first so many chunks are retired
     _Atomic uint32_t asked;         // 1: this client, which does not punch, has asked the others to
-    bool punches, told;             // can give the memory of its chunks back to the system; has told that it retires
+    bool punches, announced;         // can give the memory of its chunks back to the system; has announced that it retires
 } zcp_priv_pool;
 
-typedef enum zcp_priv_outcome { ZCP_PRIV_NO = 0, ZCP_PRIV_YES, ZCP_PRIV_GARBAGE } zcp_priv_outcome;
+// One answer to each question. GARBAGE is an answer to the first three: the record holds what zerocp did not write.
+typedef enum zcp_priv_freeing { ZCP_PRIV_STILL_HELD = 0, ZCP_PRIV_FREED } zcp_priv_freeing;
+typedef enum zcp_priv_holding { ZCP_PRIV_NOT_HELD = 0, ZCP_PRIV_HELD } zcp_priv_holding;
+typedef enum zcp_priv_releasing { ZCP_PRIV_NOT_RELEASED = 0, ZCP_PRIV_RELEASED } zcp_priv_releasing;
+#define ZCP_PRIV_GARBAGE 2
+typedef enum zcp_priv_dropping { ZCP_PRIV_OTHERS_LEFT = 0, ZCP_PRIV_LAST, ZCP_PRIV_NOT_OWNED } zcp_priv_dropping;
+typedef enum zcp_priv_scanning { ZCP_PRIV_NONE_FREE = 0, ZCP_PRIV_CLAIMED, ZCP_PRIV_DISTURBED } zcp_priv_scanning;
 
 #ifndef ZEROCP_COUNT
 // Relaxed, all of them: figures for people.
@@ -975,7 +981,7 @@ ZCP_PRIV uint64_t zcp_priv_state(uint32_t generation, uint32_t owner, uint32_t t
 }
 
 // Of the state of a chunk that it owns and nobody ever borrowed.
-ZCP_PRIV uint32_t zcp_priv_low(uint32_t client) { return (client + 1) << 21; }
+ZCP_PRIV uint32_t zcp_priv_owned_bits(uint32_t client) { return (client + 1) << 21; }
 ZCP_PRIV bool zcp_priv_is_free(uint64_t s) { return (uint32_t)s == 0; }
 
 // These four exclude each other, and one of them is true of each state, garbage too.
@@ -1011,8 +1017,8 @@ ZCP_PRIV uint32_t zcp_priv_next_generation(uint32_t generation) {
 }
 
 // Of the state of a chunk that a client's thread with that lease caches.
-ZCP_PRIV uint32_t zcp_priv_kept_low(uint32_t client, uint32_t lease) {
-    return zcp_priv_low(client) | (ZCP_PRIV_CACHED_TICKET + lease);
+ZCP_PRIV uint32_t zcp_priv_cached_bits(uint32_t client, uint32_t lease) {
+    return zcp_priv_owned_bits(client) | (ZCP_PRIV_CACHED_TICKET + lease);
 }
 
 // The cached state after it.
@@ -1035,30 +1041,30 @@ ZCP_PRIV _Atomic uint64_t *zcp_priv_borrow_word(zcp_priv_record *record, uint32_
 
 ZCP_PRIV uint64_t zcp_priv_borrow_bit(uint32_t client) { return UINT64_C(1) << client % 64; }
 
-// Frees the chunk if nobody holds it; its hint is the caller's to give. YES: this call freed it.
-ZCP_PRIV zcp_priv_outcome zcp_priv_reap_record(zcp_priv_pool *pool, uint32_t i) {
+// Frees the chunk if nobody holds it; its hint is the caller's to give. FREED: this call freed it.
+ZCP_PRIV zcp_priv_freeing zcp_priv_reap_record(zcp_priv_pool *pool, uint32_t i) {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {                                    // step reap-rounds
         // With S1, S2, S5; also after a failed CAS, whose own look has no order.
         uint64_t s = zcp_priv_load_seq_cst(&record->state);                                         // S3
-        if (zcp_priv_is_free(s) || ZCP_PRIV_OWNER(s)) return ZCP_PRIV_NO;
+        if (zcp_priv_is_free(s) || ZCP_PRIV_OWNER(s)) return ZCP_PRIV_STILL_HELD;
         for (uint32_t w = 0; w < pool->words; w++)
             // With S1.
-            if (zcp_priv_load_seq_cst(&record->borrow[0] + w)) return ZCP_PRIV_NO;                  // S4
+            if (zcp_priv_load_seq_cst(&record->borrow[0] + w)) return ZCP_PRIV_STILL_HELD;                  // S4
         ZEROCP_STEP("reaping");
         // Passes on what was acquired by S3 and S4; pairs with C1.
         if (zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)))) {     // F1
             ZEROCP_STEP("freed");
-            return ZCP_PRIV_YES;
+            return ZCP_PRIV_FREED;
         }
     }
     return ZCP_PRIV_GARBAGE;
 }
 
 // And gives the hint, and counts it.
-ZCP_PRIV zcp_priv_outcome zcp_priv_reap(zcp_priv_pool *pool, uint32_t i) {
-    zcp_priv_outcome outcome = zcp_priv_reap_record(pool, i);
-    if (outcome != ZCP_PRIV_YES) return outcome;
+ZCP_PRIV zcp_priv_freeing zcp_priv_reap(zcp_priv_pool *pool, uint32_t i) {
+    zcp_priv_freeing outcome = zcp_priv_reap_record(pool, i);
+    if (outcome != ZCP_PRIV_FREED) return outcome;
     zcp_priv_list_push(&pool->list, i);
     ZEROCP_COUNT_FREED(&pool->leases->freed, 1);
     return outcome;
@@ -1071,15 +1077,15 @@ ZCP_PRIV_INLINE bool zcp_priv_may_claim(zcp_priv_record *record) {
     return zcp_priv_is_free(s) && s != 0;
 }
 
-// Makes a client the owner of a free chunk; mine: the low word of its state then. false: the hint was stale.
-ZCP_PRIV_INLINE bool zcp_priv_claim(zcp_priv_record *record, uint32_t mine, uint32_t *generation) {
+// Makes a client the owner of a free chunk; owned_bits: the low word of its state then. false: the hint was stale.
+ZCP_PRIV_INLINE bool zcp_priv_claim(zcp_priv_record *record, uint32_t owned_bits, uint32_t *generation) {
     // A look; C1 decides.
     uint64_t s = zcp_priv_load_relaxed(&record->state);
     *generation = ZCP_PRIV_GENERATION(s);
     // 0: an all-zero record, which nobody wrote.
     return zcp_priv_is_free(s) && *generation != 0
         // Pairs with F1 - F6 U6.
-        && zcp_priv_cas_acq_rel(&record->state, &s, s | mine);                                      // C1
+        && zcp_priv_cas_acq_rel(&record->state, &s, s | owned_bits);                                      // C1
 }
 
 ZCP_PRIV void zcp_priv_clear(zcp_priv_pool *pool, uint32_t i, uint32_t client) {
@@ -1089,29 +1095,29 @@ ZCP_PRIV void zcp_priv_clear(zcp_priv_pool *pool, uint32_t i, uint32_t client) {
 }
 
 // Clears the client's borrow bit and looks whether it was the last mark.
-ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_give_back(zcp_priv_pool *pool, uint32_t i, uint32_t client) {
+ZCP_PRIV_INLINE zcp_priv_freeing zcp_priv_give_back(zcp_priv_pool *pool, uint32_t i, uint32_t client) {
     zcp_priv_clear(pool, i, client);
     return zcp_priv_reap(pool, i);
 }
 
-// Makes the client a borrower of a chunk that somebody holds in that generation, and of which a token was made. NO:
+// Makes the client a borrower of a chunk that somebody holds in that generation, and of which a token was made. NOT_HELD:
 // stale, or no token was made.
-ZCP_PRIV zcp_priv_outcome zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation) {
+ZCP_PRIV zcp_priv_holding zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation) {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     // Relaxed: travels with B1's release.
     zcp_priv_or_relaxed(zcp_priv_borrow_word(record, client), zcp_priv_borrow_bit(client));         // B0
     ZEROCP_STEP("announced");
-    zcp_priv_outcome outcome = ZCP_PRIV_GARBAGE;
+    zcp_priv_holding outcome = ZCP_PRIV_GARBAGE;
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
         // A look; B1 decides.
         uint64_t s = zcp_priv_load_relaxed(&record->state);
         if (ZCP_PRIV_GENERATION(s) != generation || !zcp_priv_is_shared(s)) {                       // step held
-            outcome = ZCP_PRIV_NO;
+            outcome = ZCP_PRIV_NOT_HELD;
             break;
         }
         // Who sees the ticket (L1, S3) sees the bit.
         if (zcp_priv_cas_release(&record->state, &s, zcp_priv_with_ticket(s, ZCP_PRIV_OWNER(s))))   // B1
-            return ZCP_PRIV_YES;                                                                    // step borrowed
+            return ZCP_PRIV_HELD;                                                                    // step borrowed
     }
     zcp_priv_give_back(pool, i, client);                                                            // step retracted
     return outcome;
@@ -1126,8 +1132,8 @@ ZCP_PRIV bool zcp_priv_no_borrower(zcp_priv_pool *pool, zcp_priv_record *record)
 
 // Takes back what a dead client (or one that closes) holds of one chunk. Idempotent; may be run by several at once and
 // be killed half-way. The clear is always a read-modify-write, also where the bit looks right already, as the protocol
-// was proven; where the dead one's lock is a join, GenMC finds nothing that depends on it. YES: it became free.
-ZCP_PRIV zcp_priv_outcome zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, uint32_t dead) {
+// was proven; where the dead one's lock is a join, GenMC finds nothing that depends on it. FREED: it became free.
+ZCP_PRIV zcp_priv_freeing zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, uint32_t dead) {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     bool freed = false;
     uint32_t round = 0;
@@ -1145,9 +1151,9 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, 
     ZEROCP_STEP("sweep_disowned");
     // By S1: somebody may have come and gone since, so the look follows in any case.
     zcp_priv_clear(pool, i, dead);                                                                  // step sweep-clear
-    zcp_priv_outcome outcome = zcp_priv_reap_record(pool, i);                                       // step sweep-reap
+    zcp_priv_freeing outcome = zcp_priv_reap_record(pool, i);                                       // step sweep-reap
     if (round == ZCP_PRIV_ROUNDS) return ZCP_PRIV_GARBAGE;
-    return freed && outcome == ZCP_PRIV_NO ? ZCP_PRIV_YES : outcome;
+    return freed && outcome == ZCP_PRIV_STILL_HELD ? ZCP_PRIV_FREED : outcome;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -1224,28 +1230,28 @@ typedef struct zcp_priv_local {
     zcp_priv_counts *counts;
     unsigned char *data;
     uint64_t stride, record_bytes, count;
-    uint64_t mine;                  // low word of the state of this client's chunks that were never borrowed
-    // So many chunks may be released quickly: `count`, or none: without a lease, while it pauses, and if `slowly`.
-    uint64_t quick;
-    _Atomic uint32_t *wanted;       // the pool's
+    uint64_t owned_bits;                  // low word of the state of this client's chunks that were never borrowed
+    // So many chunks may be released quickly: `count`, or none: without a lease, while it pauses, and if `no_fast_path`.
+    uint64_t fast_limit;
+    _Atomic uint32_t *recalls;      // the pool's
     zcp_priv_lease *lease;          // NULL: none
-    uint64_t mark;                  // upper part of the size word: which lease
+    uint64_t lease_bits;                  // upper part of the size word: which lease
     uint64_t first, width;          // the loan is of the indices first .. first + width - 1
-    uint32_t cached, room;          // chunks on the stack; as many may be
-    uint32_t wanted_seen;           // wanted as it was
-    int32_t most; // allocated - freed by this thread: if it gets above that, it looks whether that is a new peak
-    uint16_t pause;                 // releases until chunks are cached again
-    uint16_t retry;                 // times until it tries again to get a lease
-    uint32_t peak_rest;             // so much higher than now `most` gets after a look that found no peak
+    uint32_t cached, cache_limit;          // chunks on the stack; as many may be
+    uint32_t recalls_seen;          // recalls as it was
+    int32_t peak_check_at; // allocated - freed by this thread: if it gets above that, it looks whether that is a new peak
+    uint16_t cache_pause;                 // releases until chunks are cached again
+    uint16_t lease_retry;                 // times until it tries again to get a lease
+    uint32_t peak_interval;             // so much higher than now `peak_check_at` gets after a look that found no peak
     zcp_priv_pool *pool;            // which this is about; NULL: none yet
-    uint64_t kept;                  // low word of the state of chunks that this thread caches; it has a lease then
-    bool slowly;                    // with ZCP_CHECKED, and where this process's light barriers are fences (>>pools)
+    uint64_t cached_bits;                  // low word of the state of chunks that this thread caches; it has a lease then
+    bool no_fast_path;              // with ZCP_CHECKED, and where this process's light barriers are fences (>>pools)
     uint64_t stack[ZCP_MAX_CACHE_CHUNKS]; // generation << 32 | index in the instance, of the chunks that it caches
 } zcp_priv_local;
 
-ZCP_PRIV bool zcp_priv_unwanted(const zcp_priv_local *local) {
+ZCP_PRIV bool zcp_priv_recalled(const zcp_priv_local *local) {
     // Relaxed: attend acquires.
-    return zcp_priv_load_relaxed(local->wanted) == local->wanted_seen;
+    return zcp_priv_load_relaxed(local->recalls) != local->recalls_seen;
 }
 
 // Counts a chunk that was freed; the counter has one writer.
@@ -1284,7 +1290,7 @@ ZCP_PRIV uint64_t zcp_priv_allocated(const zcp_priv_pool *pool, uint64_t *freed)
 }
 
 // Notes a peak; false: it is none.
-ZCP_PRIV bool zcp_priv_peak_note(zcp_priv_pool *pool, uint64_t used) {
+ZCP_PRIV bool zcp_priv_raise_peak(zcp_priv_pool *pool, uint64_t used) {
     uint64_t peak = zcp_priv_load_relaxed(&pool->leases->peak);
     if (used > pool->count) used = pool->count;
     for (uint32_t round = 0; used > peak && round < ZCP_PRIV_ROUNDS; round++)
@@ -1299,12 +1305,12 @@ ZCP_PRIV_INLINE int32_t zcp_priv_in_use(const zcp_priv_local *local) {
 }
 
 // Always ZCP_OK.
-ZCP_PRIV_COLD zcp_status zcp_priv_peak_look(zcp_priv_pool *pool, zcp_priv_local *local) {
+ZCP_PRIV_COLD zcp_status zcp_priv_check_peak(zcp_priv_pool *pool, zcp_priv_local *local) {
     uint64_t freed, allocated = zcp_priv_allocated(pool, &freed);
-    bool higher = zcp_priv_peak_note(pool, allocated > freed ? allocated - freed : 0);
+    bool higher = zcp_priv_raise_peak(pool, allocated > freed ? allocated - freed : 0);
     if (!local) return ZCP_OK;
-    local->peak_rest = higher ? 0 : local->peak_rest < 128 ? local->peak_rest * 2 + 1 : 255;
-    local->most = (int32_t)((uint32_t)zcp_priv_in_use(local) + local->peak_rest);
+    local->peak_interval = higher ? 0 : local->peak_interval < 128 ? local->peak_interval * 2 + 1 : 255;
+    local->peak_check_at = (int32_t)((uint32_t)zcp_priv_in_use(local) + local->peak_interval);
     return ZCP_OK;
 }
 
@@ -1315,8 +1321,8 @@ ZCP_PRIV void zcp_priv_count_freed_by(zcp_priv_pool *pool, zcp_priv_local *local
 }
 
 // After anything that `quick` tells of has changed.
-ZCP_PRIV void zcp_priv_local_quicken(zcp_priv_local *local) {
-    local->quick = local->slowly || !local->lease || local->pause ? 0 : local->count;
+ZCP_PRIV void zcp_priv_local_set_fast_limit(zcp_priv_local *local) {
+    local->fast_limit = local->no_fast_path || !local->lease || local->cache_pause ? 0 : local->count;
 }
 
 #define ZCP_PRIV_LEASE_RETRY 1024
@@ -1334,12 +1340,12 @@ ZCP_PRIV_SETUP void zcp_priv_lease_get(zcp_priv_pool *pool, zcp_priv_local *loca
         // Nothing is cached yet.
         zcp_priv_store_relaxed(&lease->begun, zcp_priv_load_relaxed(&lease->allocated));
         local->lease = lease;
-        local->kept = zcp_priv_kept_low(client, (client + k) % count);
-        local->mark = (uint64_t)((client + k) % count + 1) << 48;
-        local->most = zcp_priv_in_use(local);
+        local->cached_bits = zcp_priv_cached_bits(client, (client + k) % count);
+        local->lease_bits = (uint64_t)((client + k) % count + 1) << 48;
+        local->peak_check_at = zcp_priv_in_use(local);
         return;
     }
-    local->retry = ZCP_PRIV_LEASE_RETRY;
+    local->lease_retry = ZCP_PRIV_LEASE_RETRY;
 }
 
 ZCP_PRIV void zcp_priv_loan_show(zcp_priv_local *local, uint64_t loan) {
@@ -1411,7 +1417,7 @@ ZCP_PRIV void zcp_priv_lease_end(zcp_priv_pool *pool, zcp_priv_local *local) {
     zcp_priv_store_release(&local->lease->holder, 0u);                                              // E3
     local->lease = NULL;
     local->width = 0;
-    zcp_priv_local_quicken(local);
+    zcp_priv_local_set_fast_limit(local);
 }
 
 // After its chunks: their hints are in the list.
@@ -1442,21 +1448,21 @@ ZCP_PRIV_INLINE void zcp_priv_hint(zcp_priv_pool *pool, zcp_priv_local *local, u
 }
 
 ZCP_PRIV_INLINE bool zcp_priv_cache_keeps(const zcp_priv_local *local) {
-    return local->cached < local->room && zcp_priv_unwanted(local);
+    return local->cached < local->cache_limit && !zcp_priv_recalled(local);
 }
 
 // Puts a chunk on the stack: name is its generation << 32 | its index in the instance.
-ZCP_PRIV_INLINE void zcp_priv_cache_put(zcp_priv_local *local, uint32_t cached, uint64_t name) {
+ZCP_PRIV_INLINE void zcp_priv_cache_put(zcp_priv_local *local, uint32_t cached, uint64_t id) {
     ZEROCP_STEP("cached");
-    local->stack[cached] = name;
+    local->stack[cached] = id;
     local->cached = cached + 1;
 }
 
 // Takes it off: cached is not 0.
 ZCP_PRIV_INLINE uint64_t zcp_priv_cache_top(zcp_priv_local *local, uint32_t cached) {
-    uint64_t name = local->stack[cached - 1];
+    uint64_t id = local->stack[cached - 1];
     local->cached = cached - 1;
-    return name;
+    return id;
 }
 
 // Says that this thread begins to take from its stack; until it has counted the chunk nobody else takes from there.
@@ -1468,12 +1474,12 @@ ZCP_PRIV_INLINE bool zcp_priv_cache_begin(zcp_priv_local *local, zcp_priv_lease 
     ZEROCP_STEP("beginning");
     // Pairs with Y8.
     ZEROCP_LIGHT_BARRIER();                                                                         // Y2
-    if (ZCP_PRIV_LIKELY(zcp_priv_unwanted(local))) return true;                                     // step begin-look
+    if (ZCP_PRIV_LIKELY(!zcp_priv_recalled(local))) return true;                                     // step begin-look
     zcp_priv_store_relaxed(&lease->begun, allocated);
     return false;
 }
 
-ZCP_PRIV uint64_t zcp_priv_name(const zcp_priv_pool *pool, uint32_t i, uint32_t generation) {
+ZCP_PRIV uint64_t zcp_priv_chunk_id(const zcp_priv_pool *pool, uint32_t i, uint32_t generation) {
     return (uint64_t)generation << 32 | pool->number << ZCP_PRIV_POOL_SHIFT | i;
 }
 
@@ -1481,9 +1487,9 @@ ZCP_PRIV uint64_t zcp_priv_name(const zcp_priv_pool *pool, uint32_t i, uint32_t 
 ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *local) {
     uint32_t cached = local->cached;
     while (local->cached) {
-        uint64_t name = zcp_priv_cache_top(local, local->cached), free = zcp_priv_state((uint32_t)(name >> 32), 0, 0);
-        uint64_t kept = free | local->kept;
-        uint32_t i = (uint32_t)name & (ZCP_MAX_CHUNKS - 1);
+        uint64_t id = zcp_priv_cache_top(local, local->cached), free = zcp_priv_state((uint32_t)(id >> 32), 0, 0);
+        uint64_t kept = free | local->cached_bits;
+        uint32_t i = (uint32_t)id & (ZCP_MAX_CHUNKS - 1);
         _Atomic uint64_t *state = &zcp_priv_record_at(pool, i)->state;
         // Pairs with C1.
         if (zcp_priv_cas_release(state, &kept, free)) zcp_priv_hint(pool, local, i);                // F4
@@ -1493,26 +1499,26 @@ ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *loc
 
 // Sees that `wanted` was raised: somebody may need chunks, so it flushes, and caches nothing for a while. Whoever calls
 // this looks after that whether somebody waits (>>pools), because nobody will remind this thread again.
-ZCP_PRIV_SETUP void zcp_priv_local_attend(zcp_priv_pool *pool, zcp_priv_local *local) {
+ZCP_PRIV_SETUP void zcp_priv_local_answer_recall(zcp_priv_pool *pool, zcp_priv_local *local) {
     // Pairs with W1: who sees it sees why.
-    local->wanted_seen = zcp_priv_load_acquire(local->wanted);                                      // W0
+    local->recalls_seen = zcp_priv_load_acquire(local->recalls);                                      // W0
     if (pool->cache_chunks == 0) return;
     zcp_priv_cache_flush(pool, local);
-    local->room = 0;
+    local->cache_limit = 0;
     // The 65th release from here caches again.
-    local->pause = 65;
-    zcp_priv_local_quicken(local);
+    local->cache_pause = 65;
+    zcp_priv_local_set_fast_limit(local);
 }
 
 // Begin, or one release less to wait.
 ZCP_PRIV_COLD void zcp_priv_cache_resume(zcp_priv_pool *pool, zcp_priv_local *local) {
     // From a thread without a lease, or with fences for light barriers, nobody could take. relaxed: set at open
     bool may = local->lease && zcp_priv_load_relaxed(&zcp_priv_barriers) >= 0;
-    if ((local->pause == 0 || --local->pause == 0) && may
+    if ((local->cache_pause == 0 || --local->cache_pause == 0) && may
         // Relaxed: after W0, or it attends later.
         && !zcp_priv_load_relaxed(&pool->leases->retiring))
-        local->room = pool->cache_chunks;
-    zcp_priv_local_quicken(local);
+        local->cache_limit = pool->cache_chunks;
+    zcp_priv_local_set_fast_limit(local);
 }
 
 ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_local_record(const zcp_priv_local *local, uint64_t i) {
@@ -1521,25 +1527,25 @@ ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_local_record(const zcp_priv_local *loc
 
 // Makes ready what the thread keeps of the pool. Whoever calls this looks after that whether somebody waits, as for
 // attend.
-ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, bool slowly) {
-    if (!local->lease && (local->retry == 0 || --local->retry == 0)) zcp_priv_lease_get(pool, local, client);
-    local->slowly = slowly;
+ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, bool no_fast_path) {
+    if (!local->lease && (local->lease_retry == 0 || --local->lease_retry == 0)) zcp_priv_lease_get(pool, local, client);
+    local->no_fast_path = no_fast_path;
     if (local->count == 0) {
         local->records = pool->records;
         local->counts = pool->counts;
         local->data = pool->data;
         local->stride = pool->stride;
         local->record_bytes = pool->record_bytes;
-        local->mine = zcp_priv_low(client);
-        local->wanted = &pool->leases->wanted;
+        local->owned_bits = zcp_priv_owned_bits(client);
+        local->recalls = &pool->leases->recalls;
         // As W0.
-        local->wanted_seen = zcp_priv_load_acquire(local->wanted);                                  // W6
+        local->recalls_seen = zcp_priv_load_acquire(local->recalls);                                  // W6
         local->pool = pool;
         local->count = pool->count;
     }
     // Each time, as it may have got its lease just now.
-    if (pool->cache_chunks && local->room == 0 && local->pause == 0) zcp_priv_cache_resume(pool, local);
-    zcp_priv_local_quicken(local);
+    if (pool->cache_chunks && local->cache_limit == 0 && local->cache_pause == 0) zcp_priv_cache_resume(pool, local);
+    zcp_priv_local_set_fast_limit(local);
 }
 
 // Gives back what the thread keeps of the pool.
@@ -1761,9 +1767,9 @@ ZCP_PRIV zcp_priv_pool *zcp_priv_view_serving(const zcp_priv_view *view, const z
 ZCP_PRIV_SETUP void zcp_priv_pool_ask(zcp_priv_pool *pool);
 
 // Every thread of every process is to look up from its work in that pool.
-ZCP_PRIV void zcp_priv_pool_want(zcp_priv_pool *pool) {
+ZCP_PRIV void zcp_priv_pool_recall(zcp_priv_pool *pool) {
     // Pairs with W0, W6.
-    zcp_priv_add_release(&pool->leases->wanted, 1);                                                 // W1
+    zcp_priv_add_release(&pool->leases->recalls, 1);                                                 // W1
 }
 
 // Takes back what threads cache of the pool that are not about to take it themselves, the calling one included. What
@@ -1781,7 +1787,7 @@ ZCP_PRIV_SETUP uint32_t zcp_priv_pool_reclaim(zcp_priv_pool *pool) {
         }
         if (count == 0) break;
         // Who attends after that gives back what was seen.
-        zcp_priv_pool_want(pool);                                                                  // step reclaim-wants
+        zcp_priv_pool_recall(pool);                                                                  // step reclaim-wants
         ZEROCP_STEP("reclaiming");
         // Pairs with Y2.
         if (!ZEROCP_HEAVY_BARRIER()) break;                                                         // Y8
@@ -1912,7 +1918,7 @@ ZCP_PRIV void zcp_priv_after_free(zcp_priv_pool *pool) {
 }
 
 // What the calling thread keeps of a pool is given back if it is of an earlier pool of that number.
-ZCP_PRIV_INLINE void zcp_priv_local_change(zcp_priv_local *local, zcp_priv_pool *pool) {
+ZCP_PRIV_INLINE void zcp_priv_local_switch_pool(zcp_priv_local *local, zcp_priv_pool *pool) {
     if (ZCP_PRIV_UNLIKELY(local->pool != NULL && local->pool != pool)) {
         zcp_priv_pool *before = local->pool;
         zcp_priv_local_end(before, local);
@@ -1923,7 +1929,7 @@ ZCP_PRIV_INLINE void zcp_priv_local_change(zcp_priv_local *local, zcp_priv_pool 
 // What the calling thread keeps of pools that give out nothing more becomes everybody's: no allocation leads it there
 // again. And what is left to do for such pools is done: who has begun it may have been killed, or may not give memory
 // back. Not under the process's mutex.
-ZCP_PRIV_SETUP void zcp_priv_view_tidy(zcp_priv_view *view) {
+ZCP_PRIV_SETUP void zcp_priv_view_leave_retiring(zcp_priv_view *view) {
     // Between what was learned of pools, and the look which of them retire. Pairs with K1, K2.
     atomic_thread_fence(memory_order_seq_cst);                                                      // K0
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && zcp_priv_thread; p++) {
@@ -1940,7 +1946,7 @@ ZCP_PRIV_SETUP void zcp_priv_view_tidy(zcp_priv_view *view) {
 }
 
 // What the calling thread caches, of any pool, becomes everybody's. For who is about to sleep.
-ZCP_PRIV_SETUP void zcp_priv_view_give_back(zcp_priv_view *view) {
+ZCP_PRIV_SETUP void zcp_priv_view_flush_caches(zcp_priv_view *view) {
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && zcp_priv_thread; p++) {
         zcp_priv_local *local = zcp_priv_view_local(view, p);
         zcp_priv_pool *pool = local->pool;
@@ -1951,11 +1957,11 @@ ZCP_PRIV_SETUP void zcp_priv_view_give_back(zcp_priv_view *view) {
 }
 
 // Every thread of every process is to look up from its work in any pool.
-ZCP_PRIV_SETUP void zcp_priv_view_want_all(zcp_priv_view *view) {
+ZCP_PRIV_SETUP void zcp_priv_view_recall_all(zcp_priv_view *view) {
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
         if (!pool) continue;
-        zcp_priv_pool_want(pool);
+        zcp_priv_pool_recall(pool);
         // Who sleeps, too.
         if (zcp_priv_somebody_waits(pool)) zcp_priv_wake(pool);
     }
@@ -1996,7 +2002,7 @@ ZCP_PRIV_SETUP void zcp_priv_slot_name(const zcp_priv_slot *slot, char name[32])
 
 // The last look at a pool and those that serve with it. Sibling threads share it. until: no dead are looked for before
 // that, ns; freed: freed_sum at the last look that was not disturbed, plus what tells which pools those were.
-typedef struct zcp_priv_looked { _Atomic uint32_t busy, cached; _Atomic uint64_t until, freed; } zcp_priv_looked;
+typedef struct zcp_priv_last_scan { _Atomic uint32_t busy, cached; _Atomic uint64_t until, freed; } zcp_priv_last_scan;
 
 // Why a pool that was added cannot be used here. Written under the process's mutex, under which `why` is read, too.
 typedef struct zcp_priv_unmet {
@@ -2020,10 +2026,10 @@ struct zcp_manager {
     uint64_t opened, closed;                    // counted per process
     _Atomic uintptr_t live;                     // while OPEN: opened; else 0
     zcp_priv_view view;
-    zcp_priv_looked looked[ZCP_MAX_LIVE_POOLS]; // by the number of the first pool that serves
+    zcp_priv_last_scan scans[ZCP_MAX_LIVE_POOLS];  // by the number of the first pool that serves
     // When the log may tell again of a release of what is not held, in ns; how many it has left out since.
-    _Atomic uint64_t release_told;
-    _Atomic uint32_t releases_untold;
+    _Atomic uint64_t release_logged_until;
+    _Atomic uint32_t releases_unlogged;
     zcp_registry registry;
     zcp_priv_geometry geometry;                 // private, checked copy
     zcp_priv_header *header;                    // = management.base
@@ -2078,7 +2084,7 @@ ZCP_PRIV_INLINE bool zcp_priv_usable(const zcp_manager *manager) {
 }
 
 // Clears the place for what a look at it tells, and says whether it may be used.
-ZCP_PRIV_COLD zcp_status zcp_priv_may_look(const zcp_manager *manager, const char *what, void *place, size_t bytes) {
+ZCP_PRIV_COLD zcp_status zcp_priv_may_read(const zcp_manager *manager, const char *what, void *place, size_t bytes) {
     if (!place) return zcp_priv_fail_null(what);
     memset(place, 0, bytes);
     return zcp_priv_usable(manager) ? ZCP_OK : zcp_priv_why_unusable(manager);
@@ -2517,7 +2523,7 @@ ZCP_PRIV_SETUP void zcp_priv_segment_enter(zcp_manager *manager, zcp_priv_grown 
 // then nothing of it can be had here, but dead clients' chunks can be taken back all the same. untold NULL: that is a
 // failure, too. Under the process's mutex, under which nothing is logged.
 ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t number, uint32_t serial,
-                                             zcp_priv_failure *untold) {
+                                             zcp_priv_failure *failure) {
     zcp_priv_view *view = &manager->view;
     zcp_priv_pool_slot *slot = &manager->header->pools[number];
     zcp_priv_added added;
@@ -2544,7 +2550,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
     g->data_end = added.data_offset + geometry.chunk_bytes;
     status = zcp_priv_map_part(manager, &manager->file, added.management_offset, geometry.management_bytes,
                                &g->management);
-    bool necessary = status != ZCP_OK || !untold;
+    bool necessary = status != ZCP_OK || !failure;
     if (status == ZCP_OK && !observes)
         status = zcp_priv_map_part(manager, &manager->chunk_file, added.data_offset, geometry.chunk_bytes, &g->data);
     if (status != ZCP_OK && necessary) {
@@ -2552,7 +2558,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
         zcp_priv_grown_drop(manager, mapped);
         return status;
     }
-    if (status != ZCP_OK) *untold = zcp_priv_failure_save(status);
+    if (status != ZCP_OK) *failure = zcp_priv_failure_save(status);
     if (g->data) zcp_priv_segment_enter(manager, g, (uint16_t)added.segment);
     zcp_priv_pool_make(&g->pool, &geometry.pools[0], &manager->geometry, g->management, g->data,
                        observes ? 0 : view->client);
@@ -2583,22 +2589,22 @@ ZCP_PRIV_SETUP uint64_t zcp_priv_pool_handles(const zcp_priv_pool *pool) {
 
 // Marks the pools that are RETIRING, of which this client has not told so yet: their retirer may have been killed
 // before it could tell, or look. false: there is none. Under the process's mutex, like the next two.
-ZCP_PRIV_SETUP bool zcp_priv_view_mark_retiring(zcp_priv_view *view) {
+ZCP_PRIV_SETUP bool zcp_priv_view_find_retiring(zcp_priv_view *view) {
     bool marked = false;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
-        if (!pool || pool->told || !zcp_priv_pool_is_retiring(pool)) continue;
+        if (!pool || pool->announced || !zcp_priv_pool_is_retiring(pool)) continue;
         // Relaxed: W1 carries it.
         zcp_priv_store_relaxed(&pool->leases->retiring, 1u);
-        marked = pool->told = true;
+        marked = pool->announced = true;
     }
     return marked;
 }
 
 // Tells everybody that pools are RETIRING. All numbers were looked at since: no pool where a thread works is missed.
-ZCP_PRIV_SETUP void zcp_priv_view_tell_retiring(zcp_priv_view *view) {
+ZCP_PRIV_SETUP void zcp_priv_view_announce_retiring(zcp_priv_view *view) {
     // Who works elsewhere may keep chunks of them.
-    zcp_priv_view_want_all(view);
+    zcp_priv_view_recall_all(view);
     ZEROCP_STEP("retire_told");
     // Who does not see that they are retiring has freed before this. Pairs with A1, A2, A3.
     ZEROCP_HEAVY_BARRIER();                                                                         // A5
@@ -2606,7 +2612,7 @@ ZCP_PRIV_SETUP void zcp_priv_view_tell_retiring(zcp_priv_view *view) {
 
 // Claims what is free of all pools that retire, and gives the memory of the empty ones back. true: this client may not
 // do that for one, and has not asked the others to yet.
-ZCP_PRIV_SETUP bool zcp_priv_view_claim_retiring(zcp_priv_view *view) {
+ZCP_PRIV_SETUP bool zcp_priv_view_empty_retiring(zcp_priv_view *view) {
     bool asks = false;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
@@ -2623,8 +2629,8 @@ ZCP_PRIV_SETUP bool zcp_priv_view_claim_retiring(zcp_priv_view *view) {
 
 // Learns what goes with a slot's state. The other words of the slot may be a later pool's: whoever calls this looks
 // whether the state has changed.
-ZCP_PRIV_SETUP zcp_status zcp_priv_renew_to(zcp_manager *manager, uint32_t number, uint64_t state,
-                                            zcp_priv_failure *untold) {
+ZCP_PRIV_SETUP zcp_status zcp_priv_catch_up_slot(zcp_manager *manager, uint32_t number, uint64_t state,
+                                            zcp_priv_failure *failure) {
     zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, number);
     uint32_t serial = (uint32_t)(state >> 32), phase = (uint32_t)state;
     zcp_priv_added added;
@@ -2638,11 +2644,11 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_to(zcp_manager *manager, uint32_t numbe
         zcp_priv_pool_part(manager, pool);
         pool = NULL;
     }
-    if (there && !pool) status = zcp_priv_pool_meet(manager, number, serial, untold);
+    if (there && !pool) status = zcp_priv_pool_meet(manager, number, serial, failure);
     else if (there && pool->serial == serial && !pool->data && !(manager->view.flags & ZCP_OBSERVE)) {
         // Its chunks could not be mapped: once more, into a new place, as siblings may be looking at this one.
         zcp_status again = zcp_priv_pool_meet(manager, number, serial, NULL);
-        if (again != ZCP_OK) *untold = zcp_priv_failure_save(again);
+        if (again != ZCP_OK) *failure = zcp_priv_failure_save(again);
     }
     // Relaxed: a figure.
     if ((there || gone) && zcp_priv_load_relaxed(&manager->view.pool_end) <= number)
@@ -2651,10 +2657,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_to(zcp_manager *manager, uint32_t numbe
 }
 
 // At what changes meanwhile: each change is a call of a peer's, or garbage.
-#define ZCP_PRIV_SLOT_LOOKS 64u
+#define ZCP_PRIV_SLOT_READS 64u
 
 // Learns which pool has the number. What has changed meanwhile is looked at again: CORRUPT is what stays garbage.
-ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t number, zcp_priv_failure *untold) {
+ZCP_PRIV_SETUP zcp_status zcp_priv_catch_up_number(zcp_manager *manager, uint32_t number, zcp_priv_failure *failure) {
     _Atomic uint64_t *word = &manager->header->pools[number].state;
     // Pairs with V7.
     uint64_t state = zcp_priv_load_acquire(word), seen;                                             // V3
@@ -2662,18 +2668,18 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_renew_number(zcp_manager *manager, uint32_t n
     uint32_t look = 0;
     do {
         seen = state;
-        untold->status = ZCP_OK;
-        status = zcp_priv_renew_to(manager, number, seen, untold);
+        failure->status = ZCP_OK;
+        status = zcp_priv_catch_up_slot(manager, number, seen, failure);
         // Who has read words of a later pool sees another state now. Pairs with V9.
         atomic_thread_fence(memory_order_acquire);                                                  // V8
         // As V3.
         state = zcp_priv_load_acquire(word);
-    } while (state != seen && ++look < ZCP_PRIV_SLOT_LOOKS);
+    } while (state != seen && ++look < ZCP_PRIV_SLOT_READS);
     return status;
 }
 
 // Notes why a pool cannot be used here, or that it can; true: that is news.
-ZCP_PRIV_SETUP bool zcp_priv_unmet_note(zcp_priv_unmet *unmet, const zcp_priv_failure *failure) {
+ZCP_PRIV_SETUP bool zcp_priv_remember_unmet(zcp_priv_unmet *unmet, const zcp_priv_failure *failure) {
     if (failure->status == ZCP_OK && zcp_priv_load_relaxed(&unmet->status) == ZCP_OK) return false;
     bool other = zcp_priv_load_relaxed(&unmet->status) == ZCP_OK || strcmp(unmet->why.message, failure->message) != 0;
     unmet->why = *failure;
@@ -2709,42 +2715,42 @@ ZCP_PRIV_COLD uint32_t zcp_priv_unmet_first(const zcp_manager *manager, uint64_t
 
 // Looks at all numbers. A pool that is met while others retire is told of that: perhaps it could not be met before.
 // *news: a failure that was not noted before.
-ZCP_PRIV_SETUP zcp_status zcp_priv_renew_numbers(zcp_manager *manager, zcp_priv_failure *news) {
+ZCP_PRIV_SETUP zcp_status zcp_priv_catch_up_all(zcp_manager *manager, zcp_priv_failure *news) {
     zcp_status status = ZCP_OK;
     zcp_priv_pool *met[ZCP_MAX_LIVE_POOLS];
     uint32_t count = 0;
     bool retires = false;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         const zcp_priv_pool *before = zcp_priv_view_pool(&manager->view, p);
-        zcp_priv_failure untold = {ZCP_OK, 0, ""};
-        zcp_status one = zcp_priv_renew_number(manager, p, &untold);
-        if (one != ZCP_OK) untold = zcp_priv_failure_save(status = one);
-        if (zcp_priv_unmet_note(&manager->unmet[p], &untold)) *news = untold;
+        zcp_priv_failure failure = {ZCP_OK, 0, ""};
+        zcp_status one = zcp_priv_catch_up_number(manager, p, &failure);
+        if (one != ZCP_OK) failure = zcp_priv_failure_save(status = one);
+        if (zcp_priv_remember_unmet(&manager->unmet[p], &failure)) *news = failure;
         zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
         if (pool && pool != before) met[count++] = pool;
         retires = retires || (pool && zcp_priv_pool_is_retiring(pool));
     }
-    while (retires && count > 0 && !(manager->view.flags & ZCP_OBSERVE)) zcp_priv_pool_want(met[--count]);
+    while (retires && count > 0 && !(manager->view.flags & ZCP_OBSERVE)) zcp_priv_pool_recall(met[--count]);
     return status;
 }
 
 // Does what there is to do for pools that retire, under the process's mutex. Errors: those of renew_numbers.
-ZCP_PRIV_SETUP zcp_status zcp_priv_renew_retiring(zcp_manager *manager, zcp_priv_failure *news, zcp_status known) {
+ZCP_PRIV_SETUP zcp_status zcp_priv_catch_up_retiring(zcp_manager *manager, zcp_priv_failure *news, zcp_status known) {
     zcp_priv_view *view = &manager->view;
-    if (zcp_priv_view_mark_retiring(view)) {
+    if (zcp_priv_view_find_retiring(view)) {
         // Pairs with K0.
         atomic_thread_fence(memory_order_seq_cst);                                                  // K1
-        known = zcp_priv_renew_numbers(manager, news);
-        zcp_priv_view_tell_retiring(view);
+        known = zcp_priv_catch_up_all(manager, news);
+        zcp_priv_view_announce_retiring(view);
     }
-    if (zcp_priv_view_claim_retiring(view)) {
+    if (zcp_priv_view_empty_retiring(view)) {
         ZEROCP_STEP("retire_asks");
         // Pairs with V2.
         zcp_priv_add_release(&view->signals->epoch, 1);
         // Pairs with K0.
         atomic_thread_fence(memory_order_seq_cst);                                                  // K2
-        known = zcp_priv_renew_numbers(manager, news);
-        zcp_priv_view_want_all(view);
+        known = zcp_priv_catch_up_all(manager, news);
+        zcp_priv_view_recall_all(view);
     }
     return known;
 }
@@ -2768,7 +2774,7 @@ ZCP_PRIV_SETUP const zcp_priv_table *zcp_priv_table_keep(zcp_manager *manager, c
 // Errors, if what a client may hold of some pool cannot be learned: NO_MEMORY, MAPPING, SYSTEM, CORRUPT. All else was
 // learned. What cannot be used here is noted in `unmet`, and tried again when it is needed, a tenth of the time at
 // most.
-ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager) {
+ZCP_PRIV_COLD zcp_status zcp_priv_catch_up(zcp_manager *manager) {
     zcp_priv_view *view = &manager->view;
     zcp_priv_table table;
     zcp_priv_failure news = {ZCP_OK, 0, ""};
@@ -2779,8 +2785,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager) {
     if (!process) return zcp_priv_fail_memory(manager->name, "the process's page");
     // Pairs with each change's release.
     uint32_t epoch = zcp_priv_load_acquire(&view->signals->epoch);                                  // V2
-    zcp_status status = zcp_priv_renew_numbers(manager, &news);
-    if (!(view->flags & ZCP_OBSERVE)) status = zcp_priv_renew_retiring(manager, &news, status);
+    zcp_status status = zcp_priv_catch_up_all(manager, &news);
+    if (!(view->flags & ZCP_OBSERVE)) status = zcp_priv_catch_up_retiring(manager, &news, status);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++)
         // Relaxed: under the mutex.
         unmet = unmet || zcp_priv_load_relaxed(&manager->unmet[p].status) != ZCP_OK;
@@ -2806,7 +2812,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_renew(zcp_manager *manager) {
 
 ZCP_PRIV_SETUP void zcp_priv_pool_ask(zcp_priv_pool *pool) {
     // Relaxed: at worst it asks in vain. That the pool is empty, renew finds out.
-    if (zcp_priv_load_relaxed(&pool->asked) == 0) (void)zcp_priv_renew(pool->manager);
+    if (zcp_priv_load_relaxed(&pool->asked) == 0) (void)zcp_priv_catch_up(pool->manager);
 }
 
 // Is it time to try again what could not be met?
@@ -2823,15 +2829,15 @@ ZCP_PRIV_INLINE bool zcp_priv_pools_changed(const zcp_manager *manager) {
 }
 
 // For whoever looks at the pools. A failure is told by what cannot be found then.
-ZCP_PRIV_SETUP zcp_status zcp_priv_renew_if_changed(const zcp_manager *manager) {
-    return zcp_priv_pools_changed(manager) || zcp_priv_meets_again(manager) ? zcp_priv_renew(manager->itself) : ZCP_OK;
+ZCP_PRIV_SETUP zcp_status zcp_priv_catch_up_if_changed(const zcp_manager *manager) {
+    return zcp_priv_pools_changed(manager) || zcp_priv_meets_again(manager) ? zcp_priv_catch_up(manager->itself) : ZCP_OK;
 }
 
 // The same, for a call that does not fail by it.
-ZCP_PRIV_SETUP void zcp_priv_renew_quietly(const zcp_manager *manager) {
+ZCP_PRIV_SETUP void zcp_priv_catch_up_quietly(const zcp_manager *manager) {
     if (!zcp_priv_pools_changed(manager) && !zcp_priv_meets_again(manager)) return;
     bool outermost = zcp_priv_call_begin();
-    (void)zcp_priv_renew_if_changed(manager);
+    (void)zcp_priv_catch_up_if_changed(manager);
     zcp_priv_call_end(outermost, ZCP_OK);
 }
 
@@ -2958,7 +2964,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_begin(zcp_priv_growth *g, zcp_manager 
     ZEROCP_STEP("growth_locked");
     status = zcp_priv_growth_check(manager);
     // Who needs a pool looks whether it is known.
-    if (status == ZCP_OK) (void)zcp_priv_renew(manager);
+    if (status == ZCP_OK) (void)zcp_priv_catch_up(manager);
     if (status == ZCP_OK) status = zcp_priv_growth_open(g);
     if (status != ZCP_OK) zcp_priv_growth_end(g);
     return status;
@@ -3079,7 +3085,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     ZEROCP_STEP("pool_told");
     // Pairs with A4: one sees the other.
     ZEROCP_HEAVY_BARRIER();                                                                         // A7
-    zcp_priv_view_want_all(&manager->view);
+    zcp_priv_view_recall_all(&manager->view);
     return ZCP_OK;
 }
 
@@ -3120,7 +3126,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_add_once(zcp_priv_growth *g, const zcp_p
     ZEROCP_STEP("chunk_extended");
     if (status == ZCP_OK) status = zcp_priv_growth_write(g, *number, &config, &geometry);
     // What fails of others is no failure here.
-    if (status == ZCP_OK) (void)zcp_priv_renew(manager);
+    if (status == ZCP_OK) (void)zcp_priv_catch_up(manager);
     if (status == ZCP_OK) return ZCP_OK;
     zcp_priv_failure failure = zcp_priv_failure_save(status);
     (void)zcp_priv_growth_punch(g);
@@ -3162,9 +3168,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_begin(zcp_manager *manager, uint3
 // Tells everybody of pools that were made RETIRING, lets go of what this thread keeps of them, and parts with those
 // that are gone by that. Errors: those of renew.
 ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_end(zcp_manager *manager) {
-    zcp_status status = zcp_priv_renew(manager);
-    zcp_priv_view_tidy(&manager->view);
-    return status == ZCP_OK && zcp_priv_pools_changed(manager) ? zcp_priv_renew(manager) : status;
+    zcp_status status = zcp_priv_catch_up(manager);
+    zcp_priv_view_leave_retiring(&manager->view);
+    return status == ZCP_OK && zcp_priv_pools_changed(manager) ? zcp_priv_catch_up(manager) : status;
 }
 
 ZCP_PRIV_SETUP zcp_status zcp_priv_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool,
@@ -3198,7 +3204,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_manager_retire_pool(zcp_manager *manager, uin
         status =
             zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "pool %u: numbers go up to %u", pool, ZCP_MAX_LIVE_POOLS - 1);
     if (status != ZCP_OK) return status;
-    zcp_priv_renew_if_changed(manager);
+    zcp_priv_catch_up_if_changed(manager);
     status = zcp_priv_pool_retire_begin(manager, pool);
     if (status != ZCP_OK) return status;
     if (zcp_priv_pool_retire_end(manager) != ZCP_OK)
@@ -3230,21 +3236,21 @@ ZCP_PRIV_SETUP uint32_t zcp_priv_pool_find(const zcp_manager *manager, const zcp
 ZCP_PRIV_SETUP zcp_status zcp_priv_reconfigure(zcp_priv_growth *g, const zcp_config *config) {
     zcp_manager *manager = g->manager;
     // Bits: pool numbers.
-    uint32_t wanted = 0, added = 0;
+    uint32_t keeps = 0, added = 0;
     zcp_status status = ZCP_OK;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++)
         if (!zcp_priv_view_pool(&manager->view, p) && zcp_priv_load_relaxed(&manager->unmet[p].status) != ZCP_OK)
-            // Which may be a wanted one; relaxed: a look.
+            // Which may be a keeps one; relaxed: a look.
             return zcp_priv_fail_unmet(manager, p, ZCP_OK, "");
     for (uint32_t c = 0; c < config->pools.size && status == ZCP_OK; c++) {
-        uint32_t number = zcp_priv_pool_find(manager, &config->pools.items[c], wanted);
+        uint32_t number = zcp_priv_pool_find(manager, &config->pools.items[c], keeps);
         if (number == ZCP_MAX_LIVE_POOLS) {
             status = zcp_priv_pool_add(g, &config->pools.items[c], &number);
             if (status == ZCP_OK) added |= UINT32_C(1) << number;
         }
-        if (status == ZCP_OK) wanted |= UINT32_C(1) << number;
+        if (status == ZCP_OK) keeps |= UINT32_C(1) << number;
     }
-    uint32_t goes = status == ZCP_OK ? ~wanted : added;
+    uint32_t goes = status == ZCP_OK ? ~keeps : added;
     zcp_priv_failure failure = zcp_priv_failure_save(status);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++)
         // Those that are no live pools are none.
@@ -3276,9 +3282,9 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manage
 }
 
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_config *config) {
-    zcp_status status = zcp_priv_may_look(manager, "place for the configuration", config, sizeof *config);
+    zcp_status status = zcp_priv_may_read(manager, "place for the configuration", config, sizeof *config);
     if (status != ZCP_OK) return status;
-    zcp_priv_renew_quietly(manager);
+    zcp_priv_catch_up_quietly(manager);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
         if (!pool || zcp_priv_pool_is_retiring(pool)) continue;
@@ -3307,8 +3313,8 @@ ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32
 #endif
         // Relaxed: for a figure.
         uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state);
-        zcp_priv_outcome outcome = zcp_priv_sweep_chunk(pool, first + k, dead);
-        if (outcome == ZCP_PRIV_YES) freed++, cached += zcp_priv_is_cached(s) && ZCP_PRIV_OWNER(s) == dead + 1;
+        zcp_priv_freeing outcome = zcp_priv_sweep_chunk(pool, first + k, dead);
+        if (outcome == ZCP_PRIV_FREED) freed++, cached += zcp_priv_is_cached(s) && ZCP_PRIV_OWNER(s) == dead + 1;
         if (outcome == ZCP_PRIV_GARBAGE) *garbage = true;
         // Relaxed: a hint for a free chunk may be repeated, and for a taken one is harmless.
         if (zcp_priv_is_free(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state)))   // step sweep-hint
@@ -3348,7 +3354,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slo
     // It sweeps itself.
     bool closing = zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_CLOSING;
     // So that all that a dead one may hold is known.
-    zcp_status known = closing ? ZCP_OK : zcp_priv_renew(manager);
+    zcp_status known = closing ? ZCP_OK : zcp_priv_catch_up(manager);
     // Relaxed: for joiners to wait a moment.
     zcp_priv_store_relaxed(&at->state, (uint32_t)ZCP_PRIV_SLOT_SWEEPING);
     ZEROCP_STEP("sweeping");
@@ -3358,7 +3364,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slo
     if (!closing && manager->view.signals) {
         // Pairs with V2.
         zcp_priv_add_release(&manager->view.signals->epoch, 1);
-        zcp_priv_view_want_all(&manager->view);
+        zcp_priv_view_recall_all(&manager->view);
     }
     // After the last push; if a pool is not known, somebody has to sweep again.
     if (known == ZCP_OK) zcp_priv_store_release(&at->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);
@@ -3409,7 +3415,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_sweep(const zcp_manager *manager, uint32_
 }
 
 // Remembers how the last recovery ended, for whoever is told that there is no chunk.
-ZCP_PRIV_COLD void zcp_priv_recovery_note(zcp_manager *manager, zcp_status status) {
+ZCP_PRIV_COLD void zcp_priv_remember_recovery(zcp_manager *manager, zcp_status status) {
     zcp_priv_process *process = zcp_priv_process_lock();
     manager->why_unswept = zcp_priv_failure_save(status);
     // Relaxed: the mutex orders the rest.
@@ -3420,14 +3426,14 @@ ZCP_PRIV_COLD void zcp_priv_recovery_note(zcp_manager *manager, zcp_status statu
 // What stands at the end of a message about a chunk that is not to be had: "" if the last recovery went well.
 typedef struct zcp_priv_unswept { char text[ZCP_PRIV_MESSAGE_BYTES]; } zcp_priv_unswept;
 
-ZCP_PRIV_COLD zcp_priv_unswept zcp_priv_recovery_told(const zcp_manager *manager) {
-    zcp_priv_unswept told = {""};
-    if (!zcp_priv_load_relaxed(&manager->unswept)) return told;
+ZCP_PRIV_COLD zcp_priv_unswept zcp_priv_explain_recovery(const zcp_manager *manager) {
+    zcp_priv_unswept text = {""};
+    if (!zcp_priv_load_relaxed(&manager->unswept)) return text;
     zcp_priv_process *process = zcp_priv_process_lock();
     if (manager->why_unswept.status != ZCP_OK)
-        snprintf(told.text, sizeof told.text, "; but %.300s", manager->why_unswept.message);
+        snprintf(text.text, sizeof text.text, "; but %.300s", manager->why_unswept.message);
     zcp_priv_process_unlock(process);
-    return told;
+    return text;
 }
 
 ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report) {
@@ -3437,14 +3443,14 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *r
     int fd = -1;
     bool kept = true;
     (void)zcp_priv_threads_collect(false);
-    zcp_priv_renew_if_changed(manager);
+    zcp_priv_catch_up_if_changed(manager);
     for (uint32_t slot = 0; slot < manager->geometry.max_clients; slot++) {
         bool taken = true;
         // A look.
         if (slot == manager->view.client
             || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN)
             continue;
-        zcp_status status = fd < 0 ? zcp_priv_file_look(&manager->locks, &fd, &kept) : ZCP_OK;
+        zcp_status status = fd < 0 ? zcp_priv_file_reach_locks(&manager->locks, &fd, &kept) : ZCP_OK;
         if (status == ZCP_OK) status = zcp_priv_slot_test(manager, fd, slot, &taken);
         ZEROCP_STEP("tested");
         if (status == ZCP_OK && !taken) status = zcp_priv_slot_recover(manager, slot, report, &garbage);
@@ -3459,12 +3465,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *r
         if (zcp_priv_pool_reclaim(pool) != 0) zcp_priv_after_free(pool);
     }
     // A retirer may have been killed, too, or an adder. Relaxed: a look.
-    zcp_priv_view_tidy(&manager->view);
+    zcp_priv_view_leave_retiring(&manager->view);
     if (zcp_priv_load_relaxed(&manager->header->signals.adding) != 0) zcp_priv_growth_trim(manager);
     if (worst == ZCP_OK && garbage)
         worst =
             zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: chunk records hold garbage; the others were swept", manager->name);
-    zcp_priv_recovery_note(manager, worst);
+    zcp_priv_remember_recovery(manager, worst);
     return worst;
 }
 
@@ -3501,6 +3507,8 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, z
 //   T1    (fence)   release  T2           who acquires a token does not see the payload
 //   T2    (fence)   acquire  T1           the same
 
+// For speed only: the compiler neither merges nor moves loads and stores across it. It orders nothing between threads.
+#define ZCP_PRIV_KEEP_STORES_APART() atomic_signal_fence(memory_order_seq_cst)
 static const zcp_chunk zcp_priv_no_chunk;
 ZCP_PRIV uint64_t zcp_priv_owned(uint32_t generation, uint32_t handles) { return (uint64_t)generation << 32 | handles; }
 
@@ -3516,22 +3524,22 @@ ZCP_PRIV uint32_t zcp_priv_generation_now(const zcp_priv_pool *pool, uint32_t i)
     return ZCP_PRIV_GENERATION(zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state));
 }
 
-// One handle less in borrowed; the last one gives the chunk back. NO: there was none.
-ZCP_PRIV zcp_priv_outcome zcp_priv_drop_borrowed(zcp_priv_pool *pool, uint32_t i, uint32_t client) {
+// One handle less in borrowed; the last one gives the chunk back. NOT_RELEASED: there was none.
+ZCP_PRIV zcp_priv_releasing zcp_priv_drop_borrowed(zcp_priv_pool *pool, uint32_t i, uint32_t client) {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
     // lock-free: fails only beside a sibling's success.
     for (;;) {
         // A look; the CAS decides.
         uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);
-        if (n == 0 || n == ZCP_PRIV_CHANGING) return ZCP_PRIV_NO;
+        if (n == 0 || n == ZCP_PRIV_CHANGING) return ZCP_PRIV_NOT_RELEASED;
         // D2: my use of the payload is over. J3 pairs with it: so is my siblings'.
-        if (n > 1 && zcp_priv_cas_release(&counts->borrowed, &n, n - 1)) return ZCP_PRIV_YES;       // D2
+        if (n > 1 && zcp_priv_cas_release(&counts->borrowed, &n, n - 1)) return ZCP_PRIV_RELEASED;       // D2
         if (n == 1 && zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) break;        // J3
     }
-    zcp_priv_outcome outcome = zcp_priv_give_back(pool, i, client);
+    zcp_priv_freeing outcome = zcp_priv_give_back(pool, i, client);
     // Pairs with J1, J2; S1 alone would do.
     zcp_priv_store_release(&counts->borrowed, 0u);                                                  // D3
-    return outcome == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
+    return outcome == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_RELEASED;
 }
 
 // Counts one handle more, of a chunk that the caller holds. false: it is not held, or counts are used up.
@@ -3567,23 +3575,23 @@ ZCP_PRIV bool zcp_priv_holds(const zcp_priv_pool *pool, uint32_t i, uint32_t gen
     return zcp_priv_borrows(pool, i, generation);
 }
 
-// Says in the record that a token is made of a chunk that this process holds. NO: it does not hold that generation. If
+// Says in the record that a token is made of a chunk that this process holds. NOT_HELD: it does not hold that generation. If
 // the handle is the only one, and there is no token yet, a store will do: nobody else makes a token or releases, and
 // nobody may borrow. checked: a CAS in any case.
-ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_tell_token(zcp_priv_pool *pool, uint32_t i, uint32_t client,
+ZCP_PRIV_INLINE zcp_priv_holding zcp_priv_record_token(zcp_priv_pool *pool, uint32_t i, uint32_t client,
                                                      uint32_t generation, bool checked) {
     // Pairs with D1, and first: I see of which tokens siblings told; who sees 0 sees the hold in borrowed.
     uint64_t owned = zcp_priv_load_acquire(&zcp_priv_counts_at(pool, i)->owned) - zcp_priv_owned(generation, 0);  // O7
     if (owned - 1 >= ZCP_PRIV_CHANGING)                                                           // step token-of-owned
-        return zcp_priv_borrows(pool, i, generation) ? ZCP_PRIV_YES : ZCP_PRIV_NO;
+        return zcp_priv_borrows(pool, i, generation) ? ZCP_PRIV_HELD : ZCP_PRIV_NOT_HELD;
     _Atomic uint64_t *state = &zcp_priv_record_at(pool, i)->state;
-    uint64_t untold = zcp_priv_state(generation, client + 1, 0);
+    uint64_t no_token = zcp_priv_state(generation, client + 1, 0);
     // relaxed, all: T1 carries it; the handle's count pins the generation. If the CAS fails, a sibling has told.
-    if (zcp_priv_load_relaxed(state) != untold) return ZCP_PRIV_YES;                                // step token-looked
+    if (zcp_priv_load_relaxed(state) != no_token) return ZCP_PRIV_HELD;                                // step token-looked
     if (owned == 1 && !checked)                                                                     // step first-token
-        zcp_priv_store_relaxed(state, untold | ZCP_PRIV_TOKEN_TICKET);
-    else (void)zcp_priv_cas_relaxed(state, &untold, untold | ZCP_PRIV_TOKEN_TICKET);
-    return ZCP_PRIV_YES;
+        zcp_priv_store_relaxed(state, no_token | ZCP_PRIV_TOKEN_TICKET);
+    else (void)zcp_priv_cas_relaxed(state, &no_token, no_token | ZCP_PRIV_TOKEN_TICKET);
+    return ZCP_PRIV_HELD;
 }
 
 // Waits for a sibling thread that changes the borrow bit: a few spins, then sleeps, so that a real-time thread cannot
@@ -3599,8 +3607,8 @@ ZCP_PRIV void zcp_priv_wait_for_sibling(uint32_t round) {
 #define ZEROCP_WAIT_FOR_SIBLING(round) zcp_priv_wait_for_sibling(round)
 #endif
 
-// One handle of a chunk by its token; always as a borrower, also in the owner's process. NO: stale.
-ZCP_PRIV zcp_priv_outcome zcp_priv_acquire(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation) {
+// One handle of a chunk by its token; always as a borrower, also in the owner's process. NOT_HELD: stale.
+ZCP_PRIV zcp_priv_holding zcp_priv_acquire(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation) {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
     // A CAS fails only beside a sibling's success; CHANGING ends with a sibling's step.
     for (uint32_t round = 0;; round++) {
@@ -3613,17 +3621,17 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_acquire(zcp_priv_pool *pool, uint32_t i, uint
             // Pairs with D3; not needed: the record orders itself.
             if (!zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) continue;          // J2
             ZEROCP_STEP("changing");
-            zcp_priv_outcome outcome = zcp_priv_borrow(pool, i, client, generation);
+            zcp_priv_holding outcome = zcp_priv_borrow(pool, i, client, generation);
             // As D3.
-            zcp_priv_store_release(&counts->borrowed, outcome == ZCP_PRIV_YES ? 1u : 0u);           // D4
+            zcp_priv_store_release(&counts->borrowed, outcome == ZCP_PRIV_HELD ? 1u : 0u);           // D4
             return outcome;
         }
         // J1 pairs with D3 and D4: the generation compared next is not older than the hold. Count first, compare then:
         // the count pins the generation.
         if (!zcp_priv_cas_acquire(&counts->borrowed, &n, n + 1)) continue;                          // J1
-        if (zcp_priv_generation_now(pool, i) == generation) return ZCP_PRIV_YES;                    // step compared
+        if (zcp_priv_generation_now(pool, i) == generation) return ZCP_PRIV_HELD;                    // step compared
         zcp_priv_drop_borrowed(pool, i, client);
-        return ZCP_PRIV_NO;
+        return ZCP_PRIV_NOT_HELD;
     }
 }
 
@@ -3648,19 +3656,19 @@ ZCP_PRIV uint64_t zcp_priv_use_count(zcp_priv_pool *pool, uint32_t i, uint32_t c
 
 // In three stores of 8 bytes: with one of 16 for the first two, or two of 4 for the last, a pair of allocate and
 // release takes up to an eighth longer (measured on Zen 4). name: generation << 32 | index.
-ZCP_PRIV_INLINE void zcp_priv_handle_set(zcp_chunk *chunk, zcp_manager *manager, void *data, uint64_t name) {
+ZCP_PRIV_INLINE void zcp_priv_handle_set(zcp_chunk *chunk, zcp_manager *manager, void *data, uint64_t id) {
     chunk->manager = manager;
-    atomic_signal_fence(memory_order_seq_cst);
+    ZCP_PRIV_KEEP_STORES_APART();
     chunk->data = data;
-    atomic_signal_fence(memory_order_seq_cst);
-    chunk->index = (uint32_t)name;
-    chunk->generation = (uint32_t)(name >> 32);
+    ZCP_PRIV_KEEP_STORES_APART();
+    chunk->index = (uint32_t)id;
+    chunk->generation = (uint32_t)(id >> 32);
 }
 
 ZCP_PRIV void zcp_priv_handle(zcp_chunk *chunk, zcp_manager *manager, const zcp_priv_place *place) {
     const zcp_priv_pool *pool = place->pool;
     zcp_priv_handle_set(chunk, manager, pool->data + (uint64_t)place->i * pool->stride,
-                        zcp_priv_name(pool, place->i, place->generation));
+                        zcp_priv_chunk_id(pool, place->i, place->generation));
 }
 
 // Where an index leads; false: it leads nowhere in this instance.
@@ -3749,7 +3757,7 @@ ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk) {
     if (!pool) return 0;
     const zcp_priv_view *view = &chunk->manager->view;
     bool checked = view->flags & ZCP_CHECKED;
-    if (zcp_priv_tell_token(pool, place.i, view->client, place.generation, checked) == ZCP_PRIV_NO) return 0;
+    if (zcp_priv_record_token(pool, place.i, view->client, place.generation, checked) == ZCP_PRIV_NOT_HELD) return 0;
     // Ticket, size and payload travel with the token. Pairs with T2.
     atomic_thread_fence(memory_order_release);                                                      // T1
     return (uint64_t)place.generation << 32 | chunk->index;
@@ -3769,11 +3777,11 @@ ZCP_PRIV_SETUP bool zcp_priv_pool_unmet(const zcp_manager *manager, uint32_t num
     return met || zcp_priv_meets_again(manager);
 }
 
-// YES: *place is held. Else NO: nobody holds that generation; GARBAGE; or *known is false: there is no such chunk.
-ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_acquire_once(zcp_manager *manager, uint64_t token, zcp_priv_place *place,
+// HELD: *place is held. Else NOT_HELD: nobody holds that generation; GARBAGE; or *known is false: there is no such chunk.
+ZCP_PRIV_INLINE zcp_priv_holding zcp_priv_acquire_once(zcp_manager *manager, uint64_t token, zcp_priv_place *place,
                                                        bool *known) {
     *known = zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), place);
-    if (ZCP_PRIV_UNLIKELY(!*known)) return ZCP_PRIV_NO;
+    if (ZCP_PRIV_UNLIKELY(!*known)) return ZCP_PRIV_NOT_HELD;
     // Pairs with T1.
     atomic_thread_fence(memory_order_acquire);                                                      // T2
     return zcp_priv_acquire(place->pool, place->i, manager->view.client, place->generation);
@@ -3794,7 +3802,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_acquire_missed(zcp_manager *manager, uint64_t 
         if (zcp_priv_pool_unmet(manager, number)) {
             bool outermost = zcp_priv_call_begin();
             // only this pool has to be met.
-            (void)zcp_priv_renew(manager);
+            (void)zcp_priv_catch_up(manager);
             return zcp_priv_call_end(outermost, ZCP_OK);
         }
     }
@@ -3824,8 +3832,8 @@ ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zc
         return zcp_priv_why_unusable(manager);
     }
     for (bool again = false;; again = true) {
-        zcp_priv_outcome outcome = zcp_priv_acquire_once(manager, token, &place, &known);
-        if (ZCP_PRIV_LIKELY(outcome == ZCP_PRIV_YES)) {
+        zcp_priv_holding outcome = zcp_priv_acquire_once(manager, token, &place, &known);
+        if (ZCP_PRIV_LIKELY(outcome == ZCP_PRIV_HELD)) {
             zcp_priv_handle(chunk, manager, &place);
             return ZCP_OK;
         }
@@ -3863,7 +3871,7 @@ ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zc
 // Claims a chunk that a hint names. false: the hint was stale.
 ZCP_PRIV bool zcp_priv_get(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t *generation) {
     ZEROCP_STEP("popped");
-    if (!zcp_priv_claim(zcp_priv_record_at(pool, i), zcp_priv_low(client), generation)) return false;
+    if (!zcp_priv_claim(zcp_priv_record_at(pool, i), zcp_priv_owned_bits(client), generation)) return false;
     ZEROCP_STEP("claimed");
     // Relaxed: whoever else reads it got a handle or token from here.
     zcp_priv_store_relaxed(&zcp_priv_counts_at(pool, i)->owned, zcp_priv_owned(*generation, 1));
@@ -3881,24 +3889,24 @@ ZCP_PRIV_INLINE void zcp_priv_describe(zcp_priv_record *record, uint64_t size, u
 ZCP_PRIV_INLINE bool zcp_priv_describe_leased(const zcp_priv_local *local, zcp_priv_lease *lease,
                                               zcp_priv_record *record, uint64_t size, bool lent) {
     uint64_t allocated = zcp_priv_load_relaxed(&lease->allocated), freed = zcp_priv_load_relaxed(&lease->freed);
-    zcp_priv_describe(record, size, local->mark, allocated);
+    zcp_priv_describe(record, size, local->lease_bits, allocated);
     if (lent) zcp_priv_store_relaxed(&lease->allocated, allocated + 1);
     // Pairs with Y5.
     else zcp_priv_store_release(&lease->allocated, allocated + 1);                                  // Y3
-    return (int32_t)(uint32_t)(allocated - freed) >= local->most;
+    return (int32_t)(uint32_t)(allocated - freed) >= local->peak_check_at;
 }
 
 // The same, for whoever may have no lease in that pool.
 ZCP_PRIV void zcp_priv_describe_by(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i, uint64_t size) {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     if (local->lease && local->pool == pool) {
-        if (zcp_priv_describe_leased(local, local->lease, record, size, false)) zcp_priv_peak_look(pool, local);
+        if (zcp_priv_describe_leased(local, local->lease, record, size, false)) zcp_priv_check_peak(pool, local);
         return;
     }
     zcp_priv_describe(record, size, 0, zcp_priv_load_relaxed(&pool->leases->allocated));
     ZEROCP_COUNT(&pool->leases->allocated, 1);
     // A look at more is too much for each.
-    if (zcp_priv_lease_count(pool->list.leaves) <= 16) zcp_priv_peak_look(pool, NULL);
+    if (zcp_priv_lease_count(pool->list.leaves) <= 16) zcp_priv_check_peak(pool, NULL);
 }
 
 // A chunk whose hint is on loan to this thread, which has a lease, as get would do it; *held: its state before. false:
@@ -3918,7 +3926,7 @@ ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint64_t *i, uint
     uint64_t s = zcp_priv_load_relaxed(&record->state);
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_is_free(s) || s == 0
                           // As C1.
-                          || !zcp_priv_cas_acq_rel(&record->state, &s, s | local->mine))) return false;  // C2
+                          || !zcp_priv_cas_acq_rel(&record->state, &s, s | local->owned_bits))) return false;  // C2
     ZEROCP_STEP("claimed");
     // Relaxed: as in get.
     zcp_priv_store_relaxed(&local->counts[*i].owned, s | 1);
@@ -3928,13 +3936,13 @@ ZCP_PRIV_INLINE bool zcp_priv_take_loan(zcp_priv_local *local, uint64_t *i, uint
 }
 
 // Makes a chunk that this thread had cached one that is in use.
-ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_uncache(zcp_priv_local *local, uint64_t i, uint64_t name) {
-    uint64_t owned = name >> 32 << 32 | 1;
+ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_uncache(zcp_priv_local *local, uint64_t i, uint64_t id) {
+    uint64_t owned = id >> 32 << 32 | 1;
     // Relaxed: as in get.
     zcp_priv_store_relaxed(&local->counts[i].owned, owned);
     zcp_priv_record *record = zcp_priv_local_record(local, i);
     // Relaxed: the token's fence carries it.
-    zcp_priv_store_relaxed(&record->state, owned - 1 + local->mine);
+    zcp_priv_store_relaxed(&record->state, owned - 1 + local->owned_bits);
     ZEROCP_STEP("uncached");
     return record;
 }
@@ -3976,10 +3984,10 @@ ZCP_PRIV_NOINLINE bool zcp_priv_take(zcp_priv_pool *pool, zcp_priv_local *local,
     if (local->cached && !zcp_priv_cache_begin(local, local->lease)) zcp_priv_cache_flush(pool, local);
     // A pool that serves for another one.
     if (local->cached) {
-        uint64_t name = zcp_priv_cache_top(local, local->cached);
-        *i = (uint32_t)name & (ZCP_MAX_CHUNKS - 1);
-        *generation = (uint32_t)(name >> 32);
-        zcp_priv_uncache(local, *i, name);
+        uint64_t id = zcp_priv_cache_top(local, local->cached);
+        *i = (uint32_t)id & (ZCP_MAX_CHUNKS - 1);
+        *generation = (uint32_t)(id >> 32);
+        zcp_priv_uncache(local, *i, id);
         return true;
     }
     return zcp_priv_take_listed(pool, local, client, i, generation) || zcp_priv_take_loaned(pool, client, i, generation)
@@ -4024,39 +4032,39 @@ ZCP_PRIV bool zcp_priv_view_is_small(const zcp_priv_view *view, const zcp_priv_t
     return chunks <= most;
 }
 
-// One look at every record of the pools that serve; *freed: their freed_sum before it, and then after it. YES: *place
-// is claimed. NO: no chunk was free all the while, and no release was finished meanwhile: what is free now is so by one
-// that is not finished. GARBAGE: chunks came and went, and nothing is known.
-ZCP_PRIV zcp_priv_outcome zcp_priv_view_look_once(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first,
+// One look at every record of the pools that serve; *freed: their freed_sum before it, and then after it. CLAIMED: *place
+// is claimed. NONE_FREE: no chunk was free all the while, and no release was finished meanwhile: what is free now is so by one
+// that is not finished. DISTURBED: chunks came and went, and nothing is known.
+ZCP_PRIV zcp_priv_scanning zcp_priv_scan_once(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first,
                                                   zcp_priv_place *place, uint64_t *freed) {
     uint64_t before = *freed;
     bool again;
-    if (zcp_priv_view_take_anywhere(view, table, first, place, &again)) return ZCP_PRIV_YES;
+    if (zcp_priv_view_take_anywhere(view, table, first, place, &again)) return ZCP_PRIV_CLAIMED;
     ZEROCP_STEP("looked");
     // Who was seen to have claimed a chunk has counted what it freed before. Pairs with C1 C2.
     atomic_thread_fence(memory_order_acquire);                                                      // U6
     *freed = zcp_priv_view_freed_sum(view, table, first);
-    return *freed == before && !again ? ZCP_PRIV_NO : ZCP_PRIV_GARBAGE;
+    return *freed == before && !again ? ZCP_PRIV_NONE_FREE : ZCP_PRIV_DISTURBED;
 }
 
 // Tells the threads that cache chunks of the pools that serve that somebody needs them.
-ZCP_PRIV void zcp_priv_view_want(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first) {
+ZCP_PRIV void zcp_priv_view_recall(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first) {
     zcp_priv_pool *pool;
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
-        if (pool->cache_chunks) zcp_priv_pool_want(pool);
+        if (pool->cache_chunks) zcp_priv_pool_recall(pool);
 }
 
 // Looks at every record of the pools that serve: what nobody holds becomes free, what is free gets its hint. So neither
 // one who was stopped between freeing and pushing nor a lost hint hides a chunk. What idle threads cache becomes free,
 // too. Returns how many are cached still.
-ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first) {
+ZCP_PRIV uint32_t zcp_priv_scan_and_mend(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first) {
     uint32_t cached = 0;
     zcp_priv_pool *pool;
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
         bool freed = false;
         uint32_t used = 0, kept = 0;
         for (uint32_t i = 0; i < pool->count; i++) {
-            if (zcp_priv_reap(pool, i) == ZCP_PRIV_YES) freed = true;
+            if (zcp_priv_reap(pool, i) == ZCP_PRIV_FREED) freed = true;
             // Relaxed: for a hint and a figure.
             uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state);
             if (zcp_priv_is_free(s)) zcp_mpmc_list_push(&pool->list, i);
@@ -4064,7 +4072,7 @@ ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, const zcp_priv_table *
             used += zcp_priv_is_held(s);
             zcp_priv_leaf_mend(&pool->list, i);
         }
-        zcp_priv_peak_note(pool, used);
+        zcp_priv_raise_peak(pool, used);
         if (kept && pool->cache_chunks) {
             uint32_t taken = zcp_priv_pool_reclaim(pool);
             kept -= taken < kept ? taken : kept;
@@ -4078,18 +4086,18 @@ ZCP_PRIV uint32_t zcp_priv_view_look(zcp_priv_view *view, const zcp_priv_table *
 
 // Learns which pools have come and gone, and lets go of those that went. After W0: who has seen `wanted` raised is not
 // told again.
-ZCP_PRIV_SETUP void zcp_priv_look_up(zcp_manager *manager, zcp_priv_pool *pool) {
-    zcp_priv_renew_quietly(manager);
-    zcp_priv_view_tidy(&manager->view);
+ZCP_PRIV_SETUP void zcp_priv_answer_pool_changes(zcp_manager *manager, zcp_priv_pool *pool) {
+    zcp_priv_catch_up_quietly(manager);
+    zcp_priv_view_leave_retiring(&manager->view);
     zcp_priv_after_free(pool);
 }
 
 // A thread sees that `wanted` was raised.
-ZCP_PRIV_COLD void zcp_priv_attend(zcp_manager *manager, zcp_priv_local *local) {
+ZCP_PRIV_COLD void zcp_priv_answer_recall(zcp_manager *manager, zcp_priv_local *local) {
     zcp_priv_pool *pool = local->pool;
     zcp_priv_forget();
-    zcp_priv_local_attend(pool, local);
-    zcp_priv_look_up(manager, pool);                                                                // step attend-looks
+    zcp_priv_local_answer_recall(pool, local);
+    zcp_priv_answer_pool_changes(manager, pool);                                                                // step attend-looks
 }
 
 // Makes ready what the calling thread keeps of a pool. false: the pool gives out nothing more.
@@ -4097,16 +4105,16 @@ ZCP_PRIV bool zcp_priv_ready(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv
     zcp_priv_view *view = &manager->view;
     // The quick ways have no fence.
     bool fresh = local->pool == NULL,
-         slowly = (view->flags & ZCP_CHECKED) || zcp_priv_load_relaxed(&zcp_priv_barriers) < 0;
+         no_fast_path = (view->flags & ZCP_CHECKED) || zcp_priv_load_relaxed(&zcp_priv_barriers) < 0;
     if (zcp_priv_thread) {
-        zcp_priv_local_begin(pool, local, view->client, slowly);
+        zcp_priv_local_begin(pool, local, view->client, no_fast_path);
         // There was no lease: but threads that have ended may keep some.
-        if (ZCP_PRIV_UNLIKELY(local->retry == ZCP_PRIV_LEASE_RETRY) && zcp_priv_threads_collect(true)) {
-            local->retry = 0;
-            zcp_priv_local_begin(pool, local, view->client, slowly);
+        if (ZCP_PRIV_UNLIKELY(local->lease_retry == ZCP_PRIV_LEASE_RETRY) && zcp_priv_threads_collect(true)) {
+            local->lease_retry = 0;
+            zcp_priv_local_begin(pool, local, view->client, no_fast_path);
         }
-        if (fresh) zcp_priv_look_up(manager, pool);
-        else if (!zcp_priv_unwanted(local)) zcp_priv_attend(manager, local);
+        if (fresh) zcp_priv_answer_pool_changes(manager, pool);
+        else if (zcp_priv_recalled(local)) zcp_priv_answer_recall(manager, local);
     }
     // Looked at after W0: who sees it live here will be told.
     return !zcp_priv_pool_is_retiring(pool);                                                        // step live
@@ -4119,7 +4127,7 @@ ZCP_PRIV bool zcp_priv_take_hinted(zcp_manager *manager, const zcp_priv_table *t
     zcp_priv_pool *pool;
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++) {
         zcp_priv_local *local = zcp_priv_view_local(view, pool->number);
-        zcp_priv_local_change(local, pool);
+        zcp_priv_local_switch_pool(local, pool);
         place->pool = pool;
         if (zcp_priv_ready(manager, pool, local)
             && zcp_priv_take(pool, local, view->client, &place->i, &place->generation))
@@ -4128,62 +4136,62 @@ ZCP_PRIV bool zcp_priv_take_hinted(zcp_manager *manager, const zcp_priv_table *t
     return false;
 }
 
-#define ZCP_PRIV_LOOK_NS 10000000u              // for so long looks that were disturbed are repeated,
-#define ZCP_PRIV_LOOKS 3u                       // but so often at least;
-#define ZCP_PRIV_LOOKS_AT_ONCE 64u              // after so many it pauses before each: garbage may count up for ever
+#define ZCP_PRIV_SCAN_NS 10000000u              // for so long looks that were disturbed are repeated,
+#define ZCP_PRIV_SCANS 3u                       // but so often at least;
+#define ZCP_PRIV_SCANS_AT_ONCE 64u              // after so many it pauses before each: garbage may count up for ever
 #define ZCP_PRIV_SMALL_POOL 256u                // so many records are looked at in less time than a call may take
 
 // Looks at every record until a look was not disturbed, for a bounded time from `began` on. true: *place is claimed.
 // Else *disturbed: after so many looks nothing is known; 0: there is none.
-ZCP_PRIV_COLD bool zcp_priv_take_by_look(zcp_manager *manager, const zcp_priv_table *table, uint32_t first,
+ZCP_PRIV_COLD bool zcp_priv_take_by_scan(zcp_manager *manager, const zcp_priv_table *table, uint32_t first,
                                          uint64_t began, zcp_priv_place *place, uint32_t *disturbed) {
     zcp_priv_view *view = &manager->view;
     uint64_t freed = zcp_priv_view_freed_sum(view, table, first);
     for (*disturbed = 1;; ++*disturbed) {
-        zcp_priv_outcome outcome = zcp_priv_view_look_once(view, table, first, place, &freed);
-        if (outcome == ZCP_PRIV_YES) return true;
-        if (outcome == ZCP_PRIV_NO) break;
-        if (*disturbed >= ZCP_PRIV_LOOKS && zcp_priv_now_ns() - began >= ZCP_PRIV_LOOK_NS) return false;
-        if (*disturbed >= ZCP_PRIV_LOOKS_AT_ONCE) zcp_priv_sleep_us(100);
+        zcp_priv_scanning outcome = zcp_priv_scan_once(view, table, first, place, &freed);
+        if (outcome == ZCP_PRIV_CLAIMED) return true;
+        if (outcome == ZCP_PRIV_NONE_FREE) break;
+        if (*disturbed >= ZCP_PRIV_SCANS && zcp_priv_now_ns() - began >= ZCP_PRIV_SCAN_NS) return false;
+        if (*disturbed >= ZCP_PRIV_SCANS_AT_ONCE) zcp_priv_sleep_us(100);
     }
     *disturbed = 0;
     freed += zcp_priv_mix((uintptr_t)table);
     // Relaxed: it stands for itself.
-    zcp_priv_store_relaxed(&manager->looked[table->order[first]].freed, freed);
+    zcp_priv_store_relaxed(&manager->scans[table->order[first]].freed, freed);
     return false;
 }
 
 // Does the last look that was not disturbed still hold? It does if no release was finished since. In small pools it is
 // made again all the same, for the sake of releases that were not.
-ZCP_PRIV_COLD bool zcp_priv_look_holds(const zcp_manager *manager, const zcp_priv_table *table, uint32_t first) {
+ZCP_PRIV_COLD bool zcp_priv_scan_still_holds(const zcp_manager *manager, const zcp_priv_table *table, uint32_t first) {
     const zcp_priv_view *view = &manager->view;
     if (zcp_priv_view_is_small(view, table, first, ZCP_PRIV_SMALL_POOL)) return false;
     // Relaxed: as its store.
-    uint64_t freed = zcp_priv_load_relaxed(&manager->looked[table->order[first]].freed);
+    uint64_t freed = zcp_priv_load_relaxed(&manager->scans[table->order[first]].freed);
     return freed == zcp_priv_view_freed_sum(view, table, first) + zcp_priv_mix((uintptr_t)table);
 }
 
 // Nothing in the hints: looks at every record, unless the last look still holds, for a while. Then one thread recovers
 // before it looks. As take_by_look.
-ZCP_PRIV_COLD bool zcp_priv_take_after_look(zcp_manager *manager, const zcp_priv_table *table, uint32_t first,
+ZCP_PRIV_COLD bool zcp_priv_take_after_scan(zcp_manager *manager, const zcp_priv_table *table, uint32_t first,
                                             zcp_priv_place *place, uint32_t *disturbed) {
-    zcp_priv_looked *looked = &manager->looked[table->order[first]];
+    zcp_priv_last_scan *looked = &manager->scans[table->order[first]];
     uint64_t began = zcp_priv_now_ns(), ended = began;
     uint32_t idle = 0;
     zcp_recovery report = {0, 0};
     *disturbed = 0;
-    zcp_priv_view_want(&manager->view, table, first);
+    zcp_priv_view_recall(&manager->view, table, first);
     // Relaxed: it limits how often.
     bool rests = began < zcp_priv_load_relaxed(&looked->until);
-    if (rests && zcp_priv_look_holds(manager, table, first)) return false;
+    if (rests && zcp_priv_scan_still_holds(manager, table, first)) return false;
     bool recovers = !rests && zcp_priv_cas_acquire(&looked->busy, &idle, 1u);
     if (recovers) {
         if (zcp_priv_recover(manager, &report) != ZCP_OK)
             ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery before exhaustion: %s", manager->name, zcp_last_message());
-        zcp_priv_store_relaxed(&looked->cached, zcp_priv_view_look(&manager->view, table, first));
+        zcp_priv_store_relaxed(&looked->cached, zcp_priv_scan_and_mend(&manager->view, table, first));
         ended = zcp_priv_now_ns();
     }
-    bool got = zcp_priv_take_by_look(manager, table, first, ended, place, disturbed);
+    bool got = zcp_priv_take_by_scan(manager, table, first, ended, place, disturbed);
     if (!recovers) return got;
     if (!got) {
         uint64_t rest = 10 * (ended - began);
@@ -4198,7 +4206,7 @@ ZCP_PRIV_COLD bool zcp_priv_take_after_look(zcp_manager *manager, const zcp_priv
 }
 
 // What a message says of looks that were disturbed.
-ZCP_PRIV_COLD const char *zcp_priv_say_disturbed(char text[64], uint32_t disturbed) {
+ZCP_PRIV_COLD const char *zcp_priv_explain_disturbed(char text[64], uint32_t disturbed) {
     text[0] = 0;
     if (disturbed) snprintf(text, 64, "; chunks came and went during %u looks", disturbed);
     return text;
@@ -4223,7 +4231,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_p
                              (unsigned long long)size, (unsigned long long)largest);
     zcp_priv_pool *pool = table->pools[zcp_priv_table_fit(table, size)];
     // Relaxed: a figure.
-    uint32_t cached = zcp_priv_load_relaxed(&manager->looked[pool->number].cached);
+    uint32_t cached = zcp_priv_load_relaxed(&manager->scans[pool->number].cached);
     char kept[64] = "", looks[64];
     if (cached) snprintf(kept, sizeof kept, ", or (%u of them) cached by a thread", cached);
     if (unmet < ZCP_MAX_LIVE_POOLS)
@@ -4231,7 +4239,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_p
     return zcp_priv_fail(ZCP_ERR_EXHAUSTED, 0, "%s: %llu bytes: all %u chunks of %llu bytes%s are in use%s%s%s",
                          manager->name, (unsigned long long)size, pool->count, (unsigned long long)pool->chunk_size,
                          view->flags & ZCP_FALLBACK ? " and all larger ones" : "", kept,
-                         zcp_priv_say_disturbed(looks, disturbed), zcp_priv_recovery_told(manager).text);
+                         zcp_priv_explain_disturbed(looks, disturbed), zcp_priv_explain_recovery(manager).text);
 }
 
 // The handle of a chunk that was claimed.
@@ -4247,7 +4255,7 @@ ZCP_PRIV_COLD void zcp_priv_count_failure(zcp_priv_pool *pool, uint32_t disturbe
 
 // All that the hints of the pool that fits best cannot serve: other pools, the look, and the reasons why not. counts:
 // as a failure, if it finds none.
-ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, bool counts) {
+ZCP_PRIV_COLD zcp_status zcp_priv_allocate_and_scan(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, bool counts) {
     zcp_priv_place place;
     if (!chunk) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
     *chunk = zcp_priv_no_chunk;
@@ -4257,12 +4265,12 @@ ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_c
     const zcp_priv_table *table;
     uint32_t first, round = 0, disturbed = 0;
     do {
-        zcp_priv_renew_if_changed(manager);
+        zcp_priv_catch_up_if_changed(manager);
         table = zcp_priv_view_table(&manager->view);
         first = zcp_priv_table_fit(table, size);
         if (table->order[first] != ZCP_PRIV_NO_POOL
             && (zcp_priv_take_hinted(manager, table, first, &place)
-                || zcp_priv_take_after_look(manager, table, first, &place, &disturbed))) {
+                || zcp_priv_take_after_scan(manager, table, first, &place, &disturbed))) {
             zcp_priv_claimed(chunk, manager, &place, size);
             return ZCP_OK;
         }
@@ -4273,20 +4281,20 @@ ZCP_PRIV_COLD zcp_status zcp_priv_try(zcp_manager *manager, uint64_t size, zcp_c
     return status;
 }
 
-ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slowly(zcp_manager *manager, uint64_t size, zcp_chunk *chunk) {
+ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slow(zcp_manager *manager, uint64_t size, zcp_chunk *chunk) {
     bool outermost = zcp_priv_call_begin();
-    return zcp_priv_call_end(outermost, zcp_priv_try(manager, size, chunk, true));
+    return zcp_priv_call_end(outermost, zcp_priv_allocate_and_scan(manager, size, chunk, true));
 }
 
 // The next hint is not one on loan to this thread, or was stale. The list's hints will do, unless pools have come or
 // gone: it is here that a busy thread sees it, if who changed them was stopped or killed before it raised `wanted`.
-ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_listed(zcp_manager *manager, uint64_t size, zcp_chunk *chunk,
+ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_from_list(zcp_manager *manager, uint64_t size, zcp_chunk *chunk,
                                                       zcp_priv_local *local) {
     zcp_priv_pool *pool = local->pool;
     zcp_priv_place place;
     if (ZCP_PRIV_UNLIKELY(zcp_priv_pools_changed(manager) || zcp_priv_pool_is_retiring(pool)
                           || !zcp_priv_take_listed(pool, local, manager->view.client, &place.i, &place.generation)))
-        return zcp_priv_allocate_slowly(manager, size, chunk);
+        return zcp_priv_allocate_slow(manager, size, chunk);
     place.pool = pool;
     zcp_priv_describe_by(pool, local, place.i, size);
     zcp_priv_handle(chunk, manager, &place);
@@ -4312,22 +4320,22 @@ ZCP_PRIV_NOINLINE bool zcp_priv_recent_set(zcp_manager *manager, uint64_t size) 
 
 // Allocate and release are bound by how many instructions, loads and stores they are: hence functions of their own for
 // what needs more registers than a call may use up, and calls of those at the end only, so that nothing is to be saved.
-ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_lent(zcp_manager *manager, uint64_t size, zcp_chunk *chunk,
+ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_from_loan(zcp_manager *manager, uint64_t size, zcp_chunk *chunk,
                                                     zcp_priv_local *local) {
     uint64_t i, held;
     zcp_priv_record *record;
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_take_loan(local, &i, &held, &record)))
-        return zcp_priv_allocate_listed(manager, size, chunk, local);
+        return zcp_priv_allocate_from_list(manager, size, chunk, local);
     zcp_priv_handle_set(chunk, manager, local->data + i * local->stride, held | zcp_priv_last.base | i);
     if (ZCP_PRIV_LIKELY(!zcp_priv_describe_leased(local, local->lease, record, size, true))) return ZCP_OK;
-    return zcp_priv_peak_look(local->pool, local);
+    return zcp_priv_check_peak(local->pool, local);
 }
 
 // Another pool than the last one, or none. Once that is the recent one, the size fits: it comes here again only if the
 // manager is closed meanwhile.
-ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_anew(zcp_manager *manager, uint64_t size, zcp_chunk *chunk) {
+ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_in_other_pool(zcp_manager *manager, uint64_t size, zcp_chunk *chunk) {
     return chunk && zcp_priv_recent_set(manager, size) ? zcp_chunk_allocate(manager, size, chunk)
-                                                       : zcp_priv_allocate_slowly(manager, size, chunk);
+                                                       : zcp_priv_allocate_slow(manager, size, chunk);
 }
 
 ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk) {
@@ -4335,23 +4343,23 @@ ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zc
     // Relaxed: as in usable.
     if (ZCP_PRIV_UNLIKELY(!chunk || !manager || zcp_priv_load_relaxed(&manager->live) != last->live
                           || size - last->least > last->span))
-        return zcp_priv_allocate_anew(manager, size, chunk);
+        return zcp_priv_allocate_in_other_pool(manager, size, chunk);
     zcp_priv_local *local = last->local;
     zcp_priv_lease *lease = local->lease;
-    if (ZCP_PRIV_UNLIKELY(!lease)) return zcp_priv_allocate_slowly(manager, size, chunk);
+    if (ZCP_PRIV_UNLIKELY(!lease)) return zcp_priv_allocate_slow(manager, size, chunk);
     uint32_t cached = local->cached;
-    if (cached == 0 && ZCP_PRIV_LIKELY(zcp_priv_unwanted(local)))
-        return zcp_priv_allocate_lent(manager, size, chunk, local);
+    if (cached == 0 && ZCP_PRIV_LIKELY(!zcp_priv_recalled(local)))
+        return zcp_priv_allocate_from_loan(manager, size, chunk, local);
     if (cached == 0 || ZCP_PRIV_UNLIKELY(!zcp_priv_cache_begin(local, lease)))
         // Which attends.
-        return zcp_priv_allocate_slowly(manager, size, chunk);
-    uint64_t name = zcp_priv_cache_top(local, cached), i = name & (ZCP_MAX_CHUNKS - 1);
+        return zcp_priv_allocate_slow(manager, size, chunk);
+    uint64_t id = zcp_priv_cache_top(local, cached), i = id & (ZCP_MAX_CHUNKS - 1);
     // First, as the caller looks at it at once: 6 % (measured on Zen 4).
-    zcp_priv_handle_set(chunk, manager, local->data + i * local->stride, name);
-    atomic_signal_fence(memory_order_seq_cst);
-    zcp_priv_record *record = zcp_priv_uncache(local, i, name);
+    zcp_priv_handle_set(chunk, manager, local->data + i * local->stride, id);
+    ZCP_PRIV_KEEP_STORES_APART();
+    zcp_priv_record *record = zcp_priv_uncache(local, i, id);
     if (ZCP_PRIV_LIKELY(!zcp_priv_describe_leased(local, lease, record, size, false))) return ZCP_OK;
-    return zcp_priv_peak_look(local->pool, local);
+    return zcp_priv_check_peak(local->pool, local);
 }
 
 ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk) {
@@ -4391,7 +4399,7 @@ ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t s
 //   A4    (barrier) heavy    A1 A2 A3 A7  as A1, for a waiter
 
 #define ZCP_PRIV_WAIT_MS 100u
-#define ZCP_PRIV_WAIT_LOOKS 64u                 // in vain, since it last slept without being woken; then it rests
+#define ZCP_PRIV_WAIT_ROUNDS 64u                 // in vain, since it last slept without being woken; then it rests
 #define ZCP_PRIV_WAIT_CHANGES 8u                // of these, without a sleep because pools come and go
 
 typedef struct zcp_priv_sleep {
@@ -4422,7 +4430,7 @@ ZCP_PRIV_SETUP void zcp_priv_sleep_announce(zcp_priv_slot *slot, zcp_priv_signal
     _Atomic uint64_t *slept = &signals->slept[client / 64];
     // A look; W7 decides.
     uint64_t sleeps = zcp_priv_load_relaxed(&slot->sleeps), next;
-    for (uint32_t round = 0; round < ZCP_PRIV_WAIT_LOOKS; round++) {
+    for (uint32_t round = 0; round < ZCP_PRIV_WAIT_ROUNDS; round++) {
         uint32_t count = (uint32_t)(sleeps >> 32);
         next = (uint64_t)(count + 1) << 32 | what;
         // Relaxed: who is woken up to there was so by W3 before.
@@ -4439,18 +4447,18 @@ ZCP_PRIV_SETUP void zcp_priv_sleep_announce(zcp_priv_slot *slot, zcp_priv_signal
 ZCP_PRIV_SETUP void zcp_priv_wait_announce(zcp_priv_pool *pool) {
     // Carries W7; before W1.
     zcp_priv_add_release(&pool->leases->waiting, 1);                                                // W2
-    zcp_priv_pool_want(pool);                                                                       // step want
+    zcp_priv_pool_recall(pool);                                                                       // step want
     ZEROCP_STEP("waiting");
 }
 
 // After all is announced: who tells something from here on sees that, or this thread sees what was told.
 ZCP_PRIV_SETUP void zcp_priv_sleep_look(zcp_priv_sleep *sleep) {
     // only now: who gets it looks what is wanted.
-    zcp_priv_view_give_back(&sleep->manager->view);
+    zcp_priv_view_flush_caches(&sleep->manager->view);
     // Pairs with A1, A2, A3, A7.
     ZEROCP_HEAVY_BARRIER();                                                                         // A4
     // Who sleeps keeps nothing of what retires.
-    zcp_priv_view_tidy(&sleep->manager->view);
+    zcp_priv_view_leave_retiring(&sleep->manager->view);
 }
 
 // Ends a round that found nothing: sleeps until something is told, or until it is time to look for the dead again.
@@ -4460,7 +4468,7 @@ ZCP_PRIV_SETUP void zcp_priv_sleep_end(zcp_priv_sleep *sleep, bool again) {
     // However long it took.
     if (sleep->recovers) sleep->recover_at = now + ZCP_PRIV_WAIT_MS * UINT64_C(1000000);
     uint64_t until = sleep->recover_at < sleep->deadline ? sleep->recover_at : sleep->deadline;
-    if (++sleep->looks >= ZCP_PRIV_WAIT_LOOKS) {
+    if (++sleep->looks >= ZCP_PRIV_WAIT_ROUNDS) {
         uint64_t rest = 1000000 + 10 * (now - sleep->began), most = until > now ? until - now : 0;
         // Up to ZCP_PRIV_WAIT_MS.
         zcp_priv_sleep_us((uint32_t)((rest < most ? rest : most) / 1000));
@@ -4481,7 +4489,7 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_priv_sleep *sleep, uint64_t size, zc
     zcp_priv_pool *pool;
     uint32_t what = 0;
     zcp_priv_sleep_begin(sleep);
-    zcp_priv_renew_if_changed(manager);
+    zcp_priv_catch_up_if_changed(manager);
     const zcp_priv_table *table = zcp_priv_view_table(view);
     uint32_t first = zcp_priv_table_fit(table, size);
     *fits = zcp_priv_view_serving(view, table, first, first);
@@ -4495,8 +4503,8 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_priv_sleep *sleep, uint64_t size, zc
     *again = !*fits || zcp_priv_pools_changed(manager);
     *disturbed = 0;
     if (!*fits) return false;
-    if (sleep->recovers) zcp_priv_view_look(view, table, first);
-    if (sleep->last) return zcp_priv_take_by_look(manager, table, first, zcp_priv_now_ns(), place, disturbed);
+    if (sleep->recovers) zcp_priv_scan_and_mend(view, table, first);
+    if (sleep->last) return zcp_priv_take_by_scan(manager, table, first, zcp_priv_now_ns(), place, disturbed);
     // Who frees it again wakes this one.
     bool taken_by_others;
     // By the records alone: by hints one attends, and would wake oneself.
@@ -4504,18 +4512,18 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_priv_sleep *sleep, uint64_t size, zc
 }
 
 // The calling thread gives back what it caches of any pool, if others want it.
-ZCP_PRIV_SETUP void zcp_priv_attend_all(zcp_manager *manager) {
+ZCP_PRIV_SETUP void zcp_priv_answer_all_recalls(zcp_manager *manager) {
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS && zcp_priv_thread; p++) {
         zcp_priv_local *local = zcp_priv_view_local(&manager->view, p);
-        if (local->pool && local->cached && !zcp_priv_unwanted(local)) zcp_priv_attend(manager, local);
+        if (local->pool && local->cached && zcp_priv_recalled(local)) zcp_priv_answer_recall(manager, local);
     }
 }
 
 ZCP_PRIV_COLD zcp_status zcp_priv_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms,
                                                 zcp_chunk *chunk) {
-    zcp_status status = zcp_priv_try(manager, size, chunk, timeout_ms == 0);
+    zcp_status status = zcp_priv_allocate_and_scan(manager, size, chunk, timeout_ms == 0);
     // It may be of one who waits for those.
-    if (status == ZCP_OK) zcp_priv_attend_all(manager);
+    if (status == ZCP_OK) zcp_priv_answer_all_recalls(manager);
     if (status != ZCP_ERR_EXHAUSTED || timeout_ms == 0 || !manager->view.signals) return status;
     zcp_priv_slot *slot = zcp_priv_slot_at(manager, manager->view.client);
     zcp_priv_sleep sleep = {manager, slot, UINT64_MAX, 0, 0, 0, 0, false, false};
@@ -4530,12 +4538,12 @@ ZCP_PRIV_COLD zcp_status zcp_priv_allocate_wait(zcp_manager *manager, uint64_t s
             zcp_priv_claimed(chunk, manager, &place, size);
             return ZCP_OK;
         }
-        if (!fits && (status = zcp_priv_try(manager, size, chunk, false)) != ZCP_ERR_EXHAUSTED) return status;
+        if (!fits && (status = zcp_priv_allocate_and_scan(manager, size, chunk, false)) != ZCP_ERR_EXHAUSTED) return status;
         if (sleep.last) {
             if (fits) zcp_priv_count_failure(fits, disturbed);
             return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes within %u ms%s%s", manager->name,
-                                 (unsigned long long)size, timeout_ms, zcp_priv_say_disturbed(looks, disturbed),
-                                 zcp_priv_recovery_told(manager).text);
+                                 (unsigned long long)size, timeout_ms, zcp_priv_explain_disturbed(looks, disturbed),
+                                 zcp_priv_explain_recovery(manager).text);
         }
         if (!counted && !again) {
             ZEROCP_COUNT(&fits->leases->waits, 1);
@@ -4580,29 +4588,29 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
 //   A1    (barrier) light    A4 A5        who frees misses the waiter or RETIRING, who misses what is free,
 //   A3    (barrier) light    A4 A5        ... here after a slower release
 
-// The owner lets go of a chunk of which a token may exist. YES: done; NO: it is not the owner of that generation.
-ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i,
+// The owner lets go of a chunk of which a token may exist. RELEASED: done; NOT_RELEASED: it is not the owner of that generation.
+ZCP_PRIV zcp_priv_releasing zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i,
                                                  uint32_t client, uint32_t generation) {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     bool keeps = zcp_priv_cache_keeps(local);
     for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {                                    // step owner-rounds
         // Pairs with B1; before the bits are read.
         uint64_t s = zcp_priv_load_acquire(&record->state);                                         // L1
-        if (ZCP_PRIV_GENERATION(s) != generation || ZCP_PRIV_OWNER(s) != client + 1) return ZCP_PRIV_NO;
+        if (ZCP_PRIV_GENERATION(s) != generation || ZCP_PRIV_OWNER(s) != client + 1) return ZCP_PRIV_NOT_RELEASED;
         if (zcp_priv_never_borrowed(s) || zcp_priv_no_borrower(pool, record)) {                     // step unborrowed
-            uint64_t next = keeps ? zcp_priv_cached(generation, local->kept) : zcp_priv_freed(generation);
+            uint64_t next = keeps ? zcp_priv_cached(generation, local->cached_bits) : zcp_priv_freed(generation);
             // Pairs with C1 Y6.
             if (zcp_priv_cas_release(&record->state, &s, next)) {                                   // F2
                 if (keeps)
                     zcp_priv_cache_put(local, local->cached,
-                                       zcp_priv_name(pool, i, zcp_priv_next_generation(generation)));  // step kept
+                                       zcp_priv_chunk_id(pool, i, zcp_priv_next_generation(generation)));  // step kept
                 else zcp_priv_hint(pool, local, i);
                 zcp_priv_count_freed_by(pool, local);
-                return ZCP_PRIV_YES;
+                return ZCP_PRIV_RELEASED;
             }
         } else if (zcp_priv_cas_seq_cst(&record->state, &s, zcp_priv_with_ticket(s, 0))) {          // S2
             ZEROCP_STEP("disowned");
-            return zcp_priv_reap(pool, i) == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_YES;
+            return zcp_priv_reap(pool, i) == ZCP_PRIV_GARBAGE ? ZCP_PRIV_GARBAGE : ZCP_PRIV_RELEASED;
         }
     }
     return ZCP_PRIV_GARBAGE;
@@ -4610,23 +4618,23 @@ ZCP_PRIV zcp_priv_outcome zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_l
 
 // May a token exist, or another handle? If not, nobody else can hold the chunk or come to hold it.
 ZCP_PRIV bool zcp_priv_never_shared(const zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation) {
-    // Pairs with D1, and first: I see of which tokens siblings told, and their use of the payload as over.
+    // Pairs with D1, and first: I see of which tokens siblings has_token, and their use of the payload as over.
     bool only = zcp_priv_load_acquire(&zcp_priv_counts_at(pool, i)->owned) == zcp_priv_owned(generation, 1);  // O1
-    uint64_t untold = zcp_priv_state(generation, client + 1, 0);
+    uint64_t no_token = zcp_priv_state(generation, client + 1, 0);
     // Relaxed: the ticket is carried by D1 or by the token's fence; the handle's count pins the generation.
-    bool told = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state) != untold;               // step never-told
-    return only && !told;
+    bool has_token = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state) != no_token;               // step no-token-yet
+    return only && !has_token;
 }
 
-// One handle less in owned. YES: it was the last; NO: others are left; GARBAGE: none is of that generation, so the
+// One handle less in owned. LAST: it was the last; OTHERS_LEFT: others are left; NOT_OWNED: none is of that generation, so the
 // handle counts in borrowed, or is none.
-ZCP_PRIV zcp_priv_outcome zcp_priv_drop_owned(zcp_priv_counts *counts, uint32_t generation) {
+ZCP_PRIV zcp_priv_dropping zcp_priv_drop_owned(zcp_priv_counts *counts, uint32_t generation) {
     // O3 pairs with D1: who sees 0 sees the hold in borrowed; D1: marks and payload use are done. Lock-free: fails only
     // beside a sibling's success.
     for (uint64_t s; zcp_priv_owned_handles(s = zcp_priv_load_acquire(&counts->owned), generation) != 0;)  // O3
         if (zcp_priv_cas_release(&counts->owned, &s, s - 1))                                        // D1
-            return (uint32_t)s == 1 ? ZCP_PRIV_YES : ZCP_PRIV_NO;
-    return ZCP_PRIV_GARBAGE;
+            return (uint32_t)s == 1 ? ZCP_PRIV_LAST : ZCP_PRIV_OTHERS_LEFT;
+    return ZCP_PRIV_NOT_OWNED;
 }
 
 // One handle less in owned, if there are several: then nothing is freed. Else nothing is done: 1, or 0 of that
@@ -4649,9 +4657,9 @@ ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local 
     ZEROCP_STEP("unowned");
     if (zcp_priv_cache_keeps(local)) {
         // This thread's use of the payload is over, and owned is 0. Pairs with Y6.
-        zcp_priv_store_release(&record->state, zcp_priv_cached(generation, local->kept));           // Y7
+        zcp_priv_store_release(&record->state, zcp_priv_cached(generation, local->cached_bits));           // Y7
         zcp_priv_cache_put(local, local->cached,
-                           zcp_priv_name(pool, i, zcp_priv_next_generation(generation)));          // step kept-unshared
+                           zcp_priv_chunk_id(pool, i, zcp_priv_next_generation(generation)));          // step kept-unshared
     } else {
         // Pairs with C1.
         zcp_priv_store_release(&record->state, zcp_priv_freed(generation));                         // F3
@@ -4661,99 +4669,99 @@ ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local 
 }
 
 // As never_shared and free_unshared, in the few steps of a thread that has a lease and all at hand; i is below
-// local->quick. Whoever calls this looks at `wanted` after that, and attends: what was cached here although it is
+// local->fast_limit. Whoever calls this looks at `wanted` after that, and attends: what was cached here although it is
 // wanted goes on to everybody.
-typedef enum zcp_priv_quick {
-    ZCP_PRIV_NOT_QUICKLY,           // nothing was done
-    ZCP_PRIV_QUICKLY,
-    ZCP_PRIV_FREED_ELSEWHERE        // free, but not of the leaf on loan: zcp_priv_freed_elsewhere does the rest
-} zcp_priv_quick;
+typedef enum zcp_priv_fast_release {
+    ZCP_PRIV_NOT_FAST,           // nothing was done
+    ZCP_PRIV_DONE_FAST,
+    ZCP_PRIV_OUTSIDE_LOAN        // free, but not of the leaf on loan: zcp_priv_free_outside_loan does the rest
+} zcp_priv_fast_release;
 
-ZCP_PRIV_INLINE zcp_priv_quick zcp_priv_release_quickly(zcp_priv_local *local, uint64_t i, uint64_t name) {
+ZCP_PRIV_INLINE zcp_priv_fast_release zcp_priv_release_fast(zcp_priv_local *local, uint64_t i, uint64_t id) {
     zcp_priv_counts *counts = &local->counts[i];
-    uint64_t held = name >> 32 << 32;
-    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_acquire(&counts->owned) - held != 1)) return ZCP_PRIV_NOT_QUICKLY;  // O2
+    uint64_t held = id >> 32 << 32;
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_acquire(&counts->owned) - held != 1)) return ZCP_PRIV_NOT_FAST;  // O2
     zcp_priv_record *record = zcp_priv_local_record(local, i);
-    uint64_t mine = local->mine;
-    bool told = zcp_priv_load_relaxed(&record->state) - held != mine;                               // step quick-state
-    if (ZCP_PRIV_UNLIKELY(told)) return ZCP_PRIV_NOT_QUICKLY;
+    uint64_t owned_bits = local->owned_bits;
+    bool has_token = zcp_priv_load_relaxed(&record->state) - held != owned_bits;                               // step quick-state
+    if (ZCP_PRIV_UNLIKELY(has_token)) return ZCP_PRIV_NOT_FAST;
     uint64_t next = held + (UINT64_C(1) << 32);                                                  // step next-generation
     // The last generation.
-    if (ZCP_PRIV_UNLIKELY(next == 0)) return ZCP_PRIV_NOT_QUICKLY;
+    if (ZCP_PRIV_UNLIKELY(next == 0)) return ZCP_PRIV_NOT_FAST;
     // All as in free_unshared.
     zcp_priv_store_relaxed(&counts->owned, 0);                                                      // step unowned-loan
     ZEROCP_STEP("unowned");
     uint32_t cached = local->cached;
-    if (cached < local->room) {
+    if (cached < local->cache_limit) {
         // Pairs with Y6.
-        zcp_priv_store_release(&record->state, next | local->kept);                                 // Y0
-        zcp_priv_cache_put(local, cached, name + (UINT64_C(1) << 32));                              // step kept-loan
+        zcp_priv_store_release(&record->state, next | local->cached_bits);                                 // Y0
+        zcp_priv_cache_put(local, cached, id + (UINT64_C(1) << 32));                              // step kept-loan
     } else {
         // Pairs with C1.
         zcp_priv_store_release(&record->state, next);                                               // F6
-        if (!zcp_priv_loan_put(local, i)) return ZCP_PRIV_FREED_ELSEWHERE;
+        if (!zcp_priv_loan_put(local, i)) return ZCP_PRIV_OUTSIDE_LOAN;
     }
     zcp_priv_bump(&local->lease->freed);                                                            // step counted-loan
-    return ZCP_PRIV_QUICKLY;
+    return ZCP_PRIV_DONE_FAST;
 }
 
 // The hint of a chunk of another leaf, and the count.
-ZCP_PRIV_INLINE void zcp_priv_freed_elsewhere(zcp_priv_local *local, uint64_t i) {
+ZCP_PRIV_INLINE void zcp_priv_free_outside_loan(zcp_priv_local *local, uint64_t i) {
     zcp_priv_list_push(&local->pool->list, (uint32_t)i);
     zcp_priv_bump(&local->lease->freed);
 }
 
-// Gives back a handle that is not counted in owned. NO: it is not held; nothing changed.
-ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_release_borrowed(zcp_priv_pool *pool, uint32_t i, uint32_t client,
+// Gives back a handle that is not counted in owned. NOT_RELEASED: it is not held; nothing changed.
+ZCP_PRIV_INLINE zcp_priv_releasing zcp_priv_release_borrowed(zcp_priv_pool *pool, uint32_t i, uint32_t client,
                                                            uint32_t generation) {
-    return zcp_priv_generation_now(pool, i) == generation ? zcp_priv_drop_borrowed(pool, i, client) : ZCP_PRIV_NO;
+    return zcp_priv_generation_now(pool, i) == generation ? zcp_priv_drop_borrowed(pool, i, client) : ZCP_PRIV_NOT_RELEASED;
 }
 
-// Gives back a handle that was the only one counted in owned. NO: it is not held; nothing changed. checked: the steps
+// Gives back a handle that was the only one counted in owned. NOT_RELEASED: it is not held; nothing changed. checked: the steps
 // that free are CAS.
-ZCP_PRIV_INLINE zcp_priv_outcome zcp_priv_release_owned(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i,
+ZCP_PRIV_INLINE zcp_priv_releasing zcp_priv_release_owned(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i,
                                                         uint32_t client, uint32_t generation, bool checked) {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
-    if (local->pause) zcp_priv_cache_resume(pool, local);
+    if (local->cache_pause) zcp_priv_cache_resume(pool, local);
     if (!checked && zcp_priv_never_shared(pool, i, client, generation)) {
         zcp_priv_free_unshared(pool, local, i, generation);
-        return ZCP_PRIV_YES;
+        return ZCP_PRIV_RELEASED;
     }
     switch (zcp_priv_drop_owned(counts, generation)) {
-    case ZCP_PRIV_NO:  return ZCP_PRIV_YES;
-    case ZCP_PRIV_YES:
-        return zcp_priv_owner_release(pool, local, i, client, generation) == ZCP_PRIV_YES ? ZCP_PRIV_YES
+    case ZCP_PRIV_OTHERS_LEFT: return ZCP_PRIV_RELEASED;
+    case ZCP_PRIV_LAST:
+        return zcp_priv_owner_release(pool, local, i, client, generation) == ZCP_PRIV_RELEASED ? ZCP_PRIV_RELEASED
                                                                                           : ZCP_PRIV_GARBAGE;
     default:           return zcp_priv_release_borrowed(pool, i, client, generation);
     }
 }
 
 // After a release that may have freed a chunk.
-ZCP_PRIV_INLINE void zcp_priv_released(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv_local *local) {
+ZCP_PRIV_INLINE void zcp_priv_after_release(zcp_manager *manager, zcp_priv_pool *pool, zcp_priv_local *local) {
     // Pairs with A4, A5.
     zcp_priv_light_barrier();                                                                       // A3
     if (local->pool != pool) zcp_priv_after_free(pool);
     // Else nobody has begun to wait since this thread last looked.
-    else if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);
+    else if (ZCP_PRIV_UNLIKELY(zcp_priv_recalled(local))) zcp_priv_answer_recall(manager, local);
 }
 
 // Tells of a release of what is not held, or is garbage: the last message each time, the log once a second, since a
 // loop that goes wrong repeats it.
-ZCP_PRIV_COLD void zcp_priv_tell_release(zcp_manager *manager, uint32_t index, uint32_t generation,
-                                         zcp_priv_outcome outcome) {
+ZCP_PRIV_COLD void zcp_priv_report_release(zcp_manager *manager, uint32_t index, uint32_t generation,
+                                         zcp_priv_releasing outcome) {
     // relaxed, all three words: they limit how often, nothing else
-    uint64_t now = zcp_priv_now_ns(), again_at = zcp_priv_load_relaxed(&manager->release_told);
+    uint64_t now = zcp_priv_now_ns(), again_at = zcp_priv_load_relaxed(&manager->release_logged_until);
     if (outcome == ZCP_PRIV_GARBAGE)
         zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: release of chunk %08x: its record holds garbage", manager->name, index);
     else
         zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: release of a handle that is not held (chunk %08x, generation %u): "
                       "ignored; find where a copy of it was released before", manager->name, index, generation);
     if (now < again_at
-        || !zcp_priv_cas_relaxed(&manager->release_told, &again_at, now + UINT64_C(1000000000))) {
-        zcp_priv_add_relaxed(&manager->releases_untold, 1);
+        || !zcp_priv_cas_relaxed(&manager->release_logged_until, &again_at, now + UINT64_C(1000000000))) {
+        zcp_priv_add_relaxed(&manager->releases_unlogged, 1);
         return;
     }
-    uint32_t more = zcp_priv_exchange_acq_rel(&manager->releases_untold, 0u);
+    uint32_t more = zcp_priv_exchange_acq_rel(&manager->releases_unlogged, 0u);
     char since[48] = "";
     if (more) snprintf(since, sizeof since, " (and %u more since the last line)", more);
     ZEROCP_LOG(ZCP_LOG_ERROR, "%s%s", zcp_last_message(), since);
@@ -4763,27 +4771,27 @@ ZCP_PRIV_COLD void zcp_priv_tell_release(zcp_manager *manager, uint32_t index, u
 ZCP_PRIV_NOINLINE void zcp_priv_release_as_owner(zcp_manager *manager, zcp_priv_pool *pool, uint32_t i,
                                                  uint32_t generation, zcp_priv_local *local) {
     zcp_priv_view *view = &manager->view;
-    zcp_priv_local_change(local, pool);
-    zcp_priv_outcome outcome =
+    zcp_priv_local_switch_pool(local, pool);
+    zcp_priv_releasing outcome =
         zcp_priv_release_owned(pool, local, i, view->client, generation, view->flags & ZCP_CHECKED);
-    zcp_priv_released(manager, pool, local);
-    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES))
-        zcp_priv_tell_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
+    zcp_priv_after_release(manager, pool, local);
+    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_RELEASED))
+        zcp_priv_report_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
 }
 
 ZCP_PRIV_NOINLINE void zcp_priv_release_as_borrower(zcp_manager *manager, zcp_priv_pool *pool, uint32_t i,
                                                     uint32_t generation, zcp_priv_local *local) {
-    zcp_priv_outcome outcome = zcp_priv_release_borrowed(pool, i, manager->view.client, generation);
-    zcp_priv_released(manager, pool, local);
-    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_YES))
-        zcp_priv_tell_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
+    zcp_priv_releasing outcome = zcp_priv_release_borrowed(pool, i, manager->view.client, generation);
+    zcp_priv_after_release(manager, pool, local);
+    if (ZCP_PRIV_UNLIKELY(outcome != ZCP_PRIV_RELEASED))
+        zcp_priv_report_release(manager, pool->number << ZCP_PRIV_POOL_SHIFT | i, generation, outcome);
 }
 
-ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint64_t name, zcp_priv_local *local) {
-    uint32_t index = (uint32_t)name, generation = (uint32_t)(name >> 32);
+ZCP_PRIV_NOINLINE void zcp_priv_release_slow(zcp_manager *manager, uint64_t id, zcp_priv_local *local) {
+    uint32_t index = (uint32_t)id, generation = (uint32_t)(id >> 32);
     zcp_priv_place place;
     if (!zcp_priv_place_of(manager, index, generation, &place)) {
-        zcp_priv_tell_release(manager, index, generation, ZCP_PRIV_NO);
+        zcp_priv_report_release(manager, index, generation, ZCP_PRIV_NOT_RELEASED);
         return;
     }
     switch (zcp_priv_release_one(place.pool, place.i, generation)) {
@@ -4791,31 +4799,31 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_slowly(zcp_manager *manager, uint64_t na
     case 1:  zcp_priv_release_as_owner(manager, place.pool, place.i, generation, local); break;
     // Nothing is freed, so nobody is to be told; but what is wanted is given back.
     default:
-        if (ZCP_PRIV_UNLIKELY(local->pool == place.pool && !zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);
+        if (ZCP_PRIV_UNLIKELY(local->pool == place.pool && zcp_priv_recalled(local))) zcp_priv_answer_recall(manager, local);
     }
 }
 
 // After a quick release.
-ZCP_PRIV_INLINE void zcp_priv_released_quickly(zcp_manager *manager, zcp_priv_local *local) {
+ZCP_PRIV_INLINE void zcp_priv_after_fast_release(zcp_manager *manager, zcp_priv_local *local) {
     // Pairs with A4, A5.
     ZEROCP_LIGHT_BARRIER();                                                                         // A1
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_unwanted(local))) zcp_priv_attend(manager, local);
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_recalled(local))) zcp_priv_answer_recall(manager, local);
 }
 
-ZCP_PRIV_NOINLINE void zcp_priv_released_elsewhere(zcp_manager *manager, uint64_t i, zcp_priv_local *local) {
-    zcp_priv_freed_elsewhere(local, i);
-    zcp_priv_released_quickly(manager, local);
+ZCP_PRIV_NOINLINE void zcp_priv_release_outside_loan(zcp_manager *manager, uint64_t i, zcp_priv_local *local) {
+    zcp_priv_free_outside_loan(local, i);
+    zcp_priv_after_fast_release(manager, local);
 }
 
 // A chunk of another pool than the last one, or one that may not be released quickly.
-ZCP_PRIV_NOINLINE void zcp_priv_release_anew(zcp_manager *manager, uint64_t name) {
+ZCP_PRIV_NOINLINE void zcp_priv_release_in_other_pool(zcp_manager *manager, uint64_t id) {
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return;
-    zcp_priv_local *local = zcp_priv_view_local(&manager->view, (uint32_t)name >> ZCP_PRIV_POOL_SHIFT);
-    uint64_t i = name & (ZCP_MAX_CHUNKS - 1);
-    switch (i < local->quick ? zcp_priv_release_quickly(local, i, name) : ZCP_PRIV_NOT_QUICKLY) {
-    case ZCP_PRIV_NOT_QUICKLY:     zcp_priv_release_slowly(manager, name, local); break;
-    case ZCP_PRIV_FREED_ELSEWHERE: zcp_priv_released_elsewhere(manager, i, local); break;
-    default:                       zcp_priv_released_quickly(manager, local);
+    zcp_priv_local *local = zcp_priv_view_local(&manager->view, (uint32_t)id >> ZCP_PRIV_POOL_SHIFT);
+    uint64_t i = id & (ZCP_MAX_CHUNKS - 1);
+    switch (i < local->fast_limit ? zcp_priv_release_fast(local, i, id) : ZCP_PRIV_NOT_FAST) {
+    case ZCP_PRIV_NOT_FAST:     zcp_priv_release_slow(manager, id, local); break;
+    case ZCP_PRIV_OUTSIDE_LOAN: zcp_priv_release_outside_loan(manager, i, local); break;
+    default:                       zcp_priv_after_fast_release(manager, local);
     }
 }
 
@@ -4823,22 +4831,22 @@ ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk) {
     const zcp_priv_recent *last = &zcp_priv_last;
     if (!chunk) return;
     zcp_manager *manager = chunk->manager;
-    uint64_t name = (uint64_t)chunk->generation << 32 | chunk->index;
+    uint64_t id = (uint64_t)chunk->generation << 32 | chunk->index;
     zcp_priv_local *local = last->local;
-    uint64_t i = (uint32_t)name - last->base;
+    uint64_t i = (uint32_t)id - last->base;
     // The loads before the stores: 5 % of a cached pair (measured on Zen 4).
-    atomic_signal_fence(memory_order_seq_cst);
+    ZCP_PRIV_KEEP_STORES_APART();
     zcp_priv_handle_set(chunk, NULL, NULL, 0);
     if (!manager) return;
     // Relaxed: as in usable.
-    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&manager->live) != last->live || i >= local->quick)) {
-        zcp_priv_release_anew(manager, name);
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&manager->live) != last->live || i >= local->fast_limit)) {
+        zcp_priv_release_in_other_pool(manager, id);
         return;
     }
-    zcp_priv_quick how = zcp_priv_release_quickly(local, i, name);
-    if (ZCP_PRIV_UNLIKELY(how == ZCP_PRIV_NOT_QUICKLY)) zcp_priv_release_slowly(manager, name, local);
-    else if (ZCP_PRIV_UNLIKELY(how == ZCP_PRIV_FREED_ELSEWHERE)) zcp_priv_released_elsewhere(manager, i, local);
-    else zcp_priv_released_quickly(manager, local);
+    zcp_priv_fast_release how = zcp_priv_release_fast(local, i, id);
+    if (ZCP_PRIV_UNLIKELY(how == ZCP_PRIV_NOT_FAST)) zcp_priv_release_slow(manager, id, local);
+    else if (ZCP_PRIV_UNLIKELY(how == ZCP_PRIV_OUTSIDE_LOAN)) zcp_priv_release_outside_loan(manager, i, local);
+    else zcp_priv_after_fast_release(manager, local);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -4901,7 +4909,7 @@ ZCP_PRIV_INLINE ssize_t zcp_priv_read_header(zcp_priv_opening *o) {
 
 // Reads the header and tells what the file is. The kernel copies in no particular order: what goes with READY is read
 // after READY was seen.
-ZCP_PRIV_SETUP zcp_status zcp_priv_look(zcp_priv_opening *o) {
+ZCP_PRIV_SETUP zcp_status zcp_priv_inspect(zcp_priv_opening *o) {
     ssize_t n = zcp_priv_read_header(o);
     if (n > 0 && zcp_priv_load_relaxed(&o->header.state) == ZCP_PRIV_READY) {
         // Pairs with READY's release in build_contents.
@@ -4911,7 +4919,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_look(zcp_priv_opening *o) {
     // Relaxed: of a private copy.
     bool changes = zcp_priv_load_relaxed(&o->header.signals.epoch) != 0;
     // until two agree on them.
-    for (uint32_t look = 0; changes && n > 0 && look < ZCP_PRIV_SLOT_LOOKS; look++) {
+    for (uint32_t look = 0; changes && n > 0 && look < ZCP_PRIV_SLOT_READS; look++) {
         zcp_priv_pool_slot before[ZCP_MAX_LIVE_POOLS];
         memcpy(before, o->header.pools, sizeof before);
         n = zcp_priv_read_header(o);
@@ -4953,7 +4961,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_write_start(zcp_priv_opening *o) {
 
 // Tells those who wait for the creation lock who has it. A file that is not ours is not written to, nor is one touched
 // that a stranger may be truncating.
-ZCP_PRIV_SETUP zcp_status zcp_priv_note_pid(zcp_priv_opening *o, const zcp_priv_lock *lock) {
+ZCP_PRIV_SETUP zcp_status zcp_priv_write_pid(zcp_priv_opening *o, const zcp_priv_lock *lock) {
     if (o->kind == ZCP_PRIV_KIND_FOREIGN || zcp_priv_is_stranger(&o->status, o->desc.flags)) return ZCP_OK;
     // With no room for it, building tells; no SIGXFSZ.
     if (o->status.st_size == 0)
@@ -4988,7 +4996,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_locks_open(zcp_priv_opening *o) {
         if (status == ZCP_ERR_EXISTS) { o->again = true; return ZCP_OK; }
         if (status == ZCP_OK) { o->made_device = (uint64_t)is.st_dev; o->made_inode = (uint64_t)is.st_ino; }
     }
-    if (status == ZCP_OK) zcp_priv_file_note(&o->locks, fd, &path, ZCP_PRIV_SHM_NO_ACCESS, &is);
+    if (status == ZCP_OK) zcp_priv_file_remember(&o->locks, fd, &path, ZCP_PRIV_SHM_NO_ACCESS, &is);
     return status;
 }
 
@@ -5007,12 +5015,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_l
     if (status == ZCP_OK) status = zcp_priv_lock_creation(&o->file, true, &o->wait, lock);
     if (status == ZCP_ERR_TIMEOUT)
         return zcp_priv_fail_locked(o->file.path.text,
-                                    zcp_priv_look(o) == ZCP_OK ? zcp_priv_load_relaxed(&o->header.locker_pid) : 0,
+                                    zcp_priv_inspect(o) == ZCP_OK ? zcp_priv_load_relaxed(&o->header.locker_pid) : 0,
                                     o->desc.timeout_ms);
     if (status != ZCP_OK) return status;
-    status = zcp_priv_look(o);
+    status = zcp_priv_inspect(o);
     // At once, also where a name leads elsewhere.
-    if (status == ZCP_OK) status = zcp_priv_note_pid(o, lock);
+    if (status == ZCP_OK) status = zcp_priv_write_pid(o, lock);
     ZEROCP_STEP("creation_locked");
     if (status == ZCP_OK) status = zcp_priv_file_is(&o->locks, &same);
     if (status == ZCP_OK && same) status = zcp_priv_file_is(&o->file, &same);
@@ -5045,7 +5053,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_locks_find(zcp_priv_opening *o, bool *broken)
     if (status != ZCP_OK) return *broken ? ZCP_OK : status;
     *broken = (uint64_t)is.st_dev != o->header.lock_device || (uint64_t)is.st_ino != o->header.lock_inode;
     if (*broken) zcp_priv_close_fd(fd);
-    else zcp_priv_file_note(&o->locks, fd, &path, ZCP_PRIV_SHM_NO_ACCESS, &is);
+    else zcp_priv_file_remember(&o->locks, fd, &path, ZCP_PRIV_SHM_NO_ACCESS, &is);
     return ZCP_OK;
 }
 
@@ -5128,7 +5136,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_brok
 }
 
 // Opens what has that name and stands alone, if this call may remove it.
-ZCP_PRIV_SETUP zcp_status zcp_priv_left_look(const zcp_priv_opening *o, const char *path, int *fd,
+ZCP_PRIV_SETUP zcp_status zcp_priv_inspect_leftover(const zcp_priv_opening *o, const char *path, int *fd,
                                              struct stat *status) {
     uint32_t flags = o->desc.flags;
     zcp_status result = zcp_priv_file_open(path, O_RDONLY, flags | ZCP_SHM_ANY_OWNER, fd, status);
@@ -5146,7 +5154,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_left_look(const zcp_priv_opening *o, const ch
 ZCP_PRIV_SETUP zcp_status zcp_priv_build_chunks(zcp_priv_opening *o, int *fd, struct stat *status) {
     const char *path = o->chunk_path.text;
     uint32_t permissions = o->desc.data_permissions ? o->desc.data_permissions : o->desc.permissions;
-    zcp_status result = zcp_priv_left_look(o, path, fd, status);
+    zcp_status result = zcp_priv_inspect_leftover(o, path, fd, status);
     if (result == ZCP_OK) {
         zcp_priv_close_fd(*fd);
         *fd = -1;
@@ -5301,7 +5309,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_check_header(const zcp_priv_opening *o) {
 }
 
 // One of the pools that the header says are live.
-typedef struct zcp_priv_live { uint32_t number; zcp_pool_config config; bool wanted; } zcp_priv_live;
+typedef struct zcp_priv_live { uint32_t number; zcp_pool_config config; bool matched; } zcp_priv_live;
 
 // Reads the live pools; *count tells how many. false: a slot is just being written, or garbage.
 ZCP_PRIV_SETUP bool zcp_priv_live_read(zcp_priv_opening *o, zcp_priv_live live[ZCP_MAX_LIVE_POOLS], uint32_t *count) {
@@ -5362,13 +5370,13 @@ ZCP_PRIV_COLD zcp_status zcp_priv_check_config(zcp_priv_opening *o) {
                              asked);
     for (uint32_t c = 0; c < asked; c++) {
         uint32_t p = 0;
-        while (p < count && (live[p].wanted || !zcp_priv_same_pool(&live[p].config, &o->config.pools.items[c]))) p++;
-        if (p < count) live[p].wanted = true;
+        while (p < count && (live[p].matched || !zcp_priv_same_pool(&live[p].config, &o->config.pools.items[c]))) p++;
+        if (p < count) live[p].matched = true;
         else if (!missing) missing = &o->config.pools.items[c];
     }
     // As many as asked for, so one is not wanted.
     for (uint32_t p = 0; missing && p < count; p++)
-        if (!live[p].wanted) return zcp_priv_fail_pool(o, &live[p], missing);
+        if (!live[p].matched) return zcp_priv_fail_pool(o, &live[p], missing);
     return ZCP_OK;
 }
 
@@ -5444,7 +5452,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_replace(zcp_priv_opening *o, zcp_status refus
     status = zcp_priv_clients_bar(o, &slots, &taken);
     ZEROCP_STEP("clients_barred");
     // Nobody changes it any more.
-    if (status == ZCP_OK && !taken) status = zcp_priv_look(o);
+    if (status == ZCP_OK && !taken) status = zcp_priv_inspect(o);
     if (status == ZCP_OK) o->again = taken || !zcp_priv_locks_are(o) || !zcp_priv_is_replaceable(o);
     if (status == ZCP_OK && !o->again) status = zcp_priv_retire(o, &creation);
     zcp_priv_creation_unlock(o, &creation);
@@ -5476,7 +5484,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_private_map(zcp_manager *manager) {
 
 // A look at the slots: gives clean ones, as hints, if there are any. *in_motion: one is not in use; if nobody could
 // take it, a sweeper, a joiner or a leaver is at work, and one may become free.
-ZCP_PRIV_SETUP zcp_status zcp_priv_slots_look(const zcp_priv_opening *o, uint64_t clean[ZCP_MAX_CLIENTS / 64],
+ZCP_PRIV_SETUP zcp_status zcp_priv_scan_slots(const zcp_priv_opening *o, uint64_t clean[ZCP_MAX_CLIENTS / 64],
                                               bool *in_motion) {
     zcp_priv_slot some[32];
     bool found = false;
@@ -5508,7 +5516,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slots_look(const zcp_priv_opening *o, uint64_
 ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *manager, uint32_t *client) {
     uint64_t clean[ZCP_MAX_CLIENTS / 64];
     bool in_motion;
-    zcp_status status = zcp_priv_slots_look(o, clean, &in_motion);
+    zcp_status status = zcp_priv_scan_slots(o, clean, &in_motion);
     for (uint32_t looks = 0; status == ZCP_OK;) {
         int64_t which;
         status = zcp_priv_lock_take(&manager->locks, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, 1, clean, 1,
@@ -5518,7 +5526,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *m
         status = zcp_priv_clients_barred(o, &o->barred);
         o->again = o->barred;
         if (status != ZCP_OK || o->again) return status;
-        status = zcp_priv_slots_look(o, clean, &in_motion);
+        status = zcp_priv_scan_slots(o, clean, &in_motion);
         // Twice, with a pause: a sweeper may just have taken a lock.
         if (!in_motion) looks++;
         if (status == ZCP_OK && (looks == 2 || !zcp_priv_wait_more(&o->wait)))
@@ -5582,7 +5590,7 @@ ZCP_PRIV_SETUP void zcp_priv_view_join(zcp_manager *manager) {
         view->own[p].punches = !(view->flags & (ZCP_READ_ONLY_DATA | ZCP_OBSERVE));
     }
     view->signals = &manager->header->signals;
-    zcp_priv_renew_if_changed(manager);
+    zcp_priv_catch_up_if_changed(manager);
 }
 
 // Joins: slot, sweep of what a dead predecessor left in it, view.
@@ -5770,7 +5778,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_file(zcp_priv_opening *o) {
         o->fresh = status == ZCP_OK;
         if (status == ZCP_ERR_EXISTS) { o->again = true; return ZCP_OK; }
     }
-    if (status == ZCP_OK) zcp_priv_file_note(&o->file, fd, &path, 0, &o->status);
+    if (status == ZCP_OK) zcp_priv_file_remember(&o->file, fd, &path, 0, &o->status);
     return status;
 }
 
@@ -5815,7 +5823,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **
     zcp_status status = zcp_priv_open_file(o);
     if (status != ZCP_OK || o->again) return status;
     if (o->removes && zcp_priv_is_stranger(&o->status, o->desc.flags)) return zcp_priv_remove_stranger(o);
-    if ((status = zcp_priv_look(o)) != ZCP_OK) return status;
+    if ((status = zcp_priv_inspect(o)) != ZCP_OK) return status;
     bool mine = o->built_inode == o->file.inode && o->built_device == o->file.device;
     switch (o->kind) {
     case ZCP_PRIV_KIND_FOREIGN: return zcp_priv_fail_foreign(o);
@@ -5850,7 +5858,7 @@ ZCP_PRIV_SETUP void zcp_priv_unbuild(zcp_priv_opening *o) {
     o->creates = o->again = o->built = false;
     o->desc.flags &= ~ZCP_WAIT;
     if (zcp_priv_open_file(o) != ZCP_OK) return;
-    if (o->file.inode == o->built_inode && o->file.device == o->built_device && zcp_priv_look(o) == ZCP_OK
+    if (o->file.inode == o->built_inode && o->file.device == o->built_device && zcp_priv_inspect(o) == ZCP_OK
         && zcp_priv_locks_find(o, &broken) == ZCP_OK && !broken
         && zcp_priv_locks_test(o, &joined) == ZCP_OK && !joined) (void)zcp_priv_dismantle(o, false);
     zcp_priv_attempt_end(o, ZCP_OK);
@@ -5880,8 +5888,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o) {
     }
     // What is left goes under a fresh one's lock.
     if (status == ZCP_ERR_NOT_FOUND) {
-        status = zcp_priv_left_look(o, o->chunk_path.text, &fd, &chunk);
-        if (status == ZCP_ERR_NOT_FOUND) status = zcp_priv_left_look(o, o->locks.path.text, &fd, &chunk);
+        status = zcp_priv_inspect_leftover(o, o->chunk_path.text, &fd, &chunk);
+        if (status == ZCP_ERR_NOT_FOUND) status = zcp_priv_inspect_leftover(o, o->locks.path.text, &fd, &chunk);
         if (status == ZCP_ERR_NOT_FOUND)
             return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: %s, %s and %s are not there", o->desc.name,
                                  o->file.path.text, o->chunk_path.text, o->locks.path.text);
@@ -5893,7 +5901,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o) {
     }
     if (status != ZCP_OK || o->again) return status;
     if (zcp_priv_is_stranger(&o->status, o->desc.flags)) return zcp_priv_remove_stranger(o);
-    if ((status = zcp_priv_look(o)) != ZCP_OK) return status;
+    if ((status = zcp_priv_inspect(o)) != ZCP_OK) return status;
     return o->kind == ZCP_PRIV_KIND_FOREIGN ? zcp_priv_fail_foreign(o) : zcp_priv_dismantle(o, false);
 }
 
@@ -6005,11 +6013,11 @@ ZCP_PRIV_SETUP void zcp_priv_manager_close(zcp_manager *manager) {
     // So that no thread's end falls into this.
     zcp_priv_process *process = zcp_priv_process_lock();
     // Neither usable nor to be used again yet.
-    bool mine = zcp_priv_cas_relaxed(&manager->state, &open, (uint32_t)ZCP_PRIV_CLOSING);
+    bool closes = zcp_priv_cas_relaxed(&manager->state, &open, (uint32_t)ZCP_PRIV_CLOSING);
     // Relaxed: calls that overlap this one are the caller's error.
-    if (mine) zcp_priv_store_relaxed(&manager->live, (uintptr_t)0);
+    if (closes) zcp_priv_store_relaxed(&manager->live, (uintptr_t)0);
     zcp_priv_process_unlock(process);
-    if (!mine) return;
+    if (!closes) return;
     uint64_t left = zcp_priv_handles_left(manager);
     if (left)
         ZEROCP_LOG(ZCP_LOG_WARNING, "%s: closed with %llu handles not released; their chunks are given back",
@@ -6023,10 +6031,10 @@ ZCP_PRIV_SETUP void zcp_priv_manager_close(zcp_manager *manager) {
                    (unsigned long long)freed);
     }
     // Relaxed: a figure.
-    uint32_t untold = zcp_priv_load_relaxed(&manager->releases_untold);
-    if (untold)
+    uint32_t unlogged = zcp_priv_load_relaxed(&manager->releases_unlogged);
+    if (unlogged)
         ZEROCP_LOG(ZCP_LOG_ERROR, "%s: closed; since the last line %u more releases of handles that are not held came",
-                   manager->name, untold);
+                   manager->name, unlogged);
     zcp_registry_remove(&manager->registry, ZCP_SEGMENT_MANAGEMENT);
     zcp_registry_remove(&manager->registry, ZCP_SEGMENT_CHUNK);
     zcp_priv_manager_end(manager, left != 0);
@@ -6075,14 +6083,14 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy_this(zcp_manager *manag
 
 ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_manager_pool_end(const zcp_manager *manager) {
     if (!zcp_priv_usable(manager)) return 0;
-    zcp_priv_renew_quietly(manager);
+    zcp_priv_catch_up_quietly(manager);
     // Relaxed: a figure.
     return zcp_priv_load_relaxed(&manager->view.pool_end);
 }
 
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool,
                                                             zcp_pool_stats *stats) {
-    zcp_status status = zcp_priv_may_look(manager, "place for the statistics", stats, sizeof *stats);
+    zcp_status status = zcp_priv_may_read(manager, "place for the statistics", stats, sizeof *stats);
     if (status != ZCP_OK) return status;
     uint32_t pools = zcp_manager_pool_end(manager);
     if (pool >= pools)
@@ -6124,7 +6132,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *m
 typedef bool zcp_priv_record_function(const zcp_priv_pool *pool, uint32_t i, uint64_t state, void *user); // false: stop
 
 ZCP_PRIV_SETUP void zcp_priv_each_held(const zcp_manager *manager, zcp_priv_record_function *function, void *user) {
-    zcp_priv_renew_quietly(manager);
+    zcp_priv_catch_up_quietly(manager);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
         for (uint32_t i = 0; pool && i < pool->count; i++) {
@@ -6153,7 +6161,7 @@ ZCP_PRIV_SETUP bool zcp_priv_count_client(const zcp_priv_pool *pool, uint32_t i,
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_stats(const zcp_manager *manager, uint32_t slot,
                                                               zcp_client_stats *stats) {
     zcp_client_info info;
-    zcp_status status = zcp_priv_may_look(manager, "place for the statistics", stats, sizeof *stats);
+    zcp_status status = zcp_priv_may_read(manager, "place for the statistics", stats, sizeof *stats);
     if (status == ZCP_OK) status = zcp_manager_client_info(manager, slot, &info);
     if (status != ZCP_OK) return status;
     stats->state = info.state;
@@ -6197,7 +6205,7 @@ ZCP_PRIV_SETUP bool zcp_priv_census_entry(const zcp_priv_pool *pool, uint32_t i,
     entry.age = (uint32_t)((uint32_t)now - (uint32_t)note - 1);
     // Released meanwhile.
     if (zcp_priv_load_acquire(&record->state) >> 32 != state >> 32) return true;
-    if (ZCP_PRIV_TICKET(state) != 0) entry.token = zcp_priv_name(pool, i, entry.generation);
+    if (ZCP_PRIV_TICKET(state) != 0) entry.token = zcp_priv_chunk_id(pool, i, entry.generation);
     return census->function(&entry, census->user);
 }
 
@@ -6211,7 +6219,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manag
 }
 
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manager_info *info) {
-    zcp_status status = zcp_priv_may_look(manager, "place for the information", info, sizeof *info);
+    zcp_status status = zcp_priv_may_read(manager, "place for the information", info, sizeof *info);
     if (status != ZCP_OK) return status;
     memcpy(info->name, manager->name, sizeof manager->name);
     memcpy(info->management_name, manager->file.path.text, sizeof manager->file.path.text);
@@ -6236,7 +6244,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_alive(const zcp_manager *manager, uint32
     // Its own lock it cannot ask for.
     *alive = slot == manager->view.client;
     if (*alive) return ZCP_OK;
-    zcp_status status = zcp_priv_file_look(file, &fd, &kept);
+    zcp_status status = zcp_priv_file_reach_locks(file, &fd, &kept);
     if (status != ZCP_OK) return status;
     off_t byte = ZCP_PRIV_LOCK_SLOTS + (off_t)slot;
     if (observes) status = zcp_priv_lock_test(fd, file->path.text, byte, 1, F_RDLCK, alive);
@@ -6248,7 +6256,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_alive(const zcp_manager *manager, uint32
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot,
                                                              zcp_client_info *info) {
     bool alive;
-    zcp_status status = zcp_priv_may_look(manager, "place for the information", info, sizeof *info);
+    zcp_status status = zcp_priv_may_read(manager, "place for the information", info, sizeof *info);
     if (status != ZCP_OK) return status;
     if (slot >= manager->geometry.max_clients)
         return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "slot %u: %s has %u", slot, manager->name,
@@ -6293,7 +6301,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_manager *zcp_manager_find(const char *name) {
 
 ZCP_PRIV_SMALL ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager) {
     if (!zcp_priv_usable(manager)) return NULL;
-    zcp_priv_renew_quietly(manager);
+    zcp_priv_catch_up_quietly(manager);
     return &manager->registry;
 }
 

@@ -425,13 +425,13 @@ static const struct { const char *name, *message; } zcp_priv_status_texts[] = {
 #define ZCP_PRIV_MESSAGE_BYTES 384
 
 // The last failure, and a place for those within the call that runs now: whether they are told is known at its end.
-typedef struct zcp_priv_notes {
+typedef struct zcp_priv_failures {
     struct { int error; char message[ZCP_PRIV_MESSAGE_BYTES]; } kept[2];
     uint32_t last, before;          // which of them is told; which was, when the outermost call began
     bool within;                    // between call_begin and call_end
-} zcp_priv_notes;
+} zcp_priv_failures;
 
-static ZEROCP_THREAD_LOCAL zcp_priv_notes zcp_priv_told;
+static ZEROCP_THREAD_LOCAL zcp_priv_failures zcp_priv_last_failures;
 
 ZEROCP_API const char *zcp_status_name(zcp_status status) {
     return (unsigned)status < ZCP_STATUS_COUNT ? zcp_priv_status_texts[status].name : "ZCP_ERR_UNKNOWN";
@@ -442,22 +442,22 @@ ZEROCP_API const char *zcp_status_message(zcp_status status) {
                                                : "no status code has this number: pass what a zerocp function returned";
 }
 
-ZEROCP_API const char *zcp_last_message(void) { return zcp_priv_told.kept[zcp_priv_told.last].message; }
-ZEROCP_API int zcp_last_errno(void) { return zcp_priv_told.kept[zcp_priv_told.last].error; }
+ZEROCP_API const char *zcp_last_message(void) { return zcp_priv_last_failures.kept[zcp_priv_last_failures.last].message; }
+ZEROCP_API int zcp_last_errno(void) { return zcp_priv_last_failures.kept[zcp_priv_last_failures.last].error; }
 
 // Around a public call within which something may fail although it succeeds. true: it is the outermost one.
 ZCP_PRIV_COLD bool zcp_priv_call_begin(void) {
-    if (zcp_priv_told.within) return false;
-    zcp_priv_told.within = true;
-    zcp_priv_told.before = zcp_priv_told.last;
+    if (zcp_priv_last_failures.within) return false;
+    zcp_priv_last_failures.within = true;
+    zcp_priv_last_failures.before = zcp_priv_last_failures.last;
     return true;
 }
 
 // A call that succeeds leaves the last failure as it was before it. Returns status.
 ZCP_PRIV_COLD zcp_status zcp_priv_call_end(bool outermost, zcp_status status) {
     if (!outermost) return status;
-    zcp_priv_told.within = false;
-    if (status == ZCP_OK) zcp_priv_told.last = zcp_priv_told.before;
+    zcp_priv_last_failures.within = false;
+    if (status == ZCP_OK) zcp_priv_last_failures.last = zcp_priv_last_failures.before;
     return status;
 }
 
@@ -468,7 +468,7 @@ typedef struct zcp_priv_cause { zcp_status status; int error; } zcp_priv_cause;
 
 ZCP_PRIV_PRINTF(2, 3)
 ZCP_PRIV_COLD zcp_status zcp_priv_fail_by(zcp_priv_cause cause, const char *format, ...) {
-    zcp_priv_notes *told = &zcp_priv_told;
+    zcp_priv_failures *told = &zcp_priv_last_failures;
     va_list arguments;
     if (told->within) told->last = 1 - told->before;
     va_start(arguments, format);
@@ -553,10 +553,10 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_log(zcp_log_level level, const char *format, 
     zcp_log_function *function = zcp_priv_load_acquire(&zcp_priv_log_callback);
     if (function) {
         // Calls made there are calls of their own, and change nothing of this one.
-        zcp_priv_notes told = zcp_priv_told;
-        zcp_priv_told.within = false;
+        zcp_priv_failures told = zcp_priv_last_failures;
+        zcp_priv_last_failures.within = false;
         function(level, line, zcp_priv_load_relaxed(&zcp_priv_log_user));
-        zcp_priv_told = told;
+        zcp_priv_last_failures = told;
     } else {
         if ((unsigned)level > ZCP_LOG_DEBUG) level = ZCP_LOG_DEBUG;
         fprintf(stderr, "zerocp %s: %s\n", zcp_priv_log_names[level], line);

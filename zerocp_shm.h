@@ -771,7 +771,7 @@ ZCP_PRIV_SETUP void zcp_priv_directory(uint64_t *device, uint64_t *inode) {
     *inode = there ? (uint64_t)status.st_ino : 0;
 }
 
-ZCP_PRIV_SETUP void zcp_priv_file_note(zcp_priv_file *file, int fd, const zcp_priv_path *path, uint32_t flags,
+ZCP_PRIV_SETUP void zcp_priv_file_remember(zcp_priv_file *file, int fd, const zcp_priv_path *path, uint32_t flags,
                                        const struct stat *status) {
     *file = (zcp_priv_file){fd, flags, (uint64_t)status->st_dev, (uint64_t)status->st_ino, 0, 0, *path};
     zcp_priv_directory(&file->directory_device, &file->directory_inode);
@@ -831,7 +831,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_reach(const zcp_priv_file *file, int *fd
 }
 
 // The other way round, to look at locks only: the one that was kept, else a fresh one.
-ZCP_PRIV_SETUP zcp_status zcp_priv_file_look(const zcp_priv_file *file, int *fd, bool *kept) {
+ZCP_PRIV_SETUP zcp_status zcp_priv_file_reach_locks(const zcp_priv_file *file, int *fd, bool *kept) {
     *kept = zcp_priv_file_kept(file);
     *fd = file->fd;
     return *kept ? ZCP_OK : zcp_priv_file_reopen(file, fd);
@@ -1188,7 +1188,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_shm_attempt(zcp_shm *shm, const zcp_shm_desc 
     }
     if (status != ZCP_OK) return status;
     if (now.st_size == 0 && !zcp_priv_is_stranger(&now, desc->flags)) {
-        zcp_priv_file_note(&file, fd, path, 0, &now);
+        zcp_priv_file_remember(&file, fd, path, 0, &now);
         if (!creates)
             status = zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "%s is half-made, and this call may not create", path->text);
         else if ((status = zcp_priv_shm_finish(fd, &file, desc, wait, &mine)) == ZCP_OK) *again = !mine;

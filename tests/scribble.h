@@ -207,7 +207,7 @@ HOSTILE_UNUSED static void scribble_wish(const scribble_target *s) {
     uint32_t leaves, shift;
     zcp_priv_leases *leases = scribble_leases(s, &leaves, &shift);
     switch (scribble_below(s, 4)) {
-    case 0: leases->wanted++; break;
+    case 0: leases->recalls++; break;
     case 1: leases->waiting++; break;
     case 2: leases->woken++; break;
     default: leases->retiring = (uint32_t)scribble_below(s, 3);

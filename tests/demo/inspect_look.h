@@ -452,7 +452,7 @@ static void check_files(const file_look *look, findings *f) {
 // Everything that can be seen from outside.
 static void check_instance(const zcp_manager *manager, const file_look *look, snapshot *s, findings *f) {
     check_files(look, f);
-    if (zcp_priv_renew_if_changed(manager) != ZCP_OK)
+    if (zcp_priv_catch_up_if_changed(manager) != ZCP_OK)
         find(f, FINDING_ERROR, "pools", "%s", zcp_last_message());
     check_chunks(manager, s, f);                                   // takes its time, and the clients anew
     check_clients(manager, s->info.name, &s->clients, f);

@@ -168,7 +168,7 @@ static void get_ready_as(int of_thread, int me)
 {
     zcp_priv_local *local = local_at(of_thread, me);
     zcp_priv_local_begin(&pools[me], local, id_of(me), false);
-    local->most = INT32_MAX;                      /* nobody looks at all counters for a peak */
+    local->peak_check_at = INT32_MAX;                      /* nobody looks at all counters for a peak */
 }
 static void get_ready(int me) { get_ready_as(thread, me); }
 static void put_on_loan(int me) { if (local_of(me)->lease) zcp_priv_loan_take(&pools[me], local_of(me), I / 8); }
@@ -181,11 +181,11 @@ static void cache_as(int of_thread, int me)
 {
     zcp_priv_local *local = local_at(of_thread, me);
     get_ready_as(of_thread, me);
-    chunk.state = zcp_priv_cached(5, local->kept);
-    zcp_priv_cache_put(local, 0, zcp_priv_name(&pools[me], I, 6));
+    chunk.state = zcp_priv_cached(5, local->cached_bits);
+    zcp_priv_cache_put(local, 0, zcp_priv_chunk_id(&pools[me], I, 6));
 }
 static uint32_t reclaim(int me) { return zcp_priv_pool_reclaim(&pools[me]); }
-static void attend(int me) { zcp_priv_local_attend(&pools[me], local_of(me)); }
+static void attend(int me) { zcp_priv_local_answer_recall(&pools[me], local_of(me)); }
 static void resume(int me)                                   /* as after 65 releases */
 {
     local_of(me)->pause = 0;
@@ -201,11 +201,11 @@ static void use_of(int i, uint32_t generation)               /* while it is held
     garbled |= !is_text(i, generation);                      /* asserted at the end: an assert here would order the read by its branch */
 }
 static void use(uint32_t generation) { use_of(I, generation); }
-static void owner_release(int me, uint32_t g) { assert(zcp_priv_owner_release(&pools[me], local_of(me), I, id_of(me), g) == ZCP_PRIV_YES); }
+static void owner_release(int me, uint32_t g) { assert(zcp_priv_owner_release(&pools[me], local_of(me), I, id_of(me), g) == ZCP_PRIV_RELEASED); }
 static void give_back(int me) { zcp_priv_give_back(&pools[me], I, id_of(me)); }
 static bool acquire_and_return(int me, uint32_t g)
 {
-    if (zcp_priv_borrow(&pools[me], I, id_of(me), g) != ZCP_PRIV_YES) return false;
+    if (zcp_priv_borrow(&pools[me], I, id_of(me), g) != ZCP_PRIV_HELD) return false;
     use(g);
     give_back(me);
     return true;
@@ -215,7 +215,7 @@ static bool take_quickly(zcp_priv_local *local, uint32_t *i, uint32_t *g)      /
     uint64_t held, at;
     zcp_priv_record *record;
     bool lent = local->cached == 0;
-    if (!local->lease || !(lent ? zcp_priv_unwanted(local) : zcp_priv_cache_begin(local, local->lease))) return false;
+    if (!local->lease || !(lent ? !zcp_priv_recalled(local) : zcp_priv_cache_begin(local, local->lease))) return false;
     if (!lent) {
         held = zcp_priv_cache_top(local, local->cached);
         record = zcp_priv_uncache(local, at = held & (ZCP_MAX_CHUNKS - 1), held);
@@ -231,7 +231,7 @@ static bool allocate(int me, uint32_t *g)                    /* as zcp_chunk_all
     zcp_priv_local *local = local_of(me);
     if (!take_quickly(local, &i, g)) {
 #if TENS >= 21
-        if (local->lease && !zcp_priv_unwanted(local)) zcp_priv_local_attend(&pools[me], local);
+        if (local->lease && zcp_priv_recalled(local)) zcp_priv_local_answer_recall(&pools[me], local);
 #endif
         if (!zcp_priv_take(&pools[me], local, id_of(me), &i, g)) return false;
 #if TENS >= 21
@@ -252,7 +252,7 @@ static bool take_any(int me)                                 /* as zcp_chunk_all
     view[me].client = id_of(me);
     view[me].first.pools[0] = &pools[me];
     view[me].first.count = 1;
-    zcp_priv_view_look(&view[me], &view[me].first, 0);
+    zcp_priv_scan_and_mend(&view[me], &view[me].first, 0);
     bool again;
     return zcp_priv_view_take_anywhere(&view[me], &view[me].first, 0, &place, &again);
 }
@@ -287,27 +287,27 @@ static bool receive(uint32_t *g)
 }
 static void send_token(int me, uint32_t g)                   /* as zcp_chunk_token */
 {
-    assert(zcp_priv_tell_token(&pools[me], I, id_of(me), g, false) == ZCP_PRIV_YES);  // step model-mark
+    assert(zcp_priv_record_token(&pools[me], I, id_of(me), g, false) == ZCP_PRIV_HELD);  // step model-mark
     send(g);  // step model-send
 }
-static void release_slowly(int me, uint32_t i, uint32_t g)   /* as zcp_priv_release_slowly, but tells nobody */
+static void release_slowly(int me, uint32_t i, uint32_t g)   /* as zcp_priv_release_slow, but tells nobody */
 {
     switch (zcp_priv_release_one(&pools[me], i, g)) {
-    case 0: assert(zcp_priv_release_borrowed(&pools[me], i, id_of(me), g) == ZCP_PRIV_YES); break;
-    case 1: assert(zcp_priv_release_owned(&pools[me], local_of(me), i, id_of(me), g, false) == ZCP_PRIV_YES); break;
+    case 0: assert(zcp_priv_release_borrowed(&pools[me], i, id_of(me), g) == ZCP_PRIV_RELEASED); break;
+    case 1: assert(zcp_priv_release_owned(&pools[me], local_of(me), i, id_of(me), g, false) == ZCP_PRIV_RELEASED); break;
     }
 }
 static void release(int me, uint32_t g)                      /* as zcp_chunk_release */
 {
     zcp_priv_local *local = local_of(me);
-    switch (I < local->quick ? zcp_priv_release_quickly(local, I, (uint64_t)g << 32 | I) : ZCP_PRIV_NOT_QUICKLY) {
-    case ZCP_PRIV_NOT_QUICKLY: release_slowly(me, I, g); return;
-    case ZCP_PRIV_FREED_ELSEWHERE: zcp_priv_freed_elsewhere(local, I); break;
+    switch (I < local->fast_limit ? zcp_priv_release_fast(local, I, (uint64_t)g << 32 | I) : ZCP_PRIV_NOT_FAST) {
+    case ZCP_PRIV_NOT_FAST: release_slowly(me, I, g); return;
+    case ZCP_PRIV_OUTSIDE_LOAN: zcp_priv_free_outside_loan(local, I); break;
     default: break;
     }
-    if (!zcp_priv_unwanted(local)) zcp_priv_local_attend(&pools[me], local);
+    if (zcp_priv_recalled(local)) zcp_priv_local_answer_recall(&pools[me], local);
 }
-static bool acquire(int me, uint32_t g) { return zcp_priv_acquire(&pools[me], I, id_of(me), g) == ZCP_PRIV_YES; }
+static bool acquire(int me, uint32_t g) { return zcp_priv_acquire(&pools[me], I, id_of(me), g) == ZCP_PRIV_HELD; }
 static void clone_(int me, uint32_t g) { assert(zcp_priv_clone(&pools[me], I, g)); }
 static bool allocated(int me)      { uint32_t g; if (!allocate(me, &g)) return false; use(g); release(me, g); return true; }
 static void allocated_sent(int me) { uint32_t g; if (allocate(me, &g)) { send_token(me, g); use(g); release(me, g); } }
@@ -758,7 +758,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  allocated(1)
 #elif SCENARIO == 93    /* the same, and the hint comes to a loan, from which a client without a lease takes it */
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0); holds(0, 1); chunk.state = zcp_priv_state(G, id_of(0) + 1, 0)
-#define RUN_1  use(G); release(0, G); allocated(0); zcp_priv_local_attend(&pools[0], local_of(0)); give_up(0)
+#define RUN_1  use(G); release(0, G); allocated(0); zcp_priv_local_answer_recall(&pools[0], local_of(0)); give_up(0)
 #define RUN_2  allocated(1)
 #elif SCENARIO == 94    /* a client dies with a chunk in its cache, or near it; a stale hint leads another one to it, a sweep follows [crash 0..11] */
 #define START  begin(1, 0, 0, 1); holds(0, 1)
@@ -801,7 +801,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated_sent(0); flush(0)
 #define RUN_2  received(1)
 #elif SCENARIO == 103   /* a dead client's cached chunk is swept by two at once, while a stale acquire retracts */
-#define START  begin(0, 0, 0, 0); chunk.state = zcp_priv_cached(G, zcp_priv_kept_low(id_of(0), 0))
+#define START  begin(0, 0, 0, 0); chunk.state = zcp_priv_cached(G, zcp_priv_cached_bits(id_of(0), 0))
 #define RUN_1  sweep(0)
 #define RUN_2  sweep(0)
 #define RUN_3  assert(!acquire_and_return(1, G))
@@ -1018,7 +1018,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  free_one(1, 1, G); asks(1)
 #elif SCENARIO == 193   /* a thread gives back what it caches, a never-shared release to the list */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 1); chunks[1].state = zcp_priv_cached(G - 1, local_of(0)->kept); \
-               zcp_priv_cache_put(local_of(0), 0, zcp_priv_name(&pools[0], 1, G))
+               zcp_priv_cache_put(local_of(0), 0, zcp_priv_chunk_id(&pools[0], 1, G))
 #define RUN_1  flush(0); asks(0)
 #define RUN_2  free_one(1, 0, G); asks(1)
 #elif SCENARIO == 194   /* a dead owner is swept, a never-shared release to the list */
@@ -1085,7 +1085,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  if (reclaim(1)) allocated(1)
 #elif SCENARIO == 220   /* it sees that somebody wants chunks, caches again, and allocates */
 #define START  begin(0, 0, 0, 0); cache_as(1, 0)
-#define RUN_1  if (!zcp_priv_unwanted(local_of(0))) { attend(0); resume(0); allocated(0); } paired(0); flush(0)
+#define RUN_1  if (zcp_priv_recalled(local_of(0))) { attend(0); resume(0); allocated(0); } paired(0); flush(0)
 #define RUN_2  if (reclaim(1)) allocated(1)
 #elif SCENARIO == 221   /* a thread that is stopped while it takes keeps the chunk */
 #define START  begin(0, 0, 0, 0); cache_as(3, 0); zcp_priv_cache_begin(local_at(3, 0), local_at(3, 0)->lease)
@@ -1176,9 +1176,9 @@ static void acquired_let_go(int me, uint32_t g)              /* as zcp_chunk_acq
 static void free_one(int me, uint32_t i, uint32_t g)         /* as zcp_chunk_release, but tells nobody */
 {
     zcp_priv_local *local = local_of(me);
-    switch (i < local->quick ? zcp_priv_release_quickly(local, i, (uint64_t)g << 32 | i) : ZCP_PRIV_NOT_QUICKLY) {
-    case ZCP_PRIV_NOT_QUICKLY: release_slowly(me, i, g); break;
-    case ZCP_PRIV_FREED_ELSEWHERE: zcp_priv_freed_elsewhere(local, i); break;
+    switch (i < local->fast_limit ? zcp_priv_release_fast(local, i, (uint64_t)g << 32 | i) : ZCP_PRIV_NOT_FAST) {
+    case ZCP_PRIV_NOT_FAST: release_slowly(me, i, g); break;
+    case ZCP_PRIV_OUTSIDE_LOAN: zcp_priv_free_outside_loan(local, i); break;
     default: break;
     }
 }
@@ -1186,9 +1186,9 @@ static bool asks_for(int me, zcp_priv_place *place)          /* as the look befo
 {
     zcp_priv_view *view = &managers[me]->view;
     uint64_t freed = zcp_priv_view_freed_sum(view, &view->first, 0);
-    zcp_priv_outcome outcome = zcp_priv_view_look_once(view, &view->first, 0, place, &freed);
-    assert(outcome != ZCP_PRIV_NO);
-    return outcome == ZCP_PRIV_YES;
+    zcp_priv_scanning outcome = zcp_priv_scan_once(view, &view->first, 0, place, &freed);
+    assert(outcome != ZCP_PRIV_NONE_FREE);
+    return outcome == ZCP_PRIV_CLAIMED;
 }
 static void asks(int me) { zcp_priv_place place; asks_for(me, &place); }
 static void asks_twice(int me)
@@ -1199,17 +1199,17 @@ static void asks_twice(int me)
     asks(me);
 }
 static void leave(int me) { zcp_priv_local_end(&pools[me], local_of(me)); zcp_priv_after_free(&pools[me]); }      /* as zcp_priv_view_leave */
-/* As zcp_priv_renew_retiring, by who may give memory back. */
+/* As zcp_priv_catch_up_retiring, by who may give memory back. */
 static void tell(int me)
 {
-    if (zcp_priv_view_mark_retiring(&managers[me]->view)) zcp_priv_view_tell_retiring(&managers[me]->view);
-    assert(!zcp_priv_view_claim_retiring(&managers[me]->view));
+    if (zcp_priv_view_find_retiring(&managers[me]->view)) zcp_priv_view_announce_retiring(&managers[me]->view);
+    assert(!zcp_priv_view_empty_retiring(&managers[me]->view));
 }
 static void retire(int me) { assert(zcp_priv_pool_retire_begin(managers[me], 0) == ZCP_OK); tell(me); }
 static void recover(int dead, int me)                        /* as zcp_priv_recover, by a client that has seen the epoch change */
 {
     zcp_priv_failure untold = { ZCP_OK, 0, "" };
-    zcp_priv_renew_number(managers[me], 0, &untold);
+    zcp_priv_catch_up_number(managers[me], 0, &untold);
     tell(me);  // step tell-again
     bool garbage = false;
     zcp_priv_sweep_leaf(&pools[me], 0, id_of(dead), &garbage);
