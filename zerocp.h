@@ -128,6 +128,11 @@
 
    CONTENTS (search for the tag; each section states its invariant and lists its memory orders)
      zerocp_relptr.h, what needs no system call
+       >>api-status   Status codes: one per cause
+       >>api-log      Log: works before any object exists
+       >>api-relptr   Relative pointers, and the registry that resolves them
+       >>api-vector   Vector: up to N elements, embedded
+       >>api-list     List: a lock-free set of free indices
        >>atomics      Each access to a shared word names its memory order
        >>status       Texts of the status codes, and the last failure of each thread
        >>log          Lines for people
@@ -136,6 +141,7 @@
        >>registry     Where this process has mapped which segment
        >>list         The set of free indices: lock-free, any number of processes
      zerocp_shm.h, what the kernel gives
+       >>api-shm      An object of shared memory
        >>clock        Time, and bounded waits
        >>process      What a process keeps, and a forked child must not
        >>descriptors  Opening files, never as descriptor 0, 1 or 2
@@ -144,7 +150,13 @@
        >>locks        A lock is a mapping
        >>barriers     Barriers between processes, and the futex
        >>shm          The public calls on one object
-     zerocp.h: first the interface (configuration, manager, pools, statistics, chunks), then
+     zerocp.h, the interface
+       >>api-config   Configuration: which pools an instance has
+       >>api-manager  Manager: one attachment of this process to an instance
+       >>api-pools    Pools that come and go while everybody works
+       >>api-watch    Statistics, clients, census, print
+       >>api-chunk    Chunk: a handle of this process
+     zerocp.h, the implementation
        >>layout       All that other processes see
        >>record       The truth about one chunk: who holds it, in which generation
        >>hints        Leases, loans, caches and counters: where a thread looks first
@@ -163,7 +175,7 @@
        >>attach       Joining an instance
        >>open         Opening, closing and destroying: one attempt after the other until one is final
        >>watch        Statistics, census, information, print
-     and at the end the C++ interface.
+       >>cpp          C++: the same in namespace zerocp, with owners that clean up
 
    Licence: MIT, at the end of zerocp_relptr.h. */
 
@@ -176,216 +188,303 @@
 extern "C" {
 #endif
 
-// ==== Configuration: which pools an instance has. Plain data; not thread-safe ====
-#define ZCP_MAX_POOLS 16
+// ---------------------------------------------------------------------------------------------------------------------
+// >>api-config  Configuration: which pools an instance has
+// ---------------------------------------------------------------------------------------------------------------------
+// Plain data; not thread-safe.
 
-// That an instance can have at once, those that were added and those being retired included.
-#define ZCP_MAX_LIVE_POOLS 32
-#define ZCP_MAX_CLIENTS 1024
+#define ZCP_MAX_POOLS 16                         // in a configuration
+#define ZCP_MAX_LIVE_POOLS 32                    // in an instance at once, added and retiring pools included
+#define ZCP_MAX_CLIENTS 1024                     // of an instance at once
 #define ZCP_MAX_CHUNKS (UINT32_C(1) << 27)       // in one pool
+#define ZCP_MAX_CACHE_CHUNKS 64                  // in one thread's cache of one pool
 #define ZCP_DEFAULT_CLIENTS 64
 #define ZCP_DEFAULT_ALIGNMENT 64
-#define ZCP_NO_CLIENT UINT32_MAX                 // where a client's slot is told
-#define ZCP_MAX_CACHE_CHUNKS 64
+#define ZCP_NO_CLIENT UINT32_MAX                 // no client, where a client's slot is expected
 
 typedef struct zcp_pool_config {
     uint64_t chunk_size;            // bytes of payload, 1 or more
     uint32_t chunk_count;           // 1 to ZCP_MAX_CHUNKS
-    uint32_t alignment;             // of each chunk: a power of two up to the page size; 0 = 64
-    // Free chunks that each thread may keep for itself, up to ZCP_MAX_CACHE_CHUNKS; 0: none. See CACHES above.
-    uint32_t cache_chunks;
+    uint32_t alignment;             // of each chunk, bytes: a power of two up to the page size; 0 = 64
+    uint32_t cache_chunks;          // free chunks that each thread may keep, up to ZCP_MAX_CACHE_CHUNKS
 } zcp_pool_config;
 
 typedef ZCP_VECTOR(zcp_pool_config, ZCP_MAX_POOLS) zcp_pool_vector;
-typedef struct zcp_config { zcp_pool_vector pools; } zcp_config;         // {0} is empty. Any order; sizes may repeat
 
-// Adds a pool with default alignment. Errors and effects as zcp_config_add.
+// All zero is the empty configuration. Pools may come in any order, and sizes may repeat.
+typedef struct zcp_config { zcp_pool_vector pools; } zcp_config;
+
+// Adds a pool with the default alignment and without caches. Otherwise as zcp_config_add.
 ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uint64_t chunk_size, uint32_t chunk_count);
 
-// Adds a pool. Errors: INVALID_ARGUMENT (NULL), INVALID_SIZE (size or count 0, count above ZCP_MAX_CHUNKS, cache_chunks
-// above ZCP_MAX_CACHE_CHUNKS), INVALID_ALIGNMENT, OVERFLOW (the configuration would need more than 2^48 bytes), FULL
-// (ZCP_MAX_POOLS are there). After a failure the configuration is as before.
+// Adds a pool. After a failure the configuration is as before.
+// Errors:
+//   INVALID_ARGUMENT   config or pool is NULL
+//   INVALID_SIZE       chunk_size or chunk_count is 0, chunk_count or cache_chunks is above its limit
+//   INVALID_ALIGNMENT  alignment is not a power of two up to the page size
+//   OVERFLOW           the configuration would need more than 2^48 bytes
+//   FULL               ZCP_MAX_POOLS pools are there
 ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zcp_pool_config *pool);
 
-// Bytes of the management segment, of the chunk segment, and of both, for up to max_clients clients (0 = 64). 0 on
-// overflow, for a NULL or invalid configuration and for max_clients above ZCP_MAX_CLIENTS (see zcp_last_message).
+// Bytes of the management segment, of the chunk segment, and of both, for up to max_clients clients (0 = 64). Returns 0
+// for a NULL or invalid configuration, on overflow, and for max_clients above ZCP_MAX_CLIENTS; zcp_last_message says
+// which.
 ZEROCP_API uint64_t zcp_config_management_bytes(const zcp_config *config, uint32_t max_clients);
 ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *config, uint32_t max_clients);
 ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients);
 
-// ==== Manager: one attachment of this process to an instance ====
+// ---------------------------------------------------------------------------------------------------------------------
+// >>api-manager  Manager: one attachment of this process to an instance
+// ---------------------------------------------------------------------------------------------------------------------
+
 typedef struct zcp_manager zcp_manager;
 
-#define ZCP_FALLBACK        (UINT32_C(1) << 16)  // larger pools serve when those that fit best are exhausted
+// Flags of zcp_manager_desc; besides these ZCP_SHM_PREFAULT, _LOCK, _ANY_OWNER, _NO_RESERVE, _NO_DUMP and _GROUP.
 
-// Map the chunk segment read-only: this client acquires and reads, and cannot scribble.
+// When the best-fitting pools are exhausted, allocate takes a chunk from a pool of larger chunks.
+#define ZCP_FALLBACK        (UINT32_C(1) << 16)
+// Maps the chunk segment read-only: this client acquires and reads, and cannot overwrite a payload by mistake.
 #define ZCP_READ_ONLY_DATA  (UINT32_C(1) << 17)
-#define ZCP_WAIT            (UINT32_C(1) << 18)  // wait up to timeout_ms for somebody to create the instance
-
-// A double release that races itself is refused; without this it may give a chunk out twice. Costs two locked
-// instructions, and one for the first token of a chunk.
+// Waits up to timeout_ms until somebody creates the instance.
+#define ZCP_WAIT            (UINT32_C(1) << 18)
+// Refuses a double release even when two threads release the same handle at the same moment; without the flag that may
+// give a chunk out twice. Costs two locked instructions for each chunk, and one for the first token of a chunk.
 #define ZCP_CHECKED         (UINT32_C(1) << 19)
-
-// only look: takes no client slot, changes nothing, sweeps nothing, maps no payload; never creates. Read permission
-// will do.
+// Only looks: takes no client slot, changes nothing, reclaims nothing, maps no payload, never creates. Needs only read
+// permission. Information, statistics, census, check and print work; every other call returns READ_ONLY.
 #define ZCP_OBSERVE         (UINT32_C(1) << 20)
 
 typedef struct zcp_manager_desc {
-    // Up to 236 bytes, no slash (one in front is ignored), no control character; NULL = "zerocp".
-    const char       *name;
+    const char       *name;         // up to 236 bytes, no slash but a leading one; NULL = "zerocp"
     zcp_shm_mode      mode;
-    // To create; if the instance exists already, these have to be its live pools, in whatever order. NULL: take what is
+    // Needed to create. If the instance exists, these have to be its live pools, in any order; NULL accepts what is
     // there.
     const zcp_config *config;
-    uint32_t          max_clients;  // to create: 1 to 1024, 0 = 64; if it exists already, 0 or equal
-    uint32_t          permissions;  // of created objects, up to 0777 with 0600 in it, exact; 0 = 0600
-    uint32_t          flags; // ZCP_... above, and ZCP_SHM_PREFAULT, _LOCK, _ANY_OWNER, _NO_RESERVE, _NO_DUMP, _GROUP
-    // For people to read, up to 31 bytes, no slash, no control character; NULL = the thread's name, with '_' for those.
-    // A byte that is no UTF-8 is told to others as '?'.
+    uint32_t          max_clients;  // to create: 1 to 1024, 0 = 64; if the instance exists: equal, or 0
+    uint32_t          permissions;  // of created objects: up to 0777 with 0600 in it, whatever the umask; 0 = 0600
+    uint32_t          flags;        // see above
+    // For people: up to 31 bytes, no slash, no control character (others see '?' for a byte that is not UTF-8).
+    // NULL = the thread's name, with '_' for such characters.
     const char       *client_name;
-    uint32_t          timeout_ms;   // bound on all waiting in here; 0 = 5000
+    uint32_t          timeout_ms;   // limit on all waiting in zcp_manager_open; 0 = 5000
     uint32_t          group;        // with ZCP_SHM_GROUP: the group's number
-    // Of the created chunk segment, like `permissions`; 0 = those. With 0640 here and 0660 there the group's members
-    // may only read payloads: they open with ZCP_READ_ONLY_DATA. Pools that are added lie in the same object.
+    // Of the created chunk segment, like `permissions`; 0 = the same. With permissions 0660 and data_permissions 0640
+    // the group's members may only read payloads: they open with ZCP_READ_ONLY_DATA. Added pools lie in the same
+    // object.
     uint32_t          data_permissions;
 } zcp_manager_desc;
 
-// Opens the instance, creating it if the mode says so; exactly one process initialises. Each open is a client of its
-// own, also the second one of a process. A dead client's chunks are taken back on the way. An instance that nobody has
-// open is replaced if it does not suit the call, so that a service which was killed, and starts again with other pools
-// after an upgrade, comes up by itself: ZCP_SHM_OPEN_OR_CREATE with a configuration replaces one that has other live
-// pools or another max_clients, ZCP_SHM_CREATE_EXCLUSIVE any. Nobody can join it meanwhile. If somebody has it open,
-// that is CONFIG_MISMATCH or EXISTS, and the message names one of them; observers and dead clients do not count. Calls
-// that never create (ZCP_SHM_OPEN_EXISTING, ZCP_READ_ONLY_DATA, ZCP_OBSERVE, no configuration) replace nothing. Nor is
-// an instance of another layout version replaced, nor one whose header is corrupt: ZCP_SHM_PURGE_AND_CREATE or
-// zcp_manager_destroy removes those. Errors: INVALID_ARGUMENT (NULL, mode, max_clients, permissions, an empty
-// configuration, PURGE or CREATE_EXCLUSIVE without one), INVALID_NAME, INVALID_SIZE, INVALID_ALIGNMENT, OVERFLOW (a
-// pool), INVALID_FLAGS, EXISTS, NOT_FOUND, PERMISSION (also: this user may only read chunks, and ZCP_READ_ONLY_DATA is
-// missing), WRONG_OWNER, WRONG_TYPE, NO_SPACE, NO_MEMORY, MAPPING, SYSTEM, TIMEOUT (also: with ZCP_WAIT nobody created
-// it), NOT_ZEROCP, VERSION, LAYOUT, CORRUPT, CONFIG_MISMATCH, CLIENTS_FULL. After a failure *manager is NULL and
-// nothing is left that this call began to create. Thread-safe.
+// Opens the instance, and creates it if the mode says so; exactly one process initialises it. Each open makes a client
+// of its own, also the second one in a process. It also reclaims what dead clients hold. All clients but observers need
+// write permission on the management segment.
+//
+// An instance that does not suit the call and that nobody has open is replaced, so that a service which was killed and
+// starts again with other pools comes up by itself:
+// - ZCP_SHM_OPEN_OR_CREATE with a configuration replaces an instance with other live pools or another max_clients;
+// - ZCP_SHM_CREATE_EXCLUSIVE replaces any instance.
+// Nobody can join it meanwhile. If somebody has it open, the call fails with CONFIG_MISMATCH or EXISTS, and the message
+// names one of them; observers and dead clients do not count. Calls that never create (ZCP_SHM_OPEN_EXISTING,
+// ZCP_READ_ONLY_DATA, ZCP_OBSERVE, no configuration) replace nothing. An instance of another layout version, or with a
+// corrupt header, is not replaced: ZCP_SHM_PURGE_AND_CREATE or zcp_manager_destroy removes it.
+//
+// After a failure *manager is NULL and nothing is left that this call began to create. Thread-safe.
+// Errors:
+//   INVALID_ARGUMENT   an argument is NULL; mode, max_clients or permissions out of range; the configuration is empty,
+//                      or missing with ZCP_SHM_PURGE_AND_CREATE or ZCP_SHM_CREATE_EXCLUSIVE
+//   INVALID_NAME       the instance's or the client's name
+//   INVALID_SIZE, INVALID_ALIGNMENT, OVERFLOW   a pool of the configuration
+//   INVALID_FLAGS      an unknown flag, or flags that do not go with the mode
+//   EXISTS             ZCP_SHM_CREATE_EXCLUSIVE, and somebody has the instance open
+//   NOT_FOUND          there is no instance, and this call may not create one
+//   PERMISSION         the system refuses access; or this user may only read chunks, and ZCP_READ_ONLY_DATA is missing
+//   WRONG_OWNER        an object belongs to another user, and ZCP_SHM_ANY_OWNER is missing
+//   WRONG_TYPE         a name leads to something other than a regular file
+//   NO_SPACE           /dev/shm is full; the message tells needed and free bytes
+//   NO_MEMORY, MAPPING, SYSTEM
+//   TIMEOUT            another process was creating, destroying or changing it all the time; with ZCP_WAIT: nobody
+//                      created it
+//   NOT_ZEROCP         the management object is not zerocp's
+//   VERSION, LAYOUT    another layout version; the same version from another build or byte order
+//   CORRUPT            the header holds garbage
+//   CONFIG_MISMATCH    other live pools or another max_clients, and somebody has the instance open
+//   CLIENTS_FULL       all client slots are taken
 ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc);
 
-// Detaches: warns in the log about chunks still held, gives them back, unmaps. The instance stays. Later calls on the
-// manager or its handles are answered with ZCP_ERR_CLOSED or do nothing, until a later zcp_manager_open of this process
-// uses the object again: if handles of it were left, only after 64 other such managers were closed. A handle that is
-// older still is refused as any that is not held, because the new manager holds no chunk of its generation. Two
-// exceptions: a chance of 1 in 2^32, and the same use of the same chunk, which both managers held: then it is like a
-// copy of the new manager's handle. Calls that overlap a close are the caller's error. NULL, closed or inherited: does
+// Detaches: gives back the chunks that are still held (the log warns about them) and unmaps everything. The instance
+// stays. Later calls on the manager or its handles fail with ZCP_ERR_CLOSED or do nothing.
+// A later zcp_manager_open of this process may use the object again: if handles were left, only after 64 other such
+// managers were closed. An older handle is then refused like any handle that is not held, because the new manager holds
+// no chunk of its generation; except by a chance of 1 in 2^32, or if both managers held the same use of the same chunk.
+// A call that overlaps the close of its manager is the caller's error. NULL, a closed or an inherited manager: does
 // nothing.
 ZEROCP_API void zcp_manager_close(zcp_manager *manager);
 
-// Retires the instance and removes its names (NULL = "zerocp"); clients go on with what they have mapped. Root destroys
-// any user's. Errors: INVALID_NAME, NOT_FOUND (none of its names was there), NOT_ZEROCP, LAYOUT (other byte order; all
-// left alone: zcp_shm_unlink removes them), PERMISSION, WRONG_OWNER, WRONG_TYPE, TIMEOUT (5 s), SYSTEM. Repeatable
-// after any failure. Thread-safe.
+// Retires the instance of that name (NULL = "zerocp") and removes its names; clients go on with what they have mapped.
+// Root destroys any user's instance. After a failure the call can be repeated. Thread-safe.
+// Errors:
+//   INVALID_NAME
+//   NOT_FOUND          none of its names is there
+//   NOT_ZEROCP         the management object is not zerocp's; nothing has changed: zcp_shm_unlink removes it
+//   LAYOUT             it was written by a machine of the other byte order; nothing has changed
+//   PERMISSION, WRONG_OWNER   it belongs to another user; nothing has changed
+//   WRONG_TYPE         a name leads to something other than a regular file
+//   TIMEOUT            for 5 s another process was creating, destroying or changing it
+//   NO_MEMORY, MAPPING, SYSTEM
 ZEROCP_API zcp_status zcp_manager_destroy(const char *name);
 
-// The same with flags: 0, or ZCP_SHM_ANY_OWNER to destroy another user's without being root, where the system allows
-// that (in /dev/shm, as a rule, it asks for the capability CAP_FOWNER).
-// Errors: those of zcp_manager_destroy, and
-//   INVALID_FLAGS  another flag
-//   PERMISSION     the system does not allow it; nothing has changed
-// Thread-safe.
+// The same with flags: 0, or ZCP_SHM_ANY_OWNER to destroy another user's instance without being root, where the system
+// allows that (in /dev/shm this normally takes the capability CAP_FOWNER). Thread-safe.
+// Errors: those of zcp_manager_destroy, and INVALID_FLAGS (another flag).
 ZEROCP_API zcp_status zcp_manager_destroy_with(const char *name, uint32_t flags);
 
-// Destroys the instance that this manager has open, and no other: not the one that has taken its name since. The
-// manager stays open; close it as ever. Repeatable after any failure.
+// Destroys the instance that this manager has open, and no other: not one that has taken its name since. The manager
+// stays open; close it as ever. After a failure the call can be repeated. Thread-safe.
 // Errors:
-//   INVALID_ARGUMENT (NULL), FORKED, CLOSED
-//   READ_ONLY    it was opened with ZCP_OBSERVE
-//   REPLACED     it was destroyed, or its name is gone or leads to another instance
-//   PERMISSION, WRONG_OWNER  it belongs to another user, and this one may not remove it; nothing has changed
-//   TIMEOUT      5 s: somebody else creates, destroys or changes it and is stopped
+//   INVALID_ARGUMENT   manager is NULL
+//   FORKED, CLOSED     the manager cannot be used
+//   READ_ONLY          it was opened with ZCP_OBSERVE
+//   REPLACED           the instance was destroyed, or its name is gone or leads to another instance
+//   PERMISSION, WRONG_OWNER   it belongs to another user, and this one may not remove it; nothing has changed
+//   TIMEOUT            for 5 s another process was creating, destroying or changing it
 //   WRONG_TYPE, NO_MEMORY, MAPPING, SYSTEM
-// Thread-safe.
 ZEROCP_API zcp_status zcp_manager_destroy_this(zcp_manager *manager);
 
 typedef struct zcp_recovery {
-    uint32_t dead_clients;          // whose slots were swept
+    uint32_t dead_clients;          // whose slots were reclaimed
     uint64_t chunks_reclaimed;      // which became free by that
 } zcp_recovery;
 
-// Takes back what dead clients hold, and what idle threads cache of pools that retire. Idempotent; runs beside live
-// traffic and beside others that recover; needs no call of yours in general, because opening and exhaustion do it too.
-// report may be NULL; it tells of dead clients, and after a failure what was done until then. Errors: INVALID_ARGUMENT,
-// FORKED, CLOSED, READ_ONLY (ZCP_OBSERVE), SYSTEM (the files cannot be opened any more, and the descriptors that were
-// kept are closed), NO_MEMORY, MAPPING, CORRUPT (garbage met; the rest was swept). Works also where the process can
-// open nothing any more (setuid, chroot, RLIMIT_NOFILE, seccomp). Thread-safe.
+// Takes back what dead clients hold, and what idle threads cache of retiring pools. There is normally no need to call
+// it: opening, and an allocate that finds no free chunk, do the same. It may run beside live traffic and beside itself,
+// and be killed at any point. Works also where the process can open nothing any more (setuid, chroot, RLIMIT_NOFILE,
+// seccomp). report may be NULL; it counts dead clients, and after a failure what was done until then. Thread-safe.
+// Errors:
+//   INVALID_ARGUMENT   manager is NULL
+//   FORKED, CLOSED     the manager cannot be used
+//   READ_ONLY          it was opened with ZCP_OBSERVE
+//   SYSTEM             the objects cannot be opened any more, and the kept descriptors are closed
+//   CORRUPT            records hold garbage; everything else was reclaimed
+//   NO_MEMORY, MAPPING
 ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, zcp_recovery *report);
 
-// ---- Pools may come and go while everybody works ----
-// Adds a pool. All clients use it from their next call on, without doing anything for it; each maps it for itself, when
-// it first meets it. Its chunks lie in a segment of their own of the registry. *index (may be NULL) becomes its number.
-// Limits: ZCP_MAX_LIVE_POOLS at once, 2^48 bytes and 2^32 pools in an instance's life. A process maps 16,000 of them,
-// over all the managers that it has open: each stays mapped until its manager is closed, and takes up to three of the
-// 65,530 mappings that Linux allows a process. Beyond that, close the manager and open it again. A client that cannot
-// map a pool tries again when it needs it, for a tenth of the time at most; until it can, acquire of that pool's tokens
-// and an allocate that no other pool could serve fail with MAPPING, whose message tells why. Errors: INVALID_ARGUMENT
-// (NULL), those of zcp_config_add, FULL, FORKED, CLOSED, READ_ONLY, REPLACED (destroyed, or its name is gone or leads
-// elsewhere; where the process can no longer tell, that is no failure), NO_SPACE, NO_MEMORY, MAPPING, PERMISSION,
-// SYSTEM, CORRUPT, TIMEOUT (5 s: somebody else creates, destroys or adds and is stopped); after a failure, and if the
-// process is killed within, the instance is as before. Thread-safe.
+// OK: the name still leads to this instance. Thread-safe.
+// Errors:
+//   REPLACED           it was destroyed, purged or removed by hand: go on, or close and open again
+//   INVALID_ARGUMENT, FORKED, CLOSED
+//   PERMISSION         cannot tell: this process may not open the name any more
+//   SYSTEM             cannot tell: it sees another /dev/shm, or none (chroot, mount), or has no descriptor left
+ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager);
+
+// This process's manager of that name (NULL = "zerocp") that was opened first and is still open, not counting those
+// with ZCP_OBSERVE; NULL if there is none. Thread-safe.
+ZEROCP_API zcp_manager *zcp_manager_find(const char *name);
+
+#define ZCP_SEGMENT_MANAGEMENT 1
+#define ZCP_SEGMENT_CHUNK      2
+// The manager's registry for relative pointers. It contains both segments (with ZCP_OBSERVE the first one), and one
+// segment for each added pool; the ids are the same in every client. An added pool's id is above ZCP_SEGMENT_CHUNK, and
+// is not used again before 65,000 more pools were added. The ids are the library's: if you give one of them to a
+// segment of your own, the pool with that id has no relative pointers in your process. NULL if the manager is not open.
+// Thread-safe.
+ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager);
+
+// ---------------------------------------------------------------------------------------------------------------------
+// >>api-pools  Pools that come and go while everybody works
+// ---------------------------------------------------------------------------------------------------------------------
+
+// Adds a pool. All clients use it from their next call on. Its chunks lie in a registry segment of their own. *index
+// (may be NULL) becomes its number. After a failure, and if the process is killed within the call, the instance is as
+// before. Thread-safe.
+// Limits: ZCP_MAX_LIVE_POOLS at once; 2^48 bytes and 2^32 pools in an instance's life. A process can map 16,000 added
+// pools, over all managers that it has open: each stays mapped until its manager is closed, and takes up to three of
+// the 65,530 mappings that Linux allows a process. Beyond that, close the manager and open it again. A client that
+// cannot map a pool tries again when it needs it, for at most a tenth of the time; until then acquire of that pool's
+// tokens, and an allocate that no other pool can serve, fail with MAPPING, whose message says why.
+// Errors:
+//   INVALID_ARGUMENT   an argument is NULL
+//   INVALID_SIZE, INVALID_ALIGNMENT, OVERFLOW   as zcp_config_add
+//   FULL               ZCP_MAX_LIVE_POOLS pools are there
+//   FORKED, CLOSED     the manager cannot be used
+//   READ_ONLY          it was opened with ZCP_OBSERVE or ZCP_READ_ONLY_DATA
+//   REPLACED           the instance was destroyed, or its name is gone or leads elsewhere (where the process can no
+//                      longer tell, that is no failure)
+//   TIMEOUT            for 5 s another process was creating, destroying or changing the instance
+//   NO_SPACE           /dev/shm is full
+//   CORRUPT            the header holds garbage
+//   NO_MEMORY, MAPPING, PERMISSION, SYSTEM
 ZEROCP_API zcp_status zcp_manager_add_pool(zcp_manager *manager, const zcp_pool_config *pool, uint32_t *index);
 
-// Retires a pool: nothing more is allocated from it, and once its last chunk is released the memory of its chunks goes
-// back to the system and its number may be given to another one. Clients that hold its chunks are undisturbed. What
-// lies in a cache comes back as any cached chunk, and if its thread does nothing, with the next zcp_manager_recover of
-// anybody. (What stays until the instance is destroyed is its part of the management segment.) Errors: INVALID_ARGUMENT
-// (pool >= ZCP_MAX_LIVE_POOLS), NOT_FOUND (no pool of that number, or it is retiring), FORKED, CLOSED, READ_ONLY, and
-// those of learning about that pool, if it was added: NO_MEMORY, MAPPING, SYSTEM, CORRUPT. Thread-safe.
+// Retires a pool: nothing more is allocated from it. When its last chunk is released, the memory of its chunks goes
+// back to the system, and its number may be given to another pool; its part of the management segment stays until the
+// instance is destroyed. Clients that hold its chunks are not disturbed. Its cached chunks come back like any others,
+// and those of idle threads with anybody's next zcp_manager_recover. If the process is killed within the call, the pool
+// is as before or retired. Thread-safe.
+// Errors:
+//   INVALID_ARGUMENT   manager is NULL, or pool is not below ZCP_MAX_LIVE_POOLS
+//   NOT_FOUND          there is no pool of that number, or it is retiring already
+//   FORKED, CLOSED     the manager cannot be used
+//   READ_ONLY          it was opened with ZCP_OBSERVE or ZCP_READ_ONLY_DATA
+//   NO_MEMORY, MAPPING, SYSTEM, CORRUPT   the pool was added, and this process cannot map it
 ZEROCP_API zcp_status zcp_manager_retire_pool(zcp_manager *manager, uint32_t pool);
 
-// Adds and retires until the live pools are those of config, in whatever order; pools that are right already stay.
-// Errors: those of both; what was added is retired again then, and nothing else has changed. Thread-safe; two such
-// calls come one after the other.
+// Adds and retires pools until the live pools are those of config, in any order; pools that are right already stay.
+// After a failure the pools that it added are retired again, and nothing else has changed. Two such calls come one
+// after the other. Thread-safe.
+// Errors: those of zcp_manager_add_pool and zcp_manager_retire_pool; INVALID_ARGUMENT also for an empty configuration.
 ZEROCP_API zcp_status zcp_manager_reconfigure(zcp_manager *manager, const zcp_config *config);
 
-// The live pools, by their numbers (the first ZCP_MAX_POOLS of them). Errors: INVALID_ARGUMENT, FORKED, CLOSED; *config
-// is then empty. Thread-safe.
+// The live pools by their numbers, up to ZCP_MAX_POOLS of them. Thread-safe.
+// Errors: INVALID_ARGUMENT, FORKED, CLOSED; *config is then empty.
 ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_config *config);
 
-// ---- Statistics. All are always on. Who allocates, or frees what it allocated, counts in a line of its own; one more
-// locked instruction for who frees as the last borrower ----
+// ---------------------------------------------------------------------------------------------------------------------
+// >>api-watch  Statistics, clients, census, print
+// ---------------------------------------------------------------------------------------------------------------------
+// Counting is always on and free: each thread has its own cache line. Only the last borrower's release pays one atomic
+// add.
+
 typedef enum zcp_pool_state {
-    ZCP_POOL_NONE = 0,              // there is no pool of that number (any more)
+    ZCP_POOL_NONE = 0,              // there is no pool of that number, or no longer
     ZCP_POOL_LIVE,
-    ZCP_POOL_RETIRING               // gives out nothing more, and goes when its last chunk is released
+    ZCP_POOL_RETIRING               // nothing is allocated from it; it goes when its last chunk is released
 } zcp_pool_state;
 
 typedef struct zcp_pool_stats {
     uint64_t chunk_size;            // bytes, as configured
-    // Chunks, by their records; used + free + cached == total (of a retiring pool the free ones are not to be had).
-    uint64_t total, used, free;
+    uint64_t total, used, free;     // chunks, by their records: used + free + cached == total. The free chunks of a
+                                    // retiring pool cannot be allocated
     uint64_t stride;                // bytes from one chunk to the next
     uint32_t alignment;             // bytes
     uint32_t cache_chunks;          // as configured
-    uint64_t cached;                // chunks that nobody uses, kept by a thread for itself
+    uint64_t cached;                // chunks that nobody uses, in the cache of some thread
     zcp_pool_state state;           // NONE: all else is 0
-    uint64_t peak_used; // the most chunks in use at once: at least so many; exact while one thread uses the pool
+    uint64_t peak_used;             // most chunks in use at once: exact while one thread uses the pool, else at least
     uint64_t allocations, releases; // since the pool was made; allocations - releases == used
-    uint64_t failures;              // calls that came away with nothing: EXHAUSTED, TIMEOUT
+    uint64_t failures;              // calls that returned EXHAUSTED or TIMEOUT
     uint64_t waits;                 // calls of zcp_chunk_allocate_wait that slept
-    uint64_t disturbed;             // failures when chunks came and went during each look: one may have been missed
+    uint64_t disturbed;             // failures during which chunks came and went: one may have been missed
 } zcp_pool_stats;
 
-// Counts the records of a pool (0 .. zcp_manager_pool_end - 1: at first in the order of the configuration). Exact when
-// quiet, but that a process which is killed just while it allocates or releases may count for one more or less, and one
-// killed while it sweeps for some. Errors: INVALID_ARGUMENT, FORKED, CLOSED; *stats is then zero. Thread-safe. Cost:
-// one load per chunk.
+// Counts the records of a pool. Pools have the numbers 0 to zcp_manager_pool_end - 1, at first in the order of the
+// configuration. Exact when nobody allocates or releases, except that a process which is killed at that instant may be
+// counted as one more or one less (while it reclaims: as several). Costs one load per chunk. Thread-safe.
+// Errors: INVALID_ARGUMENT (also: pool out of range), FORKED, CLOSED; *stats is then zero.
 ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats);
 
-// One more than the highest number that a pool has or had; numbers below it may be of no pool any more. 0 for NULL,
-// closed or inherited. Thread-safe.
+// One more than the highest number that a pool has or had; some numbers below it may have no pool any more. 0 for NULL,
+// a closed or an inherited manager. Thread-safe.
 ZEROCP_API uint32_t zcp_manager_pool_end(const zcp_manager *manager);
 
 typedef struct zcp_manager_info {
-    char     name[256], management_name[256], chunk_name[256]; // the latter two as in /dev/shm, with a slash in front
-    uint64_t management_bytes, chunk_bytes;     // as created; of pools that were added the statistics tell
+    char     name[256];
+    char     management_name[256], chunk_name[256];     // as in /dev/shm, with a slash in front
+    uint64_t management_bytes, chunk_bytes;             // as created, without pools that were added
     void    *management_base, *chunk_base;
     uint64_t instance_id;           // random, never 0
-    uint32_t max_clients, slot;     // slot: this client's number, from 0; ZCP_NO_CLIENT with ZCP_OBSERVE
-    uint32_t pool_end, flags;       // flags as given
+    uint32_t max_clients;
+    uint32_t slot;                  // this client's number, from 0; ZCP_NO_CLIENT with ZCP_OBSERVE
+    uint32_t pool_end;              // as zcp_manager_pool_end
+    uint32_t flags;                 // as given
 } zcp_manager_info;
 
 // Errors: INVALID_ARGUMENT, FORKED, CLOSED; *info is then zero. Thread-safe.
@@ -393,35 +492,35 @@ ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manag
 
 typedef enum zcp_client_state {
     ZCP_CLIENT_FREE = 0,            // nobody has the slot
-    ZCP_CLIENT_ALIVE,               // or it has died and is just being swept
-    ZCP_CLIENT_DEAD                 // it ended without closing, and nobody has begun to sweep it
+    ZCP_CLIENT_ALIVE,               // or it has died and is being reclaimed at this moment
+    ZCP_CLIENT_DEAD                 // it ended without closing, and nobody has begun to reclaim what it held
 } zcp_client_state;
 
 typedef struct zcp_client_info {
     zcp_client_state state;
     uint32_t pid;                   // in its own PID namespace
-    uint64_t start;                 // when it attached: nanoseconds since 1970
+    uint64_t start;                 // when it attached, nanoseconds since 1970
     char     name[32];              // UTF-8 without slash and control characters, whatever the client has written
 } zcp_client_info;
 
-// Errors: INVALID_ARGUMENT (NULL, slot >= max_clients), FORKED, CLOSED, SYSTEM; *info is then zero. For people to read.
-// Thread-safe. A client can rely on the state. To an observer (ZCP_OBSERVE) somebody who may only read the management
-// segment can make a living client look dead, by a lock that keeps the client from its own; it cannot make a dead one
-// look alive.
+// The client in a slot. All but the state is for people. Thread-safe.
+// To an observer (ZCP_OBSERVE) a process that may only read the management segment can make a living client look dead,
+// by a lock that keeps the client from its own; it cannot make a dead one look alive.
+// Errors: INVALID_ARGUMENT (also: slot not below max_clients), FORKED, CLOSED, SYSTEM; *info is then zero.
 ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot, zcp_client_info *info);
 
 typedef struct zcp_client_stats {
-    zcp_client_state state;
+    zcp_client_state state;         // as in zcp_client_info, like the next three
     uint32_t pid;
     uint64_t start;
-    char     name[32];              // all four as above
-    // Chunks that it holds as their owner, and as a borrower (both, if it acquired a token of its own).
-    uint64_t owned, borrowed;
+    char     name[32];
+    uint64_t owned, borrowed;       // chunks that it holds as owner, as borrower (both, if it acquired its own token)
     uint64_t bytes;                 // capacity of all that it holds
-    uint64_t cached;                // chunks that its threads keep for themselves
+    uint64_t cached;                // chunks in its threads' caches
 } zcp_client_stats;
 
-// What a client holds, by the records. Errors: as zcp_manager_client_info. Thread-safe. Cost: two loads per chunk.
+// What a client holds, by the records. Costs two loads per chunk. Thread-safe.
+// Errors: as zcp_manager_client_info.
 ZEROCP_API zcp_status zcp_manager_client_stats(const zcp_manager *manager, uint32_t slot, zcp_client_stats *stats);
 
 // A chunk that somebody holds.
@@ -431,54 +530,39 @@ typedef struct zcp_census_entry {
     uint32_t tag;                   // as given at allocation; 0: none
     uint64_t size, capacity;        // bytes asked for; bytes that the pool's chunks have
     uint32_t owner;                 // a client's slot; ZCP_NO_CLIENT: the owner has let go, or died
-    uint32_t borrowers;             // how many clients hold it as a borrower
-    uint64_t borrower_mask[ZCP_MAX_CLIENTS / 64];      // bit c % 64 of word c / 64: client c
-    // How many chunks have been allocated from that pool since, by the thread that allocated it or who has counted in
-    // its place since (modulo 2^32).
+    uint32_t borrowers;             // clients that hold it as a borrower
+    uint64_t borrower_mask[ZCP_MAX_CLIENTS / 64];   // bit c % 64 of word c / 64: client c
+    // How many chunks the same thread (or whoever counts in its place now) has allocated from the pool since, modulo
+    // 2^32.
     uint64_t age;
     uint64_t token;                 // 0: its owner has made none, so nobody else can acquire it
 } zcp_census_entry;
 
-typedef bool zcp_census_function(const zcp_census_entry *entry, void *user);    // false: no more. It may call zerocp
+typedef bool zcp_census_function(const zcp_census_entry *entry, void *user);    // false: stop. It may call zerocp
 
-// Calls function for each chunk that somebody holds, pool by pool. What is said of a chunk is of one use of it, but not
-// of one moment; of one that has just been allocated size, tag and age may still be its last use's. Errors:
-// INVALID_ARGUMENT, FORKED, CLOSED. Thread-safe.
+// Calls function for each chunk that somebody holds, pool by pool. An entry describes one use of its chunk, but not one
+// moment; size, tag and age of a chunk that has just been allocated may still be those of its last use. Thread-safe.
+// Errors: INVALID_ARGUMENT, FORKED, CLOSED.
 ZEROCP_API zcp_status zcp_manager_census(const zcp_manager *manager, zcp_census_function *function, void *user);
 
-// OK: the name still leads to this instance. REPLACED: it was destroyed, purged or removed by hand; go on, or close and
-// open again. Else: INVALID_ARGUMENT, FORKED, CLOSED; and where a process cannot tell, PERMISSION (it may not open the
-// name any more), SYSTEM (it sees another /dev/shm, or none, in a chroot or behind a mount; no descriptor left).
-// Thread-safe.
-ZEROCP_API zcp_status zcp_manager_check(zcp_manager *manager);
-
-// This process's manager of that name (NULL = "zerocp") that was opened first and is still open, but for those with
-// ZCP_OBSERVE; NULL if there is none. Thread-safe.
-ZEROCP_API zcp_manager *zcp_manager_find(const char *name);
-
-// Writes a line per pool: "Pool 0: chunk_size=256, total=100, used=1, free=99", and ", cached=2" where threads may
+// Writes one line per pool: "Pool 0: chunk_size=256, total=100, used=1, free=99", then ", cached=2" where threads may
 // cache, and ", retiring". For a manager that is not open: one line that says so. Thread-safe.
 ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FILE *out);
 
-// The same text as snprintf would: at most bytes, the final 0 included; returns the length that the whole has.
+// The same text, as snprintf writes it: at most bytes, the final 0 included. Returns the length of the whole text.
 // Thread-safe.
 ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, size_t bytes);
-#define ZCP_SEGMENT_MANAGEMENT 1
-#define ZCP_SEGMENT_CHUNK      2
 
-// The manager's registry of relative-pointer segments: both of its own are in it (with ZCP_OBSERVE the first), and one
-// for each pool that was added; they are the same in every client. An added pool gets an id above ZCP_SEGMENT_CHUNK,
-// and has it alone until it is gone; another pool gets that id when 65,000 more were added, not earlier. The ids are
-// the library's: a pool whose id you gave to a segment of your own has no relative pointers in your process. NULL if
-// not open.
-ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager);
+// ---------------------------------------------------------------------------------------------------------------------
+// >>api-chunk  Chunk: a handle of this process
+// ---------------------------------------------------------------------------------------------------------------------
+// All zero is the empty handle. zerocp counts handles per chunk and process. A copy of the struct is therefore not a
+// second handle (zcp_chunk_clone makes one), and cannot be told from its original while the process holds the chunk. A
+// process can have 2^32 - 2 handles of one chunk as its owner, and as many as a borrower. All calls are thread-safe on
+// one manager; one handle object must not be used by two threads at once. System calls are made only by a thread's
+// first allocate, by allocate before it returns EXHAUSTED, by acquire while a sibling thread acquires or releases the
+// same chunk, by allocate and release while somebody waits for a chunk, and after pools have come or gone.
 
-// ==== Chunk handle: a process-local reference to a chunk. {0} is the empty handle. Counts are kept per chunk and
-// process, so a struct copy of a handle is not a second reference (use clone), and cannot be told from its original
-// while the process holds the same generation. All calls are thread-safe on one manager; one handle object must not be
-// used by two threads at once. No call makes a system call, but for a thread's first allocate, allocate when it is
-// about to say EXHAUSTED, acquire when it has to wait for a sibling thread's acquire or release of the same chunk,
-// allocate and release when somebody waits for a chunk, and each when pools have come or gone. ====
 typedef struct zcp_chunk {
     zcp_manager *manager;
     void        *data;              // the payload, in this process
@@ -486,72 +570,94 @@ typedef struct zcp_chunk {
     uint32_t     generation;        // of the chunk when it was allocated
 } zcp_chunk;
 
-// Allocates a chunk of the smallest chunk size that fits (with ZCP_FALLBACK larger ones serve when those are
-// exhausted). Its content is what its last user left. The handle is overwritten, not released. Errors: INVALID_ARGUMENT
-// (NULL), FORKED, CLOSED, READ_ONLY, INVALID_SIZE (0), TOO_LARGE, EXHAUSTED, MAPPING (a pool that fits was added, and
-// cannot be mapped here, and no other fits); the handle is then empty. EXHAUSTED says that during a look at every chunk
-// that fits none was free, and that no release was finished since that look began. So nobody is told EXHAUSTED if a
-// chunk was free during the whole call, nor if one was released after the look on which the answer rests (it may be 1 s
-// old). Not counted as free are chunks that a thread caches, those of a dead client that was not swept yet, and those
-// of calls that are not finished: a release that is stopped half-way may hide its chunk for 1 ms, or ten times what a
-// look takes. If chunks come and go during a look, it is repeated, for 10 ms and 3 times at least; if that ends in
-// nothing, it is EXHAUSTED, too: the message says so, and zcp_pool_stats.disturbed counts it.
+// Allocates a chunk from the pool with the smallest chunk size that fits (with ZCP_FALLBACK from a larger one when that
+// is exhausted). Its content is what the last user left. The handle is overwritten, not released; after a failure it is
+// empty. Thread-safe.
+// Errors:
+//   INVALID_ARGUMENT   an argument is NULL
+//   INVALID_SIZE       size is 0
+//   TOO_LARGE          no pool has chunks of that size
+//   EXHAUSTED          no chunk that fits is free; see below
+//   MAPPING            only an added pool could serve, and this process cannot map it
+//   FORKED, CLOSED     the manager cannot be used
+//   READ_ONLY          it was opened with ZCP_OBSERVE or ZCP_READ_ONLY_DATA
+// EXHAUSTED means: a scan of all chunks that fit found none free, and no release was finished since that scan began. So
+// no call returns it if a chunk was free during the whole call, or was released after the scan on which the answer
+// rests (which may be 1 s old). Not counted as free are cached chunks (the message tells how many), those of a dead
+// client that was not reclaimed yet, and those of unfinished calls: a release that is stopped half-way can hide its
+// chunk for 1 ms, or for ten times as long as a scan takes. If chunks come and go during a scan, it is repeated, for 10
+// ms and at least 3 times; if that ends without a chunk, the call returns EXHAUSTED, too, the message says so, and
+// zcp_pool_stats.disturbed counts it.
 ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk);
 
-// The same, with 32 bits that tell whoever looks at the chunks held (who, what for): zcp_chunk_tag, zcp_manager_census.
+// The same with a tag: 32 bits of yours (who, what for) that zcp_chunk_tag and zcp_manager_census show.
 ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk);
 
-// The same as zcp_chunk_allocate, but sleeps up to timeout_ms (UINT32_MAX: for ever) until a chunk that fits is free;
-// also one that comes back because its holder died is seen, within 0.1 s. Who waits has no right of precedence; before
-// it sleeps it gives back what this thread caches, of any pool. Errors: as zcp_chunk_allocate, and TIMEOUT instead of
-// EXHAUSTED (but with timeout_ms 0), which says the same of its last look. System calls: some for each sleep; who frees
-// a chunk of that pool meanwhile makes one for each client that waits for it.
+// As zcp_chunk_allocate, but sleeps up to timeout_ms (UINT32_MAX: for ever) until a chunk that fits is free. A chunk
+// that comes back because its holder died is seen within 0.1 s. A release wakes every client that waits for the pool,
+// with one system call each; there is no order among them. Before it sleeps, the thread gives back what it caches of
+// any pool.
+// Errors: as zcp_chunk_allocate; TIMEOUT instead of EXHAUSTED, with the same meaning for its last scan (but EXHAUSTED
+// with timeout_ms 0).
 ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms,
                                               zcp_chunk *chunk);
 
-// One more handle of the same chunk, to be released on its own; empty if the source is empty, released or not held (see
-// zcp_last_message).
+// Returns one more handle of the same chunk, to be released on its own. Empty if the source is empty, released or not
+// held: zcp_last_message says which.
 ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk);
 
-// The handle itself; the source becomes empty.
+// Returns the handle itself; the source becomes empty.
 ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk);
 
-// Gives the handle back; it becomes empty. The last one of the last process frees the chunk. Empty or NULL: nothing. A
-// handle that is not held (released before through a copy) changes nothing: zcp_last_message tells it, and the log as
-// an error, once a second for each manager and with how many were left out. One of a closed manager does nothing.
+// Gives the handle back; it becomes empty. The last handle of the last process frees the chunk. NULL, an empty handle,
+// or one of a closed manager: does nothing. A handle that is not held (a copy of it was released) changes nothing:
+// zcp_last_message says so, and the log as an error, at most once a second per manager, with how many were left out.
 ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk);
-ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk); // open manager, current generation, held by this process
-ZEROCP_API void *zcp_chunk_data(const zcp_chunk *chunk); // NULL unless valid. chunk->data is the same without the check
 
-// Bytes asked for at allocation, in every process; 0 unless valid.
+// A handle is valid if its manager is open and this process holds the chunk in the handle's generation.
+ZEROCP_API bool zcp_chunk_is_valid(const zcp_chunk *chunk);
+
+// The payload; NULL unless valid. chunk->data is the same without the check.
+ZEROCP_API void *zcp_chunk_data(const zcp_chunk *chunk);
+
+// Bytes asked for at allocation, the same in every process; 0 unless valid.
 ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk);
-ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk);   // bytes that the pool's chunks have; 0 unless valid
 
-// As given at allocation, in every process; 0 unless valid and given.
+// Bytes that the pool's chunks have; 0 unless valid.
+ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk);
+
+// The tag given at allocation, the same in every process; 0 unless valid and given.
 ZEROCP_API uint32_t zcp_chunk_tag(const zcp_chunk *chunk);
 
-// Handles of this client, and each other client that holds the chunk once (however many handles it has); 0 unless
-// valid. Exact when quiet.
+// The number of this client's handles, plus one for each other client that holds the chunk (however many handles it
+// has); 0 unless valid. Exact when nobody acquires or releases it.
 ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk);
 
-// 64 bits, never 0, that name this chunk and generation in every process; 0 for a handle that holds nothing. A token
-// holds nothing either: keep the handle until the receiver has acquired.
+// 64 bits, never 0, that name this chunk and generation in every process; 0 unless valid. A token does not hold the
+// chunk: keep the handle until the receiver has acquired. A dead sender's token works until its chunks are reclaimed.
+// After 2^32 - 1 more uses of the chunk an old token may match again.
 ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk);
 
-// A handle for the chunk that a token names. The handle is overwritten, not released. Errors: INVALID_ARGUMENT (NULL),
-// FORKED, CLOSED, INVALID_TOKEN, STALE (no longer held by anybody, never returned by zcp_chunk_token, or another
-// instance's), CORRUPT, READ_ONLY (ZCP_OBSERVE), and if its pool was added, and cannot be mapped here: MAPPING,
-// NO_MEMORY, SYSTEM; the handle is then empty.
+// Makes a handle for the chunk that a token names. The handle is overwritten, not released; after a failure it is
+// empty.
+// Errors:
+//   INVALID_ARGUMENT   an argument is NULL
+//   INVALID_TOKEN      the token names no chunk of this instance
+//   STALE              nobody holds the chunk any more, or zcp_chunk_token never returned this token
+//   CORRUPT            the chunk's record holds garbage
+//   FORKED, CLOSED     the manager cannot be used
+//   READ_ONLY          it was opened with ZCP_OBSERVE
+//   MAPPING, NO_MEMORY, SYSTEM   the chunk's pool was added, and this process cannot map it
 ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk);
+
+// ZCP_SCOPED zcp_chunk c = {0}; is released when it leaves its scope.
 #if defined(__GNUC__)
-// ZCP_SCOPED zcp_chunk c = {0}; is released when it leaves scope.
 #define ZCP_SCOPED __attribute__((cleanup(zcp_chunk_release)))
 #endif
 
 #ifdef __cplusplus
 }
 #endif
-
 #endif // ZEROCP_H
 
 #if defined(ZEROCP_IMPLEMENTATION) && !defined(ZEROCP_IMPLEMENTED) && !defined(ZCP_PRIV_REFUSED)
@@ -955,7 +1061,7 @@ typedef struct zcp_priv_pool {
     uint32_t number, serial;        // in the instance; serial: different for each pool that the instance ever had
     _Atomic uint32_t retired;       // private: the first so many chunks are retired
     _Atomic uint32_t asked;         // 1: this client, which does not punch, has asked the others to
-    bool punches, announced;         // can give the memory of its chunks back to the system; has announced that it retires
+    bool punches, announced;         // can give the memory of its chunks back to the system; has announced that
 } zcp_priv_pool;
 
 // One answer to each question. GARBAGE is an answer to the first three: the record holds what zerocp did not write.
@@ -1100,8 +1206,8 @@ ZCP_PRIV_INLINE zcp_priv_freeing zcp_priv_give_back(zcp_priv_pool *pool, uint32_
     return zcp_priv_reap(pool, i);
 }
 
-// Makes the client a borrower of a chunk that somebody holds in that generation, and of which a token was made. NOT_HELD:
-// stale, or no token was made.
+// Makes the client a borrower of a chunk that somebody holds in that generation, and of which a token was made.
+// NOT_HELD: stale, or no token was made.
 ZCP_PRIV zcp_priv_holding zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation) {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     // Relaxed: travels with B1's release.
@@ -1231,7 +1337,8 @@ typedef struct zcp_priv_local {
     unsigned char *data;
     uint64_t stride, record_bytes, count;
     uint64_t owned_bits;                  // low word of the state of this client's chunks that were never borrowed
-    // So many chunks may be released quickly: `count`, or none: without a lease, while it pauses, and if `no_fast_path`.
+    // So many chunks may be released quickly: `count`, or none: without a lease, while it pauses, and if
+    // `no_fast_path`.
     uint64_t fast_limit;
     _Atomic uint32_t *recalls;      // the pool's
     zcp_priv_lease *lease;          // NULL: none
@@ -1239,12 +1346,12 @@ typedef struct zcp_priv_local {
     uint64_t first, width;          // the loan is of the indices first .. first + width - 1
     uint32_t cached, cache_limit;          // chunks on the stack; as many may be
     uint32_t recalls_seen;          // recalls as it was
-    int32_t peak_check_at; // allocated - freed by this thread: if it gets above that, it looks whether that is a new peak
+    int32_t peak_check_at;          // allocated - freed by this thread; above that it checks for a new peak
     uint16_t cache_pause;                 // releases until chunks are cached again
     uint16_t lease_retry;                 // times until it tries again to get a lease
     uint32_t peak_interval;             // so much higher than now `peak_check_at` gets after a look that found no peak
     zcp_priv_pool *pool;            // which this is about; NULL: none yet
-    uint64_t cached_bits;                  // low word of the state of chunks that this thread caches; it has a lease then
+    uint64_t cached_bits;           // low word of the state of chunks in its cache; it has a lease then
     bool no_fast_path;              // with ZCP_CHECKED, and where this process's light barriers are fences (>>pools)
     uint64_t stack[ZCP_MAX_CACHE_CHUNKS]; // generation << 32 | index in the instance, of the chunks that it caches
 } zcp_priv_local;
@@ -1527,8 +1634,10 @@ ZCP_PRIV_INLINE zcp_priv_record *zcp_priv_local_record(const zcp_priv_local *loc
 
 // Makes ready what the thread keeps of the pool. Whoever calls this looks after that whether somebody waits, as for
 // attend.
-ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client, bool no_fast_path) {
-    if (!local->lease && (local->lease_retry == 0 || --local->lease_retry == 0)) zcp_priv_lease_get(pool, local, client);
+ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t client,
+                                        bool no_fast_path) {
+    if (!local->lease && (local->lease_retry == 0 || --local->lease_retry == 0))
+        zcp_priv_lease_get(pool, local, client);
     local->no_fast_path = no_fast_path;
     if (local->count == 0) {
         local->records = pool->records;
@@ -1787,7 +1896,7 @@ ZCP_PRIV_SETUP uint32_t zcp_priv_pool_reclaim(zcp_priv_pool *pool) {
         }
         if (count == 0) break;
         // Who attends after that gives back what was seen.
-        zcp_priv_pool_recall(pool);                                                                  // step reclaim-wants
+        zcp_priv_pool_recall(pool);                                                                // step reclaim-wants
         ZEROCP_STEP("reclaiming");
         // Pairs with Y2.
         if (!ZEROCP_HEAVY_BARRIER()) break;                                                         // Y8
@@ -2830,7 +2939,8 @@ ZCP_PRIV_INLINE bool zcp_priv_pools_changed(const zcp_manager *manager) {
 
 // For whoever looks at the pools. A failure is told by what cannot be found then.
 ZCP_PRIV_SETUP zcp_status zcp_priv_catch_up_if_changed(const zcp_manager *manager) {
-    return zcp_priv_pools_changed(manager) || zcp_priv_meets_again(manager) ? zcp_priv_catch_up(manager->itself) : ZCP_OK;
+    return zcp_priv_pools_changed(manager) || zcp_priv_meets_again(manager) ? zcp_priv_catch_up(manager->itself)
+                                                                            : ZCP_OK;
 }
 
 // The same, for a call that does not fail by it.
@@ -3575,9 +3685,9 @@ ZCP_PRIV bool zcp_priv_holds(const zcp_priv_pool *pool, uint32_t i, uint32_t gen
     return zcp_priv_borrows(pool, i, generation);
 }
 
-// Says in the record that a token is made of a chunk that this process holds. NOT_HELD: it does not hold that generation. If
-// the handle is the only one, and there is no token yet, a store will do: nobody else makes a token or releases, and
-// nobody may borrow. checked: a CAS in any case.
+// Says in the record that a token is made of a chunk that this process holds. NOT_HELD: it does not hold that
+// generation. If the handle is the only one, and there is no token yet, a store will do: nobody else makes a token or
+// releases, and nobody may borrow. checked: a CAS in any case.
 ZCP_PRIV_INLINE zcp_priv_holding zcp_priv_record_token(zcp_priv_pool *pool, uint32_t i, uint32_t client,
                                                      uint32_t generation, bool checked) {
     // Pairs with D1, and first: I see of which tokens siblings told; who sees 0 sees the hold in borrowed.
@@ -3587,7 +3697,7 @@ ZCP_PRIV_INLINE zcp_priv_holding zcp_priv_record_token(zcp_priv_pool *pool, uint
     _Atomic uint64_t *state = &zcp_priv_record_at(pool, i)->state;
     uint64_t no_token = zcp_priv_state(generation, client + 1, 0);
     // relaxed, all: T1 carries it; the handle's count pins the generation. If the CAS fails, a sibling has told.
-    if (zcp_priv_load_relaxed(state) != no_token) return ZCP_PRIV_HELD;                                // step token-looked
+    if (zcp_priv_load_relaxed(state) != no_token) return ZCP_PRIV_HELD;                             // step token-looked
     if (owned == 1 && !checked)                                                                     // step first-token
         zcp_priv_store_relaxed(state, no_token | ZCP_PRIV_TOKEN_TICKET);
     else (void)zcp_priv_cas_relaxed(state, &no_token, no_token | ZCP_PRIV_TOKEN_TICKET);
@@ -3777,7 +3887,8 @@ ZCP_PRIV_SETUP bool zcp_priv_pool_unmet(const zcp_manager *manager, uint32_t num
     return met || zcp_priv_meets_again(manager);
 }
 
-// HELD: *place is held. Else NOT_HELD: nobody holds that generation; GARBAGE; or *known is false: there is no such chunk.
+// HELD: *place is held. Else NOT_HELD: nobody holds that generation; GARBAGE; or *known is false: there is no such
+// chunk.
 ZCP_PRIV_INLINE zcp_priv_holding zcp_priv_acquire_once(zcp_manager *manager, uint64_t token, zcp_priv_place *place,
                                                        bool *known) {
     *known = zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), place);
@@ -4032,9 +4143,9 @@ ZCP_PRIV bool zcp_priv_view_is_small(const zcp_priv_view *view, const zcp_priv_t
     return chunks <= most;
 }
 
-// One look at every record of the pools that serve; *freed: their freed_sum before it, and then after it. CLAIMED: *place
-// is claimed. NONE_FREE: no chunk was free all the while, and no release was finished meanwhile: what is free now is so by one
-// that is not finished. DISTURBED: chunks came and went, and nothing is known.
+// One look at every record of the pools that serve; *freed: their freed_sum before it, and then after it. CLAIMED:
+// *place is claimed. NONE_FREE: no chunk was free all the while, and no release was finished meanwhile: what is free
+// now is so by one that is not finished. DISTURBED: chunks came and went, and nothing is known.
 ZCP_PRIV zcp_priv_scanning zcp_priv_scan_once(zcp_priv_view *view, const zcp_priv_table *table, uint32_t first,
                                                   zcp_priv_place *place, uint64_t *freed) {
     uint64_t before = *freed;
@@ -4097,7 +4208,7 @@ ZCP_PRIV_COLD void zcp_priv_answer_recall(zcp_manager *manager, zcp_priv_local *
     zcp_priv_pool *pool = local->pool;
     zcp_priv_forget();
     zcp_priv_local_answer_recall(pool, local);
-    zcp_priv_answer_pool_changes(manager, pool);                                                                // step attend-looks
+    zcp_priv_answer_pool_changes(manager, pool);                                                    // step attend-looks
 }
 
 // Makes ready what the calling thread keeps of a pool. false: the pool gives out nothing more.
@@ -4255,7 +4366,8 @@ ZCP_PRIV_COLD void zcp_priv_count_failure(zcp_priv_pool *pool, uint32_t disturbe
 
 // All that the hints of the pool that fits best cannot serve: other pools, the look, and the reasons why not. counts:
 // as a failure, if it finds none.
-ZCP_PRIV_COLD zcp_status zcp_priv_allocate_and_scan(zcp_manager *manager, uint64_t size, zcp_chunk *chunk, bool counts) {
+ZCP_PRIV_COLD zcp_status zcp_priv_allocate_and_scan(zcp_manager *manager, uint64_t size, zcp_chunk *chunk,
+                                                    bool counts) {
     zcp_priv_place place;
     if (!chunk) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
     *chunk = zcp_priv_no_chunk;
@@ -4538,7 +4650,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_allocate_wait(zcp_manager *manager, uint64_t s
             zcp_priv_claimed(chunk, manager, &place, size);
             return ZCP_OK;
         }
-        if (!fits && (status = zcp_priv_allocate_and_scan(manager, size, chunk, false)) != ZCP_ERR_EXHAUSTED) return status;
+        if (!fits && (status = zcp_priv_allocate_and_scan(manager, size, chunk, false)) != ZCP_ERR_EXHAUSTED)
+            return status;
         if (sleep.last) {
             if (fits) zcp_priv_count_failure(fits, disturbed);
             return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes within %u ms%s%s", manager->name,
@@ -4588,7 +4701,8 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
 //   A1    (barrier) light    A4 A5        who frees misses the waiter or RETIRING, who misses what is free,
 //   A3    (barrier) light    A4 A5        ... here after a slower release
 
-// The owner lets go of a chunk of which a token may exist. RELEASED: done; NOT_RELEASED: it is not the owner of that generation.
+// The owner lets go of a chunk of which a token may exist. RELEASED: done; NOT_RELEASED: it is not the owner of that
+// generation.
 ZCP_PRIV zcp_priv_releasing zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i,
                                                  uint32_t client, uint32_t generation) {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
@@ -4622,12 +4736,12 @@ ZCP_PRIV bool zcp_priv_never_shared(const zcp_priv_pool *pool, uint32_t i, uint3
     bool only = zcp_priv_load_acquire(&zcp_priv_counts_at(pool, i)->owned) == zcp_priv_owned(generation, 1);  // O1
     uint64_t no_token = zcp_priv_state(generation, client + 1, 0);
     // Relaxed: the ticket is carried by D1 or by the token's fence; the handle's count pins the generation.
-    bool has_token = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state) != no_token;               // step no-token-yet
+    bool has_token = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, i)->state) != no_token;        // step no-token-yet
     return only && !has_token;
 }
 
-// One handle less in owned. LAST: it was the last; OTHERS_LEFT: others are left; NOT_OWNED: none is of that generation, so the
-// handle counts in borrowed, or is none.
+// One handle less in owned. LAST: it was the last; OTHERS_LEFT: others are left; NOT_OWNED: none is of that generation,
+// so the handle counts in borrowed, or is none.
 ZCP_PRIV zcp_priv_dropping zcp_priv_drop_owned(zcp_priv_counts *counts, uint32_t generation) {
     // O3 pairs with D1: who sees 0 sees the hold in borrowed; D1: marks and payload use are done. Lock-free: fails only
     // beside a sibling's success.
@@ -4659,7 +4773,7 @@ ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local 
         // This thread's use of the payload is over, and owned is 0. Pairs with Y6.
         zcp_priv_store_release(&record->state, zcp_priv_cached(generation, local->cached_bits));           // Y7
         zcp_priv_cache_put(local, local->cached,
-                           zcp_priv_chunk_id(pool, i, zcp_priv_next_generation(generation)));          // step kept-unshared
+                           zcp_priv_chunk_id(pool, i, zcp_priv_next_generation(generation)));      // step kept-unshared
     } else {
         // Pairs with C1.
         zcp_priv_store_release(&record->state, zcp_priv_freed(generation));                         // F3
@@ -4683,7 +4797,7 @@ ZCP_PRIV_INLINE zcp_priv_fast_release zcp_priv_release_fast(zcp_priv_local *loca
     if (ZCP_PRIV_UNLIKELY(zcp_priv_load_acquire(&counts->owned) - held != 1)) return ZCP_PRIV_NOT_FAST;  // O2
     zcp_priv_record *record = zcp_priv_local_record(local, i);
     uint64_t owned_bits = local->owned_bits;
-    bool has_token = zcp_priv_load_relaxed(&record->state) - held != owned_bits;                               // step quick-state
+    bool has_token = zcp_priv_load_relaxed(&record->state) - held != owned_bits;                     // step quick-state
     if (ZCP_PRIV_UNLIKELY(has_token)) return ZCP_PRIV_NOT_FAST;
     uint64_t next = held + (UINT64_C(1) << 32);                                                  // step next-generation
     // The last generation.
@@ -4714,11 +4828,12 @@ ZCP_PRIV_INLINE void zcp_priv_free_outside_loan(zcp_priv_local *local, uint64_t 
 // Gives back a handle that is not counted in owned. NOT_RELEASED: it is not held; nothing changed.
 ZCP_PRIV_INLINE zcp_priv_releasing zcp_priv_release_borrowed(zcp_priv_pool *pool, uint32_t i, uint32_t client,
                                                            uint32_t generation) {
-    return zcp_priv_generation_now(pool, i) == generation ? zcp_priv_drop_borrowed(pool, i, client) : ZCP_PRIV_NOT_RELEASED;
+    return zcp_priv_generation_now(pool, i) == generation ? zcp_priv_drop_borrowed(pool, i, client)
+                                                          : ZCP_PRIV_NOT_RELEASED;
 }
 
-// Gives back a handle that was the only one counted in owned. NOT_RELEASED: it is not held; nothing changed. checked: the steps
-// that free are CAS.
+// Gives back a handle that was the only one counted in owned. NOT_RELEASED: it is not held; nothing changed. checked:
+// the steps that free are CAS.
 ZCP_PRIV_INLINE zcp_priv_releasing zcp_priv_release_owned(zcp_priv_pool *pool, zcp_priv_local *local, uint32_t i,
                                                         uint32_t client, uint32_t generation, bool checked) {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
@@ -4799,7 +4914,8 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_slow(zcp_manager *manager, uint64_t id, 
     case 1:  zcp_priv_release_as_owner(manager, place.pool, place.i, generation, local); break;
     // Nothing is freed, so nobody is to be told; but what is wanted is given back.
     default:
-        if (ZCP_PRIV_UNLIKELY(local->pool == place.pool && zcp_priv_recalled(local))) zcp_priv_answer_recall(manager, local);
+        if (ZCP_PRIV_UNLIKELY(local->pool == place.pool && zcp_priv_recalled(local)))
+            zcp_priv_answer_recall(manager, local);
     }
 }
 
@@ -6349,12 +6465,15 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FIL
 #if defined(__cplusplus) && __cplusplus >= 201103L && !defined(ZEROCP_STATIC) && !defined(ZEROCP_CPP)
 #define ZEROCP_CPP
 
-// ==== C++: the same in namespace zerocp, with owners that clean up. C++11, header-only; the implementation stays a C
-// file, to which this is linked. A member function is the C function of its name: the comment there says what it does,
-// how it fails and what is thread-safe; here stands only what is new. An object is to threads what a handle is: several
-// may use it at once if none of them changes it. Nothing throws but value_or_throw, which does not exist with
-// -fno-exceptions, and your own code where it is called from here (census), and std::string in format. Not with
-// ZEROCP_STATIC: C++ cannot have the implementation, so it needs one that others can link to. ====
+// ---------------------------------------------------------------------------------------------------------------------
+// >>cpp  C++: the same in namespace zerocp, with owners that clean up
+// ---------------------------------------------------------------------------------------------------------------------
+// C++11, header-only; the implementation stays a C file, to which this is linked. Not with ZEROCP_STATIC: C++ cannot
+// contain the implementation, so it needs one that others can link to.
+// A member function is the C function of its name: see there what it does, how it fails and what is thread-safe; here
+// stands only what is new. An object is to threads what a handle is: several may use it at once if none changes it.
+// Nothing throws but value_or_throw (which does not exist with -fno-exceptions), your own code where it is called from
+// here (census), and std::string in format. In a forked child every object is as empty.
 #include <exception>
 #include <initializer_list>
 #include <string>

@@ -87,7 +87,11 @@
 extern "C" {
 #endif
 
-// ==== Status codes: one per cause. X(code, what happened, what to do) ====
+// ---------------------------------------------------------------------------------------------------------------------
+// >>api-status  Status codes: one per cause
+// ---------------------------------------------------------------------------------------------------------------------
+
+// X(code, what happened, what to do)
 #define ZCP_STATUS_TABLE(X)                                                                                            \
     X(ZCP_OK, "success", "nothing to do")                                                                              \
     X(ZCP_ERR_INVALID_ARGUMENT, "an argument is NULL, out of range or does not go with the others",                    \
@@ -154,17 +158,19 @@ ZEROCP_API const char *zcp_status_name(zcp_status status);
 // What happened and what to do about it, one line. Never NULL, static. Thread-safe.
 ZEROCP_API const char *zcp_status_message(zcp_status status);
 
-// What only the moment knew of this thread's last call that failed: bytes needed and free, both versions, the name, a
-// pid. Calls that succeed leave it alone, whatever failed within them. A call has failed if it returned an error
-// status, or if its comment names this function (zcp_chunk_clone, zcp_chunk_release, zcp_config_..._bytes); those that
-// answer with 0, NULL or false otherwise tell nothing here. "" if none has failed. Never NULL; the thread's own, and
-// good until its next call that fails.
+// Details of this thread's last failed call: bytes needed and free, both versions, a name, a pid. A call that succeeds
+// leaves it alone, whatever failed within it. A call has failed if it returned an error status, or if its comment names
+// this function (zcp_chunk_clone, zcp_chunk_release, zcp_config_..._bytes); other calls that return 0, NULL or false
+// leave no message here. "" if no call has failed. Never NULL; valid in this thread, until its next failed call.
 ZEROCP_API const char *zcp_last_message(void);
 
-// The system's errno of that failure, 0 if the system was not the cause. As long as the message.
+// The errno of that failure; 0 if no system call was its cause. Valid as long as the message.
 ZEROCP_API int zcp_last_errno(void);
 
-// ==== Log: works before any object exists ====
+// ---------------------------------------------------------------------------------------------------------------------
+// >>api-log  Log: works before any object exists
+// ---------------------------------------------------------------------------------------------------------------------
+
 typedef enum zcp_log_level {
     ZCP_LOG_OFF = 0,
     ZCP_LOG_ERROR,
@@ -174,12 +180,15 @@ typedef enum zcp_log_level {
 } zcp_log_level;
 
 typedef void zcp_log_function(zcp_log_level level, const char *line, void *user);      // line: no newline at its end
-ZEROCP_API void zcp_log_set_level(zcp_log_level level);           // goes before ZEROCP_LOG_LEVEL. Thread-safe
-ZEROCP_API zcp_log_level zcp_log_get_level(void);                 // the level in force. Thread-safe
 
-// Where lines go instead of stderr; NULL: stderr again. Any thread may call it, within a zerocp call of its own. Once
-// function has returned, calls that failed in it are no longer told by zcp_last_message. Thread-safe, but user goes
-// with function only if nobody logs meanwhile.
+// The level in force; setting it overrides ZEROCP_LOG_LEVEL. At ZCP_LOG_INFO the log tells of each segment created,
+// each attach and leave, each dead client whose chunks were reclaimed, and each pool added or retired. Thread-safe.
+ZEROCP_API void zcp_log_set_level(zcp_log_level level);
+ZEROCP_API zcp_log_level zcp_log_get_level(void);
+
+// Sets the function that receives log lines instead of stderr; NULL: stderr again. zerocp calls it in the thread that
+// logs, within a zerocp call. It may call zerocp; failures of its own calls are forgotten when it returns. Thread-safe,
+// but a line that is logged while this is called may reach one function with the other one's user.
 ZEROCP_API void zcp_log_set_callback(zcp_log_function *function, void *user);
 
 // Writes a line, as printf, whatever the level: ZEROCP_LOG asks the level first. Thread-safe.
@@ -188,7 +197,11 @@ ZCP_PRIV_PRINTF(2, 3) ZEROCP_API void zcp_log(zcp_log_level level, const char *f
 #define ZEROCP_LOG(level, ...) do { if ((level) <= zcp_log_get_level()) zcp_log((level), __VA_ARGS__); } while (0)
 #endif
 
-// ==== Relative pointers. Pure functions of their arguments: thread-safe, never fail ====
+// ---------------------------------------------------------------------------------------------------------------------
+// >>api-relptr  Relative pointers, and the registry that resolves them
+// ---------------------------------------------------------------------------------------------------------------------
+// The functions on relative pointers alone are pure: thread-safe, and they never fail.
+
 #define ZCP_RELPTR_MAX_OFFSET ((UINT64_C(1) << 48) - 1)
 typedef struct zcp_relptr { uint64_t bits; } zcp_relptr;      // segment:16 | offset:48; all zero is null
 
@@ -199,23 +212,25 @@ ZEROCP_API bool       zcp_relptr_equal(zcp_relptr a, zcp_relptr b);
 ZEROCP_API uint16_t   zcp_relptr_segment(zcp_relptr pointer);  // 0 for null
 ZEROCP_API uint64_t   zcp_relptr_offset(zcp_relptr pointer);   // bytes from the segment's start; 0 for null
 
-// ==== The registry: where this process has mapped which segment. Zero-initialised = empty; never put it into shared
-// memory ====
+// The registry: where this process has mapped which segment. All zero is empty. Never put it into shared memory.
 #define ZCP_REGISTRY_CAPACITY 64
 typedef struct zcp_registry_entry { ZCP_ATOMIC(uint64_t) tag, base, bytes; } zcp_registry_entry;
 typedef struct zcp_registry { zcp_registry_entry entries[ZCP_REGISTRY_CAPACITY]; } zcp_registry;
 
-// Announces that segment (1..65535) is mapped at base with that many bytes (1..2^48). Errors: INVALID_ARGUMENT (NULL,
-// segment 0), INVALID_SIZE (0, above 2^48, or wraps around the address space), EXISTS (that segment is in the registry,
-// or another thread is just adding it), FULL (64 are). Thread-safe, also beside resolution. After a failure the
-// registry is as before.
+// Announces that segment (1 to 65535) is mapped at base with that many bytes (1 to 2^48). After a failure the registry
+// is as before. Thread-safe, also beside resolution.
+// Errors:
+//   INVALID_ARGUMENT   registry or base is NULL, or segment is 0
+//   INVALID_SIZE       bytes is 0 or above 2^48, or reaches beyond the address space
+//   EXISTS             that segment is in the registry, or another thread is adding it at this moment
+//   FULL               ZCP_REGISTRY_CAPACITY segments are in it
 ZEROCP_API zcp_status zcp_registry_add(zcp_registry *registry, uint16_t segment, void *base, uint64_t bytes);
 
-// Takes it out; call before unmapping. Errors: INVALID_ARGUMENT, NOT_FOUND. Thread-safe beside the resolution of other
-// segments; pointers that were resolved before stay what they are, so nobody may use the segment any more.
+// Takes a segment out; call it before unmapping. Addresses that were resolved before stay what they are, so nobody may
+// use the segment any more. Thread-safe beside the resolution of other segments. Errors: INVALID_ARGUMENT, NOT_FOUND.
 ZEROCP_API zcp_status zcp_registry_remove(zcp_registry *registry, uint16_t segment);
 
-// The process-wide registry for whoever needs just one (per copy of the implementation). Never NULL. Thread-safe.
+// A registry for the whole process (one per copy of the implementation). Never NULL. Thread-safe.
 ZEROCP_API zcp_registry *zcp_registry_default(void);
 
 // The relative pointer to an address, by a registered segment that contains it (if several overlap: by one of them);
@@ -234,8 +249,12 @@ ZEROCP_API void *zcp_relptr_get_aligned(const zcp_registry *registry, zcp_relptr
 #define ZCP_RELPTR_GET(T, registry, pointer) \
     ((T *)zcp_relptr_get_aligned((registry), (pointer), sizeof(T), ZCP_PRIV_ALIGNOF(T)))
 
-// ==== Vector: up to N elements, embedded: no heap, no pointer, may lie in shared memory. v is a pointer and is
-// evaluated more than once. Not thread-safe. ====
+// ---------------------------------------------------------------------------------------------------------------------
+// >>api-vector  Vector: up to N elements, embedded
+// ---------------------------------------------------------------------------------------------------------------------
+// No heap, no pointer: it may lie in shared memory. v is a pointer to it, and is evaluated more than once. Not
+// thread-safe.
+
 #define ZCP_VECTOR(T, N) struct { uint32_t size; T items[N]; }            // to be typedef'd; all zero is empty
 #define ZCP_VECTOR_CAPACITY(v) ((uint32_t)(sizeof (v)->items / sizeof (v)->items[0]))
 #define ZCP_VECTOR_SIZE(v)     ((v)->size)
@@ -249,10 +268,14 @@ ZEROCP_API void *zcp_relptr_get_aligned(const zcp_registry *registry, zcp_relptr
 #define ZCP_VECTOR_AT(v, i) \
     ((uint64_t)(i) < (v)->size && (uint64_t)(i) < ZCP_VECTOR_CAPACITY(v) ? &(v)->items[i] : NULL)
 
-// ==== MPMC list: a lock-free set of free indices 0 .. capacity - 1, in memory that any number of processes share, each
-// through a view of its own. Not a linked list: an index is in it if and only if its bit is set, so nothing is torn
-// when a process dies between two steps, and there is no ABA. All calls but create and attach are thread-safe on one
-// view, lock-free, and safe beside other views. ====
+// ---------------------------------------------------------------------------------------------------------------------
+// >>api-list  List: a lock-free set of free indices
+// ---------------------------------------------------------------------------------------------------------------------
+// The indices are 0 to capacity - 1. Any number of processes share the memory, each through a view of its own. It is
+// not a linked list: an index is in it if and only if its bit is set, so a process that dies between two steps tears
+// nothing, and there is no ABA problem. All calls but create and attach are lock-free, and thread-safe on one view and
+// beside other views.
+
 #define ZCP_MPMC_LIST_MAX_CAPACITY (UINT32_C(1) << 31)
 
 typedef struct zcp_mpmc_list {
@@ -266,20 +289,20 @@ typedef struct zcp_mpmc_list {
 // Bytes that a list of that capacity takes; 0 if capacity is 0 or above ZCP_MPMC_LIST_MAX_CAPACITY.
 ZEROCP_API uint64_t zcp_mpmc_list_bytes(uint32_t capacity);
 
-// Makes a list in memory (8-byte aligned; 64 is better), empty or with every index in it. Nobody else may use the
-// memory yet. Errors: INVALID_ARGUMENT (NULL), INVALID_ALIGNMENT, INVALID_SIZE (capacity, or too few bytes). After a
-// failure the view is zero.
+// Makes a list in memory (aligned to 8 bytes, better to 64), empty or with every index in it. Nobody else may use the
+// memory yet. After a failure the view is all zero. Errors: INVALID_ARGUMENT (NULL), INVALID_ALIGNMENT, INVALID_SIZE
+// (capacity out of range, or too few bytes).
 ZEROCP_API zcp_status zcp_mpmc_list_create(zcp_mpmc_list *list, void *memory, uint64_t bytes, uint32_t capacity,
                                            bool full);
 
-// A view of a list that exists. Errors: as create, NOT_ZEROCP (no list there), CORRUPT (a list that cannot fit into
-// bytes).
+// Makes a view of a list that exists. Errors: as create, and NOT_ZEROCP (there is no list), CORRUPT (a list that does
+// not fit into bytes).
 ZEROCP_API zcp_status zcp_mpmc_list_attach(zcp_mpmc_list *list, void *memory, uint64_t bytes);
 
-// Puts an index in. false: it is out of range, or was in already (which is detected, and harmless).
+// Puts an index in. false: it is out of range, or was in the list already, which is harmless.
 ZEROCP_API bool zcp_mpmc_list_push(zcp_mpmc_list *list, uint32_t index);
 
-// Takes an index out. false: empty, that is: no index was in the list throughout the call (it is no snapshot).
+// Takes an index out. false: no index was in the list during the whole call.
 ZEROCP_API bool zcp_mpmc_list_pop(zcp_mpmc_list *list, uint32_t *index);
 ZEROCP_API uint32_t zcp_mpmc_list_count(const zcp_mpmc_list *list);        // exact when nobody pushes or pops
 ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list);     // 0 for NULL or a zero view
@@ -442,7 +465,9 @@ ZEROCP_API const char *zcp_status_message(zcp_status status) {
                                                : "no status code has this number: pass what a zerocp function returned";
 }
 
-ZEROCP_API const char *zcp_last_message(void) { return zcp_priv_last_failures.kept[zcp_priv_last_failures.last].message; }
+ZEROCP_API const char *zcp_last_message(void) {
+    return zcp_priv_last_failures.kept[zcp_priv_last_failures.last].message;
+}
 ZEROCP_API int zcp_last_errno(void) { return zcp_priv_last_failures.kept[zcp_priv_last_failures.last].error; }
 
 // Around a public call within which something may fail although it succeeds. true: it is the outermost one.

@@ -38,6 +38,10 @@
 extern "C" {
 #endif
 
+// ---------------------------------------------------------------------------------------------------------------------
+// >>api-shm  An object of shared memory
+// ---------------------------------------------------------------------------------------------------------------------
+
 typedef enum zcp_shm_mode {
     ZCP_SHM_OPEN_OR_CREATE = 0,     // open what is there, create what is not
     ZCP_SHM_OPEN_EXISTING,          // NOT_FOUND if it is not there
@@ -46,20 +50,20 @@ typedef enum zcp_shm_mode {
     ZCP_SHM_PURGE_AND_CREATE
 } zcp_shm_mode;
 
-// Flags of zcp_shm_desc and of zcp_manager_desc share one space of bits; each function refuses those that it does not
-// know.
-// Map without write access; goes with OPEN_EXISTING and OPEN_OR_CREATE, and never creates.
+// The flags of zcp_shm_desc and zcp_manager_desc have different bits; each function refuses bits that it does not know.
+
+// Maps without write access, and never creates. Only with ZCP_SHM_OPEN_EXISTING and ZCP_SHM_OPEN_OR_CREATE.
 #define ZCP_SHM_READ_ONLY   (UINT32_C(1) << 0)
-#define ZCP_SHM_PREFAULT    (UINT32_C(1) << 1)   // fill the page tables now, so that no first touch faults later
+#define ZCP_SHM_PREFAULT    (UINT32_C(1) << 1)   // fills the page tables now, so that no first touch faults later
 #define ZCP_SHM_LOCK        (UINT32_C(1) << 2)   // mlock: never swapped out
 
-// Accept an object of any user. /dev/shm is world-writable: that may be a stranger.
+// Accepts an object of any user. /dev/shm is world-writable: that user may be a stranger.
 #define ZCP_SHM_ANY_OWNER   (UINT32_C(1) << 3)
 
-// Do not reserve pages at creation: faster, and SIGBUS when /dev/shm is full.
+// Does not reserve pages at creation: faster, but touching a page when /dev/shm is full raises SIGBUS.
 #define ZCP_SHM_NO_RESERVE  (UINT32_C(1) << 4)
-#define ZCP_SHM_NO_DUMP     (UINT32_C(1) << 5)   // leave the mapping out of core dumps
-#define ZCP_SHM_GROUP       (UINT32_C(1) << 6)   // the field `group` counts
+#define ZCP_SHM_NO_DUMP     (UINT32_C(1) << 5)   // leaves the mapping out of core dumps
+#define ZCP_SHM_GROUP       (UINT32_C(1) << 6)   // uses the field `group`
 
 #define ZCP_SHM_DEFAULT_PERMISSIONS 0600u
 #define ZCP_SHM_DEFAULT_TIMEOUT_MS 5000u
@@ -67,7 +71,7 @@ typedef enum zcp_shm_mode {
 typedef struct zcp_shm_desc {
     // A file name of up to 254 bytes, no slash (one in front is ignored), no control character, not "." or "..".
     const char  *name;
-    uint64_t     bytes; // to create: 1 or more. To open: at least so many must be there; 0 = as many as there are
+    uint64_t     bytes;         // to create: 1 or more; to open: how many the object must have at least, 0 = any
     zcp_shm_mode mode;
     uint32_t     permissions;   // of a created object: up to 0777, exact whatever the umask; 0 = 0600
     uint32_t     group;         // of a created object, with ZCP_SHM_GROUP: the group's number
@@ -83,19 +87,29 @@ typedef struct zcp_shm {
     uint32_t flags;             // as in the descriptor
 } zcp_shm;
 
-// Opens or creates the object and maps it whole. Errors: INVALID_ARGUMENT (NULL, mode, permissions), INVALID_NAME,
-// INVALID_SIZE (0 to create, above 2^63 - 1, or the existing object is smaller), INVALID_FLAGS, EXISTS, NOT_FOUND
-// (also: half-made, and this call may not create), PERMISSION, WRONG_OWNER, WRONG_TYPE, NO_SPACE (the message tells
-// needed and free), NO_MEMORY (the limit on locked memory: ZCP_SHM_LOCK, or mlockall), MAPPING, TIMEOUT, SYSTEM. After
-// a failure *shm is zero, and an object that this call began to create is gone. Thread-safe; also between processes:
-// exactly one creates.
+// Opens or creates the object and maps all of it; between processes, too, exactly one creates it. After a failure *shm
+// is all zero, and an object that this call began to create is gone. Thread-safe.
+// Errors:
+//   INVALID_ARGUMENT   an argument is NULL; mode or permissions out of range
+//   INVALID_NAME
+//   INVALID_SIZE       bytes is 0 to create, or above 2^63 - 1; or the existing object is smaller
+//   INVALID_FLAGS      an unknown flag, or one that does not go with the mode
+//   EXISTS             ZCP_SHM_CREATE_EXCLUSIVE, and there is one
+//   NOT_FOUND          there is none, or it is half-made, and this call may not create
+//   PERMISSION         the system refuses access
+//   WRONG_OWNER        it belongs to another user, and ZCP_SHM_ANY_OWNER is missing
+//   WRONG_TYPE         the name leads to something other than a regular file
+//   NO_SPACE           shared memory is full; the message tells needed and free bytes
+//   NO_MEMORY          the limit on locked memory (ZCP_SHM_LOCK, or mlockall)
+//   TIMEOUT            another process was creating it all the time
+//   MAPPING, SYSTEM
 ZEROCP_API zcp_status zcp_shm_open(zcp_shm *shm, const zcp_shm_desc *desc);
 
 // Unmaps; the object and its name stay. *shm becomes zero: closing again, or a zero zcp_shm, or NULL, does nothing.
 ZEROCP_API void zcp_shm_close(zcp_shm *shm);
 
-// Removes the name; mappings stay valid. Errors: INVALID_NAME, NOT_FOUND, PERMISSION, WRONG_TYPE (a directory), SYSTEM.
-// Thread-safe.
+// Removes the name; mappings stay valid. Thread-safe. Errors: INVALID_NAME, NOT_FOUND, PERMISSION, WRONG_TYPE (a
+// directory), SYSTEM.
 ZEROCP_API zcp_status zcp_shm_unlink(const char *name);
 
 #ifdef __cplusplus
