@@ -132,7 +132,7 @@ TEST(wait_is_ended_by_each_kind_of_release) {
     for (int how = 0; how < KINDS; how++) {
         uint64_t best = UINT64_MAX;
         bool by_itself = how == KILLED || how == KILLED_BORROWER;
-        for (int i = 0; i < 20 && best > (by_itself ? 150 : 50) * MS; i++) {
+        for (int i = 0; i < 100 && best > (by_itself ? 150 : 50) * MS; i++) {
             uint64_t took = wake_by((kind)how);
             CHECK_MSG(took < 10000 * MS, "%s: %llu ms", kinds[how], (unsigned long long)(took / MS));
             best = took < best ? took : best;
