@@ -683,45 +683,18 @@ ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zc
 // The creator writes everything before state becomes READY; after that only `state` (RETIRED), `locker_pid` and what is
 // about pools that come and go change.
 
-typedef struct zcp_priv_record { _Atomic uint64_t state, size, note, borrow[]; } zcp_priv_record;
-_Static_assert(sizeof(zcp_priv_record) == 24 && offsetof(zcp_priv_record, borrow) == 24, "layout of a record");
-
-// One pool as a client sees it. All of it is private, and constant but for the list's cursor, retired, asked, told.
-typedef struct zcp_priv_leases zcp_priv_leases;
-typedef struct zcp_priv_pool_slot zcp_priv_pool_slot;
-typedef struct zcp_priv_signals zcp_priv_signals;
-typedef struct zcp_priv_slot zcp_priv_slot;
-#define ZCP_PRIV_POOL_SHIFT 27                  // index of a chunk in the instance = pool << 27 | index in the pool
-_Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_POOLS <= 32 && ZCP_MAX_LIVE_POOLS <= 32,
-               "an index has 32 bits, and a word a bit per pool");
-#define ZCP_PRIV_GENERATION(s) ((uint32_t)((s) >> 32))
-#define ZCP_PRIV_OWNER(s)      ((uint32_t)((s) >> 21) & 0x7ff)
-#define ZCP_PRIV_TICKET(s)     ((uint32_t)(s) & 0x1fffff)
-#define ZCP_PRIV_TOKEN_TICKET  1u
-#define ZCP_PRIV_CACHED_TICKET 0x1fffc0u        // of lease 0
-#define ZCP_PRIV_RETIRED_OWNER 0x7ffu
-#define ZCP_PRIV_MAX_LEASES 64u
-
-typedef struct zcp_priv_lease {
-    _Atomic uint32_t holder, leaf;
-    _Atomic uint64_t loan, allocated, freed, begun;
-    uint64_t unused[3];
-} zcp_priv_lease;
-
-struct zcp_priv_leases {
-    _Atomic uint32_t recalls, waiting, woken, retiring;
-    uint32_t unused[12];
-    _Atomic uint64_t allocated, freed, failures, waits, peak;
-    _Atomic uint64_t returned, disturbed;       // returned: see >>counters
-    uint64_t unused_too[1];
-    zcp_priv_lease items[];
-};
-
-_Static_assert(sizeof(zcp_priv_lease) == 64 && sizeof(zcp_priv_leases) == 128, "layout of the leases");
-_Static_assert(ZCP_PRIV_CACHED_TICKET + ZCP_PRIV_MAX_LEASES == 1u << 21, "a ticket for each lease");
-#define ZCP_PRIV_SIZE(word) ((word) & ZCP_RELPTR_MAX_OFFSET)
+// Counts up by one whenever a process of this version and one of the last release could not work on one instance: a
+// change of a shared struct, of an offset or size that geometry_compute gives, of the meaning of a bit or word, of who
+// may write it when, of a lock byte, or of a limit that lies in the segment. Not for a change in private memory or in
+// the code alone. Bytes 0 to 39 of the header, the locks and the values of the state word never change, so that each
+// version can recognise and retire every other one. Also add a line to tests/version_test.c and run `make record`. The
+// signature finds a forgotten change of structs and limits, the recording one of the geometry or of what words mean.
+#define ZCP_PRIV_LAYOUT_VERSION 5u
+#define ZCP_PRIV_MAGIC UINT64_C(0x3130504f52455a00)             // "\0ZEROP01", little-endian
+#define ZCP_PRIV_BYTE_ORDER UINT32_C(0x01020304)
 #define ZCP_PRIV_PAGE 4096u                     // unit of the segments' sizes, whatever the system's page size
 
+// Where everything lies; no padding, because it is compared as bytes.
 typedef struct zcp_priv_pool_geometry {
     uint64_t chunk_size, stride, data_offset;   // bytes; data_offset in the chunk segment
     uint64_t list_offset, leases_offset, records_offset;        // in the management segment
@@ -737,45 +710,37 @@ typedef struct zcp_priv_geometry {
 
 _Static_assert(sizeof(zcp_priv_pool_geometry) == 64 && sizeof(zcp_priv_geometry) == 64 + 64 * ZCP_MAX_POOLS,
                "no padding: compared as bytes");
-#define ZCP_PRIV_MAGIC UINT64_C(0x3130504f52455a00)             // "\0ZEROP01", little-endian
-#define ZCP_PRIV_BYTE_ORDER UINT32_C(0x01020304)
 
-// Counts up by one whenever a process of this version and one of the last release could not work on one instance: a
-// shared struct, an offset or size that geometry_compute gives, the meaning of a bit or word, who may write it when, a
-// lock byte, or a limit that lies in the segment. Not for a change in private memory or in the code alone. Bytes 0 to
-// 39 of the header, the locks and the state word's values never change, so that each version can tell and retire each
-// other one. With it: a line in tests/version_test.c and `make record`. The signature finds a forgotten change of
-// structs and limits, tests/recorded.h one of the geometry or of what words mean.
-#define ZCP_PRIV_LAYOUT_VERSION 5u
-enum { ZCP_PRIV_BUILDING = 0, ZCP_PRIV_READY = 1, ZCP_PRIV_RETIRED = 2 };      // the state word never goes back
-
-// What tells that pools have come or gone (epoch counts up), up to where the two segments are used, and which clients
-// have slept since they attached (a bit of each, which spares who wakes a walk along all slots).
-struct zcp_priv_signals {
-    _Atomic uint32_t epoch;
+// What changes when pools come and go. slept: a bit for each client that has slept since it attached, which spares a
+// waker the walk along all slots.
+typedef struct zcp_priv_signals {
+    _Atomic uint32_t epoch;                     // counts up with each pool that comes or goes
     uint32_t unused_first;
-    _Atomic uint64_t management_end, chunk_end; // bytes; written under the creation lock, like the next two
-    _Atomic uint32_t adding;    // not 0: there may be memory behind those ends, which an adder has reserved
-    _Atomic uint32_t segments;  // counts up with each id of the registry that a pool gets
+    _Atomic uint64_t management_end, chunk_end; // up to where the two segments are used, bytes; written under the
+                                                // creation lock, like the next two
+    _Atomic uint32_t adding;                    // not 0: an adder may have reserved memory behind those ends
+    _Atomic uint32_t segments;                  // counts up with each id of the registry that a pool gets
     uint64_t unused[4];
     _Atomic uint64_t slept[ZCP_MAX_CLIENTS / 64];
-};
+} zcp_priv_signals;
 
-// A pool number: which pool has it, if any. The serial is never used again. Writer of all but the phase: the adder,
-// under the creation lock, while the phase is NONE or GONE. `check` is of the words before it, so that what changes
-// while it is read, or is garbage, is found out.
+// A pool number: which pool has it, if any. The serial is never used again. An adder writes everything but the phase,
+// under the creation lock, while the phase is NONE or GONE. `check` is a checksum of the words before it, which finds
+// words that change while they are read, and garbage.
 enum { ZCP_PRIV_POOL_NONE = 0, ZCP_PRIV_POOL_LIVE = 1, ZCP_PRIV_POOL_RETIRING = 2, ZCP_PRIV_POOL_GONE = 3 };
 
-struct zcp_priv_pool_slot {
-    _Atomic uint64_t state; // serial:32 | phase:32; the phase goes from NONE to LIVE to RETIRING to GONE
-    // From here on of an added pool; those of the creation have them in the geometry. segment: the registry's id.
+typedef struct zcp_priv_pool_slot {
+    _Atomic uint64_t state;                     // serial:32 | phase:32; from NONE to LIVE, RETIRING, GONE
+    // From here on only of added pools: the geometry describes those of the creation. segment: the registry's id.
     _Atomic uint64_t chunk_size;
     _Atomic uint32_t chunk_count, alignment, cache_chunks, segment;
     _Atomic uint64_t management_offset, data_offset, check;
     uint64_t unused;
-};
+} zcp_priv_pool_slot;
 
 _Static_assert(sizeof(zcp_priv_signals) == 192 && sizeof(zcp_priv_pool_slot) == 64, "layout of the header's end");
+
+enum { ZCP_PRIV_BUILDING = 0, ZCP_PRIV_READY = 1, ZCP_PRIV_RETIRED = 2 };      // the state word never goes back
 
 typedef struct zcp_priv_header {
     uint64_t magic;                             // 0: written first, with the next two
@@ -797,21 +762,79 @@ _Static_assert(offsetof(zcp_priv_header, state) == 16 && offsetof(zcp_priv_heade
                    && offsetof(zcp_priv_header, signals) % 64 == 0 && sizeof(zcp_priv_header) <= ZCP_PRIV_PAGE,
                "layout of the header");
 
-// A client's slot. Writers: whoever holds the slot's lock; of wakes and woken, whoever wakes. Readers: anyone, for
+// A client's slot. Whoever holds the slot's lock writes it; wakers write wakes and woken. Anyone reads it, for
 // messages; recovery looks at state before it takes the lock, and again after. sleeps, wakes and woken go on counting
 // when the slot changes hands.
 enum { ZCP_PRIV_SLOT_CLEAN = 0, ZCP_PRIV_SLOT_IN_USE = 1, ZCP_PRIV_SLOT_SWEEPING = 2 };
 
-struct zcp_priv_slot {
-    _Atomic uint32_t state, pid;                // in use is stored before the first claim, clean after the last push
+typedef struct zcp_priv_slot {
+    _Atomic uint32_t state, pid;                // IN_USE is stored before the first claim, CLEAN after the last push
     _Atomic uint64_t start;                     // nanoseconds since 1970
     _Atomic uint64_t name[4];                   // 32 bytes, 0-terminated
     _Atomic uint64_t sleeps;                    // count:32 | for what:32; counts up before a thread sleeps (>>wait)
     _Atomic uint32_t wakes, woken;              // all its threads' futex; the count up to which they were woken
     uint64_t unused[8];
-};
+} zcp_priv_slot;
 
 _Static_assert(sizeof(zcp_priv_slot) == 128, "layout of a slot");
+
+// What the threads of all clients write for one pool, besides its list and records (>>hints):
+//             0  recalls:4             counts up whenever threads are to look up from their work (>>recall)
+//             4  waiting:4 woken:4     differ: somebody may sleep until a chunk of this pool is freed (>>wait)
+//            12  retiring:4            1: nothing is to be had from this pool any more
+//            64  counters of the threads without a lease
+//           128  leases, 64 bytes each, one per leaf but at most 64: holder:4 leaf:4 loan:8 allocated:8 freed:8 begun:8
+//                holder = client + 1, 0: nobody; loan: hints of that leaf; begun: above allocated while the holder
+//                takes a chunk from its cache
+// Only the thread that holds the lease writes what follows holder, and the sweep of a dead holder writes leaf and loan.
+// The thread reads its own loan here, too, so it checks what the loan names.
+#define ZCP_PRIV_MAX_LEASES 64u
+
+typedef struct zcp_priv_lease {
+    _Atomic uint32_t holder, leaf;
+    _Atomic uint64_t loan, allocated, freed, begun;
+    uint64_t unused[3];
+} zcp_priv_lease;
+
+typedef struct zcp_priv_leases {
+    _Atomic uint32_t recalls, waiting, woken, retiring;
+    uint32_t unused[12];
+    _Atomic uint64_t allocated, freed, failures, waits, peak;
+    _Atomic uint64_t returned, disturbed;       // returned: see >>hints
+    uint64_t unused_too[1];
+    zcp_priv_lease items[];
+} zcp_priv_leases;
+
+_Static_assert(sizeof(zcp_priv_lease) == 64 && sizeof(zcp_priv_leases) == 128, "layout of the leases");
+
+// The record of one chunk (>>record):
+//            0  state   generation:32 | owner:11 | ticket:21
+//                       owner = client + 1, 0: none; the highest one stands for: retired, never to be had again
+//                       ticket 0, owned: no token of this generation was ever made, so nobody may borrow it
+//                       ticket 1: a token was made, and nobody has borrowed it; from 2 on: each borrow raises it
+//                       the highest 64 tickets: cached by the thread that holds the lease of that number (>>hints)
+//                       free: owner and ticket are 0
+//            8  size    lease:16 | bytes asked for:48, by the claimer; lease: its number + 1, or 0; at most capacity
+//           16  note    tag:32 | birth:32, for people; birth: how many chunks had been allocated before, by the counter
+//                       of that lease, or by the pool's own
+//           24  borrow  ceil(max_clients / 64) words: bit c: client c holds it as a borrower, or is about to try
+//           padded to a multiple of 32
+typedef struct zcp_priv_record { _Atomic uint64_t state, size, note, borrow[]; } zcp_priv_record;
+
+_Static_assert(sizeof(zcp_priv_record) == 24 && offsetof(zcp_priv_record, borrow) == 24, "layout of a record");
+
+#define ZCP_PRIV_GENERATION(s) ((uint32_t)((s) >> 32))
+#define ZCP_PRIV_OWNER(s)      ((uint32_t)((s) >> 21) & 0x7ff)
+#define ZCP_PRIV_TICKET(s)     ((uint32_t)(s) & 0x1fffff)
+#define ZCP_PRIV_SIZE(word)    ((word) & ZCP_RELPTR_MAX_OFFSET)
+#define ZCP_PRIV_TOKEN_TICKET  1u
+#define ZCP_PRIV_CACHED_TICKET 0x1fffc0u        // of lease 0
+#define ZCP_PRIV_RETIRED_OWNER 0x7ffu
+#define ZCP_PRIV_POOL_SHIFT    27               // index of a chunk in the instance = pool << 27 | index in the pool
+
+_Static_assert(ZCP_PRIV_CACHED_TICKET + ZCP_PRIV_MAX_LEASES == 1u << 21, "a ticket for each lease");
+_Static_assert(ZCP_MAX_CHUNKS == UINT32_C(1) << ZCP_PRIV_POOL_SHIFT && ZCP_MAX_POOLS <= 32 && ZCP_MAX_LIVE_POOLS <= 32,
+               "an index has 32 bits, and a word a bit per pool");
 
 ZCP_PRIV uint32_t zcp_priv_lease_count(uint32_t leaves) {
     return leaves < ZCP_PRIV_MAX_LEASES ? leaves : ZCP_PRIV_MAX_LEASES;
@@ -997,18 +1020,6 @@ ZCP_PRIV_INLINE bool zcp_priv_same_pool(const zcp_pool_config *a, const zcp_pool
 // ---------------------------------------------------------------------------------------------------------------------
 // This code is checked with GenMC as it stands (tests/model).
 //
-// Byte map:  0  state   generation:32 | owner:11 | ticket:21
-//                       owner = client + 1, 0: none; the highest one stands for: retired, never to be had again
-//                       ticket 0, owned: no token of this generation was ever made, so nobody may borrow it
-//                       ticket 1: a token was made, and nobody has borrowed it; from 2 on: each borrow raises it
-//                       the highest 64 tickets: cached by the thread that holds the lease of that number (>>hints)
-//                       free: owner and ticket are 0
-//            8  size    lease:16 | bytes asked for:48, by the claimer; lease: its number + 1, or 0; at most capacity
-//           16  note    tag:32 | birth:32, for people; birth: how many chunks had been allocated before, by the counter
-//                       of that lease, or by the pool's own
-//           24  borrow  ceil(max_clients / 64) words: bit c: client c holds it as a borrower, or is about to try
-//           padded to a multiple of 32
-//
 // Every change of holder is one atomic step that names the client, so a killed process never leaves a chunk that nobody
 // can account for.
 //
@@ -1023,17 +1034,17 @@ ZCP_PRIV_INLINE bool zcp_priv_same_pool(const zcp_pool_config *a, const zcp_pool
 // leave) and on S3 and S4 (reap loads state and bits).
 //
 // Labels  word      order    partner      what breaks without it
-//   S1    borrow    seq_cst  S2 - S5 L2   of two who leave at once neither sees the other gone: the chunk is lost
-//   S3    state     seq_cst  S1 S2 S5 B1  the same: reap sees the owner still there
-//   S4    borrow    seq_cst  S1 S2 S5 B0  the same: reap sees a borrower still there
-//   S5    state     seq_cst  S1 S3 S4     the same, where a sweep takes the dead owner out
-//   F1    state     release  C1 C2 C4     the next claimer writes while a former holder reads; here reap frees,
-//   F5    state     release  C1 C2 C4     ... as a sweep frees,
+//   S1    borrow    seq_cst  S2 - S5 L2   ofof two who leave at once neither sees the other gone: the chunk is lost
+//   S3    state     seq_cst  S1 S2 S5 B1  thas S1: reap sees the owner still there
+//   S4    borrow    seq_cst  S1 S2 S5 B0  thas S1: reap sees a borrower still there
+//   S5    state     seq_cst  S1 S3 S4     thas S1, where a sweep takes the dead owner out
+//   F1    state     release  C1 C2 C4     ththe next claimer writes while a former holder reads; here reap frees
+//   F5    state     release  C1 C2 C4     ..as F1, here a sweep frees
 //   C1    state     acq_rel  F1 - F6 U6   acquire: the claimer writes while a former holder reads; release: as U6
 //   B0    borrow    relaxed  L2 S4        by B1: who sees the ticket does not see the bit
 //   B1    state     release  L1 S3        who sees the ticket does not see the bit: freed while held
 //   L2    borrow    acquire  S1 B0        the owner frees while a borrower that has left reads
-//   U1    freed     release  U3 U4        a look misses what was freed and counted before; by the common counters,
+//   U1    freed     release  U3 U4        a a scan misses what was freed and counted before; in the common counters
 
 // Counts of this process's handles of one chunk; private memory.
 typedef struct zcp_priv_counts {
@@ -1045,6 +1056,8 @@ typedef struct zcp_priv_counts {
 
 #define ZCP_PRIV_CHANGING UINT32_MAX
 
+// One pool as a client sees it. All of it is private, and constant except for the list's cursor, retired, asked and
+// announced.
 typedef struct zcp_priv_pool {
     unsigned char *records;         // in the management segment
     zcp_priv_counts *counts;        // private
@@ -1269,17 +1282,6 @@ ZCP_PRIV zcp_priv_freeing zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, 
 // that leaf without touching the list: each is one read-modify-write, the claim. Only hints are on loan: a thread that
 // finds nothing in the list claims what the loans name.
 //
-// Per pool:   0  recalls:4             counts up whenever threads are to look up from their work (>>recall)
-//             4  waiting:4 woken:4     differ: somebody may sleep until a chunk of this pool is freed (>>wait)
-//            12  retiring:4            1: nothing is to be had from this pool any more
-//            64  counters of the threads without a lease
-//           128  leases, 64 bytes each, one per leaf but at most 64: holder:4 leaf:4 loan:8 allocated:8 freed:8 begun:8
-//                holder = client + 1, 0: nobody; loan: hints of that leaf; begun: above allocated while the holder
-//                takes a chunk from its cache
-//
-// Only the thread that holds the lease writes what follows holder, and the sweep of a dead holder writes leaf and loan.
-// The thread reads its own loan here, too, so it checks what the loan names.
-//
 // Invariant of loans: the hint of a free chunk is at each instant in its leaf or in a loan, except for a moment with a
 // thread that is about to claim the chunk or has just freed it, and while a sweep works on its leaf (if that sweep is
 // killed, the next one pushes the hint; if it is stopped, the scan before EXHAUSTED finds the chunk). A loan is written
@@ -1313,21 +1315,21 @@ ZCP_PRIV zcp_priv_freeing zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, 
 // without being freed once more: those out of a cache, and those whose hint a sweep gives.
 //
 // Labels  word      order    partner      what breaks without it
-//   F4    state     release  C1 C2 C4     ... as a cache is flushed,
-//   E0    holder    acquire  E3 E6        the next lessee's loan is overwritten by the one of before
-//   E1    loan      release  E4           the loan is read with the leaf of before, or chunks not seen free
+//   F4    state     release  C1 C2 C4     ..as F1, here a cache is flushed
+//   E0    holder    acquire  E3 E6        ththe next lessee's loan is overwritten by the previous one's
+//   E1    loan      release  E4           ththe loan is read with the previous leaf, or its chunks are not seen free
 //   E2    leaf      acq_rel  P0 Q2 E8     acquire: as P0; release: who sees the leaf empty does not see the loan
 //   E3    holder    release  E0           as E0
-//   E5    loan      release  E4           who sees a dead one's loan empty does not see its hints in the list
+//   E5    loan      release  E4           whwho sees a dead client's loan empty does not see its hints in the list
 //   E6    holder    release  E0           as E0, after a sweep
-//   U2    freed     release  U5           ... in a lease's
+//   U2    freed     release  U5           ..as U1, in a lease's counters
 //   U3    freed     acquire  U1           as U1
 //   U4    returned  acquire  U1           as U1, of what comes out of a cache
 //   U5    freed     acquire  U2           as U2
-//   Y1    begun     relaxed  Y4           by the barriers: what the thread is taking is taken: given out twice
-//   Y2    (barrier) light    Y8           the same
-//   W0    wanted    acquire  W1           (not needed: K0 acquires, too) who sees it raised keeps what retires
-//   W6    wanted    acquire  W1           (not needed: as W0) as W0, where a thread begins
+//   Y1    begun     relaxed  Y4           bywhat the thread is taking is taken by another one: given out twice; ordered by the barriers
+//   Y2    (barrier) light    Y8           thas Y1
+//   W0    recalls   acquire  W1           (n(not needed: K0 acquires, too) who sees a recall keeps what retires
+//   W6    recalls   acquire  W1           (n(not needed: as W0) as W0, where a thread begins
 
 // What one thread keeps of one pool; private. All zero: nothing yet, so that the quick ways see a pool without chunks.
 typedef struct zcp_priv_local {
@@ -1856,19 +1858,19 @@ ZCP_PRIV zcp_priv_pool *zcp_priv_view_serving(const zcp_priv_view *view, const z
 // ones; the barriers (>>barriers in zerocp_shm.h) make one of the two see the other.
 //
 // Labels  word      order    partner      what breaks without it
-//   C3    state     acq_rel  C4           (not needed: C4 has acquired from the same store)
+//   C3    state     acq_rel  C4           (n(not needed: C4 has acquired from the same store)
 //   C4    state     acquire  F1 - F6 C3   the memory goes back while a former holder reads
 //   Y4    begun     relaxed  Y1           as Y1
 //   Y5    allocated acquire  Y3           as Y3
 //   Y6    state     release  Y0 Y7 F2     (not needed: a part of their release sequences) as F4, for C1 and C2
 //   Y8    (barrier) heavy    Y2           as Y1
-//   W1    wanted    release  W0 W6        the same
+//   W1    recalls   release  W0 W6        thas W0
 //   W3    wakes     release  W4           (not needed: as W2) a waiter misses what was freed before the wake
 //   W5    waiting   acquire  W2           as W2
 //   W8    sleeps    acquire  W7           as W7
 //   X1    retired   acquire  X2           the memory goes back while a holder reads, whose end a sibling saw
-//   X2    retired   release  X1           the same
-//   A2    (barrier) light    A4 A5        ... here after any other free,
+//   X2    retired   release  X1           thas X1
+//   A2    (barrier) light    A4 A5        ..as A1, after any other free
 //   A6    (fence)   seq_cst  A6           of two who free the last two chunks neither sees both: it stays
 //   K0    (fence)   seq_cst  K1 K2        a thread in a new pool is not told, and misses what retires: it keeps chunks
 
@@ -2246,7 +2248,7 @@ ZCP_PRIV_SETUP zcp_manager *zcp_priv_manager_new(void) {
     if (best) {
         memset((char *)best + offsetof(zcp_manager, opened), 0, sizeof *best - offsetof(zcp_manager, opened));
         best->itself = best;
-        // 1 is nobody's (>>recent).
+        // 1 is nobody's (>>thread).
         best->opened = zcp_priv_add_relaxed(&zcp_priv_serial, 1) + 2;
         best->file.fd = best->chunk_file.fd = best->locks.fd = -1;
         zcp_priv_store_relaxed(&best->state, (uint32_t)ZCP_PRIV_OPENING);
@@ -2300,9 +2302,9 @@ ZCP_PRIV_SETUP void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
 // pool, and so does a thread that gives its number back.
 //
 // Labels  word      order    partner      what breaks without it
-//   N0    threads   acquire  N1 N2        the next thread of that number finds things half given back
-//   N1    threads   release  N0           the same
-//   N2    threads   release  N0           nothing was kept
+//   N0    threads   acquire  N1 N2        ththe next thread of that number finds things half given back
+//   N1    threads   release  N0           thas N0
+//   N2    threads   release  N0           nonothing: nothing was kept
 
 typedef struct zcp_priv_recent {
     uintptr_t live;                 // of the manager; 1: of none, so the rest is not looked at
@@ -2484,15 +2486,15 @@ ZCP_PRIV_SETUP void zcp_priv_thread_begin(void) {
 // knows of its pool.
 //
 // Labels  word      order    partner      what breaks without it
-//   V1    pools     release  V0           the same
+//   V1    pools     release  V0           thas V0
 //   V2    epoch     acquire  each add     a change that was counted is not seen, and not looked for again
 //   V3    state     acquire  V7           what a slot says of its pool is older than LIVE
-//   V5    table     release  V4           the same
+//   V5    table     release  V4           thas V4
 //   V6    pools     release  V0           nothing: NULL shows nothing
 //   V8    slot      acquire  V9           what a slot says of a later pool is taken for garbage
 //   A5    (barrier) heavy    A1 A2 A3     as A1, for who retires a pool
-//   K1    (fence)   seq_cst  K0           the same, for who tells that a pool retires
-//   K2    (fence)   seq_cst  K0           the same, for who asks for an empty pool's memory to be given back
+//   K1    (fence)   seq_cst  K0           thas K0, for who announces that a pool retires
+//   K2    (fence)   seq_cst  K0           thas K0, for who asks for an empty pool's memory to be given back
 
 // What a slot says of an added pool.
 typedef struct zcp_priv_added {
@@ -2967,11 +2969,11 @@ ZCP_PRIV_SETUP void zcp_priv_catch_up_quietly(const zcp_manager *manager) {
 // on an old pool finds its records retired, and harms nothing.
 //
 // Labels  word      order    partner      what breaks without it
-//   V7    state     release  V3           as V3
-//   V9    slot      release  V8           the same
-//   A7    (barrier) heavy    A4           a waiter misses the added pool, and who added it the waiter
+//   V7    state     release  V3           asas V3
+//   V9    slot      release  V8           thas V8
+//   A7    (barrier) heavy    A4           a a waiter misses the added pool, and who added it misses the waiter
 
-// >>sweep
+// Defined in >>sweep.
 ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report);
 
 // One call.
@@ -3605,9 +3607,9 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, z
 // `owned` goes down by CAS only.
 //
 // Labels  word      order    partner      what breaks without it
-//   O5    owned     acquire  D1 D5        the same, in clone
-//   O6    owned     acquire  D1 D5        the same, in holds
-//   O7    owned     acquire  D1 D5        a token is told of by a store over a sibling's, or of no chunk that is held
+//   O5    owned     acquire  D1 D5        thas O3, in clone
+//   O6    owned     acquire  D1 D5        thas O3, in holds
+//   O7    owned     acquire  D1 D5        a the token's store hits a sibling's, or names no chunk that is held
 //   D2    borrowed  release  J3           the chunk goes back while a sibling reads
 //   D3    borrowed  release  J1 J2        (not needed: S1 and the claim of CHANGING order it) as D4
 //   D4    borrowed  release  J1 J2        a sibling compares with a generation of before the borrow
@@ -3615,7 +3617,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, z
 //   J2    borrowed  acquire  D3 D4        (not needed: the record orders itself)
 //   J3    borrowed  acquire  D2           as D2
 //   T1    (fence)   release  T2           who acquires a token does not see the payload
-//   T2    (fence)   acquire  T1           the same
+//   T2    (fence)   acquire  T1           thas T1
 
 // For speed only: the compiler neither merges nor moves loads and stores across it. It orders nothing between threads.
 #define ZCP_PRIV_KEEP_STORES_APART() atomic_signal_fence(memory_order_seq_cst)
@@ -3972,12 +3974,12 @@ ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zc
 // be saved.
 //
 // Labels  word      order    partner      what breaks without it
-//   C2    state     acq_rel  F1 - F6 U6   the same, by a loan
+//   C2    state     acq_rel  F1 - F6 U6   thas C1, by a loan
 //   E4    loan      acquire  E1 E5 E7     as E1
 //   E7    loan      release  E4           as E1
 //   E8    (fence)   acquire  E2 Q1        a chunk that is free all the time is in neither leaf nor loan
 //   Y3    allocated release  Y5           who sees that the thread is done does not see what it has taken
-//   U6    (fence)   acquire  C1 C2        a look sees a claim, not what the claimer freed before: EXHAUSTED in vain
+//   U6    (fence)   acquire  C1 C2        a a scan sees a claim, not what the claimer freed before: EXHAUSTED in vain
 
 // Claims a chunk that a hint names. false: the hint was stale.
 ZCP_PRIV bool zcp_priv_get(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t *generation) {
@@ -4685,21 +4687,21 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
 //   not held                      -                    nothing; message and log tell     tell_release
 //
 // Labels  word      order    partner      what breaks without it
-//   S2    state     seq_cst  S1 S3 S4     the same, where the owner leaves
-//   F2    state     release  C1 C2 C4 Y6  ... as the owner frees beside tokens,
-//   F3    state     release  C1 C2 C4     ... as it frees what was never shared; owned = 0 hits a later claim,
-//   F6    state     release  C1 C2 C4     ... as F3, into a loan
+//   S2    state     seq_cst  S1 S3 S4     thas S1, where the owner leaves
+//   F2    state     release  C1 C2 C4 Y6  ..as F1, here the owner frees beside tokens
+//   F3    state     release  C1 C2 C4     ..as F1, of what was never shared; also owned = 0 hits a later claim
+//   F6    state     release  C1 C2 C4     ..as F3, into a loan
 //   L1    state     acquire  B1           the bits are older than the ticket: freed while held
-//   Y0    state     release  Y6           who takes the chunk writes while a former holder reads,
-//   Y7    state     release  Y6           ... as Y0, by the slower release
+//   Y0    state     release  Y6           whwho takes the chunk writes while a former holder reads
+//   Y7    state     release  Y6           ..as Y0, in the slower release
 //   O1    owned     acquire  D1 D5        frees as never shared what a sibling has made a token of, or still reads
-//   O2    owned     acquire  D1 D5        the same, in the fast release
+//   O2    owned     acquire  D1 D5        thas O1, in the fast release
 //   O3    owned     acquire  D1 D5        sees no owner's handle, but not the borrowed one that is left: refused
-//   O4    owned     acquire  D1 D5        the same, where a release decides which count is its own
+//   O4    owned     acquire  D1 D5        thas O3, where a release decides which count is its own
 //   D1    owned     release  O1 - O7      as O1 and O3
 //   D5    owned     release  O1 - O7      as D1
-//   A1    (barrier) light    A4 A5        who frees misses the waiter or RETIRING, who misses what is free,
-//   A3    (barrier) light    A4 A5        ... here after a slower release
+//   A1    (barrier) light    A4 A5        whwho frees misses the waiter or RETIRING, and they miss what is free
+//   A3    (barrier) light    A4 A5        ..as A1, after a slower release
 
 // The owner lets go of a chunk of which a token may exist. RELEASED: done; NOT_RELEASED: it is not the owner of that
 // generation.

@@ -1,4 +1,4 @@
-// tests/recent_test.c: a thread finds what it used last in a few steps (>>recent); whatever has changed since, it finds the same as by the tables.
+// tests/recent_test.c: a thread finds what it used last in a few steps (>>thread); whatever has changed since, it finds the same as by the tables.
 #include "chunks.h"
 
 #include <pthread.h>

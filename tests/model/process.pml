@@ -1,5 +1,5 @@
-/* One chunk, two processes: 0 has two threads, 1 has one: the loans, the caches and the private counts of zerocp.h, sections >>lease, >>cache and
-   >>handles, on top of the record, step by step. A process may be killed at any step; the other may sweep it at any time; tokens may be stale.
+/* One chunk, two processes: 0 has two threads, 1 has one: the loans, the caches and the private counts of zerocp.h, sections >>hints, >>hints and
+   >>hold, on top of the record, step by step. A process may be killed at any step; the other may sweep it at any time; tokens may be stale.
    After each step the chunk's hint, if it is free, is in the list, on loan, in somebody's hand, or lost by one who was killed. Run by ./spin; by hand:
    spin -a -DMAXCRASH=1 -DOPS=1 process.pml && gcc -w -O2 -DSAFETY -DCOLLAPSE -DMEMLIM=3500 -DVECTORSZ=2048 -o pan pan.c && ./pan -m2000000 -n
    -DNO_CACHE, -DNO_LOANS leave one of them out, -DCLONE lets thread 0 clone its handle for thread 1, -DLEASES=2 is a pool with two leases,
