@@ -1034,17 +1034,17 @@ ZCP_PRIV_INLINE bool zcp_priv_same_pool(const zcp_pool_config *a, const zcp_pool
 // leave) and on S3 and S4 (reap loads state and bits).
 //
 // Labels  word      order    partner      what breaks without it
-//   S1    borrow    seq_cst  S2 - S5 L2   ofof two who leave at once neither sees the other gone: the chunk is lost
-//   S3    state     seq_cst  S1 S2 S5 B1  thas S1: reap sees the owner still there
-//   S4    borrow    seq_cst  S1 S2 S5 B0  thas S1: reap sees a borrower still there
-//   S5    state     seq_cst  S1 S3 S4     thas S1, where a sweep takes the dead owner out
-//   F1    state     release  C1 C2 C4     ththe next claimer writes while a former holder reads; here reap frees
-//   F5    state     release  C1 C2 C4     ..as F1, here a sweep frees
+//   S1    borrow    seq_cst  S2 - S5 L2   of two who leave at once neither sees the other gone: the chunk is lost
+//   S3    state     seq_cst  S1 S2 S5 B1  as S1: reap sees the owner still there
+//   S4    borrow    seq_cst  S1 S2 S5 B0  as S1: reap sees a borrower still there
+//   S5    state     seq_cst  S1 S3 S4     as S1, where a sweep takes the dead owner out
+//   F1    state     release  C1 C2 C4     the next claimer writes while a former holder reads; here reap frees
+//   F5    state     release  C1 C2 C4     as F1, here a sweep frees
 //   C1    state     acq_rel  F1 - F6 U6   acquire: the claimer writes while a former holder reads; release: as U6
 //   B0    borrow    relaxed  L2 S4        by B1: who sees the ticket does not see the bit
 //   B1    state     release  L1 S3        who sees the ticket does not see the bit: freed while held
 //   L2    borrow    acquire  S1 B0        the owner frees while a borrower that has left reads
-//   U1    freed     release  U3 U4        a a scan misses what was freed and counted before; in the common counters
+//   U1    freed     release  U3 U4        a scan misses what was freed and counted before; in the common counters
 
 // Counts of this process's handles of one chunk; private memory.
 typedef struct zcp_priv_counts {
@@ -1315,21 +1315,21 @@ ZCP_PRIV zcp_priv_freeing zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, 
 // without being freed once more: those out of a cache, and those whose hint a sweep gives.
 //
 // Labels  word      order    partner      what breaks without it
-//   F4    state     release  C1 C2 C4     ..as F1, here a cache is flushed
-//   E0    holder    acquire  E3 E6        ththe next lessee's loan is overwritten by the previous one's
-//   E1    loan      release  E4           ththe loan is read with the previous leaf, or its chunks are not seen free
+//   F4    state     release  C1 C2 C4     as F1, here a cache is flushed
+//   E0    holder    acquire  E3 E6        the next lessee's loan is overwritten by the previous one's
+//   E1    loan      release  E4           the loan is read with the previous leaf, or its chunks are not seen free
 //   E2    leaf      acq_rel  P0 Q2 E8     acquire: as P0; release: who sees the leaf empty does not see the loan
 //   E3    holder    release  E0           as E0
-//   E5    loan      release  E4           whwho sees a dead client's loan empty does not see its hints in the list
+//   E5    loan      release  E4           who sees a dead client's loan empty does not see its hints in the list
 //   E6    holder    release  E0           as E0, after a sweep
-//   U2    freed     release  U5           ..as U1, in a lease's counters
+//   U2    freed     release  U5           as U1, in a lease's counters
 //   U3    freed     acquire  U1           as U1
 //   U4    returned  acquire  U1           as U1, of what comes out of a cache
 //   U5    freed     acquire  U2           as U2
-//   Y1    begun     relaxed  Y4           bywhat the thread is taking is taken by another one: given out twice; ordered by the barriers
-//   Y2    (barrier) light    Y8           thas Y1
-//   W0    recalls   acquire  W1           (n(not needed: K0 acquires, too) who sees a recall keeps what retires
-//   W6    recalls   acquire  W1           (n(not needed: as W0) as W0, where a thread begins
+//   Y1    begun     relaxed  Y4           what the thread is taking another one takes: given out twice
+//   Y2    (barrier) light    Y8           as Y1
+//   W0    recalls   acquire  W1           (not needed: K0 acquires, too) who sees a recall keeps what retires
+//   W6    recalls   acquire  W1           (not needed: as W0) as W0, where a thread begins
 
 // What one thread keeps of one pool; private. All zero: nothing yet, so that the quick ways see a pool without chunks.
 typedef struct zcp_priv_local {
@@ -1858,19 +1858,19 @@ ZCP_PRIV zcp_priv_pool *zcp_priv_view_serving(const zcp_priv_view *view, const z
 // ones; the barriers (>>barriers in zerocp_shm.h) make one of the two see the other.
 //
 // Labels  word      order    partner      what breaks without it
-//   C3    state     acq_rel  C4           (n(not needed: C4 has acquired from the same store)
+//   C3    state     acq_rel  C4           (not needed: C4 has acquired from the same store)
 //   C4    state     acquire  F1 - F6 C3   the memory goes back while a former holder reads
 //   Y4    begun     relaxed  Y1           as Y1
 //   Y5    allocated acquire  Y3           as Y3
 //   Y6    state     release  Y0 Y7 F2     (not needed: a part of their release sequences) as F4, for C1 and C2
 //   Y8    (barrier) heavy    Y2           as Y1
-//   W1    recalls   release  W0 W6        thas W0
+//   W1    recalls   release  W0 W6        as W0
 //   W3    wakes     release  W4           (not needed: as W2) a waiter misses what was freed before the wake
 //   W5    waiting   acquire  W2           as W2
 //   W8    sleeps    acquire  W7           as W7
 //   X1    retired   acquire  X2           the memory goes back while a holder reads, whose end a sibling saw
-//   X2    retired   release  X1           thas X1
-//   A2    (barrier) light    A4 A5        ..as A1, after any other free
+//   X2    retired   release  X1           as X1
+//   A2    (barrier) light    A4 A5        as A1, after any other free
 //   A6    (fence)   seq_cst  A6           of two who free the last two chunks neither sees both: it stays
 //   K0    (fence)   seq_cst  K1 K2        a thread in a new pool is not told, and misses what retires: it keeps chunks
 
@@ -2302,9 +2302,9 @@ ZCP_PRIV_SETUP void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
 // pool, and so does a thread that gives its number back.
 //
 // Labels  word      order    partner      what breaks without it
-//   N0    threads   acquire  N1 N2        ththe next thread of that number finds things half given back
-//   N1    threads   release  N0           thas N0
-//   N2    threads   release  N0           nonothing: nothing was kept
+//   N0    threads   acquire  N1 N2        the next thread of that number finds things half given back
+//   N1    threads   release  N0           as N0
+//   N2    threads   release  N0           nothing: nothing was kept
 
 typedef struct zcp_priv_recent {
     uintptr_t live;                 // of the manager; 1: of none, so the rest is not looked at
@@ -2486,15 +2486,15 @@ ZCP_PRIV_SETUP void zcp_priv_thread_begin(void) {
 // knows of its pool.
 //
 // Labels  word      order    partner      what breaks without it
-//   V1    pools     release  V0           thas V0
+//   V1    pools     release  V0           as V0
 //   V2    epoch     acquire  each add     a change that was counted is not seen, and not looked for again
 //   V3    state     acquire  V7           what a slot says of its pool is older than LIVE
-//   V5    table     release  V4           thas V4
+//   V5    table     release  V4           as V4
 //   V6    pools     release  V0           nothing: NULL shows nothing
 //   V8    slot      acquire  V9           what a slot says of a later pool is taken for garbage
 //   A5    (barrier) heavy    A1 A2 A3     as A1, for who retires a pool
-//   K1    (fence)   seq_cst  K0           thas K0, for who announces that a pool retires
-//   K2    (fence)   seq_cst  K0           thas K0, for who asks for an empty pool's memory to be given back
+//   K1    (fence)   seq_cst  K0           as K0, for who announces that a pool retires
+//   K2    (fence)   seq_cst  K0           as K0, for who asks for an empty pool's memory to be given back
 
 // What a slot says of an added pool.
 typedef struct zcp_priv_added {
@@ -2969,9 +2969,9 @@ ZCP_PRIV_SETUP void zcp_priv_catch_up_quietly(const zcp_manager *manager) {
 // on an old pool finds its records retired, and harms nothing.
 //
 // Labels  word      order    partner      what breaks without it
-//   V7    state     release  V3           asas V3
-//   V9    slot      release  V8           thas V8
-//   A7    (barrier) heavy    A4           a a waiter misses the added pool, and who added it misses the waiter
+//   V7    state     release  V3           as V3
+//   V9    slot      release  V8           as V8
+//   A7    (barrier) heavy    A4           a waiter misses the added pool, and who added it misses the waiter
 
 // Defined in >>sweep.
 ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *report);
@@ -3607,9 +3607,9 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, z
 // `owned` goes down by CAS only.
 //
 // Labels  word      order    partner      what breaks without it
-//   O5    owned     acquire  D1 D5        thas O3, in clone
-//   O6    owned     acquire  D1 D5        thas O3, in holds
-//   O7    owned     acquire  D1 D5        a the token's store hits a sibling's, or names no chunk that is held
+//   O5    owned     acquire  D1 D5        as O3, in clone
+//   O6    owned     acquire  D1 D5        as O3, in holds
+//   O7    owned     acquire  D1 D5        the token's store hits a sibling's, or names no chunk that is held
 //   D2    borrowed  release  J3           the chunk goes back while a sibling reads
 //   D3    borrowed  release  J1 J2        (not needed: S1 and the claim of CHANGING order it) as D4
 //   D4    borrowed  release  J1 J2        a sibling compares with a generation of before the borrow
@@ -3617,7 +3617,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, z
 //   J2    borrowed  acquire  D3 D4        (not needed: the record orders itself)
 //   J3    borrowed  acquire  D2           as D2
 //   T1    (fence)   release  T2           who acquires a token does not see the payload
-//   T2    (fence)   acquire  T1           thas T1
+//   T2    (fence)   acquire  T1           as T1
 
 // For speed only: the compiler neither merges nor moves loads and stores across it. It orders nothing between threads.
 #define ZCP_PRIV_KEEP_STORES_APART() atomic_signal_fence(memory_order_seq_cst)
@@ -3974,12 +3974,12 @@ ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zc
 // be saved.
 //
 // Labels  word      order    partner      what breaks without it
-//   C2    state     acq_rel  F1 - F6 U6   thas C1, by a loan
+//   C2    state     acq_rel  F1 - F6 U6   as C1, by a loan
 //   E4    loan      acquire  E1 E5 E7     as E1
 //   E7    loan      release  E4           as E1
 //   E8    (fence)   acquire  E2 Q1        a chunk that is free all the time is in neither leaf nor loan
 //   Y3    allocated release  Y5           who sees that the thread is done does not see what it has taken
-//   U6    (fence)   acquire  C1 C2        a a scan sees a claim, not what the claimer freed before: EXHAUSTED in vain
+//   U6    (fence)   acquire  C1 C2        a scan sees a claim, not what the claimer freed before: EXHAUSTED in vain
 
 // Claims a chunk that a hint names. false: the hint was stale.
 ZCP_PRIV bool zcp_priv_get(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t *generation) {
@@ -4687,21 +4687,21 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
 //   not held                      -                    nothing; message and log tell     tell_release
 //
 // Labels  word      order    partner      what breaks without it
-//   S2    state     seq_cst  S1 S3 S4     thas S1, where the owner leaves
-//   F2    state     release  C1 C2 C4 Y6  ..as F1, here the owner frees beside tokens
-//   F3    state     release  C1 C2 C4     ..as F1, of what was never shared; also owned = 0 hits a later claim
-//   F6    state     release  C1 C2 C4     ..as F3, into a loan
+//   S2    state     seq_cst  S1 S3 S4     as S1, where the owner leaves
+//   F2    state     release  C1 C2 C4 Y6  as F1, here the owner frees beside tokens
+//   F3    state     release  C1 C2 C4     as F1, of what was never shared; also owned = 0 hits a later claim
+//   F6    state     release  C1 C2 C4     as F3, into a loan
 //   L1    state     acquire  B1           the bits are older than the ticket: freed while held
-//   Y0    state     release  Y6           whwho takes the chunk writes while a former holder reads
-//   Y7    state     release  Y6           ..as Y0, in the slower release
+//   Y0    state     release  Y6           who takes the chunk writes while a former holder reads
+//   Y7    state     release  Y6           as Y0, in the slower release
 //   O1    owned     acquire  D1 D5        frees as never shared what a sibling has made a token of, or still reads
-//   O2    owned     acquire  D1 D5        thas O1, in the fast release
+//   O2    owned     acquire  D1 D5        as O1, in the fast release
 //   O3    owned     acquire  D1 D5        sees no owner's handle, but not the borrowed one that is left: refused
-//   O4    owned     acquire  D1 D5        thas O3, where a release decides which count is its own
+//   O4    owned     acquire  D1 D5        as O3, where a release decides which count is its own
 //   D1    owned     release  O1 - O7      as O1 and O3
 //   D5    owned     release  O1 - O7      as D1
-//   A1    (barrier) light    A4 A5        whwho frees misses the waiter or RETIRING, and they miss what is free
-//   A3    (barrier) light    A4 A5        ..as A1, after a slower release
+//   A1    (barrier) light    A4 A5        who frees misses the waiter or RETIRING, and they miss what is free
+//   A3    (barrier) light    A4 A5        as A1, after a slower release
 
 // The owner lets go of a chunk of which a token may exist. RELEASED: done; NOT_RELEASED: it is not the owner of that
 // generation.

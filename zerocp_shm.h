@@ -749,7 +749,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_unlink_if_there(const char *path) {
 // kernel.
 //
 // Labels  word      order    partner      what breaks without it
-//   H0    busy      acquire  H1 H2        a a sibling sweeps with half of the previous sweep's results
+//   H0    busy      acquire  H1 H2        a sibling sweeps with half of the previous sweep's results
 //   H1    busy      release  H0           nothing was held
 //   H2    busy      release  H0           as H0
 
