@@ -30,7 +30,7 @@ flags_tsan := -fsanitize=thread -O1 -g -Wno-unknown-warning-option -Wno-tsan
 # So that it does not depend on what lies before a function how fast it is: some of the loops take up to an eighth longer where they lie badly.
 flags_bench := -falign-functions=64
 
-sources_tests := $(wildcard tests/*.c)
+sources_tests := $(wildcard tests/*.c tests/harness/*.c)
 sources_asan  := $(filter-out tests/compile.c tests/cpp_test.c tests/demo_test.c tests/camera_test.c tests/tool_test.c,$(sources_tests))
 sources_tsan  := $(sources_asan)
 
@@ -59,10 +59,11 @@ keep    = @mkdir -p $(@D); printf '%s\n' $(1) | cmp -s - $@ || printf '%s\n' $(1
 $(patsubst %,$(BUILD)/%/command,tests asan tsan demo library tools bench soak killstep): $(BUILD)/%/command: FORCE
 	$(call keep,$(call quoted,$(CURDIR): $(call compile,$*) $(LDFLAGS) $(libs)))
 
-# All of tests/*.c is one program in each of three flavours. The list of objects: so that a removed file is noticed.
+# All of tests/*.c and tests/harness/*.c is one program in each of three flavours. The list of objects: so that a removed file is noticed.
 define run_rules
 objects_$(1) := $(patsubst tests/%.c,$(BUILD)/$(1)/%.o,$(sources_$(1)))
 $(BUILD)/$(1)/%.o: tests/%.c $(BUILD)/$(1)/command
+	@mkdir -p $$(@D)
 	$$(call compile,$(1)) $$(flags_of_$$*) -MMD -MP -c -o $$@ $$<
 $(BUILD)/$(1)/objects: FORCE
 	$$(call keep,$$(call quoted,$$(objects_$(1))))
@@ -135,7 +136,7 @@ $(BUILD)/soak/%: tests/soak/%.c $(BUILD)/soak/command
 
 # The instructions of these are stepped through; bound at the start, so that none of them are the dynamic linker's.
 objects_killstep := $(addprefix $(BUILD)/killstep/,impl.o killstep.o)
-$(BUILD)/killstep/impl.o: tests/impl.c
+$(BUILD)/killstep/impl.o: tests/harness/impl.c
 $(BUILD)/killstep/killstep.o: tests/killstep/killstep.c
 $(objects_killstep): $(BUILD)/killstep/command
 	$(call compile,killstep) -MMD -MP -c -o $@ $(filter %.c,$^)
@@ -200,7 +201,7 @@ soak: $(BUILD)/soak/soak ## Kill and stop eight working processes at random for 
 FUZZ_CC ?= clang
 flags_fuzz := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g
 
-$(BUILD)/fuzz/fuzz: tests/fuzz/fuzz.c tests/hostile.h tests/scribble.h $(headers)
+$(BUILD)/fuzz/fuzz: tests/fuzz/fuzz.c tests/harness/hostile.h tests/harness/scribble.h $(headers)
 	@mkdir -p $(@D)/corpus
 	$(FUZZ_CC) $(cppflags) $(CPPFLAGS) -std=gnu11 $(warnings) -Wcast-align $(flags_fuzz) -o $@ $< $(libs)
 

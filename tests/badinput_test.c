@@ -1,9 +1,9 @@
 // tests/badinput_test.c: every public function with what it must refuse. Each refusal names its cause, says in a
 // message what to do, leaves the output empty, and changes nothing: neither in /dev/shm nor in an instance.
 #include "zerocp.h"
-#include "filter.h"
-#include "inside.h"
-#include "test.h"
+#include "harness/filter.h"
+#include "harness/inside.h"
+#include "harness/test.h"
 
 #include <dirent.h>
 #include <errno.h>

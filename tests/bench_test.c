@@ -2,7 +2,7 @@
 #include "bench/check.c"
 #include "bench/record.c"
 
-#include "test.h"
+#include "harness/test.h"
 
 #include <unistd.h>
 

@@ -1,6 +1,6 @@
 // tests/cache_test.c: chunks that a thread keeps for itself: what they cost, who sees them, who gets them, and what becomes
 // of them when their thread or process ends, however it ends.
-#include "chunks.h"
+#include "harness/chunks.h"
 
 #include <signal.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 // tests/camera_test.c: runs the camera pipeline of tests/demo; kills, stops, interrupts and misuses it. The runner checks that nothing
 // is left in /dev/shm, and no process.
-#include "programs.h"
+#include "harness/programs.h"
 
 #define ALL_FREE "All 3 frames of the pool are free again\n"
 

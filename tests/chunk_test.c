@@ -1,5 +1,5 @@
 // tests/chunk_test.c: allocation, handles and tokens: what each call does, and what it refuses.
-#include "chunks.h"
+#include "harness/chunks.h"
 
 #include <sched.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 // tests/compile.c: the compile matrix. Programs as users may write them are generated, compiled by each compiler that
 // is there, linked and run; what must be refused is refused with the words that help. The quick start in zerocp.h and
 // the C blocks of README.md are extracted and run too.
-#include "compiling.h"
+#include "harness/compiling.h"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Translation units

@@ -1,7 +1,7 @@
 // tests/config_test.c: the vector, and the configuration of an instance.
 #include "zerocp.h"
-#include "inside.h"
-#include "test.h"
+#include "harness/inside.h"
+#include "harness/test.h"
 
 #include <stdio.h>
 #include <stdlib.h>

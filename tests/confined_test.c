@@ -1,8 +1,8 @@
 // tests/confined_test.c: a process that gives up rights after it has opened an instance still does all that it did: it
 // gets back what the dead held, maps what was added, adds, and tells who lives. It then locks by what it kept open.
-#include "chunks.h"
+#include "harness/chunks.h"
 
-#include "filter.h"
+#include "harness/filter.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 // tests/cpp_test.c: namespace zerocp, by each C++ compiler that is there: the programs of tests/cpp with and without
 // exceptions, what must not compile, the C++ blocks of README.md and what they print, and the C++ program of tests/demo.
-#include "compiling.h"
+#include "harness/compiling.h"
 
 #define STRICT CXX_WARNINGS " -Wshadow -Wconversion -Wold-style-cast -Wnon-virtual-dtor"
 

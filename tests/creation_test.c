@@ -1,8 +1,8 @@
 // tests/creation_test.c: how an instance comes into being, is found, is replaced and goes. One initialiser, whoever else
 // comes, is killed or stopped; names removed by hand; files of somebody else; every mode on whatever is there;
 // permissions; and the validation of the header. Real processes throughout, and the books at the end.
-#include "inside.h"
-#include "test.h"
+#include "harness/inside.h"
+#include "harness/test.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 // tests/death_test.c: processes killed while they hold chunks, work on them, or sweep; what comes back, and exactly so.
-#include "chunks.h"
+#include "harness/chunks.h"
 
 #include <signal.h>
 #include <stdio.h>

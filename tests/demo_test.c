@@ -1,6 +1,6 @@
 // tests/demo_test.c: runs the demo's programs, as built by make, and compares what they print line by line; kills, stops and misuses
 // them. The runner checks that nothing is left in /dev/shm, and no process.
-#include "programs.h"
+#include "harness/programs.h"
 
 #ifndef TEST_SOURCE_DIR
 #error "TEST_SOURCE_DIR is not defined: the Makefile gives it"

@@ -26,7 +26,7 @@ static int watched_madvise(void *memory, size_t bytes, int advice);
 #undef mmap
 #undef madvise
 
-#include "test.h"
+#include "harness/test.h"
 
 #include <stdio.h>
 #include <stdlib.h>

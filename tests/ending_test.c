@@ -1,6 +1,6 @@
 // tests/ending_test.c: what a thread, a manager and a process leave when they end: destructors of pthread keys that use
 // zerocp in any round, keys that are somebody else's by then, handles that are older than the last managers with such.
-#include "chunks.h"
+#include "harness/chunks.h"
 
 #include <errno.h>
 #include <limits.h>

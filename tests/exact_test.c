@@ -1,5 +1,5 @@
 // tests/exact_test.c: nobody is told EXHAUSTED, or TIMEOUT, beside a chunk that is free; and what it costs to be told.
-#include "pools.h"
+#include "harness/pools.h"
 
 #include <pthread.h>
 #include <sched.h>

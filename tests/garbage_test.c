@@ -1,9 +1,9 @@
 // tests/garbage_test.c: what happens when somebody else wrote what the library reads. Each attempt ends with a status,
 // in bounded time, inside of its mappings (which stand between guard pages here), and leaves nothing open.
-#include "hostile.h"
+#include "harness/hostile.h"
 
-#include "scribble.h"
-#include "test.h"
+#include "harness/scribble.h"
+#include "harness/test.h"
 
 #include <signal.h>
 #include <sys/socket.h>

@@ -1,6 +1,6 @@
 // tests/grow_test.c: pools come and go while everybody works: who sees that and when, what it takes of names, memory and mappings, and
 // what is left when whoever adds or retires is killed or stopped in the middle of it.
-#include "pools.h"
+#include "harness/pools.h"
 
 #include <fcntl.h>
 #include <sched.h>

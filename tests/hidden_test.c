@@ -1,6 +1,6 @@
 // tests/hidden_test.c: no chunk is hidden by one who is stopped in the middle of a step, or by a lost hint: the others
 // obtain every chunk that nobody holds, and once the stopped one goes on, everything ends exactly.
-#include "chunks.h"
+#include "harness/chunks.h"
 
 #include <signal.h>
 #include <sys/wait.h>

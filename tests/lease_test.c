@@ -1,6 +1,6 @@
 // tests/lease_test.c: hints on loan to a thread hide no chunk from anybody, whatever becomes of the thread: it works, sleeps,
 // is stopped, is killed, ends, forks, closes. Whoever is exhausted has had every chunk that was free.
-#include "chunks.h"
+#include "harness/chunks.h"
 
 #include <signal.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 // tests/limits_test.c: where something ends. Client slots, pools, sizes, chunks, descriptors; and what the flags of a
 // manager promise. Every limit is reached, told by its own status, and passed again once there is room.
-#include "filter.h"
-#include "inside.h"
-#include "test.h"
+#include "harness/filter.h"
+#include "harness/inside.h"
+#include "harness/test.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 // tests/list_test.c: the MPMC list of free indices, against a plain set.
 #include "zerocp.h"
-#include "test.h"
+#include "harness/test.h"
 
 #include <sched.h>
 #include <signal.h>

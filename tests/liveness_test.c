@@ -1,6 +1,6 @@
 // tests/liveness_test.c: alive is who can still touch the memory, and nobody else. Children of every kind
 // of fork, descriptors closed by the application, threads that still run, handles that outlive their manager.
-#include "chunks.h"
+#include "harness/chunks.h"
 
 #include <dirent.h>
 #include <errno.h>

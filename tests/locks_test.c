@@ -1,6 +1,6 @@
 // tests/locks_test.c: who may only read the management segment can lock it for reading, and shuts nobody out by that.
 // Who lives, creates, adds or destroys is told by locks on another object, which only those can open who may write.
-#include "pools.h"
+#include "harness/pools.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,8 +1,8 @@
 // tests/meet_test.c: how a client comes to know and to map pools that were added: beside others who change them at any
 // moment, when something fails for a moment, and when another pool cannot be met at all.
-#include "hostile.h"
+#include "harness/hostile.h"
 
-#include "test.h"
+#include "harness/test.h"
 
 #include <signal.h>
 

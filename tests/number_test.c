@@ -6,7 +6,7 @@ static void between_accesses(void);
 #define ZEROCP_ACCESS() between_accesses()
 #include "zerocp.h"
 
-#include "test.h"
+#include "harness/test.h"
 
 enum { SMALL = 64, LARGE = 4096, COUNT = 64, TAG = 0xfeed };
 

@@ -1,5 +1,5 @@
-// tests/recent_test.c: a thread finds what it used last in a few steps (>>thread); whatever has changed since, it finds the same as by the tables.
-#include "chunks.h"
+// tests/recent_test.c: a thread finds what it used last in a few steps (>>recent); whatever has changed since, it finds the same as by the tables.
+#include "harness/chunks.h"
 
 #include <pthread.h>
 #include <sys/wait.h>

@@ -1,5 +1,5 @@
 // tests/relptr_test.c: relative pointers and the registry.
-#include "test.h"
+#include "harness/test.h"
 #include "zerocp_shm.h"
 
 #include <sched.h>

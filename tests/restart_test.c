@@ -1,9 +1,9 @@
 // tests/restart_test.c: how a service starts again. What nobody has open and does not suit is replaced, and nobody who
 // has it open is cut off; a server destroys its own instance and not its successor's; who may remove whose, and who may
 // only read.
-#include "inside.h"
-#include "pools.h"
-#include "test.h"
+#include "harness/inside.h"
+#include "harness/pools.h"
+#include "harness/test.h"
 
 #include <errno.h>
 #include <fcntl.h>

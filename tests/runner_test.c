@@ -1,6 +1,6 @@
 // tests/runner_test.c: the runner and the helpers of test.h are themselves tested here. What must be reported as failed
 // is a hidden test, run by a runner inside a test, whose report is then read.
-#include "test.h"
+#include "harness/test.h"
 
 #include <fcntl.h>
 #include <signal.h>

@@ -1,7 +1,7 @@
 // tests/shm_test.c: shared-memory segments.
 #include "zerocp_shm.h"
-#include "filter.h"
-#include "test.h"
+#include "harness/filter.h"
+#include "harness/test.h"
 
 #include <dirent.h>
 #include <errno.h>

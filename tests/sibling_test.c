@@ -8,7 +8,7 @@ static void between_accesses(void);
 #define ZEROCP_ACCESS() between_accesses()
 #include "zerocp.h"
 
-#include "test.h"
+#include "harness/test.h"
 
 static zcp_manager *manager;
 static uint64_t token;

@@ -1,8 +1,8 @@
 // tests/speed_test.c: what speed rests on, as far as it can be tested without a clock: no system call on the paths that
 // are taken per message, and nobody who waits for a process that stands still.
-#include "filter.h"
-#include "inside.h"
-#include "test.h"
+#include "harness/filter.h"
+#include "harness/inside.h"
+#include "harness/test.h"
 #include "zerocp.h"
 
 #include <errno.h>

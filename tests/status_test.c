@@ -1,7 +1,7 @@
 // tests/status_test.c: the status table, the last message and errno, and the log.
 #include "zerocp.h"
-#include "inside.h"
-#include "test.h"
+#include "harness/inside.h"
+#include "harness/test.h"
 
 #include <errno.h>
 #include <fcntl.h>

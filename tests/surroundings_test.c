@@ -1,8 +1,8 @@
 // tests/surroundings_test.c: when the system says no. Full file systems, limits, each system call failing in turn, other
 // users, namespaces: the error is told, nothing is left open or half-made, and the next attempt works.
-#include "hostile.h"
+#include "harness/hostile.h"
 
-#include "test.h"
+#include "harness/test.h"
 
 #include <dirent.h>
 #include <grp.h>

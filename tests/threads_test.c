@@ -1,7 +1,7 @@
 // tests/threads_test.c: many threads, on one manager and on several clients of one segment. Under ThreadSanitizer too:
 // payloads are written and read by plain accesses, so that a chunk which two hold as theirs is a race. Tokens go from
 // thread to thread by release and acquire, because TSan does not know the fences that do it otherwise.
-#include "chunks.h"
+#include "harness/chunks.h"
 
 #include <sched.h>
 

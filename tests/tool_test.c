@@ -1,9 +1,9 @@
 // tests/tool_test.c: runs the tool, build/zerocp, against real instances (alive, left over, corrupt, foreign, of another
 // version, none), and checks what it prints, that its JSON is JSON, how it ends, and that looking disturbs nothing.
-#include "chunks.h"
-#include "inside.h"
-#include "programs.h"
-#include "test.h"
+#include "harness/chunks.h"
+#include "harness/inside.h"
+#include "harness/programs.h"
+#include "harness/test.h"
 #include "zerocp.h"
 
 #include <ctype.h>

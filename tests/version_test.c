@@ -1,8 +1,8 @@
 // tests/version_test.c: the change of versions. What each released layout version left behind (tests/recorded.h) is refused by this
 // one with a message that names both, untouched, and makes way when it is told to; what this version left behind works. And no
 // layout changes without its version.
-#include "inside.h"
-#include "test.h"
+#include "harness/inside.h"
+#include "harness/test.h"
 
 #include <errno.h>
 #include <fcntl.h>

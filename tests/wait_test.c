@@ -1,5 +1,5 @@
 // tests/wait_test.c: who waits for a chunk gets the next one, whoever frees it and however; nobody else pays for that.
-#include "pools.h"
+#include "harness/pools.h"
 
 #include <stdlib.h>
 #include <sys/ptrace.h>

@@ -1,5 +1,5 @@
 // tests/watch_test.c: what can be seen of an instance is right, and who only looks changes nothing.
-#include "pools.h"
+#include "harness/pools.h"
 
 #include <fcntl.h>
 #include <grp.h>

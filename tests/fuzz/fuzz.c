@@ -9,9 +9,9 @@
 // The seeds are made here, from a real segment with a pool that was added and one that retires, and written into the corpus directory that is given. A finding is what the sanitizers
 // find, an access to the guard pages around each mapping (see hostile.h), a call without an end, a leaked descriptor or
 // mapping, or a handle that lies outside of its segment.
-#include "../hostile.h"
+#include "../harness/hostile.h"
 
-#include "../scribble.h"
+#include "../harness/scribble.h"
 
 enum { ADDED = 3, RETIRING = 4, LAST_POOL = 4, CLIENTS = 5, MANAGERS = 3, HANDLES = 12, TOKENS = 8, PAGE = 4096, IMAGE = 16 * PAGE };
 

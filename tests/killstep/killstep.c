@@ -1,4 +1,4 @@
-// tests/killstep/// killstep.c: runs one operation in a child under ptrace, and kills or stops it after every instruction that changed the
+// tests/killstep/killstep.c: runs one operation in a child under ptrace, and kills or stops it after every instruction that changed the
 // segments, the files or the locks, after a sample of the others, and within every system call. What the survivors find then has to be exact. `make killstep`;
 // `build/killstep/killstep --help`.
 //
@@ -16,8 +16,8 @@
 // each of them: breakpoints at addresses that are not passed before, and single steps where there is none; in a loop within a loop that
 // is a few stops instead of thousands. Each stop's address is compared, so who takes another path (a pid of fewer digits) is noticed.
 // A stop costs some 10 us, four times that if it wakes another processor: so a worker and all its stages keep to one.
-#include "../inside.h"
-#include "../test.h"
+#include "../harness/inside.h"
+#include "../harness/test.h"
 
 #include <dirent.h>
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-// tests/compiling.h: what the tests that compile programs share: a directory of their own, commands, the compilers that are
+// tests/harness/compiling.h: what the tests that compile programs share: a directory of their own, commands, the compilers that are
 // there, and what the documentation's programs need. TEST_SOURCE_DIR is where the headers are; the Makefile defines it.
 #ifndef ZEROCP_TEST_COMPILING_H
 #define ZEROCP_TEST_COMPILING_H

@@ -1,4 +1,4 @@
-// tests/programs.h: runs the programs of tests/demo, as built by make in demo/ beside the directory of this program, and looks at what
+// tests/harness/programs.h: runs the programs of tests/demo, as built by make in demo/ beside the directory of this program, and looks at what
 // they print.
 #ifndef ZEROCP_TEST_PROGRAMS_H
 #define ZEROCP_TEST_PROGRAMS_H

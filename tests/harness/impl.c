@@ -1,4 +1,4 @@
-// tests/impl.c: the one file of the test program that has the implementation, with its steps led to test_step; and what tests/inside.h tells of it.
+// tests/harness/impl.c: the one file of the test program that has the implementation, with its steps led to test_step; and what inside.h tells of it.
 void test_step(const char *where);
 #define ZEROCP_STEP(name) test_step(name)
 #define ZEROCP_IMPLEMENTATION

@@ -1,4 +1,4 @@
-// tests/filter.h: system calls of this process that fail, or kill it, from now on: by a filter of the kernel (seccomp).
+// tests/harness/filter.h: system calls of this process that fail, or kill it, from now on: by a filter of the kernel (seccomp).
 #ifndef ZEROCP_TEST_FILTER_H
 #define ZEROCP_TEST_FILTER_H
 

@@ -1,4 +1,4 @@
-// tests/inside.h: what tests may know of the implementation's inside, and the books: conservation, checked at the end of every test that has a manager.
+// tests/harness/inside.h: what tests may know of the implementation's inside, and the books: conservation, checked at the end of every test that has a manager.
 #ifndef ZEROCP_TEST_INSIDE_H
 #define ZEROCP_TEST_INSIDE_H
 

@@ -1,4 +1,4 @@
-// tests/warden.c: the warden, a process that runs one test and sees that nothing of it survives.
+// tests/harness/warden.c: the warden, a process that runs one test and sees that nothing of it survives.
 //
 // It is the subreaper of all that the test forks, so that its descendants are exactly the test's processes, whatever
 // sessions, groups and namespaces they moved to. It has one thread, holds the watchdog, and dies with the runner.

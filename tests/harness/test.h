@@ -1,4 +1,4 @@
-// tests/test.h: what a test of zerocp can use.
+// tests/harness/test.h: what a test of zerocp can use.
 //
 //   #include "test.h"
 //

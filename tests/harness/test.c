@@ -1,4 +1,4 @@
-// tests/test.c: the functions of test.h, as they run inside the processes of a test.
+// tests/harness/test.c: the functions of test.h, as they run inside the processes of a test.
 #include "runner.h"
 
 #include <dirent.h>

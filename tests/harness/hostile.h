@@ -1,4 +1,4 @@
-// tests/hostile.h: a copy of the library for one file, in a world that is against it. Include it first, once.
+// tests/harness/hostile.h: a copy of the library for one file, in a world that is against it. Include it first, once.
 //
 //   - Each mapping stands between two pages that nobody may touch, so an access just outside of it is a SIGSEGV.
 //   - Each call of the system can be made to fail: hostile.nth, .error, .ever_after; hostile.calls counts them.

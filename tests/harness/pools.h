@@ -1,4 +1,4 @@
-// tests/pools.h: what the tests of pools that come and go, of waiting and of watching share: other processes told step by step what to do,
+// tests/harness/pools.h: what the tests of pools that come and go, of waiting and of watching share: other processes told step by step what to do,
 // and what the files and mappings of an instance take.
 #ifndef ZEROCP_TEST_POOLS_H
 #define ZEROCP_TEST_POOLS_H

@@ -1,4 +1,4 @@
-// tests/runner.h: what runner.c (options, schedule, report), warden.c (one test from start to end) and test.c (inside
+// tests/harness/runner.h: what runner.c (options, schedule, report), warden.c (one test from start to end) and test.c (inside
 // the test's processes) have in common.
 #ifndef ZEROCP_TEST_RUNNER_H
 #define ZEROCP_TEST_RUNNER_H

@@ -1,7 +1,7 @@
-// tests/need.c: test_need, the one question that a test asks about its machine before it begins.
+// tests/harness/need.c: test_need, the one question that a test asks about its machine before it begins.
 #include "test.h"
 
-#include "machines/probe.h"
+#include "../machines/probe.h"
 
 static bool open_probe_file(void) {
     snprintf(probe_path, sizeof probe_path, "/dev/shm/%s-probe-%d", test_instance(), (int)getpid());

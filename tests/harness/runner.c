@@ -1,4 +1,4 @@
-// tests/runner.c: main() of the test program: options, schedule and report. See tests/test.h.
+// tests/harness/runner.c: main() of the test program: options, schedule and report. See test.h.
 #include "runner.h"
 
 #include <errno.h>
