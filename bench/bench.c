@@ -84,7 +84,8 @@ static void contenders_find(void) {
 }
 
 static void bench(void) {
-    measure_begin(&(measure_options){options.rounds, 500000, selected});   // a slice is shorter than what a scheduler gives to somebody else
+    // a slice is shorter than what a scheduler gives to somebody else
+    measure_begin(&(measure_options){options.rounds, 500000, selected});
     machine_tell();
     cpu_pin(cpus[0]);
     contenders_find();
@@ -149,13 +150,14 @@ static int draw(const char *file) {
 }
 
 int main(int argc, char **argv) {
-    static const struct option known[] = {{"quick", no_argument, NULL, 'q'},        {"rounds", required_argument, NULL, 'r'},
-                                          {"filter", required_argument, NULL, 'f'}, {"suites", required_argument, NULL, 's'},
-                                          {"cpus", required_argument, NULL, 'c'},   {"csv", required_argument, NULL, 'o'},
-                                          {"plots", required_argument, NULL, 'p'},  {"draw", required_argument, NULL, 'd'},
-                                          {"check", required_argument, NULL, 'k'},  {"least", required_argument, NULL, 'e'},
-                                          {"in-rmws", no_argument, NULL, 'm'},      {"list", no_argument, NULL, 'l'},
-                                          {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
+    static const struct option known[] = {
+        {"quick", no_argument, NULL, 'q'},        {"rounds", required_argument, NULL, 'r'},
+        {"filter", required_argument, NULL, 'f'}, {"suites", required_argument, NULL, 's'},
+        {"cpus", required_argument, NULL, 'c'},   {"csv", required_argument, NULL, 'o'},
+        {"plots", required_argument, NULL, 'p'},  {"draw", required_argument, NULL, 'd'},
+        {"check", required_argument, NULL, 'k'},  {"least", required_argument, NULL, 'e'},
+        {"in-rmws", no_argument, NULL, 'm'},      {"list", no_argument, NULL, 'l'},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
     char rest;
     cpus_find();
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
@@ -175,11 +177,13 @@ int main(int argc, char **argv) {
         case 'l': print_list(); return 0;
         case 'h': print_help(); return 0;
         case 'r':
-            if (sscanf(optarg, "%d%c", &options.rounds, &rest) != 1 || options.rounds < 1 || options.rounds > MAX_ROUNDS)
+            if (sscanf(optarg, "%d%c", &options.rounds, &rest) != 1 || options.rounds < 1
+                || options.rounds > MAX_ROUNDS)
                 return usage("not a number of rounds:", optarg);
             break;
         case 'c':
-            if (sscanf(optarg, "%d,%d%c", &cpus[0], &cpus[1], &rest) != 2 || cpus[0] == cpus[1] || !cpu_allowed(cpus[0]) || !cpu_allowed(cpus[1]))
+            if (sscanf(optarg, "%d,%d%c", &cpus[0], &cpus[1], &rest) != 2 || cpus[0] == cpus[1] || !cpu_allowed(cpus[0])
+                || !cpu_allowed(cpus[1]))
                 return usage("not two CPUs that may be used:", optarg);
             break;
         default: return 2;

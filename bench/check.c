@@ -1,8 +1,9 @@
 // bench/check.c: see check.h.
 //
-// Noise: half of what lies between the quartiles of a row is how far its rounds stray; that of both runs is added. A row is
-// slower if its median grew by more than that and more than the least, and its lower quartile lies above the other's upper
-// one, so that neither a wild run nor a hair's breadth raises an alarm. A latency strays at least by a step of the clock.
+// Noise: half of what lies between the quartiles of a row is how far its rounds stray; that of both runs is added. A
+// row is slower if its median grew by more than that and more than the least, and its lower quartile lies above the
+// other's upper one, so that neither a wild run nor a hair's breadth raises an alarm. A latency strays at least by a
+// step of the clock.
 #include "check.h"
 
 #include "record.h"
@@ -31,7 +32,8 @@ static bool is_latency(const record *r) {
 static bool is_judged(const record *r) {
     enum { FEW = 5 };
     bool timed = strcmp(r->metric, "time") == 0 || is_latency(r);
-    return !(timed && r->rounds < FEW) && strcmp(r->metric, "max") != 0 && strcmp(r->name, "rmw") != 0 && strcmp(r->system, "clock") != 0 && strcmp(r->name, "transfer") != 0;
+    return !(timed && r->rounds < FEW) && strcmp(r->metric, "max") != 0 && strcmp(r->name, "rmw") != 0
+           && strcmp(r->system, "clock") != 0 && strcmp(r->name, "transfer") != 0;
 }
 
 // How many of the older one's ns (or of its atomic operations) the newer one's are counted in.
@@ -53,7 +55,9 @@ static comparison compare(const record *older, const record *newer, double least
         c.noise += clock_step / older->median;
     double limit = 1 + (c.noise > least ? c.noise : least);
     if (is_judged(older) && is_judged(newer))
-        c.verdict = c.ratio > limit && scale * newer->q1 > older->q3 ? SLOWER : c.ratio < 1 / limit && scale * newer->q3 < older->q1 ? FASTER : SAME;
+        c.verdict = c.ratio > limit && scale * newer->q1 > older->q3       ? SLOWER
+                    : c.ratio < 1 / limit && scale * newer->q3 < older->q1 ? FASTER
+                                                                           : SAME;
     return c;
 }
 
@@ -68,9 +72,10 @@ static void print_row(const comparison *c) {
     static const char *const words[] = {"", "SLOWER", "faster", "(not judged)"};
     const record *r = c->older;
     char key[128];
-    snprintf(key, sizeof key, "%s/%s %s %llu x %llu B %s%s%s", r->name, r->system, r->workers, (unsigned long long)r->chunks,
-             (unsigned long long)r->bytes, r->state, r->state[0] ? " " : "", r->metric);
-    printf("%-72s %12.5g %12.5g %-3s %8.3f %7.1f%%  %s\n", key, r->median, c->newer->median, r->unit, c->ratio, 100 * c->noise, words[c->verdict]);
+    snprintf(key, sizeof key, "%s/%s %s %llu x %llu B %s%s%s", r->name, r->system, r->workers,
+             (unsigned long long)r->chunks, (unsigned long long)r->bytes, r->state, r->state[0] ? " " : "", r->metric);
+    printf("%-72s %12.5g %12.5g %-3s %8.3f %7.1f%%  %s\n", key, r->median, c->newer->median, r->unit, c->ratio,
+           100 * c->noise, words[c->verdict]);
 }
 
 static void print_fact(const record_table *older, const record_table *newer, const char *key) {
@@ -95,8 +100,8 @@ static int check_tables(const record_table *older, const record_table *newer, do
         count[c.verdict]++;
         rows++;
     }
-    printf("rows=%d slower=%d faster=%d only_in_older=%d only_in_newer=%d unit=%s\n", rows, count[SLOWER], count[FASTER], older->count - rows,
-           newer->count - rows, in_rmws ? "rmws" : "ns");
+    printf("rows=%d slower=%d faster=%d only_in_older=%d only_in_newer=%d unit=%s\n", rows, count[SLOWER],
+           count[FASTER], older->count - rows, newer->count - rows, in_rmws ? "rmws" : "ns");
     if (rows == 0)
         fputs("bench: the two files have no row in common\n", stderr);
     return rows == 0 ? 2 : count[SLOWER] ? 1 : 0;

@@ -1,5 +1,5 @@
-// bench/chunks.c: the curve over chunk counts, and what zerocp costs in pools of which few chunks are free, wherever they
-// are. Each state is one of an instance of its own, made before the rounds; the loops leave it as it is.
+// bench/chunks.c: the curve over chunk counts, and what zerocp costs in pools of which few chunks are free, wherever
+// they are. Each state is one of an instance of its own, made before the rounds; the loops leave it as it is.
 #include "measure.h"
 #include "ours.h"
 #include "suites.h"
@@ -14,7 +14,8 @@ static void add_counts(const contender *by, bool quick) {
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         if (quick && counts[i] != SMALL && counts[i] != LARGE)
             continue;
-        point at = {.name = "count", .system = by->name, .by = by, .loop = by->pair, .chunks = counts[i], .bytes = BYTES, .every = 2};
+        point at = {.name = "count", .system = by->name, .by = by, .loop = by->pair, .chunks = counts[i],
+                    .bytes = BYTES, .every = 2};
         if (!selected_at_all(at.name, at.system) || !(at.pool = pool_add(by, counts[i], BYTES)))
             continue;
         point_add(&at);
@@ -74,17 +75,26 @@ static void state_destroy(void *memory) {
         zcp_chunk_release(&pool->held[i]);
     MUST_OK(zcp_manager_pool_stats(pool->manager, 0, &stats));
     if (stats.used != 0)
-        die("zerocp, %s: %llu of %u chunks did not come back", pool->name, (unsigned long long)stats.used, pool->chunks);
+        die("zerocp, %s: %llu of %u chunks did not come back", pool->name, (unsigned long long)stats.used,
+            pool->chunks);
     zcp_manager_close(pool->manager);
     MUST_OK(zcp_manager_destroy(pool->name));
     free(pool->held);
     free(pool);
 }
 
-static void *nearly_full_create(uint32_t chunks, uint32_t bytes) { return (void)bytes, state_create(NEARLY_FULL, chunks); }
+static void *nearly_full_create(uint32_t chunks, uint32_t bytes) {
+    return (void)bytes, state_create(NEARLY_FULL, chunks);
+}
+
 static void *half_full_create(uint32_t chunks, uint32_t bytes) { return (void)bytes, state_create(HALF_FULL, chunks); }
-static void *nearly_empty_create(uint32_t chunks, uint32_t bytes) { return (void)bytes, state_create(NEARLY_EMPTY, chunks); }
-static void *fragmented_create(uint32_t chunks, uint32_t bytes) { return (void)bytes, state_create(FRAGMENTED, chunks); }
+static void *nearly_empty_create(uint32_t chunks, uint32_t bytes) {
+    return (void)bytes, state_create(NEARLY_EMPTY, chunks);
+}
+
+static void *fragmented_create(uint32_t chunks, uint32_t bytes) {
+    return (void)bytes, state_create(FRAGMENTED, chunks);
+}
 
 static const contender state_contenders[STATES] = {
     {.name = "zerocp", .create = nearly_full_create, .destroy = state_destroy},
@@ -118,7 +128,8 @@ static void state_bursts_32(void *pool, uint64_t count) { state_bursts(pool, cou
 static void state_bursts_256(void *pool, uint64_t count) { state_bursts(pool, count, 256); }
 
 static void add_state(state which, uint32_t chunks) {
-    point at = {.name = "state_pair", .system = "zerocp", .state = state_names[which], .chunks = chunks, .bytes = STATE_BYTES, .loop = state_pairs, .every = 2};
+    point at = {.name = "state_pair", .system = "zerocp", .state = state_names[which], .chunks = chunks,
+                .bytes = STATE_BYTES, .loop = state_pairs, .every = 2};
     if (!selected_at_all("state_pair", "zerocp") && !selected_at_all("state_burst", "zerocp"))
         return;
     at.pool = pool_add(&state_contenders[which], chunks, STATE_BYTES);

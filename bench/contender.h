@@ -91,9 +91,11 @@ typedef struct shared_state {
 static inline uint64_t get_acquire(const line *at) {
     return __atomic_load_n(&at->word, __ATOMIC_ACQUIRE);
 }
+
 static inline uint64_t get_relaxed(const line *at) {
     return __atomic_load_n(&at->word, __ATOMIC_RELAXED);
 }
+
 static inline void set_release(line *at, uint64_t value) {
     __atomic_store_n(&at->word, value, __ATOMIC_RELEASE);
 }
@@ -138,8 +140,8 @@ static inline bool is_filled(void *data, size_t bytes, uint64_t value) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Contenders. A pool is made in the first process before the others are forked. Each process, and each thread that works,
-// joins it and leaves it again; worker is 0 in the first process, else from 1.
+// Contenders. A pool is made in the first process before the others are forked. Each process, and each thread that
+// works, joins it and leaves it again; worker is 0 in the first process, else from 1.
 
 typedef struct bench_host {                                        // what a contender may use of the bench
     shared_state *shared;
@@ -155,7 +157,8 @@ typedef struct contender {
     void (*join)(void *pool, int worker);                          // each of these may be NULL: nothing to do
     void (*leave)(void *pool, int worker);
     void (*destroy)(void *pool);
-    void (*check)(void *pool);                                     // all chunks are free; dies if not. NULL: cannot tell
+    // all chunks are free; dies if not. NULL: cannot tell
+    void (*check)(void *pool);
     void (*pair)(void *pool, uint64_t count);
     void (*pair_timed)(void *pool, uint64_t count);
     void (*burst)(void *pool, uint64_t count);
@@ -164,7 +167,8 @@ typedef struct contender {
     void (*send_timed)(void *pool, uint64_t count);
     void (*receive)(void *pool, uint64_t count);
     bool threads;                                                  // several threads of a process may use it
-    bool crowds;                                                   // more workers than CPUs may: who is preempted stalls nobody for long
+    // more workers than CPUs may: who is preempted stalls nobody for long
+    bool crowds;
 } contender;
 
 // What a peer's object gives: NULL if it was made for another version of this file.

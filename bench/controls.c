@@ -41,7 +41,8 @@ static inline void malloc_release(void *pool, void **chunk) {
 #define malloc_host host
 #include "loops.h"
 static const contender malloc_contender = {
-    "malloc", "glibc's malloc + free: private memory of one process", malloc_create, NULL, NULL, free, NULL, LOOP_TABLE, true, true,
+    "malloc", "glibc's malloc + free: private memory of one process", malloc_create, NULL, NULL, free, NULL, LOOP_TABLE,
+    true, true,
 };
 #undef LOOP
 #undef handle
@@ -59,7 +60,8 @@ typedef struct mutex_pool {
 
 static void *mutex_create(uint32_t chunks, uint32_t bytes) {
     pthread_mutexattr_t attributes;
-    size_t head = (sizeof(mutex_pool) + chunks * sizeof(uint32_t) + 4095) / 4096 * 4096, size = head + (size_t)chunks * bytes;
+    size_t head = (sizeof(mutex_pool) + chunks * sizeof(uint32_t) + 4095) / 4096 * 4096,
+           size = head + (size_t)chunks * bytes;
     mutex_pool *pool = shared_memory(size);
     pool->size = size;
     pool->payload = (unsigned char *)pool + head;
@@ -112,14 +114,17 @@ static inline uint64_t mutex_give(void *memory, const uint32_t *chunk) {
     (void)memory;
     return *chunk;
 }
+
 static inline void mutex_given(void *memory, const uint32_t *chunk) {
     (void)memory, (void)chunk;
 }
+
 static inline void *mutex_take(void *memory, uint64_t message, uint32_t *chunk) {
     mutex_pool *pool = hide(memory);
     *chunk = (uint32_t)message;
     return pool->payload + (size_t)*chunk * pool->bytes;
 }
+
 static inline void mutex_taken(void *memory, uint32_t *chunk) {
     mutex_release(memory, chunk);
 }
@@ -130,14 +135,15 @@ static inline void mutex_taken(void *memory, uint32_t *chunk) {
 #define mutex_host host
 #include "loops.h"
 static const contender mutex_contender = {
-    "mutex", "control: free list behind a mutex in shared memory", mutex_create, NULL, NULL, mutex_destroy, mutex_check, LOOP_TABLE, true, true,
+    "mutex", "control: free list behind a mutex in shared memory", mutex_create, NULL, NULL, mutex_destroy, mutex_check,
+    LOOP_TABLE, true, true,
 };
 #undef LOOP
 #undef handle
 
 // ---------------------------------------------------------------------------------------------------------------------
-// A linked stack (Treiber's): its head is an index and a tag that counts, against ABA; each chunk has a count of holders.
-// Who dies between two steps loses the chunk for good: that is the price of its three locked instructions.
+// A linked stack (Treiber's): its head is an index and a tag that counts, against ABA; each chunk has a count of
+// holders. Who dies between two steps loses the chunk for good: that is the price of its three locked instructions.
 
 typedef struct stack_record {
     uint32_t next, holders;
@@ -159,7 +165,8 @@ static inline void stack_push(stack_pool *pool, uint32_t index) {
     uint64_t head = get_relaxed(&pool->head);
     do
         __atomic_store_n(&pool->records[index].next, (uint32_t)head, __ATOMIC_RELAXED);
-    while (!__atomic_compare_exchange_n(&pool->head.word, &head, stack_head(head, index), true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+    while (!__atomic_compare_exchange_n(&pool->head.word, &head, stack_head(head, index), true, __ATOMIC_RELEASE,
+                                        __ATOMIC_RELAXED));
 }
 
 static inline uint32_t stack_pop(stack_pool *pool) {
@@ -169,12 +176,14 @@ static inline uint32_t stack_pop(stack_pool *pool) {
         if ((uint32_t)head == UINT32_MAX)
             die("stack: no chunk is free");
         next = __atomic_load_n(&pool->records[(uint32_t)head].next, __ATOMIC_RELAXED);
-    } while (!__atomic_compare_exchange_n(&pool->head.word, &head, stack_head(head, next), true, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE));
+    } while (!__atomic_compare_exchange_n(&pool->head.word, &head, stack_head(head, next), true, __ATOMIC_ACQUIRE,
+                                          __ATOMIC_ACQUIRE));
     return (uint32_t)head;
 }
 
 static void *stack_create(uint32_t chunks, uint32_t bytes) {
-    size_t head = (sizeof(stack_pool) + chunks * sizeof(stack_record) + 4095) / 4096 * 4096, size = head + (size_t)chunks * bytes;
+    size_t head = (sizeof(stack_pool) + chunks * sizeof(stack_record) + 4095) / 4096 * 4096,
+           size = head + (size_t)chunks * bytes;
     stack_pool *pool = shared_memory(size);
     pool->chunks = chunks;
     pool->bytes = bytes;
@@ -194,7 +203,8 @@ static void stack_destroy(void *memory) {
 static void stack_check(void *memory) {
     const stack_pool *pool = memory;
     uint32_t free_chunks = 0;
-    for (uint32_t at = (uint32_t)pool->head.word; at != UINT32_MAX && free_chunks <= pool->chunks; at = pool->records[at].next)
+    for (uint32_t at = (uint32_t)pool->head.word; at != UINT32_MAX && free_chunks <= pool->chunks;
+         at = pool->records[at].next)
         free_chunks += pool->records[at].holders == 0;
     if (free_chunks != pool->chunks)
         die("stack: %u of %u chunks are free", free_chunks, pool->chunks);
@@ -221,14 +231,17 @@ static inline uint64_t stack_give(void *memory, const uint32_t *chunk) {
     (void)memory;
     return *chunk;
 }
+
 static inline void stack_given(void *memory, const uint32_t *chunk) {
     (void)memory, (void)chunk;
 }
+
 static inline void *stack_take(void *memory, uint64_t message, uint32_t *chunk) {
     stack_pool *pool = hide(memory);
     *chunk = (uint32_t)message;
     return pool->payload + (size_t)*chunk * pool->bytes;
 }
+
 static inline void stack_taken(void *memory, const uint32_t *chunk) {
     stack_release(memory, chunk);
 }
@@ -239,7 +252,8 @@ static inline void stack_taken(void *memory, const uint32_t *chunk) {
 #define stack_host host
 #include "loops.h"
 static const contender stack_contender = {
-    "stack", "linked stack with a tag and a count per chunk, not crash-safe", stack_create, NULL, NULL, stack_destroy, stack_check, LOOP_TABLE, true, true,
+    "stack", "linked stack with a tag and a count per chunk, not crash-safe", stack_create, NULL, NULL, stack_destroy,
+    stack_check, LOOP_TABLE, true, true,
 };
 #undef LOOP
 #undef handle
@@ -258,23 +272,28 @@ static uint32_t slots_bytes(void *pool) {
     (void)pool;
     return SLOT_BYTES;
 }
+
 static inline void *slots_allocate(void *pool, uint32_t *chunk) {
     (void)pool;
     *chunk = (uint32_t)(slots_next++ % RING);
     return host->shared->slots[*chunk];
 }
+
 static inline uint64_t slots_give(void *pool, const uint32_t *chunk) {
     (void)pool;
     return *chunk;
 }
+
 static inline void slots_given(void *pool, const uint32_t *chunk) {
     (void)pool, (void)chunk;
 }
+
 static inline void *slots_take(void *pool, uint64_t message, uint32_t *chunk) {
     (void)pool;
     *chunk = (uint32_t)message;
     return host->shared->slots[message % RING];
 }
+
 static inline void slots_taken(void *pool, uint32_t *chunk) {
     (void)pool, (void)chunk;
 }
@@ -285,11 +304,13 @@ static inline void slots_taken(void *pool, uint32_t *chunk) {
 #define slots_host host
 #include "loops.h"
 static const contender slots_contender = {
-    "slots", "the limit: static slots, nothing allocated or counted", slots_create, NULL, NULL, NULL, NULL, LOOP_TABLE, true, true,
+    "slots", "the limit: static slots, nothing allocated or counted", slots_create, NULL, NULL, NULL, NULL, LOOP_TABLE,
+    true, true,
 };
 
 const contender *const *controls(const bench_host *given) {
-    static const contender *const all[] = {&malloc_contender, &mutex_contender, &stack_contender, &slots_contender, NULL};
+    static const contender *const all[] = {&malloc_contender, &mutex_contender, &stack_contender, &slots_contender,
+                                           NULL};
     host = given;
     return all;
 }

@@ -1,6 +1,6 @@
-// bench/cost.c: what an operation costs in instructions, and how many of them are locked, counted and not sampled: a child
-// does each operation while its parent steps it through every instruction (ptrace, x86-64). Of an instruction the bytes
-// are looked at before it is executed: a lock prefix, or an exchange with memory, which is locked without one.
+// bench/cost.c: what an operation costs in instructions, and how many of them are locked, counted and not sampled: a
+// child does each operation while its parent steps it through every instruction (ptrace, x86-64). Of an instruction the
+// bytes are looked at before it is executed: a lock prefix, or an exchange with memory, which is locked without one.
 #include "cost.h"
 
 #include "kit.h"
@@ -18,7 +18,8 @@
 #include <unistd.h>
 
 enum { CHUNKS = 4096, BYTES = 256, MOST_STEPS = 64 };
-enum { WARM = 200, COUNTED = 1 };                                  // rounds through all steps; each counted one is told to the parent
+// rounds through all steps; each counted one is told to the parent
+enum { WARM = 200, COUNTED = 1 };
 
 typedef struct step {
     const char *name, *system;
@@ -40,14 +41,22 @@ static zcp_chunk own, other;
 static uint64_t token;
 
 static void step_nothing(void *pool, uint64_t count) { (void)pool, (void)count; }
-static void step_allocate(void *pool, uint64_t count) { (void)count; MUST_OK(zcp_chunk_allocate(ours_manager(pool), BYTES, &own)); }
+static void step_allocate(void *pool, uint64_t count) {
+    (void)count;
+    MUST_OK(zcp_chunk_allocate(ours_manager(pool), BYTES, &own));
+}
+
 static void step_release(void *pool, uint64_t count) { (void)pool, (void)count; zcp_chunk_release(&own); }
 static void step_clone(void *pool, uint64_t count) { (void)pool, (void)count; other = zcp_chunk_clone(&own); }
 static void step_release_other(void *pool, uint64_t count) { (void)pool, (void)count; zcp_chunk_release(&other); }
 static void step_token(void *pool, uint64_t count) { (void)pool, (void)count; token = zcp_chunk_token(&own); }
-static void step_acquire(void *pool, uint64_t count) { (void)count; MUST_OK(zcp_chunk_acquire(ours_manager(pool), token, &other)); }
+static void step_acquire(void *pool, uint64_t count) {
+    (void)count;
+    MUST_OK(zcp_chunk_acquire(ours_manager(pool), token, &other));
+}
 
-static void add_step(const char *name, const contender *by, void *pool, void (*call)(void *, uint64_t), uint64_t calls) {
+static void add_step(const char *name, const contender *by, void *pool, void (*call)(void *, uint64_t),
+                     uint64_t calls) {
     MUST(step_count < MOST_STEPS);
     bool joins = step_count == 0 || steps[step_count - 1].pool != pool;
     steps[step_count++] = (step){name, by ? by->name : "nothing", by, pool, call, calls, joins, 0, 0};
@@ -66,7 +75,8 @@ static void add_calls(const contender *by, void *pool) {
 }
 
 static void add_steps(const contender *const *all) {
-    enum { PAIRS = 64 };                                           // the first finds the caches as the other steps have left them
+    // the first finds the caches as the other steps have left them
+    enum { PAIRS = 64 };
     add_step(NULL, NULL, NULL, step_nothing, 1);                   // what the counting itself adds; subtracted
     for (int i = 0; all[i]; i++) {
         void *pool = all[i]->pair && selected_at_all("cost", all[i]->name) ? pool_add(all[i], CHUNKS, BYTES) : NULL;
@@ -121,7 +131,8 @@ static bool step_through(pid_t child) {
     uint64_t phase;
     MUST(waitpid(child, &status, 0) == child);
     while (WIFSTOPPED(status) && (phase = get_relaxed(&host.shared->phase)) != UINT64_MAX) {
-        if (phase != 0) {                                          // the child was forked from here: its code is ours, at the same address
+        // the child was forked from here: its code is ours, at the same address
+        if (phase != 0) {
             long at = ptrace(PTRACE_PEEKUSER, child, offsetof(struct user_regs_struct, rip), NULL);
             steps[phase - 1].instructions++;
             steps[phase - 1].locked += is_locked((const unsigned char *)at);
@@ -140,7 +151,8 @@ static bool step_through(pid_t child) {
 
 static void tell_cost(const step *s, const char *metric, uint64_t count, uint64_t base) {
     double each = (double)(count < base ? 0 : count - base) / (double)COUNTED / (double)s->calls;
-    record row = {.chunks = CHUNKS, .bytes = BYTES, .median = each, .q1 = each, .q3 = each, .rounds = COUNTED, .ops = s->calls};
+    record row = {
+        .chunks = CHUNKS, .bytes = BYTES, .median = each, .q1 = each, .q3 = each, .rounds = COUNTED, .ops = s->calls};
     snprintf(row.name, sizeof row.name, "cost_%s", s->name);
     snprintf(row.system, sizeof row.system, "%s", s->system);
     snprintf(row.workers, sizeof row.workers, "1");
@@ -148,7 +160,8 @@ static void tell_cost(const step *s, const char *metric, uint64_t count, uint64_
     record_add(&row);
 }
 
-static double management_per_chunk(uint32_t count) {               // of one pool more beside eight others, without header and slots
+// of one pool more beside eight others, without header and slots
+static double management_per_chunk(uint32_t count) {
     zcp_config config = {0};
     uint64_t bytes[2];
     for (int half = 0; half < 2; half++) {
@@ -163,7 +176,8 @@ static void tell_memory(void) {
     static const uint32_t counts[] = {100, 1024, 4096, 100000, 1000000};
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         double bytes = management_per_chunk(counts[i]);
-        record row = {.name = "management_per_chunk", .system = "zerocp", .workers = "1", .metric = "memory", .unit = "B", .chunks = counts[i],
+        record row = {.name = "management_per_chunk", .system = "zerocp", .workers = "1", .metric = "memory",
+                      .unit = "B", .chunks = counts[i],
                       .median = bytes, .q1 = bytes, .q3 = bytes, .rounds = 1, .ops = 1};
         record_add(&row);
     }

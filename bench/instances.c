@@ -154,7 +154,8 @@ static double recover_held(void *memory, uint32_t held) {
     MUST_OK(zcp_manager_recover(in->manager, &report));
     double ns = (double)(now_ns() - began);
     if (report.dead_clients != 1 || report.chunks_reclaimed != held)
-        die("recovery took back %llu chunks of %u dead clients; %u of 1 were expected", (unsigned long long)report.chunks_reclaimed, report.dead_clients, held);
+        die("recovery took back %llu chunks of %u dead clients; %u of 1 were expected",
+            (unsigned long long)report.chunks_reclaimed, report.dead_clients, held);
     return ns;
 }
 
@@ -213,7 +214,8 @@ static void add_recover(void) {
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (selected_at_all(kinds[i].name, "zerocp"))
             add((point){.name = kinds[i].name, .kind = POINT_ONCE, .once = kinds[i].once},
-                keep(instance_create(kinds[i].word, kinds[i].chunks, RECOVER_BYTES, kinds[i].clients)), kinds[i].chunks, RECOVER_BYTES);
+                keep(instance_create(kinds[i].word, kinds[i].chunks, RECOVER_BYTES, kinds[i].clients)), kinds[i].chunks,
+                RECOVER_BYTES);
 }
 
 void suite_instances(const suite_options *options) {
@@ -222,9 +224,11 @@ void suite_instances(const suite_options *options) {
     add_recover();
     add((point){.name = "create", .loop = create_loop}, NULL, 100, 256);
     if (options->quick || !large_fits()) {
-        printf("skipped=create_1g what=\"%s\"\n", options->quick ? "--quick" : "less than 3 GiB of /dev/shm or of memory are free");
+        printf("skipped=create_1g what=\"%s\"\n",
+               options->quick ? "--quick" : "less than 3 GiB of /dev/shm or of memory are free");
     } else {
-        add((point){.name = "fallocate_1g", .system = "kernel", .kind = POINT_ONCE, .once = fallocate_large_once}, NULL, 1024, 1 << 20);
+        add((point){.name = "fallocate_1g", .system = "kernel", .kind = POINT_ONCE, .once = fallocate_large_once}, NULL,
+            1024, 1 << 20);
         add((point){.name = "create_1g", .kind = POINT_ONCE, .once = create_large_once}, NULL, 1024, 1 << 20);
     }
     rounds_run(options->rounds);

@@ -223,5 +223,6 @@ summary summarise(const figures *f) {
         return (summary){0, 0, 0};
     memcpy(sorted, f->values, (size_t)f->count * sizeof sorted[0]);
     qsort(sorted, (size_t)f->count, sizeof sorted[0], by_value);
-    return (summary){quantile(sorted, f->count, 0.25), quantile(sorted, f->count, 0.5), quantile(sorted, f->count, 0.75)};
+    return (summary){quantile(sorted, f->count, 0.25), quantile(sorted, f->count, 0.5),
+                     quantile(sorted, f->count, 0.75)};
 }

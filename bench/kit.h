@@ -1,4 +1,5 @@
-// bench/kit.h: what a bench needs: time, CPUs, figures, names in /dev/shm that never stay, and processes that never stay.
+// bench/kit.h: what a bench needs: time, CPUs, figures, names in /dev/shm that never stay, and processes that never
+// stay.
 #ifndef ZEROCP_BENCH_KIT_H
 #define ZEROCP_BENCH_KIT_H
 
@@ -49,7 +50,8 @@ void shared_memory_free(void *memory, size_t bytes);
 // CPUs
 
 enum { MAX_CPUS = 256 };
-extern int cpus[2];                                                // of this process and of the second; -1: there is none
+// of this process and of the second; -1: there is none
+extern int cpus[2];
 extern int all_cpus[MAX_CPUS], cpu_count;                          // all that this process may use
 
 void cpus_find(void);

@@ -74,8 +74,8 @@ static void LOOP(live)(void *pool, uint64_t count) {
 #endif
 
 #ifdef LOOP_HANDS_OFF
-// Messages go through a ring with one sender and one receiver; the receiver's index is the acknowledgement, and the sender
-// keeps what it has to keep until that has passed it.
+// Messages go through a ring with one sender and one receiver; the receiver's index is the acknowledgement, and the
+// sender keeps what it has to keep until that has passed it.
 static inline void LOOP(let_go)(void *pool, handle *sent, uint64_t *released, uint64_t seen) {
     for (; *released < seen; ++*released)
         LOOP(given)(pool, &sent[*released % RING]);

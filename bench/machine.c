@@ -67,7 +67,8 @@ static void topology(int cpu, const char *what, char text[64]) {
         snprintf(text, 64, "?");
 }
 
-static bool one_core(int a, int b) {                               // two threads of one core share its caches: not what is meant by two
+// two threads of one core share its caches: not what is meant by two
+static bool one_core(int a, int b) {
     char first[2][64];
     topology(a, "thread_siblings_list", first[0]);
     topology(b, "thread_siblings_list", first[1]);
@@ -102,7 +103,8 @@ static void placement_tell(void) {
     }
     topology(cpus[0], "thread_siblings_list", core[0]);
     topology(cpus[1], "thread_siblings_list", core[1]);
-    record_fact("placement", "first process on CPU %d (core has %s), second on CPU %d (core has %s)", cpus[0], core[0], cpus[1], core[1]);
+    record_fact("placement", "first process on CPU %d (core has %s), second on CPU %d (core has %s)", cpus[0], core[0],
+                cpus[1], core[1]);
     record_fact("transfer_ns", "%.1f", transfer_best(cpus[0], cpus[1]));
 }
 
@@ -126,7 +128,8 @@ static void cpu_tell(void) {
         guest = strncmp(text, "flags", 5) == 0 && strstr(text, " hypervisor");
     if (file)
         fclose(file);
-    record_fact("cpus", "%ld on line, %d for this process%s", sysconf(_SC_NPROCESSORS_ONLN), cpu_count, guest ? ", of a virtual machine" : "");
+    record_fact("cpus", "%ld on line, %d for this process%s", sysconf(_SC_NPROCESSORS_ONLN), cpu_count,
+                guest ? ", of a virtual machine" : "");
 }
 
 static void caches_tell(void) {
@@ -173,6 +176,9 @@ void machine_tell(void) {
     machine_tell_load("load_before");
     placement_tell();
     record_fact("clock_step_ns", "%.1f", clock_step_ns());
-    record_fact("pool", "64 clients; in suites merit and workers 4096 chunks of 256 B; the first and the last line of each chunk is written");
-    record_fact("counters", "%s", counters_there() ? "instructions and cycles of the hardware" : "none of the hardware; instructions are counted by stepping");
+    record_fact("pool", "64 clients; in suites merit and workers 4096 chunks of 256 B; the first and the last line of "
+                        "each chunk is written");
+    record_fact("counters", "%s",
+                counters_there() ? "instructions and cycles of the hardware"
+                                 : "none of the hardware; instructions are counted by stepping");
 }

@@ -392,7 +392,8 @@ static double measure(point *p, uint64_t count, bool keep) {
 
 // As many operations as take about a slice, by the fastest of some tries, because others may be on the CPUs too.
 static uint64_t calibrate(point *p) {
-    enum { MESSAGES = 1024 };                                      // fewer have no p99.9, and begin more often than they flow
+    // fewer have no p99.9, and begin more often than they flow
+    enum { MESSAGES = 1024 };
     if (p->kind != POINT_ALONE && p->kind != POINT_TWO)
         return 1;
     for (uint64_t count = p->kind == POINT_TWO ? p->block : 1;; count *= 4) {
@@ -451,12 +452,16 @@ void rounds_run(int rounds) {
 
 static void tell(const point *p, const char *metric, const char *unit, const figures *f, const figures *rmws) {
     summary s = summarise(f), r = rmws ? summarise(rmws) : (summary){0, 0, 0};
-    record row = {.chunks = p->chunks, .bytes = p->bytes, .q1 = s.q1, .median = s.median, .q3 = s.q3, .rmws = r.median, .rounds = f->count, .ops = p->count};
+    record row = {.chunks = p->chunks, .bytes = p->bytes, .q1 = s.q1, .median = s.median, .q3 = s.q3, .rmws = r.median,
+                  .rounds = f->count, .ops = p->count};
     if (f->count == 0)
         return;
     snprintf(row.name, sizeof row.name, "%s", p->name);
     snprintf(row.system, sizeof row.system, "%s", p->system);
-    snprintf(row.workers, sizeof row.workers, "%d%s", p->workers, p->workers == 1 && p->kind != POINT_THREADS ? "" : p->kind == POINT_THREADS ? "t" : "p");
+    snprintf(row.workers, sizeof row.workers, "%d%s", p->workers,
+             p->workers == 1 && p->kind != POINT_THREADS ? ""
+             : p->kind == POINT_THREADS                  ? "t"
+                                                         : "p");
     snprintf(row.state, sizeof row.state, "%s", p->state);
     snprintf(row.metric, sizeof row.metric, "%s", metric);
     snprintf(row.unit, sizeof row.unit, "%s", unit);

@@ -1,6 +1,6 @@
-// bench/measure.h: points (what is measured, and what came of it), the processes that work at the same time, and rounds.
-// A suite makes its pools, says its points, starts its crew, and runs them all in turn, again and again (a round), so that
-// what disturbs the machine disturbs all of them alike.
+// bench/measure.h: points (what is measured, and what came of it), the processes that work at the same time, and
+// rounds. A suite makes its pools, says its points, starts its crew, and runs them all in turn, again and again (a
+// round), so that what disturbs the machine disturbs all of them alike.
 #ifndef ZEROCP_BENCH_MEASURE_H
 #define ZEROCP_BENCH_MEASURE_H
 
@@ -9,8 +9,10 @@
 
 typedef enum point_kind {
     POINT_ALONE,                                                   // this process: count operations
-    POINT_TWO,                                                     // a second one at the same time: the same, or the other half (peer)
-    POINT_PROCESSES,                                               // so many workers until time is up: wall time by all operations
+    // a second one at the same time: the same, or the other half (peer)
+    POINT_TWO,
+    // so many workers until time is up: wall time by all operations
+    POINT_PROCESSES,
     POINT_THREADS,
     POINT_ONCE,                                                    // measures itself
 } point_kind;
@@ -28,7 +30,8 @@ typedef struct point {
     void (*loop)(void *pool, uint64_t count);
     void (*peer)(void *pool, uint64_t count);
     double (*once)(void *pool);                                    // ns
-    uint64_t slice, block, window;                                 // 0: the default. block: least operations between looks at stop
+    // 0: the default. block: least operations between looks at stop
+    uint64_t slice, block, window;
     bool latency;                                                  // the loop fills the histogram
     int every;                                                     // 0, 1: each round
     uint64_t count;                                                // operations per round; 0: not run
@@ -53,7 +56,8 @@ void crew_start(int workers);
 void rounds_run(int rounds);
 void crew_end(void);
 void pools_check(const char *when);                                // conservation, of all pools of the suite
-void suite_end(void);                                              // tells the points to the records, and destroys the pools
+// tells the points to the records, and destroys the pools
+void suite_end(void);
 double ns_per_tick(void);
 double clock_step_ns(void);                                        // of the clock for single operations
 bool counters_there(void);

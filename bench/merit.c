@@ -20,7 +20,10 @@ static void rmw_loop(void *pool, uint64_t count) {
 }
 
 void rmw_add(void) {
-    point_add(&(point){.name = "rmw", .system = "cpu", .what = "one uncontended atomic read-modify-write: the unit", .loop = rmw_loop});
+    point_add(&(point){.name = "rmw",
+                       .system = "cpu",
+                       .what = "one uncontended atomic read-modify-write: the unit",
+                       .loop = rmw_loop});
 }
 
 static void nothing_timed(void *pool, uint64_t count) {
@@ -39,12 +42,14 @@ static void bounce(uint64_t count, uint64_t odd) {
         __atomic_fetch_add(&host.shared->ball.word, 1, __ATOMIC_RELEASE);
     }
 }
+
 static void bounce_loop(void *pool, uint64_t count) {
     (void)pool;
     bounce(count / 2, 0);
     for (unsigned tries = 0; get_acquire(&host.shared->ball) % 2 != 0;)
         spin_long(&tries);
 }
+
 static void bounce_peer(void *pool, uint64_t count) {
     (void)pool;
     bounce(count / 2, 1);
@@ -126,8 +131,8 @@ static const contender list_contender = {
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
-// A client that stands still. It holds some chunks and allocates and releases without end; before each measurement it may
-// run for a moment and is then stopped wherever it is.
+// A client that stands still. It holds some chunks and allocates and releases without end; before each measurement it
+// may run for a moment and is then stopped wherever it is.
 
 static pid_t stopped_pid;
 
@@ -184,7 +189,8 @@ static void add_long(point at, const char *name, loop_function *loop, loop_funct
 
 static void add_common(const contender *by) {
     void *pool = pool_add(by, CHUNKS, BYTES);
-    point alone = {.system = by->name, .what = by->what, .pool = pool, .by = by, .chunks = CHUNKS, .bytes = BYTES}, two = alone;
+    point alone = {.system = by->name, .what = by->what, .pool = pool, .by = by, .chunks = CHUNKS, .bytes = BYTES},
+          two = alone;
     two.kind = POINT_TWO;
     if (pool && by->pair) {
         add_loop(alone, "pair", by->pair, NULL);
@@ -210,7 +216,8 @@ static void add_own(void *pool, void *full) {
     at.kind = POINT_ONCE, at.once = stopped_once;
     if (cpus[1] >= 0)
         add_loop(at, "stopped", NULL, NULL);
-    other.pool = pool_add(&list_contender, CHUNKS, 0), other.by = &list_contender, other.chunks = CHUNKS, other.bytes = 0;
+    other.pool = pool_add(&list_contender, CHUNKS, 0), other.by = &list_contender, other.chunks = CHUNKS,
+    other.bytes = 0;
     add_loop(other, "list", list_loop, NULL);
     other.kind = POINT_TWO;
     add_loop(other, "list", list_loop, NULL);
@@ -219,15 +226,18 @@ static void add_own(void *pool, void *full) {
 void suite_merit(const suite_options *options) {
     void *pool, *full;
     rmw_add();
-    point_add(&(point){.name = "pair_latency", .system = "clock", .loop = nothing_timed, .latency = true, .slice = 4000000, .every = 8});
-    point_add(&(point){.name = "transfer", .system = "cpu", .kind = POINT_TWO, .loop = bounce_loop, .peer = bounce_peer});
+    point_add(&(point){.name = "pair_latency", .system = "clock", .loop = nothing_timed, .latency = true,
+                       .slice = 4000000, .every = 8});
+    point_add(
+        &(point){.name = "transfer", .system = "cpu", .kind = POINT_TWO, .loop = bounce_loop, .peer = bounce_peer});
     for (int i = 0; options->contenders[i]; i++)
         add_common(options->contenders[i]);
     MUST((pool = pool_add(&ours, CHUNKS, BYTES)) != NULL && (full = pool_add(&ours, FULL_CHUNKS, 64)) != NULL);
     add_own(pool, full);
     pools_check("before");
     if (cpus[1] >= 0) {
-        stopped_setup(pool);                                       // before the crew: it must not inherit the crew's pipes
+        // before the crew: it must not inherit the crew's pipes
+        stopped_setup(pool);
         crew_start(1);
     }
     MUST_OK(zcp_chunk_allocate(ours_manager(pool), BYTES, &held));

@@ -32,7 +32,10 @@ zcp_config config_of(uint64_t chunk_size, uint32_t chunk_count) {
 
 zcp_manager *open_instance(const char *name, zcp_shm_mode mode, const zcp_config *config, uint32_t max_clients) {
     zcp_manager *opened;
-    MUST_OK(zcp_manager_open(&opened, &(zcp_manager_desc){.name = name, .mode = mode, .config = config, .max_clients = max_clients, .client_name = "bench"}));
+    MUST_OK(zcp_manager_open(
+        &opened,
+        &(zcp_manager_desc){
+            .name = name, .mode = mode, .config = config, .max_clients = max_clients, .client_name = "bench"}));
     return opened;
 }
 
@@ -105,7 +108,8 @@ static void ours_check(void *memory) {
         zcp_chunk_release(&chunks[i]);
     MUST_OK(zcp_manager_pool_stats(pool->manager, 0, &after));
     if (after.used != 0)
-        die("zerocp, %s: %llu of %u chunks did not come back", pool->name, (unsigned long long)after.used, pool->chunks);
+        die("zerocp, %s: %llu of %u chunks did not come back", pool->name, (unsigned long long)after.used,
+            pool->chunks);
     free(chunks);
     free(seen);
 }
@@ -122,23 +126,28 @@ static inline void *ours_allocate(void *pool, zcp_chunk *chunk) {
         die("allocate: %s", zcp_last_message());
     return chunk->data;
 }
+
 static inline void ours_release(void *pool, zcp_chunk *chunk) {
     (void)pool;
     zcp_chunk_release(chunk);
 }
+
 static inline uint64_t ours_give(void *pool, const zcp_chunk *chunk) {
     (void)pool;
     return zcp_chunk_token(chunk);
 }
+
 static inline void ours_given(void *pool, zcp_chunk *chunk) {
     (void)pool;
     zcp_chunk_release(chunk);
 }
+
 static inline void *ours_take(void *pool, uint64_t message, zcp_chunk *chunk) {
     if (zcp_chunk_acquire(ours_manager(pool), message, chunk) != ZCP_OK)
         die("acquire: %s", zcp_last_message());
     return chunk->data;
 }
+
 static inline void ours_taken(void *pool, zcp_chunk *chunk) {
     (void)pool;
     zcp_chunk_release(chunk);
@@ -154,5 +163,6 @@ const contender ours = {
     "zerocp", "zerocp", ours_create, ours_join, ours_leave, ours_destroy, ours_check, LOOP_TABLE, true, true,
 };
 const contender ours_cached = {
-    "zerocp-cached", "zerocp with cache_chunks = 64", cached_create, ours_join, ours_leave, ours_destroy, ours_check, LOOP_TABLE, true, true,
+    "zerocp-cached", "zerocp with cache_chunks = 64", cached_create, ours_join, ours_leave, ours_destroy, ours_check,
+    LOOP_TABLE, true, true,
 };

@@ -1,6 +1,6 @@
 // bench/payload.c: the hand-off of messages of 64 B to 8 MiB by zerocp, and by what else there is: a copy into shared
-// memory and out of it, a pipe, a socket. In the state "whole" all of a message is written by the sender and read by the
-// receiver; in "ends" only its first and its last word, so that what remains is the price of the transport.
+// memory and out of it, a pipe, a socket. In the state "whole" all of a message is written by the sender and read by
+// the receiver; in "ends" only its first and its last word, so that what remains is the price of the transport.
 #include "measure.h"
 #include "ours.h"
 #include "suites.h"
@@ -16,8 +16,10 @@ typedef struct channel {
     bool whole;
     void *chunks;                                                  // zerocp's pool
     unsigned char *slots;                                          // in shared memory
-    unsigned char *mine;                                           // private: where a message is made, and where it is read
-    int ends[2];                                                   // of a pipe or a socket: the receiver's, the sender's
+    // private: where a message is made, and where it is read
+    unsigned char *mine;
+    // of a pipe or a socket: the receiver's, the sender's
+    int ends[2];
 } channel;
 
 static void produce(const channel *c, void *data, uint64_t value) {
@@ -186,9 +188,11 @@ static void ends_widen(const channel *c, bool is_pipe) {           // as far as 
 
 static void add_size(size_t bytes, bool whole, void *chunks) {
     uint64_t window = window_of(bytes);
-    point at = {.name = "payload", .state = whole ? "whole" : "ends", .kind = POINT_TWO, .bytes = bytes, .window = window,
+    point at = {.name = "payload", .state = whole ? "whole" : "ends", .kind = POINT_TWO, .bytes = bytes,
+                .window = window,
                 .block = bytes < 65536 ? 64 : 1, .slice = bytes < 65536 ? 2000000 : 20000000};
-    channel *ours_channel = channel_new(bytes, whole), *copy = channel_new(bytes, whole), *tube = channel_new(bytes, whole), *socket = channel_new(bytes, whole);
+    channel *ours_channel = channel_new(bytes, whole), *copy = channel_new(bytes, whole),
+            *tube = channel_new(bytes, whole), *socket = channel_new(bytes, whole);
     ours_channel->chunks = chunks;
     at.system = "zerocp", at.pool = ours_channel, at.loop = chunks_send, at.peer = chunks_receive;
     point_add(&at);

@@ -39,9 +39,10 @@ typedef struct bars {
 static const struct {
     const char *system, *colour;
 } colours[] = {
-    {"zerocp", "#d1495b"},       {"zerocp-cached", "#8c1c3a"}, {"clock", "#444444"}, {"malloc", "#777777"},       {"mutex", "#a6761d"},  {"stack", "#2b7a78"},
-    {"slots", "#999999"},        {"iceoryx", "#1b6ca8"},       {"boost-managed", "#6a4c93"}, {"boost-node", "#9b72cf"}, {"boost-cached", "#c39bd3"},
-    {"dpdk", "#3c8d2f"},         {"dpdk-cached", "#7fb800"},   {"memcpy", "#1b6ca8"},       {"pipe", "#3c8d2f"},   {"socket", "#a6761d"},
+    {"zerocp", "#d1495b"},        {"zerocp-cached", "#8c1c3a"}, {"clock", "#444444"},        {"malloc", "#777777"},
+    {"mutex", "#a6761d"},         {"stack", "#2b7a78"},         {"slots", "#999999"},        {"iceoryx", "#1b6ca8"},
+    {"boost-managed", "#6a4c93"}, {"boost-node", "#9b72cf"},    {"boost-cached", "#c39bd3"}, {"dpdk", "#3c8d2f"},
+    {"dpdk-cached", "#7fb800"},   {"memcpy", "#1b6ca8"},        {"pipe", "#3c8d2f"},         {"socket", "#a6761d"},
 };
 
 static const char *colour_of(const char *system) {
@@ -57,7 +58,8 @@ static const char *colour_of(const char *system) {
 
 static FILE *out;
 
-static void text(double x, double y, const char *anchor, const char *attributes, const char *format, ...) __attribute__((format(printf, 5, 6)));
+static void text(double x, double y, const char *anchor, const char *attributes, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
 static void text(double x, double y, const char *anchor, const char *attributes, const char *format, ...) {
     char line[512];
     va_list arguments;
@@ -71,12 +73,15 @@ static void text(double x, double y, const char *anchor, const char *attributes,
 }
 
 static void line(double x1, double y1, double x2, double y2, const char *colour, double width) {
-    fprintf(out, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"%.1f\"/>\n", x1, y1, x2, y2, colour, width);
+    fprintf(out, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"%.1f\"/>\n", x1,
+            y1, x2, y2, colour, width);
 }
 
-static bool chart_open(const char *directory, const char *name, const char *title, const record_table *table, int height) {
+static bool chart_open(const char *directory, const char *name, const char *title, const record_table *table,
+                       int height) {
     char path[512];
-    const char *cpu = record_fact_of(table, "cpu"), *cpus_text = record_fact_of(table, "cpus"), *compiler = record_fact_of(table, "compiler");
+    const char *cpu = record_fact_of(table, "cpu"), *cpus_text = record_fact_of(table, "cpus"),
+               *compiler = record_fact_of(table, "compiler");
     const char *transfer = record_fact_of(table, "transfer_ns");
     snprintf(path, sizeof path, "%s/%s.svg", directory, name);
     out = fopen(path, "w");
@@ -84,11 +89,15 @@ static bool chart_open(const char *directory, const char *name, const char *titl
         fprintf(stderr, "bench: %s: %s\n", path, strerror(errno));
         return false;
     }
-    fprintf(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" font-family=\"Helvetica, Arial, sans-serif\" "
-                 "font-size=\"13\" fill=\"#222222\">\n<rect width=\"%d\" height=\"%d\" rx=\"8\" fill=\"#fbfbf9\" stroke=\"#cccccc\"/>\n",
+    fprintf(out,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" "
+            "font-family=\"Helvetica, Arial, sans-serif\" "
+            "font-size=\"13\" fill=\"#222222\">\n<rect width=\"%d\" height=\"%d\" rx=\"8\" fill=\"#fbfbf9\" "
+            "stroke=\"#cccccc\"/>\n",
             WIDTH, height, WIDTH, height, WIDTH, height);
     text(20, 28, "start", "font-size=\"17\" font-weight=\"bold\"", "%s", title);
-    text(20, 50, "start", "font-size=\"12\" fill=\"#555555\"", "%s, CPUs: %s; %s; a cache line to the other CPU: %s ns at the start", cpu ? cpu : "?",
+    text(20, 50, "start", "font-size=\"12\" fill=\"#555555\"",
+         "%s, CPUs: %s; %s; a cache line to the other CPU: %s ns at the start", cpu ? cpu : "?",
          cpus_text ? cpus_text : "?", compiler ? compiler : "?", transfer ? transfer : "?");
     return true;
 }
@@ -153,10 +162,11 @@ static void bars_axis(const axis *x, double bottom, const char *label) {
 static void bar(const axis *x, double y, const at *p, const char *colour, double opacity) {
     char number[32];
     double end = place(x, p->y), most = end;
-    fprintf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"12\" fill=\"%s\" fill-opacity=\"%.2f\"/>\n", x->from, y,
-            end - x->from < 1 ? 1 : end - x->from, colour, opacity);
+    fprintf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"12\" fill=\"%s\" fill-opacity=\"%.2f\"/>\n",
+            x->from, y, end - x->from < 1 ? 1 : end - x->from, colour, opacity);
     if (p->low > 0 && p->high > p->low) {
-        double low = place(x, p->low < x->least ? x->least : p->low), high = place(x, p->high > x->most ? x->most : p->high);
+        double low = place(x, p->low < x->least ? x->least : p->low),
+               high = place(x, p->high > x->most ? x->most : p->high);
         line(low, y + 6, high, y + 6, "#222222", 1.5);
         most = high > most ? high : most;
     }
@@ -166,7 +176,8 @@ static void bar(const axis *x, double y, const at *p, const char *colour, double
 static void bars_legend(const bars *b) {
     double x = LEFT;
     for (int i = 0; b->part_count > 1 && i < b->part_count; i++) {
-        fprintf(out, "<rect x=\"%.1f\" y=\"61\" width=\"12\" height=\"12\" fill=\"#444444\" fill-opacity=\"%.2f\"/>\n", x, opacities[i]);
+        fprintf(out, "<rect x=\"%.1f\" y=\"61\" width=\"12\" height=\"12\" fill=\"#444444\" fill-opacity=\"%.2f\"/>\n",
+                x, opacities[i]);
         text(x + 17, 72, "start", "font-size=\"12\"", "%s", b->parts[i]);
         x += 40 + 7.2 * (double)strlen(b->parts[i]);
     }
@@ -191,7 +202,8 @@ static bool bars_write(const char *directory, const char *name, const bars *b, c
     for (int row = 0; row < b->row_count; row++) {
         for (int part = 0; part < b->part_count; part++)
             if (b->values[row][part].y > 0)
-                bar(&x, TOP + row * each + 5 + part * 14, &b->values[row][part], colour_of(b->rows[row]), opacities[part]);
+                bar(&x, TOP + row * each + 5 + part * 14, &b->values[row][part], colour_of(b->rows[row]),
+                    opacities[part]);
         text(LEFT - 8, TOP + row * each + each / 2.0 + 5, "end", "", "%s", b->rows[row]);
     }
     return chart_close();
@@ -211,7 +223,8 @@ static const char *human_bytes(double bytes, char buffer[32]) {
 }
 
 static const char *human_count(double count, char buffer[32]) {
-    snprintf(buffer, 32, count >= 1e6 ? "%.0f M" : count >= 1e3 ? "%.0f k" : "%.0f", count >= 1e6 ? count / 1e6 : count >= 1e3 ? count / 1e3 : count);
+    snprintf(buffer, 32, count >= 1e6 ? "%.0f M" : count >= 1e3 ? "%.0f k" : "%.0f",
+             count >= 1e6 ? count / 1e6 : count >= 1e3 ? count / 1e3 : count);
     return buffer;
 }
 
@@ -239,12 +252,14 @@ static void curves_axes(const curves *c, const axis *x, const axis *y) {
              c->x_bytes ? human_bytes(longest->points[i].x, number) : human_count(longest->points[i].x, number));
     }
     text((x->from + x->to) / 2, y->from + 40, "middle", "", "%s", c->x_label);
-    fprintf(out, "<text transform=\"translate(22 %.1f) rotate(-90)\" text-anchor=\"middle\">%s</text>\n", (y->from + y->to) / 2, c->y_label);
+    fprintf(out, "<text transform=\"translate(22 %.1f) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
+            (y->from + y->to) / 2, c->y_label);
 }
 
 static void curve_draw(const curve *c, const axis *x, const axis *y) {
     const char *colour = colour_of(c->name);
-    fprintf(out, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\"%s points=\"", colour, c->dashed ? " stroke-dasharray=\"6 4\"" : "");
+    fprintf(out, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\"%s points=\"", colour,
+            c->dashed ? " stroke-dasharray=\"6 4\"" : "");
     for (int i = 0; i < c->count; i++)
         fprintf(out, "%.1f,%.1f ", place(x, c->points[i].x), place(y, c->points[i].y));
     fputs("\"/>\n", out);
@@ -275,8 +290,9 @@ static bool curves_write(const char *directory, const char *name, const curves *
     for (int i = 0; i < c->count; i++) {
         double legend_y = TOP + 8 + 20 * i;
         curve_draw(&c->all[i], &x, &y);
-        fprintf(out, "<line x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"3\"%s/>\n", WIDTH - LEGEND, legend_y, WIDTH - LEGEND + 24,
-                legend_y, colour_of(c->all[i].name), c->all[i].dashed ? " stroke-dasharray=\"6 4\"" : "");
+        fprintf(out, "<line x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"3\"%s/>\n",
+                WIDTH - LEGEND, legend_y, WIDTH - LEGEND + 24, legend_y, colour_of(c->all[i].name),
+                c->all[i].dashed ? " stroke-dasharray=\"6 4\"" : "");
         text(WIDTH - LEGEND + 30, legend_y + 4, "start", "font-size=\"12\"", "%s", c->all[i].name);
     }
     return chart_close();
@@ -295,7 +311,8 @@ static int bars_row(bars *b, const char *name) {
     return b->row_count++;
 }
 
-static void bars_take(bars *b, const record_table *table, int part, const char *name, const char *workers, const char *metric) {
+static void bars_take(bars *b, const record_table *table, int part, const char *name, const char *workers,
+                      const char *metric) {
     b->part_count = part + 1 > b->part_count ? part + 1 : b->part_count;
     for (int i = 0; i < table->count; i++) {
         const record *r = &table->rows[i];
@@ -324,14 +341,16 @@ static bool pairs_write(const record_table *table, const char *directory) {
     sent->title = "Hand-off: 256 B written by one process and read by another";
     sent->label = "time per message; less is better";
     bars_take(sent, table, 0, "handoff", "2p", "time");
-    bool good = bars_write(directory, "pair", pair, table) && bars_write(directory, "burst", more, table) && bars_write(directory, "handoff", sent, table);
+    bool good = bars_write(directory, "pair", pair, table) && bars_write(directory, "burst", more, table)
+                && bars_write(directory, "handoff", sent, table);
     free(pair);
     free(more);
     free(sent);
     return good;
 }
 
-static bool latencies_write(const record_table *table, const char *directory, const char *name, const char *workers, const char *title) {
+static bool latencies_write(const record_table *table, const char *directory, const char *name, const char *workers,
+                            const char *title) {
     static const char *const metrics[MAX_PARTS] = {"p50", "p99", "p99.9", "max"};
     bars *b = calloc(1, sizeof *b);
     MUST(b != NULL);
@@ -358,7 +377,10 @@ static bool states_write(const record_table *table, const char *directory) {
         char row[40];
         if (strncmp(r->name, "state_", 6) != 0)
             continue;
-        snprintf(row, sizeof row, "%s%s", r->state, strcmp(r->name, "state_pair") == 0 ? "" : strcmp(r->name, "state_burst") == 0 ? ", bursts" : ", 256s");
+        snprintf(row, sizeof row, "%s%s", r->state,
+                 strcmp(r->name, "state_pair") == 0    ? ""
+                 : strcmp(r->name, "state_burst") == 0 ? ", bursts"
+                                                       : ", 256s");
         int at_row = bars_row(b, row);
         if (at_row >= 0)
             b->values[at_row][r->chunks > 1000] = (at){0, r->median, r->q1, r->q3};
@@ -380,10 +402,12 @@ static curve *curve_named(curves *c, const char *name) {
 
 static void curve_add(curve *c, double x, const record *r, double scale) {
     if (c && c->count < MAX_AT && r->median > 0)                   // scale 0: as it is; else operations per time
-        c->points[c->count++] = scale > 0 ? (at){x, scale / r->median, scale / r->q3, scale / r->q1} : (at){x, r->median, r->q1, r->q3};
+        c->points[c->count++] =
+            scale > 0 ? (at){x, scale / r->median, scale / r->q3, scale / r->q1} : (at){x, r->median, r->q1, r->q3};
 }
 
-static bool crowds_write(const record_table *table, const char *directory, char kind, const char *name, const char *title) {
+static bool crowds_write(const record_table *table, const char *directory, char kind, const char *name,
+                         const char *title) {
     curves *c = calloc(1, sizeof *c);
     MUST(c != NULL);
     c->title = title;
@@ -401,7 +425,8 @@ static bool crowds_write(const record_table *table, const char *directory, char 
     return good;
 }
 
-static bool counts_write(const record_table *table, const char *directory, const char *workers, const char *name, const char *title) {
+static bool counts_write(const record_table *table, const char *directory, const char *workers, const char *name,
+                         const char *title) {
     curves *c = calloc(1, sizeof *c);
     MUST(c != NULL);
     c->title = title;
@@ -442,12 +467,15 @@ static bool payload_write(const record_table *table, const char *directory) {
 
 bool plots_write(const record_table *table, const char *directory) {
     return pairs_write(table, directory)
-        && latencies_write(table, directory, "pair_latency", "1", "Latencies of allocate, write, release of 256 B, alone")
-        && latencies_write(table, directory, "handoff_latency", "2p", "Latencies of a hand-off of 256 B: from allocation until the receiver has given it back")
+        && latencies_write(table, directory, "pair_latency", "1",
+                           "Latencies of allocate, write, release of 256 B, alone")
+        && latencies_write(table, directory, "handoff_latency", "2p",
+                           "Latencies of a hand-off of 256 B: from allocation until the receiver has given it back")
         && states_write(table, directory)
         && crowds_write(table, directory, 'p', "processes", "Allocate + release of 256 B by many processes on one pool")
         && crowds_write(table, directory, 't', "threads", "Allocate + release of 256 B by many threads on one pool")
         && counts_write(table, directory, "1", "chunks", "Allocate + release of 256 B by the size of the pool, alone")
-        && counts_write(table, directory, "2p", "chunks-two", "Allocate + release of 256 B by the size of the pool, two processes")
+        && counts_write(table, directory, "2p", "chunks-two",
+                        "Allocate + release of 256 B by the size of the pool, two processes")
         && payload_write(table, directory);
 }

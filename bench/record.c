@@ -60,25 +60,28 @@ static const char *number(double value, char text[32]) {
 void record_add(const record *row) {
     char text[4][32];
     row_add(&records, row);
-    printf("case=%s system=%s workers=%s chunks=%llu bytes=%llu%s%s metric=%s median=%s%s q1=%s q3=%s", row->name, row->system, row->workers,
-           (unsigned long long)row->chunks, (unsigned long long)row->bytes, row->state[0] ? " state=" : "", row->state, row->metric,
-           number(row->median, text[0]), row->unit, number(row->q1, text[1]), number(row->q3, text[2]));
+    printf("case=%s system=%s workers=%s chunks=%llu bytes=%llu%s%s metric=%s median=%s%s q1=%s q3=%s", row->name,
+           row->system, row->workers, (unsigned long long)row->chunks, (unsigned long long)row->bytes,
+           row->state[0] ? " state=" : "", row->state, row->metric, number(row->median, text[0]), row->unit,
+           number(row->q1, text[1]), number(row->q3, text[2]));
     if (row->rmws > 0)
         printf(" rmws=%s", number(row->rmws, text[3]));
     printf(" rounds=%d ops=%llu\n", row->rounds, (unsigned long long)row->ops);
 }
 
 bool record_same_key(const record *a, const record *b) {
-    return strcmp(a->name, b->name) == 0 && strcmp(a->system, b->system) == 0 && strcmp(a->workers, b->workers) == 0 && a->chunks == b->chunks
-        && a->bytes == b->bytes && strcmp(a->state, b->state) == 0 && strcmp(a->metric, b->metric) == 0;
+    return strcmp(a->name, b->name) == 0 && strcmp(a->system, b->system) == 0 && strcmp(a->workers, b->workers) == 0
+           && a->chunks == b->chunks && a->bytes == b->bytes && strcmp(a->state, b->state) == 0
+           && strcmp(a->metric, b->metric) == 0;
 }
 
-const record *record_find(const record_table *table, const char *name, const char *system, const char *workers, const char *metric,
-                          uint64_t chunks, uint64_t bytes) {
+const record *record_find(const record_table *table, const char *name, const char *system, const char *workers,
+                          const char *metric, uint64_t chunks, uint64_t bytes) {
     for (int i = 0; i < table->count; i++) {
         const record *r = &table->rows[i];
-        if ((!name || strcmp(r->name, name) == 0) && (!system || strcmp(r->system, system) == 0) && (!workers || strcmp(r->workers, workers) == 0)
-            && (!metric || strcmp(r->metric, metric) == 0) && (!chunks || r->chunks == chunks) && (!bytes || r->bytes == bytes))
+        if ((!name || strcmp(r->name, name) == 0) && (!system || strcmp(r->system, system) == 0)
+            && (!workers || strcmp(r->workers, workers) == 0) && (!metric || strcmp(r->metric, metric) == 0)
+            && (!chunks || r->chunks == chunks) && (!bytes || r->bytes == bytes))
             return r;
     }
     return NULL;
@@ -99,9 +102,10 @@ bool record_write(const record_table *table, const char *path) {
     for (int i = 0; i < table->count; i++) {
         const record *r = &table->rows[i];
         char text[4][32];
-        fprintf(file, "%s,%s,%s,%llu,%llu,%s,%s,%s,%s,%s,%s,%s,%d,%llu\n", r->name, r->system, r->workers, (unsigned long long)r->chunks,
-                (unsigned long long)r->bytes, r->state, r->metric, r->unit, number(r->median, text[0]), number(r->q1, text[1]),
-                number(r->q3, text[2]), number(r->rmws, text[3]), r->rounds, (unsigned long long)r->ops);
+        fprintf(file, "%s,%s,%s,%llu,%llu,%s,%s,%s,%s,%s,%s,%s,%d,%llu\n", r->name, r->system, r->workers,
+                (unsigned long long)r->chunks, (unsigned long long)r->bytes, r->state, r->metric, r->unit,
+                number(r->median, text[0]), number(r->q1, text[1]), number(r->q3, text[2]), number(r->rmws, text[3]),
+                r->rounds, (unsigned long long)r->ops);
     }
     bool good = !ferror(file);
     return fclose(file) == 0 && good;
@@ -122,9 +126,9 @@ static bool row_read(char *line, record *r) {
     char chunks[24], bytes[24];
     memset(r, 0, sizeof *r);
     if (!word_from(&line, r->name, sizeof r->name) || !word_from(&line, r->system, sizeof r->system)
-        || !word_from(&line, r->workers, sizeof r->workers) || !word_from(&line, chunks, sizeof chunks) || !word_from(&line, bytes, sizeof bytes)
-        || !word_from(&line, r->state, sizeof r->state) || !word_from(&line, r->metric, sizeof r->metric)
-        || !word_from(&line, r->unit, sizeof r->unit))
+        || !word_from(&line, r->workers, sizeof r->workers) || !word_from(&line, chunks, sizeof chunks)
+        || !word_from(&line, bytes, sizeof bytes) || !word_from(&line, r->state, sizeof r->state)
+        || !word_from(&line, r->metric, sizeof r->metric) || !word_from(&line, r->unit, sizeof r->unit))
         return false;
     unsigned long long ops;
     char rest;

@@ -26,8 +26,8 @@ void record_fact(const char *key, const char *format, ...) __attribute__((format
 void record_add(const record *row);                                // printed at once
 const char *record_fact_of(const record_table *table, const char *key);   // NULL: not there
 // The row with that key; NULL if there is none. NULL or 0 in an argument fits all.
-const record *record_find(const record_table *table, const char *name, const char *system, const char *workers, const char *metric,
-                          uint64_t chunks, uint64_t bytes);
+const record *record_find(const record_table *table, const char *name, const char *system, const char *workers,
+                          const char *metric, uint64_t chunks, uint64_t bytes);
 bool record_same_key(const record *a, const record *b);
 bool record_write(const record_table *table, const char *path);
 bool record_read(record_table *table, const char *path);           // tells on stderr what is wrong

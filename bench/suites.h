@@ -12,10 +12,13 @@ typedef struct suite_options {
     const contender *const *contenders;                            // all that are there; ends with NULL
 } suite_options;
 
-void suite_merit(const suite_options *options);                    // one and two processes, and zerocp's other operations
+// one and two processes, and zerocp's other operations
+void suite_merit(const suite_options *options);
 void suite_workers(const suite_options *options);                  // the curve over processes and threads
-void suite_chunks(const suite_options *options);                   // the curve over chunk counts, and over states of the list
-void suite_payload(const suite_options *options);                  // the curve over payloads, beside pipe, socket and memcpy
+// the curve over chunk counts, and over states of the list
+void suite_chunks(const suite_options *options);
+// the curve over payloads, beside pipe, socket and memcpy
+void suite_payload(const suite_options *options);
 void suite_instances(const suite_options *options);                // create, attach, recover
 
 void rmw_add(void);                                                // the unit; the first point of each suite

@@ -39,7 +39,8 @@ static void systems_row(FILE *out, const record_table *table, const char *system
     char text[32];
     fprintf(out, "| %s |", system);
     for (int i = 0; i < count; i++)
-        fprintf(out, " %s |", figure(record_find(table, columns[i].name, system, columns[i].workers, columns[i].metric, 0, 0), text));
+        fprintf(out, " %s |",
+                figure(record_find(table, columns[i].name, system, columns[i].workers, columns[i].metric, 0, 0), text));
     fputc('\n', out);
 }
 
@@ -66,7 +67,8 @@ static void systems_write(FILE *out, const record_table *table) {
         fputs(" --- |", out);
     fputc('\n', out);
     for (int i = 0; i < table->count; i++)
-        if (is_first(table, i, "pair") || (is_first(table, i, "handoff") && strcmp(table->rows[i].system, "slots") == 0))
+        if (is_first(table, i, "pair")
+            || (is_first(table, i, "handoff") && strcmp(table->rows[i].system, "slots") == 0))
             systems_row(out, table, table->rows[i].system, columns, COLUMNS);
 }
 
@@ -100,7 +102,8 @@ static void operations_write(FILE *out, const record_table *table) {
     char text[32];
     fputs("\n| operation | time | in RMWs |\n| --- | --- | --- |\n", out);
     for (size_t i = 0; i < sizeof operations / sizeof operations[0]; i++) {
-        const record *r = record_find(table, operations[i].name, NULL, operations[i].workers, "time", operations[i].chunks, 0);
+        const record *r =
+            record_find(table, operations[i].name, NULL, operations[i].workers, "time", operations[i].chunks, 0);
         if (r)
             fprintf(out, "| %s | %s | %.*f |\n", operations[i].what, figure(r, text), r->rmws < 100 ? 1 : 0, r->rmws);
     }
@@ -118,9 +121,11 @@ static void states_write(FILE *out, const record_table *table) {
             continue;
         for (int j = 0; j < table->count; j++) {
             const record *large = &table->rows[j];
-            if (large->chunks == 1000000 && strcmp(large->name, small->name) == 0 && strcmp(large->state, small->state) == 0)
-                fprintf(out, "| %s, %s | %s | %s | %.2f |\n", small->state, strcmp(small->name, "state_pair") == 0 ? "pairs" : "bursts",
-                        figure(small, text[0]), figure(large, text[1]), large->median / small->median);
+            if (large->chunks == 1000000 && strcmp(large->name, small->name) == 0
+                && strcmp(large->state, small->state) == 0)
+                fprintf(out, "| %s, %s | %s | %s | %.2f |\n", small->state,
+                        strcmp(small->name, "state_pair") == 0 ? "pairs" : "bursts", figure(small, text[0]),
+                        figure(large, text[1]), large->median / small->median);
         }
     }
 }

@@ -12,7 +12,8 @@ typedef struct place {
 typedef struct target {
     const char *what;
     place of, by;                                                  // by.name NULL: the figure itself
-    double most, unit;                                             // most 0: nothing is aimed at; unit: what the figure is divided by; 0: 1
+    // most 0: nothing is aimed at; unit: what the figure is divided by; 0: 1
+    double most, unit;
     bool rmws;
 } target;
 
@@ -22,33 +23,54 @@ typedef struct target {
 static const target targets[] = {
     {.what = "allocate + release: locked instructions", .of = COST("cost_pair", "zerocp", "locked"), .most = 1},
     {.what = "allocate + release, in RMWs", .of = TIME("pair", "zerocp", "1"), .most = 3.2, .rmws = true},
-    {.what = "allocate + release by malloc + free", .of = TIME("pair", "zerocp", "1"), .by = TIME("pair", "malloc", "1"), .most = 2},
-    {.what = "two processes on one pool by one alone", .of = TIME("pair", "zerocp", "2p"), .by = TIME("pair", "zerocp", "1"), .most = 1.15},
-    {.what = "the same of malloc + free, which share nothing: what two CPUs cost each other here", .of = TIME("pair", "malloc", "2p"), .by = TIME("pair", "malloc", "1")},
-    {.what = "two processes by one alone, in bursts", .of = TIME("burst", "zerocp", "2p"), .by = TIME("burst", "zerocp", "1"), .most = 1.15},
-    {.what = "beside a stopped client by alone", .of = TIME("stopped", "zerocp", "1"), .by = TIME("pair", "zerocp", "1"), .most = 1.1},
+    {.what = "allocate + release by malloc + free", .of = TIME("pair", "zerocp", "1"),
+     .by = TIME("pair", "malloc", "1"), .most = 2},
+    {.what = "two processes on one pool by one alone", .of = TIME("pair", "zerocp", "2p"),
+     .by = TIME("pair", "zerocp", "1"), .most = 1.15},
+    {.what = "the same of malloc + free, which share nothing: what two CPUs cost each other here",
+     .of = TIME("pair", "malloc", "2p"), .by = TIME("pair", "malloc", "1")},
+    {.what = "two processes by one alone, in bursts", .of = TIME("burst", "zerocp", "2p"),
+     .by = TIME("burst", "zerocp", "1"), .most = 1.15},
+    {.what = "beside a stopped client by alone", .of = TIME("stopped", "zerocp", "1"),
+     .by = TIME("pair", "zerocp", "1"), .most = 1.1},
     {.what = "exhaustion told, ns", .of = TIME("exhausted", "zerocp", "1"), .most = 1000},
     {.what = "cached: locked instructions", .of = COST("cost_pair", "zerocp-cached", "locked"), .most = 0.1},
-    {.what = "cached by malloc + free", .of = TIME("pair", "zerocp-cached", "1"), .by = TIME("pair", "malloc", "1"), .most = 0.7},
-    {.what = "cached: two processes by one alone", .of = TIME("pair", "zerocp-cached", "2p"), .by = TIME("pair", "zerocp-cached", "1"), .most = 1.05},
-    {.what = "hand-off of 256 B by iceoryx's", .of = TIME("handoff", "zerocp", "2p"), .by = TIME("handoff", "iceoryx", "2p"), .most = 1},
-    {.what = "hand-off of 256 B by the counting stack's", .of = TIME("handoff", "zerocp", "2p"), .by = TIME("handoff", "stack", "2p"), .most = 1},
-    {.what = "hand-off of 256 B, ns (holds where a line takes 50 ns or less to the other CPU)", .of = TIME("handoff", "zerocp", "2p"), .most = 70},
+    {.what = "cached by malloc + free", .of = TIME("pair", "zerocp-cached", "1"), .by = TIME("pair", "malloc", "1"),
+     .most = 0.7},
+    {.what = "cached: two processes by one alone", .of = TIME("pair", "zerocp-cached", "2p"),
+     .by = TIME("pair", "zerocp-cached", "1"), .most = 1.05},
+    {.what = "hand-off of 256 B by iceoryx's", .of = TIME("handoff", "zerocp", "2p"),
+     .by = TIME("handoff", "iceoryx", "2p"), .most = 1},
+    {.what = "hand-off of 256 B by the counting stack's", .of = TIME("handoff", "zerocp", "2p"),
+     .by = TIME("handoff", "stack", "2p"), .most = 1},
+    {.what = "hand-off of 256 B, ns (holds where a line takes 50 ns or less to the other CPU)",
+     .of = TIME("handoff", "zerocp", "2p"), .most = 70},
     {.what = "hand-off of 256 B, cached, ns (as above)", .of = TIME("handoff", "zerocp-cached", "2p"), .most = 50},
     {.what = "clone: locked instructions", .of = COST("cost_clone", "zerocp", "locked"), .most = 1},
-    {.what = "release of a clone: locked instructions", .of = COST("cost_release_clone", "zerocp", "locked"), .most = 1},
-    {.what = "recover 1,000 chunks of 1 M, ms", .of = {"recover_1000", "zerocp", "1", "time", 1000000}, .most = 20, .unit = 1e6},
-    {.what = "the same, instance for 1,024 clients, ms", .of = TIME("recover_1000_of_1024", "zerocp", "1"), .most = 20, .unit = 1e6},
+    {.what = "release of a clone: locked instructions", .of = COST("cost_release_clone", "zerocp", "locked"),
+     .most = 1},
+    {.what = "recover 1,000 chunks of 1 M, ms", .of = {"recover_1000", "zerocp", "1", "time", 1000000}, .most = 20,
+     .unit = 1e6},
+    {.what = "the same, instance for 1,024 clients, ms", .of = TIME("recover_1000_of_1024", "zerocp", "1"), .most = 20,
+     .unit = 1e6},
     {.what = "recover 1 M chunks of 1 M, ms", .of = TIME("recover_all", "zerocp", "1"), .most = 20, .unit = 1e6},
-    {.what = "attach, instance for 1,024 clients, ms", .of = TIME("attach_1024", "zerocp", "1"), .most = 2, .unit = 1e6},
-    {.what = "the same, 1,022 others attached, ms", .of = TIME("attach_1024_taken", "zerocp", "1"), .most = 2, .unit = 1e6},
-    {.what = "256 at once, one free in each thousand of 1 M, by bursts of 1,000 nearly full", .of = TIME("state_burst256", "zerocp", "1"),
+    {.what = "attach, instance for 1,024 clients, ms", .of = TIME("attach_1024", "zerocp", "1"), .most = 2,
+     .unit = 1e6},
+    {.what = "the same, 1,022 others attached, ms", .of = TIME("attach_1024_taken", "zerocp", "1"), .most = 2,
+     .unit = 1e6},
+    {.what = "256 at once, one free in each thousand of 1 M, by bursts of 1,000 nearly full",
+     .of = TIME("state_burst256", "zerocp", "1"),
      .by = {"state_burst", "zerocp", "1", "time", 1000}, .most = 1.3},
-    {.what = "16 processes by 2, wall time per operation", .of = TIME("crowd", "zerocp", "16p"), .by = TIME("crowd", "zerocp", "2p"), .most = 1.5},
-    {.what = "16 threads by 2, wall time per operation", .of = TIME("crowd", "zerocp", "16t"), .by = TIME("crowd", "zerocp", "2t"), .most = 1.5},
-    {.what = "create 1 GiB by posix_fallocate of as many bytes", .of = TIME("create_1g", "zerocp", "1"), .by = TIME("fallocate_1g", "kernel", "1"), .most = 1.2},
-    {.what = "management per chunk, pool of 1,024, bytes", .of = {"management_per_chunk", "zerocp", "1", "memory", 1024}, .most = 40},
-    {.what = "management per chunk, pool of 1 M, bytes", .of = {"management_per_chunk", "zerocp", "1", "memory", 1000000}, .most = 40},
+    {.what = "16 processes by 2, wall time per operation", .of = TIME("crowd", "zerocp", "16p"),
+     .by = TIME("crowd", "zerocp", "2p"), .most = 1.5},
+    {.what = "16 threads by 2, wall time per operation", .of = TIME("crowd", "zerocp", "16t"),
+     .by = TIME("crowd", "zerocp", "2t"), .most = 1.5},
+    {.what = "create 1 GiB by posix_fallocate of as many bytes", .of = TIME("create_1g", "zerocp", "1"),
+     .by = TIME("fallocate_1g", "kernel", "1"), .most = 1.2},
+    {.what = "management per chunk, pool of 1,024, bytes",
+     .of = {"management_per_chunk", "zerocp", "1", "memory", 1024}, .most = 40},
+    {.what = "management per chunk, pool of 1 M, bytes",
+     .of = {"management_per_chunk", "zerocp", "1", "memory", 1000000}, .most = 40},
 };
 
 static const record *at_place(const record_table *table, const place *p) {
@@ -71,7 +93,8 @@ static void print_states(FILE *out, const record_table *table) {
             if (strncmp(small->name, "state_", 6) != 0 || small->chunks != 1000 || large->chunks != 1000000
                 || strcmp(small->name, large->name) != 0 || strcmp(small->state, large->state) != 0)
                 continue;
-            snprintf(what, sizeof what, "1,000,000 chunks by 1,000, %s, %s", small->state, strcmp(small->name, "state_pair") == 0 ? "pairs" : "bursts");
+            snprintf(what, sizeof what, "1,000,000 chunks by 1,000, %s, %s", small->state,
+                     strcmp(small->name, "state_pair") == 0 ? "pairs" : "bursts");
             print_target(out, what, large->median / small->median, 1.3);
         }
 }
@@ -82,7 +105,8 @@ void targets_print(FILE *out, const record_table *table) {
         const target *t = &targets[i];
         const record *of = at_place(table, &t->of), *by = t->by.name ? at_place(table, &t->by) : NULL;
         if (of && (by || !t->by.name))
-            print_target(out, t->what, (t->rmws ? of->rmws : of->median) / (by ? by->median : t->unit > 0 ? t->unit : 1), t->most);
+            print_target(out, t->what,
+                         (t->rmws ? of->rmws : of->median) / (by ? by->median : t->unit > 0 ? t->unit : 1), t->most);
     }
     print_states(out, table);
 }

@@ -11,7 +11,8 @@ static void add_curve(const contender *by, bool quick) {
     static const int counts[] = {1, 2, 4, 8, 16};
     void *pool = pool_add(by, CHUNKS, BYTES);
     for (size_t i = 0; pool && i < sizeof counts / sizeof counts[0]; i++) {
-        point at = {.name = "crowd", .system = by->name, .kind = POINT_PROCESSES, .workers = counts[i], .pool = pool, .by = by,
+        point at = {.name = "crowd", .system = by->name, .kind = POINT_PROCESSES, .workers = counts[i], .pool = pool,
+                    .by = by,
                     .loop = by->pair, .chunks = CHUNKS, .bytes = BYTES, .slice = 40000000};
         if (quick && counts[i] != 2 && counts[i] != 16)
             continue;

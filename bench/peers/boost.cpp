@@ -1,5 +1,5 @@
-// bench/peers/boost.cpp: Boost.Interprocess: a managed segment behind its mutex, and its node allocators, with and without
-// a cache per process. All over anonymous shared memory that the workers inherit, so that no name is left.
+// bench/peers/boost.cpp: Boost.Interprocess: a managed segment behind its mutex, and its node allocators, with and
+// without a cache per process. All over anonymous shared memory that the workers inherit, so that no name is left.
 #include "../contender.h"
 
 #include <boost/interprocess/allocators/cached_node_allocator.hpp>
@@ -42,13 +42,15 @@ pool_base base_create(uint32_t chunks, uint32_t bytes) {
 
 void check_free(const char *name, const pool_base &base) {
     if (base.memory->get_free_memory() != base.free_before)
-        host->die("%s: %zu of %zu bytes are free", name, static_cast<size_t>(base.memory->get_free_memory()), base.free_before);
+        host->die("%s: %zu of %zu bytes are free", name, static_cast<size_t>(base.memory->get_free_memory()),
+                  base.free_before);
 }
 
 // A message is the distance from the start of the segment.
 uint64_t message_of(const pool_base &base, void *payload) {
     return static_cast<uint64_t>(static_cast<char *>(payload) - static_cast<char *>(base.memory->get_address()));
 }
+
 void *payload_of(const pool_base &base, uint64_t message) {
     return static_cast<char *>(base.memory->get_address()) + message;
 }
@@ -58,26 +60,33 @@ void *payload_of(const pool_base &base, uint64_t message) {
 void *managed_create(uint32_t chunks, uint32_t bytes) {
     return new pool_base(base_create(chunks, bytes));
 }
+
 void managed_check(void *pool) {
     check_free("boost-managed", *static_cast<pool_base *>(pool));
 }
+
 uint32_t managed_bytes(void *pool) {
     return static_cast<pool_base *>(pool)->bytes;
 }
+
 inline void *managed_allocate(void *pool, void **chunk) {
     pool_base *p = static_cast<pool_base *>(hide(pool));
     return *chunk = p->memory->allocate(p->bytes);
 }
+
 inline void managed_release(void *pool, void **chunk) {
     static_cast<pool_base *>(hide(pool))->memory->deallocate(*chunk);
 }
+
 inline uint64_t managed_give(void *pool, void **chunk) {
     return message_of(*static_cast<pool_base *>(pool), *chunk);
 }
+
 inline void managed_given(void *, void **) {}
 inline void *managed_take(void *pool, uint64_t message, void **chunk) {
     return *chunk = payload_of(*static_cast<pool_base *>(pool), message);
 }
+
 inline void managed_taken(void *pool, void **chunk) {
     managed_release(pool, chunk);
 }
@@ -85,7 +94,8 @@ inline void managed_taken(void *pool, void **chunk) {
 // ---------------------------------------------------------------------------------------------------------------------
 
 template <class allocator> struct node_pool : pool_base {
-    allocator *nodes;                                              // of this process; the nodes' pool lies in the segment
+    // of this process; the nodes' pool lies in the segment
+    allocator *nodes;
 };
 
 template <class allocator> void *nodes_create(uint32_t chunks, uint32_t bytes) {
@@ -110,6 +120,7 @@ template <class allocator> inline void *nodes_allocate(void *memory, void **chun
     node_pool<allocator> *pool = static_cast<node_pool<allocator> *>(hide(memory));
     return *chunk = pool->nodes->allocate_one().get();
 }
+
 template <class allocator> inline void nodes_release(void *memory, void **chunk) {
     node_pool<allocator> *pool = static_cast<node_pool<allocator> *>(hide(memory));
     pool->nodes->deallocate_one(typename allocator::pointer(static_cast<chunk_type *>(*chunk)));
@@ -120,11 +131,15 @@ void node_check(void *pool) { nodes_check<node_type>("boost-node", pool); }
 uint32_t node_bytes(void *) { return SLOT_BYTES; }
 inline void *node_allocate(void *pool, void **chunk) { return nodes_allocate<node_type>(pool, chunk); }
 inline void node_release(void *pool, void **chunk) { nodes_release<node_type>(pool, chunk); }
-inline uint64_t node_give(void *pool, void **chunk) { return message_of(*static_cast<node_pool<node_type> *>(pool), *chunk); }
+inline uint64_t node_give(void *pool, void **chunk) {
+    return message_of(*static_cast<node_pool<node_type> *>(pool), *chunk);
+}
+
 inline void node_given(void *, void **) {}
 inline void *node_take(void *pool, uint64_t message, void **chunk) {
     return *chunk = payload_of(*static_cast<node_pool<node_type> *>(pool), message);
 }
+
 inline void node_taken(void *pool, void **chunk) { node_release(pool, chunk); }
 
 void *cached_create(uint32_t chunks, uint32_t bytes) { return nodes_create<cached_type>(chunks, bytes); }
@@ -134,18 +149,24 @@ void cached_join(void *memory, int worker) {                       // a cache of
     if (worker > 0)
         pool->nodes = new cached_type(pool->memory->get_segment_manager());
 }
+
 void cached_leave(void *memory, int worker) {
     if (worker > 0)
         delete static_cast<node_pool<cached_type> *>(memory)->nodes;
 }
+
 uint32_t cached_bytes(void *) { return SLOT_BYTES; }
 inline void *cached_allocate(void *pool, void **chunk) { return nodes_allocate<cached_type>(pool, chunk); }
 inline void cached_release(void *pool, void **chunk) { nodes_release<cached_type>(pool, chunk); }
-inline uint64_t cached_give(void *pool, void **chunk) { return message_of(*static_cast<node_pool<cached_type> *>(pool), *chunk); }
+inline uint64_t cached_give(void *pool, void **chunk) {
+    return message_of(*static_cast<node_pool<cached_type> *>(pool), *chunk);
+}
+
 inline void cached_given(void *, void **) {}
 inline void *cached_take(void *pool, uint64_t message, void **chunk) {
     return *chunk = payload_of(*static_cast<node_pool<cached_type> *>(pool), message);
 }
+
 inline void cached_taken(void *pool, void **chunk) { cached_release(pool, chunk); }
 
 #define handle void *
@@ -157,7 +178,8 @@ inline void cached_taken(void *pool, void **chunk) { cached_release(pool, chunk)
 #define LOOP_HANDS_OFF
 #include "../loops.h"
 const contender managed_contender = {
-    "boost-managed", "Boost.Interprocess, managed segment: best fit behind a mutex", managed_create, NULL, NULL, NULL, managed_check, LOOP_TABLE, true, true,
+    "boost-managed", "Boost.Interprocess, managed segment: best fit behind a mutex", managed_create, NULL, NULL, NULL,
+    managed_check, LOOP_TABLE, true, true,
 };
 #undef LOOP
 
@@ -165,7 +187,8 @@ const contender managed_contender = {
 #define LOOP_HANDS_OFF
 #include "../loops.h"
 const contender node_contender = {
-    "boost-node", "Boost.Interprocess, node_allocator: shared pool of nodes behind a mutex", node_create, NULL, NULL, NULL, node_check, LOOP_TABLE, true, true,
+    "boost-node", "Boost.Interprocess, node_allocator: shared pool of nodes behind a mutex", node_create, NULL, NULL,
+    NULL, node_check, LOOP_TABLE, true, true,
 };
 #undef LOOP
 
@@ -174,8 +197,11 @@ const contender node_contender = {
 #define LOOP_HANDS_OFF
 #include "../loops.h"
 const contender cached_contender = {
-    "boost-cached", "Boost.Interprocess, cached_node_allocator: 64 nodes cached per process", cached_create, cached_join, cached_leave, NULL,
-    cached_check, LOOP_TABLE, false, true,
+    "boost-cached", "Boost.Interprocess, cached_node_allocator: 64 nodes cached per process",
+    cached_create,  cached_join,
+    cached_leave,   NULL,
+    cached_check,   LOOP_TABLE,
+    false,          true,
 };
 #undef LOOP
 

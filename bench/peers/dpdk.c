@@ -75,21 +75,26 @@ static inline void *dpdk_allocate(void *memory, void **chunk) {
         host->die("dpdk: no chunk is free");
     return *chunk;
 }
+
 static inline void dpdk_release(void *memory, void **chunk) {
     dpdk_pool *pool = hide(memory);
     rte_mempool_put(pool->mempool, *chunk);
 }
+
 static inline uint64_t dpdk_give(void *pool, void **chunk) {
     (void)pool;
     return (uint64_t)(uintptr_t)*chunk;
 }
+
 static inline void dpdk_given(void *pool, void **chunk) {
     (void)pool, (void)chunk;
 }
+
 static inline void *dpdk_take(void *pool, uint64_t message, void **chunk) {
     (void)pool;
     return *chunk = (void *)(uintptr_t)message;
 }
+
 static inline void dpdk_taken(void *pool, void **chunk) {
     dpdk_release(pool, chunk);
 }
@@ -111,15 +116,18 @@ static void *cached_create(uint32_t chunks, uint32_t bytes) {
 #include "../loops.h"
 
 static const contender plain = {
-    "dpdk", "DPDK mempool without a cache: raw pointers, not crash-safe", plain_create, dpdk_join, dpdk_leave, dpdk_destroy, dpdk_check, LOOP_TABLE, true, false,
+    "dpdk", "DPDK mempool without a cache: raw pointers, not crash-safe", plain_create, dpdk_join, dpdk_leave,
+    dpdk_destroy, dpdk_check, LOOP_TABLE, true, false,
 };
 static const contender cached = {
-    "dpdk-cached", "DPDK mempool with a cache of 256 per lcore: raw pointers, not crash-safe", cached_create, dpdk_join, dpdk_leave, dpdk_destroy, dpdk_check, LOOP_TABLE, true, false,
+    "dpdk-cached", "DPDK mempool with a cache of 256 per lcore: raw pointers, not crash-safe", cached_create, dpdk_join,
+    dpdk_leave, dpdk_destroy, dpdk_check, LOOP_TABLE, true, false,
 };
 
 // The environment talks, pins the caller and changes handlers; the bench wants none of that.
 static bool environment_start(void) {
-    static char words[][32] = {"bench", "--no-huge", "--no-shconf", "--no-pci", "--no-telemetry", "--lcores", "0", "-m", "2048", "--log-level=error"};
+    static char words[][32] = {"bench",    "--no-huge", "--no-shconf", "--no-pci", "--no-telemetry",
+                               "--lcores", "0",         "-m",          "2048",     "--log-level=error"};
     enum { WORDS = sizeof words / sizeof words[0] };
     static char *arguments[WORDS + 1];
     cpu_set_t set;

@@ -32,7 +32,8 @@ void *iceoryx_create(uint32_t chunks, uint32_t bytes) {
         return NULL;
     iox::mepoo::MePooConfig config;
     config.addMemPool({bytes, chunks});
-    const uint64_t management = MemoryManager::requiredManagementMemorySize(config), payload = MemoryManager::requiredChunkMemorySize(config);
+    const uint64_t management = MemoryManager::requiredManagementMemorySize(config),
+                   payload = MemoryManager::requiredChunkMemorySize(config);
     const uint64_t head = (sizeof(MemoryManager) + 4095) / 4096 * 4096, size = head + management + payload + 4096;
     unsigned char *memory = static_cast<unsigned char *>(host->shared_memory(size));
     iox::rp::BaseRelativePointer::registerPtr(memory, size);
@@ -78,9 +79,11 @@ inline void *iceoryx_allocate(void *memory, chunk_words *chunk) {
         host->die("iceoryx: no chunk is free");
     return (new (chunk->words) SharedChunk(std::move(result.value())))->getUserPayload();
 }
+
 inline void iceoryx_release(void *, chunk_words *chunk) {
     chunk_in(chunk).~SharedChunk();
 }
+
 inline uint64_t iceoryx_give(void *, chunk_words *chunk) {         // the count goes with the message
     ShmSafeUnmanagedChunk unmanaged(std::move(chunk_in(chunk)));
     uint64_t message;
@@ -88,12 +91,14 @@ inline uint64_t iceoryx_give(void *, chunk_words *chunk) {         // the count 
     chunk_in(chunk).~SharedChunk();
     return message;
 }
+
 inline void iceoryx_given(void *, chunk_words *) {}
 inline void *iceoryx_take(void *, uint64_t message, chunk_words *chunk) {
     ShmSafeUnmanagedChunk unmanaged;
     memcpy(static_cast<void *>(&unmanaged), &message, sizeof message);
     return (new (chunk->words) SharedChunk(unmanaged.releaseToSharedChunk()))->getUserPayload();
 }
+
 inline void iceoryx_taken(void *memory, chunk_words *chunk) {
     iceoryx_release(memory, chunk);
 }
@@ -105,7 +110,8 @@ inline void iceoryx_taken(void *memory, chunk_words *chunk) {
 #include "../loops.h"
 
 const contender iceoryx_contender = {
-    "iceoryx", "iceoryx's memory manager and shared chunk, without its daemon", iceoryx_create, NULL, NULL, NULL, iceoryx_check, LOOP_TABLE, true, true,
+    "iceoryx", "iceoryx's memory manager and shared chunk, without its daemon", iceoryx_create, NULL, NULL, NULL,
+    iceoryx_check, LOOP_TABLE, true, true,
 };
 
 } // namespace
