@@ -1,10 +1,13 @@
-/* tests/model/protocol.c: the record protocol and the private words of the real zerocp.h, checked by GenMC in every interleaving and with every value that
-   C11's memory model lets each load see: one chunk, a few clients, on a segment in plain memory. `make model` runs all scenarios.
-     genmc --rc11 --disable-mm-detector --disable-estimation -- -w -D_GNU_SOURCE -I. -DSCENARIO=3 -DWORDS=2 tests/model/protocol.c
+/* tests/model/protocol.c: the record protocol and the private words of the real zerocp.h, checked by GenMC in every
+   interleaving and with every value that C11's memory model lets each load see: one chunk, a few clients, on a segment
+   in plain memory. `make model` runs all scenarios.
+     genmc --rc11 --disable-mm-detector --disable-estimation -- \
+         -w -D_GNU_SOURCE -I. -DSCENARIO=3 -DWORDS=2 tests/model/protocol.c
      SCENARIO  what runs side by side; the list is in front of main()
      WORDS     borrow words of a record: with 1 all clients share it, with 2 neighbours do not, with 4 nobody does
-     CRASH     thread 1 stops for ever in front of its atomic store (or read-modify-write) number CRASH, from 0 (CRASH_2: thread 2). Whoever sweeps it joins it first: the join
-               stands for the file lock that the kernel drops, which puts all that the dead one did before the sweep
+     CRASH     thread 1 stops for ever in front of its atomic store (or read-modify-write) number CRASH, from 0
+               (CRASH_2: thread 2). Whoever sweeps it joins it first: the join stands for the file lock that the kernel
+               drops, which puts all that the dead one did before the sweep
    What a run can find: an assertion that fails (a chunk lost, or freed while held), or a data race on the payload. */
 #include <assert.h>
 #include <genmc.h>
@@ -29,21 +32,26 @@
 static _Thread_local int steps_left = -1;                    /* to the crash; -1: this thread lives on */
 static void step(void) { if (steps_left == 0) pthread_exit(0); if (steps_left > 0) steps_left--; }
 #define ZEROCP_ACCESS() step()
-/* GenMC gives a failed CAS the order of success. So the failure is spelt out as a relaxed load, and the CAS itself assumed to win. */
+/* GenMC gives a failed CAS the order of success. So the failure is spelt out as a relaxed load, and the CAS itself
+   assumed to win. */
 static bool won(bool yes) { __VERIFIER_assume(yes); return yes; }
 #define ZEROCP_CAS(word, seen, next, order) __extension__({ \
-    __auto_type w_ = (word); __auto_type s_ = (seen); __auto_type now_ = atomic_load_explicit(w_, memory_order_relaxed); \
+    __auto_type w_ = (word); __auto_type s_ = (seen); \
+    __auto_type now_ = atomic_load_explicit(w_, memory_order_relaxed); \
     bool yes_ = now_ == *s_; *s_ = now_; \
     yes_ && won(atomic_compare_exchange_strong_explicit(w_, s_, (next), order, memory_order_relaxed)); })
-#define ZEROCP_COUNT(counter, n) ((void)(counter))           /* figures for people: each would be one more word to order */
+/* figures for people: each would be one more word to order */
+#define ZEROCP_COUNT(counter, n) ((void)(counter))
 #if SCENARIO < 190 || SCENARIO >= 210
 #define ZEROCP_COUNT_FREED(counter, n) ((void)(counter))     /* likewise, where nobody looks at them */
 #endif
 #define ZEROCP_THREAD_LOCAL                                  /* GenMC knows no thread-local arrays */
-#define ZEROCP_WAIT_FOR_SIBLING(round) __VERIFIER_assume(0)  /* an execution that waits is cut off: another one has the value */
-/* The barriers of the header. membarrier(2) makes each other thread pass a full barrier at some moment of the call, so of a light and a heavy barrier either all that
-   comes before the light one is seen by all that comes behind the heavy one, or the other way round; two light ones order nothing (P1202R5, "Asymmetric
-   fences"). The moments of one thread come one after the other: a word for each thread, on which a light barrier takes its place among the heavy ones. */
+/* an execution that waits is cut off: another one has the value */
+#define ZEROCP_WAIT_FOR_SIBLING(round) __VERIFIER_assume(0)
+/* The barriers of the header. membarrier(2) makes each other thread pass a full barrier at some moment of the call, so
+   of a light and a heavy barrier either all that comes before the light one is seen by all that comes behind the heavy
+   one, or the other way round; two light ones order nothing (P1202R5, "Asymmetric fences"). The moments of one thread
+   come one after the other: a word for each thread, on which a light barrier takes its place among the heavy ones. */
 #define THREADS 5                           /* main is 0, the others have the numbers of their RUN */
 static _Thread_local int thread;
 static _Atomic uint32_t moments[THREADS];
@@ -60,11 +68,13 @@ static int wake_sleepers(uintptr_t), punch(void);
 #define sysconf(name) 64L
 #define ZEROCP_LOG(level, ...) ((void)0)
 #define pthread_key_delete(key) 0                            /* called by a destructor; GenMC has none */
-#define ZEROCP_STATIC                                        /* what no scenario calls is not compiled: a second less for each run */
+/* what no scenario calls is not compiled: a second less for each run */
+#define ZEROCP_STATIC
 #include "zerocp.h"
 #undef ZCP_MAX_LIVE_POOLS
-#define ZCP_MAX_LIVE_POOLS 1                                 /* who looks at all pools makes the executions no longer than need be, */
-#define _Static_assert(yes, text) extern int layouts         /* and no layout depends on it here */
+/* who looks at all pools makes the executions no longer than need be, and no layout depends on it here */
+#define ZCP_MAX_LIVE_POOLS 1
+#define _Static_assert(yes, text) extern int layouts
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp_relptr.h"
 /* Who dies in front of a load might as well die in front of the next store: nobody can tell. */
@@ -78,7 +88,8 @@ static int wake_sleepers(uintptr_t), punch(void);
 
 /* ---- the segment, and each client's view of it ---- */
 #define CLIENTS 4
-#define I      (TENS == 11 ? 8 : 0)         /* the chunk that a scenario is about; from 110 on it is the last one, in a second leaf, */
+/* the chunk that a scenario is about; from 110 on it is the last one, in a second leaf */
+#define I      (TENS == 11 ? 8 : 0)
 #define TENS   (SCENARIO / 10)
 #define COUNT  (TENS == 12 || TENS == 14 || TENS == 16 || TENS == 19 ? 2 : I + 1)    /* from 120, 140, 160, 190: two */
 #define LEAVES (I / 8 + 1)
@@ -91,15 +102,17 @@ static zcp_priv_counts counts[CLIENTS][COUNT];
 static zcp_priv_pool pools[CLIENTS];
 static zcp_priv_local locals[THREADS][CLIENTS];              /* what a thread keeps, as each client that it plays */
 #if WHOLE
-static _Alignas(64) uint64_t header_memory[sizeof(zcp_priv_header) / 8], manager_memory[CLIENTS][sizeof(zcp_manager) / 8];        /* words, because to name all fields takes GenMC seconds */
+/* words, because to name all fields takes GenMC seconds */
+static _Alignas(64) uint64_t header_memory[sizeof(zcp_priv_header) / 8],
+    manager_memory[CLIENTS][sizeof(zcp_manager) / 8];
 static _Alignas(128) uint64_t lane_memory[CLIENTS][sizeof(zcp_priv_lane) / 8];
 #define HEADER ((zcp_priv_header *)(void *)header_memory)
 static zcp_priv_slot slots[CLIENTS];        /* by the scenario's numbers of clients, so that a few will do */
 static zcp_manager *managers[CLIENTS];
 #endif
 static _Atomic uint64_t mailbox;            /* a transport that orders nothing: 0, or generation + 1 */
-/* The payload, not atomic: the claimer writes its generation, every holder reads it. The memory that goes back to the system is written, too; as several may
-   give it back, each thread has a copy to write to. */
+/* The payload, not atomic: the claimer writes its generation, every holder reads it. The memory that goes back to the
+   system is written, too; as several may give it back, each thread has a copy to write to. */
 #define COPIES (TENS >= 15 ? THREADS : 1)
 static uint32_t texts[COUNT][COPIES];
 static _Alignas(64) unsigned char data[64 * COUNT];          /* where the header believes the payload to be */
@@ -108,17 +121,30 @@ static bool punched[THREADS];
 static uint32_t id_of(int client) { return (uint32_t)(client % WORDS * 64 + client / WORDS); }
 static zcp_priv_lease *lease_at(uint32_t k) { return &((zcp_priv_leases *)(void *)leases_memory)->items[k]; }
 #if WHOLE
-static zcp_priv_local *local_at(int of_thread, int me) { (void)of_thread; return ((zcp_priv_lane *)(void *)lane_memory[me])->pools; }     /* each client has one thread */
+/* each client has one thread */
+static zcp_priv_local *local_at(int of_thread, int me) {
+    (void)of_thread;
+    return ((zcp_priv_lane *)(void *)lane_memory[me])->pools;
+}
 #else
 static zcp_priv_local *local_at(int of_thread, int me) { return &locals[of_thread][me]; }
 #endif
 static zcp_priv_local *local_of(int me) { return local_at(thread, me); }
 static _Atomic uint64_t *owned(int me) { return &counts[me][I].owned; }
 static _Atomic uint32_t *borrowed(int me) { return &counts[me][I].borrowed; }
-static void write_text(int i, uint32_t generation) { for (int copy = 0; copy < COPIES; copy++) texts[i][copy] = generation; }
-static bool is_text(int i, uint32_t generation) { bool is = true; for (int copy = 0; copy < COPIES; copy++) is &= texts[i][copy] == generation; return is; }
-static void begin(uint32_t owner, uint32_t ticket, int borrowers, int hint)      /* owner: client + 1, or 0 */
-{
+static void write_text(int i, uint32_t generation) {
+    for (int copy = 0; copy < COPIES; copy++)
+        texts[i][copy] = generation;
+}
+
+static bool is_text(int i, uint32_t generation) {
+    bool is = true;
+    for (int copy = 0; copy < COPIES; copy++)
+        is &= texts[i][copy] == generation;
+    return is;
+}
+
+static void begin(uint32_t owner, uint32_t ticket, int borrowers, int hint) {    /* owner: client + 1, or 0 */
     zcp_mpmc_list list;
     zcp_mpmc_list_create(&list, list_memory, sizeof list_memory, COUNT, false);
     if (hint) zcp_mpmc_list_push(&list, I);
@@ -163,55 +189,62 @@ static void begin(uint32_t owner, uint32_t ticket, int borrowers, int hint)     
     }
 #endif
 }
+
 /* As a thread with a number: with a lease, if there is one, and a cache where the scenario has one. */
-static void get_ready_as(int of_thread, int me)
-{
+static void get_ready_as(int of_thread, int me) {
     zcp_priv_local *local = local_at(of_thread, me);
     zcp_priv_local_begin(&pools[me], local, id_of(me), false);
     local->peak_check_at = INT32_MAX;                      /* nobody looks at all counters for a peak */
 }
+
 static void get_ready(int me) { get_ready_as(thread, me); }
 static void put_on_loan(int me) { if (local_of(me)->lease) zcp_priv_loan_take(&pools[me], local_of(me), I / 8); }
-static void get_loan_as(int of_thread, int me) { get_ready_as(of_thread, me); zcp_priv_loan_take(&pools[me], local_at(of_thread, me), I / 8); }
+static void get_loan_as(int of_thread, int me) {
+    get_ready_as(of_thread, me);
+    zcp_priv_loan_take(&pools[me], local_at(of_thread, me), I / 8);
+}
+
 static void give_up(int me) { zcp_priv_lease_end(&pools[me], local_of(me)); }
 static void flush(int me) { zcp_priv_cache_flush(&pools[me], local_of(me)); }
 
 /* What a thread keeps as a client: the chunk, in the generation after G; somebody has used that, and is through. */
-static void cache_as(int of_thread, int me)
-{
+static void cache_as(int of_thread, int me) {
     zcp_priv_local *local = local_at(of_thread, me);
     get_ready_as(of_thread, me);
     chunk.state = zcp_priv_cached(5, local->cached_bits);
     zcp_priv_cache_put(local, 0, zcp_priv_chunk_id(&pools[me], I, 6));
 }
+
 static uint32_t reclaim(int me) { return zcp_priv_pool_reclaim(&pools[me]); }
-static void attend(int me) { zcp_priv_local_answer_recall(&pools[me], local_of(me)); }
-static void resume(int me)                                   /* as after 65 releases */
-{
+static void attend(int me) { zcp_priv_local_attend(&pools[me], local_of(me)); }
+static void resume(int me) {                                 /* as after 65 releases */
     local_of(me)->pause = 0;
     zcp_priv_cache_resume(&pools[me], local_of(me));
 }
 
 /* ---- what the scenarios are made of: the real functions, and a user of the payload ---- */
 static _Thread_local bool garbled;
-static void use_of(int i, uint32_t generation)               /* while it is held */
-{
+static void use_of(int i, uint32_t generation) {             /* while it is held */
     uint64_t s = atomic_load_explicit(&chunks[i].state, memory_order_relaxed);
     assert(ZCP_PRIV_GENERATION(s) == generation && zcp_priv_is_held(s));     /* never freed while held */
-    garbled |= !is_text(i, generation);                      /* asserted at the end: an assert here would order the read by its branch */
+    /* asserted at the end: an assert here would order the read by its branch */
+    garbled |= !is_text(i, generation);
 }
+
 static void use(uint32_t generation) { use_of(I, generation); }
-static void owner_release(int me, uint32_t g) { assert(zcp_priv_owner_release(&pools[me], local_of(me), I, id_of(me), g) == ZCP_PRIV_RELEASED); }
+static void owner_release(int me, uint32_t g) {
+    assert(zcp_priv_owner_release(&pools[me], local_of(me), I, id_of(me), g) == ZCP_PRIV_YES);
+}
+
 static void give_back(int me) { zcp_priv_give_back(&pools[me], I, id_of(me)); }
-static bool acquire_and_return(int me, uint32_t g)
-{
-    if (zcp_priv_borrow(&pools[me], I, id_of(me), g) != ZCP_PRIV_HELD) return false;
+static bool acquire_and_return(int me, uint32_t g) {
+    if (zcp_priv_borrow(&pools[me], I, id_of(me), g) != ZCP_PRIV_YES) return false;
     use(g);
     give_back(me);
     return true;
 }
-static bool take_quickly(zcp_priv_local *local, uint32_t *i, uint32_t *g)      /* as zcp_chunk_allocate */
-{
+
+static bool take_quickly(zcp_priv_local *local, uint32_t *i, uint32_t *g) {    /* as zcp_chunk_allocate */
     uint64_t held, at;
     zcp_priv_record *record;
     bool lent = local->cached == 0;
@@ -225,8 +258,9 @@ static bool take_quickly(zcp_priv_local *local, uint32_t *i, uint32_t *g)      /
     *g = ZCP_PRIV_GENERATION(held);
     return true;
 }
-static bool allocate(int me, uint32_t *g)                    /* as zcp_chunk_allocate, without the look before EXHAUSTED */
-{
+
+/* as zcp_chunk_allocate, without the look before EXHAUSTED */
+static bool allocate(int me, uint32_t *g) {
     uint32_t i;
     zcp_priv_local *local = local_of(me);
     if (!take_quickly(local, &i, g)) {
@@ -242,8 +276,8 @@ static bool allocate(int me, uint32_t *g)                    /* as zcp_chunk_all
     write_text(I, *g);
     return true;
 }
-static bool take_any(int me)                                 /* as zcp_chunk_allocate, with the look before EXHAUSTED */
-{
+
+static bool take_any(int me) {                               /* as zcp_chunk_allocate, with the look before EXHAUSTED */
     static zcp_priv_view view[CLIENTS];
     uint32_t i, g;
     zcp_priv_place place;
@@ -256,49 +290,48 @@ static bool take_any(int me)                                 /* as zcp_chunk_all
     bool again;
     return zcp_priv_view_take_anywhere(&view[me], &view[me].first, 0, &place, &again);
 }
-static void allocate_and_release(int me)                     /* by the record alone */
-{
+
+static void allocate_and_release(int me) {                   /* by the record alone */
     uint32_t g;
     if (!allocate(me, &g)) return;
     use(g);
     atomic_store_explicit(owned(me), 0, memory_order_relaxed);
     owner_release(me, g);
 }
-static void sweep(int dead)                                  /* as zcp_priv_sweep_pool, but only of the chunk's leaf */
-{
+
+static void sweep(int dead) {                                /* as zcp_priv_sweep_pool, but only of the chunk's leaf */
     bool garbage = false;
     zcp_priv_sweep_leaf(&pools[3], I / 8, id_of(dead), &garbage);  // step model-sweep-chunks
     assert(!garbage);
     zcp_priv_leases_sweep(&pools[3], id_of(dead));  // step model-sweep-leases
 }
-static void send(uint32_t g)
-{
-    // As T1.
-    atomic_thread_fence(memory_order_release);  // M1
+
+static void send(uint32_t g) {
+    atomic_thread_fence(memory_order_release);               /* M1: as T1 */
     atomic_store_explicit(&mailbox, (uint64_t)g + 1, memory_order_relaxed);
 }
-static bool receive(uint32_t *g)
-{
+
+static bool receive(uint32_t *g) {
     uint64_t token = atomic_load_explicit(&mailbox, memory_order_relaxed);
     // As T2.
     atomic_thread_fence(memory_order_acquire);  // M2
     *g = (uint32_t)token - 1;
     return token;
 }
-static void send_token(int me, uint32_t g)                   /* as zcp_chunk_token */
-{
-    assert(zcp_priv_record_token(&pools[me], I, id_of(me), g, false) == ZCP_PRIV_HELD);  // step model-mark
-    send(g);  // step model-send
+
+static void send_token(int me, uint32_t g) {                 /* as zcp_chunk_token */
+    assert(zcp_priv_tell_token(&pools[me], I, id_of(me), g, false) == ZCP_PRIV_YES);   /* step model-mark */
+    send(g);                                                 /* step model-send */
 }
-static void release_slowly(int me, uint32_t i, uint32_t g)   /* as zcp_priv_release_slow, but tells nobody */
-{
+
+static void release_slowly(int me, uint32_t i, uint32_t g) { /* as zcp_priv_release_slowly, but tells nobody */
     switch (zcp_priv_release_one(&pools[me], i, g)) {
     case 0: assert(zcp_priv_release_borrowed(&pools[me], i, id_of(me), g) == ZCP_PRIV_RELEASED); break;
     case 1: assert(zcp_priv_release_owned(&pools[me], local_of(me), i, id_of(me), g, false) == ZCP_PRIV_RELEASED); break;
     }
 }
-static void release(int me, uint32_t g)                      /* as zcp_chunk_release */
-{
+
+static void release(int me, uint32_t g) {                    /* as zcp_chunk_release */
     zcp_priv_local *local = local_of(me);
     switch (I < local->fast_limit ? zcp_priv_release_fast(local, I, (uint64_t)g << 32 | I) : ZCP_PRIV_NOT_FAST) {
     case ZCP_PRIV_NOT_FAST: release_slowly(me, I, g); return;
@@ -307,22 +340,29 @@ static void release(int me, uint32_t g)                      /* as zcp_chunk_rel
     }
     if (zcp_priv_recalled(local)) zcp_priv_local_answer_recall(&pools[me], local);
 }
-static bool acquire(int me, uint32_t g) { return zcp_priv_acquire(&pools[me], I, id_of(me), g) == ZCP_PRIV_HELD; }
+
+static bool acquire(int me, uint32_t g) { return zcp_priv_acquire(&pools[me], I, id_of(me), g) == ZCP_PRIV_YES; }
 static void clone_(int me, uint32_t g) { assert(zcp_priv_clone(&pools[me], I, g)); }
-static bool allocated(int me)      { uint32_t g; if (!allocate(me, &g)) return false; use(g); release(me, g); return true; }
+static bool allocated(int me) {
+    uint32_t g;
+    if (!allocate(me, &g)) return false;
+    use(g);
+    release(me, g);
+    return true;
+}
+
 static void allocated_sent(int me) { uint32_t g; if (allocate(me, &g)) { send_token(me, g); use(g); release(me, g); } }
 static bool acquired(int me, uint32_t g) { bool got = acquire(me, g); if (got) { use(g); release(me, g); } return got; }
 /* If nobody is to be attended to: else it is over. */
-static void paired(int me)
-{
+static void paired(int me) {
     uint32_t i, g;
     if (!take_quickly(local_of(me), &i, &g)) return;
     write_text(I, g);
     use(g);
     release(me, g);
 }
-static void paired_slowly(int me)                            /* as in a pool that serves for another one */
-{
+
+static void paired_slowly(int me) {                          /* as in a pool that serves for another one */
     uint32_t i, g;
     if (!zcp_priv_take(&pools[me], local_of(me), id_of(me), &i, &g)) return;
     zcp_priv_describe_by(&pools[me], local_of(me), i, 1);
@@ -330,11 +370,12 @@ static void paired_slowly(int me)                            /* as in a pool tha
     use(g);
     release(me, g);
 }
+
 static void received(int me)       { uint32_t g; if (receive(&g)) acquired(me, g); }
 static void holds(int me, uint32_t handles) { *owned(me) = zcp_priv_owned(5, handles); }
 
-/* ---- scenarios: client 0 is the owner, 1 and 2 are borrowers, 3 sweeps. G is the chunk's generation at the start. ----
-   Read by ./check: number, [crash first..last store] */
+/* ---- scenarios: client 0 is the owner, 1 and 2 are borrowers, 3 sweeps. G is the chunk's generation at the
+   start. Read by ./check: number, [crash first..last store] */
 #define G 5
 static pthread_t thread_1, thread_2;                         /* those that may die */
 
@@ -377,11 +418,13 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  use(G); give_back(1)
 #define RUN_2  use(G); give_back(2)
 #define RUN_3  allocate_and_release(3)
-#elif SCENARIO == 10    /* a chunk is allocated, its token sent over a transport that orders nothing, acquired, read, returned */
+#elif SCENARIO == 10    /* a chunk is allocated, its token sent over a transport that orders nothing, acquired, read,
+                           returned */
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  uint32_t g; if (allocate(0, &g)) { send_token(0, g); *owned(0) = 0; owner_release(0, g); }
 #define RUN_2  uint32_t g; if (receive(&g)) acquire_and_return(1, g)
-#elif SCENARIO == 11    /* the free list: two clients allocate one chunk, while a sweep of one that held nothing pushes it again */
+#elif SCENARIO == 11    /* the free list: two clients allocate one chunk, while a sweep of one that held nothing
+                           pushes it again */
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  allocate_and_release(0)
 #define RUN_2  allocate_and_release(1)
@@ -415,7 +458,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  sweep(0)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  acquire_and_return(2, G)
-#elif SCENARIO == 19    /* the owner releases, a borrower returns, a stale acquire retracts, a sweep of a dead borrower */
+#elif SCENARIO == 19    /* the owner releases, a borrower returns, a stale acquire retracts, a sweep of a dead
+                           borrower */
 #define START  begin(1, 3, 10, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  give_back(1)
@@ -430,7 +474,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 2, 2, 1)
 #define RUN_1  use(G); give_back(1)
 #define RUN_2  allocate_and_release(0)
-#elif SCENARIO == 22    /* the owner frees directly, a borrower returns, a stale hint leads a third client to the chunk, who writes */
+#elif SCENARIO == 22    /* the owner frees directly, a borrower returns, a stale hint leads a third client to the
+                           chunk, who writes */
 #define START  begin(1, 2, 2, 1)
 #define RUN_1  use(G); owner_release(0, G)
 #define RUN_2  use(G); give_back(1)
@@ -454,7 +499,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  use(G); owner_release(0, G)
 #define RUN_2  acquire_and_return(1, G)
 #define RUN_3  acquire_and_return(2, G)
-#elif SCENARIO == 27    /* a sweep of the dead owner of a chunk that nobody has borrowed yet, a good token is acquired */
+#elif SCENARIO == 27    /* a sweep of the dead owner of a chunk that nobody has borrowed yet, a good token is
+                           acquired */
 #define START  begin(1, 1, 0, 0)
 #define RUN_1  sweep(0)
 #define RUN_2  acquire_and_return(1, G)
@@ -462,7 +508,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(1, 0, 0, 1)
 #define RUN_1  use(G); sweep(0)
 #define RUN_2  allocate_and_release(2)
-#elif SCENARIO == 29    /* the same owner had announced to borrow it; what is freed is allocated, sent and returned before its bit is cleared */
+#elif SCENARIO == 29    /* the same owner had announced to borrow it; what is freed is allocated, sent and returned
+                           before its bit is cleared */
 #define START  begin(1, 1, 1, 1)
 #define RUN_1  sweep(0)
 #define RUN_2  uint32_t g; if (allocate(1, &g)) { send_token(1, g); *owned(1) = 0; owner_release(1, g); }
@@ -493,33 +540,39 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  give_back(1)
 #define RUN_2  use(G); give_back(2)
 #define RUN_3  AFTER_1; sweep(1)
-#elif SCENARIO == 35    /* a sweep of the dead owner dies, a borrower returns, another client sweeps both [crash 0..5] */
+#elif SCENARIO == 35    /* a sweep of the dead owner dies, a borrower returns, another client sweeps both
+                           [crash 0..5] */
 #define START  begin(1, 2, 2, 0)
 #define RUN_1  sweep(0)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  AFTER_1; sweep(0); sweep(2)
-#elif SCENARIO == 36    /* a client dies allocating and releasing, another one allocates, a sweep follows [crash 0..8] */
+#elif SCENARIO == 36    /* a client dies allocating and releasing, another one allocates, a sweep follows
+                           [crash 0..8] */
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  allocate_and_release(0)
 #define RUN_2  allocate_and_release(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 37    /* the owner dies releasing, a good token is acquired, a sweep follows, the freed chunk is allocated [crash 0..4] */
+#elif SCENARIO == 37    /* the owner dies releasing, a good token is acquired, a sweep follows, the freed chunk is
+                           allocated [crash 0..4] */
 #define START  begin(1, 2, 0, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  acquire_and_return(1, G)
 #define RUN_3  AFTER_1; sweep(0); allocate_and_release(3)
-#elif SCENARIO == 38    /* the owner dies releasing, a borrower dies returning, two sweeps follow [crash 0..3] [crash_2 0..3] */
+#elif SCENARIO == 38    /* the owner dies releasing, a borrower dies returning, two sweeps follow [crash 0..3]
+                           [crash_2 0..3] */
 #define START  begin(1, 2, 2, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  give_back(1)
 #define RUN_3  AFTER_1; sweep(0)
 #define RUN_4  AFTER_2; sweep(1)
-#elif SCENARIO == 39    /* the owner dies releasing, while a stale hint leads another client to the chunk, a sweep follows [crash 0..2] */
+#elif SCENARIO == 39    /* the owner dies releasing, while a stale hint leads another client to the chunk, a sweep
+                           follows [crash 0..2] */
 #define START  begin(1, 0, 0, 1)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  allocate_and_release(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 40    /* the owner dies in a never-shared release, a stale hint leads another client to the chunk, a sweep follows [crash 0..3] */
+#elif SCENARIO == 40    /* the owner dies in a never-shared release, a stale hint leads another client to the chunk,
+                           a sweep follows [crash 0..3] */
 #define START  begin(1, 0, 0, 1); holds(0, 1)
 #define RUN_1  release(0, G)
 #define RUN_2  allocate_and_release(1)
@@ -590,7 +643,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  send_token(0, G); use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  received(0)
-#elif SCENARIO == 56    /* a thread allocates, sends and releases, its sibling acquires, another process allocates through a stale hint */
+#elif SCENARIO == 56    /* a thread allocates, sends and releases, its sibling acquires, another process allocates
+                           through a stale hint */
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  allocated_sent(0)
 #define RUN_2  received(0)
@@ -624,7 +678,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  acquired(0, G)
 #define RUN_3  use(G); release(1, G)
-#elif SCENARIO == 63    /* a thread releases what it had shared, and allocates again; its sibling acquires with the first token */
+#elif SCENARIO == 63    /* a thread releases what it had shared, and allocates again; its sibling acquires with the
+                           first token */
 #define START  begin(1, 1, 0, 0); holds(0, 1)
 #define RUN_1  use(G); release(0, G); allocated(0)
 #define RUN_2  acquired(0, G)
@@ -638,16 +693,20 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  acquired(0, G - 1)
 #define RUN_3  allocated(0)
-#elif SCENARIO == 66    /* a thread returns, another process allocates and sends, the thread acquires that; its sibling has the first token */
+#elif SCENARIO == 66    /* a thread returns, another process allocates and sends, the thread acquires that; its
+                           sibling has the first token */
 #define START  begin(0, 2, 1, 0); *borrowed(0) = 1
-#define RUN_1  uint32_t g; use(G); release(0, G); if (allocate(1, &g)) { send_token(1, g); acquired(0, g); release(1, g); }
+#define RUN_1  uint32_t g; use(G); release(0, G); if (allocate(1, &g)) { send_token(1, g); acquired(0, g); \
+               release(1, g); }
 #define RUN_2  acquired(0, G)
-#elif SCENARIO == 67    /* the same, and it is another thread that allocates and sends, so that no fence of the first one helps */
+#elif SCENARIO == 67    /* the same, and it is another thread that allocates and sends, so that no fence of the first
+                           one helps */
 #define START  begin(0, 2, 1, 0); *borrowed(0) = 1
 #define RUN_1  use(G); release(0, G); received(0)
 #define RUN_2  acquired(0, G)
 #define RUN_3  allocated_sent(1)
-#elif SCENARIO == 68    /* a thread acquires, and gives the owner's handle back; its sibling's hold is then the borrowed one: looked at, cloned, released */
+#elif SCENARIO == 68    /* a thread acquires, and gives the owner's handle back; its sibling's hold is then the
+                           borrowed one: looked at, cloned, released */
 #define START  begin(1, 1, 0, 0); holds(0, 1)
 #define RUN_1  acquired(0, G)
 #define RUN_2  assert(zcp_priv_holds(&pools[0], I, G)); clone_(0, G); use(G); release(0, G); release(0, G)
@@ -656,7 +715,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  acquired(0, G)
 #define RUN_2  use(G); release(0, G)
 
-/* Hints on loan. Thread 1 of client 0 is the lessee, if nothing else is said; found(1) is a client without a lease, to whom no hint is left but that. */
+/* Hints on loan. Thread 1 of client 0 is the lessee, if nothing else is said; found(1) is a client without a lease,
+   to whom no hint is left but that. */
 #elif SCENARIO == 70    /* two clients lease, allocate, release and give up */
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  get_ready(0); allocated(0); give_up(0)
@@ -665,7 +725,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  get_ready(0); allocated(0); give_up(0)
 #define RUN_2  allocated(1)
-#elif SCENARIO == 72    /* a lessee allocates and releases into its loan, a client without a lease takes the chunk from the loan, another has a stale hint */
+#elif SCENARIO == 72    /* a lessee allocates and releases into its loan, a client without a lease takes the chunk
+                           from the loan, another has a stale hint */
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0); zcp_mpmc_list_push(&pools[0].list, I)
 #define RUN_1  allocated(0)
 #define RUN_2  allocated(1)
@@ -690,22 +751,27 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 2)
 #define RUN_1  sweep(2)
 #define RUN_2  assert(allocated(1))
-#elif SCENARIO == 78    /* a dead lessee is swept, a client looks for a chunk, another one takes the lease and allocates */
+#elif SCENARIO == 78    /* a dead lessee is swept, a client looks for a chunk, another one takes the lease and
+                           allocates */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 2)
 #define RUN_1  sweep(2)
 #define RUN_2  allocated(1)
 #define RUN_3  get_ready(0); allocated(0)
-#elif SCENARIO == 79    /* a lessee dies, a client looks for a chunk, a sweep follows, and its client leases [crash 0..40] */
+#elif SCENARIO == 79    /* a lessee dies, a client looks for a chunk, a sweep follows, and its client leases
+                           [crash 0..40] */
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  get_ready(0); allocated(0); give_up(0)
 #define RUN_2  allocated(1)
 #define RUN_3  AFTER_1; sweep(0); get_ready(3); allocated(3)
-#elif SCENARIO == 80    /* a never-shared release into a loan that names the chunk already, and the give-up; that hint leads another process to the chunk */
+#elif SCENARIO == 80    /* a never-shared release into a loan that names the chunk already, and the give-up; that
+                           hint leads another process to the chunk */
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0); holds(0, 1); chunk.state = zcp_priv_state(G, id_of(0) + 1, 0)
 #define RUN_1  use(G); release(0, G); give_up(0)
 #define RUN_2  allocated(1)
-#elif SCENARIO == 81    /* the last borrower returns, to the list, while a lessee follows a stale hint and gives up; a third client allocates */
-#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); chunk.state = zcp_priv_state(G, 0, 2); *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
+#elif SCENARIO == 81    /* the last borrower returns, to the list, while a lessee follows a stale hint and gives up;
+                           a third client allocates */
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); chunk.state = zcp_priv_state(G, 0, 2); \
+               *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
 #define RUN_1  allocated(0); give_up(0)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  allocated(3)
@@ -714,21 +780,26 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  give_up(0)
 #define RUN_2  get_ready(1); allocated(1)
 #define RUN_3  allocated(2)
-#elif SCENARIO == 83    /* two have one lease after the other, and put the hint on loan; what the second one shows is what stays */
+#elif SCENARIO == 83    /* two have one lease after the other, and put the hint on loan; what the second one shows is
+                           what stays */
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0)
 #define RUN_1  give_up(0)
 #define RUN_2  get_ready(1); put_on_loan(1)
-#elif SCENARIO == 84    /* a marked chunk's last handle goes back to a loan, a borrower returns, a stale hint leads a third client to the chunk */
-#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); holds(0, 1); chunk.state = zcp_priv_state(G, id_of(0) + 1, 2); *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
+#elif SCENARIO == 84    /* a marked chunk's last handle goes back to a loan, a borrower returns, a stale hint leads a
+                           third client to the chunk */
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); holds(0, 1); chunk.state = zcp_priv_state(G, id_of(0) + 1, 2); \
+               *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  allocated(2)
-#elif SCENARIO == 85    /* a lessee makes a token and drops its clone, its sibling releases into its own loan, another process acquires */
+#elif SCENARIO == 85    /* a lessee makes a token and drops its clone, its sibling releases into its own loan,
+                           another process acquires */
 #define START  begin(0, 0, 0, 1); get_loan_as(2, 0); holds(0, 2); chunk.state = zcp_priv_state(G, id_of(0) + 1, 0)
 #define RUN_1  send_token(0, G); use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  received(1)
-#elif SCENARIO == 86    /* a chunk is allocated from a loan, its token sent and acquired, the owner releases and allocates again */
+#elif SCENARIO == 86    /* a chunk is allocated from a loan, its token sent and acquired, the owner releases and
+                           allocates again */
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0)
 #define RUN_1  allocated_sent(0); allocated(0)
 #define RUN_2  received(1)
@@ -738,12 +809,14 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  received(0)
 #elif SCENARIO == 88    /* the last borrower returns, while a lessee follows a stale hint in its loan, and writes */
-#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); chunk.state = zcp_priv_state(G, 0, 2); *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
+#define START  begin(0, 0, 0, 1); get_loan_as(1, 0); chunk.state = zcp_priv_state(G, 0, 2); \
+               *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
 #define RUN_1  allocated(0); give_up(0)
 #define RUN_2  use(G); give_back(1)
 
 /* Chunks in the cache of a thread: with CACHE each release of a client that is ready goes there, if it frees. */
-#elif SCENARIO == 90    /* a chunk goes to the cache and is allocated again, while a stale acquire retracts, and a stale hint leads a third client to it */
+#elif SCENARIO == 90    /* a chunk goes to the cache and is allocated again, while a stale acquire retracts, and a
+                           stale hint leads a third client to it */
 #define START  begin(1, 0, 0, 1); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
 #define RUN_2  assert(!acquire_and_return(1, G - 1))
@@ -760,7 +833,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0); holds(0, 1); chunk.state = zcp_priv_state(G, id_of(0) + 1, 0)
 #define RUN_1  use(G); release(0, G); allocated(0); zcp_priv_local_answer_recall(&pools[0], local_of(0)); give_up(0)
 #define RUN_2  allocated(1)
-#elif SCENARIO == 94    /* a client dies with a chunk in its cache, or near it; a stale hint leads another one to it, a sweep follows [crash 0..11] */
+#elif SCENARIO == 94    /* a client dies with a chunk in its cache, or near it; a stale hint leads another one to it,
+                           a sweep follows [crash 0..11] */
 #define START  begin(1, 0, 0, 1); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
 #define RUN_2  allocated(1)
@@ -770,7 +844,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
 #define RUN_2  acquired(1, G)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 96    /* a marked chunk's last handle goes to the cache if a borrower has returned; allocated and written again */
+#elif SCENARIO == 96    /* a marked chunk's last handle goes to the cache if a borrower has returned; allocated and
+                           written again */
 #define START  begin(1, 2, 2, 0); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
 #define RUN_2  use(G); give_back(1)
@@ -791,12 +866,14 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(1, 1, 0, 0); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
 #define RUN_2  acquired(0, G)
-#elif SCENARIO == 101   /* a thread makes a token and drops its clone, its sibling releases into its cache, another process acquires */
+#elif SCENARIO == 101   /* a thread makes a token and drops its clone, its sibling releases into its cache, another
+                           process acquires */
 #define START  begin(1, 0, 0, 0); holds(0, 2)
 #define RUN_1  send_token(0, G); use(G); release(0, G)
 #define RUN_2  get_ready(0); use(G); release(0, G); flush(0)
 #define RUN_3  received(1)
-#elif SCENARIO == 102   /* what comes from the cache is sent, acquired by another process, and goes to the cache or not */
+#elif SCENARIO == 102   /* what comes from the cache is sent, acquired by another process, and goes to the cache or
+                           not */
 #define START  begin(1, 0, 0, 0); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated_sent(0); flush(0)
 #define RUN_2  received(1)
@@ -820,7 +897,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  acquired(1, G)
 
 /* Two leaves: the chunk is in the second one, and everybody begins to look at the first. */
-#elif SCENARIO == 110   /* what is free all the time is found while its leaf is put on loan, and a third client corrects the hint of the leaf */
+#elif SCENARIO == 110   /* what is free all the time is found while its leaf is put on loan, and a third client
+                           corrects the hint of the leaf */
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  get_ready(0); put_on_loan(0)
 #define RUN_2  zcp_priv_leaf_is_hinted_well(&pools[2].list, 1)
@@ -839,13 +917,15 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  zcp_priv_leaf_is_hinted_well(&pools[1].list, 1)
 
 /* Two chunks. */
-#elif SCENARIO == 120   /* two chunks are free, but have no hints: one client looks at every record before it says EXHAUSTED, a lessee allocates */
+#elif SCENARIO == 120   /* two chunks are free, but have no hints: one client looks at every record before it says
+                           EXHAUSTED, a lessee allocates */
 #define START  begin(0, 0, 0, 0); chunks[1].state = chunk.state
 #define RUN_1  get_ready(0); take_any(0)
 #define RUN_2  assert(take_any(1))
 
-/* Somebody waits for a chunk: when all are done, nobody who has found none sleeps beside a free one without having been woken since. Who dies between freeing and
-   waking wakes nobody; then the next release in that pool does (141), or a recovery (137), which a waiter makes itself each ZCP_PRIV_WAIT_MS. One chunk: */
+/* Somebody waits for a chunk: when all are done, nobody who has found none sleeps beside a free one without having been
+   woken since. Who dies between freeing and waking wakes nobody; then the next release in that pool does (141), or a
+   recovery (137), which a waiter makes itself each ZCP_PRIV_WAIT_MS. One chunk: */
 #elif SCENARIO == 130   /* a never-shared release into a loan, a waiter */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  use(G); let_go(0, G)
@@ -905,8 +985,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  waited(2)
 #define RUN_3  AFTER_1; let_go_of(1, 1, G)
 
-/* A pool retires: when all are done, every chunk is retired, and its memory was given back after all use of it. A dead retirer's or releaser's part is done by a
-   recovery (156, 157). One chunk: */
+/* A pool retires: when all are done, every chunk is retired, and its memory was given back after all use of it. A dead
+   retirer's or releaser's part is done by a recovery (156, 157). One chunk: */
 #elif SCENARIO == 150   /* a never-shared release into a loan */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  use(G); let_go(0, G)
@@ -924,7 +1004,8 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0)
 #define RUN_1  taken_let_go(0)
 #define RUN_2  retire(3)
-#elif SCENARIO == 154   /* the retirer releases the last one, to the list; a thread that has just begun allocates, if it may, and releases */
+#elif SCENARIO == 154   /* the retirer releases the last one, to the list; a thread that has just begun allocates, if
+                           it may, and releases */
 #define START  begin(0, 0, 0, 0); own(I, 3)
 #define RUN_1  taken_let_go(0)
 #define RUN_2  retire(3); let_go(3, G)
@@ -963,14 +1044,16 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_2  use_of(1, G); let_go_of(1, 1, G)
 #define RUN_3  retire(3)
 #elif SCENARIO == 162   /* as 160, by two siblings */
-#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1); counts[0][1].owned = zcp_priv_owned(G, 1); managers[1]->view.pools[0] = &pools[0]; retire(3)
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1); counts[0][1].owned = zcp_priv_owned(G, 1); \
+               managers[1]->view.pools[0] = &pools[0]; retire(3)
 #define RUN_1  use_of(0, G); let_go_of(0, 0, G)
 #define RUN_2  use_of(1, G); let_go_of(1, 1, G)
 #elif SCENARIO == 163   /* one thread releases both into its loan */
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 0)
 #define RUN_1  let_go_of(0, 0, G); let_go_of(1, 0, G)
 #define RUN_2  retire(3)
-#elif SCENARIO == 164   /* the same, and the first chunk is another process's, which dies before it looks: one sibling looks, the other one releases; a recovery follows */
+#elif SCENARIO == 164   /* the same, and the first chunk is another process's, which dies before it looks: one
+                           sibling looks, the other one releases; a recovery follows */
 #define START  begin(0, 0, 0, 0); own(0, 1); own(1, 0); retire(3)
 #define RUN_1  use_of(0, G); release_slowly(1, 0, G)
 #define RUN_2  use_of(1, G); let_go_of(1, 0, G)
@@ -1017,8 +1100,9 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #define RUN_1  owner_release(0, G); asks(0)
 #define RUN_2  free_one(1, 1, G); asks(1)
 #elif SCENARIO == 193   /* a thread gives back what it caches, a never-shared release to the list */
-#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 1); chunks[1].state = zcp_priv_cached(G - 1, local_of(0)->kept); \
-               zcp_priv_cache_put(local_of(0), 0, zcp_priv_chunk_id(&pools[0], 1, G))
+#define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 1); \
+               chunks[1].state = zcp_priv_cached(G - 1, local_of(0)->kept); \
+               zcp_priv_cache_put(local_of(0), 0, zcp_priv_name(&pools[0], 1, G))
 #define RUN_1  flush(0); asks(0)
 #define RUN_2  free_one(1, 0, G); asks(1)
 #elif SCENARIO == 194   /* a dead owner is swept, a never-shared release to the list */
@@ -1095,8 +1179,7 @@ static pthread_t thread_1, thread_2;                         /* those that may d
 #endif
 
 /* ---- waiters, and pools that retire ---- */
-static bool is_absent(int t)                                 /* no scenario has it */
-{
+static bool is_absent(int t) {                               /* no scenario has it */
 #ifndef RUN_4
     if (t == 4) return true;
 #endif
@@ -1105,20 +1188,22 @@ static bool is_absent(int t)                                 /* no scenario has 
 #endif
     return t == 0;
 }
-static bool heavy_barrier(void)
-{
+
+static bool heavy_barrier(void) {
     atomic_thread_fence(memory_order_seq_cst);
-    for (int t = 1; t < THREADS; t++) if (!is_absent(t)) atomic_fetch_add_explicit(&moments[t], 1, memory_order_acq_rel);
+    for (int t = 1; t < THREADS; t++)
+        if (!is_absent(t))
+            atomic_fetch_add_explicit(&moments[t], 1, memory_order_acq_rel);
     atomic_thread_fence(memory_order_seq_cst);
     return true;
 }
+
 #if WHOLE
 static bool sleeps[THREADS];
 static int sleeper[THREADS];                                 /* which client it is */
 /* Values of wakes: what a sleeper waits to see changed; what it was when a waker woke the client's threads. */
 static uint32_t slept_on[THREADS], woke_at[THREADS][CLIENTS];
-static int wake_sleepers(uintptr_t word)
-{
+static int wake_sleepers(uintptr_t word) {
     step();
     for (int c = 0; c < CLIENTS; c++) {
         if (word != (uintptr_t)&slots[c].wakes) continue;
@@ -1126,19 +1211,28 @@ static int wake_sleepers(uintptr_t word)
     }
     return 0;
 }
-static int punch(void)
-{
+
+static int punch(void) {
     step();
     for (int i = 0; i < COUNT; i++) texts[i][thread % COPIES] = 0;
     punched[thread] = true;
     return 0;
 }
-static void own(int i, int me) { chunks[i].state = zcp_priv_state(5, id_of(me) + 1, 0); counts[me][i].owned = zcp_priv_owned(5, 1); }        /* never shared */
-static void let_go_of(int i, int me, uint32_t g) { zcp_chunk it = { managers[me], data, (uint32_t)i, g }; zcp_chunk_release(&it); }
+
+/* never shared */
+static void own(int i, int me) {
+    chunks[i].state = zcp_priv_state(5, id_of(me) + 1, 0);
+    counts[me][i].owned = zcp_priv_owned(5, 1);
+}
+
+static void let_go_of(int i, int me, uint32_t g) {
+    zcp_chunk it = {managers[me], data, (uint32_t)i, g};
+    zcp_chunk_release(&it);
+}
+
 static void let_go(int me, uint32_t g) { let_go_of(I, me, g); }
 /* As zcp_priv_wait_round. */
-static bool waits(int me, uint32_t *i, uint32_t *g)
-{
+static bool waits(int me, uint32_t *i, uint32_t *g) {
     zcp_priv_place place;
     bool again;
     // As W4.
@@ -1158,23 +1252,29 @@ static bool waits(int me, uint32_t *i, uint32_t *g)
     write_text((int)*i, *g);
     return true;
 }
+
 static void waited(int me)          { uint32_t i, g; waits(me, &i, &g); }
-static void waited_let_go(int me)   { uint32_t i, g; if (waits(me, &i, &g)) { use_of((int)i, g); let_go_of((int)i, me, g); } }
-static void taken_let_go(int me)                             /* as zcp_chunk_allocate by the hints */
-{
+static void waited_let_go(int me) {
+    uint32_t i, g;
+    if (!waits(me, &i, &g)) return;
+    use_of((int)i, g);
+    let_go_of((int)i, me, g);
+}
+
+static void taken_let_go(int me) {                           /* as zcp_chunk_allocate by the hints */
     zcp_priv_place place;
     if (!zcp_priv_take_hinted(managers[me], &managers[me]->view.first, 0, &place)) return;
     write_text((int)place.i, place.generation);
     use_of((int)place.i, place.generation);
     let_go_of((int)place.i, me, place.generation);
 }
-static void acquired_let_go(int me, uint32_t g)              /* as zcp_chunk_acquire */
-{
+
+static void acquired_let_go(int me, uint32_t g) {            /* as zcp_chunk_acquire */
     if (acquire(me, g)) { use(g); let_go(me, g); }
     else zcp_priv_after_free(&pools[me]);  // step model-left
 }
-static void free_one(int me, uint32_t i, uint32_t g)         /* as zcp_chunk_release, but tells nobody */
-{
+
+static void free_one(int me, uint32_t i, uint32_t g) {       /* as zcp_chunk_release, but tells nobody */
     zcp_priv_local *local = local_of(me);
     switch (i < local->fast_limit ? zcp_priv_release_fast(local, i, (uint64_t)g << 32 | i) : ZCP_PRIV_NOT_FAST) {
     case ZCP_PRIV_NOT_FAST: release_slowly(me, i, g); break;
@@ -1182,32 +1282,34 @@ static void free_one(int me, uint32_t i, uint32_t g)         /* as zcp_chunk_rel
     default: break;
     }
 }
-static bool asks_for(int me, zcp_priv_place *place)          /* as the look before EXHAUSTED */
-{
+
+static bool asks_for(int me, zcp_priv_place *place) {        /* as the look before EXHAUSTED */
     zcp_priv_view *view = &managers[me]->view;
     uint64_t freed = zcp_priv_view_freed_sum(view, &view->first, 0);
     zcp_priv_scanning outcome = zcp_priv_scan_once(view, &view->first, 0, place, &freed);
     assert(outcome != ZCP_PRIV_NONE_FREE);
     return outcome == ZCP_PRIV_CLAIMED;
 }
+
 static void asks(int me) { zcp_priv_place place; asks_for(me, &place); }
-static void asks_twice(int me)
-{
+static void asks_twice(int me) {
     zcp_priv_place place;
     if (!asks_for(me, &place)) return;
     free_one(me, place.i, place.generation);
     asks(me);
 }
-static void leave(int me) { zcp_priv_local_end(&pools[me], local_of(me)); zcp_priv_after_free(&pools[me]); }      /* as zcp_priv_view_leave */
-/* As zcp_priv_catch_up_retiring, by who may give memory back. */
-static void tell(int me)
-{
-    if (zcp_priv_view_find_retiring(&managers[me]->view)) zcp_priv_view_announce_retiring(&managers[me]->view);
-    assert(!zcp_priv_view_empty_retiring(&managers[me]->view));
+
+/* as zcp_priv_view_leave */
+static void leave(int me) { zcp_priv_local_end(&pools[me], local_of(me)); zcp_priv_after_free(&pools[me]); }
+/* As zcp_priv_renew_retiring, by who may give memory back. */
+static void tell(int me) {
+    if (zcp_priv_view_mark_retiring(&managers[me]->view)) zcp_priv_view_tell_retiring(&managers[me]->view);
+    assert(!zcp_priv_view_claim_retiring(&managers[me]->view));
 }
+
 static void retire(int me) { assert(zcp_priv_pool_retire_begin(managers[me], 0) == ZCP_OK); tell(me); }
-static void recover(int dead, int me)                        /* as zcp_priv_recover, by a client that has seen the epoch change */
-{
+/* as zcp_priv_recover, by a client that has seen the epoch change */
+static void recover(int dead, int me) {
     zcp_priv_failure untold = { ZCP_OK, 0, "" };
     zcp_priv_catch_up_number(managers[me], 0, &untold);
     tell(me);  // step tell-again
@@ -1216,10 +1318,11 @@ static void recover(int dead, int me)                        /* as zcp_priv_reco
     zcp_priv_leases_sweep(&pools[me], id_of(dead));
     zcp_priv_after_free(&pools[me]);
 }
-static void check_end(void)
-{
+
+static void check_end(void) {
     bool any_free = false, any_kept = false;
-    for (int i = 0; i < COUNT; i++) any_free |= zcp_priv_is_free(chunks[i].state), any_kept |= !zcp_priv_is_retired(chunks[i].state);
+    for (int i = 0; i < COUNT; i++)
+        any_free |= zcp_priv_is_free(chunks[i].state), any_kept |= !zcp_priv_is_retired(chunks[i].state);
     for (int t = 0; t < THREADS; t++) {
         uint32_t woke = 0;
         for (int w = 0; w < THREADS; w++) if (woke_at[w][sleeper[t]] > woke) woke = woke_at[w][sleeper[t]];
@@ -1240,7 +1343,8 @@ static int punch(void) { return 0; }
 #define AFTER_1   pthread_join(thread_1, 0)
 #define AFTER_2   pthread_join(thread_2, 0)
 
-#define RUN(number, steps) static void *run_##number(void *unused) { thread = number; steps_left = steps; RUN_##number; assert(!garbled); return unused; }
+#define RUN(number, steps) static void *run_##number(void *unused) { thread = number; steps_left = steps; \
+                           RUN_##number; assert(!garbled); return unused; }
 RUN(1, CRASH)
 RUN(2, CRASH_2)
 #ifdef RUN_3
@@ -1250,8 +1354,7 @@ RUN(3, -1)
 RUN(4, -1)
 #endif
 
-int main(void)
-{
+int main(void) {
     START;
     pthread_create(&thread_1, 0, run_1, 0);
     pthread_create(&thread_2, 0, run_2, 0);
@@ -1282,7 +1385,9 @@ int main(void)
     for (int w = 0; w < WORDS; w++) assert(chunk.borrow[w] == 0);
     for (int c = 0; c < CLIENTS; c++) assert(CRASH >= 0 || ((uint32_t)*owned(c) == 0 && *borrowed(c) == 0));
     bool lent = false, listed = *zcp_priv_list_leaf(&pools[0].list, I / 8) & 1;
-    for (uint32_t k = 0; k < LEAVES; k++) lent |= lease_at(k)->holder != 0 && lease_at(k)->leaf == I / 8 && (lease_at(k)->loan & 1);
+    for (uint32_t k = 0; k < LEAVES; k++)
+        lent |= lease_at(k)->holder != 0 && lease_at(k)->leaf == I / 8 && (lease_at(k)->loan & 1);
     assert(listed || lent);                                  /* and it can be found, */
-    assert(!listed || *zcp_priv_list_summary(&pools[0].list, 0) >> I / 8 & 1);       /* by its hint, also if somebody died between P0 and P1 */
+    /* by its hint, also if somebody died between P0 and P1 */
+    assert(!listed || *zcp_priv_list_summary(&pools[0].list, 0) >> I / 8 & 1);
 }
