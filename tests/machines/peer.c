@@ -1,8 +1,12 @@
-// tests/machines/peer.c: one program, compiled for every machine, libc, compiler and language that tests/machines/check finds. Two builds of it
-// run in one instance at the same time. C11 as well as C++11; as C++ it is linked with an implementation that was compiled as C.
-//   peer lead NAME create|attach ROUNDS forks|no-forks OTHER...   runs the whole exchange with `OTHER... follow NAME`; create: this one creates
-//   peer refuse NAME OTHER...                                     creates NAME; `OTHER... refused NAME` must not come in
-//   peer signature NAME                                           prints the layout signature of an instance that it creates
+// tests/machines/peer.c: one program, compiled for every machine, libc, compiler and language that tests/machines/check
+// finds. Two builds of it run in one instance at the same time. C11 as well as C++11; as C++ it is linked with an
+// implementation that was compiled as C.
+//   peer lead NAME create|attach ROUNDS forks|no-forks OTHER...   runs the whole exchange with `OTHER... follow NAME`;
+//                                                                 create: this one creates
+//   peer refuse NAME OTHER...                                     creates NAME; `OTHER... refused NAME` must not come
+//                                                                 in
+//   peer signature NAME                                           prints the layout signature of an instance that it
+//                                                                 creates
 #ifndef __cplusplus
 #define ZEROCP_IMPLEMENTATION
 #endif
@@ -19,22 +23,24 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { GROWN = 5000, GROWN_COUNT = 3, SMALL = 64, SMALL_COUNT = 8, LARGE = 3000, LARGE_COUNT = 16, CHUNKS = SMALL_COUNT + LARGE_COUNT, OWNED = 5, BORROWED = 3, SECONDS = 100 };
+enum { GROWN = 5000, GROWN_COUNT = 3, SMALL = 64, SMALL_COUNT = 8, LARGE = 3000, LARGE_COUNT = 16,
+       CHUNKS = SMALL_COUNT + LARGE_COUNT, OWNED = 5, BORROWED = 3, SECONDS = 100 };
 
 static const char *self = "";                                      // for messages: who speaks
 static pid_t follower, stayed;                                     // to be ended with the leader
 
 #define CHECK(condition) do { if (!(condition)) fail(__LINE__, #condition); } while (0)
-#define CHECK_STATUS(call, expected)                                                                                                        \
-    do {                                                                                                                                    \
-        zcp_status got = (call);                                                                                                            \
-        if (got != (expected)) fprintf(stderr, "%s: %s, not %s: %s\n", self, zcp_status_name(got), #expected, zcp_last_message());          \
-        if (got != (expected)) fail(__LINE__, #call);                                                                                       \
+#define CHECK_STATUS(call, expected)                                                                                   \
+    do {                                                                                                               \
+        zcp_status got = (call);                                                                                       \
+        if (got != (expected))                                                                                         \
+            fprintf(stderr, "%s: %s, not %s: %s\n", self, zcp_status_name(got), #expected, zcp_last_message());        \
+        if (got != (expected))                                                                                         \
+            fail(__LINE__, #call);                                                                                     \
     } while (0)
 #define CHECK_OK(call) CHECK_STATUS(call, ZCP_OK)
 
-static void fail(int line, const char *what)
-{
+static void fail(int line, const char *what) {
     fprintf(stderr, "%s (%u-bit): peer.c:%d: %s\n", self, (unsigned)sizeof(void *) * 8, line, what);
     if (follower) kill(follower, SIGKILL);
     if (stayed) kill(stayed, SIGKILL);
@@ -44,16 +50,16 @@ static void fail(int line, const char *what)
 // ---------------------------------------------------------------------------------------------------------------------
 // What two machines exchange: fixed-width words on a socket; the payload lies in the chunk only.
 
-enum { READY = 1, PASS, GIVE, LET_GO, STORM, ADD, MEET, RETIRE, RELEASE, GONE, EXHAUST, WAIT, HOLD, KEEP, FORK_REFUSED, FORK_AND_STAY, QUIT };
+enum { READY = 1, PASS, GIVE, LET_GO, STORM, ADD, MEET, RETIRE, RELEASE, GONE, EXHAUST, WAIT, HOLD, KEEP, FORK_REFUSED,
+       FORK_AND_STAY, QUIT };
 typedef struct message { uint64_t what, token, seed; } message;
 
-static void send_message(int fd, uint64_t what, uint64_t token, uint64_t seed)
-{
+static void send_message(int fd, uint64_t what, uint64_t token, uint64_t seed) {
     message m = { what, token, seed };
     CHECK(write(fd, &m, sizeof m) == (ssize_t)sizeof m);
 }
-static message receive(int fd, uint64_t expected)                  // 0: whatever comes
-{
+
+static message receive(int fd, uint64_t expected) {                // 0: whatever comes
     message m = { 0, 0, 0 };
     ssize_t n = recv(fd, &m, sizeof m, MSG_WAITALL);
     if (n == 0) fprintf(stderr, "%s: the other one has gone\n", self);
@@ -61,50 +67,56 @@ static message receive(int fd, uint64_t expected)                  // 0: whateve
     CHECK(expected == 0 || m.what == expected);
     return m;
 }
+
 static unsigned char pattern(uint64_t seed, uint64_t i) { return (unsigned char)((seed * 0x9e3779b9u >> 7) + i * 7); }
-static void write_pattern(const zcp_chunk *chunk, uint64_t seed)
-{
+static void write_pattern(const zcp_chunk *chunk, uint64_t seed) {
     unsigned char *bytes = (unsigned char *)zcp_chunk_data(chunk);
     CHECK(bytes != NULL);
     for (uint64_t i = 0; i < zcp_chunk_size(chunk); i++) bytes[i] = pattern(seed, i);
 }
-static void check_pattern(const zcp_chunk *chunk, uint64_t seed)
-{
+
+static void check_pattern(const zcp_chunk *chunk, uint64_t seed) {
     const unsigned char *bytes = (const unsigned char *)zcp_chunk_data(chunk);
     CHECK(bytes != NULL);
     for (uint64_t i = 0; i < zcp_chunk_size(chunk); i++) CHECK(bytes[i] == pattern(seed, i));
 }
-static uint64_t size_for(uint64_t seed) { return seed % 3 == 0 ? 1 + seed % SMALL : SMALL + 1 + seed * 31 % (LARGE - SMALL); }
-static zcp_chunk filled(zcp_manager *manager, uint64_t seed)
-{
+
+static uint64_t size_for(uint64_t seed) {
+    return seed % 3 == 0 ? 1 + seed % SMALL : SMALL + 1 + seed * 31 % (LARGE - SMALL);
+}
+
+static zcp_chunk filled(zcp_manager *manager, uint64_t seed) {
     zcp_chunk chunk;
     CHECK_OK(zcp_chunk_allocate(manager, size_for(seed), &chunk));
     write_pattern(&chunk, seed);
     return chunk;
 }
-static zcp_chunk received(zcp_manager *manager, uint64_t token, uint64_t seed)
-{
+
+static zcp_chunk received(zcp_manager *manager, uint64_t token, uint64_t seed) {
     zcp_chunk chunk;
     CHECK_OK(zcp_chunk_acquire(manager, token, &chunk));
     CHECK(zcp_chunk_size(&chunk) == size_for(seed));
     return chunk;
 }
+
 // Odd seeds are answered within the chunk; of even ones the two let go at the same moment.
 static bool answered(uint64_t seed) { return seed & 1; }
 
-// Allocates, writes, reads again and releases, beside another one that does the same; each round gets a chunk in the end. Returns how many it had.
-static uint64_t storm(zcp_manager *manager, uint64_t rounds, uint64_t seed)
-{
+// Allocates, writes, reads again and releases, beside another one that does the same; each round gets a chunk in the
+// end. Returns how many it had.
+static uint64_t storm(zcp_manager *manager, uint64_t rounds, uint64_t seed) {
     uint64_t had = 0;
     for (uint64_t i = 0; i < rounds;) {
         zcp_chunk chunks[SMALL_COUNT];
         uint32_t n = 0;
         zcp_status status = ZCP_OK;
-        while (n < 1 + i % SMALL_COUNT && (status = zcp_chunk_allocate(manager, SMALL, &chunks[n])) == ZCP_OK) write_pattern(&chunks[n++], seed + i);
+        while (n < 1 + i % SMALL_COUNT && (status = zcp_chunk_allocate(manager, SMALL, &chunks[n])) == ZCP_OK)
+            write_pattern(&chunks[n++], seed + i);
         CHECK(status == ZCP_OK || status == ZCP_ERR_EXHAUSTED);
         had += n;
         if (n > 0) i++;
-        else usleep(200);                                          // the other one was interrupted with all of them in its hands
+        // the other one was interrupted with all of them in its hands
+        else usleep(200);
         while (n > 0) {
             check_pattern(&chunks[--n], seed + i - 1);
             CHECK(zcp_chunk_use_count(&chunks[n]) == 1);
@@ -113,8 +125,8 @@ static uint64_t storm(zcp_manager *manager, uint64_t rounds, uint64_t seed)
     }
     return had;
 }
-static zcp_status open_instance(zcp_manager **manager, const char *name, zcp_shm_mode mode)
-{
+
+static zcp_status open_instance(zcp_manager **manager, const char *name, zcp_shm_mode mode) {
     zcp_config config;
     zcp_manager_desc desc;
     memset(&config, 0, sizeof config);
@@ -128,8 +140,8 @@ static zcp_status open_instance(zcp_manager **manager, const char *name, zcp_shm
     desc.client_name = self;
     return zcp_manager_open(manager, &desc);
 }
-static uint64_t used(zcp_manager *manager)
-{
+
+static uint64_t used(zcp_manager *manager) {
     uint64_t sum = 0;
     for (uint32_t p = 0; p < zcp_manager_pool_end(manager); p++) {
         zcp_pool_stats stats;
@@ -139,9 +151,9 @@ static uint64_t used(zcp_manager *manager)
     }
     return sum;
 }
+
 // Each chunk can be had exactly once, and not one more.
-static void check_books(zcp_manager *manager)
-{
+static void check_books(zcp_manager *manager) {
     zcp_chunk chunks[CHUNKS + 1];
     CHECK(used(manager) == 0);
     for (uint32_t i = 0; i < CHUNKS; i++) {
@@ -157,24 +169,23 @@ static void check_books(zcp_manager *manager)
 // ---------------------------------------------------------------------------------------------------------------------
 // Pools that one of them adds and retires, and that the other one meets by a token.
 
-static zcp_chunk grown(zcp_manager *manager, uint64_t seed)
-{
+static zcp_chunk grown(zcp_manager *manager, uint64_t seed) {
     zcp_chunk chunk;
     CHECK_OK(zcp_chunk_allocate_tagged(manager, GROWN, 77, &chunk));
     CHECK(zcp_chunk_capacity(&chunk) == GROWN);
     write_pattern(&chunk, seed);
     return chunk;
 }
-static zcp_chunk met(zcp_manager *manager, uint64_t token, uint64_t seed)
-{
+
+static zcp_chunk met(zcp_manager *manager, uint64_t token, uint64_t seed) {
     zcp_chunk chunk;
     CHECK_OK(zcp_chunk_acquire(manager, token, &chunk));
     CHECK(zcp_chunk_size(&chunk) == GROWN && zcp_chunk_tag(&chunk) == 77);
     check_pattern(&chunk, seed);
     return chunk;
 }
-static uint32_t add_grown(zcp_manager *manager)
-{
+
+static uint32_t add_grown(zcp_manager *manager) {
     uint32_t number = 0;
     zcp_pool_config pool;
     memset(&pool, 0, sizeof pool);
@@ -183,31 +194,31 @@ static uint32_t add_grown(zcp_manager *manager)
     CHECK_OK(zcp_manager_add_pool(manager, &pool, &number));
     return number;
 }
-static zcp_pool_stats stats_of(zcp_manager *manager, uint32_t number)
-{
+
+static zcp_pool_stats stats_of(zcp_manager *manager, uint32_t number) {
     zcp_pool_stats stats;
     CHECK(number < zcp_manager_pool_end(manager));
     CHECK_OK(zcp_manager_pool_stats(manager, number, &stats));
     return stats;
 }
+
 // It has been retired, and its last chunk was released.
-static void check_gone(zcp_manager *manager, uint32_t number)
-{
+static void check_gone(zcp_manager *manager, uint32_t number) {
     zcp_chunk none;
     CHECK_STATUS(zcp_chunk_allocate(manager, GROWN, &none), ZCP_ERR_TOO_LARGE);
     CHECK(stats_of(manager, number).state == ZCP_POOL_NONE);
 }
+
 // Everything of SMALL; the rest sleeps.
-static uint32_t exhaust(zcp_manager *manager, zcp_chunk *chunks)
-{
+static uint32_t exhaust(zcp_manager *manager, zcp_chunk *chunks) {
     uint32_t n = 0;
     while (n < SMALL_COUNT && zcp_chunk_allocate(manager, SMALL, &chunks[n]) == ZCP_OK) n++;
     CHECK(n == SMALL_COUNT);
     return n;
 }
+
 // Waits for what the other one releases a little later. Returns how long, in milliseconds.
-static uint64_t wait_for_one(zcp_manager *manager)
-{
+static uint64_t wait_for_one(zcp_manager *manager) {
     zcp_chunk chunk;
     struct timespec t, now;
     CHECK(clock_gettime(CLOCK_MONOTONIC, &t) == 0);
@@ -221,8 +232,7 @@ static uint64_t wait_for_one(zcp_manager *manager)
 // ---------------------------------------------------------------------------------------------------------------------
 // The follower does what it is told.
 
-static int follow(const char *name, zcp_shm_mode mode)
-{
+static int follow(const char *name, zcp_shm_mode mode) {
     const int link = 0;
     zcp_manager *manager;
     zcp_chunk chunk;
@@ -286,7 +296,8 @@ static int follow(const char *name, zcp_shm_mode mode)
             check_gone(manager, (uint32_t)m.seed);
             send_message(link, GONE, 0, 0);
             break;
-        case EXHAUST:                                              // and, so that the other one has begun to sleep, release one a little later
+        // and, so that the other one has begun to sleep, release one a little later
+        case EXHAUST:
             n = exhaust(manager, others);
             send_message(link, EXHAUST, 0, 0);
             receive(link, WAIT);
@@ -324,7 +335,8 @@ static int follow(const char *name, zcp_shm_mode mode)
             zcp_chunk_release(&chunk);
             send_message(link, FORK_REFUSED, 0, 0);
             break;
-        case FORK_AND_STAY:                                        // a child that outlives this process must not keep it alive
+        // a child that outlives this process must not keep it alive
+        case FORK_AND_STAY:
             child = fork();
             CHECK(child >= 0);
             if (child == 0) {
@@ -347,8 +359,7 @@ static int follow(const char *name, zcp_shm_mode mode)
 // ---------------------------------------------------------------------------------------------------------------------
 // The leader
 
-static pid_t start(int *link, char **command, const char *verb, const char *name, const char *mode)
-{
+static pid_t start(int *link, char **command, const char *verb, const char *name, const char *mode) {
     char *arguments[32], words[3][64];
     const char *const given[] = {verb, name, mode};
     int ends[2], n = 0;
@@ -376,22 +387,22 @@ static pid_t start(int *link, char **command, const char *verb, const char *name
     *link = ends[0];
     return pid;
 }
-static void ended_well(pid_t pid)
-{
+
+static void ended_well(pid_t pid) {
     int status = 0;
     CHECK(waitpid(pid, &status, 0) == pid);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
-static void pass(zcp_manager *manager, int link, uint64_t seed)
-{
+
+static void pass(zcp_manager *manager, int link, uint64_t seed) {
     zcp_chunk chunk = filled(manager, seed);
     send_message(link, PASS, zcp_chunk_token(&chunk), seed);
     receive(link, PASS);
     if (answered(seed)) check_pattern(&chunk, seed + 1);
     zcp_chunk_release(&chunk);
 }
-static uint64_t take(zcp_manager *manager, int link, uint64_t seed)        // returns the token
-{
+
+static uint64_t take(zcp_manager *manager, int link, uint64_t seed) {      // returns the token
     send_message(link, GIVE, 0, seed);
     uint64_t token = receive(link, GIVE).token;
     zcp_chunk chunk = received(manager, token, seed);
@@ -401,14 +412,15 @@ static uint64_t take(zcp_manager *manager, int link, uint64_t seed)        // re
     zcp_chunk_release(&chunk);
     return token;
 }
-static void ask(int link, uint64_t what, uint64_t seed)
-{
+
+static void ask(int link, uint64_t what, uint64_t seed) {
     send_message(link, what, 0, seed);
     receive(link, what);
 }
-// Each of them adds a pool, which the other one meets by a token; and retires it, while the other one has a chunk of it.
-static void grow(zcp_manager *manager, int link)
-{
+
+// Each of them adds a pool, which the other one meets by a token; and retires it, while the other one has a chunk of
+// it.
+static void grow(zcp_manager *manager, int link) {
     zcp_chunk chunk, mine;
     uint32_t number = add_grown(manager);
     mine = grown(manager, 11);
@@ -420,7 +432,8 @@ static void grow(zcp_manager *manager, int link)
     ask(link, RELEASE, 0);
     CHECK(stats_of(manager, number).state == ZCP_POOL_RETIRING);
     check_pattern(&chunk, 12);
-    zcp_chunk_release(&chunk);                                     // the last one, of a chunk that the other one has allocated
+    // the last one, of a chunk that the other one has allocated
+    zcp_chunk_release(&chunk);
     check_gone(manager, number);
     ask(link, GONE, number);
 
@@ -437,9 +450,9 @@ static void grow(zcp_manager *manager, int link)
     check_gone(manager, number);
     ask(link, GONE, number);
 }
+
 // Each of them waits for a chunk that the other one releases. Returns the longer time, in milliseconds.
-static uint64_t wake(zcp_manager *manager, int link)
-{
+static uint64_t wake(zcp_manager *manager, int link) {
     zcp_chunk chunks[SMALL_COUNT];
     ask(link, EXHAUST, 0);
     send_message(link, WAIT, 0, 0);
@@ -455,8 +468,8 @@ static uint64_t wake(zcp_manager *manager, int link)
     CHECK(took < 5000 && its < 5000);
     return took > its ? took : its;
 }
-static int lead(const char *name, bool creates, uint64_t rounds, bool forks, char **other)
-{
+
+static int lead(const char *name, bool creates, uint64_t rounds, bool forks, char **other) {
     int link, second_link;
     zcp_manager *manager = NULL;
     zcp_chunk kept[BORROWED], none;
@@ -532,16 +545,17 @@ static int lead(const char *name, bool creates, uint64_t rounds, bool forks, cha
     CHECK_OK(zcp_manager_check(manager));
     zcp_manager_close(manager);
     CHECK_OK(zcp_manager_destroy(name));
-    printf("%u- with %u-bit, %" PRIu64 " tokens, %" PRIu64 " + %" PRIu64 " chunks at once, 6 pools added and retired, woken after %" PRIu64 " ms, %d reclaimed, %s\n",
-           (unsigned)sizeof(void *) * 8, (unsigned)width * 8, 2 * rounds + 2, mine, others, slept, OWNED, forks ? "with a child" : "without a child");
+    printf("%u- with %u-bit, %" PRIu64 " tokens, %" PRIu64 " + %" PRIu64
+           " chunks at once, 6 pools added and retired, woken after %" PRIu64 " ms, %d reclaimed, %s\n",
+           (unsigned)sizeof(void *) * 8, (unsigned)width * 8, 2 * rounds + 2, mine, others, slept, OWNED,
+           forks ? "with a child" : "without a child");
     return 0;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Those that must not come in
 
-static int refused(const char *name)
-{
+static int refused(const char *name) {
     const zcp_shm_mode modes[] = { ZCP_SHM_OPEN_EXISTING, ZCP_SHM_OPEN_OR_CREATE };
     for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
         zcp_manager *manager;
@@ -552,8 +566,8 @@ static int refused(const char *name)
     printf("refused: %s\n", zcp_last_message());
     return 0;
 }
-static int refuse(const char *name, char **other)
-{
+
+static int refuse(const char *name, char **other) {
     int link;
     zcp_manager *manager;
     CHECK_OK(open_instance(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE));
@@ -567,8 +581,8 @@ static int refuse(const char *name, char **other)
     CHECK_OK(zcp_manager_destroy(name));
     return 0;
 }
-static int signature(const char *name)
-{
+
+static int signature(const char *name) {
     zcp_manager *manager;
     char path[300];
     uint64_t word = 0;
@@ -583,18 +597,20 @@ static int signature(const char *name)
     return 0;
 }
 
-int main(int count, char **arguments)
-{
+int main(int count, char **arguments) {
     const char *verb = count > 2 ? arguments[1] : "", *name = count > 2 ? arguments[2] : "";
     self = verb;
     alarm(SECONDS);
     if (strcmp(verb, "lead") == 0 && count > 6)
-        return lead(name, strcmp(arguments[3], "create") == 0, strtoul(arguments[4], NULL, 10), strcmp(arguments[5], "forks") == 0, arguments + 6);
+        return lead(name, strcmp(arguments[3], "create") == 0, strtoul(arguments[4], NULL, 10),
+                    strcmp(arguments[5], "forks") == 0, arguments + 6);
     if (strcmp(verb, "follow") == 0 && count > 3)
         return follow(name, strcmp(arguments[3], "create") == 0 ? ZCP_SHM_CREATE_EXCLUSIVE : ZCP_SHM_OPEN_EXISTING);
     if (strcmp(verb, "refuse") == 0 && count > 3) return refuse(name, arguments + 3);
     if (strcmp(verb, "refused") == 0) return refused(name);
     if (strcmp(verb, "signature") == 0) return signature(name);
-    fprintf(stderr, "usage: peer lead NAME create|attach ROUNDS forks|no-forks OTHER... | refuse NAME OTHER... | signature NAME\n");
+    fprintf(
+        stderr,
+        "usage: peer lead NAME create|attach ROUNDS forks|no-forks OTHER... | refuse NAME OTHER... | signature NAME\n");
     return 2;
 }

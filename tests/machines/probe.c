@@ -3,8 +3,7 @@
 #define _FILE_OFFSET_BITS 64
 #include "probe.h"
 
-int main(void)
-{
+int main(void) {
     snprintf(probe_path, sizeof probe_path, "/dev/shm/zcp-machines-probe-%d", (int)getpid());
     int fd = open(probe_path, O_RDWR | O_CREAT | O_EXCL, 0600);
     if (fd < 0 || ftruncate(fd, 4096) != 0) return 1;

@@ -1,4 +1,5 @@
-// tests/machines/probe.h: what a kernel, or an emulator that stands before it, gives of that which zerocp or its tests build on.
+// tests/machines/probe.h: what a kernel, or an emulator that stands before it, gives of that which zerocp or its tests
+// build on.
 #ifndef ZEROCP_MACHINES_PROBE_H
 #define ZEROCP_MACHINES_PROBE_H
 
@@ -21,20 +22,20 @@
 #define MADV_WIPEONFORK 18
 #endif
 
-static char probe_path[256];                                       // of a file with one page, to be made and removed by the caller
+// of a file with one page, to be made and removed by the caller
+static char probe_path[256];
 
-static bool probe_lock(int fd)
-{
+static bool probe_lock(int fd) {
     struct flock byte = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 1 << 30, .l_len = 1 };
     return fcntl(fd, F_OFD_SETLK, &byte) == 0;
 }
-static bool probe_child_says_yes(pid_t pid)
-{
+
+static bool probe_child_says_yes(pid_t pid) {
     int status = 0;
     return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
-static bool locks_exclude(void)
-{
+
+static bool locks_exclude(void) {
     int a = open(probe_path, O_RDWR), b = open(probe_path, O_RDWR);
     bool good = probe_lock(a) && !probe_lock(b);
     close(a);
@@ -42,8 +43,8 @@ static bool locks_exclude(void)
     close(b);
     return good;
 }
-static bool locks_live_in_mappings(void)
-{
+
+static bool locks_live_in_mappings(void) {
     int a = open(probe_path, O_RDWR), b = open(probe_path, O_RDWR);
     void *page = mmap(NULL, 4096, PROT_NONE, MAP_SHARED, a, 0);
     bool good = page != MAP_FAILED && probe_lock(a);
@@ -54,8 +55,8 @@ static bool locks_live_in_mappings(void)
     close(b);
     return good;
 }
-static bool locks_die_with_the_process(void)
-{
+
+static bool locks_die_with_the_process(void) {
     int ready[2], b = open(probe_path, O_RDWR);
     char c;
     if (pipe(ready) != 0) return false;
@@ -77,8 +78,8 @@ static bool locks_die_with_the_process(void)
     close(b);
     return good;
 }
-static bool dontfork(void)
-{
+
+static bool dontfork(void) {
     int out[2], fd = open(probe_path, O_RDWR);
     unsigned char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
@@ -91,8 +92,8 @@ static bool dontfork(void)
     close(out[1]);
     return good;
 }
-static bool wipeonfork(void)
-{
+
+static bool wipeonfork(void) {
     unsigned char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED) return false;
     page[0] = 1;
@@ -101,9 +102,10 @@ static bool wipeonfork(void)
     if (pid == 0) _exit(page[0] != 0);
     return probe_child_says_yes(pid);
 }
-// Two processes count in one word: an emulator that makes no atomic instructions for a process with one thread loses some.
-static bool atomics_between_processes(void)
-{
+
+// Two processes count in one word: an emulator that makes no atomic instructions for a process with one thread loses
+// some.
+static bool atomics_between_processes(void) {
     enum { TIMES = 200000 };
     int fd = open(probe_path, O_RDWR);
     _Atomic unsigned *words = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -123,30 +125,30 @@ static bool atomics_between_processes(void)
     munmap(words, 4096);
     return good;
 }
-static bool can_ptrace(void)
-{
+
+static bool can_ptrace(void) {
     pid_t pid = fork();
     if (pid == 0) _exit(ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0);
     return probe_child_says_yes(pid);
 }
 
-static bool subreaper(void)
-{
+static bool subreaper(void) {
     pid_t pid = fork();
     if (pid == 0) _exit(prctl(PR_SET_CHILD_SUBREAPER, 1) != 0);
     return probe_child_says_yes(pid);
 }
-static bool limits_of_the_address_space(void)
-{
+
+static bool limits_of_the_address_space(void) {
     pid_t pid = fork();
     if (pid == 0) {
         struct rlimit little = { 1 << 20, 1 << 20 };
-        _exit(setrlimit(RLIMIT_AS, &little) != 0 || mmap(NULL, 1 << 21, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
+        _exit(setrlimit(RLIMIT_AS, &little) != 0
+              || mmap(NULL, 1 << 21, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
     }
     return probe_child_says_yes(pid);
 }
-static bool populate(void)
-{
+
+static bool populate(void) {
     enum { BYTES = 1 << 16 };
     unsigned char present[BYTES / 4096];
     int all = 1;
@@ -157,11 +159,11 @@ static bool populate(void)
     return all != 0;
 }
 
-// An emulator may lose count of its processors where a thread forks that was not the last to come, and end or hang in the child.
+// An emulator may lose count of its processors where a thread forks that was not the last to come, and end or hang in
+// the child.
 static pthread_barrier_t all_have_come;
 static void *come_and_go(void *nothing) { return nothing; }
-static bool child_says_yes_within(pid_t pid, int milliseconds)
-{
+static bool child_says_yes_within(pid_t pid, int milliseconds) {
     int status = 1 << 8;                                           // should waitpid fail
     for (; waitpid(pid, &status, WNOHANG) == 0; milliseconds--) {
         if (milliseconds == 0) kill(pid, SIGKILL);
@@ -169,8 +171,8 @@ static bool child_says_yes_within(pid_t pid, int milliseconds)
     }
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
-static void *fork_and_make_threads(void *good)
-{
+
+static void *fork_and_make_threads(void *good) {
     pthread_barrier_wait(&all_have_come);
     pid_t pid = fork();
     if (pid == 0) {
@@ -185,8 +187,8 @@ static void *fork_and_make_threads(void *good)
     *(bool *)good = child_says_yes_within(pid, 5000);
     return NULL;
 }
-static bool threads_of_forked_children(void)
-{
+
+static bool threads_of_forked_children(void) {
     enum { FORKERS = 3 };
     pthread_t threads[FORKERS];
     bool good[FORKERS] = { false, false, false };
@@ -198,8 +200,7 @@ static bool threads_of_forked_children(void)
 }
 
 /* Does it give back the pages behind a mapping? */
-static bool remove_pages(void)
-{
+static bool remove_pages(void) {
     struct stat now;
     int fd = open(probe_path, O_RDWR);
     unsigned char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -217,8 +218,10 @@ static bool remove_pages(void)
 }
 
 static const struct { const char *name; bool (*works)(void); } probes[] = {
-    { "OFD-locks", locks_exclude }, { "OFD-locks-in-mappings", locks_live_in_mappings }, { "OFD-locks-ended-by-SIGKILL", locks_die_with_the_process },
-    { "atomics-between-processes", atomics_between_processes }, { "MADV_DONTFORK", dontfork }, { "MADV_WIPEONFORK", wipeonfork }, { "ptrace", can_ptrace },
+    { "OFD-locks", locks_exclude }, { "OFD-locks-in-mappings", locks_live_in_mappings },
+    { "OFD-locks-ended-by-SIGKILL", locks_die_with_the_process },
+    { "atomics-between-processes", atomics_between_processes }, { "MADV_DONTFORK", dontfork },
+    { "MADV_WIPEONFORK", wipeonfork }, { "ptrace", can_ptrace },
     { "PR_SET_CHILD_SUBREAPER", subreaper }, { "RLIMIT_AS", limits_of_the_address_space }, { "MAP_POPULATE", populate },
     { "threads-of-forked-children", threads_of_forked_children }, { "MADV_REMOVE", remove_pages },
 };
