@@ -1,6 +1,6 @@
-// camera.c: a camera pipeline. A producer and two consumers, each a process of its own, share a pool of 1080p frames. The producer
-// writes each frame where it will be read; the consumers get 64 bits each, its token, and read it where it lies. So the frames'
-// 6 MB are written once, read twice, and copied never.
+// camera.c: a camera pipeline. A producer and two consumers, each a process of its own, share a pool of 1080p frames.
+// The producer writes each frame where it will be read; the consumers get 64 bits each, its token, and read it where it
+// lies. So the frames' 6 MB are written once, read twice, and copied never.
 //
 //     producer                                   each consumer (maps the frames read-only)
 //     zcp_chunk_allocate, write the frame
@@ -11,11 +11,11 @@
 //                                                reads and verifies, zcp_chunk_release
 //             <------ MESSAGE_RELEASED -------   with the number of bytes that it had to copy
 //
-// The producer runs ahead as far as the pool goes, and when no frame is free waits for the slower consumer. A consumer that is killed
-// costs nothing but its own share: what it held comes back, and the other one goes on.
+// The producer runs ahead as far as the pool goes, and when no frame is free waits for the slower consumer. A consumer
+// that is killed costs nothing but its own share: what it held comes back, and the other one goes on.
 //
-// The exit status is 0 if each consumer has verified each frame that was made, 1 if not, 2 if the options are wrong. The instance is
-// removed at the end, also on Ctrl-C and SIGTERM; if the producer is killed, the consumers remove it.
+// The exit status is 0 if each consumer has verified each frame that was made, 1 if not, 2 if the options are wrong.
+// The instance is removed at the end, also on Ctrl-C and SIGTERM; if the producer is killed, the consumers remove it.
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp.h" // the first include, so that it can ask libc for all that it needs
 
@@ -30,7 +30,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { WIDTH = 1920, HEIGHT = 1080, FRAME_BYTES = WIDTH * HEIGHT * 3, FRAME_WORDS = FRAME_BYTES / 8, CONSUMERS = 2, MAX_POOL = 64 };
+enum { WIDTH = 1920, HEIGHT = 1080, FRAME_BYTES = WIDTH * HEIGHT * 3, FRAME_WORDS = FRAME_BYTES / 8, CONSUMERS = 2,
+       MAX_POOL = 64 };
 _Static_assert(FRAME_BYTES % 8 == 0, "a frame is written and read in words");
 
 static const char usage[] =
@@ -49,7 +50,8 @@ typedef struct options {
     const char *name;
     uint64_t frames, pool, spoil;
     unsigned period_ms, timeout_ms;
-    uint64_t consumer, link;                                       // how the producer starts its consumers: their number, from 1, and their socket
+    // how the producer starts its consumers: their number, from 1, and their socket
+    uint64_t consumer, link;
 } options;
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -70,17 +72,18 @@ static bool verify(const uint64_t *words, uint64_t frame) {
         wrong |= words[i] ^ pixels(frame, i);
     for (uint64_t i = 0; i < FRAME_WORDS && wrong != 0; i++)
         if (words[i] != pixels(frame, i))
-            return fail("frame %" PRIu64 " is wrong at byte %" PRIu64 ": %016" PRIx64 ", expected: %016" PRIx64, frame, 8 * i, words[i],
-                        pixels(frame, i));
+            return fail("frame %" PRIu64 " is wrong at byte %" PRIu64 ": %016" PRIx64 ", expected: %016" PRIx64, frame,
+                        8 * i, words[i], pixels(frame, i));
     return true;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // A consumer
 
-// Reads one frame in its place, and tells how many bytes it had to copy for that: those that do not lie in the shared memory. Whether
-// the producer got our messages does not matter: the next receive tells that it has ended.
-static bool consume_frame(const zcp_manager_info *info, zcp_manager *manager, int link, uint64_t token, uint64_t frame) {
+// Reads one frame in its place, and tells how many bytes it had to copy for that: those that do not lie in the shared
+// memory. Whether the producer got our messages does not matter: the next receive tells that it has ended.
+static bool consume_frame(const zcp_manager_info *info, zcp_manager *manager, int link, uint64_t token,
+                          uint64_t frame) {
     zcp_chunk chunk;
     zcp_status status = zcp_chunk_acquire(manager, token, &chunk);
     if (status != ZCP_OK)
@@ -88,15 +91,16 @@ static bool consume_frame(const zcp_manager_info *info, zcp_manager *manager, in
     transport_send(link, MESSAGE_ACQUIRED, 0);                     // held: the producer may let go
     uintptr_t at = (uintptr_t)zcp_chunk_data(&chunk) - (uintptr_t)info->chunk_base;
     uint64_t copied = at <= info->chunk_bytes - FRAME_BYTES ? 0 : FRAME_BYTES;
-    bool good = (zcp_chunk_size(&chunk) == FRAME_BYTES || fail("a frame of %" PRIu64 " bytes", zcp_chunk_size(&chunk))) &&
-                verify(chunk.data, frame);
+    bool good = (zcp_chunk_size(&chunk) == FRAME_BYTES || fail("a frame of %" PRIu64 " bytes", zcp_chunk_size(&chunk)))
+                && verify(chunk.data, frame);
     zcp_chunk_release(&chunk);
     if (good)
         transport_send(link, MESSAGE_RELEASED, copied);
     return good;
 }
 
-// If the producer was killed, nobody else removes what it has left. If the name leads to a newer instance, that is left alone.
+// If the producer was killed, nobody else removes what it has left. If the name leads to a newer instance, that is left
+// alone.
 static void remove_orphan(const options *o, zcp_manager *manager) {
     struct pollfd watched = {.fd = (int)o->link, .events = POLLRDHUP};
     if (poll(&watched, 1, 0) <= 0)
@@ -114,7 +118,8 @@ static bool consume_all(const options *o, zcp_manager *manager) {
         good = consume_frame(&info, manager, (int)o->link, got.token, frame);
         frame += good;
     }
-    printf("Consumer %" PRIu64 " has verified %" PRIu64 " frames where they lay, %" PRIu64 " bytes\n", o->consumer, frame, frame * FRAME_BYTES);
+    printf("Consumer %" PRIu64 " has verified %" PRIu64 " frames where they lay, %" PRIu64 " bytes\n", o->consumer,
+           frame, frame * FRAME_BYTES);
     return good;
 }
 
@@ -122,8 +127,10 @@ static bool consume(const options *o) {
     char client_name[32];
     zcp_manager *manager;
     snprintf(client_name, sizeof client_name, "consumer %" PRIu64, o->consumer);
-    zcp_status status = zcp_manager_open(&manager, &(zcp_manager_desc){.name = o->name, .mode = ZCP_SHM_OPEN_EXISTING,
-                                                                       .flags = ZCP_READ_ONLY_DATA, .client_name = client_name});
+    zcp_status status = zcp_manager_open(&manager, &(zcp_manager_desc){.name = o->name,
+                                                                       .mode = ZCP_SHM_OPEN_EXISTING,
+                                                                       .flags = ZCP_READ_ONLY_DATA,
+                                                                       .client_name = client_name});
     if (status != ZCP_OK)
         return fail_status("zcp_manager_open", status);
     bool good = consume_all(o, manager);
@@ -148,7 +155,8 @@ typedef struct camera {
     bool created;
     consumer consumers[CONSUMERS];
     unsigned lost;                                                 // consumers that ended too early
-    zcp_chunk frames[MAX_POOL];                                    // those that not everybody has acquired yet: oldest to made - 1
+    // those that not everybody has acquired yet: oldest to made - 1
+    zcp_chunk frames[MAX_POOL];
     uint64_t oldest, made;
     uint64_t begun, told;                                          // ms
     uint64_t told_frames;
@@ -172,16 +180,20 @@ static void catch_signals(void) {
 
 static bool create_instance(camera *c) {
     zcp_config config = {0};
-    zcp_status status = zcp_config_add(&config, &(zcp_pool_config){.chunk_size = FRAME_BYTES, .chunk_count = (uint32_t)c->options.pool,
-                                                                   .alignment = 4096});
+    zcp_status status = zcp_config_add(
+        &config,
+        &(zcp_pool_config){.chunk_size = FRAME_BYTES, .chunk_count = (uint32_t)c->options.pool, .alignment = 4096});
     if (status != ZCP_OK)
         return fail_status("zcp_config_add", status);
-    status = zcp_manager_open(&c->manager, &(zcp_manager_desc){.name = c->options.name, .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config,
+    status = zcp_manager_open(&c->manager, &(zcp_manager_desc){.name = c->options.name,
+                                                               .mode = ZCP_SHM_CREATE_EXCLUSIVE,
+                                                               .config = &config,
                                                                .client_name = "producer"});
     if (status != ZCP_OK)
         return fail_status("zcp_manager_open", status);
     c->created = true;
-    printf("Instance \"%s\": room for %" PRIu64 " frames of %dx%d RGB, %d bytes each\n", c->options.name, c->options.pool, WIDTH, HEIGHT, FRAME_BYTES);
+    printf("Instance \"%s\": room for %" PRIu64 " frames of %dx%d RGB, %d bytes each\n", c->options.name,
+           c->options.pool, WIDTH, HEIGHT, FRAME_BYTES);
     return true;
 }
 
@@ -196,7 +208,8 @@ static bool start_consumer(camera *c, const char *self, int index) {
     consumer *started = &c->consumers[index];
     pid_t pid = fork();
     if (pid == 0) {
-        signal(SIGINT, SIG_IGN);                                   // Ctrl-C goes to all three: the producer tells us when it is over
+        // Ctrl-C goes to all three: the producer tells us when it is over
+        signal(SIGINT, SIG_IGN);
         signal(SIGHUP, SIG_IGN);
         fcntl(ends[1], F_SETFD, 0);
         execl(self, "camera", "--name", c->options.name, "--consumer", number, "--link", link, (char *)NULL);
@@ -234,10 +247,12 @@ static void lose(camera *c, int index) {
     lost->link = transport_close(lost->link);
     reap(lost, 1000);
     c->lost++;
-    zcp_status status = zcp_manager_recover(c->manager, &report);  // in general nobody has to call it: running out of frames does
+    // in general nobody has to call it: running out of frames does
+    zcp_status status = zcp_manager_recover(c->manager, &report);
     if (status != ZCP_OK)
         fail_status("zcp_manager_recover", status);
-    printf("Consumer %d has ended too early; %" PRIu64 " frames that only it held are free again\n", index + 1, report.chunks_reclaimed);
+    printf("Consumer %d has ended too early; %" PRIu64 " frames that only it held are free again\n", index + 1,
+           report.chunks_reclaimed);
 }
 
 static int consumers_left(const camera *c) {
@@ -307,7 +322,8 @@ static void tell_rate(camera *c) {
     uint64_t now = now_ms();
     if (now < c->told + c->options.period_ms)
         return;
-    printf("Frame %" PRIu64 ": %.1f frames per second\n", c->made, (double)(c->made - c->told_frames) * 1000 / (double)(now - c->told));
+    printf("Frame %" PRIu64 ": %.1f frames per second\n", c->made,
+           (double)(c->made - c->told_frames) * 1000 / (double)(now - c->told));
     c->told = now;
     c->told_frames = c->made;
 }
@@ -356,7 +372,8 @@ static bool produce(camera *c) {
         printf("Stopping: %s\n", strsignal(stop));
     for (int i = 0; i < CONSUMERS; i++)
         copied += c->consumers[i].copied;
-    printf("%" PRIu64 " frames in %.2f s: %.1f frames per second\nBytes copied: %" PRIu64 "\n", c->made, seconds, (double)c->made / seconds, copied);
+    printf("%" PRIu64 " frames in %.2f s: %.1f frames per second\nBytes copied: %" PRIu64 "\n", c->made, seconds,
+           (double)c->made / seconds, copied);
     return (consumers_left(c) > 0 || fail("no consumer is left")) && copied == 0 && c->lost == 0;
 }
 
@@ -441,13 +458,15 @@ static int parse_options(options *o, int argc, char **argv) {
 
 int main(int argc, char **argv) {
     char own_name[40];
-    options o = {.name = own_name, .frames = 300, .pool = 8, .spoil = UINT64_MAX, .period_ms = 1000, .timeout_ms = 10000};
+    options o = {
+        .name = own_name, .frames = 300, .pool = 8, .spoil = UINT64_MAX, .period_ms = 1000, .timeout_ms = 10000};
     open_standard_streams();
     snprintf(own_name, sizeof own_name, "zerocp_camera_%ld", (long)getpid());
     int status = parse_options(&o, argc, argv);
     if (status >= 0)
         return status;
-    setvbuf(stdout, NULL, _IOLBF, 0);                              // line by line, also into a pipe: three processes write
+    // line by line, also into a pipe: three processes write
+    setvbuf(stdout, NULL, _IOLBF, 0);
     setvbuf(stderr, NULL, _IOLBF, 0);
     bool good = o.consumer != 0 ? consume(&o) : run(&o, strchr(argv[0], '/') != NULL ? argv[0] : "/proc/self/exe");
     return fflush(stdout) != 0 || ferror(stdout) || !good;

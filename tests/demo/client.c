@@ -1,8 +1,9 @@
-// client.c: the demo's client. It attaches to the server's instance, allocates three chunks, writes and reads them, shows how
-// handles are counted, and passes one chunk to the server and back.
+// client.c: the demo's client. It attaches to the server's instance, allocates three chunks, writes and reads them,
+// shows how handles are counted, and passes one chunk to the server and back.
 //
-// Every figure that it prints is read back from the library and checked. The exit status is 0 if all were as expected, 1 if
-// not, 2 if the options are wrong. There is no code here for being killed: whatever this process holds comes back by itself.
+// Every figure that it prints is read back from the library and checked. The exit status is 0 if all were as expected,
+// 1 if not, 2 if the options are wrong. There is no code here for being killed: whatever this process holds comes back
+// by itself.
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp.h" // the first include, so that it can ask libc for all that it needs
 
@@ -72,13 +73,14 @@ static bool receive(client *c, message_kind kind, message *got) {
 }
 
 static void detach(client *c) {
-    zcp_manager_close(c->manager);                                 // first: the server looks at the pools when we hang up
+    // first: the server looks at the pools when we hang up
+    zcp_manager_close(c->manager);
     c->manager = NULL;
     c->connection = transport_close(c->connection);
 }
 
-// Opens the instance and waits until the server has time for us. If an older instance was opened, which a new server has
-// replaced meanwhile, starts over.
+// Opens the instance and waits until the server has time for us. If an older instance was opened, which a new server
+// has replaced meanwhile, starts over.
 static bool attach(client *c) {
     message got;
     c->deadline = now_ms() + c->wait_ms;
@@ -192,9 +194,10 @@ static bool receive_list(client *c, zcp_chunk *chunk) {
 }
 
 static bool work(client *c) {
-    if (!show_state(c->manager, "State that the client sees", demo_used_by_server) || !allocate_all(c) ||
-        !write_and_read_text(&c->chunks[TEXT]) || !write_and_read_numbers(&c->chunks[NUMBERS]) ||
-        !count_handles(&c->chunks[TEXT]) || !hold(c) || !send_list(c, &c->chunks[LIST]) || !receive_list(c, &c->chunks[LIST]))
+    if (!show_state(c->manager, "State that the client sees", demo_used_by_server) || !allocate_all(c)
+        || !write_and_read_text(&c->chunks[TEXT]) || !write_and_read_numbers(&c->chunks[NUMBERS])
+        || !count_handles(&c->chunks[TEXT]) || !hold(c) || !send_list(c, &c->chunks[LIST])
+        || !receive_list(c, &c->chunks[LIST]))
         return false;
     for (int i = 0; i < DEMO_CHUNKS; i++)
         zcp_chunk_release(&c->chunks[i]);

@@ -5,12 +5,13 @@
     build/demo/server                          in one terminal
     python3 tests/demo/client.py               in another
 
-It attaches to the server's instance, allocates a chunk, writes a linked list into it, and sends the chunk's token to the server, a C
-program. That multiplies the numbers where they lie and sends the chunk back. A chunk is seen through a memoryview: Python reads and
-writes the shared memory itself, and nothing is copied. transport.h shows the messages, client.c the same in C.
+It attaches to the server's instance, allocates a chunk, writes a linked list into it, and sends the chunk's token to
+the server, a C program. That multiplies the numbers where they lie and sends the chunk back. A chunk is seen through a
+memoryview: Python reads and writes the shared memory itself, and nothing is copied. transport.h shows the messages,
+client.c the same in C.
 
-The exit status is 0 if all was as expected, 1 if not, 2 if the options are wrong. Whatever this process holds comes back by itself
-when it is killed.
+The exit status is 0 if all was as expected, 1 if not, 2 if the options are wrong. Whatever this process holds comes
+back by itself when it is killed.
 """
 
 import argparse
@@ -29,13 +30,15 @@ WAIT = 1 << 18
 
 
 class ManagerDesc(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), ("mode", ctypes.c_int), ("config", ctypes.c_void_p), ("max_clients", ctypes.c_uint32),
-                ("permissions", ctypes.c_uint32), ("flags", ctypes.c_uint32), ("client_name", ctypes.c_char_p),
-                ("timeout_ms", ctypes.c_uint32), ("group", ctypes.c_uint32), ("data_permissions", ctypes.c_uint32)]
+    _fields_ = [("name", ctypes.c_char_p), ("mode", ctypes.c_int), ("config", ctypes.c_void_p),
+                ("max_clients", ctypes.c_uint32), ("permissions", ctypes.c_uint32), ("flags", ctypes.c_uint32),
+                ("client_name", ctypes.c_char_p), ("timeout_ms", ctypes.c_uint32), ("group", ctypes.c_uint32),
+                ("data_permissions", ctypes.c_uint32)]
 
 
 class ChunkHandle(ctypes.Structure):
-    _fields_ = [("manager", ctypes.c_void_p), ("data", ctypes.c_void_p), ("index", ctypes.c_uint32), ("generation", ctypes.c_uint32)]
+    _fields_ = [("manager", ctypes.c_void_p), ("data", ctypes.c_void_p), ("index", ctypes.c_uint32),
+                ("generation", ctypes.c_uint32)]
 
 
 class RelativePointer(ctypes.Structure):
@@ -75,14 +78,16 @@ class Manager:
 
     def __init__(self, library, name, timeout):
         self.library, self.pointer = library, ctypes.c_void_p()
-        desc = ManagerDesc(name=os.fsencode(name), mode=OPEN_EXISTING, flags=WAIT, timeout_ms=max(1, int(timeout * 1000)), client_name=b"client.py")
+        desc = ManagerDesc(name=os.fsencode(name), mode=OPEN_EXISTING, flags=WAIT,
+                           timeout_ms=max(1, int(timeout * 1000)), client_name=b"client.py")
         self.call("zcp_manager_open", ctypes.byref(self.pointer), ctypes.byref(desc))
 
     def call(self, name, *arguments):
         """Calls a function that returns a status, which has to be ZCP_OK."""
         status = getattr(self.library, name)(*arguments)
         if status != 0:
-            raise Error(f"{name}: {self.library.zcp_status_name(status).decode()}: {os.fsdecode(self.library.zcp_last_message())}")
+            status_name = self.library.zcp_status_name(status).decode()
+            raise Error(f"{name}: {status_name}: {os.fsdecode(self.library.zcp_last_message())}")
 
     def allocate(self, size):
         handle = ChunkHandle()
@@ -118,7 +123,8 @@ class Chunk:
         self.library, self.handle, self.views = manager.library, handle, []
 
     def view(self, kind="B"):
-        """The payload as a memoryview of that kind of elements ("B": bytes, "Q": unsigned 64-bit words, as the module struct calls them)."""
+        """The payload as a memoryview of that kind of elements, as the module struct calls them ("B": bytes, "Q":
+        unsigned 64-bit words)."""
         view = memoryview((ctypes.c_ubyte * self.size).from_address(self.handle.data)).cast("B").cast(kind)
         self.views.append(view)
         return view
@@ -188,7 +194,8 @@ def build_list(manager, chunk):
 
 
 def read_list(manager, chunk):
-    """What another process wrote is not trusted: a link must lead to a node of this chunk, and there are no more of them than there should be."""
+    """What another process wrote is not trusted: a link must lead to a node of this chunk, and there are no more of
+    them than there should be."""
     words, values = chunk.view("Q"), []
     link = words[0]
     while link != 0 and len(values) <= NODES:
@@ -247,8 +254,10 @@ def main():
     parser.add_argument("--name", default="zerocp_demo", help="name of the instance (default: zerocp_demo)")
     parser.add_argument("--library", default=os.path.normpath(os.path.join(build, "libzerocp.so")),
                         help="what `make library` has built (default: %(default)s)")
-    parser.add_argument("--wait", type=float, default=10, metavar="SECONDS", help="how long to wait for the server, and for each of its answers (default: 10)")
-    parser.add_argument("--hold", type=float, default=0, metavar="SECONDS", help="hold the chunk for so long (default: 0)")
+    parser.add_argument("--wait", type=float, default=10, metavar="SECONDS",
+                        help="how long to wait for the server, and for each of its answers (default: 10)")
+    parser.add_argument("--hold", type=float, default=0, metavar="SECONDS",
+                        help="hold the chunk for so long (default: 0)")
     options = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # also into a pipe
     try:

@@ -1,5 +1,5 @@
-// common.h: what the demo's server and client agree on (the pools, and the list that travels between them), and how both
-// report what goes wrong. The figures stand in the DEMO_ constants and are compared with what the library says.
+// common.h: what the demo's server and client agree on (the pools, and the list that travels between them), and how
+// both report what goes wrong. The figures stand in the DEMO_ constants and are compared with what the library says.
 #ifndef DEMO_COMMON_H
 #define DEMO_COMMON_H
 
@@ -86,8 +86,8 @@ static inline bool pools_have(const zcp_manager *manager, const uint64_t used[DE
     return zcp_manager_pool_end(manager) == DEMO_POOLS;
 }
 
-// Prints the state as the library tells it. With `used`, checks each figure of what was printed; NULL: others are at work,
-// and the figures change.
+// Prints the state as the library tells it. With `used`, checks each figure of what was printed; NULL: others are at
+// work, and the figures change.
 static inline bool show_state(const zcp_manager *manager, const char *title, const uint64_t *used) {
     char text[DEMO_TEXT_BYTES], expected[DEMO_TEXT_BYTES];
     zcp_manager_format(manager, text, sizeof text);                // zcp_manager_print(manager, stdout) prints the same
@@ -96,12 +96,15 @@ static inline bool show_state(const zcp_manager *manager, const char *title, con
     for (uint32_t i = 0; i < DEMO_POOLS && used != NULL; i++) {
         const zcp_pool_config *pool = &demo_pools[i];
         int more = snprintf(expected + length, sizeof expected - length,
-                            "Pool %" PRIu32 ": chunk_size=%" PRIu64 ", total=%" PRIu32 ", used=%" PRIu64 ", free=%" PRIu64 "\n", i,
-                            pool->chunk_size, pool->chunk_count, used[i], pool->chunk_count - used[i]);
+                            "Pool %" PRIu32 ": chunk_size=%" PRIu64 ", total=%" PRIu32 ", used=%" PRIu64
+                            ", free=%" PRIu64 "\n",
+                            i, pool->chunk_size, pool->chunk_count, used[i], pool->chunk_count - used[i]);
         length += (size_t)more;
     }
     if (used != NULL && strcmp(text, expected) != 0)
-        return fail("the state above is not the expected one, which is:\n%s(does another client hold chunks of this instance?)", expected);
+        return fail(
+            "the state above is not the expected one, which is:\n%s(does another client hold chunks of this instance?)",
+            expected);
     return true;
 }
 

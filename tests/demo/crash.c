@@ -1,6 +1,6 @@
-// crash.c: a show of what a crash leaves and how it is cleared up. Three workers exchange chunks; two of them are killed with
-// SIGKILL while they hold some. In between the tool (build/zerocp, see inspect.c) is run on the instance, so that one sees
-// what it sees: whose chunks they are, what looks leaked, and what comes back.
+// crash.c: a show of what a crash leaves and how it is cleared up. Three workers exchange chunks; two of them are
+// killed with SIGKILL while they hold some. In between the tool (build/zerocp, see inspect.c) is run on the instance,
+// so that one sees what it sees: whose chunks they are, what looks leaked, and what comes back.
 //
 // Every figure is checked. The exit status is 0 if all were as expected, 1 if not, 2 if the options are wrong.
 #define ZEROCP_IMPLEMENTATION
@@ -32,7 +32,8 @@ typedef struct worker {
     uint64_t size;
     uint32_t borrows;                                              // frames that it gets from the camera
     pid_t pid;                                                     // 0: it does not run
-    int frames[2], ready[2];                                       // pipes: tokens to it; a byte from it for each step done
+    // pipes: tokens to it; a byte from it for each step done
+    int frames[2], ready[2];
 } worker;
 
 typedef struct show {
@@ -74,7 +75,8 @@ static bool work(show *s, worker *w) {
     sigemptyset(&end);
     sigaddset(&end, SIGTERM);
     sigprocmask(SIG_BLOCK, &end, NULL);
-    zcp_status status = zcp_manager_open(&manager, &(zcp_manager_desc){.name = s->name, .mode = ZCP_SHM_OPEN_EXISTING, .client_name = w->name});
+    zcp_status status = zcp_manager_open(
+        &manager, &(zcp_manager_desc){.name = s->name, .mode = ZCP_SHM_OPEN_EXISTING, .client_name = w->name});
     for (uint32_t i = 0; i < w->count && status == ZCP_OK; i++)
         status = zcp_chunk_allocate_tagged(manager, w->size, w->tag, &own[i]);
     if (status != ZCP_OK)
@@ -159,10 +161,12 @@ static bool run_tool(show *s, const char *command, int expected) {
 // By the library: so many chunks in use in the two pools.
 static bool in_use(show *s, uint64_t small, uint64_t large) {
     zcp_pool_stats stats[2];
-    if (zcp_manager_pool_stats(s->manager, 0, &stats[0]) != ZCP_OK || zcp_manager_pool_stats(s->manager, 1, &stats[1]) != ZCP_OK)
+    if (zcp_manager_pool_stats(s->manager, 0, &stats[0]) != ZCP_OK
+        || zcp_manager_pool_stats(s->manager, 1, &stats[1]) != ZCP_OK)
         return fail("zcp_manager_pool_stats: %s", zcp_last_message());
-    return (stats[0].used == small && stats[1].used == large) ||
-           fail("%" PRIu64 " and %" PRIu64 " chunks are in use, expected: %" PRIu64 " and %" PRIu64, stats[0].used, stats[1].used, small, large);
+    return (stats[0].used == small && stats[1].used == large)
+           || fail("%" PRIu64 " and %" PRIu64 " chunks are in use, expected: %" PRIu64 " and %" PRIu64, stats[0].used,
+                   stats[1].used, small, large);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -172,18 +176,22 @@ static bool create(show *s) {
     zcp_config config = {0};
     zcp_config_add_pool(&config, 256, 32);
     zcp_config_add_pool(&config, 4096, 16);
-    zcp_status status = zcp_manager_open(&s->manager, &(zcp_manager_desc){.name = s->name, .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .client_name = "crash"});
+    zcp_status status = zcp_manager_open(
+        &s->manager, &(zcp_manager_desc){
+                         .name = s->name, .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .client_name = "crash"});
     return status == ZCP_OK || fail_status("zcp_manager_open", status);
 }
 
 static bool perform(show *s) {
-    printf("A camera, a detector and a logger: the camera hands %d frames to the detector and %d to the logger\n", FRAMES_TO_DETECTOR, FRAMES_TO_LOGGER);
+    printf("A camera, a detector and a logger: the camera hands %d frames to the detector and %d to the logger\n",
+           FRAMES_TO_DETECTOR, FRAMES_TO_LOGGER);
     if (!start_workers(s) || !in_use(s, RESULTS + LINES, FRAMES) || !run_tool(s, "show", 0) || !run_tool(s, "leaks", 0))
         return false;
     printf("\n");
     if (!end_worker(&s->camera, SIGKILL) || !end_worker(&s->detector, SIGKILL))
         return false;
-    if (!in_use(s, RESULTS + LINES, FRAMES) || !run_tool(s, "clients", 0) || !run_tool(s, "leaks", 1) || !run_tool(s, "check", 1))
+    if (!in_use(s, RESULTS + LINES, FRAMES) || !run_tool(s, "clients", 0) || !run_tool(s, "leaks", 1)
+        || !run_tool(s, "check", 1))
         return false;
     if (!run_tool(s, "recover", 0) || !in_use(s, LINES, FRAMES_TO_LOGGER))
         return false;
@@ -215,10 +223,12 @@ static bool find_tool(show *s) {
 }
 
 int main(int argc, char **argv) {
-    static const struct option options[] = {{"name", required_argument, NULL, 'n'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"name", required_argument, NULL, 'n'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
     show s = {
         .camera = {.name = "camera", .tag = TAG_FRAME, .count = FRAMES, .size = 3000},
-        .detector = {.name = "detector", .tag = TAG_RESULT, .count = RESULTS, .size = 200, .borrows = FRAMES_TO_DETECTOR},
+        .detector =
+            {.name = "detector", .tag = TAG_RESULT, .count = RESULTS, .size = 200, .borrows = FRAMES_TO_DETECTOR},
         .logger = {.name = "logger", .tag = TAG_LOG, .count = LINES, .size = 100, .borrows = FRAMES_TO_LOGGER},
     };
     open_standard_streams();
@@ -236,6 +246,7 @@ int main(int argc, char **argv) {
     bool good = find_tool(&s) && create(&s) && perform(&s);
     good = clean_up(&s) && good;
     if (good)
-        printf("\nThe show went as it should: two processes were killed, all that they held came back, and nothing is left.\n");
+        printf("\nThe show went as it should: two processes were killed, all that they held came back, and nothing is "
+               "left.\n");
     return fflush(stdout) != 0 || ferror(stdout) || !good;
 }

@@ -1,6 +1,7 @@
-// demo.c: what `make demo` runs. Starts the demo's server and client twice, once in either order, shows what they print, and
-// checks that both end well and leave nothing behind. The exit status is 0 if so, 1 if not, 2 if the options are wrong.
-// Whatever becomes of the two (killed, stopped, Ctrl-C), it ends in bounded time, and no process and no instance is left.
+// demo.c: what `make demo` runs. Starts the demo's server and client twice, once in either order, shows what they
+// print, and checks that both end well and leave nothing behind. The exit status is 0 if so, 1 if not, 2 if the options
+// are wrong. Whatever becomes of the two (killed, stopped, Ctrl-C), it ends in bounded time, and no process and no
+// instance is left.
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp.h" // the first include, so that it can ask libc for all that it needs
 
@@ -69,7 +70,8 @@ static bool run_child(child *c, const demo *d, const char *option, const char *v
         return fail("fork: %s", strerror(errno));
     }
     if (c->pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGTERM);                          // if we are killed: the server cleans up, the client ends
+        // if we are killed: the server cleans up, the client ends
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
         if (getppid() != driver)
             _exit(1);
         dup2(ends[1], STDOUT_FILENO);
@@ -183,7 +185,8 @@ static bool start_client(demo *d) {
 static bool start_both(demo *d, bool server_first) {
     if (server_first)
         return start_server(d) && await_line(d, &d->server, "Ready") && start_client(d);
-    return start_client(d) && await_line(d, &d->client, "Waiting") && start_server(d) && await_line(d, &d->server, "Ready");
+    return start_client(d) && await_line(d, &d->client, "Waiting") && start_server(d)
+           && await_line(d, &d->server, "Ready");
 }
 
 // Ends what still runs: politely, and after two seconds with SIGKILL, which also ends a process that is stopped.
@@ -289,6 +292,7 @@ int main(int argc, char **argv) {
         good = run_round(&d, false, SIGTERM);
     }
     if (good)
-        printf("\nThe demo went as it should: server and client exchanged chunks in both rounds, and nothing is left.\n");
+        printf(
+            "\nThe demo went as it should: server and client exchanged chunks in both rounds, and nothing is left.\n");
     return fflush(stdout) != 0 || ferror(stdout) || !good;
 }

@@ -1,8 +1,8 @@
-// inspect.c: the tool, built by `make tools` as build/zerocp. It shows the instances of this machine and what is in them,
-// checks them, and clears up what was left over. See `zerocp --help`.
+// inspect.c: the tool, built by `make tools` as build/zerocp. It shows the instances of this machine and what is in
+// them, checks them, and clears up what was left over. See `zerocp --help`.
 //
-// Where it only looks it is an observer (ZCP_OBSERVE): it maps the management segment read-only, takes no client slot, locks
-// nothing, and sweeps nothing. Only `recover` attaches as a client, and only `remove` removes.
+// Where it only looks it is an observer (ZCP_OBSERVE): it maps the management segment read-only, takes no client slot,
+// locks nothing, and sweeps nothing. Only `recover` attaches as a client, and only `remove` removes.
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp.h" // the first include, so that it can ask libc for all that it needs
 
@@ -120,7 +120,9 @@ static listed look_into(tool *t, const char *name) {
         status = take_snapshot(t->manager, &t->now);
     l.good = status == ZCP_OK;
     if (!l.good) {
-        l.files.state = status == ZCP_ERR_PERMISSION ? FILE_UNREADABLE : status == ZCP_ERR_NOT_FOUND ? FILE_ABSENT : FILE_CORRUPT;
+        l.files.state = status == ZCP_ERR_PERMISSION  ? FILE_UNREADABLE
+                        : status == ZCP_ERR_NOT_FOUND ? FILE_ABSENT
+                                                      : FILE_CORRUPT;
         snprintf(l.files.detail, sizeof l.files.detail, "%s", zcp_last_message());
         return l;
     }
@@ -169,15 +171,17 @@ static void list_one(tool *t, const char *name) {
     report_color color = !l.good ? RED : l.alive ? GREEN : YELLOW;
     const char *remark = l.files.detail[0] ? l.files.detail : file_states[l.files.state].meaning;
     if (l.files.state != FILE_ABSENT)                              // it was removed meanwhile
-        TABLE_ROW(&t->report, v_text(name), v_colored(state, color), v_number(l.alive), l.good ? v_alarm(l.dead, RED) : v_none(), l.good ? v_number(l.pools) : v_none(),
+        TABLE_ROW(&t->report, v_text(name), v_colored(state, color), v_number(l.alive),
+                  l.good ? v_alarm(l.dead, RED) : v_none(), l.good ? v_number(l.pools) : v_none(),
                   l.good ? v_number(l.used) : v_none(), v_bytes(memory_of(&l.files)), v_number(owner_of(&l.files)),
                   v_text(remark));
 }
 
 static int run_list(tool *t) {
     static const column columns[] = {
-        {"name", "NAME", ~0u}, {"state", "STATE", ~0u}, {"clients_alive", "CLIENTS", ~0u}, {"clients_dead", "DEAD", ~0u}, {"pools", "POOLS", ~0u},
-        {"chunks_used", "USED", ~0u}, {"memory_bytes", "MEMORY", ~0u}, {"uid", "UID", ~0u}, {"remark", "REMARK", ~0u},
+        {"name", "NAME", ~0u},           {"state", "STATE", ~0u}, {"clients_alive", "CLIENTS", ~0u},
+        {"clients_dead", "DEAD", ~0u},   {"pools", "POOLS", ~0u}, {"chunks_used", "USED", ~0u},
+        {"memory_bytes", "MEMORY", ~0u}, {"uid", "UID", ~0u},     {"remark", "REMARK", ~0u},
     };
     size_t count;
     char **names = instance_names(&count);
@@ -213,7 +217,8 @@ static int run_check(tool *t) {
         check_instance(t->manager, &files, &t->now, &f);
     } else {
         const char *meaning = file_states[files.state].meaning;
-        find(&f, FINDING_ERROR, "files", "%s: %s%s%s%s", zcp_status_name(status), zcp_last_message(), meaning[0] ? " (" : "", meaning, meaning[0] ? ")" : "");
+        find(&f, FINDING_ERROR, "files", "%s: %s%s%s%s", zcp_status_name(status), zcp_last_message(),
+             meaning[0] ? " (" : "", meaning, meaning[0] ? ")" : "");
     }
     bool healthy = f.levels[FINDING_ERROR] + f.levels[FINDING_WARNING] == 0;
     report_field(r, "name", NULL, v_text(t->name));
@@ -224,10 +229,13 @@ static int run_check(tool *t) {
     }
     TABLE_BEGIN(r, "findings", columns);
     for (size_t i = 0; i < f.count; i++)
-        TABLE_ROW(r, v_colored(finding_levels[f.items[i].level], colors[f.items[i].level]), v_text(f.items[i].where), v_text(f.items[i].what));
+        TABLE_ROW(r, v_colored(finding_levels[f.items[i].level], colors[f.items[i].level]), v_text(f.items[i].where),
+                  v_text(f.items[i].what));
     table_end(r);
-    report_line(r, healthy ? GREEN : RED, "%s: %u error%s, %u warning%s, %u note%s", healthy ? "healthy" : "not healthy", f.levels[FINDING_ERROR],
-                plural(f.levels[FINDING_ERROR]), f.levels[FINDING_WARNING], plural(f.levels[FINDING_WARNING]), f.levels[FINDING_NOTE], plural(f.levels[FINDING_NOTE]));
+    report_line(r, healthy ? GREEN : RED, "%s: %u error%s, %u warning%s, %u note%s",
+                healthy ? "healthy" : "not healthy", f.levels[FINDING_ERROR], plural(f.levels[FINDING_ERROR]),
+                f.levels[FINDING_WARNING], plural(f.levels[FINDING_WARNING]), f.levels[FINDING_NOTE],
+                plural(f.levels[FINDING_NOTE]));
     free(f.items);
     return healthy ? 0 : EXIT_FOUND;
 }
@@ -273,7 +281,10 @@ static int sweep(tool *t, uint64_t *reclaimed, uint32_t *left) {
     zcp_manager *client;
     zcp_status status = zcp_manager_census(t->manager, census_add, &before);
     if (status == ZCP_OK)
-        status = zcp_manager_open(&client, &(zcp_manager_desc){.name = t->name, .mode = ZCP_SHM_OPEN_EXISTING, .flags = ZCP_SHM_ANY_OWNER, .client_name = "zerocp recover"});
+        status = zcp_manager_open(&client, &(zcp_manager_desc){.name = t->name,
+                                                               .mode = ZCP_SHM_OPEN_EXISTING,
+                                                               .flags = ZCP_SHM_ANY_OWNER,
+                                                               .client_name = "zerocp recover"});
     if (status == ZCP_OK) {
         status = zcp_manager_recover(client, NULL);
         int failed = status != ZCP_OK ? fail_status(t, status) : 0;
@@ -319,7 +330,8 @@ static int run_recover(tool *t) {
     if (dead->dead == 0)
         report_line(r, GREEN, "nothing to recover: no client is dead");
     else
-        report_line(r, left ? RED : GREEN, "swept %u of %u dead client%s: %" PRIu64 " chunk%s came back", dead->dead - left, dead->dead, plural(dead->dead), reclaimed, plural(reclaimed));
+        report_line(r, left ? RED : GREEN, "swept %u of %u dead client%s: %" PRIu64 " chunk%s came back",
+                    dead->dead - left, dead->dead, plural(dead->dead), reclaimed, plural(reclaimed));
     return left ? EXIT_FOUND : 0;
 }
 
@@ -331,19 +343,23 @@ static void name_the_living(tool *t, char *who, size_t bytes) {
         return;
     for (uint32_t slot = 0; slot < t->now.clients.count && length + 1 < bytes; slot++)
         if (t->now.clients.items[slot].state == ZCP_CLIENT_ALIVE)
-            length += (size_t)snprintf(who + length, bytes - length, "%s%u", length ? ", " : ": pid ", t->now.clients.items[slot].pid);
+            length += (size_t)snprintf(who + length, bytes - length, "%s%u", length ? ", " : ": pid ",
+                                       t->now.clients.items[slot].pid);
 }
 
 static int run_remove(tool *t) {
     report *r = &t->report;
     file_look files = look_at_files(t->name);
     if (files.state == FILE_CREATING && !given(t, OPTION_FORCE))
-        return fail(t, ZCP_OK, "let it end, or remove what it has made with --force", "%s: process %u is creating it", t->name, files.locker_pid);
+        return fail(t, ZCP_OK, "let it end, or remove what it has made with --force", "%s: process %u is creating it",
+                    t->name, files.locker_pid);
     if (files.alive > 0 && !given(t, OPTION_FORCE)) {
         char who[200];
         name_the_living(t, who, sizeof who);
-        return fail(t, ZCP_OK, "stop them first, or remove it all the same with --force: they then go on with what they have mapped",
-                    "%s: %u %s it open%s", t->name, files.alive, files.alive == 1 ? "client has" : "clients have", who);
+        return fail(
+            t, ZCP_OK,
+            "stop them first, or remove it all the same with --force: they then go on with what they have mapped",
+            "%s: %u %s it open%s", t->name, files.alive, files.alive == 1 ? "client has" : "clients have", who);
     }
     zcp_status status = zcp_manager_destroy_with(t->name, ZCP_SHM_ANY_OWNER);          // it was named: whoever owns it
     if (status != ZCP_OK)
@@ -364,14 +380,18 @@ static const struct {
     const char *argument, *expected, *help;
 } option_table[OPTIONS] = {
     [OPTION_JSON] = {"json", 'j', NULL, NULL, "one JSON object per line, on stdout"},
-    [OPTION_COLOR] = {"color", 'c', "WHEN", "auto, always or never", "auto (on a terminal, unless NO_COLOR is set), always or never"},
+    [OPTION_COLOR] = {"color", 'c', "WHEN", "auto, always or never",
+                      "auto (on a terminal, unless NO_COLOR is set), always or never"},
     [OPTION_HELP] = {"help", 'h', NULL, NULL, "print this, and end"},
     [OPTION_VERSION] = {"version", 'V', NULL, NULL, "print the version of zerocp and of its layout, and end"},
     [OPTION_POOL] = {"pool", 'p', "N", "a pool number", "only chunks of that pool"},
-    [OPTION_CLIENT] = {"client", 's', "ID", "a client's slot number", "only chunks that the client of that slot owns or borrows"},
+    [OPTION_CLIENT] = {"client", 's', "ID", "a client's slot number",
+                       "only chunks that the client of that slot owns or borrows"},
     [OPTION_TAG] = {"tag", 't', "T", "a number of 32 bits", "only chunks with that tag (decimal, or 0x...)"},
-    [OPTION_OLDER] = {"older", 'o', "N", "a number of 32 bits", "old: its allocator has allocated N more from that pool (default: 4 times its chunks)"},
-    [OPTION_INTERVAL] = {"interval", 'i', "SECONDS", "seconds from 0.001 to 86400", "time between two looks (default: 1)"},
+    [OPTION_OLDER] = {"older", 'o', "N", "a number of 32 bits",
+                      "old: its allocator has allocated N more from that pool (default: 4 times its chunks)"},
+    [OPTION_INTERVAL] = {"interval", 'i', "SECONDS", "seconds from 0.001 to 86400",
+                         "time between two looks (default: 1)"},
     [OPTION_COUNT] = {"count", 'n', "N", "a number from 1 on", "end after N looks"},
     [OPTION_FOLLOW] = {"follow", 'f', NULL, NULL, "when the instance is destroyed, wait for the next one of its name"},
     [OPTION_CSV] = {"csv", 0, NULL, NULL, "as CSV with a heading (the default)"},
@@ -390,8 +410,10 @@ static const command commands[] = {
     {"watch", true, OPTIONS_OF_LOOKS | BIT(OPTION_FOLLOW), run_watch, "Show the same again and again, with rates",
      "On a terminal each frame overwrites the last; elsewhere they follow one another. Ctrl-C ends it, with status 0.\n"
      "If the instance is replaced, it goes on with the new one; if it is destroyed, it ends with status 1.\n"},
-    {"clients", true, 0, run_clients, "Show who has it open, and what they hold", "A dead client ended without closing, and nobody has swept it yet: see recover.\n"},
-    {"census", true, BIT(OPTION_POOL) | BIT(OPTION_CLIENT) | BIT(OPTION_TAG), run_census, "Show every chunk that somebody holds",
+    {"clients", true, 0, run_clients, "Show who has it open, and what they hold",
+     "A dead client ended without closing, and nobody has swept it yet: see recover.\n"},
+    {"census", true, BIT(OPTION_POOL) | BIT(OPTION_CLIENT) | BIT(OPTION_TAG), run_census,
+     "Show every chunk that somebody holds",
      "OWNER and BORROWERS are client slots; AGE counts what its allocator has allocated from that pool since.\n"},
     {"leaks", true, BIT(OPTION_OLDER), run_leaks, "Show chunks that look leaked, by tag and owner",
      "KIND is dead (held by dead clients alone: recover brings them back), old (see --older), lost (held by nobody),\n"
@@ -399,8 +421,8 @@ static const command commands[] = {
      "died, living borrowers still have it: usual where chunks are handed on).\n"
      "The status is 1 if any but read and ownerless ones are found.\n"},
     {"check", true, 0, run_check, "Check all that can be seen from outside",
-     "Checks files, header, records, hints, leases and clients. Errors are what zerocp never writes, warnings what somebody\n"
-     "should do something about, notes the rest. The status is 1 if there are errors or warnings.\n"},
+     "Checks files, header, records, hints, leases and clients. Errors are what zerocp never writes, warnings what\n"
+     "somebody should do something about, notes the rest. The status is 1 if there are errors or warnings.\n"},
     {"recover", true, 0, run_recover, "Take back what dead clients hold",
      "Attaches as a client for a moment. It is not needed in general: opening and exhaustion do the same.\n"},
     {"remove", true, BIT(OPTION_FORCE), run_remove, "Destroy it: its names go, its memory with its last client",
@@ -409,7 +431,8 @@ static const command commands[] = {
      "From the peaks and failures of the pools, and the sizes asked for by the chunks held: run it under load, with "
      "--count.\nWhere far more calls failed than got a chunk, somebody polls: that does not tell how many are "
      "missing.\n"},
-    {"record", true, OPTIONS_OF_LOOKS | BIT(OPTION_CSV) | BIT(OPTION_FOLLOW), run_record, "Record samples of all pools as CSV, for plotting",
+    {"record", true, OPTIONS_OF_LOOKS | BIT(OPTION_CSV) | BIT(OPTION_FOLLOW), run_record,
+     "Record samples of all pools as CSV, for plotting",
      "A row per pool and look: time, chunks, counters, rates, clients. Ctrl-C ends it, with status 0.\n"},
 };
 
@@ -422,28 +445,34 @@ static void print_options(unsigned which) {
             continue;
         if (option_table[i].letter)
             snprintf(letter, sizeof letter, "-%c, ", option_table[i].letter);
-        snprintf(name, sizeof name, "--%s%s%s", option_table[i].name, option_table[i].argument ? "=" : "", option_table[i].argument ? option_table[i].argument : "");
+        snprintf(name, sizeof name, "--%s%s%s", option_table[i].name, option_table[i].argument ? "=" : "",
+                 option_table[i].argument ? option_table[i].argument : "");
         printf("  %s%-20s  %s\n", letter, name, option_table[i].help);
     }
 }
 
-static const char exit_statuses[] = "Exit status: 0 all is well; 1 something was found, or it failed; 2 the command line is wrong.\n";
+static const char exit_statuses[] =
+    "Exit status: 0 all is well; 1 something was found, or it failed; 2 the command line is wrong.\n";
 
 static void print_help(const command *c) {
     if (c != NULL) {
-        printf("Usage: zerocp %s%s [OPTION]...\n%s.\n\n%s\n", c->name, c->takes_name ? " NAME" : "", c->summary, c->help);
+        printf("Usage: zerocp %s%s [OPTION]...\n%s.\n\n%s\n", c->name, c->takes_name ? " NAME" : "", c->summary,
+               c->help);
         print_options(c->options | OPTIONS_OF_ALL);
         printf("\n%s", exit_statuses);
         return;
     }
-    printf("Usage: zerocp COMMAND [NAME] [OPTION]...\nLooks at instances of zerocp, checks them, and clears up. NAME is an instance's name.\n\n");
+    printf("Usage: zerocp COMMAND [NAME] [OPTION]...\nLooks at instances of zerocp, checks them, and clears up. NAME "
+           "is an instance's name.\n\n");
     for (int i = 0; i < COMMANDS; i++)
         printf("  %-8s %-5s %s\n", commands[i].name, commands[i].takes_name ? "NAME" : "", commands[i].summary);
     printf("\n");
     print_options(OPTIONS_OF_ALL);
     printf("\nThe options of a command: zerocp COMMAND --help\n"
-           "All but recover and remove only look: they map the instance read-only, take no client slot, and sweep nothing.\n"
-           "%s", exit_statuses);
+           "All but recover and remove only look: they map the instance read-only, take no client slot, and sweep "
+           "nothing.\n"
+           "%s",
+           exit_statuses);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -491,9 +520,11 @@ static int parse(tool *t, int argc, char **argv) {
     char shorts[3 * OPTIONS + 2] = ":";                            // a missing argument is told apart
     for (int i = 0; i < OPTIONS; i++) {
         size_t length = strlen(shorts);
-        longs[i] = (struct option){option_table[i].name, option_table[i].argument ? required_argument : no_argument, NULL, 256 + i};
+        longs[i] = (struct option){option_table[i].name, option_table[i].argument ? required_argument : no_argument,
+                                   NULL, 256 + i};
         if (option_table[i].letter)
-            snprintf(shorts + length, sizeof shorts - length, "%c%s", option_table[i].letter, option_table[i].argument ? ":" : "");
+            snprintf(shorts + length, sizeof shorts - length, "%c%s", option_table[i].letter,
+                     option_table[i].argument ? ":" : "");
     }
     opterr = 0;
     for (int found; (found = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
@@ -502,9 +533,13 @@ static int parse(tool *t, int argc, char **argv) {
             if (option_table[i].letter == found)
                 option = i;
         if (found == '?' || found == ':')
-            return fail_usage(t, found == '?' ? "%s: there is no such option, or it takes no argument" : "%s: its argument is missing", argv[optind - 1]);
+            return fail_usage(t,
+                              found == '?' ? "%s: there is no such option, or it takes no argument"
+                                           : "%s: its argument is missing",
+                              argv[optind - 1]);
         if (!take_option(t, (option_id)option, optarg))
-            return fail_usage(t, "--%s=%s: expected is %s", option_table[option].name, optarg, option_table[option].expected);
+            return fail_usage(t, "--%s=%s: expected is %s", option_table[option].name, optarg,
+                              option_table[option].expected);
     }
     if (optind < argc && strcmp(argv[optind], "help") == 0) {
         t->given |= BIT(OPTION_HELP);
@@ -547,7 +582,8 @@ static bool wants_color(const tool *t) {
     const char *refused = getenv("NO_COLOR"), *terminal = getenv("TERM");
     if (t->color_always || t->color_never)
         return t->color_always;
-    return isatty(STDOUT_FILENO) && (refused == NULL || *refused == 0) && (terminal == NULL || strcmp(terminal, "dumb") != 0);
+    return isatty(STDOUT_FILENO) && (refused == NULL || *refused == 0)
+           && (terminal == NULL || strcmp(terminal, "dumb") != 0);
 }
 
 int main(int argc, char **argv) {
@@ -563,7 +599,8 @@ int main(int argc, char **argv) {
     if (given(&t, OPTION_HELP)) {
         print_help(t.command);
     } else if (given(&t, OPTION_VERSION)) {
-        printf("zerocp %s (layout version %u, signature %016" PRIx64 ")\n", ZEROCP_VERSION, ZCP_PRIV_LAYOUT_VERSION, zcp_priv_signature());
+        printf("zerocp %s (layout version %u, signature %016" PRIx64 ")\n", ZEROCP_VERSION, ZCP_PRIV_LAYOUT_VERSION,
+               zcp_priv_signature());
     } else {
         report_begin(&t.report);
         status = t.command->run(&t);

@@ -49,8 +49,9 @@ static const char *tag_text(uint32_t tag, char text[16]) {
 
 static int run_census(tool *t) {
     static const column columns[] = {
-        {"pool", "POOL", ~0u}, {"index", "INDEX", ~0u}, {"generation", NULL, 0}, {"token", "TOKEN", ~0u}, {"size", "SIZE", ~0u}, {"capacity", "OF", ~0u},
-        {"owner", "OWNER", ~0u}, {"borrowers", "BORROWERS", ~0u}, {"tag", NULL, 0}, {NULL, "TAG", ~0u}, {"age", "AGE", ~0u},
+        {"pool", "POOL", ~0u}, {"index", "INDEX", ~0u}, {"generation", NULL, 0}, {"token", "TOKEN", ~0u},
+        {"size", "SIZE", ~0u}, {"capacity", "OF", ~0u}, {"owner", "OWNER", ~0u}, {"borrowers", "BORROWERS", ~0u},
+        {"tag", NULL, 0},      {NULL, "TAG", ~0u},      {"age", "AGE", ~0u},
     };
     report *r = &t->report;
     census held = {0};
@@ -69,8 +70,8 @@ static int run_census(tool *t) {
             (given(t, OPTION_CLIENT) && e->owner != t->client && !has_slot(e->borrower_mask, (uint32_t)t->client)))
             continue;
         TABLE_ROW(r, v_number(e->pool), v_number(e->index), v_number(e->generation), token_or_none(e->token),
-                  v_number(e->size), v_number(e->capacity), slot_or_none(e->owner), v_slots(e->borrower_mask), v_number(e->tag),
-                  v_text(tag_text(e->tag, tag)), v_number(e->age));
+                  v_number(e->size), v_number(e->capacity), slot_or_none(e->owner), v_slots(e->borrower_mask),
+                  v_number(e->tag), v_text(tag_text(e->tag, tag)), v_number(e->age));
         shown++;
         bytes += e->capacity;
     }
@@ -163,8 +164,10 @@ static size_t find_leaks(const tool *t, const census *held, leak *leaks) {
 
 static int run_leaks(tool *t) {
     static const column columns[] = {
-        {"kind", "KIND", ~0u}, {"tag", NULL, 0}, {NULL, "TAG", ~0u}, {"owner", "OWNER", ~0u}, {"client", "CLIENT", ~0u}, {"pool", "POOL", ~0u},
-        {"chunks", "CHUNKS", ~0u}, {"bytes", "BYTES", ~0u}, {"oldest_age", "OLDEST", ~0u}, {"oldest_token", "OLDEST TOKEN", ~0u},
+        {"kind", "KIND", ~0u}, {"tag", NULL, 0}, {NULL, "TAG", ~0u}, {"owner", "OWNER", ~0u}, {"client", "CLIENT", ~0u},
+        {"pool", "POOL", ~0u},
+        {"chunks", "CHUNKS", ~0u}, {"bytes", "BYTES", ~0u}, {"oldest_age", "OLDEST", ~0u},
+        {"oldest_token", "OLDEST TOKEN", ~0u},
     };
     report *r = &t->report;
     census held = {0};
@@ -182,12 +185,13 @@ static int run_leaks(tool *t) {
     TABLE_BEGIN(r, "leaks", columns);
     for (size_t i = 0; i < groups; i++) {
         const leak *l = &leaks[i];
-        const zcp_client_stats *owner = l->first.owner < t->now.clients.count ? &t->now.clients.items[l->first.owner] : NULL;
+        const zcp_client_stats *owner =
+            l->first.owner < t->now.clients.count ? &t->now.clients.items[l->first.owner] : NULL;
         char tag[16];
         report_color color = is_suspect(l->kind) ? RED : DIM;
         TABLE_ROW(r, v_colored(leak_names[l->kind], color), v_number(l->first.tag), v_text(tag_text(l->first.tag, tag)),
-                  slot_or_none(l->first.owner), owner != NULL ? v_text(owner->name) : v_none(), v_number(l->first.pool), v_number(l->count),
-                  v_bytes(l->bytes), v_number(l->first.age), token_or_none(l->first.token));
+                  slot_or_none(l->first.owner), owner != NULL ? v_text(owner->name) : v_none(), v_number(l->first.pool),
+                  v_number(l->count), v_bytes(l->bytes), v_number(l->first.age), token_or_none(l->first.token));
         suspects += is_suspect(l->kind) ? l->count : 0;
         bytes += is_suspect(l->kind) ? l->bytes : 0;
     }
@@ -195,7 +199,8 @@ static int run_leaks(tool *t) {
     report_field(r, "suspects", NULL, v_number(suspects));
     report_field(r, "suspect_bytes", NULL, v_bytes(bytes));
     report_field(r, "held", NULL, v_number(held.count));
-    report_line(r, suspects ? RED : GREEN, "%" PRIu64 " of %zu held chunk%s look%s leaked", suspects, held.count, plural(held.count), suspects == 1 ? "s" : "");
+    report_line(r, suspects ? RED : GREEN, "%" PRIu64 " of %zu held chunk%s look%s leaked", suspects, held.count,
+                plural(held.count), suspects == 1 ? "s" : "");
     free(leaks);
     free(held.items);
     return suspects ? EXIT_FOUND : 0;
@@ -230,7 +235,8 @@ static int see_sizes(tool *t, asked_sizes *seen, uint64_t *looks_made) {
             done = take_snapshot(t->manager, &t->now);
         if (done != ZCP_OK)
             status = fail_status(t, done);
-        if (looks >= (given(t, OPTION_COUNT) ? t->count : 1) || seen->count >= MAX_SIZES_SEEN || !wait_until(t, zcp_priv_now_ns() + (uint64_t)t->interval_ms * 1000000))
+        if (looks >= (given(t, OPTION_COUNT) ? t->count : 1) || seen->count >= MAX_SIZES_SEEN
+            || !wait_until(t, zcp_priv_now_ns() + (uint64_t)t->interval_ms * 1000000))
             break;
     }
     return status;
@@ -262,14 +268,17 @@ static void report_c_lines(report *r, const suggestions *s) {
         if (c->alignment == ZCP_DEFAULT_ALIGNMENT && c->cache_chunks == 0)
             report_line(r, PLAIN, "zcp_config_add_pool(&config, %" PRIu64 ", %u);", c->chunk_size, c->chunk_count);
         else
-            report_line(r, PLAIN, "zcp_config_add(&config, &(zcp_pool_config){.chunk_size = %" PRIu64 ", .chunk_count = %u, .alignment = %u, .cache_chunks = %u});",
+            report_line(r, PLAIN,
+                        "zcp_config_add(&config, &(zcp_pool_config){.chunk_size = %" PRIu64
+                        ", .chunk_count = %u, .alignment = %u, .cache_chunks = %u});",
                         c->chunk_size, c->chunk_count, c->alignment, c->cache_chunks);
     }
 }
 
 static int run_suggest(tool *t) {
     static const column columns[] = {
-        {"chunk_size", "SIZE", ~0u}, {"chunk_count", "COUNT", ~0u}, {"alignment", "ALIGN", ~0u}, {"cache_chunks", "CACHE", ~0u}, {"pool", "FROM POOL", ~0u}, {"why", "WHY", ~0u},
+        {"chunk_size", "SIZE", ~0u},    {"chunk_count", "COUNT", ~0u}, {"alignment", "ALIGN", ~0u},
+        {"cache_chunks", "CACHE", ~0u}, {"pool", "FROM POOL", ~0u},    {"why", "WHY", ~0u},
     };
     static suggestions s;
     report *r = &t->report;
@@ -297,8 +306,8 @@ static int run_suggest(tool *t) {
     TABLE_BEGIN(r, "pools", columns);
     for (uint32_t i = 0; i < s.count; i++) {
         const suggestion *at = &s.items[i];
-        TABLE_ROW(r, v_number(at->config.chunk_size), v_number(at->config.chunk_count), v_number(at->config.alignment), v_number(at->config.cache_chunks),
-                  v_number(at->pool), v_text(at->why));
+        TABLE_ROW(r, v_number(at->config.chunk_size), v_number(at->config.chunk_count), v_number(at->config.alignment),
+                  v_number(at->config.cache_chunks), v_number(at->pool), v_text(at->why));
     }
     table_end(r);
     report_gap(r);

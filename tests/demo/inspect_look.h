@@ -1,6 +1,6 @@
-// inspect_look.h: how the tool looks at an instance. Snapshots come from the public functions; which kind of file stands
-// behind a name, also one that cannot be attached to, and whether records, hints and files agree, takes what zerocp.h has
-// inside. Everything here is done with files opened for reading and with the observer's read-only mapping.
+// inspect_look.h: how the tool looks at an instance. Snapshots come from the public functions; which kind of file
+// stands behind a name, also one that cannot be attached to, and whether records, hints and files agree, takes what
+// zerocp.h has inside. Everything here is done with files opened for reading and with the observer's read-only mapping.
 #ifndef INSPECT_LOOK_H
 #define INSPECT_LOOK_H
 
@@ -55,7 +55,8 @@ static zcp_status take_snapshot(const zcp_manager *manager, snapshot *s) {
 // Files
 
 typedef enum file_state {
-    FILE_ABSENT, FILE_READY, FILE_CREATING, FILE_HALF_MADE, FILE_RETIRED, FILE_OTHER_VERSION, FILE_OTHER_LAYOUT, FILE_FOREIGN, FILE_CORRUPT,
+    FILE_ABSENT, FILE_READY, FILE_CREATING, FILE_HALF_MADE, FILE_RETIRED, FILE_OTHER_VERSION, FILE_OTHER_LAYOUT,
+    FILE_FOREIGN, FILE_CORRUPT,
     FILE_UNREADABLE, FILE_NO_MANAGEMENT, FILE_NO_CHUNKS, FILE_NO_LOCKS, FILE_LOCKS_ONLY
 } file_state;
 
@@ -105,7 +106,8 @@ static uint32_t locked_bytes(int fd, off_t first, off_t count) {
 }
 
 static bool is_chunk_segment_of(const zcp_priv_header *header, const file_look *look) {
-    return look->has_chunks && (uint64_t)look->chunks.st_dev == header->chunk_device && (uint64_t)look->chunks.st_ino == header->chunk_inode;
+    return look->has_chunks && (uint64_t)look->chunks.st_dev == header->chunk_device
+           && (uint64_t)look->chunks.st_ino == header->chunk_inode;
 }
 
 static bool is_lock_object_of(const zcp_priv_header *header, const file_look *look) {
@@ -122,7 +124,8 @@ static file_state header_state(bool creating, const zcp_priv_header *header, ssi
     if (state == ZCP_PRIV_RETIRED)
         return FILE_RETIRED;
     if (header->byte_order == ZCP_PRIV_BYTE_ORDER && header->layout_version != ZCP_PRIV_LAYOUT_VERSION) {
-        snprintf(look->detail, sizeof look->detail, "layout version %u, this tool has %u", header->layout_version, ZCP_PRIV_LAYOUT_VERSION);
+        snprintf(look->detail, sizeof look->detail, "layout version %u, this tool has %u", header->layout_version,
+                 ZCP_PRIV_LAYOUT_VERSION);
         return FILE_OTHER_VERSION;
     }
     if (header->byte_order != ZCP_PRIV_BYTE_ORDER || header->signature != zcp_priv_signature())
@@ -214,7 +217,8 @@ typedef struct findings {
     uint32_t levels[FINDING_LEVELS];
 } findings;
 
-__attribute__((format(printf, 4, 5))) static void find(findings *f, finding_level level, const char *where, const char *format, ...) {
+__attribute__((format(printf, 4, 5))) static void find(findings *f, finding_level level, const char *where,
+                                                       const char *format, ...) {
     va_list arguments;
     if (f->count == f->room) {
         f->room = f->room ? 2 * f->room : 16;
@@ -232,15 +236,19 @@ __attribute__((format(printf, 4, 5))) static void find(findings *f, finding_leve
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Chunks. A live instance changes while it is looked at, so a suspicion counts only if three looks at one chunk, some time
-// apart, find it in the same state. Who is stopped in the middle of a call can still look like one that was killed.
+// Chunks. A live instance changes while it is looked at, so a suspicion counts only if three looks at one chunk, some
+// time apart, find it in the same state. Who is stopped in the middle of a call can still look like one that was
+// killed.
 
 typedef enum chunk_fault {
-    FAULT_NONE, FAULT_GENERATION, FAULT_OWNER, FAULT_BORROWER, FAULT_SIZE, FAULT_CACHED, FAULT_LOST, FAULT_MARKED, FAULT_NO_HINT, CHUNK_FAULTS
+    FAULT_NONE, FAULT_GENERATION, FAULT_OWNER, FAULT_BORROWER, FAULT_SIZE, FAULT_CACHED, FAULT_LOST, FAULT_MARKED,
+    FAULT_NO_HINT, CHUNK_FAULTS
 } chunk_fault;
 
-static const struct { finding_level level; const char *what; } chunk_faults[] = {
-    [FAULT_GENERATION] = {FINDING_ERROR, "generation 0, which no chunk has: its record was overwritten, and it will never be allocated"},
+static const struct { finding_level level; const char *what;
+} chunk_faults[] = {
+    [FAULT_GENERATION] = {FINDING_ERROR, "generation 0, which no chunk has: its record was overwritten, and it will "
+                                         "never be allocated"},
     [FAULT_OWNER] = {FINDING_ERROR, "its owner is a client number that there is not: its record was overwritten"},
     [FAULT_BORROWER] = {FINDING_ERROR, "a borrower is a client number that there is not: its record was overwritten"},
     [FAULT_SIZE] = {FINDING_ERROR, "more bytes were asked for than it has, or by nobody: its record was overwritten"},
@@ -264,10 +272,12 @@ static uint64_t hints_of_leaf(const zcp_priv_pool *pool, uint32_t leaf) {
     for (uint32_t k = 0; k < zcp_priv_lease_count(pool->list.leaves); k++)
         if (zcp_priv_load_acquire(&pool->leases->items[k].leaf) == leaf)
             hints |= zcp_priv_load_acquire(&pool->leases->items[k].loan);
-    return hints | zcp_priv_load_acquire(zcp_priv_list_leaf(&pool->list, leaf));       // again: it may have come back from a loan
+    // again: it may have come back from a loan
+    return hints | zcp_priv_load_acquire(zcp_priv_list_leaf(&pool->list, leaf));
 }
 
-// Which borrowers a chunk has: of none, of living or dead clients (whose sweep is yet to come), and of slots that nobody has.
+// Which borrowers a chunk has: of none, of living or dead clients (whose sweep is yet to come), and of slots that
+// nobody has.
 typedef struct borrowers { bool held, stray, impossible; } borrowers;
 
 static borrowers borrowers_of(const zcp_priv_pool *pool, zcp_priv_record *record, const client_table *clients) {
@@ -287,7 +297,8 @@ static bool has_hint(const zcp_priv_pool *pool, uint32_t i, uint64_t hints) {
     return hints >> (i & ((1u << pool->list.leaf_shift) - 1)) & 1;
 }
 
-static chunk_fault judge_record(const zcp_priv_pool *pool, uint32_t i, uint64_t hints, const client_table *clients, uint64_t *state) {
+static chunk_fault judge_record(const zcp_priv_pool *pool, uint32_t i, uint64_t hints, const client_table *clients,
+                                uint64_t *state) {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     uint64_t s = *state = zcp_priv_load_acquire(&record->state), size = zcp_priv_load_relaxed(&record->size);
     uint32_t owner = ZCP_PRIV_OWNER(s);
@@ -304,7 +315,8 @@ static chunk_fault judge_record(const zcp_priv_pool *pool, uint32_t i, uint64_t 
         return FAULT_OWNER;
     if (zcp_priv_is_cached(s) && pool->cache_chunks == 0)
         return FAULT_CACHED;
-    if (!zcp_priv_is_cached(s) && (ZCP_PRIV_SIZE(size) > pool->chunk_size || size >> 48 > zcp_priv_lease_count(pool->list.leaves)))
+    if (!zcp_priv_is_cached(s)
+        && (ZCP_PRIV_SIZE(size) > pool->chunk_size || size >> 48 > zcp_priv_lease_count(pool->list.leaves)))
         return FAULT_SIZE;
     bool owned = owner != 0 && clients->items[owner - 1].state != ZCP_CLIENT_FREE;
     if (!owned && (owner != 0 || !b.held))
@@ -341,8 +353,10 @@ static size_t next_look(const zcp_manager *manager, const snapshot *s, suspect *
         const zcp_priv_pool *pool = pool_inside(manager, suspects[k].pool);
         uint32_t i = suspects[k].index;
         uint64_t state;
-        if (pool != NULL && i < pool->count && judge_record(pool, i, hints_of_leaf(pool, i >> pool->list.leaf_shift), &s->clients, &state) == suspects[k].fault &&
-            state == suspects[k].state)
+        if (pool != NULL && i < pool->count
+            && judge_record(pool, i, hints_of_leaf(pool, i >> pool->list.leaf_shift), &s->clients, &state)
+                   == suspects[k].fault
+            && state == suspects[k].state)
             suspects[kept++] = suspects[k];
     }
     return kept;
@@ -361,8 +375,8 @@ static void find_faults(const suspect *suspects, size_t count, findings *f) {
             }
             snprintf(where, sizeof where, "pool %u", p);
             if (found > 0)
-                find(f, chunk_faults[fault].level, where, "%u %s (%s%s): %s", found, found == 1 ? "chunk" : "chunks", which, found > 4 ? ", ..." : "",
-                     chunk_faults[fault].what);
+                find(f, chunk_faults[fault].level, where, "%u %s (%s%s): %s", found, found == 1 ? "chunk" : "chunks",
+                     which, found > 4 ? ", ..." : "", chunk_faults[fault].what);
         }
 }
 
@@ -391,9 +405,13 @@ static void check_list(const zcp_priv_pool *pool, const char *where, findings *f
         header->leaves != pool->list.leaves)
         find(f, FINDING_ERROR, where, "the head of its free list was overwritten");
     for (uint32_t leaf = 0; leaf < pool->list.leaves; leaf++)
-        strays += zcp_priv_count_bits(zcp_priv_load_acquire(zcp_priv_list_leaf(&pool->list, leaf)) & ~zcp_priv_leaf_mask(&pool->list, leaf));
+        strays += zcp_priv_count_bits(zcp_priv_load_acquire(zcp_priv_list_leaf(&pool->list, leaf))
+                                      & ~zcp_priv_leaf_mask(&pool->list, leaf));
     if (strays > 0)
-        find(f, FINDING_WARNING, where, "its free list has %" PRIu64 " hint%s of chunks that do not exist: it was overwritten; they are dropped when met", strays, plural(strays));
+        find(f, FINDING_WARNING, where,
+             "its free list has %" PRIu64
+             " hint%s of chunks that do not exist: it was overwritten; they are dropped when met",
+             strays, plural(strays));
 }
 
 // How many leases hold what no lease can; how many are of slots that nobody has.
@@ -408,7 +426,8 @@ static void count_leases(const zcp_priv_pool *pool, const client_table *clients,
     }
 }
 
-static void check_leases(const zcp_manager *manager, const zcp_priv_pool *pool, const char *where, client_table *clients, findings *f) {
+static void check_leases(const zcp_manager *manager, const zcp_priv_pool *pool, const char *where,
+                         client_table *clients, findings *f) {
     uint32_t garbage, stray;
     count_leases(pool, clients, &garbage, &stray);
     for (int look = 1; look < CHECK_LOOKS && stray > 0; look++) {  // somebody may just have come
@@ -419,7 +438,8 @@ static void check_leases(const zcp_manager *manager, const zcp_priv_pool *pool, 
     if (garbage > 0)
         find(f, FINDING_ERROR, where, "%u lease%s overwritten", garbage, garbage == 1 ? " was" : "s were");
     if (stray > 0)
-        find(f, FINDING_WARNING, where, "%u lease%s of clients that are gone: nobody else can have them", stray, plural(stray));
+        find(f, FINDING_WARNING, where, "%u lease%s of clients that are gone: nobody else can have them", stray,
+             plural(stray));
 }
 
 static void check_clients(const zcp_manager *manager, const char *name, const client_table *clients, findings *f) {
@@ -435,8 +455,10 @@ static void check_clients(const zcp_manager *manager, const char *name, const cl
             find(f, FINDING_NOTE, where, "\"%s\" (pid %u) is dead, and holds no chunk: it needs no care",
                  c->name, c->pid);
         else
-            find(f, FINDING_WARNING, where, "\"%s\" (pid %u) is dead and not swept yet: %" PRIu64 " chunks owned, %" PRIu64 " borrowed, %" PRIu64
-                 " cached; the next who opens the instance sweeps it, or: zerocp recover %s", c->name, c->pid, c->owned, c->borrowed, c->cached, name);
+            find(f, FINDING_WARNING, where,
+                 "\"%s\" (pid %u) is dead and not swept yet: %" PRIu64 " chunks owned, %" PRIu64 " borrowed, %" PRIu64
+                 " cached; the next who opens the instance sweeps it, or: zerocp recover %s",
+                 c->name, c->pid, c->owned, c->borrowed, c->cached, name);
     }
 }
 
@@ -444,9 +466,11 @@ static void check_files(const file_look *look, findings *f) {
     if (look->state == FILE_NO_CHUNKS || look->state == FILE_NO_LOCKS)
         find(f, FINDING_ERROR, "files", "%s", file_states[look->state].meaning);
     if (look->has_management && (look->management.st_mode & S_IWOTH))
-        find(f, FINDING_WARNING, "files", "every user may write the management segment (mode %04o), and truncate it", (unsigned)look->management.st_mode & 07777);
+        find(f, FINDING_WARNING, "files", "every user may write the management segment (mode %04o), and truncate it",
+             (unsigned)look->management.st_mode & 07777);
     if (look->has_management && look->has_chunks && look->management.st_uid != look->chunks.st_uid)
-        find(f, FINDING_WARNING, "files", "the segments belong to different users, %u and %u", (unsigned)look->management.st_uid, (unsigned)look->chunks.st_uid);
+        find(f, FINDING_WARNING, "files", "the segments belong to different users, %u and %u",
+             (unsigned)look->management.st_uid, (unsigned)look->chunks.st_uid);
 }
 
 // Everything that can be seen from outside.
@@ -465,7 +489,8 @@ static void check_instance(const zcp_manager *manager, const file_look *look, sn
         check_list(pool, where, f);
         check_leases(manager, pool, where, &s->clients, f);
         if (s->pools[p].failures > 0)
-            find(f, FINDING_NOTE, where, "%" PRIu64 " call%s found all of its chunks in use; see zerocp suggest", s->pools[p].failures, plural(s->pools[p].failures));
+            find(f, FINDING_NOTE, where, "%" PRIu64 " call%s found all of its chunks in use; see zerocp suggest",
+                 s->pools[p].failures, plural(s->pools[p].failures));
     }
 }
 

@@ -1,9 +1,9 @@
-// inspect_report.h: how the tool shows what it has found. A report is a sequence of fields and tables, rendered as text for
-// people, as one JSON object per line, or as CSV (its tables only). It is collected in memory and written when it is
-// complete, so nobody ever reads half a JSON object.
+// inspect_report.h: how the tool shows what it has found. A report is a sequence of fields and tables, rendered as text
+// for people, as one JSON object per line, or as CSV (its tables only). It is collected in memory and written when it
+// is complete, so nobody ever reads half a JSON object.
 //
-// Texts come from shared memory and from directories, so from anybody: whatever could move the cursor, change colours or
-// turn the direction of writing is shown as an escape, and what is not UTF-8 stays out of JSON.
+// Texts come from shared memory and from directories, so from anybody: whatever could move the cursor, change colours
+// or turn the direction of writing is shown as an escape, and what is not UTF-8 stays out of JSON.
 #ifndef INSPECT_REPORT_H
 #define INSPECT_REPORT_H
 
@@ -107,7 +107,8 @@ typedef enum value_kind {
     VALUE_NUMBER,
     VALUE_BYTES,                                                   // for people with a unit
     VALUE_REAL,
-    VALUE_HEX,                                                     // 16 digits; a string in JSON, whose numbers have 53 bits
+    // 16 digits; a string in JSON, whose numbers have 53 bits
+    VALUE_HEX,
     VALUE_TIME,                                                    // ns since 1970; for people how long ago
     VALUE_SHARE,                                                   // number of whole; for people a bar
     VALUE_SLOTS                                                    // the set bits of 16 words
@@ -124,10 +125,16 @@ typedef struct value {
 
 static inline value v_none(void) { return (value){.kind = VALUE_NONE}; }
 static inline value v_text(const char *text) { return (value){.kind = VALUE_TEXT, .text = text}; }
-static inline value v_colored(const char *text, report_color color) { return (value){.kind = VALUE_TEXT, .text = text, .color = color}; }
+static inline value v_colored(const char *text, report_color color) {
+    return (value){.kind = VALUE_TEXT, .text = text, .color = color};
+}
+
 static inline value v_flag(bool flag) { return (value){.kind = VALUE_FLAG, .number = flag}; }
 static inline value v_number(uint64_t number) { return (value){.kind = VALUE_NUMBER, .number = number}; }
-static inline value v_alarm(uint64_t number, report_color color) { return (value){.kind = VALUE_NUMBER, .number = number, .color = number ? color : PLAIN}; }
+static inline value v_alarm(uint64_t number, report_color color) {
+    return (value){.kind = VALUE_NUMBER, .number = number, .color = number ? color : PLAIN};
+}
+
 static inline value v_bytes(uint64_t number) { return (value){.kind = VALUE_BYTES, .number = number}; }
 static inline value v_real(double real) { return (value){.kind = VALUE_REAL, .real = real}; }
 static inline value v_hex(uint64_t number) { return (value){.kind = VALUE_HEX, .number = number}; }
@@ -255,7 +262,8 @@ typedef struct report {
     FILE *out;                                                     // what follows is collected here
     char *text;                                                    // the whole, once it is complete
     size_t bytes;
-    bool comma, headed;                                            // JSON: something stands before; CSV: the heading is written
+    // JSON: something stands before; CSV: the heading is written
+    bool comma, headed;
     const column *columns;
     size_t column_count, cell_count, cell_room;
     cell *cells;                                                   // of the table that is begun
@@ -301,7 +309,8 @@ static inline void report_paint(const report *r, FILE *out, report_color color, 
 }
 
 // A line for people only. The arguments are safe to print: figures, and texts of the program's own.
-__attribute__((format(printf, 3, 4))) static inline void report_line(report *r, report_color color, const char *format, ...) {
+__attribute__((format(printf, 3, 4))) static inline void report_line(report *r, report_color color, const char *format,
+                                                                     ...) {
     char text[512];
     va_list arguments;
     if (r->format != REPORT_TEXT)
@@ -364,7 +373,8 @@ static inline void table_begin(report *r, const char *key, const column *columns
 }
 
 #define TABLE_BEGIN(r, key, columns) table_begin((r), (key), (columns), sizeof(columns) / sizeof((columns)[0]))
-#define TABLE_ROW(r, ...) table_row((r), (const value[]){__VA_ARGS__}, sizeof((const value[]){__VA_ARGS__}) / sizeof(value))
+#define TABLE_ROW(r, ...)                                                                                              \
+    table_row((r), (const value[]){__VA_ARGS__}, sizeof((const value[]){__VA_ARGS__}) / sizeof(value))
 
 static inline void table_cell(report *r, const value *v) {
     if (r->cell_count == r->cell_room) {

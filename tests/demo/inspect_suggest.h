@@ -1,11 +1,11 @@
 // inspect_suggest.h: from what was seen of an instance, a configuration that would suit it better.
 //
 // How many chunks a pool needs is told by its peak, if nobody was refused or had to wait; else by more than it has:
-// unless far more calls failed than chunks were given out. In a shortage each call that fails is work that was not done;
-// where so many fail, somebody asks again and again for the same chunk, and they do not tell how many are missing.
-// Which sizes it needs is told by the sizes asked for by the chunks that are held: where many of them would fit into
-// much smaller chunks, a second pool is worth it. The size of each pool stays, because what was not seen may still be
-// asked for.
+// unless far more calls failed than chunks were given out. In a shortage each call that fails is work that was not
+// done; where so many fail, somebody asks again and again for the same chunk, and they do not tell how many are
+// missing. Which sizes it needs is told by the sizes asked for by the chunks that are held: where many of them would
+// fit into much smaller chunks, a second pool is worth it. The size of each pool stays, because what was not seen may
+// still be asked for.
 #ifndef INSPECT_SUGGEST_H
 #define INSPECT_SUGGEST_H
 
@@ -61,7 +61,8 @@ static uint64_t suggest_count(const zcp_pool_stats *is, const zcp_pool_stats *wa
         return is->total;
     }
     if (is->failures + is->waits > 0) {
-        snprintf(why, bytes, "all %" PRIu64 " were in use: %" PRIu64 " calls failed, %" PRIu64 " waited", is->total, is->failures, is->waits);
+        snprintf(why, bytes, "all %" PRIu64 " were in use: %" PRIu64 " calls failed, %" PRIu64 " waited", is->total,
+                 is->failures, is->waits);
         return is->total + is->total / 2 + 1;
     }
     if (peak == 0) {
@@ -72,12 +73,14 @@ static uint64_t suggest_count(const zcp_pool_stats *is, const zcp_pool_stats *wa
     return peak + peak / 4 + 1;
 }
 
-static void suggest_add(suggestions *out, uint32_t pool, const zcp_pool_stats *is, uint64_t size, uint64_t count, const char *why) {
+static void suggest_add(suggestions *out, uint32_t pool, const zcp_pool_stats *is, uint64_t size, uint64_t count,
+                        const char *why) {
     if (count > ZCP_MAX_CHUNKS)
         count = ZCP_MAX_CHUNKS;
     for (uint32_t i = 0; i < out->count; i++)                      // two pools of one kind are better one
-        if (out->items[i].config.chunk_size == size && out->items[i].config.alignment == is->alignment && out->items[i].config.cache_chunks == is->cache_chunks &&
-            out->items[i].config.chunk_count + count <= ZCP_MAX_CHUNKS) {
+        if (out->items[i].config.chunk_size == size && out->items[i].config.alignment == is->alignment
+            && out->items[i].config.cache_chunks == is->cache_chunks
+            && out->items[i].config.chunk_count + count <= ZCP_MAX_CHUNKS) {
             out->items[i].config.chunk_count += (uint32_t)count;
             return;
         }
@@ -112,7 +115,8 @@ static void suggest_pool(suggestions *out, uint32_t pool, const zcp_pool_stats *
     uint64_t small = (need * below + seen - 1) / seen;
     snprintf(part, sizeof part, "%zu of the %zu seen asked for no more than that", (size_t)below, seen);
     suggest_add(out, pool, is, split, small, part);
-    suggest_add(out, pool, is, is->chunk_size, need - small > 0 ? need - small : 1, below == seen ? "none seen asked for so much; one is left for what may come" : why);
+    suggest_add(out, pool, is, is->chunk_size, need - small > 0 ? need - small : 1,
+                below == seen ? "none seen asked for so much; one is left for what may come" : why);
 }
 
 // before: when the watching began. sizes: sorted here.

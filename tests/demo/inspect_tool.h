@@ -1,5 +1,5 @@
-// inspect_tool.h: what all commands of the tool share: what the command line has said, how failures are told, how an instance
-// is opened to be looked at, and the tables of pools and clients.
+// inspect_tool.h: what all commands of the tool share: what the command line has said, how failures are told, how an
+// instance is opened to be looked at, and the tables of pools and clients.
 #ifndef INSPECT_TOOL_H
 #define INSPECT_TOOL_H
 
@@ -18,7 +18,8 @@ enum { EXIT_FOUND = 1, EXIT_USAGE = 2 };                           // 0: all is 
 
 typedef enum option_id {
     OPTION_JSON, OPTION_COLOR, OPTION_HELP, OPTION_VERSION,        // these four go with every command
-    OPTION_POOL, OPTION_CLIENT, OPTION_TAG, OPTION_OLDER, OPTION_INTERVAL, OPTION_COUNT, OPTION_FOLLOW, OPTION_CSV, OPTION_FORCE,
+    OPTION_POOL, OPTION_CLIENT, OPTION_TAG, OPTION_OLDER, OPTION_INTERVAL, OPTION_COUNT, OPTION_FOLLOW, OPTION_CSV,
+    OPTION_FORCE,
     OPTIONS
 } option_id;
 
@@ -59,13 +60,15 @@ static bool given(const tool *t, option_id option) {
 // What a reader of stdout is to get goes there whole. false: it cannot be written.
 static bool deliver(tool *t) {
     report_end(&t->report);
-    if (t->write_error == 0 && (fwrite(t->report.text, 1, t->report.bytes, stdout) < t->report.bytes || fflush(stdout) != 0))
+    if (t->write_error == 0
+        && (fwrite(t->report.text, 1, t->report.bytes, stdout) < t->report.bytes || fflush(stdout) != 0))
         t->write_error = errno;
     return t->write_error == 0;
 }
 
 // Tells what is wrong on stderr, safely whatever a name holds, and where JSON is wanted in it too.
-__attribute__((format(printf, 4, 5))) static int fail(tool *t, zcp_status status, const char *advice, const char *format, ...) {
+__attribute__((format(printf, 4, 5))) static int fail(tool *t, zcp_status status, const char *advice,
+                                                      const char *format, ...) {
     char text[1024];
     va_list arguments;
     va_start(arguments, format);
@@ -105,7 +108,8 @@ __attribute__((format(printf, 2, 3))) static int fail_usage(const tool *t, const
     va_end(arguments);
     fputs("zerocp: ", stderr);
     write_safe(stderr, text, false);
-    fprintf(stderr, "\nTry: zerocp %s%s--help\n", t->command != NULL ? t->command->name : "", t->command != NULL ? " " : "");
+    fprintf(stderr, "\nTry: zerocp %s%s--help\n", t->command != NULL ? t->command->name : "",
+            t->command != NULL ? " " : "");
     return EXIT_USAGE;
 }
 
@@ -121,7 +125,9 @@ static void on_sigbus(int signal_number) {
 // Looking at an instance
 
 static zcp_status observe(tool *t) {
-    return zcp_manager_open(&t->manager, &(zcp_manager_desc){.name = t->name, .mode = ZCP_SHM_OPEN_EXISTING, .flags = ZCP_OBSERVE | ZCP_SHM_ANY_OWNER});
+    return zcp_manager_open(
+        &t->manager,
+        &(zcp_manager_desc){.name = t->name, .mode = ZCP_SHM_OPEN_EXISTING, .flags = ZCP_OBSERVE | ZCP_SHM_ANY_OWNER});
 }
 
 // Opens the instance as an observer and looks at it. Anything but 0 is the exit status: it has been told why.
@@ -173,22 +179,25 @@ static void report_pools(report *r, const snapshot *now, const snapshot *before)
     TABLE_BEGIN(r, "pools", pool_columns);
     for (uint32_t p = 0; p < now->pool_count; p++) {
         static const zcp_pool_stats nothing;
-        const zcp_pool_stats *is = &now->pools[p], *was = ns > 0 && p < before->pool_count ? &before->pools[p] : &nothing;
+        const zcp_pool_stats *is = &now->pools[p],
+                             *was = ns > 0 && p < before->pool_count ? &before->pools[p] : &nothing;
         if (is->state == ZCP_POOL_NONE)
             continue;
-        TABLE_ROW(r, v_number(p), v_colored(pool_state_name(is->state), is->state == ZCP_POOL_LIVE ? PLAIN : YELLOW), v_number(is->chunk_size),
-                  v_number(is->alignment), v_number(is->cache_chunks), v_number(is->total), v_number(is->used), v_number(is->cached), v_number(is->free),
-                  v_share(is->used, is->total), v_number(is->peak_used), v_number(is->allocations), v_number(is->releases), v_alarm(is->failures, RED),
-                  v_alarm(is->waits, YELLOW), v_number(is->disturbed), rate_of(is->allocations, was->allocations, ns),
-                  rate_of(is->releases, was->releases, ns),
+        TABLE_ROW(r, v_number(p), v_colored(pool_state_name(is->state), is->state == ZCP_POOL_LIVE ? PLAIN : YELLOW),
+                  v_number(is->chunk_size), v_number(is->alignment), v_number(is->cache_chunks), v_number(is->total),
+                  v_number(is->used), v_number(is->cached), v_number(is->free), v_share(is->used, is->total),
+                  v_number(is->peak_used), v_number(is->allocations), v_number(is->releases),
+                  v_alarm(is->failures, RED), v_alarm(is->waits, YELLOW), v_number(is->disturbed),
+                  rate_of(is->allocations, was->allocations, ns), rate_of(is->releases, was->releases, ns),
                   v_bytes(is->total * is->stride));
     }
     table_end(r);
 }
 
 static const column client_columns[] = {
-    {"slot", "SLOT", ~0u},   {"state", "STATE", ~0u},       {"pid", "PID", ~0u},     {"name", "NAME", ~0u},     {"start", "UP", ~0u},
-    {"owned", "OWNED", ~0u}, {"borrowed", "BORROWED", ~0u}, {"bytes", "BYTES", ~0u}, {"cached", "CACHED", ~0u},
+    {"slot", "SLOT", ~0u},         {"state", "STATE", ~0u}, {"pid", "PID", ~0u},
+    {"name", "NAME", ~0u},         {"start", "UP", ~0u},    {"owned", "OWNED", ~0u},
+    {"borrowed", "BORROWED", ~0u}, {"bytes", "BYTES", ~0u}, {"cached", "CACHED", ~0u},
 };
 
 static void report_clients(report *r, const client_table *clients) {
@@ -197,8 +206,9 @@ static void report_clients(report *r, const client_table *clients) {
         const zcp_client_stats *c = &clients->items[slot];
         bool alive = c->state == ZCP_CLIENT_ALIVE;
         if (c->state != ZCP_CLIENT_FREE)
-            TABLE_ROW(r, v_number(slot), v_colored(alive ? "alive" : "dead", alive ? GREEN : RED), v_number(c->pid), v_text(c->name), v_time(c->start),
-                      v_number(c->owned), v_number(c->borrowed), v_bytes(c->bytes), v_number(c->cached));
+            TABLE_ROW(r, v_number(slot), v_colored(alive ? "alive" : "dead", alive ? GREEN : RED), v_number(c->pid),
+                      v_text(c->name), v_time(c->start), v_number(c->owned), v_number(c->borrowed), v_bytes(c->bytes),
+                      v_number(c->cached));
     }
     table_end(r);
 }

@@ -16,7 +16,8 @@ static void on_stop(int signal_number) {
     stop = signal_number;
 }
 
-// The signals are blocked but for the moments in which ppoll waits, so none is missed between looking at `stop` and waiting.
+// The signals are blocked but for the moments in which ppoll waits, so none is missed between looking at `stop` and
+// waiting.
 static void catch_signals(tool *t) {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     sigset_t blocked;
@@ -35,14 +36,16 @@ static void catch_signals(tool *t) {
 // Waits until that moment; false: a signal has come.
 static bool wait_until(tool *t, uint64_t deadline_ns) {
     for (uint64_t now = zcp_priv_now_ns(); !stop && now < deadline_ns; now = zcp_priv_now_ns()) {
-        struct timespec rest = {.tv_sec = (time_t)((deadline_ns - now) / 1000000000), .tv_nsec = (long)((deadline_ns - now) % 1000000000)};
+        struct timespec rest = {.tv_sec = (time_t)((deadline_ns - now) / 1000000000),
+                                .tv_nsec = (long)((deadline_ns - now) % 1000000000)};
         ppoll(NULL, 0, &rest, &t->unblocked);
     }
     return !stop;
 }
 
-// On a terminal each frame overwrites the last one, and as many lines are shown as there is room for. The cursor is hidden
-// and lines are cut only while a frame is written: whenever the tool is stopped or killed, the terminal is as it was.
+// On a terminal each frame overwrites the last one, and as many lines are shown as there is room for. The cursor is
+// hidden and lines are cut only while a frame is written: whenever the tool is stopped or killed, the terminal is as it
+// was.
 static bool deliver_to_terminal(tool *t, bool clear) {
     report *r = &t->report;
     struct winsize size = {.ws_row = 0};
@@ -84,8 +87,10 @@ static bool frame_of_watch(tool *t, bool rates) {
 
 static bool frame_of_record(tool *t, bool rates) {
     static const column columns[] = {
-        {"time", NULL, 0}, {"elapsed_seconds", NULL, 0}, {"instance_id", NULL, 0}, {"pool", NULL, 0}, {"chunk_size", NULL, 0}, {"total", NULL, 0},
-        {"used", NULL, 0}, {"cached", NULL, 0}, {"free", NULL, 0}, {"peak_used", NULL, 0}, {"allocations", NULL, 0}, {"releases", NULL, 0},
+        {"time", NULL, 0}, {"elapsed_seconds", NULL, 0}, {"instance_id", NULL, 0}, {"pool", NULL, 0},
+        {"chunk_size", NULL, 0}, {"total", NULL, 0},
+        {"used", NULL, 0}, {"cached", NULL, 0}, {"free", NULL, 0}, {"peak_used", NULL, 0}, {"allocations", NULL, 0},
+        {"releases", NULL, 0},
         {"failures", NULL, 0}, {"waits", NULL, 0}, {"disturbed", NULL, 0}, {"allocations_per_second", NULL, 0},
         {"releases_per_second", NULL, 0}, {"clients_alive", NULL, 0},
         {"clients_dead", NULL, 0},
@@ -99,22 +104,23 @@ static bool frame_of_record(tool *t, bool rates) {
     TABLE_BEGIN(r, "samples", columns);
     for (uint32_t p = 0; p < s->pool_count; p++) {
         static const zcp_pool_stats nothing;
-        const zcp_pool_stats *is = &s->pools[p], *was = rates && p < t->before.pool_count ? &t->before.pools[p] : &nothing;
+        const zcp_pool_stats *is = &s->pools[p],
+                             *was = rates && p < t->before.pool_count ? &t->before.pools[p] : &nothing;
         if (is->state != ZCP_POOL_NONE)
-            TABLE_ROW(r, v_time(s->wall_ns), v_real((double)(s->ns - began) / 1e9), v_hex(s->info.instance_id), v_number(p), v_number(is->chunk_size),
-                      v_number(is->total), v_number(is->used), v_number(is->cached), v_number(is->free), v_number(is->peak_used),
-                      v_number(is->allocations), v_number(is->releases), v_number(is->failures), v_number(is->waits),
-                      v_number(is->disturbed),
-                      rate_of(is->allocations, was->allocations, ns), rate_of(is->releases, was->releases, ns), v_number(s->clients.alive),
-                      v_number(s->clients.dead));
+            TABLE_ROW(r, v_time(s->wall_ns), v_real((double)(s->ns - began) / 1e9), v_hex(s->info.instance_id),
+                      v_number(p), v_number(is->chunk_size), v_number(is->total), v_number(is->used),
+                      v_number(is->cached), v_number(is->free), v_number(is->peak_used), v_number(is->allocations),
+                      v_number(is->releases), v_number(is->failures), v_number(is->waits), v_number(is->disturbed),
+                      rate_of(is->allocations, was->allocations, ns), rate_of(is->releases, was->releases, ns),
+                      v_number(s->clients.alive), v_number(s->clients.dead));
     }
     table_end(r);
     return deliver(t);
 }
 
-// The instance was destroyed or replaced. Says so, and goes over to the one that has its name now; for which it waits for a
-// moment, because between destruction and creation there is one, and with --follow without an end. false: that is all, and
-// *status is to be the exit status.
+// The instance was destroyed or replaced. Says so, and goes over to the one that has its name now; for which it waits
+// for a moment, because between destruction and creation there is one, and with --follow without an end. false: that is
+// all, and *status is to be the exit status.
 static bool follow(tool *t, int *status) {
     uint64_t patience = zcp_priv_now_ns() + 500000000;
     zcp_status opened;
@@ -130,11 +136,13 @@ static bool follow(tool *t, int *status) {
         t->replaced++;
         return true;
     }
-    *status = fail(t, opened, "--follow waits for the next one of its name", "the instance was destroyed: %s", zcp_last_message());
+    *status = fail(t, opened, "--follow waits for the next one of its name", "the instance was destroyed: %s",
+                   zcp_last_message());
     return false;
 }
 
-// A frame per interval, until --count of them are shown, a signal comes, nobody reads any more, or the instance is gone.
+// A frame per interval, until --count of them are shown, a signal comes, nobody reads any more, or the instance is
+// gone.
 static int repeat(tool *t, bool (*frame)(tool *t, bool rates)) {
     bool rates = false;
     int status = look(t);
@@ -148,7 +156,8 @@ static int repeat(tool *t, bool (*frame)(tool *t, bool rates)) {
         t->before = t->now;
         next += (uint64_t)t->interval_ms * 1000000;
         if (next < zcp_priv_now_ns())
-            next = zcp_priv_now_ns();                              // it was stopped meanwhile: no frames are made up for
+            // it was stopped meanwhile: no frames are made up for
+            next = zcp_priv_now_ns();
         if (!wait_until(t, next))
             return 0;
         rates = zcp_manager_check(t->manager) == ZCP_OK;

@@ -1,10 +1,12 @@
-// recorder.c: prints the management segment of a small instance as it lies in memory, for tests/recorded.h: that is how later
-// versions of zerocp are tested against what this one leaves behind. `make record` does it for the present version. A version of the
-// past takes its three headers, and this file as it is:
+// recorder.c: prints the management segment of a small instance as it lies in memory, for tests/recorded.h: that is how
+// later versions of zerocp are tested against what this one leaves behind. `make record` does it for the present
+// version. A version of the past takes its three headers, and this file as it is:
 //
-//     cc -I HEADERS -o recorder tests/demo/recorder.c -pthread -lrt && ./recorder "subject of the commit" >> tests/recorded.h
+//     cc -I HEADERS -o recorder tests/demo/recorder.c -pthread -lrt && ./recorder "subject of the commit" >>
+//     tests/recorded.h
 //
-// The instance is what a killed client leaves: it held three chunks, one of them as a borrower, too, and had released a fourth.
+// The instance is what a killed client leaves: it held three chunks, one of them as a borrower, too, and had released a
+// fourth.
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp.h" // the first include, so that it can ask libc for all that it needs
 
@@ -18,7 +20,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { VERSION_AT = 20 };                                          // in the header, of every version: see its byte map in zerocp.h
+// in the header, of every version: see its byte map in zerocp.h
+enum { VERSION_AT = 20 };
 
 static char instance[64];
 
@@ -105,7 +108,7 @@ static bool print_instance(const char *subject) {
     for (size_t at = 0; at < bytes; at += 8) {
         uint64_t word = word_at(base, at);
         if (word != 0)
-            printf("%s{0x%04zx, 0x%" PRIx64 "}", column++ % 4 == 0 ? ",\n    " : ", ", at, word);
+            printf("%s{0x%04zx, 0x%" PRIx64 "}", column++ % 3 == 0 ? ",\n    " : ", ", at, word);
     }
     printf(")\n");
     return true;

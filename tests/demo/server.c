@@ -1,9 +1,9 @@
-// server.c: the demo's server. It creates the pools, allocates three chunks, and stays until it is told to stop (Ctrl-C or
-// SIGTERM); then it removes the instance. Meanwhile it prints the state of the pools every few seconds, and serves clients,
-// one at a time: it acquires the chunk that the client sends, works on it where it lies, and sends it back.
+// server.c: the demo's server. It creates the pools, allocates three chunks, and stays until it is told to stop (Ctrl-C
+// or SIGTERM); then it removes the instance. Meanwhile it prints the state of the pools every few seconds, and serves
+// clients, one at a time: it acquires the chunk that the client sends, works on it where it lies, and sends it back.
 //
-// Every figure that it prints is read back from the library and checked. The exit status is 0 if all were as expected, 1 if
-// not, 2 if the options are wrong.
+// Every figure that it prints is read back from the library and checked. The exit status is 0 if all were as expected,
+// 1 if not, 2 if the options are wrong.
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp.h" // the first include, so that it can ask libc for all that it needs
 
@@ -36,8 +36,8 @@ typedef struct server {
 } server;
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Signals. They are blocked but for the moment in which ppoll waits, so nothing else is ever interrupted, and no signal is
-// missed between looking at `stop` and waiting. Nothing of zerocp may be called in a signal handler.
+// Signals. They are blocked but for the moment in which ppoll waits, so nothing else is ever interrupted, and no signal
+// is missed between looking at `stop` and waiting. Nothing of zerocp may be called in a signal handler.
 
 static volatile sig_atomic_t stop;
 
@@ -78,7 +78,8 @@ static bool start_listening(server *s) {
                 errno == EADDRINUSE ? ": another server of that name is running; stop it, or give another --name" : "");
 }
 
-// Creates the instance. If one is there (a server was killed), it is taken over: opening gives back what dead clients held.
+// Creates the instance. If one is there (a server was killed), it is taken over: opening gives back what dead clients
+// held.
 static bool open_instance(server *s) {
     zcp_config config = {0};
     zcp_status status = ZCP_OK;
@@ -86,7 +87,8 @@ static bool open_instance(server *s) {
         status = zcp_config_add_pool(&config, demo_pools[i].chunk_size, demo_pools[i].chunk_count);
     if (status != ZCP_OK)
         return fail_status("zcp_config_add_pool", status);
-    status = zcp_manager_open(&s->manager, &(zcp_manager_desc){.name = s->name, .config = &config, .client_name = "server"});
+    status =
+        zcp_manager_open(&s->manager, &(zcp_manager_desc){.name = s->name, .config = &config, .client_name = "server"});
     if (status != ZCP_OK)
         return fail_status("zcp_manager_open", status);
 
@@ -193,9 +195,9 @@ static bool take_message(server *s, const message *got) {
     return fail("the client sent something unexpected (kind %" PRIu64 ")", got->kind);
 }
 
-// Waits until the pools are as they should be. A client that was killed is seen as dead once the kernel has torn down its
-// memory, mostly a moment after its socket was closed; zcp_manager_recover then takes back what it held. (In general
-// nobody has to call it: opening the instance and running out of chunks do so.)
+// Waits until the pools are as they should be. A client that was killed is seen as dead once the kernel has torn down
+// its memory, mostly a moment after its socket was closed; zcp_manager_recover then takes back what it held. (In
+// general nobody has to call it: opening the instance and running out of chunks do so.)
 static bool await_pools(server *s, const uint64_t used[DEMO_POOLS]) {
     for (int round = 0; round < 100; round++) {
         zcp_recovery report;
@@ -203,7 +205,8 @@ static bool await_pools(server *s, const uint64_t used[DEMO_POOLS]) {
         if (status != ZCP_OK)
             return fail_status("zcp_manager_recover", status);
         if (report.dead_clients > 0)
-            printf("Took back %" PRIu64 " chunks from %" PRIu32 " client that died\n", report.chunks_reclaimed, report.dead_clients);
+            printf("Took back %" PRIu64 " chunks from %" PRIu32 " client that died\n", report.chunks_reclaimed,
+                   report.dead_clients);
         if (pools_have(s->manager, used))
             return true;
         sleep_ms(20);
@@ -218,7 +221,8 @@ static bool client_has_left(server *s) {
         printf("The client has left in the middle of a hand-over\n");
         zcp_chunk_release(&s->received);
     }
-    return await_pools(s, demo_used_by_server) && show_state(s->manager, "State after the client has left", demo_used_by_server);
+    return await_pools(s, demo_used_by_server)
+           && show_state(s->manager, "State after the client has left", demo_used_by_server);
 }
 
 static bool serve_client(server *s) {

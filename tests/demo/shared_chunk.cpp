@@ -1,9 +1,9 @@
-// shared_chunk.cpp: a producer and a consumer in C++. The producer writes frames into chunks and sends their tokens through a
-// socket; the consumer reads them in place and acknowledges. Neither releases anything by hand: a zerocp::shared_chunk does
-// that when it goes out of scope, out of its container, or when an exception passes.
+// shared_chunk.cpp: a producer and a consumer in C++. The producer writes frames into chunks and sends their tokens
+// through a socket; the consumer reads them in place and acknowledges. Neither releases anything by hand: a
+// zerocp::shared_chunk does that when it goes out of scope, out of its container, or when an exception passes.
 //
-// Both check what they see. The exit status is 0 if all was as expected, 1 if not, 2 if the options are wrong. This file is
-// linked to the implementation, which is C: see the Makefile.
+// Both check what they see. The exit status is 0 if all was as expected, 1 if not, 2 if the options are wrong. This
+// file is linked to the implementation, which is C: see the Makefile.
 #include "zerocp.h"
 
 #include "streams.h"

@@ -1,7 +1,7 @@
 // transport.h: how the demo's processes send each other tokens. zerocp does not care what carries the 64 bits of a
-// token: a pipe, a socket, a message queue, a field in another chunk. This is a Unix socket of the kind that keeps message
-// boundaries (SOCK_SEQPACKET): a message comes whole, and the end of a process is seen by its peer. Its name is abstract
-// (Linux): it is no file, so nothing is left behind when its owner is killed.
+// token: a pipe, a socket, a message queue, a field in another chunk. This is a Unix socket of the kind that keeps
+// message boundaries (SOCK_SEQPACKET): a message comes whole, and the end of a process is seen by its peer. Its name is
+// abstract (Linux): it is no file, so nothing is left behind when its owner is killed.
 //
 // A hand-over takes three messages, and the chunk is held by somebody at every moment:
 //
@@ -14,8 +14,8 @@
 //             ----- MESSAGE_RELEASED ----->
 //                                           is the only holder now, and may write
 //
-// Without MESSAGE_ACQUIRED the sender could let go too early, and the receiver would get ZCP_ERR_STALE. Who only reads can
-// do without MESSAGE_RELEASED.
+// Without MESSAGE_ACQUIRED the sender could let go too early, and the receiver would get ZCP_ERR_STALE. Who only reads
+// can do without MESSAGE_RELEASED.
 #ifndef DEMO_TRANSPORT_H
 #define DEMO_TRANSPORT_H
 
@@ -115,7 +115,8 @@ static inline int transport_connect(const char *name) {
 
 // Bounds how long one send or receive waits for the peer; after that errno is EAGAIN. milliseconds: 1 or more.
 static inline bool transport_set_timeout(int connection, unsigned milliseconds) {
-    struct timeval limit = {.tv_sec = (time_t)(milliseconds / 1000), .tv_usec = (suseconds_t)(milliseconds % 1000) * 1000};
+    struct timeval limit = {.tv_sec = (time_t)(milliseconds / 1000),
+                            .tv_usec = (suseconds_t)(milliseconds % 1000) * 1000};
     return setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0 &&
            setsockopt(connection, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) == 0;
 }
