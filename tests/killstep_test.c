@@ -1,11 +1,15 @@
-// tests/killstep_test.c: a few quick operations of the killstep harness, in every test run; `make killstep` has all of them.
+// tests/killstep_test.c: a few quick operations of the killstep harness, in every test run; `make killstep` has all of
+// them.
 #define KILLSTEP_IN_TESTS
-#pragma GCC diagnostic ignored "-Wint-to-pointer-cast"             // of 64-bit addresses: nothing is stepped on 32-bit machines
+// of 64-bit addresses: nothing is stepped on 32-bit machines
+#pragma GCC diagnostic ignored "-Wint-to-pointer-cast"
 #include "killstep/killstep.c"
 
-static void run_quickly(const char *name)
-{
-    const options all = {.modes = {[KILL] = true, [CALL] = true, [STOP] = true, [CHAIN] = true}, .variant = -1, .point = -1, .chains = 2};
+static void run_quickly(const char *name) {
+    const options all = {.modes = {[KILL] = true, [CALL] = true, [STOP] = true, [CHAIN] = true},
+                         .variant = -1,
+                         .point = -1,
+                         .chains = 2};
 #if defined(TEST_ASAN) || defined(TEST_TSAN)
     test_skip("single steps through a sanitizer take too long");
 #endif

@@ -2,24 +2,27 @@
 //
 //   make fuzz SECONDS=60
 //
-// An input is a program of small steps: change a word of the management segment, one of its leases, or one of what its header
-// says of pools that come and go (also while managers are attached to it), write what adds up (see scribble.h), replace
-// its beginning by raw bytes, cut or extend the file, open, close, observe, add and retire pools, allocate, wait,
-// acquire, release and so on.
-// The seeds are made here, from a real segment with a pool that was added and one that retires, and written into the corpus directory that is given. A finding is what the sanitizers
-// find, an access to the guard pages around each mapping (see hostile.h), a call without an end, a leaked descriptor or
-// mapping, or a handle that lies outside of its segment.
+// An input is a program of small steps: change a word of the management segment, one of its leases, or one of what its
+// header says of pools that come and go (also while managers are attached to it), write what adds up (see scribble.h),
+// replace its beginning by raw bytes, cut or extend the file, open, close, observe, add and retire pools, allocate,
+// wait, acquire, release and so on.
+// The seeds are made here, from a real segment with a pool that was added and one that retires, and written into the
+// corpus directory that is given. A finding is what the sanitizers find, an access to the guard pages around each
+// mapping (see hostile.h), a call without an end, a leaked descriptor or mapping, or a handle that lies outside of its
+// segment.
 #include "../harness/hostile.h"
 
 #include "../harness/scribble.h"
 
-enum { ADDED = 3, RETIRING = 4, LAST_POOL = 4, CLIENTS = 5, MANAGERS = 3, HANDLES = 12, TOKENS = 8, PAGE = 4096, IMAGE = 16 * PAGE };
+enum { ADDED = 3, RETIRING = 4, LAST_POOL = 4, CLIENTS = 5, MANAGERS = 3, HANDLES = 12, TOKENS = 8, PAGE = 4096,
+       IMAGE = 16 * PAGE };
 
 // Of the header: up to the slots of the pools that are there.
 enum { BEGINNING = offsetof(zcp_priv_header, pools) + (LAST_POOL + 1) * sizeof(zcp_priv_pool_slot) };
 
 static char name[64], management_path[128], chunk_path[128], locks_path[128];
-static unsigned char image[IMAGE];                                 // of the pages that are not empty, one after the other
+// of the pages that are not empty, one after the other
+static unsigned char image[IMAGE];
 static off_t page_at[IMAGE / PAGE];                                // where they lie in the file
 static size_t image_bytes;
 static off_t management_bytes, chunk_bytes;                        // of the files
@@ -45,7 +48,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static zcp_config configuration(void) {
     zcp_config config = {0};
-    MUST(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 100, .chunk_count = 12, .cache_chunks = 4}) == ZCP_OK);
+    MUST(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 100, .chunk_count = 12, .cache_chunks = 4})
+         == ZCP_OK);
     MUST(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 1000, .chunk_count = 5, .alignment = 256}) == ZCP_OK);
     MUST(zcp_config_add_pool(&config, 100, 3) == ZCP_OK);
     return config;
@@ -63,7 +67,8 @@ static void make_instance(void) {
     unlink(management_path);
     unlink(chunk_path);
     unlink(locks_path);
-    MUST(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = CLIENTS}) == ZCP_OK);
+    MUST(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = CLIENTS})
+         == ZCP_OK);
     MUST(zcp_manager_add_pool(manager, &added, &number) == ZCP_OK && number == ADDED);
     MUST(zcp_manager_add_pool(manager, &retiring, &number) == ZCP_OK && number == RETIRING);
     MUST(zcp_chunk_allocate(manager, 5000, &chunk) == ZCP_OK && zcp_manager_retire_pool(manager, RETIRING) == ZCP_OK);
@@ -72,7 +77,8 @@ static void make_instance(void) {
     management_bytes = status.st_size;
     chunk_bytes = chunks.st_size;
     image_bytes = 0;
-    for (off_t at = 0; at < management_bytes; at += PAGE) {        // as if its client had just died, with a chunk in its hands
+    // as if its client had just died, with a chunk in its hands
+    for (off_t at = 0; at < management_bytes; at += PAGE) {
         unsigned char *page = image + image_bytes;
         MUST(image_bytes + PAGE <= IMAGE && pread(management, page, PAGE, at) == PAGE);
         if (page[0] == 0 && memcmp(page, page + 1, PAGE - 1) == 0)
@@ -91,7 +97,8 @@ static off_t file_offset(uint64_t at) {
 // Nobody is attached: as it was when it was made, or made again if it was dismantled.
 static void restore_instance(void) {
     struct stat named, ours;
-    bool stands = stat(management_path, &named) == 0 && fstat(management, &ours) == 0 && named.st_ino == ours.st_ino && access(chunk_path, F_OK) == 0;
+    bool stands = stat(management_path, &named) == 0 && fstat(management, &ours) == 0 && named.st_ino == ours.st_ino
+                  && access(chunk_path, F_OK) == 0;
     if (stands && ftruncate(management, management_bytes) == 0 && truncate(chunk_path, chunk_bytes) == 0)
         for (size_t at = 0; at < image_bytes; at += PAGE)
             MUST(pwrite(management, image + at, PAGE, file_offset(at)) == PAGE);
@@ -158,7 +165,8 @@ static void change_word(input *in) {
     case 6: value = (value & ~UINT64_C(0xffffffff)) | take(in, 4); break;
     default: value = (value & 0xffffffff) | take(in, 4) << 32; break;
     }
-    if (at == 16 && (uint32_t)value == 0 && anybody_attached())    // a creator would truncate under those who are attached
+    // a creator would truncate under those who are attached
+    if (at == 16 && (uint32_t)value == 0 && anybody_attached())
         return;
     MUST(pwrite(management, &value, 8, file_offset(at)) == 8);
 }
@@ -195,7 +203,8 @@ static void replace_beginning(input *in) {
     }
 }
 
-static void resize(input *in) {                                    // under somebody who is attached it would be a SIGBUS
+// under somebody who is attached it would be a SIGBUS
+static void resize(input *in) {
     off_t bytes = (off_t)take(in, 2);
     if (!anybody_attached())
         MUST(ftruncate(management, bytes) == 0);
@@ -242,7 +251,8 @@ static void close_one(int which) {
             zcp_chunk_release(&handles[i]);
     zcp_manager_close(manager);
     if (manager != NULL)
-        manager->outstanding = 0;                                  // garbage may have kept a count; no handle of it is left here
+        // garbage may have kept a count; no handle of it is left here
+        manager->outstanding = 0;
     managers[which] = NULL;
 }
 
@@ -273,7 +283,9 @@ static void look(zcp_manager *manager) {
 }
 
 static void change_pools(input *in, zcp_manager *manager) {
-    static const zcp_pool_config choice[] = {{100, 12, 0, 4}, {1000, 5, 256, 0}, {100, 3, 0, 0}, {50, 6, 0, 2}, {5000, 2, 0, 0}, {8, 1, 4096, 0}, {300, 200, 0, 64}, {UINT64_C(1) << 40, 1 << 20, 0, 0}};
+    static const zcp_pool_config choice[] = {
+        {100, 12, 0, 4}, {1000, 5, 256, 0}, {100, 3, 0, 0},    {50, 6, 0, 2},
+        {5000, 2, 0, 0}, {8, 1, 4096, 0},   {300, 200, 0, 64}, {UINT64_C(1) << 40, 1 << 20, 0, 0}};
     uint64_t how = take(in, 1), which = take(in, 1);
     uint32_t number;
     if (how % 4 < 2) {
@@ -309,7 +321,10 @@ static void step(input *in) {
     }
     if (what == 4) {
         uint64_t how = take(in, 1) % 4;
-        how == 0 ? replace_beginning(in) : how == 1 ? resize(in) : how == 2 ? close_one((int)(take(in, 1) % MANAGERS)) : (void)zcp_manager_destroy(name);
+        how == 0   ? replace_beginning(in)
+        : how == 1 ? resize(in)
+        : how == 2 ? close_one((int)(take(in, 1) % MANAGERS))
+                   : (void)zcp_manager_destroy(name);
         return;
     }
     zcp_manager *manager = managers[take(in, 1) % MANAGERS];
@@ -396,13 +411,18 @@ static void put(seed *s, uint64_t value, size_t bytes) {
         s->bytes[s->count++] = (uint8_t)(value >> 8 * i);
 }
 
-static void put_open(seed *s, int manager, int how) { put(s, 3, 1), put(s, (uint64_t)manager, 1), put(s, (uint64_t)how, 1); }
+static void put_open(seed *s, int manager, int how) {
+    put(s, 3, 1), put(s, (uint64_t)manager, 1), put(s, (uint64_t)how, 1);
+}
+
 static void put_pools(seed *s, int manager, int how, int which) {
     put(s, 17, 1), put(s, (uint64_t)manager, 1), put(s, (uint64_t)how, 1), put(s, (uint64_t)which, 1);
 }
+
 static void put_act(seed *s, int what, int manager, int handle, int token) {
     put(s, (uint64_t)what, 1), put(s, (uint64_t)manager, 1), put(s, (uint64_t)handle, 1), put(s, (uint64_t)token, 1);
 }
+
 static void put_change(seed *s, uint64_t word, int how) { put(s, 0, 1), put(s, word, 2), put(s, (uint64_t)how, 1); }
 
 // Two clients that do everything once; in between, unless it is 0, every stride-th word of the segment changes.
@@ -452,7 +472,8 @@ static void write_seeds(const char *directory) {
         put_life(&s, 0, 0);
         write_seed(directory, number++, &s);
     }
-    for (uint64_t word = 0; word < 64; word += 8)                  // wanted, and the first word of each lease, with its loan
+    // wanted, and the first word of each lease, with its loan
+    for (uint64_t word = 0; word < 64; word += 8)
         for (int how = 0; how < 6; how += 5) {
             s.count = 0;
             put_open(&s, 0, 1);
@@ -465,7 +486,8 @@ static void write_seeds(const char *directory) {
             put_life(&s, 0, 0);
             write_seed(directory, number++, &s);
         }
-    for (uint64_t word = 0; word < 8 + 6 * 8; word += 3) {         // signals, and the slots of the pools that are there and the next, also beside clients
+    // signals, and the slots of the pools that are there and the next, also beside clients
+    for (uint64_t word = 0; word < 8 + 6 * 8; word += 3) {
         s.count = 0;
         if (word % 2)
             put_open(&s, 0, 1);

@@ -1,16 +1,18 @@
-// tests/soak/soak.c: eight processes work on one instance for as long as asked, and are killed and stopped all the time.
+// tests/soak/soak.c: eight processes work on one instance for as long as asked, and are killed and stopped all the
+// time.
 //
 //   make soak SECONDS=60
 //
-// Each worker allocates over all pools, fills what it gets with a pattern, passes tokens to the others, acquires theirs,
-// clones, releases, waits for chunks, closes and opens again, and verifies each payload whenever it gets and before it gives.
-// Now and then it adds a pool, retires one, reconfigures the instance, or looks at it as an observer does. The conductor
-// (this process) sends SIGKILL and SIGSTOP to them at random and starts the killed ones again. Every few seconds it asks
-// for quiet: each worker stops where it is and tells what it holds, and the books are compared: what is used is what is
-// held, what is cached can be by the threads that there are, every other chunk of the live pools can be had exactly once; the
-// counters of allocations and releases say the same, but for one at most for each worker that was killed. Half of the workers
-// have a second thread, which ends all the time, now and then without releasing, and another one goes on with what it
-// held. At the end, when all have closed, nothing is cached or retiring any more. The last line is `N passed, N failed`.
+// Each worker allocates over all pools, fills what it gets with a pattern, passes tokens to the others, acquires
+// theirs, clones, releases, waits for chunks, closes and opens again, and verifies each payload whenever it gets and
+// before it gives. Now and then it adds a pool, retires one, reconfigures the instance, or looks at it as an observer
+// does. The conductor (this process) sends SIGKILL and SIGSTOP to them at random and starts the killed ones again.
+// Every few seconds it asks for quiet: each worker stops where it is and tells what it holds, and the books are
+// compared: what is used is what is held, what is cached can be by the threads that there are, every other chunk of the
+// live pools can be had exactly once; the counters of allocations and releases say the same, but for one at most for
+// each worker that was killed. Half of the workers have a second thread, which ends all the time, now and then without
+// releasing, and another one goes on with what it held. At the end, when all have closed, nothing is cached or retiring
+// any more. The last line is `N passed, N failed`.
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp.h"
 
@@ -30,13 +32,16 @@
 enum { WORKERS = 8, THREADS = 2, CACHE = 8, HOLDS = 24, MAIL = 16, MAX_CLIENTS = 40, SHOWN_ERRORS = 20 };
 
 #define WAIT_LIMIT UINT64_C(1000000000)
-#define ADD_LIMIT UINT64_C(5000000000)                             // who adds a pool waits for one who is stopped while it does
+// who adds a pool waits for one who is stopped while it does
+#define ADD_LIMIT UINT64_C(5000000000)
 #define QUIET_EVERY UINT64_C(2500000000)
-#define NO_KILLS UINT64_C(3000000000)                              // at first, so that the counters are compared exactly
+// at first, so that the counters are compared exactly
+#define NO_KILLS UINT64_C(3000000000)
 
 // The pools of the creation, and those that come and go besides; a size is that of one kind only.
-static const zcp_pool_config pools[] = {{64, 250, 0, 0},  {256, 120, 0, CACHE}, {1000, 60, 0, 0},      {4096, 30, 0, 0}, {60000, 9, 0, 0},
-                                        {128, 100, 0, 0}, {512, 40, 0, CACHE},  {2000, 20, 256, 0}, {30000, 6, 4096, 0}};
+static const zcp_pool_config pools[] = {{64, 250, 0, 0},     {256, 120, 0, CACHE}, {1000, 60, 0, 0},
+                                        {4096, 30, 0, 0},    {60000, 9, 0, 0},     {128, 100, 0, 0},
+                                        {512, 40, 0, CACHE}, {2000, 20, 256, 0},   {30000, 6, 4096, 0}};
 enum { POOLS = 5, KINDS = sizeof pools / sizeof pools[0], MAX_CHUNKS = ZCP_MAX_LIVE_POOLS * 250 };
 
 // What a thread holds, as it tells it when asked for quiet.
@@ -158,10 +163,12 @@ static void watch_end(watch w, int worker, const char *what) {
         return;
     uint64_t delayed = run_delay() - delay_read, waited = took > delayed ? took - delayed : 0;
     uint64_t longest = atomic_load(&board->longest);
-    while (waited > longest && wait_limit == WAIT_LIMIT && !atomic_compare_exchange_weak(&board->longest, &longest, waited))
+    while (waited > longest && wait_limit == WAIT_LIMIT
+           && !atomic_compare_exchange_weak(&board->longest, &longest, waited))
         continue;
     if (waited > wait_limit)
-        complain(&board->wait_errors, "%s took %" PRIu64 " ms, %" PRIu64 " of them in the run queue", what, took / 1000000, delayed / 1000000);
+        complain(&board->wait_errors, "%s took %" PRIu64 " ms, %" PRIu64 " of them in the run queue", what,
+                 took / 1000000, delayed / 1000000);
 }
 
 #define WATCHED(worker, call)                                                                                          \
@@ -200,7 +207,9 @@ static void verify(const zcp_chunk *chunk, const char *when) {
         return;
     }
     if (size < 16 || word[0] != id || word[1] != size) {
-        complain(&board->payload_errors, "%s: chunk %016" PRIx64 " of %" PRIu64 " bytes says %016" PRIx64 " and %" PRIu64, when, id, size, word[0], word[1]);
+        complain(&board->payload_errors,
+                 "%s: chunk %016" PRIx64 " of %" PRIu64 " bytes says %016" PRIx64 " and %" PRIu64, when, id, size,
+                 word[0], word[1]);
         return;
     }
     for (uint64_t i = 2; i < words; i += step_of(words))
@@ -224,7 +233,8 @@ typedef struct thread {
 static zcp_manager *open_instance(int worker) {
     zcp_manager *manager = NULL;
     zcp_status status;
-    WATCHED(worker, status = zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .mode = ZCP_SHM_OPEN_EXISTING}));
+    WATCHED(worker,
+            status = zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .mode = ZCP_SHM_OPEN_EXISTING}));
     if (status != ZCP_OK)
         complain(&board->status_errors, "open: %s: %s", zcp_status_name(status), zcp_last_message());
     else
@@ -282,7 +292,8 @@ static void take_mail(thread *t) {
     if (token == 0)
         return;
     WATCHED(t->worker, status = zcp_chunk_acquire(t->manager, token, &chunk));
-    if (status == ZCP_ERR_STALE || status == ZCP_ERR_INVALID_TOKEN)        // the latter: another pool has the number, of fewer chunks
+    // the latter: another pool has the number, of fewer chunks
+    if (status == ZCP_ERR_STALE || status == ZCP_ERR_INVALID_TOKEN)
         add(&board->stale, 1);
     else if (status != ZCP_OK)
         complain(&board->status_errors, "acquire: %s: %s", zcp_status_name(status), zcp_last_message());
@@ -361,7 +372,8 @@ static bool check_entry(const zcp_census_entry *entry, void *user) {
     bool known = false;
     for (int k = 0; k < KINDS; k++)
         known = known || pools[k].chunk_size == entry->capacity;
-    *errors += !known || entry->pool >= ZCP_MAX_LIVE_POOLS || entry->size > entry->capacity || (entry->owner == ZCP_NO_CLIENT && entry->borrowers > MAX_CLIENTS);
+    *errors += !known || entry->pool >= ZCP_MAX_LIVE_POOLS || entry->size > entry->capacity
+               || (entry->owner == ZCP_NO_CLIENT && entry->borrowers > MAX_CLIENTS);
     return true;
 }
 
@@ -369,13 +381,17 @@ static void observe(thread *t) {
     zcp_manager *manager = NULL;
     zcp_status status;
     uint64_t errors = 0;
-    WATCHED(t->worker, status = zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .mode = ZCP_SHM_OPEN_EXISTING, .flags = ZCP_OBSERVE}));
+    WATCHED(t->worker,
+            status = zcp_manager_open(
+                &manager, &(zcp_manager_desc){.name = name, .mode = ZCP_SHM_OPEN_EXISTING, .flags = ZCP_OBSERVE}));
     for (uint32_t p = 0; status == ZCP_OK && p < zcp_manager_pool_end(manager); p++) {
         zcp_pool_stats stats;
         WATCHED(t->worker, status = zcp_manager_pool_stats(manager, p, &stats));
         if (stats.used + stats.free + stats.cached != stats.total || stats.peak_used > stats.total)
-            complain(&board->status_errors, "pool %u as observed: used %" PRIu64 ", free %" PRIu64 ", cached %" PRIu64 ", total %" PRIu64 ", peak %" PRIu64, p,
-                     stats.used, stats.free, stats.cached, stats.total, stats.peak_used);
+            complain(&board->status_errors,
+                     "pool %u as observed: used %" PRIu64 ", free %" PRIu64 ", cached %" PRIu64 ", total %" PRIu64
+                     ", peak %" PRIu64,
+                     p, stats.used, stats.free, stats.cached, stats.total, stats.peak_used);
     }
     if (status == ZCP_OK)
         WATCHED(t->worker, status = zcp_manager_census(manager, check_entry, &errors));
@@ -383,7 +399,8 @@ static void observe(thread *t) {
     if (status == ZCP_OK)
         WATCHED(t->worker, status = zcp_manager_client_stats(manager, (uint32_t)below(MAX_CLIENTS), &client));
     if (status != ZCP_OK || errors != 0)
-        complain(&board->status_errors, "observe: %s: %s; %" PRIu64 " wrong entries", zcp_status_name(status), zcp_last_message(), errors);
+        complain(&board->status_errors, "observe: %s: %s; %" PRIu64 " wrong entries", zcp_status_name(status),
+                 zcp_last_message(), errors);
     WATCHED(t->worker, zcp_manager_close(manager));
     add(&board->observed, 1);
 }
@@ -443,7 +460,8 @@ static void work(thread *t, uint64_t rounds) {
         if (t->manager != NULL && below(300) == 0)
             observe(t);
         if (below(16) == 0)
-            sleep_us(below(2000));                                 // so that the others get a turn in the middle of ours
+            // so that the others get a turn in the middle of ours
+            sleep_us(below(2000));
     }
 }
 
@@ -458,7 +476,8 @@ static void *work_a_while(void *argument) {
     random_state = mix(t->random++) | 1;
     work(t, below(60));
     if (below(2) == 0)
-        release_all(t);                                            // so that something is cached; else it leaves what it holds to the next
+        // so that something is cached; else it leaves what it holds to the next
+        release_all(t);
     add(&board->threads, 1);
     return NULL;
 }
@@ -506,7 +525,8 @@ static struct {
     uint64_t incarnation, continue_at;                             // 0: it is not stopped
 } workers[WORKERS];
 
-static uint64_t kills, stops_made, quiet_checks, deaths_by_themselves, book_errors, most_cached, most_pools, largest_drift;
+static uint64_t kills, stops_made, quiet_checks, deaths_by_themselves, book_errors, most_cached, most_pools,
+    largest_drift;
 static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int number) {
@@ -696,7 +716,8 @@ static void compare_books(uint32_t *held, uint32_t held_count, uint32_t cachers)
     if (count != is.obtainable)
         book_error("chunks that could be had", count, is.obtainable);
     if (distinct(held, held_count + count) != held_count + count)
-        book_error("different chunks among those held and those had", distinct(held, held_count + count), held_count + count);
+        book_error("different chunks among those held and those had", distinct(held, held_count + count),
+                   held_count + count);
     for (uint32_t i = 0; i < count; i++)
         zcp_chunk_release(&got[i]);
     figures now = count_pools(manager, cachers, false);            // with what this thread keeps
@@ -734,25 +755,28 @@ static void be_quiet_and_compare(void) {
 // ---------------------------------------------------------------------------------------------------------------------
 
 static uint64_t errors(void) {
-    return board->status_errors + board->payload_errors + board->hold_errors + board->wait_errors + book_errors + deaths_by_themselves;
+    return board->status_errors + board->payload_errors + board->hold_errors + board->wait_errors + book_errors
+           + deaths_by_themselves;
 }
 
 static void progress(uint64_t second) {
     static uint64_t before;
     uint64_t operations = board->operations;
-    printf("%4" PRIu64 " s: operations %" PRIu64 " (+%" PRIu64 "), allocated %" PRIu64 ", acquired %" PRIu64 ", stale %" PRIu64 ", exhausted %" PRIu64
-           ", kills %" PRIu64 ", stops %" PRIu64 ", sweeps %" PRIu64 ", chunks reclaimed %" PRIu64 ", quiet checks %" PRIu64
-           ", pools added %" PRIu64 ", retired %" PRIu64 ", reconfigured %" PRIu64 ", waits %" PRIu64 ", observed %" PRIu64
-           ", longest wait %" PRIu64 " ms, errors %" PRIu64 "\n",
-           second, operations, operations - before, board->allocated, board->acquired, board->stale, board->exhausted, kills, stops_made,
-           board->sweeps, board->reclaimed, quiet_checks, board->added, board->retired, board->reconfigured, board->waited, board->observed,
-           board->longest / 1000000, errors());
+    printf("%4" PRIu64 " s: operations %" PRIu64 " (+%" PRIu64 "), allocated %" PRIu64 ", acquired %" PRIu64
+           ", stale %" PRIu64 ", exhausted %" PRIu64 ", kills %" PRIu64 ", stops %" PRIu64 ", sweeps %" PRIu64
+           ", chunks reclaimed %" PRIu64 ", quiet checks %" PRIu64 ", pools added %" PRIu64 ", retired %" PRIu64
+           ", reconfigured %" PRIu64 ", waits %" PRIu64 ", observed %" PRIu64 ", longest wait %" PRIu64
+           " ms, errors %" PRIu64 "\n",
+           second, operations, operations - before, board->allocated, board->acquired, board->stale, board->exhausted,
+           kills, stops_made, board->sweeps, board->reclaimed, quiet_checks, board->added, board->retired,
+           board->reconfigured, board->waited, board->observed, board->longest / 1000000, errors());
     fflush(stdout);
     before = operations;
 }
 
 static void conduct(uint64_t seconds) {
-    uint64_t began = now(), end = began + seconds * 1000000000, next_line = began + 1000000000, next_quiet = began + QUIET_EVERY;
+    uint64_t began = now(), end = began + seconds * 1000000000, next_line = began + 1000000000,
+             next_quiet = began + QUIET_EVERY;
     while (now() < end && !interrupted) {
         int w = (int)below(WORKERS);
         uint64_t dice = below(100);
@@ -806,7 +830,8 @@ static void create(void) {
     for (int p = 0; p < POOLS; p++)
         zcp_config_add(&config, &pools[p]);
     zcp_status status = zcp_manager_open(
-        &manager, &(zcp_manager_desc){.name = name, .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = MAX_CLIENTS});
+        &manager, &(zcp_manager_desc){
+                      .name = name, .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = MAX_CLIENTS});
     if (status != ZCP_OK) {
         printf("%s: %s\n", zcp_status_name(status), zcp_last_message());
         exit(2);
@@ -828,8 +853,9 @@ int main(int argc, char **argv) {
         return 2;
     }
     snprintf(name, sizeof name, "zcp-soak-%d", (int)getpid());
-    printf("soak: %" PRIu64 " s, seed %" PRIu64 ", %d workers (half of them with a second thread, ever another one), pools of %d kinds that come and go, two of them cached\n", seconds,
-           seed, (int)WORKERS, (int)KINDS);
+    printf("soak: %" PRIu64 " s, seed %" PRIu64 ", %d workers (half of them with a second thread, ever another one), "
+                                                "pools of %d kinds that come and go, two of them cached\n",
+           seconds, seed, (int)WORKERS, (int)KINDS);
     random_state = mix(seed) | 1;
     signal(SIGINT, on_interrupt);
     signal(SIGTERM, on_interrupt);
@@ -852,12 +878,16 @@ int main(int argc, char **argv) {
     judge(deaths_by_themselves == 0, "no worker died of itself; kills", kills);
     judge(most_cached > 0 || quiet_checks < 4, "chunks were cached; most at a quiet moment", most_cached);
     judge(largest_drift <= kills, "the counters say what the books say; largest difference", largest_drift);
-    judge(seconds < 5 || (board->added > 0 && board->retired > 0 && board->reconfigured > 0), "pools came and went; added", board->added);
-    judge(seconds < 5 || most_pools > POOLS, "there were more pools than at the beginning; most at a quiet moment", most_pools);
-    judge(seconds < 5 || (board->waited > 0 && board->observed > 0), "chunks were waited for, and all was looked at; waits", board->waited);
+    judge(seconds < 5 || (board->added > 0 && board->retired > 0 && board->reconfigured > 0),
+          "pools came and went; added", board->added);
+    judge(seconds < 5 || most_pools > POOLS, "there were more pools than at the beginning; most at a quiet moment",
+          most_pools);
+    judge(seconds < 5 || (board->waited > 0 && board->observed > 0),
+          "chunks were waited for, and all was looked at; waits", board->waited);
     judge(board->threads > 0, "threads ended and others began; threads", board->threads);
     judge(board->sweeps > 0 || kills == 0, "the killed were swept; sweeps", board->sweeps);
-    judge(destroyed == ZCP_OK && zcp_shm_unlink(name) == ZCP_ERR_NOT_FOUND, "destroyed; chunks reclaimed", board->reclaimed);
+    judge(destroyed == ZCP_OK && zcp_shm_unlink(name) == ZCP_ERR_NOT_FOUND, "destroyed; chunks reclaimed",
+          board->reclaimed);
     printf("%d passed, %d failed\n", passed, failed);
     return failed == 0 ? 0 : 1;
 }
