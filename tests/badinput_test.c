@@ -273,7 +273,8 @@ TEST(bad_open_of_an_existing_instance) {
     CHECK_OK(zcp_config_add_pool(&larger, 256, 1));
     CHECK_OK(zcp_config_add_pool(&reordered, 128, 4));
     CHECK_OK(zcp_config_add_pool(&reordered, 64, 4));
-    CHECK_OK(zcp_config_add(&aligned, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 4, .alignment = 64}));                  // as 0 says
+    // as 0 says
+    CHECK_OK(zcp_config_add(&aligned, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 4, .alignment = 64}));
     CHECK_OK(zcp_config_add(&aligned, &(zcp_pool_config){.chunk_size = 128, .chunk_count = 4, .alignment = 128}));
     CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config}));
     CHECK_OK(zcp_chunk_allocate(manager, 64, &chunk));
@@ -635,7 +636,8 @@ TEST(bad_arguments_of_the_lower_floors) {
     CHECK_REFUSED(zcp_config_add_pool(NULL, 1, 1), ZCP_ERR_INVALID_ARGUMENT);
     CHECK_REFUSED(zcp_config_add(&config, NULL), ZCP_ERR_INVALID_ARGUMENT);
     CHECK_REFUSED(zcp_config_add_pool(&config, 0, 1), ZCP_ERR_INVALID_SIZE);
-    CHECK_REFUSED(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 1, .chunk_count = 1, .alignment = 3}), ZCP_ERR_INVALID_ALIGNMENT);
+    CHECK_REFUSED(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 1, .chunk_count = 1, .alignment = 3}),
+                  ZCP_ERR_INVALID_ALIGNMENT);
     CHECK_REFUSED(zcp_config_add_pool(&config, UINT64_MAX, 2), ZCP_ERR_OVERFLOW);
     CHECK_ZERO(config);
     CHECK_REFUSED_ZERO(list, zcp_mpmc_list_create(&list, NULL, 1000, 10, true), ZCP_ERR_INVALID_ARGUMENT);

@@ -9,8 +9,10 @@
 // A CSV with one row that has these quartiles, beside one that never changes.
 static void write_run(char path[32], const char *metric, double q1, double median, double q3) {
     record_table table = {0};
-    record steady = {.name = "pair", .system = "malloc", .workers = "1", .metric = "time", .unit = "ns", .q1 = 4, .median = 4, .q3 = 4, .rounds = 7};
-    record row = {.name = "pair", .system = "zerocp", .workers = "2p", .unit = "ns", .q1 = q1, .median = median, .q3 = q3, .rmws = median / 2, .rounds = 7};
+    record steady = {.name = "pair", .system = "malloc", .workers = "1", .metric = "time", .unit = "ns", .q1 = 4,
+                     .median = 4, .q3 = 4, .rounds = 7};
+    record row = {.name = "pair", .system = "zerocp", .workers = "2p", .unit = "ns", .q1 = q1, .median = median,
+                  .q3 = q3, .rmws = median / 2, .rounds = 7};
     strcpy(path, "/tmp/zcp-bench-test-XXXXXX");
     int fd = mkstemp(path);
     CHECK(fd >= 0);
@@ -34,7 +36,8 @@ static int compare_runs(const char *metric, const double older[3], const double 
 }
 
 TEST(bench_check_tells_slower_from_noise) {
-    static const double run[] = {9.8, 10, 10.2}, slower[] = {11.8, 12, 12.2}, faster[] = {7.8, 8, 8.2}, little[] = {10.1, 10.3, 10.5};
+    static const double run[] = {9.8, 10, 10.2}, slower[] = {11.8, 12, 12.2}, faster[] = {7.8, 8, 8.2},
+                        little[] = {10.1, 10.3, 10.5};
     static const double wild[] = {9, 12, 15}, none[] = {0, 0, 0}, one[] = {1, 1, 1};
     CHECK_EQ(compare_runs("time", run, run), 0);
     CHECK_EQ(compare_runs("time", run, slower), 1);

@@ -1,5 +1,5 @@
-// tests/cache_test.c: chunks that a thread keeps for itself: what they cost, who sees them, who gets them, and what becomes
-// of them when their thread or process ends, however it ends.
+// tests/cache_test.c: chunks that a thread keeps for itself: what they cost, who sees them, who gets them, and what
+// becomes of them when their thread or process ends, however it ends.
 #include "harness/chunks.h"
 
 #include <signal.h>
@@ -225,8 +225,8 @@ TEST(cache_yields_at_the_next_allocate) {
     finish(manager);
 }
 
-// After the release that yields, so many are uncached, then all is as before: also where the thread cached nothing at that
-// time, be it that it was exhausted itself or that it held all it had.
+// After the release that yields, so many are uncached, then all is as before: also where the thread cached nothing at
+// that time, be it that it was exhausted itself or that it held all it had.
 TEST(cache_goes_on_after_its_own_thread_was_exhausted) {
     zcp_manager *manager = create_cached(TOTAL, CACHE);
     zcp_chunk chunks[TOTAL + 1];
@@ -467,8 +467,8 @@ TEST(cache_goes_with_close) {
     finish(manager);
 }
 
-// A thread stands in the middle of its end, with half of its cache given back, and another one closes: close waits for it.
-// Else the thread would go on with chunks that close has given to everybody, and somebody else holds by then.
+// A thread stands in the middle of its end, with half of its cache given back, and another one closes: close waits for
+// it. Else the thread would go on with chunks that close has given to everybody, and somebody else holds by then.
 static struct {
     _Atomic uint32_t ready, go, ending, closed;
     pthread_t thread;
@@ -571,7 +571,8 @@ static void play(void *argument) {
     zcp_chunk_release(&shared);
     zcp_chunk_release(&borrowed);
     CHECK_ACQUIRE_FAILS(peer, token, ZCP_ERR_STALE);
-#if !defined(TEST_TSAN)                                              // which does not know that the kernel wipes the mutex in a child
+// which does not know that the kernel wipes the mutex in a child
+#if !defined(TEST_TSAN)
     test_thread_join(test_thread(play_in_a_thread, manager));
 #endif
     uint32_t n = 0;
@@ -618,9 +619,10 @@ static void killed_at(void *argument) {
 }
 
 TEST(cache_killed_at_each_named_step) {
-    static const struct { const char *where; int nth; uint64_t used, cached; } cases[] = {
-        {"unowned", 1, CACHE, 0}, {"cached", 1, CACHE - 1, 1}, {"unowned", CACHE, 1, CACHE - 1}, {"cached", CACHE, 0, CACHE},
-        {"uncached", 1, 1, CACHE - 1}, {"uncached", CACHE, CACHE, 0}, {"freed", 1, 0, CACHE}};
+    static const struct { const char *where; int nth; uint64_t used, cached;
+    } cases[] = {{"unowned", 1, CACHE, 0},    {"cached", 1, CACHE - 1, 1},   {"unowned", CACHE, 1, CACHE - 1},
+                 {"cached", CACHE, 0, CACHE}, {"uncached", 1, 1, CACHE - 1}, {"uncached", CACHE, CACHE, 0},
+                 {"freed", 1, 0, CACHE}};
     zcp_manager *manager = create_cached(TOTAL, CACHE);
     script *told = test_shared(sizeof *told);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -699,7 +701,8 @@ static void stale_and_cached(uint32_t flags) {
         zcp_chunk next = stale;
         next.generation++;
         zcp_chunk_release(&chunk);
-        CHECK_FIGURES(manager, 0, marks == 3 ? 0 : 1);             // the last handle counted as a borrower's: that frees for all
+        // the last handle counted as a borrower's: that frees for all
+        CHECK_FIGURES(manager, 0, marks == 3 ? 0 : 1);
         check_leads_nowhere(manager, peer, &stale, (uint64_t)stale.generation << 32 | stale.index);
         check_leads_nowhere(manager, peer, &next, made_up);        // not even the generation that it has now
         check_leads_nowhere(peer, manager, &(zcp_chunk){peer, NULL, next.index, next.generation}, made_up);
@@ -756,7 +759,8 @@ TEST(cache_and_loan_at_the_last_generation) {
                 zcp_log_set_level(ZCP_LOG_OFF);
                 for (uint32_t first = UINT32_MAX - 2; first != 0; first++) {
                     inside_set_state_word(manager, 0, 0, (uint64_t)first << 32);
-                    for (uint32_t i = 0, expected = first; i < 5; i++, expected = expected == UINT32_MAX ? 1 : expected + 1) {
+                    for (uint32_t i = 0, expected = first; i < 5;
+                         i++, expected = expected == UINT32_MAX ? 1 : expected + 1) {
                         zcp_chunk chunk = allocate(manager, 64), stale = chunk;
                         CHECK_EQ(chunk.generation, expected);
                         uint64_t token = marked ? token_of(&chunk) : 0;
@@ -845,7 +849,8 @@ static void count_steps(cost *self) {
     CHECK(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status));
     while (WIFSTOPPED(status) && !atomic_load(&self->done)) {
         if (atomic_load(&self->counting)) {                        // forked from here: its code is at the same place
-            const unsigned char *code = (const unsigned char *)ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user_regs_struct, rip), NULL);
+            const unsigned char *code =
+                (const unsigned char *)ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user_regs_struct, rip), NULL);
             self->instructions++;
             self->locked += is_locked(code);
             self->calls += code[0] == 0x0f && code[1] == 0x05;     // syscall
@@ -864,7 +869,8 @@ static void check_cost(uint32_t cache, uint32_t held, uint64_t locked) {
     self->cache = cache, self->held = held;
     count_steps(self);
     uint64_t pairs = (uint64_t)PAIRS * held;
-    test_note("cache %u, %u held: %llu instructions for each pair", cache, held, (unsigned long long)(self->instructions / pairs));
+    test_note("cache %u, %u held: %llu instructions for each pair", cache, held,
+              (unsigned long long)(self->instructions / pairs));
     CHECK_EQ(self->locked, locked * pairs + 1);                    // and the store that ends the counting
     CHECK_EQ(self->calls, 0);
     CHECK(self->instructions > 20 * pairs);
@@ -902,7 +908,8 @@ TEST(cache_larger_than_may_be_is_refused) {
         CHECK(memcmp(&config, &before, sizeof config) == 0);
         zcp_config wrong = config;
         wrong.pools.items[0].cache_chunks = cache;
-        CHECK_STATUS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &wrong}), ZCP_ERR_INVALID_SIZE);
+        CHECK_STATUS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &wrong}),
+                     ZCP_ERR_INVALID_SIZE);
         CHECK(manager == NULL && zcp_config_total_bytes(&wrong, 0) == 0);
     }
     manager = create_named(test_instance(), &config, 0);
@@ -965,7 +972,8 @@ TEST(cache_is_given_back_at_the_release_of_one_of_several_handles) {
     finish(manager);
 }
 
-// Once a token was made, somebody may acquire between the last look and a store that frees: so no such store is come to, into the cache, to a loan or to the list.
+// Once a token was made, somebody may acquire between the last look and a store that frees: so no such store is come
+// to, into the cache, to a loan or to the list.
 static uint32_t stores;
 
 static void count_store(void) {
@@ -975,7 +983,8 @@ static void count_store(void) {
 TEST(cache_takes_nothing_by_a_store_after_a_token) {
     for (uint32_t cache = 0; cache <= CACHE; cache += CACHE)
         for (int marked = 0; marked < 2; marked++) {
-            enum { SEVERAL = 40 };                                    // more than one leaf, so both the loan and the list take some back
+            // more than one leaf, so both the loan and the list take some back
+            enum { SEVERAL = 40 };
             zcp_chunk chunks[SEVERAL];
             zcp_manager *manager = create_cached(TOTAL, cache);
             for (int i = 0; i < SEVERAL; i++) {

@@ -1,5 +1,5 @@
-// tests/camera_test.c: runs the camera pipeline of tests/demo; kills, stops, interrupts and misuses it. The runner checks that nothing
-// is left in /dev/shm, and no process.
+// tests/camera_test.c: runs the camera pipeline of tests/demo; kills, stops, interrupts and misuses it. The runner
+// checks that nothing is left in /dev/shm, and no process.
 #include "harness/programs.h"
 
 #define ALL_FREE "All 3 frames of the pool are free again\n"
@@ -8,7 +8,8 @@ static program camera;
 
 // A pool of 3 frames has 19 MB, and is used up all the time.
 static void start_camera(const char *frames, const char *timeout) {
-    START(&camera, "camera", "--name", test_instance(), "--pool", "3", "--period", "0.02", "--frames", frames, "--timeout", timeout);
+    START(&camera, "camera", "--name", test_instance(), "--pool", "3", "--period", "0.02", "--frames", frames,
+          "--timeout", timeout);
 }
 
 // Waits until frames flow, from now on.
@@ -38,7 +39,8 @@ static pid_t consumer_in(int number) {
 TEST(camera_each_frame) {
     start_camera("60", "10");
     must_end(&camera, 0);
-    must_say(&camera, text_of("Instance \"%s\": room for 3 frames of 1920x1080 RGB, 6220800 bytes each\n", test_instance()));
+    must_say(&camera,
+             text_of("Instance \"%s\": room for 3 frames of 1920x1080 RGB, 6220800 bytes each\n", test_instance()));
     must_say(&camera, "60 frames in ");
     must_say(&camera, "Bytes copied: 0\n");
     must_say(&camera, "Consumer 1 has verified 60 frames where they lay, 373248000 bytes\n");
@@ -77,7 +79,8 @@ TEST_WITH(camera_interrupted_at_random, .seconds = 120) {
         usleep((useconds_t)test_random_below(6000));
         CHECK(kill(camera.pid, round % 2 == 0 ? SIGINT : SIGTERM) == 0);
         int status = end_of(&camera);
-        CHECK_MSG(WIFSIGNALED(status) ? camera.length == 0 : WEXITSTATUS(status) == 0, "status %x:\n%s", (unsigned)status, camera.text);
+        CHECK_MSG(WIFSIGNALED(status) ? camera.length == 0 : WEXITSTATUS(status) == 0, "status %x:\n%s",
+                  (unsigned)status, camera.text);
         must_be_gone(test_instance());
     }
 }
@@ -140,7 +143,8 @@ TEST_WITH(camera_producer_killed, .seconds = 120) {
         test_kill(camera.pid);
         while (take(&camera, 100)) {
         }
-        must_say(&camera, ": the producer has ended\n");           // by one at least: the other one may come only when all is removed
+        // by one at least: the other one may come only when all is removed
+        must_say(&camera, ": the producer has ended\n");
         must_be_gone(test_instance());
     }
 }
@@ -159,7 +163,8 @@ TEST(camera_output_closed) {
 TEST(camera_wrong_byte_is_noticed) {
     START(&camera, "camera", "--name", test_instance(), "--pool", "3", "--frames", "30", "--spoil", "5");
     must_end(&camera, 1);
-    CHECK(count_of(camera.text, "camera: frame 5 is wrong at byte 3110400: ") >= 1);      // the second one may be ended before it gets there
+    // the second one may be ended before it gets there
+    CHECK(count_of(camera.text, "camera: frame 5 is wrong at byte 3110400: ") >= 1);
     must_say(&camera, ALL_FREE);
     must_be_gone(test_instance());
 }

@@ -186,7 +186,8 @@ TEST_WITH(compile_optimised, .seconds = 120) {
     enter_directory_to_run();
     write_unit("fast.c", (unit){.prologue = IMPLEMENT, .includes = {3}});
     FOR_EACH(compiler, c_compilers()) {
-        must("%s -std=c11 %s -O2 -DNDEBUG -I%s -o program fast.c %s && ./program", compiler, C_WARNINGS, SOURCE_DIR, LIBS);
+        must("%s -std=c11 %s -O2 -DNDEBUG -I%s -o program fast.c %s && ./program", compiler, C_WARNINGS, SOURCE_DIR,
+             LIBS);
     }
     leave_directory();
 }
@@ -357,10 +358,12 @@ TEST(compile_casts_hide_nothing) {
 }
 
 static void compile_object(const char *compiler, const char *prologue) {
-    write_unit("object.c", (unit){.prologue = prologue, .includes = {3}, .function = "#define OTHER 0\nstatic int here(void);\n"
-                                                                                     "int zcp_test(void);\n"
-                                                                                     "int zcp_test(void) { return here(); }\n"
-                                                                                     "static int here(void)"});
+    write_unit("object.c", (unit){.prologue = prologue,
+                                  .includes = {3},
+                                  .function = "#define OTHER 0\nstatic int here(void);\n"
+                                              "int zcp_test(void);\n"
+                                              "int zcp_test(void) { return here(); }\n"
+                                              "static int here(void)"});
     must("%s -std=c11 -O0 -I%s -c -o object.o object.c", compiler, SOURCE_DIR);
 }
 
@@ -372,7 +375,8 @@ static int check_exports(void) {
     FILE *log = fopen("log", "r");
     CHECK(log != NULL);
     while (fscanf(log, "%255s %c%*[^\n]", name, &kind) == 2) {
-        if (strncmp(name, "__x86.get_pc_thunk.", 19) == 0)         // GCC's own, hidden, in position-independent code for i386
+        // GCC's own, hidden, in position-independent code for i386
+        if (strncmp(name, "__x86.get_pc_thunk.", 19) == 0)
             continue;
         CHECK_MSG(strncmp(name, "zcp_", 4) == 0, "the implementation exports %s", name);
         CHECK_MSG(strncmp(name, "zcp_priv_", 9) != 0, "the implementation exports the private %s", name);
@@ -486,8 +490,8 @@ typedef struct readme {
 
 static void compile_fragment(const char *block) {
     write_file("fragment.c",
-               "#include \"zerocp.h\"\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\n"
-               "zcp_manager *manager;\nzcp_chunk chunk;\nuint64_t token;\nzcp_status status;\n"
+               "#include \"zerocp.h\"\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n"
+               "#include <unistd.h>\nzcp_manager *manager;\nzcp_chunk chunk;\nuint64_t token;\nzcp_status status;\n"
                "void fragment(void);\nvoid fragment(void)\n{\n%s}\n",
                block);
     must("%s -std=c11 -Wall -Wextra -Wno-unused -Werror -fsyntax-only -I%s fragment.c", callers_compiler(), SOURCE_DIR);

@@ -133,7 +133,8 @@ TEST(config_add_refuses) {
     zcp_config config = {0};
     CHECK_OK(zcp_config_add_pool(&config, 64, 10));
     CHECK_STATUS(zcp_config_add_pool(NULL, 64, 10), ZCP_ERR_INVALID_ARGUMENT);
-    CHECK_STATUS(zcp_config_add(NULL, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 10, .alignment = 0}), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_STATUS(zcp_config_add(NULL, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 10, .alignment = 0}),
+                 ZCP_ERR_INVALID_ARGUMENT);
     CHECK_NOT_ADDED(config, zcp_config_add(&config, NULL), ZCP_ERR_INVALID_ARGUMENT);
     CHECK_NOT_ADDED(config, zcp_config_add_pool(&config, 0, 10), ZCP_ERR_INVALID_SIZE);
     CHECK_NOT_ADDED(config, zcp_config_add_pool(&config, 64, 0), ZCP_ERR_INVALID_SIZE);
@@ -149,9 +150,14 @@ TEST(config_refuses_alignments_that_are_none) {
     zcp_config config = {0};
     uint32_t page = (uint32_t)sysconf(_SC_PAGESIZE);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        CHECK_NOT_ADDED(config, zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 1, .alignment = bad[i]}), ZCP_ERR_INVALID_ALIGNMENT);
+        CHECK_NOT_ADDED(
+            config,
+            zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 1, .alignment = bad[i]}),
+            ZCP_ERR_INVALID_ALIGNMENT);
     for (uint32_t large = page * 2; large != 0; large *= 2)
-        CHECK_NOT_ADDED(config, zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 1, .alignment = large}), ZCP_ERR_INVALID_ALIGNMENT);
+        CHECK_NOT_ADDED(
+            config, zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 1, .alignment = large}),
+            ZCP_ERR_INVALID_ALIGNMENT);
 }
 
 // Every chunk lies where it was promised, with all its bytes to itself.
@@ -161,7 +167,8 @@ static void check_alignment(uint32_t alignment, uint64_t size) {
     zcp_chunk chunks[6];
     zcp_pool_stats stats;
     uint32_t effective = alignment == 0 ? 64 : alignment;
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 1, .chunk_count = 1, .alignment = 1}));                     // the next begins after it
+    // the next begins after it
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 1, .chunk_count = 1, .alignment = 1}));
     CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = size, .chunk_count = 6, .alignment = alignment}));
     CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config}));
     CHECK_OK(zcp_manager_pool_stats(manager, 1, &stats));
@@ -259,7 +266,8 @@ TEST(config_goes_up_to_the_limit) {
     CHECK_NOT_ADDED(config, zcp_config_add_pool(&config, (UINT64_C(1) << 46) + 1, 1), ZCP_ERR_OVERFLOW);
     memset(&config, 0, sizeof config);
     for (int i = 0; i < ZCP_MAX_POOLS; i++)                        // as many chunks as there can be at all
-        CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 1, .chunk_count = ZCP_MAX_CHUNKS, .alignment = 1}));
+        CHECK_OK(zcp_config_add(&config,
+                                &(zcp_pool_config){.chunk_size = 1, .chunk_count = ZCP_MAX_CHUNKS, .alignment = 1}));
     CHECK_EQ(zcp_config_chunk_bytes(&config, 0), (uint64_t)ZCP_MAX_CHUNKS * ZCP_MAX_POOLS);
     CHECK(zcp_config_management_bytes(&config, ZCP_MAX_CLIENTS) > zcp_config_management_bytes(&config, 1));
 }

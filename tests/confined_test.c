@@ -338,7 +338,8 @@ TEST(confined_sweeper_killed_leaves_it_to_its_child_s_end) {
     CHECK_RECOVERS(manager, 1, 0);                                 // the sweeper itself
     CHECK_EQ(used(manager), COUNT);
     test_kill((pid_t)s->token);
-    for (int round = 0; round < 1000 && used(manager) != 0; round++) {       // a sanitizer's process goes a moment later
+    // a sanitizer's process goes a moment later
+    for (int round = 0; round < 1000 && used(manager) != 0; round++) {
         CHECK_OK(zcp_manager_recover(manager, NULL));
         test_sleep(5);
     }

@@ -1,5 +1,6 @@
 // tests/cpp_test.c: namespace zerocp, by each C++ compiler that is there: the programs of tests/cpp with and without
-// exceptions, what must not compile, the C++ blocks of README.md and what they print, and the C++ program of tests/demo.
+// exceptions, what must not compile, the C++ blocks of README.md and what they print, and the C++ program of
+// tests/demo.
 #include "harness/compiling.h"
 
 #define STRICT CXX_WARNINGS " -Wshadow -Wconversion -Wold-style-cast -Wnon-virtual-dtor"
@@ -18,8 +19,8 @@ static void run_with(const char *flags, const char *source) {
     compilers found = cxx_compilers(true);
     compile_implementation();
     FOR_EACH(compiler, found) {
-        must("%s %s %s -O0 -I%s -o program %s/tests/cpp/%s implementation.o %s", compiler, flags, STRICT, SOURCE_DIR, SOURCE_DIR,
-             source, LIBS);
+        must("%s %s %s -O0 -I%s -o program %s/tests/cpp/%s implementation.o %s", compiler, flags, STRICT, SOURCE_DIR,
+             SOURCE_DIR, source, LIBS);
         must("timeout 20 ./program %s", test_instance());
     }
     leave_directory();
@@ -45,7 +46,8 @@ TEST_WITH(cpp_grows_without_exceptions, .seconds = 120) {
     run_with("-std=c++11 -fno-exceptions -fno-rtti", "growth.cpp");
 }
 
-// Several units include it, one of them without exceptions; nothing is defined twice, and what is not called need not be there.
+// Several units include it, one of them without exceptions; nothing is defined twice, and what is not called need not
+// be there.
 TEST_WITH(cpp_several_units, .seconds = 120) {
     const char *compiler;
     enter_directory_to_run();
@@ -53,8 +55,9 @@ TEST_WITH(cpp_several_units, .seconds = 120) {
     compile_implementation();
     write_file("first.cpp", "#include \"zerocp.h\"\n#include \"zerocp.h\"\nint second(zerocp::shared_chunk);\n"
                             "int main() { return second(zerocp::shared_chunk()); }\n");
-    write_file("second.cpp", "#include \"zerocp.h\"\nint second(zerocp::shared_chunk);\n"
-                             "int second(zerocp::shared_chunk chunk) { return chunk.token() != 0 || zerocp::manager(); }\n");
+    write_file("second.cpp",
+               "#include \"zerocp.h\"\nint second(zerocp::shared_chunk);\n"
+               "int second(zerocp::shared_chunk chunk) { return chunk.token() != 0 || zerocp::manager(); }\n");
     FOR_EACH(compiler, found) {
         must("%s -std=c++11 %s -I%s -c first.cpp", compiler, STRICT, SOURCE_DIR);
         must("%s -std=c++17 %s -fno-exceptions -I%s -c second.cpp", compiler, STRICT, SOURCE_DIR);
@@ -64,7 +67,8 @@ TEST_WITH(cpp_several_units, .seconds = 120) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What must not compile, each statement in a unit that compiles without it (NULL). One compiler does: the language says so.
+// What must not compile, each statement in a unit that compiles without it (NULL). One compiler does: the language says
+// so.
 
 typedef struct refusal {
     const char *flags, *statement;
@@ -92,8 +96,10 @@ static const refusal refusals[] = {
 
 static void write_statement(const char *statement) {
     write_file("statement.cpp",
-               "#include \"zerocp.h\"\nstruct virtual_one { virtual int f(); }; void f(zerocp::manager &manager, zerocp::shared_chunk &chunk);\n"
-               "void f(zerocp::manager &manager, zerocp::shared_chunk &chunk)\n{\n    %s\n    (void)manager;\n    (void)chunk;\n}\n",
+               "#include \"zerocp.h\"\nstruct virtual_one { virtual int f(); }; void f(zerocp::manager &manager, "
+               "zerocp::shared_chunk &chunk);\n"
+               "void f(zerocp::manager &manager, zerocp::shared_chunk &chunk)\n{\n    %s\n    (void)manager;\n    "
+               "(void)chunk;\n}\n",
                statement);
 }
 
@@ -106,7 +112,8 @@ TEST_WITH(cpp_refuses_misuse, .seconds = 120) {
         if (r->statement == NULL)
             must("%s %s -fsyntax-only -I%s statement.cpp", compiler, r->flags, SOURCE_DIR);
         else
-            must_be_refused("statement.cpp:5:", "%s %s -fsyntax-only -I%s statement.cpp", compiler, r->flags, SOURCE_DIR);
+            must_be_refused("statement.cpp:5:", "%s %s -fsyntax-only -I%s statement.cpp", compiler, r->flags,
+                            SOURCE_DIR);
     }
     leave_directory();
 }
@@ -126,9 +133,9 @@ TEST(cpp_not_with_static) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// README.md: a block that begins ```cpp is a program that is linked to zerocp_unit.c, or with `// fragment` in its first line
-// statements, to be compiled only; they may use a manager and a token. What a program prints is what the README says
-// after it: the indented lines after "It prints".
+// README.md: a block that begins ```cpp is a program that is linked to zerocp_unit.c, or with `// fragment` in its
+// first line statements, to be compiled only; they may use a manager and a token. What a program prints is what the
+// README says after it: the indented lines after "It prints".
 
 static void compile_cpp_fragment(const char *compiler, const char *block) {
     write_file("fragment.cpp",
@@ -143,7 +150,8 @@ static void check_printed(const char *rest) {
     const char *line = strstr(rest, "It prints\n\n");
     CHECK_MSG(line != NULL, "the README does not say what the program prints");
     for (line += strlen("It prints\n\n"); strncmp(line, "    ", 4) == 0; line = strchr(line, '\n') + 1)
-        snprintf(expected + strlen(expected), sizeof expected - strlen(expected), "%.*s\n", (int)strcspn(line + 4, "\n"), line + 4);
+        snprintf(expected + strlen(expected), sizeof expected - strlen(expected), "%.*s\n",
+                 (int)strcspn(line + 4, "\n"), line + 4);
     char *log = read_file("log");
     CHECK_STR(log, expected);
     free(log);
@@ -151,7 +159,8 @@ static void check_printed(const char *rest) {
 
 static void run_cpp_program(const char *compiler, const char *block, const char *rest) {
     write_file("block.cpp", "%s", block);
-    must("%s -std=c++11 %s -O0 -I%s -o program block.cpp implementation.o %s", compiler, CXX_WARNINGS, SOURCE_DIR, LIBS);
+    must("%s -std=c++11 %s -O0 -I%s -o program block.cpp implementation.o %s", compiler, CXX_WARNINGS, SOURCE_DIR,
+         LIBS);
     int lock = lock_documented();
     must("timeout 20 ./program");
     check_printed(rest);
@@ -191,7 +200,8 @@ static void must_exit(int code, const char *arguments, const char *output) {
     snprintf(command, sizeof command, "timeout 30 ../../demo/shared_chunk %s > log 2>&1", arguments);
     CHECK_EQ(run_shell(command), code);
     char *log = read_file("log");
-    CHECK_MSG(strcmp(log, output) == 0 || (code != 0 && strstr(log, output) != NULL), "expected:\n%s--- printed:\n%s", output, log);
+    CHECK_MSG(strcmp(log, output) == 0 || (code != 0 && strstr(log, output) != NULL), "expected:\n%s--- printed:\n%s",
+              output, log);
     free(log);
 }
 

@@ -1,5 +1,5 @@
-// tests/creation_test.c: how an instance comes into being, is found, is replaced and goes. One initialiser, whoever else
-// comes, is killed or stopped; names removed by hand; files of somebody else; every mode on whatever is there;
+// tests/creation_test.c: how an instance comes into being, is found, is replaced and goes. One initialiser, whoever
+// else comes, is killed or stopped; names removed by hand; files of somebody else; every mode on whatever is there;
 // permissions; and the validation of the header. Real processes throughout, and the books at the end.
 #include "harness/inside.h"
 #include "harness/test.h"
@@ -84,7 +84,8 @@ static struct stat file_stat(const char *path) {
 }
 
 // Where the header of the management segment has what: see its byte map in zerocp.h.
-enum { MAGIC_AT = 0, BYTE_ORDER_AT = 8, STATE_AT = 16, VERSION_AT = 20, SIGNATURE_AT = 24, INSTANCE_AT = 32, CHUNK_FILE_AT = 40,
+enum { MAGIC_AT = 0, BYTE_ORDER_AT = 8, STATE_AT = 16, VERSION_AT = 20, SIGNATURE_AT = 24, INSTANCE_AT = 32,
+       CHUNK_FILE_AT = 40,
        GEOMETRY_AT = 64, GEOMETRY_BYTES = 64 + 64 * ZCP_MAX_POOLS, SIGNALS_BYTES = 192,
        LOCK_FILE_AT = 64 + GEOMETRY_BYTES + SIGNALS_BYTES + 64 * ZCP_MAX_LIVE_POOLS,
        MAX_CLIENTS_AT = 64 + 24, POOL_COUNT_AT = 64 + 28, POOLS_AT = 128,
@@ -105,7 +106,8 @@ static const zcp_config two_pools = {.pools = {.size = 2, .items = {{64, 8, 0, 0
 
 typedef enum action { OPEN_OR_CREATE, OPEN_EXISTING, CREATE_EXCLUSIVE, PURGE, DESTROY, ACTIONS } action;
 
-static const char *const action_names[ACTIONS] = {"open or create", "open existing", "create exclusive", "purge", "destroy"};
+static const char *const action_names[ACTIONS] = {"open or create", "open existing", "create exclusive", "purge",
+                                                  "destroy"};
 
 static zcp_status act_with(const char *instance, action what, const zcp_manager_desc *more, zcp_manager **manager) {
     zcp_manager_desc desc = *more;
@@ -187,14 +189,16 @@ static void balance_and_destroy(const char *instance) {
     CHECK_STATUS(zcp_manager_destroy(instance), ZCP_ERR_NOT_FOUND);
 }
 
-// A child that acts, and kills or stops itself at a step. A NULL step with a number: at the nth step, whatever its name.
+// A child that acts, and kills or stops itself at a step. A NULL step with a number: at the nth step, whatever its
+// name.
 typedef struct visit {
     const char *instance, *step;
     int nth;
     action what;
     test_action end;
     uint32_t timeout_ms;
-    uint64_t *id;                                                  // shared: of the instance that it worked on at the end
+    // shared: of the instance that it worked on at the end
+    uint64_t *id;
     _Atomic uint32_t *begun;                                       // shared: it is about to open
 } visit;
 
@@ -224,7 +228,8 @@ static void killed_at(const char *instance, action what, const char *step) {
 
 typedef enum stage {
     ABSENT,
-    EMPTY,                                                         // the creator was killed right after creating the file
+    // the creator was killed right after creating the file
+    EMPTY,
     HALF_MADE,
     CHUNK_ALONE,                                                   // the management name was removed by hand
     LOCKS_ALONE,                                                   // the destroyer was killed before the last name
@@ -578,7 +583,9 @@ TEST_WITH(creation_killed_at_any_moment, .seconds = 120) {
         test_join_killed(pid);
         found[stage_of(test_instance())]++;
         zcp_manager *manager;
-        CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &wide_pools, .timeout_ms = ROUNDS(1000, 10000)}));
+        CHECK_OK(zcp_manager_open(
+            &manager,
+            &(zcp_manager_desc){.name = test_instance(), .config = &wide_pools, .timeout_ms = ROUNDS(1000, 10000)}));
         work_on(manager);
         zcp_manager_close(manager);
         if (round % 10 == 0)
@@ -604,7 +611,8 @@ TEST(creation_takes_over_half_made_files_of_any_content) {
             zcp_manager *manager;
             file_make(path_of(test_instance(), MANAGEMENT).text, bytes, sizes[i], 0600);
             CHECK_EQ(stage_of(test_instance()), HALF_MADE);
-            zcp_manager_desc desc = {.config = &two_pools, .max_clients = 1};          // so that no sweep of others mends it
+            // so that no sweep of others mends it
+            zcp_manager_desc desc = {.config = &two_pools, .max_clients = 1};
             CHECK_STATUS(act_with(test_instance(), what, &desc, &manager), expected_status(what, true, HALF_MADE));
             if (manager == NULL) {
                 remove_names(test_instance(), MANAGEMENT);
@@ -612,7 +620,8 @@ TEST(creation_takes_over_half_made_files_of_any_content) {
             }
             check_works(manager);
             zcp_manager_close(manager);
-            CHECK_EQ(file_stat(path_of(test_instance(), MANAGEMENT).text).st_size, (off_t)zcp_config_management_bytes(&two_pools, 1));
+            CHECK_EQ(file_stat(path_of(test_instance(), MANAGEMENT).text).st_size,
+                     (off_t)zcp_config_management_bytes(&two_pools, 1));
             balance_and_destroy(test_instance());
         }
 }
@@ -690,7 +699,8 @@ typedef struct trader {
 } trader;
 
 static void run_trader(void *argument) {
-    static const action wishes[] = {OPEN_OR_CREATE, OPEN_OR_CREATE, OPEN_EXISTING, OPEN_EXISTING, CREATE_EXCLUSIVE, PURGE, DESTROY};
+    static const action wishes[] = {OPEN_OR_CREATE,   OPEN_OR_CREATE, OPEN_EXISTING, OPEN_EXISTING,
+                                    CREATE_EXCLUSIVE, PURGE,          DESTROY};
     market *all = ((const trader *)argument)->all;
     if (test_random_below(2) == 0)
         test_step_any_kill(1 + (int)test_random_below(300));
@@ -700,7 +710,8 @@ static void run_trader(void *argument) {
         zcp_manager_desc desc = {.config = what == OPEN_EXISTING ? NULL : &market_pools};
         zcp_status status = act_with(test_instance(), what, &desc, &manager);
         all->outcomes[what][status]++;
-        CHECK_MSG(is_clear(what, status), "%s: %s: %s", action_names[what], zcp_status_name(status), zcp_last_message());
+        CHECK_MSG(is_clear(what, status), "%s: %s: %s", action_names[what], zcp_status_name(status),
+                  zcp_last_message());
         for (uint64_t i = manager == NULL ? 0 : 1 + test_random_below(3); i > 0; i--)
             trade(manager, all, ((const trader *)argument)->self);
         zcp_manager_close(manager);
@@ -729,7 +740,8 @@ static void note_outcomes(market *all) {
     for (action what = OPEN_OR_CREATE; what < ACTIONS; what++)
         for (int status = 0; status < 64; status++)
             if (all->outcomes[what][status] > 0)
-                test_note("%s: %s %u times", action_names[what], zcp_status_name((zcp_status)status), all->outcomes[what][status]);
+                test_note("%s: %s %u times", action_names[what], zcp_status_name((zcp_status)status),
+                          all->outcomes[what][status]);
 }
 
 TEST_WITH(creation_everybody_against_everybody, .seconds = 120, .weight = 2) {
@@ -800,7 +812,8 @@ static bool removed_at(const char *instance, stage before, action what, int whic
     test_at_step(NULL, nth, TEST_CALL, remove_by_hand);
     zcp_status status = act(instance, what, &manager);
     test_steps_clear();
-    CHECK_MSG(status != ZCP_ERR_TIMEOUT && is_clear(what, status), "%s: step %d: %s: %s", action_names[what], nth, zcp_status_name(status), zcp_last_message());
+    CHECK_MSG(status != ZCP_ERR_TIMEOUT && is_clear(what, status), "%s: step %d: %s: %s", action_names[what], nth,
+              zcp_status_name(status), zcp_last_message());
     bool after = !by_hand.done;
     if (after)
         remove_by_hand();
@@ -1000,7 +1013,8 @@ static void check_finishes(const char *instance, pid_t pid, const uint64_t *id) 
 }
 
 TEST(creation_stopped_creator_is_waited_for) {
-    static const char *const steps[] = {"creation_locked", "started", "management_sized", "chunk_created", "chunk_sized", "formatted"};
+    static const char *const steps[] = {"creation_locked", "started",     "management_sized",
+                                        "chunk_created",   "chunk_sized", "formatted"};
     for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
         uint64_t *id = test_shared(sizeof *id);
         zcp_manager *manager;
@@ -1079,7 +1093,8 @@ TEST(creation_stopped_destroyer_is_waited_for) {
     }
 }
 
-// A half-made file carries the pid of a creator who was killed: it is not the one to blame for whoever has the lock now.
+// A half-made file carries the pid of a creator who was killed: it is not the one to blame for whoever has the lock
+// now.
 TEST(creation_stopped_on_what_the_dead_left) {
     static const struct {
         action what;
@@ -1199,7 +1214,8 @@ static void check_mismatch(const zcp_config *config, uint32_t max_clients, const
     zcp_manager_desc desc = {.config = config, .max_clients = max_clients};
     for (action what = OPEN_OR_CREATE; what <= OPEN_EXISTING; what++) {
         check_open(what, desc, ZCP_ERR_CONFIG_MISMATCH);
-        CHECK_MSG(strstr(zcp_last_message(), is) != NULL && strstr(zcp_last_message(), wanted) != NULL, "%s", zcp_last_message());
+        CHECK_MSG(strstr(zcp_last_message(), is) != NULL && strstr(zcp_last_message(), wanted) != NULL, "%s",
+                  zcp_last_message());
     }
 }
 
@@ -1208,7 +1224,8 @@ TEST(creation_configuration_must_be_equal) {
     zcp_manager *manager;
     zcp_manager_desc desc = {.config = &two_pools, .max_clients = 3};
     CHECK_OK(act_with(test_instance(), CREATE_EXCLUSIVE, &desc, &manager));
-    other.pools.items[0].chunk_size = 65;                          // rounds up to the same stride, and is another size still
+    // rounds up to the same stride, and is another size still
+    other.pools.items[0].chunk_size = 65;
     check_mismatch(&other, 0, "of 64 bytes", "of 65");
     other = two_pools;
     other.pools.items[1].chunk_count = 5;
@@ -1270,7 +1287,10 @@ static void check_foreign(const void *bytes, size_t count, zcp_status expected) 
     for (action what = OPEN_OR_CREATE; what < ACTIONS; what++)
         for (int config = what >= CREATE_EXCLUSIVE; config < 2; config++)
             for (int flags = 0; flags < 2; flags++) {
-                check_open(what, (zcp_manager_desc){.config = config ? &two_pools : NULL, .flags = flags ? ZCP_SHM_ANY_OWNER : 0}, expected);
+                check_open(
+                    what,
+                    (zcp_manager_desc){.config = config ? &two_pools : NULL, .flags = flags ? ZCP_SHM_ANY_OWNER : 0},
+                    expected);
                 check_untouched(path, &before, bytes, count);
             }
     CHECK_EQ(names_there(test_instance()), MANAGEMENT);
@@ -1364,7 +1384,8 @@ TEST(creation_wrong_type_at_the_chunk_name) {
         make_wrong(path, type);
         struct stat before = file_stat(path);
         for (action what = OPEN_OR_CREATE; what < ACTIONS; what++) {
-            check_open(what, (zcp_manager_desc){.config = &two_pools}, what == OPEN_EXISTING ? ZCP_ERR_NOT_FOUND : ZCP_ERR_WRONG_TYPE);
+            check_open(what, (zcp_manager_desc){.config = &two_pools},
+                       what == OPEN_EXISTING ? ZCP_ERR_NOT_FOUND : ZCP_ERR_WRONG_TYPE);
             struct stat after = file_stat(path);
             CHECK(same_file(&before, &after));
             CHECK_EQ(names_there(test_instance()), CHUNK);
@@ -1463,7 +1484,8 @@ TEST(creation_refuses_a_management_file_of_somebody_else) {
         }
         unlink(path);
     }
-    file_of(ANNA, path, "", 0666);                                 // half-made by somebody else; root may finish it, if told to
+    // half-made by somebody else; root may finish it, if told to
+    file_of(ANNA, path, "", 0666);
     attempt_as(BERT, OPEN_OR_CREATE, ZCP_SHM_ANY_OWNER, ZCP_ERR_PERMISSION);
     CHECK_EQ(names_there(test_instance()), MANAGEMENT);
     attempt_as(0, OPEN_OR_CREATE, ZCP_SHM_ANY_OWNER, ZCP_OK);
@@ -1547,7 +1569,8 @@ TEST(creation_permissions_are_exact) {
     balance_and_destroy(test_instance());
     static const uint32_t refused[] = {01000, 01600, 0400, 0060, 0077, UINT32_MAX};
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
-        check_open(CREATE_EXCLUSIVE, (zcp_manager_desc){.config = &two_pools, .permissions = refused[i]}, ZCP_ERR_INVALID_ARGUMENT);
+        check_open(CREATE_EXCLUSIVE, (zcp_manager_desc){.config = &two_pools, .permissions = refused[i]},
+                   ZCP_ERR_INVALID_ARGUMENT);
     CHECK_EQ(names_there(test_instance()), 0);
 }
 
@@ -1639,13 +1662,15 @@ static void check_refused(zcp_status expected, const char *is, const char *wante
     for (int config = 0; config < 2; config++)
         for (action what = OPEN_OR_CREATE; what <= OPEN_EXISTING; what++) {
             check_open(what, (zcp_manager_desc){.config = config ? &two_pools : NULL}, expected);
-            CHECK_MSG(strstr(zcp_last_message(), is) != NULL && strstr(zcp_last_message(), wanted) != NULL, "%s", zcp_last_message());
+            CHECK_MSG(strstr(zcp_last_message(), is) != NULL && strstr(zcp_last_message(), wanted) != NULL, "%s",
+                      zcp_last_message());
             CHECK_EQ(names_there(test_instance()), ALL);
         }
 }
 
 // Something in the header is spoilt: it is refused, and whoever wants it gone gets rid of it.
-static void check_spoilt(off_t at, const void *bytes, size_t count, zcp_status expected, const char *is, const char *wanted) {
+static void check_spoilt(off_t at, const void *bytes, size_t count, zcp_status expected, const char *is,
+                         const char *wanted) {
     zcp_manager *manager = must_open(test_instance(), CREATE_EXCLUSIVE);
     zcp_manager_close(manager);
     file_write(path_of(test_instance(), MANAGEMENT).text, at, bytes, count);
@@ -1709,7 +1734,8 @@ TEST(creation_header_with_garbage_for_a_state_is_refused) {
         }
 }
 
-// A chunk size of the same stride, another number of cached chunks, or one chunk more or less in the last pool within the same page, add up as well.
+// A chunk size of the same stride, another number of cached chunks, or one chunk more or less in the last pool within
+// the same page, add up as well.
 static bool may_add_up(off_t at, uint32_t wrong, uint32_t right) {
     if (at == POOLS_AT + LOWER || at == POOLS_AT + 64 + LOWER)
         return wrong == right - 1;
@@ -1725,7 +1751,8 @@ TEST(creation_header_with_wrong_geometry_is_refused) {
     save(file, MANAGEMENT);
     for (off_t at = GEOMETRY_AT; at < GEOMETRY_AT + GEOMETRY_BYTES; at += 4) {
         uint32_t right = header_word(test_instance(), at);
-        const uint32_t wrong[] = {right + 1, right - 1, ~right, right ^ 0x80000000, right ^ (1 + (uint32_t)test_random_below(UINT32_MAX))};
+        const uint32_t wrong[] = {right + 1, right - 1, ~right, right ^ 0x80000000,
+                                  right ^ (1 + (uint32_t)test_random_below(UINT32_MAX))};
         for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
             file_write(file->path.text, at, &wrong[i], sizeof wrong[i]);
             zcp_status status = act(test_instance(), OPEN_EXISTING, &other);
@@ -1754,15 +1781,18 @@ TEST(creation_header_from_dice_never_crashes) {
             save(file, MANAGEMENT);
         }
         for (uint64_t i = 1 + test_random_below(3); i > 0; i--) {
-            uint64_t word = test_random_below(3) == 0 ? test_random_below(2048) : test_random() >> test_random_below(64);
-            file_write(file->path.text, (off_t)test_random_below(GEOMETRY_AT + 128 * 8), &word, 1 + (size_t)test_random_below(sizeof word));
+            uint64_t word =
+                test_random_below(3) == 0 ? test_random_below(2048) : test_random() >> test_random_below(64);
+            file_write(file->path.text, (off_t)test_random_below(GEOMETRY_AT + 128 * 8), &word,
+                       1 + (size_t)test_random_below(sizeof word));
         }
         if (test_random_below(4) == 0)
             CHECK_EQ(truncate(file->path.text, (off_t)test_random_below(2 * (uint64_t)file->status.st_size)), 0);
         zcp_manager *manager;
         zcp_status status = act(test_instance(), OPEN_EXISTING, &manager);
-        CHECK_MSG(status == ZCP_OK || status == ZCP_ERR_NOT_ZEROCP || status == ZCP_ERR_LAYOUT || status == ZCP_ERR_VERSION
-                      || status == ZCP_ERR_CORRUPT || status == ZCP_ERR_NOT_FOUND, "%s: %s", zcp_status_name(status), zcp_last_message());
+        CHECK_MSG(status == ZCP_OK || status == ZCP_ERR_NOT_ZEROCP || status == ZCP_ERR_LAYOUT
+                      || status == ZCP_ERR_VERSION || status == ZCP_ERR_CORRUPT || status == ZCP_ERR_NOT_FOUND,
+                  "%s: %s", zcp_status_name(status), zcp_last_message());
         opened += status == ZCP_OK;
         zcp_manager_close(manager);
         if (names_there(test_instance()) == ALL)
@@ -1786,7 +1816,8 @@ TEST(creation_files_that_were_cut_are_refused) {
         CHECK_EQ(truncate(management->path.text, sizes[i]), 0);
         snprintf(is, sizeof is, "%lld bytes", (long long)sizes[i]);
         snprintf(wanted, sizeof wanted, "says %lld", (long long)size);
-        check_refused(ZCP_ERR_CORRUPT, sizes[i] < GEOMETRY_AT + GEOMETRY_BYTES ? "" : is, sizes[i] < GEOMETRY_AT + GEOMETRY_BYTES ? "" : wanted);
+        check_refused(ZCP_ERR_CORRUPT, sizes[i] < GEOMETRY_AT + GEOMETRY_BYTES ? "" : is,
+                      sizes[i] < GEOMETRY_AT + GEOMETRY_BYTES ? "" : wanted);
         check_open(CREATE_EXCLUSIVE, (zcp_manager_desc){.config = &two_pools}, ZCP_ERR_EXISTS);
         restore(management);
     }
@@ -1800,7 +1831,8 @@ TEST(creation_files_that_were_cut_are_refused) {
     }
     CHECK_EQ(truncate(chunk->path.text, 0), 0);                    // its header tells that nobody has it open
     check_open(CREATE_EXCLUSIVE, (zcp_manager_desc){.config = &two_pools}, ZCP_OK);
-    CHECK_EQ(truncate(chunk->path.text, chunk->status.st_size + 8192), 0);      // more than promised does no harm: an adder of pools may have been killed
+    // more than promised does no harm: an adder of pools may have been killed
+    CHECK_EQ(truncate(chunk->path.text, chunk->status.st_size + 8192), 0);
     CHECK_EQ(truncate(management->path.text, management->status.st_size + 8192), 0);
     check_open(OPEN_EXISTING, (zcp_manager_desc){.config = NULL}, ZCP_OK);
     books_check(test_instance(), 0);

@@ -631,7 +631,8 @@ static void sweep_at_once(void *argument) {
     test_await(&told->go, 1);
     told->report = recover(manager);
     test_signal(&told->ready);
-    test_await(&told->go, 2);                                      // a close sweeps too, and would reap without reporting what the other one reports
+    // a close sweeps too, and would reap without reporting what the other one reports
+    test_await(&told->go, 2);
     zcp_manager_close(manager);
 }
 
@@ -695,7 +696,8 @@ static void check_stopped_sweeper(const char *where, int nth, bool is_killed) {
     pid_t sweeper = test_spawn(sweep_and_stop, sweeping);
     test_await(&sweeping->ready, 1);
     pid_t victim = spawn_holder(told);
-    zcp_chunk borrowed = acquire(manager, told->tokens[0]);        // so that the sweep frees one by a look at its borrowers, the others straight away
+    // so that the sweep frees one by a look at its borrowers, the others straight away
+    zcp_chunk borrowed = acquire(manager, told->tokens[0]);
     zcp_chunk_release(&borrowed);
     test_kill(victim);
     test_signal(&sweeping->go);
@@ -724,7 +726,8 @@ static void check_stopped_sweeper(const char *where, int nth, bool is_killed) {
 }
 
 TEST(death_and_a_stopped_sweeper) {
-    static const char *const names[] = {"sweeping", "sweep_disowned", "cleared", "reaping", "freed", "leaf_swept", "swept"};
+    static const char *const names[] = {"sweeping", "sweep_disowned", "cleared", "reaping",
+                                        "freed",    "leaf_swept",     "swept"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         check_stopped_sweeper(names[i], 1, false);
         check_stopped_sweeper(names[i], 1, true);

@@ -1,5 +1,5 @@
-// tests/demo_test.c: runs the demo's programs, as built by make, and compares what they print line by line; kills, stops and misuses
-// them. The runner checks that nothing is left in /dev/shm, and no process.
+// tests/demo_test.c: runs the demo's programs, as built by make, and compares what they print line by line; kills,
+// stops and misuses them. The runner checks that nothing is left in /dev/shm, and no process.
 #include "harness/programs.h"
 
 #ifndef TEST_SOURCE_DIR
@@ -174,7 +174,8 @@ TEST_WITH(demo_client_killed_at_random, .seconds = 120) {
         usleep((useconds_t)test_random_below(4000));
         kill(client.pid, SIGKILL);
         end_of(&client);
-        while (count_of(server.text, "A client has come\n") != count_of(server.text, "State after the client has left:\n" POOLS_OF_SERVER))
+        while (count_of(server.text, "A client has come\n")
+               != count_of(server.text, "State after the client has left:\n" POOLS_OF_SERVER))
             CHECK(take(&server, 100));
     }
     START(&client, "client", "--name", test_instance());
@@ -224,8 +225,8 @@ TEST_WITH(demo_server_interrupted_at_random, .seconds = 120) {
         usleep((useconds_t)test_random_below(3000));
         CHECK(kill(server.pid, round % 2 == 0 ? SIGINT : SIGTERM) == 0);
         int status = end_of(&server);
-        CHECK_MSG(WIFSIGNALED(status) ? server.length == 0 : WEXITSTATUS(status) == 0, "status %x:\n%s", (unsigned)status,
-                  server.text);
+        CHECK_MSG(WIFSIGNALED(status) ? server.length == 0 : WEXITSTATUS(status) == 0, "status %x:\n%s",
+                  (unsigned)status, server.text);
         must_be_gone(test_instance());
     }
 }
@@ -321,14 +322,16 @@ TEST(demo_options) {
         START(&run, names[i], "--help");
         must_end(&run, 0);
         must_say(&run, "Usage: ");
-        static const char *const getopts[][2] = {{"--bogus", "unrecognized option"}, {"--name", "requires an argument"}};
+        static const char *const getopts[][2] = {{"--bogus", "unrecognized option"},
+                                                 {"--name", "requires an argument"}};
         for (int g = 0; g < 2; g++) {                              // each C library has its own words around these
             must_refuse(names[i], getopts[g][0], NULL, 2, getopts[g][1]);
             must_refuse(names[i], getopts[g][0], NULL, 2, "\nTry --help.\n");
         }
         must_refuse(names[i], "word", NULL, 2, "unexpected argument \"word\"; try --help\n");
     }
-    must_refuse("server", "--period", "0", 2, "server: --period 0: a number of seconds from 0.01 to 86400 is expected\n");
+    must_refuse("server", "--period", "0", 2,
+                "server: --period 0: a number of seconds from 0.01 to 86400 is expected\n");
     must_refuse("server", "--period", "soon", 2, "server: --period soon: a number of seconds");
     must_refuse("client", "--hold", "1x", 2, "client: --hold 1x: a number of seconds");
     must_refuse("client", "--wait", "nan", 2, "client: --wait nan: a number of seconds");
@@ -419,8 +422,10 @@ static void need_python(void) {
     char pointer[8];
     build_path(library, sizeof library, "libzerocp.so");
     snprintf(pointer, sizeof pointer, "%zu", sizeof(void *));
-    start_at(&client, "python3", (const char *[]){"python3", "-c", "import ctypes, sys; sys.exit(ctypes.sizeof(ctypes.c_void_p) != int(sys.argv[1]))",
-                                                  pointer, NULL});
+    start_at(&client, "python3",
+             (const char *[]){"python3", "-c",
+                              "import ctypes, sys; sys.exit(ctypes.sizeof(ctypes.c_void_p) != int(sys.argv[1]))",
+                              pointer, NULL});
     if (end_of(&client) != 0)
         test_skip("there is no python3 with ctypes and of this word size");
     if (access(library, R_OK) != 0)
@@ -428,8 +433,9 @@ static void need_python(void) {
 }
 
 static void start_python(const char *option, const char *argument) {
-    start_at(&client, "python3", (const char *[]){"python3", TEST_SOURCE_DIR "/tests/demo/client.py", "--name", test_instance(), "--library", library,
-                                                  option, argument, NULL});
+    start_at(&client, "python3",
+             (const char *[]){"python3", TEST_SOURCE_DIR "/tests/demo/client.py", "--name", test_instance(),
+                              "--library", library, option, argument, NULL});
 }
 
 TEST(demo_python_client) {
@@ -494,7 +500,8 @@ static void await_null_streams(pid_t pid) {
 }
 
 TEST(demo_programs_open_no_file_as_a_standard_stream) {
-    test_need("ptrace");                                           // else /proc tells of an emulator, not of the program
+    // else /proc tells of an emulator, not of the program
+    test_need("ptrace");
     const char *const waiting[] = {"client", "--name", test_instance(), NULL};
     const char *const serving[] = {"server", "--name", test_instance(), NULL};
     pid_t pid = start_without_streams(waiting);                    // for a server

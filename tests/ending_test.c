@@ -227,7 +227,8 @@ TEST(ending_looks_take_nothing_from_the_living) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// A process that exits. What runs after zerocp's destructor finds its key's number free; threads and handles still work.
+// A process that exits. What runs after zerocp's destructor finds its key's number free; threads and handles still
+// work.
 
 enum { KEYS = 8 };
 

@@ -19,7 +19,8 @@ static const char *const kinds[] = {"quick", "checked", "with tokens", "last rel
 typedef struct exact {
     zcp_manager *manager;
     kind how;
-    bool yields;                                                   // each goes on in the middle of what another one does
+    // each goes on in the middle of what another one does
+    bool yields;
     uint32_t each, rounds;
     _Atomic uint32_t ready;
 } exact;

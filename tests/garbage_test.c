@@ -64,8 +64,8 @@ static void check_told(zcp_status status) {
 #define CHECK_IS(actual, expected)                                                                                     \
     do {                                                                                                               \
         zcp_status actual_ = (actual), expected_ = (expected);                                                         \
-        CHECK_MSG(actual_ == expected_, "is %s, expected %s: %s", zcp_status_name(actual_), zcp_status_name(expected_), \
-                  zcp_last_message());                                                                                 \
+        CHECK_MSG(actual_ == expected_, "is %s, expected %s: %s", zcp_status_name(actual_),                            \
+                  zcp_status_name(expected_), zcp_last_message());                                                     \
     } while (0)
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -73,7 +73,8 @@ static void check_told(zcp_status status) {
 
 enum { SMALL_CLIENTS = 4, SMALL_POOLS = 2 };                       // 4 more clients for who scribbles beside live ones
 
-static bool pools_change;                                          // or garbage may say so: a handle's pool may be another one by now
+// or garbage may say so: a handle's pool may be another one by now
+static bool pools_change;
 
 // What is checked whatever was written; garbage_consistent_* check one of these each, to see that each is found.
 typedef enum { ALL_CHECKS, ROOM, FIGURES, MAPPINGS } check;
@@ -133,7 +134,8 @@ static void exercise_tokens(zcp_manager *manager) {
     for (int i = 0; i < 4; i++) {
         zcp_chunk chunk;
         zcp_status status;
-        uint64_t token = i < 2 ? test_random() : (test_random() % 4 + 1) << 32 | test_random() % 5 << 27 | test_random() % 8;
+        uint64_t token =
+            i < 2 ? test_random() : (test_random() % 4 + 1) << 32 | test_random() % 5 << 27 | test_random() % 8;
         BOUNDED(status = zcp_chunk_acquire(manager, token, &chunk));
         check_told(status);
         if (status == ZCP_OK) {
@@ -287,8 +289,10 @@ static void exercise(zcp_manager *manager) {
     exercise_pools(manager);
     if (live != NULL && live->kind == SCRIBBLE_CONSISTENT)
         exercise_pairs(manager);
-    CHECK(zcp_relptr_get(zcp_manager_registry(manager), zcp_relptr_make(ZCP_SEGMENT_CHUNK, info.chunk_bytes), 1) == NULL);
-    for (int i = 0; i < COUNT - (live == NULL); i++) {             // one is left to close, unless there is much to do before
+    CHECK(zcp_relptr_get(zcp_manager_registry(manager), zcp_relptr_make(ZCP_SEGMENT_CHUNK, info.chunk_bytes), 1)
+          == NULL);
+    // one is left to close, unless there is much to do before
+    for (int i = 0; i < COUNT - (live == NULL); i++) {
         mark_held(&held[i], 0);
         BOUNDED(zcp_chunk_release(&held[i]));
     }
@@ -310,7 +314,8 @@ static void check_obtains_all(const char *name) {
             for (uint32_t i = 0; i < n; i++)
                 CHECK_MSG(chunks[i].index != chunks[n].index, "chunk %08x was given out twice", chunks[n].index);
         }
-        CHECK_MSG(n == pools[p].count && status == ZCP_ERR_EXHAUSTED, "%u of %u chunks: %s", n, pools[p].count, zcp_last_message());
+        CHECK_MSG(n == pools[p].count && status == ZCP_ERR_EXHAUSTED, "%u of %u chunks: %s", n, pools[p].count,
+                  zcp_last_message());
         for (uint32_t i = 0; i < n; i++)
             BOUNDED(zcp_chunk_release(&chunks[i]));
     }
@@ -329,6 +334,7 @@ static path path_of(const char *name, const char *suffix) {
     snprintf(p.text, sizeof p.text, "/dev/shm/%s%s", name, suffix);
     return p;
 }
+
 static path management_path(const char *name) { return path_of(name, "_memory_management"); }
 static path chunk_path(const char *name) { return path_of(name, "_memory_chunk"); }
 
@@ -341,7 +347,8 @@ static void remove_both(const char *name) {
 
 static zcp_config small_config(void) {
     zcp_config config = {0};
-    CHECK_IS(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 100, .chunk_count = 10, .cache_chunks = 3}), ZCP_OK);
+    CHECK_IS(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 100, .chunk_count = 10, .cache_chunks = 3}),
+             ZCP_OK);
     CHECK_IS(zcp_config_add_pool(&config, 1000, 5), ZCP_OK);
     return config;
 }
@@ -394,9 +401,10 @@ static void warm_up(const char *name) {
 
 static void check_no_leak(void) {
     hostile_holdings now = hostile_holds();
-    CHECK_MSG(hostile_same(&before, &now), "descriptors %d -> %d, files %d -> %d, anonymous %d -> %d, shm mappings %d -> %d",
-              before.descriptors, now.descriptors, before.files, now.files, before.anonymous, now.anonymous,
-              before.shm_mappings, now.shm_mappings);
+    CHECK_MSG(hostile_same(&before, &now),
+              "descriptors %d -> %d, files %d -> %d, anonymous %d -> %d, shm mappings %d -> %d", before.descriptors,
+              now.descriptors, before.files, now.files, before.anonymous, now.anonymous, before.shm_mappings,
+              now.shm_mappings);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -405,7 +413,8 @@ static void check_no_leak(void) {
 typedef struct victim {
     const char *name;
     int management;                                                // a descriptor of ours
-    bool grown;                                                    // has a pool that was added, 2, and one that retires, 3
+    // has a pool that was added, 2, and one that retires, 3
+    bool grown;
     size_t bytes;
     unsigned char image[3 << 16];
 } victim;
@@ -430,7 +439,9 @@ static void victim_make(victim *v, const char *name) {
         close(v->management);
     remove_both(name);
     v->name = name;
-    CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}), ZCP_OK);
+    CHECK_IS(
+        zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}),
+        ZCP_OK);
     if (v->grown)
         victim_grow(manager);
     else
@@ -445,8 +456,8 @@ static void victim_make(victim *v, const char *name) {
 
 static bool victim_stands(const victim *v) {
     struct stat named, ours;
-    return stat(management_path(v->name).text, &named) == 0 && fstat(v->management, &ours) == 0 && named.st_ino == ours.st_ino &&
-           access(chunk_path(v->name).text, F_OK) == 0;
+    return stat(management_path(v->name).text, &named) == 0 && fstat(v->management, &ours) == 0
+           && named.st_ino == ours.st_ino && access(chunk_path(v->name).text, F_OK) == 0;
 }
 
 static void victim_restore(victim *v) {
@@ -495,8 +506,10 @@ static zcp_status expected_status(const zcp_priv_header *is, const zcp_priv_head
 // rest (a chunk size that is rounded up to the same stride), the header still adds up, and all stays inside.
 static bool is_configuration(size_t at) {
     size_t first = offsetof(zcp_priv_header, geometry.pools), in_pool = (at - first) % sizeof(zcp_priv_pool_geometry);
-    return at >= first && (in_pool == offsetof(zcp_priv_pool_geometry, chunk_size) || in_pool == offsetof(zcp_priv_pool_geometry, chunk_count) ||
-                           in_pool == offsetof(zcp_priv_pool_geometry, cache_chunks));
+    return at >= first
+           && (in_pool == offsetof(zcp_priv_pool_geometry, chunk_size)
+               || in_pool == offsetof(zcp_priv_pool_geometry, chunk_count)
+               || in_pool == offsetof(zcp_priv_pool_geometry, cache_chunks));
 }
 
 static void try_change(victim *v, size_t at, const void *bytes, size_t count, zcp_shm_mode mode) {
@@ -542,7 +555,8 @@ TEST_WITH(garbage_in_each_word_of_the_header, .seconds = 120) {
     static victim v;
     warm_up(test_instance());
     victim_make(&v, test_instance());
-    const size_t sampled = offsetof(zcp_priv_header, pools[3]), last = offsetof(zcp_priv_header, pools[ZCP_MAX_LIVE_POOLS - 1]);
+    const size_t sampled = offsetof(zcp_priv_header, pools[3]),
+                 last = offsetof(zcp_priv_header, pools[ZCP_MAX_LIVE_POOLS - 1]);
     for (size_t at = 0; at < sizeof(zcp_priv_header); at += 8)
         for (int change = 0; change < CHANGES; change++) {
             uint64_t word, new;
@@ -591,8 +605,8 @@ TEST_WITH(garbage_in_each_word_of_slots_lists_and_records, .seconds = 120) {
     victim_end(&v);
 }
 
-// Wanted, holders, leaves and loans: hints, so whatever they say, no chunk is lost or given out twice. Changed while nobody is
-// there, and under a client that has leases and caches.
+// Wanted, holders, leaves and loans: hints, so whatever they say, no chunk is lost or given out twice. Changed while
+// nobody is there, and under a client that has leases and caches.
 TEST_WITH(garbage_in_each_word_of_the_leases, .seconds = 120) {
     static victim v;
     warm_up(test_instance());
@@ -601,11 +615,14 @@ TEST_WITH(garbage_in_each_word_of_the_leases, .seconds = 120) {
     for (uint32_t p = 0; p < SMALL_POOLS; p++)
         for (uint64_t at = geometry->pools[p].leases_offset; at < geometry->pools[p].records_offset; at += 8)
             for (int change = 0; change < 12; change++) {
-                uint64_t values[] = {0, UINT64_MAX, test_random(), test_random_below(3), test_random_below(3) << 32 | test_random_below(5), UINT64_C(0xff)};
+                uint64_t values[] = {0, UINT64_MAX, test_random(), test_random_below(3),
+                                     test_random_below(3) << 32 | test_random_below(5), UINT64_C(0xff)};
                 uint64_t value = values[change % 6];
                 zcp_manager *manager = NULL;
                 if (change >= 6) {
-                    CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}), ZCP_OK);
+                    CHECK_IS(
+                        zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}),
+                        ZCP_OK);
                     exercise(manager);
                 }
                 CHECK_EQ(pwrite(v.management, &value, 8, (off_t)at), 8);
@@ -621,14 +638,15 @@ TEST_WITH(garbage_in_each_word_of_the_leases, .seconds = 120) {
     victim_end(&v);
 }
 
-// What the header says of pools that come and go, changed while nobody is there, and under a client that knows them; and what the change does to
-// those who then add, retire and use pools.
+// What the header says of pools that come and go, changed while nobody is there, and under a client that knows them;
+// and what the change does to those who then add, retire and use pools.
 TEST_WITH(garbage_in_each_word_about_pools, .seconds = 120) {
     static victim v = {.grown = true};
     warm_up(test_instance());
     victim_make(&v, test_instance());
     pools_change = true;
-    const size_t first = offsetof(zcp_priv_header, signals), skipped = offsetof(zcp_priv_header, pools[5]), last = offsetof(zcp_priv_header, pools[ZCP_MAX_LIVE_POOLS - 1]);
+    const size_t first = offsetof(zcp_priv_header, signals), skipped = offsetof(zcp_priv_header, pools[5]),
+                 last = offsetof(zcp_priv_header, pools[ZCP_MAX_LIVE_POOLS - 1]);
     const size_t end = offsetof(zcp_priv_header, lock_device);
     for (size_t at = first; at < end; at = at + 8 == skipped ? last : at + 8)
         for (int change = 0; change < 2 * 10; change++) {
@@ -636,11 +654,14 @@ TEST_WITH(garbage_in_each_word_about_pools, .seconds = 120) {
             uint32_t epoch = (uint32_t)test_random();
             zcp_manager *manager = NULL;
             memcpy(&word, v.image + at, 8);
-            new = change / 2 < 4 ? changed_word(word, change / 2) : change / 2 < 8 ? changed_word(word, 4 + (int)test_random_below(64)) : test_random();
+            new = change / 2 < 4   ? changed_word(word, change / 2)
+                  : change / 2 < 8 ? changed_word(word, 4 + (int)test_random_below(64))
+                                   : test_random();
             if (at >= offsetof(zcp_priv_header, pools) && (at - first) % 64 == 0 && change / 2 >= 6)
                 new = test_random_below(4) << 32 | test_random_below(5);          // a serial and a phase
             if (change % 2) {
-                CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}), ZCP_OK);
+                CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}),
+                         ZCP_OK);
                 exercise(manager);
             }
             CHECK_EQ(pwrite(v.management, &new, 8, (off_t)at), 8);
@@ -658,7 +679,8 @@ TEST_WITH(garbage_in_each_word_about_pools, .seconds = 120) {
     victim_end(&v);
 }
 
-// Where the pools end that were added, and where one lies, are garbage: who adds another one must not cut off what others have mapped.
+// Where the pools end that were added, and where one lies, are garbage: who adds another one must not cut off what
+// others have mapped.
 TEST(garbage_about_where_pools_end) {
     static victim v = {.grown = true};
     warm_up(test_instance());
@@ -671,12 +693,17 @@ TEST(garbage_about_where_pools_end) {
         zcp_status status;
         uint32_t number;
         uint64_t ends[] = {4096 * 4, 4096 * 2}, word = how ? test_random() : UINT64_C(1) << 32;
-        CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}), ZCP_OK);
+        CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}),
+                 ZCP_OK);
         CHECK_IS(zcp_manager_add_pool(manager, &far, &number), ZCP_OK);
         CHECK_IS(zcp_chunk_allocate(manager, 2900, &chunk), ZCP_OK);
-        CHECK_EQ(pwrite(v.management, ends, sizeof ends, (off_t)offsetof(zcp_priv_header, signals.management_end)), sizeof ends);
+        CHECK_EQ(pwrite(v.management, ends, sizeof ends, (off_t)offsetof(zcp_priv_header, signals.management_end)),
+                 sizeof ends);
         for (uint32_t i = 2; i <= number || i <= 3; i++)           // a serial and no phase, or a check that is wrong
-            CHECK_EQ(pwrite(v.management, &word, 8, (off_t)(offsetof(zcp_priv_header, pools[i]) + (how ? offsetof(zcp_priv_pool_slot, check) : 0))), 8);
+            CHECK_EQ(
+                pwrite(v.management, &word, 8,
+                       (off_t)(offsetof(zcp_priv_header, pools[i]) + (how ? offsetof(zcp_priv_pool_slot, check) : 0))),
+                8);
         BOUNDED(status = zcp_manager_add_pool(manager, &another, NULL));
         check_told(status);
         touch(chunk.data, 2900);
@@ -732,7 +759,8 @@ TEST(garbage_about_pools_lets_waiters_sleep) {
     victim_end(&v);
 }
 
-// A header that says that a pool has gone, and another one has its number and its place, under a thread that has its hints on loan.
+// A header that says that a pool has gone, and another one has its number and its place, under a thread that has its
+// hints on loan.
 TEST(garbage_that_replaces_a_pool) {
     static victim v = {.grown = true};
     warm_up(test_instance());
@@ -741,7 +769,8 @@ TEST(garbage_that_replaces_a_pool) {
         zcp_manager *manager;
         zcp_chunk chunk, held = {0};
         zcp_priv_added added;
-        CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}), ZCP_OK);
+        CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = v.name, .mode = ZCP_SHM_OPEN_EXISTING}),
+                 ZCP_OK);
         zcp_priv_pool_slot *slot = &manager->header->pools[2];
         CHECK_IS(zcp_chunk_allocate(manager, 200, &chunk), ZCP_OK);
         zcp_chunk_release(&chunk);
@@ -813,10 +842,12 @@ TEST_WITH(garbage_in_all_words, .seconds = 120) {
     warm_up(test_instance());
     victim_make(&v, test_instance());
     for (int round = 0; round < 300; round++) {
-        size_t first = round % 3 == 0 ? sizeof(zcp_priv_header) : 4096 + SMALL_CLIENTS * sizeof(zcp_priv_slot) * (round % 3 == 1);
+        size_t first =
+            round % 3 == 0 ? sizeof(zcp_priv_header) : 4096 + SMALL_CLIENTS * sizeof(zcp_priv_slot) * (round % 3 == 1);
         uint64_t kind = test_random_below(4), dense = test_random_below(3);
         for (size_t at = first; at < v.bytes; at += 8) {
-            uint64_t values[] = {test_random(), 0, UINT64_MAX, test_random_below(4) << 32 | test_random_below(6) << 21 | test_random_below(3)};
+            uint64_t values[] = {test_random(), 0, UINT64_MAX,
+                                 test_random_below(4) << 32 | test_random_below(6) << 21 | test_random_below(3)};
             if (dense == 0 || test_random_below(4) < dense)
                 CHECK_EQ(pwrite(v.management, &values[kind], 8, (off_t)at), 8);
         }
@@ -834,7 +865,9 @@ TEST(garbage_of_another_byte_order_or_version) {
     memcpy((void *)&header, v.image, sizeof header);
     unsigned char other[sizeof header];
     memcpy(other, v.image, sizeof other);
-    static const struct { size_t at, bytes; } fields[] = {{0, 8}, {8, 4}, {12, 4}, {16, 4}, {20, 4}, {24, 8}, {32, 8}, {40, 8}, {48, 8}};
+    static const struct {
+        size_t at, bytes;
+    } fields[] = {{0, 8}, {8, 4}, {12, 4}, {16, 4}, {20, 4}, {24, 8}, {32, 8}, {40, 8}, {48, 8}};
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
         test_swap_bytes(other + fields[i].at, fields[i].bytes);
     CHECK_EQ(pwrite(v.management, other, sizeof other, 0), sizeof other);
@@ -848,7 +881,8 @@ TEST(garbage_of_another_byte_order_or_version) {
     header.layout_version = 77;
     CHECK_EQ(pwrite(v.management, (void *)&header, sizeof header, 0), sizeof header);
     CHECK_IS(attempt(v.name, ZCP_SHM_OPEN_OR_CREATE), ZCP_ERR_VERSION);
-    CHECK_MSG(strstr(zcp_last_message(), "version 77,") != NULL && strstr(zcp_last_message(), own) != NULL, "%s", zcp_last_message());
+    CHECK_MSG(strstr(zcp_last_message(), "version 77,") != NULL && strstr(zcp_last_message(), own) != NULL, "%s",
+              zcp_last_message());
     CHECK_IS(zcp_manager_destroy(v.name), ZCP_OK);                 // the first words are the same in every version
     victim_end(&v);
 }
@@ -874,18 +908,26 @@ TEST_WITH(garbage_of_each_size_up_to_a_page, .seconds = 120) {
     static victim v;
     warm_up(test_instance());
     victim_make(&v, test_instance());
-    const size_t with_state = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 17 : 20, with_version = with_state + 4;    // small numbers
+    // small numbers
+    const size_t with_state = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 17 : 20, with_version = with_state + 4;
     for (size_t bytes = 0; bytes <= 4096; bytes++) {
         write_file(management_path(v.name).text, v.image, bytes);
-        zcp_status expected = bytes == 0 ? ZCP_ERR_NOT_FOUND : bytes < 16 ? ZCP_ERR_NOT_ZEROCP : bytes < with_state ? ZCP_ERR_NOT_FOUND
-                              : bytes < with_version ? ZCP_ERR_VERSION : bytes < 32 ? ZCP_ERR_LAYOUT : ZCP_ERR_CORRUPT;
+        zcp_status expected = bytes == 0             ? ZCP_ERR_NOT_FOUND
+                              : bytes < 16           ? ZCP_ERR_NOT_ZEROCP
+                              : bytes < with_state   ? ZCP_ERR_NOT_FOUND
+                              : bytes < with_version ? ZCP_ERR_VERSION
+                              : bytes < 32           ? ZCP_ERR_LAYOUT
+                                                     : ZCP_ERR_CORRUPT;
         zcp_status status = attempt(v.name, ZCP_SHM_OPEN_EXISTING);
         if (bytes >= 32 && bytes < 64)
-            CHECK_MSG(status == ZCP_ERR_CORRUPT || status == ZCP_ERR_NOT_FOUND, "%zu bytes: %s", bytes, zcp_status_name(status));
+            CHECK_MSG(status == ZCP_ERR_CORRUPT || status == ZCP_ERR_NOT_FOUND, "%zu bytes: %s", bytes,
+                      zcp_status_name(status));
         else if (bytes >= with_version && bytes < 32)
-            CHECK_MSG(status == ZCP_ERR_LAYOUT || status == ZCP_ERR_CORRUPT, "%zu bytes: %s", bytes, zcp_status_name(status));
+            CHECK_MSG(status == ZCP_ERR_LAYOUT || status == ZCP_ERR_CORRUPT, "%zu bytes: %s", bytes,
+                      zcp_status_name(status));
         else
-            CHECK_MSG(status == expected, "%zu bytes: is %s, expected %s", bytes, zcp_status_name(status), zcp_status_name(expected));
+            CHECK_MSG(status == expected, "%zu bytes: is %s, expected %s", bytes, zcp_status_name(status),
+                      zcp_status_name(expected));
     }
     victim_end(&v);
 }
@@ -974,7 +1016,8 @@ TEST(garbage_of_swapped_segments) {
     exchange(management_path(name).text, chunk_path(name).text);
     CHECK_IS(attempt(name, ZCP_SHM_OPEN_EXISTING), ZCP_OK);
     victim_make(&w, other);
-    exchange(chunk_path(name).text, chunk_path(other).text);                 // a chunk segment of another instance: broken, so removed
+    // a chunk segment of another instance: broken, so removed
+    exchange(chunk_path(name).text, chunk_path(other).text);
     CHECK_IS(attempt(name, ZCP_SHM_OPEN_EXISTING), ZCP_ERR_NOT_FOUND);
     CHECK_IS(attempt(other, ZCP_SHM_OPEN_OR_CREATE), ZCP_OK);
     victim_make(&v, name);
@@ -987,7 +1030,8 @@ TEST(garbage_of_swapped_segments) {
     victim_end(&v);
 }
 
-typedef enum { A_FIFO, A_DIRECTORY, A_FULL_DIRECTORY, A_DANGLING_LINK, A_LINK, A_LOOP, A_SOCKET, A_DEVICE, STRANGERS } stranger;
+typedef enum { A_FIFO, A_DIRECTORY, A_FULL_DIRECTORY, A_DANGLING_LINK, A_LINK, A_LOOP, A_SOCKET, A_DEVICE,
+               STRANGERS } stranger;
 
 static void place(stranger what, const char *at, const char *target) {
     int result = -1;
@@ -1029,8 +1073,10 @@ static void displace(const char *at) {
 }
 
 static bool is_refused(zcp_status status) {
-    return status == ZCP_ERR_WRONG_TYPE || status == ZCP_ERR_PERMISSION ||    // the latter for a device where there are none
-           status == ZCP_ERR_INVALID_NAME;                         // what glibc's shm_open makes of a directory (EINVAL)
+    // the latter for a device where there are none
+    return status == ZCP_ERR_WRONG_TYPE || status == ZCP_ERR_PERMISSION ||
+           // what glibc's shm_open makes of a directory (EINVAL)
+           status == ZCP_ERR_INVALID_NAME;
 }
 
 TEST(garbage_that_is_no_file) {
@@ -1049,8 +1095,10 @@ TEST(garbage_that_is_no_file) {
             for (int mode = 0; mode < 4; mode++) {
                 zcp_status status = attempt(name, (zcp_shm_mode)mode);
                 bool untouched = at_chunk && mode == ZCP_SHM_OPEN_EXISTING;
-                CHECK_MSG(untouched ? status == ZCP_ERR_NOT_FOUND : is_refused(status), "%d, mode %d: %s", what, mode, zcp_last_message());
-                CHECK(!at_chunk || access(management_path(name).text, F_OK) != 0);      // nothing half-made is left beside it
+                CHECK_MSG(untouched ? status == ZCP_ERR_NOT_FOUND : is_refused(status), "%d, mode %d: %s", what, mode,
+                          zcp_last_message());
+                // nothing half-made is left beside it
+                CHECK(!at_chunk || access(management_path(name).text, F_OK) != 0);
             }
             CHECK_MSG(is_refused(zcp_manager_destroy(name)), "%d: %s", what, zcp_last_message());
             displace(at.text);
@@ -1066,7 +1114,8 @@ TEST(garbage_that_is_no_file) {
             place((stranger)what, at.text, away.text);
             if (access(at.text, F_OK) == 0 || errno != ENOENT || what != A_DEVICE) {
                 zcp_status status = zcp_manager_check(manager);
-                CHECK_MSG(at_chunk ? status == ZCP_OK : status == ZCP_ERR_REPLACED || status == ZCP_ERR_PERMISSION, "%d: %s", what, zcp_last_message());
+                CHECK_MSG(at_chunk ? status == ZCP_OK : status == ZCP_ERR_REPLACED || status == ZCP_ERR_PERMISSION,
+                          "%d: %s", what, zcp_last_message());
                 CHECK_MSG(is_refused(attempt(whole, ZCP_SHM_OPEN_EXISTING)), "%d: %s", what, zcp_last_message());
                 CHECK(zcp_manager_recover(manager, NULL) == ZCP_OK);
                 displace(at.text);
@@ -1092,9 +1141,11 @@ TEST(garbage_that_is_no_file_for_a_segment_alone) {
                 zcp_shm shm;
                 zcp_status status;
                 bool creates = mode == ZCP_SHM_CREATE_EXCLUSIVE || mode == ZCP_SHM_PURGE_AND_CREATE;
-                zcp_shm_desc desc = {.name = name, .bytes = 4096, .mode = (zcp_shm_mode)mode, .flags = flags, .timeout_ms = 40};
+                zcp_shm_desc desc = {
+                    .name = name, .bytes = 4096, .mode = (zcp_shm_mode)mode, .flags = flags, .timeout_ms = 40};
                 BOUNDED(status = zcp_shm_open(&shm, &desc));
-                CHECK_MSG(flags && creates ? status == ZCP_ERR_INVALID_FLAGS : is_refused(status), "%d: %s", what, zcp_last_message());
+                CHECK_MSG(flags && creates ? status == ZCP_ERR_INVALID_FLAGS : is_refused(status), "%d: %s", what,
+                          zcp_last_message());
                 CHECK(shm.base == NULL);
             }
         displace(at.text);
@@ -1146,14 +1197,17 @@ TEST(garbage_faster_than_any_loop) {
         zcp_manager *manager;
         zcp_status status;
         zcp_chunk owned, marked, borrowed, fresh;
-        CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}), ZCP_OK);
+        CHECK_IS(zcp_manager_open(&manager,
+                                  &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}),
+                 ZCP_OK);
         pid_t dead = test_spawn_named(die_holding, name);
         test_join_signal(dead, SIGKILL);
         CHECK_IS(zcp_chunk_allocate(manager, 100, &owned), ZCP_OK);
         CHECK_IS(zcp_chunk_allocate(manager, 1000, &marked), ZCP_OK);
         uint64_t token = zcp_chunk_token(&marked);
         CHECK(token != 0);
-        zcp_priv_record *abandoned = zcp_priv_record_at(zcp_priv_view_pool(&manager->view, 1), 4);      // by one who was killed before its reap
+        // by one who was killed before its reap
+        zcp_priv_record *abandoned = zcp_priv_record_at(zcp_priv_view_pool(&manager->view, 1), 4);
         abandoned->state = zcp_priv_state(ZCP_PRIV_GENERATION(abandoned->state), 0, 3);
         chase(manager, peer);
         BOUNDED(status = zcp_chunk_acquire(manager, token, &borrowed));
@@ -1161,7 +1215,8 @@ TEST(garbage_faster_than_any_loop) {
         BOUNDED(status = zcp_chunk_allocate(manager, 1000, &fresh));
         check_told(status);
         bool on_loan = peer == HOSTILE_POP && status == ZCP_OK;       // it empties the list; what is on loan stays
-        CHECK_MSG(status == ZCP_ERR_EXHAUSTED || status == ZCP_ERR_CORRUPT || on_loan, "peer %d: %s", (int)peer, zcp_status_name(status));
+        CHECK_MSG(status == ZCP_ERR_EXHAUSTED || status == ZCP_ERR_CORRUPT || on_loan, "peer %d: %s", (int)peer,
+                  zcp_status_name(status));
         BOUNDED(zcp_chunk_release(&fresh));
         BOUNDED(status = zcp_manager_recover(manager, NULL));
         check_told(status);
@@ -1228,10 +1283,13 @@ TEST(garbage_in_the_epoch_at_each_access) {
     zcp_status status;
     zcp_chunk chunk;
     warm_up(name);
-    CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}), ZCP_OK);
+    CHECK_IS(
+        zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}),
+        ZCP_OK);
     hostile.ticking = &manager->header->signals.epoch;
     for (uint32_t pool = 0; pool < ZCP_MAX_LIVE_POOLS; pool++) {
-        BOUNDED(status = zcp_chunk_acquire(manager, UINT64_C(1) << 32 | (uint64_t)pool << ZCP_PRIV_POOL_SHIFT | 3, &chunk));
+        BOUNDED(status =
+                    zcp_chunk_acquire(manager, UINT64_C(1) << 32 | (uint64_t)pool << ZCP_PRIV_POOL_SHIFT | 3, &chunk));
         CHECK_MSG(status == ZCP_ERR_INVALID_TOKEN || status == ZCP_ERR_STALE, "%s", zcp_status_name(status));
     }
     exercise(manager);
@@ -1294,7 +1352,9 @@ TEST(garbage_that_holds_up_a_sweep) {
     zcp_status status;
     zcp_recovery report;
     warm_up(name);
-    CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}), ZCP_OK);
+    CHECK_IS(
+        zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}),
+        ZCP_OK);
     test_join_signal(test_spawn_named(die_holding, name), SIGKILL);
     chase(manager, HOSTILE_CAS);
     BOUNDED(status = zcp_manager_recover(manager, &report));
@@ -1334,8 +1394,9 @@ static zcp_priv_geometry live_geometry(void) {
 }
 
 // Room for forged pools, before anybody adds one: who makes a file longer must not make it shorter under somebody else.
-// No file grows beyond what the scribbler writes to. A client that adds a pool where a scribbled word says that the file
-// ends would make it gigabytes long, and a description of a pool of so many chunks true, at which no call ends soon.
+// No file grows beyond what the scribbler writes to. A client that adds a pool where a scribbled word says that the
+// file ends would make it gigabytes long, and a description of a pool of so many chunks true, at which no call ends
+// soon.
 static void limit_files(uint64_t bytes) {
     rlim_t most = (rlim_t)scribble_end(bytes) + (1 << 20);
     CHECK(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
@@ -1380,7 +1441,9 @@ static void scribbler(const char *name) {
     const zcp_priv_header *header = memory;
     const zcp_priv_pool_geometry *pools = header->geometry.pools;
     _Atomic uint64_t *at = memory;
-    size_t first = live->kind == SCRIBBLE_ALL ? 0 : live->kind == SCRIBBLE_BEHIND_HEADER ? 512 : 512 + SMALL_CLIENTS * 16;
+    size_t first = live->kind == SCRIBBLE_ALL             ? 0
+                   : live->kind == SCRIBBLE_BEHIND_HEADER ? 512
+                                                          : 512 + SMALL_CLIENTS * 16;
     size_t leases[SMALL_POOLS], count[SMALL_POOLS];
     for (int p = 0; p < SMALL_POOLS; p++) {
         leases[p] = (size_t)pools[p].leases_offset / 8;
@@ -1409,7 +1472,8 @@ static void *live_thread(void *argument) {
 // Opens existing ones only: who may create would, where the state word says half-made, truncate the file of the others.
 static zcp_status live_open(const char *name, zcp_manager **manager) {
     zcp_status status;
-    BOUNDED(status = zcp_manager_open(manager, &(zcp_manager_desc){.name = name, .mode = ZCP_SHM_OPEN_EXISTING, .timeout_ms = 20}));
+    BOUNDED(status = zcp_manager_open(
+                manager, &(zcp_manager_desc){.name = name, .mode = ZCP_SHM_OPEN_EXISTING, .timeout_ms = 20}));
     check_told(status);
     return status;
 }
@@ -1442,7 +1506,8 @@ static void live_client(const char *name) {
             atomic_fetch_add(&live->refused, 1);
     }
     hostile_holdings now = hostile_holds();
-    CHECK(pools_change || hostile_same(&with_one, &now));          // what pools take that came and went is given back at close
+    // what pools take that came and went is given back at close
+    CHECK(pools_change || hostile_same(&with_one, &now));
     BOUNDED(zcp_manager_close(manager));
     now = hostile_holds();
     CHECK(hostile_same(&inherited, &now));
@@ -1532,7 +1597,9 @@ TEST(garbage_in_the_state_word_of_a_live_instance) {
     zcp_config config = small_config();
     zcp_manager *manager;
     zcp_chunk chunk;
-    CHECK_IS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}), ZCP_OK);
+    CHECK_IS(
+        zcp_manager_open(&manager, &(zcp_manager_desc){.name = name, .config = &config, .max_clients = SMALL_CLIENTS}),
+        ZCP_OK);
     CHECK_IS(zcp_chunk_allocate(manager, 100, &chunk), ZCP_OK);
     zcp_priv_store_release(&manager->header->state, (uint32_t)ZCP_PRIV_BUILDING);
     test_join(test_spawn_named(create_beside, name));

@@ -1,5 +1,5 @@
-// tests/grow_test.c: pools come and go while everybody works: who sees that and when, what it takes of names, memory and mappings, and
-// what is left when whoever adds or retires is killed or stopped in the middle of it.
+// tests/grow_test.c: pools come and go while everybody works: who sees that and when, what it takes of names, memory
+// and mappings, and what is left when whoever adds or retires is killed or stopped in the middle of it.
 #include "harness/pools.h"
 
 #include <fcntl.h>
@@ -15,7 +15,10 @@ enum { UNIT = 65536 };                                             // pools begi
 // Field by field: what lies between the fields may be anything.
 static int by_pool(const void *a, const void *b) {
     const zcp_pool_config *x = a, *y = b;
-    const uint64_t all[][2] = {{x->chunk_size, y->chunk_size}, {x->chunk_count, y->chunk_count}, {x->alignment, y->alignment}, {x->cache_chunks, y->cache_chunks}};
+    const uint64_t all[][2] = {{x->chunk_size, y->chunk_size},
+                               {x->chunk_count, y->chunk_count},
+                               {x->alignment, y->alignment},
+                               {x->cache_chunks, y->cache_chunks}};
     for (int i = 0; i < 4; i++)
         if (all[i][0] != all[i][1])
             return all[i][0] < all[i][1] ? -1 : 1;
@@ -71,7 +74,8 @@ typedef struct crew {
 
 static const uint32_t crew_flags[] = {0, ZCP_FALLBACK, ZCP_CHECKED, 0};
 enum { CREW = sizeof crew_flags / sizeof crew_flags[0], PHASES = 3, WORK = 1000 };
-static const uint64_t crew_sizes[PHASES + 1] = {4096, 3000, 2000, 1000};     // of the pool that is the best for WORK bytes, by phase
+// of the pool that is the best for WORK bytes, by phase
+static const uint64_t crew_sizes[PHASES + 1] = {4096, 3000, 2000, 1000};
 
 typedef struct member { crew *crew; uint32_t number; } member;
 
@@ -97,7 +101,8 @@ static void member_works(void *argument) {
         pattern_write(&chunks[at], token);
         if (inside_pool_of(&chunks[at]) != all->best[phase])
             CHECK_MSG(atomic_load(&all->phase) != phase || zcp_chunk_capacity(&chunks[at]) < crew_sizes[phase],
-                      "member %u in phase %u: pool %u, expected %u", self->number, phase, inside_pool_of(&chunks[at]), all->best[phase]);
+                      "member %u in phase %u: pool %u, expected %u", self->number, phase, inside_pool_of(&chunks[at]),
+                      all->best[phase]);
         zcp_chunk again = acquire(manager, token);
         pattern_check(&again, token);
         zcp_chunk_release(&again);
@@ -113,8 +118,10 @@ static void member_works(void *argument) {
 TEST(grow_is_used_at_once_by_all_who_work) {
     zcp_config config = {0};
     CHECK_OK(zcp_config_add_pool(&config, 64, 50));
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = crew_sizes[0], .chunk_count = 400, .cache_chunks = 8}));
-    zcp_manager *manager = create_named(test_instance(), &config, 0), *reader = attach_named(test_instance(), ZCP_READ_ONLY_DATA);
+    CHECK_OK(zcp_config_add(&config,
+                            &(zcp_pool_config){.chunk_size = crew_sizes[0], .chunk_count = 400, .cache_chunks = 8}));
+    zcp_manager *manager = create_named(test_instance(), &config, 0),
+                *reader = attach_named(test_instance(), ZCP_READ_ONLY_DATA);
     zcp_manager *observer = attach_named(test_instance(), ZCP_OBSERVE);
     crew *all = test_shared(sizeof *all);
     member *members = test_shared(CREW * sizeof *members);
@@ -127,8 +134,10 @@ TEST(grow_is_used_at_once_by_all_who_work) {
     test_await(&all->ready, CREW);
     for (uint32_t phase = 1; phase <= PHASES; phase++) {
         test_sleep(20);
-        CHECK_OK(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = crew_sizes[phase], .chunk_count = 400, .cache_chunks = phase == 2 ? 8 : 0},
-                                      &all->best[phase]));
+        CHECK_OK(zcp_manager_add_pool(
+            manager,
+            &(zcp_pool_config){.chunk_size = crew_sizes[phase], .chunk_count = 400, .cache_chunks = phase == 2 ? 8 : 0},
+            &all->best[phase]));
         CHECK_EQ(all->best[phase], phase + 1);
         atomic_store(&all->phase, phase);
         CHECK_EQ(pool_state(observer, phase + 1), ZCP_POOL_LIVE);
@@ -157,7 +166,8 @@ TEST(grow_is_used_at_once_by_all_who_work) {
 // One after the other, so that each thing which a client may be doing when a pool is added is met for sure.
 static void grow_meanwhile(uint32_t flags, uint32_t cache_chunks) {
     zcp_config config = {0};
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 4096, .chunk_count = 50, .cache_chunks = cache_chunks}));
+    CHECK_OK(zcp_config_add(&config,
+                            &(zcp_pool_config){.chunk_size = 4096, .chunk_count = 50, .cache_chunks = cache_chunks}));
     zcp_manager *manager = create_named(test_instance(), &config, 0);
     peer *warm = peer_begin(flags), *holds = peer_begin(flags), *fresh = peer_begin(flags), *failed = peer_begin(flags);
     for (int i = 0; i < 3; i++)
@@ -277,7 +287,8 @@ TEST(grow_relative_pointers_lead_into_added_pools) {
     test_join(after);
     zcp_relptr gone = zcp_relptr_of(registry, chunks[2].data);
     CHECK_OK(zcp_manager_retire_pool(manager, 2));
-    CHECK(ZCP_RELPTR_GET(linked, zcp_manager_registry(manager), gone) == chunks[2].data);     // as long as somebody holds a chunk
+    // as long as somebody holds a chunk
+    CHECK(ZCP_RELPTR_GET(linked, zcp_manager_registry(manager), gone) == chunks[2].data);
     for (int i = 0; i < 3; i++)
         zcp_chunk_release(&chunks[i]);
     CHECK(ZCP_RELPTR_GET(linked, zcp_manager_registry(manager), gone) == NULL);
@@ -398,9 +409,11 @@ TEST(grow_up_to_32_pools) {
     CHECK_EQ(zcp_manager_pool_end(old), ZCP_MAX_LIVE_POOLS);
     zcp_config first;
     CHECK_OK(zcp_manager_get_config(old, &first));                 // the first ones
-    CHECK(first.pools.size == ZCP_MAX_POOLS && first.pools.items[ZCP_MAX_POOLS - 1].chunk_size == 64 + 32 * (ZCP_MAX_POOLS - 1));
+    CHECK(first.pools.size == ZCP_MAX_POOLS
+          && first.pools.items[ZCP_MAX_POOLS - 1].chunk_size == 64 + 32 * (ZCP_MAX_POOLS - 1));
     number = 77;
-    CHECK_STATUS(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 10, .chunk_count = 1}, &number), ZCP_ERR_FULL);
+    CHECK_STATUS(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 10, .chunk_count = 1}, &number),
+                 ZCP_ERR_FULL);
     CHECK_EQ(number, 77);
     CHECK_STATUS(tell(other, PEER_ADD, 10, 1), ZCP_ERR_FULL);
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
@@ -409,11 +422,14 @@ TEST(grow_up_to_32_pools) {
         CHECK_EQ(used_in(old, p), 1);
     }
     CHECK_OK(zcp_manager_retire_pool(old, 17));
-    CHECK_STATUS(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 10, .chunk_count = 1}, NULL), ZCP_ERR_FULL);       // it still has a chunk in use
+    // it still has a chunk in use
+    CHECK_STATUS(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 10, .chunk_count = 1}, NULL),
+                 ZCP_ERR_FULL);
     TELL_OK(other, PEER_RELEASE, 17, 0);
     CHECK_EQ(pool_state(manager, 17), ZCP_POOL_NONE);
     CHECK_EQ(add_pool(manager, 10, 1), 17);
-    CHECK_STATUS(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 10, .chunk_count = 1}, NULL), ZCP_ERR_FULL);
+    CHECK_STATUS(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 10, .chunk_count = 1}, NULL),
+                 ZCP_ERR_FULL);
     use_pool(old, 17);
     TELL_OK(other, PEER_PAIR, 10, 0);
     CHECK_EQ(other->pool, 17);
@@ -459,7 +475,8 @@ TEST(grow_by_pools_of_any_alignment) {
         zcp_chunk chunks[7];
         CHECK_OK(zcp_manager_add_pool(manager, &pool, &number));
         zcp_pool_stats stats = pool_stats(manager, number);
-        CHECK(stats.alignment == real && stats.stride % real == 0 && stats.stride >= 1000 && stats.total == 7 && stats.chunk_size == 1000);
+        CHECK(stats.alignment == real && stats.stride % real == 0 && stats.stride >= 1000 && stats.total == 7
+              && stats.chunk_size == 1000);
         for (int i = 0; i < 7; i++) {
             chunks[i] = allocate(manager, 1000);
             CHECK_EQ((uintptr_t)chunks[i].data % real, 0);
@@ -480,7 +497,8 @@ TEST(grow_by_pools_of_any_alignment) {
     finish(manager);
 }
 
-// What 200 rounds leave is the pools' parts of the management segment, in the file and in the address space of those who met them.
+// What 200 rounds leave is the pools' parts of the management segment, in the file and in the address space of those
+// who met them.
 TEST(grow_and_retire_200_times_leaves_little) {
     test_need("MADV_REMOVE");
     enum { TIMES = 200, WARM_UP = 8 };
@@ -512,7 +530,8 @@ TEST(grow_and_retire_200_times_leaves_little) {
     zcp_config only = {0};
     CHECK_OK(zcp_config_add_pool(&only, 3000, 100));
     uint64_t part = zcp_config_management_bytes(&only, 0) - 4096;  // without the header
-    test_note("management %llu KiB more, chunks %lld, mappings %d -> %d", (unsigned long long)((segment_memory(test_instance(), MANAGEMENT) - memory[MANAGEMENT]) / 1024),
+    test_note("management %llu KiB more, chunks %lld, mappings %d -> %d",
+              (unsigned long long)((segment_memory(test_instance(), MANAGEMENT) - memory[MANAGEMENT]) / 1024),
               (long long)(segment_memory(test_instance(), CHUNKS) - memory[CHUNKS]), mappings, count_mappings(NULL));
     CHECK_EQ(segment_memory(test_instance(), CHUNKS), memory[CHUNKS]);
     CHECK(segment_memory(test_instance(), MANAGEMENT) <= memory[MANAGEMENT] + TIMES * part);
@@ -537,7 +556,8 @@ TEST(grow_and_retire_200_times_leaves_little) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Refusals
 
-static void check_refusal(zcp_manager *adder, zcp_manager *manager, zcp_manager *other, const zcp_pool_config *pool, zcp_status expected) {
+static void check_refusal(zcp_manager *adder, zcp_manager *manager, zcp_manager *other, const zcp_pool_config *pool,
+                          zcp_status expected) {
     uint32_t number = 77;
     uint64_t memory[] = {segment_memory(test_instance(), MANAGEMENT), segment_memory(test_instance(), CHUNKS)};
     CHECK_STATUS(zcp_manager_add_pool(adder, pool, &number), expected);
@@ -552,7 +572,8 @@ static void check_refusal(zcp_manager *adder, zcp_manager *manager, zcp_manager 
 
 TEST(grow_refuses_what_is_no_pool) {
     zcp_manager *manager = create(64, 10), *other = attach();
-    zcp_manager *reader = attach_named(test_instance(), ZCP_READ_ONLY_DATA), *observer = attach_named(test_instance(), ZCP_OBSERVE);
+    zcp_manager *reader = attach_named(test_instance(), ZCP_READ_ONLY_DATA),
+                *observer = attach_named(test_instance(), ZCP_OBSERVE);
     static const struct { zcp_pool_config pool; zcp_status status; } bad[] = {
         {{0, 10, 0, 0}, ZCP_ERR_INVALID_SIZE},
         {{64, 0, 0, 0}, ZCP_ERR_INVALID_SIZE},
@@ -692,13 +713,15 @@ static void add_beyond_the_limit(void *argument) {
     (void)argument;
     zcp_manager *manager = create(64, 10), *other = attach();
     zcp_pool_config pool = {.chunk_size = 3000, .chunk_count = 20};
-    uint64_t memory = segment_memory(test_instance(), MANAGEMENT), chunk_bytes = (uint64_t)segment_stat(test_instance(), CHUNKS).st_size;
+    uint64_t memory = segment_memory(test_instance(), MANAGEMENT),
+             chunk_bytes = (uint64_t)segment_stat(test_instance(), CHUNKS).st_size;
     for (rlim_t limit = 0; limit <= UNIT + 60160; limit += limit < UNIT ? UNIT / 4 : 4096) {
         CHECK(setrlimit(RLIMIT_FSIZE, &(struct rlimit){limit, RLIM_INFINITY}) == 0);
         check_refusal(manager, manager, other, &pool, ZCP_ERR_NO_SPACE);
         CHECK_EQ((uint64_t)segment_stat(test_instance(), CHUNKS).st_size, chunk_bytes);
     }
-    CHECK_EQ(segment_memory(test_instance(), MANAGEMENT), memory); // it may have become longer, but there is nothing in it
+    // it may have become longer, but there is nothing in it
+    CHECK_EQ(segment_memory(test_instance(), MANAGEMENT), memory);
     CHECK(setrlimit(RLIMIT_FSIZE, &(struct rlimit){UNIT + 61440, RLIM_INFINITY}) == 0);
     CHECK_EQ(add_pool(manager, 3000, 20), 1);
     use_pool(other, 1);
@@ -753,7 +776,8 @@ static void add_large(void *argument) {
     if (self->where != NULL)
         test_at_step(self->where, 1, self->action, NULL);
     uint64_t began = test_now();
-    self->status = zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 9000, .chunk_count = 50}, &self->pool);
+    self->status =
+        zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 9000, .chunk_count = 50}, &self->pool);
     self->took = test_now() - began;
     snprintf(self->message, sizeof self->message, "%s", self->status == ZCP_OK ? "" : zcp_last_message());
     test_signal(&self->done);
@@ -779,7 +803,8 @@ TEST(grow_killed_at_each_step_leaves_the_old_or_the_new) {
                 CHECK_RECOVERS(manager, 1, 0);                     // the first one was swept by the second
             uint32_t pool = add_pool(manager, 500, 50);
             CHECK_EQ(pool, 1 + added);
-            CHECK_EQ(segment_memory(test_instance(), MANAGEMENT), before.management + small.management + added * large.management);
+            CHECK_EQ(segment_memory(test_instance(), MANAGEMENT),
+                     before.management + small.management + added * large.management);
             CHECK_EQ(segment_memory(test_instance(), CHUNKS), before.chunks + small.chunks + added * large.chunks);
             for (uint32_t p = 0; p <= pool; p++) {
                 use_pool(manager, p);
@@ -859,7 +884,8 @@ TEST(grow_killed_at_each_step_keeps_no_memory) {
 }
 
 TEST_WITH(grow_stopped_at_each_step_delays_nobody_but_adders, .seconds = 90) {
-    adder *stopped = test_shared(STEPS_OF_ADDING * sizeof *stopped), *second = test_shared(STEPS_OF_ADDING * sizeof *second);
+    adder *stopped = test_shared(STEPS_OF_ADDING * sizeof *stopped),
+          *second = test_shared(STEPS_OF_ADDING * sizeof *second);
     pid_t stopped_pids[STEPS_OF_ADDING], second_pids[STEPS_OF_ADDING];
     zcp_manager *managers[STEPS_OF_ADDING];
     zcp_config config = one_pool(64, 10);
@@ -874,7 +900,8 @@ TEST_WITH(grow_stopped_at_each_step_delays_nobody_but_adders, .seconds = 90) {
     }
     for (int s = 0; s < STEPS_OF_ADDING; s++) {
         uint64_t began = test_now();
-        zcp_manager *manager = managers[s], *observer = attach_named(test_instance_n(s), ZCP_OBSERVE), *joins = attach_named(test_instance_n(s), 0);
+        zcp_manager *manager = managers[s], *observer = attach_named(test_instance_n(s), ZCP_OBSERVE),
+                    *joins = attach_named(test_instance_n(s), 0);
         for (int i = 0; i < 1000; i++) {
             zcp_chunk chunk = allocate(manager, 64), seen = acquire(joins, token_of(&chunk));
             zcp_chunk_release(&chunk);
@@ -890,7 +917,8 @@ TEST_WITH(grow_stopped_at_each_step_delays_nobody_but_adders, .seconds = 90) {
         zcp_chunk_release(&chunk);
         zcp_manager_close(joins);
         zcp_manager_close(observer);
-        CHECK_MSG(test_now() - began < UINT64_C(3000000000), "at %s: %llu ms", steps_of_adding[s].where, (unsigned long long)((test_now() - began) / 1000000));
+        CHECK_MSG(test_now() - began < UINT64_C(3000000000), "at %s: %llu ms", steps_of_adding[s].where,
+                  (unsigned long long)((test_now() - began) / 1000000));
     }
     for (int s = 0; s < STEPS_OF_ADDING; s++) {
         char pid[32];
@@ -899,7 +927,8 @@ TEST_WITH(grow_stopped_at_each_step_delays_nobody_but_adders, .seconds = 90) {
         snprintf(pid, sizeof pid, "process %d ", (int)stopped_pids[s]);
         CHECK_STATUS(second[s].status, ZCP_ERR_TIMEOUT);
         CHECK_MSG(strstr(second[s].message, pid) != NULL, "%s", second[s].message);
-        CHECK_MSG(second[s].took > UINT64_C(4500000000) && second[s].took < UINT64_C(9000000000), "%llu ms", (unsigned long long)(second[s].took / 1000000));
+        CHECK_MSG(second[s].took > UINT64_C(4500000000) && second[s].took < UINT64_C(9000000000), "%llu ms",
+                  (unsigned long long)(second[s].took / 1000000));
         test_resume(stopped_pids[s]);
         test_join(stopped_pids[s]);
         CHECK_STATUS(stopped[s].status, ZCP_OK);
@@ -913,7 +942,8 @@ TEST_WITH(grow_stopped_at_each_step_delays_nobody_but_adders, .seconds = 90) {
     }
 }
 
-// The adder is killed before it could say that there is a new pool. Who finds it nevertheless may send a token to who does not.
+// The adder is killed before it could say that there is a new pool. Who finds it nevertheless may send a token to who
+// does not.
 TEST(grow_killed_before_it_is_told_and_a_token) {
     zcp_manager *manager = create(64, 10), *old = attach();
     CHECK_EQ(add_pool(manager, 500, 10), 1);                       // so that whoever attaches looks at all numbers
@@ -1002,9 +1032,12 @@ TEST(grow_of_a_destroyed_instance_is_refused) {
                 CHECK(unlink(path) == 0);
             }
         if (how != DESTROYED)                                      // another one has the name
-            CHECK_OK(zcp_manager_open(&next, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_PURGE_AND_CREATE, .config = &config}));
+            CHECK_OK(zcp_manager_open(
+                &next,
+                &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_PURGE_AND_CREATE, .config = &config}));
         uint32_t number = 77;
-        CHECK_STATUS(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 700, .chunk_count = 10}, &number), ZCP_ERR_REPLACED);
+        CHECK_STATUS(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 700, .chunk_count = 10}, &number),
+                     ZCP_ERR_REPLACED);
         CHECK_EQ(number, 77);
         CHECK_STATUS(tell(late, PEER_ADD, 700, 10), ZCP_ERR_REPLACED);
         CHECK_STATUS(zcp_manager_reconfigure(manager, &config), ZCP_ERR_REPLACED);
@@ -1033,7 +1066,8 @@ TEST(grow_and_retire_look_the_same_to_old_and_new_clients) {
     zcp_config config = {0}, read;
     CHECK_OK(zcp_config_add_pool(&config, 64, 10));
     CHECK_OK(zcp_config_add_pool(&config, 640, 10));
-    zcp_manager *manager = create_named(test_instance(), &config, 0), *old = attach(), *watching = attach_named(test_instance(), ZCP_OBSERVE);
+    zcp_manager *manager = create_named(test_instance(), &config, 0), *old = attach(),
+                *watching = attach_named(test_instance(), ZCP_OBSERVE);
     CHECK_EQ(add_pool(manager, 1000, 5), 2);
     CHECK_EQ(add_pool(manager, 2000, 6), 3);
     CHECK_EQ(add_pool(manager, 3000, 7), 4);
@@ -1042,9 +1076,11 @@ TEST(grow_and_retire_look_the_same_to_old_and_new_clients) {
     zcp_chunk kept = allocate(manager, 1000);
     CHECK_OK(zcp_manager_retire_pool(manager, 2));
     zcp_manager *fresh = attach(), *looking = attach_named(test_instance(), ZCP_OBSERVE);
-    CHECK(same_figures(manager, old) && same_figures(old, fresh) && same_figures(fresh, looking) && same_figures(looking, watching));
+    CHECK(same_figures(manager, old) && same_figures(old, fresh) && same_figures(fresh, looking)
+          && same_figures(looking, watching));
     CHECK_EQ(zcp_manager_pool_end(fresh), 5);
-    static const zcp_pool_state states[] = {ZCP_POOL_NONE, ZCP_POOL_LIVE, ZCP_POOL_RETIRING, ZCP_POOL_LIVE, ZCP_POOL_NONE};
+    static const zcp_pool_state states[] = {ZCP_POOL_NONE, ZCP_POOL_LIVE, ZCP_POOL_RETIRING, ZCP_POOL_LIVE,
+                                            ZCP_POOL_NONE};
     zcp_pool_stats nothing = {0};
     for (uint32_t p = 0; p < 5; p++) {
         zcp_pool_stats stats = pool_stats(fresh, p);
@@ -1053,7 +1089,8 @@ TEST(grow_and_retire_look_the_same_to_old_and_new_clients) {
     }
     CHECK_OK(zcp_manager_get_config(fresh, &read));
     CHECK_EQ(read.pools.size, 2);
-    CHECK(read.pools.items[0].chunk_size == 640 && read.pools.items[0].chunk_count == 10 && read.pools.items[0].alignment == ZCP_DEFAULT_ALIGNMENT);
+    CHECK(read.pools.items[0].chunk_size == 640 && read.pools.items[0].chunk_count == 10
+          && read.pools.items[0].alignment == ZCP_DEFAULT_ALIGNMENT);
     CHECK(read.pools.items[1].chunk_size == 2000 && read.pools.items[1].chunk_count == 6);
     char text[1000];
     static const char *const expected = "Pool 1: chunk_size=640, total=10, used=0, free=10\n"
@@ -1115,7 +1152,8 @@ typedef struct inherited { zcp_manager *manager; zcp_chunk chunk; } inherited;
 
 static void use_after_fork(void *argument) {
     inherited *self = argument;
-    CHECK_STATUS(zcp_manager_add_pool(self->manager, &(zcp_pool_config){.chunk_size = 10, .chunk_count = 1}, NULL), ZCP_ERR_FORKED);
+    CHECK_STATUS(zcp_manager_add_pool(self->manager, &(zcp_pool_config){.chunk_size = 10, .chunk_count = 1}, NULL),
+                 ZCP_ERR_FORKED);
     CHECK_STATUS(zcp_manager_retire_pool(self->manager, 1), ZCP_ERR_FORKED);
     zcp_config config;
     CHECK_STATUS(zcp_manager_get_config(self->manager, &config), ZCP_ERR_FORKED);
@@ -1148,7 +1186,8 @@ TEST(grow_and_fork) {
 // A pool that retires gives out nothing more
 
 typedef struct hammer {
-    _Atomic uint32_t ready, retired, stop;                         // retired: that round's pool and all before have been
+    // retired: that round's pool and all before have been
+    _Atomic uint32_t ready, retired, stop;
     _Atomic uint64_t from_small;                                   // allocations out of pools that came and went
 } hammer;
 
@@ -1168,7 +1207,8 @@ static void *hammer_on(void *argument) {
         held[at] = allocate(self->manager, SMALLEST);
         pattern_write(&held[at], patterns[at] = n);
         uint64_t capacity = zcp_chunk_capacity(&held[at]);
-        CHECK_MSG(capacity > SMALLEST + retired, "a chunk of round %llu, when round %u was retired", (unsigned long long)capacity - SMALLEST, retired);
+        CHECK_MSG(capacity > SMALLEST + retired, "a chunk of round %llu, when round %u was retired",
+                  (unsigned long long)capacity - SMALLEST, retired);
         if (capacity < LARGEST)
             atomic_fetch_add(&self->shared->from_small, 1);
     }
@@ -1216,8 +1256,10 @@ TEST(retire_gives_out_nothing_more) {
         }
         CHECK_OK(zcp_manager_retire_pool(manager, number));
         atomic_store(&shared->retired, round);
-        for (int wait = 0; pool_state(manager, number) != ZCP_POOL_NONE; wait++) {      // nobody holds on to it for long
-            CHECK_MSG(wait < 5000, "round %u: pool %u stays: %llu used, %llu cached", round, number, (unsigned long long)pool_stats(manager, number).used,
+        // nobody holds on to it for long
+        for (int wait = 0; pool_state(manager, number) != ZCP_POOL_NONE; wait++) {
+            CHECK_MSG(wait < 5000, "round %u: pool %u stays: %llu used, %llu cached", round, number,
+                      (unsigned long long)pool_stats(manager, number).used,
                       (unsigned long long)pool_stats(manager, number).cached);
             test_sleep(1);
         }
@@ -1233,7 +1275,8 @@ TEST(retire_gives_out_nothing_more) {
 
 typedef enum { OWNER, OWNER_AFTER_A_CLONE, BORROWER, CLOSING_OWNER, KILLED_OWNER, KILLED_BORROWER, READER } last_one;
 
-static const char *const last_ones[] = {"the owner", "the owner's clone", "a borrower", "an owner that closes", "an owner that is killed", "a borrower that is killed", "a reader"};
+static const char *const last_ones[] = {"the owner", "the owner's clone", "a borrower", "an owner that closes",
+                                        "an owner that is killed", "a borrower that is killed", "a reader"};
 
 // The pool lies between two others, or was added.
 static void retire_until(last_one last, bool added, uint32_t flags) {
@@ -1251,7 +1294,8 @@ static void retire_until(last_one last, bool added, uint32_t flags) {
         without -= pool_stats(manager, 1).stride * COUNT;
         slack = 2 * 4096;
     }
-    peer *owner = peer_begin(flags), *borrower = peer_begin(last == READER ? ZCP_READ_ONLY_DATA : flags), *late = peer_begin(0);
+    peer *owner = peer_begin(flags), *borrower = peer_begin(last == READER ? ZCP_READ_ONLY_DATA : flags),
+         *late = peer_begin(0);
     TELL_OK(owner, PEER_ALLOCATE, SIZE, 0);
     uint64_t token = owner->token;
     TELL_OK(borrower, PEER_ACQUIRE, token, 0);
@@ -1288,10 +1332,12 @@ static void retire_until(last_one last, bool added, uint32_t flags) {
     if (last == KILLED_OWNER || last == KILLED_BORROWER)
         CHECK_RECOVERS(manager, 1, 1);
     if (last == READER)
-        CHECK_RECOVERS(manager, 0, 0);                             // it cannot give memory back, so whoever comes by does
+        // it cannot give memory back, so whoever comes by does
+        CHECK_RECOVERS(manager, 0, 0);
     CHECK_MSG(pool_state(manager, pool) == ZCP_POOL_NONE, "the last one was %s", last_ones[last]);
     uint64_t left = segment_memory(test_instance(), CHUNKS);
-    CHECK_MSG(left <= without + slack, "the last one was %s: %llu bytes are left, %llu expected", last_ones[last], (unsigned long long)left, (unsigned long long)without);
+    CHECK_MSG(left <= without + slack, "the last one was %s: %llu bytes are left, %llu expected", last_ones[last],
+              (unsigned long long)left, (unsigned long long)without);
     CHECK_ACQUIRE_FAILS(manager, token, ZCP_ERR_STALE);
     CHECK_EQ(add_pool(manager, 6000, 10), pool);
     CHECK_ACQUIRE_FAILS(manager, token, ZCP_ERR_STALE);
@@ -1323,7 +1369,8 @@ TEST(retire_what_is_locked_into_memory) {
     test_need("MADV_REMOVE");
     zcp_config config = one_pool(64, 10);
     zcp_manager *manager;
-    zcp_status status = zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config, .flags = ZCP_SHM_LOCK});
+    zcp_status status = zcp_manager_open(
+        &manager, &(zcp_manager_desc){.name = test_instance(), .config = &config, .flags = ZCP_SHM_LOCK});
     if (status == ZCP_ERR_PERMISSION || status == ZCP_ERR_NO_MEMORY)
         test_skip("no memory may be locked here");
     CHECK_OK(status);
@@ -1359,7 +1406,8 @@ TEST(retire_and_what_is_cached) {
     test_need("MADV_REMOVE");
     for (int how = 0; how < 7; how++) {
         zcp_config config = one_pool(64, 10);
-        CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 5000, .chunk_count = 100, .cache_chunks = 4}));
+        CHECK_OK(
+            zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 5000, .chunk_count = 100, .cache_chunks = 4}));
         CHECK_OK(zcp_config_add_pool(&config, 10000, 10));
         zcp_manager *manager = create_named(test_instance(), &config, 0);
         uint64_t with = segment_memory(test_instance(), CHUNKS);
@@ -1394,7 +1442,8 @@ TEST(retire_and_what_is_cached) {
             break;
         default: CHECK_RECOVERS(manager, 0, 0);                    // nobody has died: the thread does nothing
         }
-        CHECK_MSG(pool_state(manager, 1) == ZCP_POOL_NONE, "way %d: %llu are cached", how, (unsigned long long)pool_stats(manager, 1).cached);
+        CHECK_MSG(pool_state(manager, 1) == ZCP_POOL_NONE, "way %d: %llu are cached", how,
+                  (unsigned long long)pool_stats(manager, 1).cached);
         CHECK(segment_memory(test_instance(), CHUNKS) <= with - 5000 * 100 + 2 * 4096);
         if (how == 5) {
             test_signal(&self.go);
@@ -1591,7 +1640,8 @@ TEST(retire_refuses_what_is_no_live_pool) {
     finish(manager);
 }
 
-// Those who wait for a chunk of it learn that there will be none: they get one of the next larger pool, or the reason why not.
+// Those who wait for a chunk of it learn that there will be none: they get one of the next larger pool, or the reason
+// why not.
 TEST(retire_while_others_wait) {
     for (int larger = 0; larger < 2; larger++) {
         zcp_config config = one_pool(64, 2);
@@ -1617,7 +1667,8 @@ TEST(retire_while_others_wait) {
             CHECK_STATUS(waiters[i]->status, larger ? ZCP_OK : ZCP_ERR_TOO_LARGE);
             CHECK(!larger || waiters[i]->pool == 1);
         }
-        CHECK_MSG(test_now() - began < UINT64_C(2000000000), "%llu ms", (unsigned long long)((test_now() - began) / 1000000));
+        CHECK_MSG(test_now() - began < UINT64_C(2000000000), "%llu ms",
+                  (unsigned long long)((test_now() - began) / 1000000));
         CHECK_EQ(used_in(manager, 0), 1);
         zcp_chunk_release(&chunks[1]);
         CHECK_EQ(pool_state(manager, 0), ZCP_POOL_NONE);
@@ -1643,7 +1694,8 @@ static void retire_one(void *argument) {
     zcp_manager_close(manager);
 }
 
-// With `held` somebody holds a chunk of it, which it then comes to know as retiring; the step "punched" is not reached then.
+// With `held` somebody holds a chunk of it, which it then comes to know as retiring; the step "punched" is not reached
+// then.
 TEST(retire_killed_at_each_step) {
     test_need("MADV_REMOVE");
     for (int held = 0; held < 2; held++)
@@ -1747,7 +1799,8 @@ static uint64_t capacity_in_the_end(zcp_manager *manager) {
     return capacity;
 }
 
-// Whoever changes the pools raises `wanted` last. If it dies before that and nobody looks for the dead, a thread that only allocates and releases sees it with its next loan.
+// Whoever changes the pools raises `wanted` last. If it dies before that and nobody looks for the dead, a thread that
+// only allocates and releases sees it with its next loan.
 TEST(grow_killed_before_it_is_told_is_seen_by_who_works) {
     zcp_manager *manager = create(128, 1100);
     CHECK_EQ(capacity_in_the_end(manager), 128);
@@ -1786,7 +1839,8 @@ TEST(retire_stopped_at_each_step_delays_nobody) {
         CHECK_STATUS(zcp_manager_retire_pool(fresh, 1), ZCP_ERR_NOT_FOUND);
         uint32_t next = add_pool(fresh, 4000, 10);
         use_pool(manager, next);
-        CHECK_MSG(test_now() - began < UINT64_C(3000000000), "at %s: %llu ms", steps_of_retiring[s], (unsigned long long)((test_now() - began) / 1000000));
+        CHECK_MSG(test_now() - began < UINT64_C(3000000000), "at %s: %llu ms", steps_of_retiring[s],
+                  (unsigned long long)((test_now() - began) / 1000000));
         CHECK_ALLOCATE_FAILS(manager, 5000, ZCP_ERR_TOO_LARGE);
         CHECK_OK(zcp_manager_retire_pool(manager, next));
         test_resume(pid);
@@ -1825,10 +1879,11 @@ static const zcp_pool_config hot_pools[] = {{64, 10, 0, 0}, {200, 20, 128, 0}, {
 
 TEST(reconfigure_changes_what_differs_and_nothing_else) {
     enum { A, B, C, D };
-    static const struct { uint32_t size, pools[5], stay; } changes[] = {       // stay: bits of hot_pools that are not made anew
-        {2, {A, B}, 3},     {2, {B, A}, 3},          {3, {C, A, B}, 3},       {4, {D, C, B, A}, 7}, {2, {D, A}, 9},    {1, {C}, 0},
-        {3, {C, C, C}, 4},  {5, {C, C, A, C, C}, 4}, {3, {C, A, C}, 5},       {1, {A}, 1},          {2, {B, C}, 0},    {4, {A, B, A, B}, 2},
-        {2, {B, A}, 3}};
+    // stay: bits of hot_pools that are not made anew
+    static const struct { uint32_t size, pools[5], stay;
+    } changes[] = {{2, {A, B}, 3}, {2, {B, A}, 3},       {3, {C, A, B}, 3},       {4, {D, C, B, A}, 7}, {2, {D, A}, 9},
+                   {1, {C}, 0},    {3, {C, C, C}, 4},    {5, {C, C, A, C, C}, 4}, {3, {C, A, C}, 5},    {1, {A}, 1},
+                   {2, {B, C}, 0}, {4, {A, B, A, B}, 2}, {2, {B, A}, 3}};
     zcp_config config = config_of(hot_pools, 2);
     zcp_manager *manager = create_named(test_instance(), &config, 0), *other = attach();
     for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
@@ -1870,7 +1925,8 @@ TEST(reconfigure_changes_what_differs_and_nothing_else) {
 TEST(reconfigure_that_fails_changes_nothing) {
     test_need("MADV_REMOVE");
     zcp_config config = config_of(hot_pools, 3), wrong = config, before, after, many = {0}, none = {0};
-    zcp_manager *manager = create_named(test_instance(), &config, 0), *observer = attach_named(test_instance(), ZCP_OBSERVE);
+    zcp_manager *manager = create_named(test_instance(), &config, 0),
+                *observer = attach_named(test_instance(), ZCP_OBSERVE);
     zcp_manager *reader = attach_named(test_instance(), ZCP_READ_ONLY_DATA);
     for (uint32_t i = 0; i < 14; i++)
         add_pool(manager, 5000 + i, 1);
@@ -1918,15 +1974,18 @@ TEST(reconfigure_and_what_an_opener_asks_for) {
     for (int changed = 0; changed < 2; changed++) {
         for (int i = 0; i < 4; i++)
             for (uint32_t flags = 0; flags <= ZCP_OBSERVE; flags += ZCP_OBSERVE) {
-                zcp_status status = zcp_manager_open(&other, &(zcp_manager_desc){.name = test_instance(), .config = cases[i].config, .flags = flags});
+                zcp_status status = zcp_manager_open(
+                    &other, &(zcp_manager_desc){.name = test_instance(), .config = cases[i].config, .flags = flags});
                 CHECK_STATUS(status, cases[i].changed == changed ? ZCP_OK : ZCP_ERR_CONFIG_MISMATCH);
                 if (other != NULL)
                     CHECK(same_figures(manager, other));
                 zcp_manager_close(other);
             }
-        CHECK_STATUS(zcp_manager_open(&other, &(zcp_manager_desc){.name = test_instance(), .config = &wrong}), ZCP_ERR_CONFIG_MISMATCH);
+        CHECK_STATUS(zcp_manager_open(&other, &(zcp_manager_desc){.name = test_instance(), .config = &wrong}),
+                     ZCP_ERR_CONFIG_MISMATCH);
         now.pools.size--;
-        CHECK_STATUS(zcp_manager_open(&other, &(zcp_manager_desc){.name = test_instance(), .config = &now}), ZCP_ERR_CONFIG_MISMATCH);
+        CHECK_STATUS(zcp_manager_open(&other, &(zcp_manager_desc){.name = test_instance(), .config = &now}),
+                     ZCP_ERR_CONFIG_MISMATCH);
         now.pools.size++;
         CHECK_OK(zcp_manager_reconfigure(manager, &now));
     }

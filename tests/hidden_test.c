@@ -72,7 +72,8 @@ static void acquire_one(stopped *self, zcp_manager *manager) {
 static void close_with_chunks(stopped *self, zcp_manager *manager) {
     zcp_chunk a = allocate(manager, 64), b = acquire(manager, self->given);
     CHECK(a.data != b.data);
-    if (strcmp(self->where, "reaping") == 0) {                     // what nobody has borrowed is freed without that step
+    // what nobody has borrowed is freed without that step
+    if (strcmp(self->where, "reaping") == 0) {
         zcp_chunk c = acquire(manager, token_of(&a));
         zcp_chunk_release(&c);
     }
@@ -448,8 +449,8 @@ TEST(hidden_chunks_without_hints_are_found) {
     finish(strict);
 }
 
-// Frees two chunks as their last borrower, and is stopped or killed when they are listed but the hint of their leaf is not
-// there yet.
+// Frees two chunks as their last borrower, and is stopped or killed when they are listed but the hint of their leaf is
+// not there yet.
 static void stop_before_the_leaf_is_hinted(void *argument) {
     stopped *self = argument;
     zcp_manager *manager = attach();
@@ -462,8 +463,8 @@ static void stop_before_the_leaf_is_hinted(void *argument) {
     raise(self->nth);
 }
 
-// Whoever sweeps the dead one, or looks at all the records, makes the leaf be found by everybody, at once: also by those who
-// make no look themselves because one was made a moment ago.
+// Whoever sweeps the dead one, or looks at all the records, makes the leaf be found by everybody, at once: also by
+// those who make no look themselves because one was made a moment ago.
 TEST(hidden_leaf_without_hint_is_found_after_a_sweep_or_look) {
     enum { COUNT = 100, LOST = 43 };                               // leaves of 8; nobody's own
     for (int by_look = 0; by_look < 2; by_look++) {

@@ -1,5 +1,5 @@
-// tests/lease_test.c: hints on loan to a thread hide no chunk from anybody, whatever becomes of the thread: it works, sleeps,
-// is stopped, is killed, ends, forks, closes. Whoever is exhausted has had every chunk that was free.
+// tests/lease_test.c: hints on loan to a thread hide no chunk from anybody, whatever becomes of the thread: it works,
+// sleeps, is stopped, is killed, ends, forks, closes. Whoever is exhausted has had every chunk that was free.
 #include "harness/chunks.h"
 
 #include <signal.h>
@@ -107,7 +107,8 @@ static void lessee_end(lessee *self, pid_t pid) {
 }
 
 // Leaves of 8 to 64, a last leaf that is not full, more leaves than leases.
-static const uint32_t capacities[] = {1, 2, 7, 8, 9, 15, 16, 17, 63, 64, 65, 100, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1000, 1023, 1024, 1025, 4095, 4096, 4097, MOST};
+static const uint32_t capacities[] = {1,   2,   7,   8,   9,   15,  16,   17,   63,   64,   65,   100,  127,  128, 129,
+                                      255, 256, 257, 511, 512, 513, 1000, 1023, 1024, 1025, 4095, 4096, 4097, MOST};
 enum { CAPACITIES = sizeof capacities / sizeof capacities[0] };
 
 TEST(lease_of_one_who_idles_hides_nothing_at_any_capacity) {
@@ -387,14 +388,16 @@ TEST(lease_for_more_threads_than_there_are) {
             test_meet(&shared.meeting, THREADS + 1);
             CHECK_EQ(shared.numbered, round == 0 && c == 0 ? 63 : 62);
             CHECK_EQ(inside_thread_count(), 63);
-            CHECK_EQ(inside_leases_held(manager, 0), c == 2 && round == 0 ? leases - 1 : leases);     // in the second round with the test's own
+            // in the second round with the test's own
+            CHECK_EQ(inside_leases_held(manager, 0), c == 2 && round == 0 ? leases - 1 : leases);
             while (used(manager) != 0)
                 test_sleep(1);
             check_obtains(manager, 64, counts[c]);                 // all are idle now, with their loans
             test_signal(&shared.leave);
             for (int i = 0; i < THREADS; i++)
                 test_thread_join(threads[i]);
-            CHECK_EQ(inside_thread_count(), round == 0 && c == 0 ? 0 : 1);         // the test's own, if there was one left for it
+            // the test's own, if there was one left for it
+            CHECK_EQ(inside_thread_count(), round == 0 && c == 0 ? 0 : 1);
             CHECK(inside_leases_held(manager, 0) <= 1);
             check_hints(manager);
             check_obtains(manager, 64, counts[c]);
@@ -545,7 +548,8 @@ static void *fork_from_here(void *argument) {
     touch(shared->manager);
     test_meet(&shared->meeting, 4);
     pid_t pid = fork();
-    if (pid == 0) {                                                // only this thread is here, and its number is its own
+    // only this thread is here, and its number is its own
+    if (pid == 0) {
         CHECK_EQ(inside_thread_count(), 1);
         CHECK(inside_thread_number() != 0);
         crowd mine = {.manager = attach(), .parties = 9, .rounds = 20};
@@ -603,7 +607,8 @@ typedef struct party {
 static void take_and_tell(party *shared, zcp_manager *manager, int number) {
     zcp_chunk chunks[300];
     uint32_t n = 0;
-    for (;; n++) {                                                 // in whatever order they come by: together they get them all
+    // in whatever order they come by: together they get them all
+    for (;; n++) {
         zcp_status status = zcp_chunk_allocate(manager, 64, &chunks[n]);
         if (status == ZCP_ERR_EXHAUSTED)
             break;
@@ -673,7 +678,8 @@ TEST_WITH(lease_of_many_processes_hides_nothing, .weight = 2) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Who has a lease releases quickly, but not in a manager that checks: that there is a quick way shows in nothing but the time.
+// Who has a lease releases quickly, but not in a manager that checks: that there is a quick way shows in nothing but
+// the time.
 
 static void *is_slow(void *manager) {
     zcp_chunk chunk = allocate(manager, 64);
@@ -695,16 +701,19 @@ TEST(lease_makes_releases_quick) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// A thread reads its own loan where others may write: what they wrote leads to no record that is not the pool's, and costs no chunk.
+// A thread reads its own loan where others may write: what they wrote leads to no record that is not the pool's, and
+// costs no chunk.
 
 static void loan_of_garbage(bool slowly) {
     enum { CHUNKS = 100, BEHIND = 32, LAST_LEAF = 4 };
     zcp_config config = one_pool(64, CHUNKS);
     zcp_chunk chunks[CHUNKS + 1];
     uint64_t before[BEHIND];
-    CHECK_OK(zcp_config_add_pool(&config, 4096, 200));             // what lies behind the first pool's records is this one's
+    // what lies behind the first pool's records is this one's
+    CHECK_OK(zcp_config_add_pool(&config, 4096, 200));
     zcp_manager *manager = create_named(test_instance(), &config, 0);
-    uint32_t held = CHUNKS - LAST_LEAF + 1;                        // leaves of 8: the loan is of the last one, which is short
+    // leaves of 8: the loan is of the last one, which is short
+    uint32_t held = CHUNKS - LAST_LEAF + 1;
     for (uint32_t i = 0; i < held; i++)
         chunks[i] = allocate(manager, 64);
     CHECK_EQ(inside_index_in_pool(&chunks[held - 1]), CHUNKS - LAST_LEAF);
@@ -742,7 +751,8 @@ TEST(lease_whose_loan_is_garbage_slowly) {
     loan_of_garbage(true);
 }
 
-// The state that is one less than the chunk's generation: whoever may not release quickly leaves it alone, as any other garbage.
+// The state that is one less than the chunk's generation: whoever may not release quickly leaves it alone, as any other
+// garbage.
 static void release_into_garbage(zcp_manager *manager) {
     zcp_chunk chunk = allocate(manager, 64);
     uint32_t index = inside_index_in_pool(&chunk);
@@ -775,7 +785,8 @@ static void check_garbage_is_left(uint32_t cache_chunks, uint32_t flags) {
         CHECK_EQ(pthread_create(&thread, NULL, release_into_garbage_without_lease, manager), 0);
         CHECK_EQ(pthread_join(thread, NULL), 0);
     }
-    if (cache_chunks) {                                            // this thread pauses when it has seen that somebody was exhausted
+    // this thread pauses when it has seen that somebody was exhausted
+    if (cache_chunks) {
         for (int i = 0; i < 8; i++)
             chunks[i] = allocate_in_the_end(manager, 64);
         CHECK_STATUS(zcp_chunk_allocate(manager, 64, &(zcp_chunk){0}), ZCP_ERR_EXHAUSTED);
@@ -796,7 +807,8 @@ TEST(lease_garbage_is_left_alone_by_whoever_may_not_release_quickly) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What a thread touches of a chunk of the first pool lies at five places of a page, not at one: loads do not take stores to another page for theirs
+// What a thread touches of a chunk of the first pool lies at five places of a page, not at one: loads do not take
+// stores to another page for theirs
 
 TEST(lease_lane_and_first_records_lie_apart) {
     static const uint32_t counts[] = {64, 1000, 4096, 6000};
@@ -811,8 +823,8 @@ TEST(lease_lane_and_first_records_lie_apart) {
         for (int a = 0; a < INSIDE_PLACES; a++)
             for (int b = a + 1; b < INSIDE_PLACES; b++) {
                 uintptr_t apart = (places[a] - places[b]) % 4096;
-                CHECK_MSG(apart >= 64 && apart <= 4096 - 64, "of %u chunks: places %d and %d: %#zx and %#zx", counts[i], a, b, (size_t)places[a],
-                          (size_t)places[b]);
+                CHECK_MSG(apart >= 64 && apart <= 4096 - 64, "of %u chunks: places %d and %d: %#zx and %#zx", counts[i],
+                          a, b, (size_t)places[a], (size_t)places[b]);
             }
         zcp_chunk_release(&chunk);
         finish(manager);

@@ -211,13 +211,15 @@ TEST_WITH(limits_clients_full_at_the_most, .seconds = 120) {
     for (int i = 1; i < CREWS; i++)
         test_join(pids[i]);
     balance_and_destroy();
-    CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .max_clients = ZCP_MAX_CLIENTS + 1}), ZCP_ERR_INVALID_ARGUMENT);
-    CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .max_clients = UINT32_MAX}), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .max_clients = ZCP_MAX_CLIENTS + 1}),
+                 ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .max_clients = UINT32_MAX}),
+                 ZCP_ERR_INVALID_ARGUMENT);
     CHECK(!instance_there());
 }
 
-// Among a thousand clients an opening tries few slots, and yet finds the only dead one and the only free one. Told by its
-// system calls, each of which makes the kernel walk through the locks of all others.
+// Among a thousand clients an opening tries few slots, and yet finds the only dead one and the only free one. Told by
+// its system calls, each of which makes the kernel walk through the locks of all others.
 typedef struct newcomer {
     uint32_t lock_tries, lock_tests;                               // of the slots' locks
     _Atomic uint32_t slot;
@@ -314,13 +316,16 @@ TEST_WITH(limits_opening_among_a_thousand, .seconds = 120) {
     CHECK_EQ(stats_of(manager, 0).used, 1);
     CHECK_OK(zcp_manager_client_info(manager, slot_of_member(victim), &info));
     CHECK_EQ(info.state, ZCP_CLIENT_FREE);
-    CHECK_MSG(first.lock_tries <= 4 && first.lock_tests <= 3 * CREW + 4, "%u tries, %u tests", first.lock_tries, first.lock_tests);
+    CHECK_MSG(first.lock_tries <= 4 && first.lock_tests <= 3 * CREW + 4, "%u tries, %u tests", first.lock_tries,
+              first.lock_tests);
 
-    newcomer second = join_and_count();                            // the slot that was swept is free, and one other is dead
+    // the slot that was swept is free, and one other is dead
+    newcomer second = join_and_count();
     CHECK_EQ(second.slot, slot_of_member(victim));
     CHECK_OK(zcp_manager_client_info(manager, first.slot, &info));
     CHECK_EQ(info.state, ZCP_CLIENT_FREE);
-    CHECK_MSG(second.lock_tries <= 4 && second.lock_tests <= 3 * CREW + 4, "%u tries, %u tests", second.lock_tries, second.lock_tests);
+    CHECK_MSG(second.lock_tries <= 4 && second.lock_tests <= 3 * CREW + 4, "%u tries, %u tests", second.lock_tries,
+              second.lock_tests);
 
     test_signal(&leaver->leave);
     test_join(leaving);
@@ -359,7 +364,8 @@ TEST(limits_slot_being_swept_is_waited_for) {
     pid_t sweeper = test_spawn(stop_while_sweeping, NULL);
     test_await_stop(sweeper);
     uint64_t start = test_now();
-    CHECK_STATUS(open_with(&other, (zcp_manager_desc){.mode = ZCP_SHM_OPEN_EXISTING, .timeout_ms = 50}), ZCP_ERR_CLIENTS_FULL);
+    CHECK_STATUS(open_with(&other, (zcp_manager_desc){.mode = ZCP_SHM_OPEN_EXISTING, .timeout_ms = 50}),
+                 ZCP_ERR_CLIENTS_FULL);
     CHECK(test_now() - start >= UINT64_C(50000000) && test_now() - start < UINT64_C(4000000000));
     zcp_chunk chunk = allocated(manager, 64);                      // the stopped sweeper is in nobody's way
     zcp_chunk_release(&chunk);
@@ -397,7 +403,8 @@ static uint64_t wall_clock(void) {
 }
 
 // How many slots have that state and pid; one that is not free is complete.
-static int count_clients(const zcp_manager *manager, zcp_client_state state, pid_t pid, uint64_t since, const char *name) {
+static int count_clients(const zcp_manager *manager, zcp_client_state state, pid_t pid, uint64_t since,
+                         const char *name) {
     int count = 0;
     for (uint32_t slot = 0; slot < info_of(manager).max_clients; slot++) {
         zcp_client_info info = client_of(manager, slot);
@@ -450,7 +457,8 @@ TEST(limits_client_names) {
     static const char *const refused[] = {"a name that has thirty-two bytes", "a/b", "a\nb", ".", ".."};
     zcp_manager *manager;
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
-        CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .client_name = refused[i]}), ZCP_ERR_INVALID_NAME);
+        CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .client_name = refused[i]}),
+                     ZCP_ERR_INVALID_NAME);
         CHECK(!instance_there());
     }
     CHECK_OK(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .client_name = ""}));
@@ -566,7 +574,8 @@ static void check_layout(zcp_manager *manager, const zcp_config *config) {
         CHECK_EQ(stats.total, config->pools.items[p].chunk_count);
         CHECK_EQ(stats.alignment, config->pools.items[p].alignment);
         CHECK_EQ(stats.free, stats.total);
-        CHECK(stats.stride % stats.alignment == 0 && stats.stride >= stats.chunk_size && stats.stride < stats.chunk_size + stats.alignment);
+        CHECK(stats.stride % stats.alignment == 0 && stats.stride >= stats.chunk_size
+              && stats.stride < stats.chunk_size + stats.alignment);
     }
     CHECK_EQ(info_of(manager).management_bytes, zcp_config_management_bytes(config, 0));
     CHECK_EQ(info_of(manager).chunk_bytes, zcp_config_chunk_bytes(config, 0));
@@ -574,8 +583,11 @@ static void check_layout(zcp_manager *manager, const zcp_config *config) {
 
 TEST(limits_pools_full) {
     zcp_config config = {0};
-    for (uint32_t p = 0; p < ZCP_MAX_POOLS; p++)                   // sizes up and down, some twice, alignments up to a page
-        CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 1 + (p * 37) % 11 * 100, .chunk_count = 1 + p % 7, .alignment = UINT32_C(1) << p % 13}));
+    // sizes up and down, some twice, alignments up to a page
+    for (uint32_t p = 0; p < ZCP_MAX_POOLS; p++)
+        CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 1 + (p * 37) % 11 * 100,
+                                                            .chunk_count = 1 + p % 7,
+                                                            .alignment = UINT32_C(1) << p % 13}));
     zcp_config before = config;
     CHECK_STATUS(zcp_config_add_pool(&config, 64, 1), ZCP_ERR_FULL);
     CHECK(memcmp(&before, &config, sizeof config) == 0);
@@ -584,7 +596,8 @@ TEST(limits_pools_full) {
     check_no_overlap(manager);
     zcp_manager_close(manager);
     balance_and_destroy();
-    static const uint32_t sizes[] = {0, ZCP_MAX_POOLS + 1, UINT32_MAX};     // none, and a vector that was written beyond its end
+    // none, and a vector that was written beyond its end
+    static const uint32_t sizes[] = {0, ZCP_MAX_POOLS + 1, UINT32_MAX};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         config.pools.size = sizes[i];
         CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &config}), ZCP_ERR_INVALID_ARGUMENT);
@@ -597,7 +610,8 @@ TEST(limits_alignment_of_every_pool) {
     for (uint32_t first = 1; first <= page; first *= 2) {          // with an awkward neighbour in front of each
         zcp_config config = {0};
         for (uint32_t alignment = first; alignment <= page && config.pools.size + 2 <= ZCP_MAX_POOLS; alignment *= 2) {
-            CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = alignment + 1, .chunk_count = 3, .alignment = alignment}));
+            CHECK_OK(zcp_config_add(
+                &config, &(zcp_pool_config){.chunk_size = alignment + 1, .chunk_count = 3, .alignment = alignment}));
             CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 7, .chunk_count = 1, .alignment = 1}));
         }
         zcp_manager *manager = open_of(&config, 0);
@@ -665,11 +679,13 @@ static long resident_pages(void) {
     return resident;
 }
 
-// The largest power of two that this process can map so many times, for next to nothing: an emulator keeps books of each page.
+// The largest power of two that this process can map so many times, for next to nothing: an emulator keeps books of
+// each page.
 static uint64_t mappable(uint64_t most, unsigned times) {
     uint64_t found = 0;
     long before = resident_pages();
-    for (uint64_t bytes = 1 << 20; bytes <= most && bytes <= SIZE_MAX / times && resident_pages() - before < 1000; bytes *= 2) {
+    for (uint64_t bytes = 1 << 20; bytes <= most && bytes <= SIZE_MAX / times && resident_pages() - before < 1000;
+         bytes *= 2) {
         void *memory = mmap(NULL, (size_t)bytes * times, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (memory == MAP_FAILED)
             break;
@@ -741,7 +757,8 @@ TEST(limits_file_size) {
     file_limited(16, ZCP_ERR_NO_SPACE);
     file_limited(4096, ZCP_ERR_NO_SPACE);
     file_limited(65535, ZCP_ERR_NO_SPACE);
-    file_limited(65536, ZCP_OK);                                   // the limit is each file's, not that of both together
+    // the limit is each file's, not that of both together
+    file_limited(65536, ZCP_OK);
     file_limited(1 << 20, ZCP_OK);
 }
 
@@ -788,11 +805,13 @@ static void open_with_few_descriptors(void *argument) {
     limit.rlim_cur = (rlim_t)(lowest + room);
     CHECK_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
     zcp_status status = open_with(&manager, (zcp_manager_desc){.config = &two_pools});
-    CHECK_MSG(status == ZCP_OK || (status == ZCP_ERR_SYSTEM && zcp_last_errno() == EMFILE), "%s: %s", zcp_status_name(status), zcp_last_message());
+    CHECK_MSG(status == ZCP_OK || (status == ZCP_ERR_SYSTEM && zcp_last_errno() == EMFILE), "%s: %s",
+              zcp_status_name(status), zcp_last_message());
     CHECK_EQ(descriptors(), before + (status == ZCP_OK ? 3 : 0));
     zcp_manager_close(manager);
     CHECK_EQ(descriptors(), before);
-    CHECK_MSG(exists || status == ZCP_OK || !instance_there(), "something is left of what could not be created: %s", zcp_last_message());
+    CHECK_MSG(exists || status == ZCP_OK || !instance_there(), "something is left of what could not be created: %s",
+              zcp_last_message());
     _exit(status == ZCP_OK ? 0 : 2);
 }
 
@@ -849,7 +868,8 @@ static void exhaust_once(zcp_manager *manager) {
     for (int i = 0; i < 3; i++)
         check_refused(manager, 64, ZCP_ERR_EXHAUSTED);
     CHECK_EQ(stats_of(manager, 0).free, 0);
-    CHECK_EQ(stats_of(manager, 1).used, 0);                        // without ZCP_FALLBACK the larger ones are for larger sizes
+    // without ZCP_FALLBACK the larger ones are for larger sizes
+    CHECK_EQ(stats_of(manager, 1).used, 0);
     large = allocated(manager, 65);
     zcp_chunk_release(&large);
     size_t at = (size_t)test_random_below(8);
@@ -1074,12 +1094,13 @@ TEST(limits_flags_do_what_they_say) {
     if (SANITIZED)                                                 // the sanitizers make nothing of mlock
         return;
     check_flags(ZCP_SHM_LOCK, (effects){.lock = true, .prefault = true});
-    check_flags(ZCP_SHM_LOCK | ZCP_SHM_PREFAULT | ZCP_SHM_NO_DUMP, (effects){.lock = true, .prefault = true, .no_dump = true});
+    check_flags(ZCP_SHM_LOCK | ZCP_SHM_PREFAULT | ZCP_SHM_NO_DUMP,
+                (effects){.lock = true, .prefault = true, .no_dump = true});
 }
 
 TEST(limits_unknown_flags_are_refused) {
-    const uint32_t known = ZCP_FALLBACK | ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_CHECKED | ZCP_OBSERVE | ZCP_SHM_PREFAULT | ZCP_SHM_LOCK
-                         | ZCP_SHM_ANY_OWNER | ZCP_SHM_NO_RESERVE | ZCP_SHM_NO_DUMP | ZCP_SHM_GROUP;
+    const uint32_t known = ZCP_FALLBACK | ZCP_READ_ONLY_DATA | ZCP_WAIT | ZCP_CHECKED | ZCP_OBSERVE | ZCP_SHM_PREFAULT
+                           | ZCP_SHM_LOCK | ZCP_SHM_ANY_OWNER | ZCP_SHM_NO_RESERVE | ZCP_SHM_NO_DUMP | ZCP_SHM_GROUP;
     char words[32];
     zcp_manager *manager;
     for (uint32_t flag = 1; flag != 0; flag <<= 1)
@@ -1089,7 +1110,8 @@ TEST(limits_unknown_flags_are_refused) {
             snprintf(words, sizeof words, "unknown bits 0x%x in", flag);   // and none that is known
             CHECK_MSG(strncmp(zcp_last_message(), words, strlen(words)) == 0, "%s", zcp_last_message());
         }
-    CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.mode = (zcp_shm_mode)4, .config = &two_pools}), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.mode = (zcp_shm_mode)4, .config = &two_pools}),
+                 ZCP_ERR_INVALID_ARGUMENT);
     CHECK(!instance_there());
 }
 
@@ -1100,7 +1122,8 @@ static void lock_too_much(void *unused) {
     (void)unused;
     CHECK(setrlimit(RLIMIT_MEMLOCK, &limit) == 0 && setgid(4321) == 0 && setuid(4321) == 0);
     for (int i = 0; i < 3; i++) {
-        CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .flags = ZCP_SHM_LOCK}), ZCP_ERR_NO_MEMORY);
+        CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .flags = ZCP_SHM_LOCK}),
+                     ZCP_ERR_NO_MEMORY);
         check_says("ulimit -l");
     }
     CHECK_OK(open_with(&manager, (zcp_manager_desc){.mode = ZCP_SHM_OPEN_EXISTING}));

@@ -1,5 +1,5 @@
-// tests/number_test.c: a pool's number is a place in the header, which garbage may give to another pool at any moment. Whatever
-// a thread keeps of the one is then not used for the other.
+// tests/number_test.c: a pool's number is a place in the header, which garbage may give to another pool at any moment.
+// Whatever a thread keeps of the one is then not used for the other.
 #define ZEROCP_STATIC
 #define ZEROCP_IMPLEMENTATION
 static void between_accesses(void);
@@ -23,7 +23,8 @@ static void begin(uint32_t cache_chunks) {
     CHECK_EQ(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config}), ZCP_OK);
     CHECK_EQ(zcp_manager_add_pool(manager, &large, &number), ZCP_OK);
     CHECK_EQ(number, 1);
-    for (int i = 0; i < 3; i++) {                                  // the thread gets a lease, and this becomes its recent pool
+    // the thread gets a lease, and this becomes its recent pool
+    for (int i = 0; i < 3; i++) {
         zcp_chunk chunk;
         CHECK_EQ(zcp_chunk_allocate(manager, SMALL, &chunk), ZCP_OK);
         zcp_chunk_release(&chunk);
@@ -66,7 +67,8 @@ TEST(number_of_another_pool_gives_no_chunk_of_the_first) {
             CHECK_EQ(zcp_chunk_allocate(manager, LARGE, &chunk), ZCP_OK);
             const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, chunk.index >> ZCP_PRIV_POOL_SHIFT);
             size_t offset = (size_t)((unsigned char *)chunk.data - pool->data);
-            CHECK_MSG(offset <= LARGE * (COUNT - 1), "%d bytes at %p, but its pool is at %p", LARGE, chunk.data, (void *)pool->data);
+            CHECK_MSG(offset <= LARGE * (COUNT - 1), "%d bytes at %p, but its pool is at %p", LARGE, chunk.data,
+                      (void *)pool->data);
             memset(chunk.data, i, LARGE);
             zcp_chunk_release(&chunk);
         }
@@ -74,7 +76,8 @@ TEST(number_of_another_pool_gives_no_chunk_of_the_first) {
     }
 }
 
-// Between any two accesses of an allocation: the tag is written to the record of the chunk that was allocated, or to none.
+// Between any two accesses of an allocation: the tag is written to the record of the chunk that was allocated, or to
+// none.
 TEST(number_of_another_pool_gets_no_tag) {
     for (at = 1, came = true; came; at++) {
         zcp_chunk chunk;
@@ -88,7 +91,8 @@ TEST(number_of_another_pool_gets_no_tag) {
         at = 0;
         const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, 1);
         for (uint32_t i = 0; i < COUNT; i++)
-            CHECK_MSG(zcp_priv_record_at(pool, i)->note >> 32 != TAG, "chunk %u of another pool has the tag; before access %d", i, before);
+            CHECK_MSG(zcp_priv_record_at(pool, i)->note >> 32 != TAG,
+                      "chunk %u of another pool has the tag; before access %d", i, before);
         end();
         at = before;
     }

@@ -1,4 +1,5 @@
-// tests/recent_test.c: a thread finds what it used last in a few steps (>>recent); whatever has changed since, it finds the same as by the tables.
+// tests/recent_test.c: a thread finds what it used last in a few steps (>>recent); whatever has changed since, it finds
+// the same as by the tables.
 #include "harness/chunks.h"
 
 #include <pthread.h>
@@ -13,7 +14,9 @@ TEST(recent_sizes_come_from_the_pool_that_fits) {
     for (uint32_t cached = 0; cached < 2; cached++) {
         zcp_config config = {0};
         for (size_t p = 0; p < sizeof pools / sizeof pools[0]; p++)
-            CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = pools[p], .chunk_count = 100, .cache_chunks = cached ? 8 : 0}));
+            CHECK_OK(zcp_config_add(
+                &config,
+                &(zcp_pool_config){.chunk_size = pools[p], .chunk_count = 100, .cache_chunks = cached ? 8 : 0}));
         zcp_manager *manager = create_named(test_instance(), &config, 0);
         for (int round = 0; round < 3; round++)
             for (int one = 0; one < SIZES; one++)
@@ -47,7 +50,9 @@ TEST(recent_pool_is_not_every_chunk_s) {
         for (int order = 0; order < 2; order++) {
             zcp_config config = {0};
             for (uint64_t size = 64; size <= 128; size *= 2)
-                CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = size, .chunk_count = 64, .cache_chunks = cached ? 8 : 0}));
+                CHECK_OK(zcp_config_add(
+                    &config,
+                    &(zcp_pool_config){.chunk_size = size, .chunk_count = 64, .cache_chunks = cached ? 8 : 0}));
             zcp_manager *manager = create_named(test_instance(), &config, 0);
             for (uint32_t i = 0; i < 64; i++)                      // generations begin anywhere
                 for (uint32_t pool = 0; pool < 2; pool++)
@@ -81,7 +86,8 @@ TEST(recent_manager_is_the_one_that_is_asked) {
             CHECK_EQ(used(asked), 2);
             CHECK_EQ(used(idle), 0);
             zcp_chunk_release(&second);
-            zcp_chunk between = allocate(idle, 64);                // the last one is another's when the first is released
+            // the last one is another's when the first is released
+            zcp_chunk between = allocate(idle, 64);
             zcp_chunk_release(&chunk);
             CHECK_EQ(used(asked), 0);
             CHECK_EQ(used(idle), 1);
@@ -105,7 +111,8 @@ TEST(recent_pool_is_left_for_one_that_fits_better) {
     for (uint32_t cached = 0; cached < 2; cached++) {
         zcp_config config = {0};
         uint32_t added;
-        CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 4096, .chunk_count = 64, .cache_chunks = cached ? 8 : 0}));
+        CHECK_OK(zcp_config_add(
+            &config, &(zcp_pool_config){.chunk_size = 4096, .chunk_count = 64, .cache_chunks = cached ? 8 : 0}));
         zcp_manager *manager = create_named(test_instance(), &config, 0), *peer = attach();
         for (int round = 0; round < 10; round++) {
             zcp_manager *const by = round % 2 ? peer : manager;
@@ -113,7 +120,8 @@ TEST(recent_pool_is_left_for_one_that_fits_better) {
             CHECK_EQ(zcp_chunk_capacity(&chunk), 4096);
             if (round % 4 < 2)
                 zcp_chunk_release(&chunk);
-            CHECK_OK(zcp_manager_add_pool(by, &(zcp_pool_config){.chunk_size = 128, .chunk_count = 64, .cache_chunks = cached ? 8 : 0}, &added));
+            CHECK_OK(zcp_manager_add_pool(
+                by, &(zcp_pool_config){.chunk_size = 128, .chunk_count = 64, .cache_chunks = cached ? 8 : 0}, &added));
             zcp_chunk_release(&chunk);                             // which is where this thread may see it first
             for (int i = 0; i < 3; i++) {
                 chunk = allocate(manager, 100);
@@ -136,10 +144,12 @@ TEST(recent_pool_is_left_for_one_that_fits_better) {
     }
 }
 
-// Somebody else has changed the pools before this thread's first call: that one finds the pool that fits, and those after it do so in a few steps.
+// Somebody else has changed the pools before this thread's first call: that one finds the pool that fits, and those
+// after it do so in a few steps.
 TEST(recent_pool_is_right_after_a_call_that_learned_of_it) {
     zcp_manager *manager = create(4096, 64), *peer = attach();
-    CHECK_OK(zcp_manager_add_pool(peer, &(zcp_pool_config){.chunk_size = 128, .chunk_count = 64, .cache_chunks = 0}, NULL));
+    CHECK_OK(
+        zcp_manager_add_pool(peer, &(zcp_pool_config){.chunk_size = 128, .chunk_count = 64, .cache_chunks = 0}, NULL));
     for (int i = 0; i < 4; i++) {
         zcp_chunk chunk = allocate(manager, 100);
         CHECK_EQ(zcp_chunk_capacity(&chunk), 128);
@@ -157,7 +167,10 @@ TEST(recent_pool_is_not_the_next_one_of_its_number) {
     for (uint32_t round = 0; round < 20; round++) {
         uint64_t size = 128 + 64 * (round % 3);
         uint32_t number;
-        CHECK_OK(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = size, .chunk_count = 8 + round % 5, .cache_chunks = round % 2 ? 4 : 0}, &number));
+        CHECK_OK(zcp_manager_add_pool(
+            manager,
+            &(zcp_pool_config){.chunk_size = size, .chunk_count = 8 + round % 5, .cache_chunks = round % 2 ? 4 : 0},
+            &number));
         CHECK_EQ(number, 1);
         zcp_chunk chunk = allocate(manager, 128), copy = chunk;
         CHECK_EQ(zcp_chunk_capacity(&chunk), size);
@@ -181,7 +194,8 @@ static void *change_pools(void *argument) {
     for (int round = 0; round < 10; round++) {
         uint32_t added;
         pthread_barrier_wait(&self->barrier);
-        CHECK_OK(zcp_manager_add_pool(self->manager, &(zcp_pool_config){.chunk_size = 128, .chunk_count = 8, .cache_chunks = 0}, &added));
+        CHECK_OK(zcp_manager_add_pool(
+            self->manager, &(zcp_pool_config){.chunk_size = 128, .chunk_count = 8, .cache_chunks = 0}, &added));
         pthread_barrier_wait(&self->barrier);
         pthread_barrier_wait(&self->barrier);
         CHECK_OK(zcp_manager_retire_pool(self->manager, added));
@@ -254,7 +268,8 @@ static void *take_the_number(void *argument) {
 }
 
 static void use_late(void *again) {
-    if (inside_thread_number() != 0 && again == (void *)&late_calls) {        // before zerocp's turn: once more after it
+    // before zerocp's turn: once more after it
+    if (inside_thread_number() != 0 && again == (void *)&late_calls) {
         CHECK(pthread_setspecific(late_key, &late_key) == 0);
         return;
     }

@@ -860,7 +860,8 @@ TEST(shm_every_failing_call_has_its_status_and_leaves_nothing) {
     }
 }
 
-// Some C libraries' posix_fallocate writes where the file system has no fallocate: glibc's after EOPNOTSUPP, musl's never.
+// Some C libraries' posix_fallocate writes where the file system has no fallocate: glibc's after EOPNOTSUPP, musl's
+// never.
 static bool library_reserves(void) {
     make_file(test_instance_n(1), 0, 0600);
     int file = open(path_of(test_instance_n(1)), O_RDWR | O_CLOEXEC);
@@ -905,7 +906,8 @@ typedef struct interrupted {
     pthread_t thread;
 } interrupted;
 
-static int ask_filter(int listener, unsigned long request, void *argument) {            // C libraries differ on ioctl's second type
+// C libraries differ on ioctl's second type
+static int ask_filter(int listener, unsigned long request, void *argument) {
     return (int)syscall(SYS_ioctl, listener, request, argument);
 }
 

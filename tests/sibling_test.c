@@ -1,7 +1,7 @@
-// tests/sibling_test.c: one thread looks at its handle, and between any two of its accesses to memory a sibling acquires
-// the same chunk and releases what it got. The first thread's handle then counts elsewhere (in `borrowed`, no longer in
-// `owned`), but it is held all the time, and every look at it has to say so. Or the sibling has a clone, and makes the
-// first token of it.
+// tests/sibling_test.c: one thread looks at its handle, and between any two of its accesses to memory a sibling
+// acquires the same chunk and releases what it got. The first thread's handle then counts elsewhere (in `borrowed`, no
+// longer in `owned`), but it is held all the time, and every look at it has to say so. Or the sibling has a clone, and
+// makes the first token of it.
 #define ZEROCP_STATIC
 #define ZEROCP_IMPLEMENTATION
 static void between_accesses(void);

@@ -15,8 +15,7 @@
 
 enum { COUNT = 10000 };
 
-static zcp_manager *open_pools(const char *name)
-{
+static zcp_manager *open_pools(const char *name) {
     zcp_config config = { 0 };
     zcp_manager *manager;
     CHECK_OK(zcp_config_add_pool(&config, 64, 8));
@@ -30,15 +29,13 @@ static zcp_manager *open_pools(const char *name)
 
 static _Atomic uint32_t *trapped;                                  // number of the call + 1
 
-static void on_trap(int number, siginfo_t *info, void *context)
-{
+static void on_trap(int number, siginfo_t *info, void *context) {
     (void)number, (void)context;
     atomic_store(trapped, (uint32_t)info->si_syscall + 1);
     _exit(3);
 }
 
-static void forbid_system_calls(void)
-{
+static void forbid_system_calls(void) {
     struct sock_filter filter[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 0, 1),
@@ -52,19 +49,18 @@ static void forbid_system_calls(void)
     CHECK_MSG(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0, "%s", strerror(errno));
 }
 
-static void require_filters(void)
-{
+static void require_filters(void) {
 #if defined(TEST_TSAN) || defined(TEST_ASAN)
     test_skip("the sanitizer's own runtime makes system calls");
 #endif
     filter_need();
     if (prctl(PR_GET_SECCOMP) != 0) test_skip("this process is filtered already");
-    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, NULL) == 0 || errno != EFAULT) test_skip("the kernel has no seccomp filters");
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, NULL) == 0 || errno != EFAULT)
+        test_skip("the kernel has no seccomp filters");
     trapped = test_shared(sizeof *trapped);
 }
 
-static void run_filtered(void (*function)(const char *), const char *name)
-{
+static void run_filtered(void (*function)(const char *), const char *name) {
     int status = test_wait(test_spawn_named(function, name));
     CHECK_MSG(atomic_load(trapped) == 0, "system call %u was made", atomic_load(trapped) - 1);
     CHECK_EQ(status, 0);
@@ -73,8 +69,7 @@ static void run_filtered(void (*function)(const char *), const char *name)
 // Ends the filtered process: through exit_group alone, which leaves the chunks to recovery.
 #define QUIET(condition) do { if (!(condition)) _exit(4); } while (0)
 
-static void quiet_in_one_process(const char *name)
-{
+static void quiet_in_one_process(const char *name) {
     zcp_manager *manager = open_pools(name);
     zcp_chunk few[16];
     forbid_system_calls();
@@ -97,13 +92,13 @@ static void quiet_in_one_process(const char *name)
         zcp_chunk_release(&chunk);
         zcp_chunk_release(&chunk);                                 // empty by now
     }
-    for (int i = 0; i < 16; i++) QUIET(zcp_chunk_allocate(manager, 64, &few[i]) == ZCP_OK);    // half of them by fallback
+    // half of them by fallback
+    for (int i = 0; i < 16; i++) QUIET(zcp_chunk_allocate(manager, 64, &few[i]) == ZCP_OK);
     for (int i = 0; i < 16; i++) zcp_chunk_release(&few[i]);
     _exit(0);
 }
 
-TEST(speed_no_system_call_in_one_process)
-{
+TEST(speed_no_system_call_in_one_process) {
     require_filters();
     zcp_manager *manager = open_pools(test_instance());
     run_filtered(quiet_in_one_process, test_instance());
@@ -115,8 +110,7 @@ TEST(speed_no_system_call_in_one_process)
 // Two at once: one sends tokens through a word, the other acquires and acknowledges. Both spin, which is no call.
 static struct { _Atomic uint64_t token, acknowledged; } *word;
 
-static void quiet_sender(const char *name)
-{
+static void quiet_sender(const char *name) {
     zcp_manager *manager = open_pools(name);
     forbid_system_calls();
     for (uint64_t i = 1; i <= COUNT / 10; i++) {
@@ -130,8 +124,7 @@ static void quiet_sender(const char *name)
     _exit(0);
 }
 
-static void quiet_receiver(const char *name)
-{
+static void quiet_receiver(const char *name) {
     zcp_manager *manager = open_pools(name);
     forbid_system_calls();
     for (uint64_t i = 1; i <= COUNT / 10; i++) {
@@ -146,8 +139,7 @@ static void quiet_receiver(const char *name)
     _exit(0);
 }
 
-TEST(speed_no_system_call_between_processes)
-{
+TEST(speed_no_system_call_between_processes) {
     require_filters();
     word = test_shared(sizeof *word);
     zcp_manager *manager = open_pools(test_instance());
@@ -162,16 +154,14 @@ TEST(speed_no_system_call_between_processes)
 }
 
 // The filter itself can fail: else the two tests above would prove nothing.
-static void noisy(void *unused)
-{
+static void noisy(void *unused) {
     (void)unused;
     forbid_system_calls();
     syscall(SYS_getppid);
     _exit(0);
 }
 
-TEST(speed_a_system_call_would_be_seen)
-{
+TEST(speed_a_system_call_would_be_seen) {
     require_filters();
     int status = test_wait(test_spawn(noisy, NULL));
     CHECK_EQ(atomic_load(trapped), SYS_getppid + 1);
@@ -180,12 +170,12 @@ TEST(speed_a_system_call_would_be_seen)
 
 // ---------------------------------------------------------------------------------------------------------------------
 // A process that is stopped at any step of any path makes nobody wait: the same calls are made beside it, and this
-// process passes exactly as many steps of the protocols as without it. (How long that takes is the bench's case "stopped".)
+// process passes exactly as many steps of the protocols as without it. (How long that takes is the bench's case
+// "stopped".)
 
 typedef struct stopping { const char *name, *step; _Atomic uint64_t *token; } stopping;
 
-static void all_paths(zcp_manager *manager, uint64_t foreign)
-{
+static void all_paths(zcp_manager *manager, uint64_t foreign) {
     zcp_chunk chunk, borrowed;
     CHECK_OK(zcp_chunk_allocate(manager, 256, &chunk));
     zcp_chunk_release(&chunk);
@@ -198,8 +188,7 @@ static void all_paths(zcp_manager *manager, uint64_t foreign)
     if (zcp_chunk_acquire(manager, foreign, &borrowed) == ZCP_OK) zcp_chunk_release(&borrowed);
 }
 
-static void run_and_stop(void *argument)
-{
+static void run_and_stop(void *argument) {
     const stopping *how = argument;
     zcp_manager *manager = open_pools(how->name);
     test_at_step(how->step, 1, TEST_STOP, NULL);
@@ -207,9 +196,9 @@ static void run_and_stop(void *argument)
     CHECK_MSG(false, "never came to the step %s", how->step);
 }
 
-TEST_WITH(speed_a_stopped_client_delays_nobody, .weight = 2)
-{
-    static const char *const steps[] = { "popped", "claimed", "unowned", "freed", "changing", "announced", "disowned", "cleared", "reaping" };
+TEST_WITH(speed_a_stopped_client_delays_nobody, .weight = 2) {
+    static const char *const steps[] = {"popped",    "claimed",  "unowned", "freed",  "changing",
+                                        "announced", "disowned", "cleared", "reaping"};
     stopping how = { test_instance(), NULL, test_shared(sizeof *how.token) };
     zcp_manager *manager = open_pools(test_instance());
     zcp_chunk own;

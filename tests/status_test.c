@@ -156,7 +156,8 @@ TEST(last_failure_is_left_alone_by_calls_that_succeed) {
     zcp_manager_desc desc = {.name = name, .config = &config};
     MUST_LEAVE_IT_ALONE(zcp_shm_open(&shm, &(zcp_shm_desc){.name = name, .bytes = 1}));
     zcp_shm_close(&shm);
-    MUST_LEAVE_IT_ALONE(zcp_shm_open(&shm, &(zcp_shm_desc){.name = name, .bytes = 1, .mode = ZCP_SHM_PURGE_AND_CREATE}));
+    MUST_LEAVE_IT_ALONE(
+        zcp_shm_open(&shm, &(zcp_shm_desc){.name = name, .bytes = 1, .mode = ZCP_SHM_PURGE_AND_CREATE}));
     zcp_shm_close(&shm);
     CHECK_OK(zcp_shm_unlink(name));
     MUST_LEAVE_IT_ALONE(zcp_manager_open(&manager, &desc));

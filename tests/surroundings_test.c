@@ -1,5 +1,5 @@
-// tests/surroundings_test.c: when the system says no. Full file systems, limits, each system call failing in turn, other
-// users, namespaces: the error is told, nothing is left open or half-made, and the next attempt works.
+// tests/surroundings_test.c: when the system says no. Full file systems, limits, each system call failing in turn,
+// other users, namespaces: the error is told, nothing is left open or half-made, and the next attempt works.
 #include "harness/hostile.h"
 
 #include "harness/test.h"
@@ -13,8 +13,8 @@
 #define CHECK_IS(actual, expected)                                                                                     \
     do {                                                                                                               \
         zcp_status actual_ = (actual), expected_ = (expected);                                                         \
-        CHECK_MSG(actual_ == expected_, "is %s, expected %s: %s", zcp_status_name(actual_), zcp_status_name(expected_), \
-                  zcp_last_message());                                                                                 \
+        CHECK_MSG(actual_ == expected_, "is %s, expected %s: %s", zcp_status_name(actual_),                            \
+                  zcp_status_name(expected_), zcp_last_message());                                                     \
     } while (0)
 
 enum { CLIENTS = 4 };
@@ -30,9 +30,11 @@ static zcp_config small_config(void) {
     return config;
 }
 
-static zcp_status open_as(zcp_manager **manager, const char *name, zcp_shm_mode mode, uint32_t permissions, uint32_t flags, uint32_t group) {
+static zcp_status open_as(zcp_manager **manager, const char *name, zcp_shm_mode mode, uint32_t permissions,
+                          uint32_t flags, uint32_t group) {
     zcp_config config = small_config();
-    zcp_manager_desc desc = {.name = name, .mode = mode, .permissions = permissions, .flags = flags, .group = group, .timeout_ms = timeout_ms};
+    zcp_manager_desc desc = {.name = name, .mode = mode, .permissions = permissions, .flags = flags, .group = group,
+                             .timeout_ms = timeout_ms};
     if (mode != ZCP_SHM_OPEN_EXISTING) {
         desc.config = &config;
         desc.max_clients = CLIENTS;
@@ -68,6 +70,7 @@ static bool is_there(const char *name, const char *suffix) {
     snprintf(path, sizeof path, "/dev/shm/%s%s", name, suffix);
     return access(path, F_OK) == 0;
 }
+
 static bool has_management(const char *name) { return is_there(name, "_memory_management"); }
 static bool has_chunks(const char *name) { return is_there(name, "_memory_chunk"); }
 static bool has_locks(const char *name) { return is_there(name, "_memory_locks"); }
@@ -84,7 +87,8 @@ static void remove_both(const char *name) {
 
 static void check_same(const hostile_holdings *before, const char *what) {
     hostile_holdings now = hostile_holds();
-    CHECK_MSG(hostile_same(before, &now), "%s: descriptors %d -> %d, files %d -> %d, anonymous %d -> %d, shm mappings %d -> %d", what,
+    CHECK_MSG(hostile_same(before, &now),
+              "%s: descriptors %d -> %d, files %d -> %d, anonymous %d -> %d, shm mappings %d -> %d", what,
               before->descriptors, now.descriptors, before->files, now.files, before->anonymous, now.anonymous,
               before->shm_mappings, now.shm_mappings);
 }
@@ -130,20 +134,24 @@ static void make_with_dead_client(void) {
     make_instance();
     test_join_signal(test_spawn(die_holding, NULL), SIGKILL);
 }
+
 static void make_opened(void) {
     make_instance();
     CHECK_IS(open_mode(&subject_manager, subject, ZCP_SHM_OPEN_EXISTING), ZCP_OK);
 }
+
 static void make_opened_with_dead_client(void) {
     make_opened();
     test_join_signal(test_spawn(die_holding, NULL), SIGKILL);
 }
+
 static void make_orphaned_chunks(void) {
     make_instance();
     char path[320];
     snprintf(path, sizeof path, "/dev/shm/%s_memory_management", subject);
     CHECK(unlink(path) == 0);
 }
+
 static void make_half_made(void) {
     make_instance();
     char path[320];
@@ -153,12 +161,14 @@ static void make_half_made(void) {
     CHECK(fd >= 0 && pwrite(fd, &building, 4, 16) == 4);
     close(fd);
 }
+
 static void make_without_chunks(void) {
     char path[320];
     make_instance();
     snprintf(path, sizeof path, "/dev/shm/%s_memory_chunk", subject);
     CHECK(unlink(path) == 0);
 }
+
 static void make_nothing(void) { remove_both(subject); }
 static void make_shm(void) {
     zcp_shm shm;
@@ -166,12 +176,15 @@ static void make_shm(void) {
     CHECK_IS(zcp_shm_open(&shm, &(zcp_shm_desc){.name = subject, .bytes = 9000}), ZCP_OK);
     zcp_shm_close(&shm);
 }
+
 static void make_no_shm(void) { zcp_shm_unlink(subject); }
 
 static zcp_status run_create(void) { return open_mode(&subject_manager, subject, ZCP_SHM_OPEN_OR_CREATE); }
 static zcp_status run_create_for_group(void) {
-    return open_as(&subject_manager, subject, ZCP_SHM_CREATE_EXCLUSIVE, 0660, ZCP_SHM_GROUP | ZCP_SHM_LOCK | ZCP_SHM_NO_DUMP, (uint32_t)getegid());
+    return open_as(&subject_manager, subject, ZCP_SHM_CREATE_EXCLUSIVE, 0660,
+                   ZCP_SHM_GROUP | ZCP_SHM_LOCK | ZCP_SHM_NO_DUMP, (uint32_t)getegid());
 }
+
 static zcp_status run_attach(void) { return open_mode(&subject_manager, subject, ZCP_SHM_OPEN_EXISTING); }
 static zcp_status run_purge(void) { return open_mode(&subject_manager, subject, ZCP_SHM_PURGE_AND_CREATE); }
 static zcp_status run_recover(void) { return zcp_manager_recover(subject_manager, NULL); }
@@ -183,6 +196,7 @@ static zcp_status run_client_info(void) {
         status = zcp_manager_client_info(subject_manager, slot, &info);
     return status;
 }
+
 static zcp_status run_exhaust(void) {                              // with the recovery that precedes EXHAUSTED
     zcp_chunk chunks[21];
     int n = 0;
@@ -192,17 +206,28 @@ static zcp_status run_exhaust(void) {                              // with the r
         zcp_chunk_release(&chunks[n]);
     return ZCP_OK;
 }
+
 static zcp_status run_close(void) {
     zcp_manager_close(subject_manager);
     subject_manager = NULL;
     return ZCP_OK;
 }
+
 static zcp_status run_destroy(void) { return zcp_manager_destroy(subject); }
-static zcp_status run_shm_open(void) { return zcp_shm_open(&subject_shm, &(zcp_shm_desc){.name = subject, .bytes = 9000, .timeout_ms = timeout_ms}); }
-static zcp_status run_shm_purge(void) {
-    return zcp_shm_open(&subject_shm, &(zcp_shm_desc){.name = subject, .bytes = 9000, .mode = ZCP_SHM_PURGE_AND_CREATE, .permissions = 0640,
-                                                      .group = (uint32_t)getegid(), .flags = ZCP_SHM_GROUP | ZCP_SHM_PREFAULT, .timeout_ms = timeout_ms});
+static zcp_status run_shm_open(void) {
+    return zcp_shm_open(&subject_shm, &(zcp_shm_desc){.name = subject, .bytes = 9000, .timeout_ms = timeout_ms});
 }
+
+static zcp_status run_shm_purge(void) {
+    return zcp_shm_open(&subject_shm, &(zcp_shm_desc){.name = subject,
+                                                      .bytes = 9000,
+                                                      .mode = ZCP_SHM_PURGE_AND_CREATE,
+                                                      .permissions = 0640,
+                                                      .group = (uint32_t)getegid(),
+                                                      .flags = ZCP_SHM_GROUP | ZCP_SHM_PREFAULT,
+                                                      .timeout_ms = timeout_ms});
+}
+
 static zcp_status run_shm_unlink(void) { return zcp_shm_unlink(subject); }
 
 typedef enum { WAS_NOTHING, WAS_INSTANCE, WAS_OPENED, WAS_SOMETHING, WAS_SHM, WAS_NO_SHM } situation;
@@ -241,7 +266,8 @@ static const struct { const char *function; int errors[5]; } possible[] = {
     {"shm_open", {EMFILE, ENFILE, ENOMEM, EACCES}}, {"shm_open(O_CREAT)", {EMFILE, ENOSPC, EACCES, EEXIST}},
     {"open", {EMFILE, ENOMEM, ENOENT}}, {"close", {EIO, EINTR}}, {"fstat", {EIO}}, {"fstatvfs", {ENOSYS}},
     {"fallocate", {ENOSPC, EINTR, EOPNOTSUPP, EIO}}, {"posix_fallocate", {ENOSPC}}, {"ftruncate", {EIO, EINTR}},
-    {"fchmod", {EPERM}}, {"fchown", {EPERM}}, {"mmap", {ENOMEM, EAGAIN}}, {"madvise", {EINVAL}}, {"mlock", {ENOMEM, EPERM}},
+    {"fchmod", {EPERM}}, {"fchown", {EPERM}}, {"mmap", {ENOMEM, EAGAIN}}, {"madvise", {EINVAL}},
+    {"mlock", {ENOMEM, EPERM}},
     {"fcntl", {ENOLCK, EINVAL, EAGAIN}}, {"pread", {EIO, EINTR}}, {"pwrite", {ENOSPC, EINTR}}, {"getrandom", {ENOSYS}},
     {"getrlimit", {EINVAL}}, {"shm_unlink", {EACCES, ENOENT}}, {"pthread_atfork", {ENOMEM}},
 };
@@ -272,17 +298,21 @@ static bool may_be_overcome(const char *function, int error) {
     bool attaches = strncmp(trial, "attach", 6) == 0 || strncmp(trial, "shm_", 4) == 0;
     if (strcmp(function, "shm_open") == 0 && error == EACCES && !attaches)
         return true;                                               // a lock object may be about to be granted
-    return error == EINTR || error == EOPNOTSUPP || error == EEXIST || (strcmp(function, "open") == 0) ||      // by name instead
-           (strcmp(function, "shm_unlink") == 0 && error == ENOENT) || (strcmp(function, "fcntl") == 0 && error == EAGAIN);
+    // by name instead
+    return error == EINTR || error == EOPNOTSUPP || error == EEXIST || (strcmp(function, "open") == 0)
+           || (strcmp(function, "shm_unlink") == 0 && error == ENOENT)
+           || (strcmp(function, "fcntl") == 0 && error == EAGAIN);
 }
 
-// What a failed creation has to take away again. With `strict` also what it made before it could take the creation lock (an
-// empty file) and what it could not attach to (a whole instance); but not where the system refuses the lock for good.
+// What a failed creation has to take away again. With `strict` also what it made before it could take the creation lock
+// (an empty file) and what it could not attach to (a whole instance); but not where the system refuses the lock for
+// good.
 static bool strict;
 
 static void check_after_failure(const operation *op, bool ever_after) {
     if (op->was == WAS_NOTHING && strict && !ever_after)
-        CHECK_MSG(!has_management(subject) && !has_chunks(subject), "%s: left management %d, chunks %d", trial, has_management(subject), has_chunks(subject));
+        CHECK_MSG(!has_management(subject) && !has_chunks(subject), "%s: left management %d, chunks %d", trial,
+                  has_management(subject), has_chunks(subject));
     if (op->was == WAS_NOTHING && strict && !ever_after)
         CHECK_MSG(!has_locks(subject), "%s: left its lock object", trial);
     if (op->was == WAS_NOTHING)                                    // never half an instance
@@ -322,16 +352,19 @@ static bool try_one(const operation *op, int nth, int error, bool ever_after) {
         close_all();
         return false;
     }
-    snprintf(text, sizeof text, "%s: call %d, %s, fails%s with %s", op->name, nth, hostile.failed, ever_after ? " from then on" : "", strerror(error));
+    snprintf(text, sizeof text, "%s: call %d, %s, fails%s with %s", op->name, nth, hostile.failed,
+             ever_after ? " from then on" : "", strerror(error));
     trial = text;
-    bool told = status != ZCP_OK || warnings > 0 || may_be_overcome(hostile.failed, error) || is_fstat() || strcmp(op->name, "close") == 0;
+    bool told = status != ZCP_OK || warnings > 0 || may_be_overcome(hostile.failed, error) || is_fstat()
+                || strcmp(op->name, "close") == 0;
     CHECK_MSG(told, "%s: not told", trial);
     if (error == EINTR && !ever_after)
         CHECK_MSG(status == ZCP_OK, "%s: %s", trial, zcp_last_message());
     if (status != ZCP_OK) {
         CHECK_MSG(zcp_last_message()[0] != 0 && (op->was == WAS_OPENED || subject_manager == NULL), "%s", trial);
         check_after_failure(op, ever_after);
-        if (op->was != WAS_OPENED && !is_fstat())                  // a descriptor that cannot be looked at may be another's
+        // a descriptor that cannot be looked at may be another's
+        if (op->was != WAS_OPENED && !is_fstat())
             check_same(&with, trial);
     }
     if (op->was == WAS_OPENED && subject_manager != NULL && !is_fstat())
@@ -384,7 +417,9 @@ static void try_all(const operation *op, int *trials) {
     for (int nth = 1; nth <= calls; nth++)
         for (const int *error = errors_of(functions[nth - 1]); *error != 0; error++)
             for (int after = 0; after < 2; after++)
-                if (after == 0 || (*error != EINTR && *error != EEXIST && *error != ENOENT && !(*error == EAGAIN && op->run == run_destroy)))
+                if (after == 0
+                    || (*error != EINTR && *error != EEXIST && *error != ENOENT
+                        && !(*error == EAGAIN && op->run == run_destroy)))
                     *trials += try_one(op, nth, *error, after);
 }
 
@@ -418,7 +453,8 @@ static void fail_in_a_fresh_process(void *argument) {
     zcp_status status = run_create();
     hostile.nth = 0;
     trial = "first use";
-    CHECK(status != ZCP_OK || hostile.failed == NULL || may_be_overcome(hostile.failed, ENOMEM) || strcmp(hostile.failed, "mmap") != 0);
+    CHECK(status != ZCP_OK || hostile.failed == NULL || may_be_overcome(hostile.failed, ENOMEM)
+          || strcmp(hostile.failed, "mmap") != 0);
     if (status != ZCP_OK)
         CHECK_IS(run_create(), ZCP_OK);
     use_all_of(subject_manager);
@@ -517,7 +553,8 @@ static void little_address_space(const char *name) {
                 use_all_of(manager);
             } else {
                 refused++;
-                CHECK_MSG(status == ZCP_ERR_MAPPING || status == ZCP_ERR_NO_MEMORY, "%s: %s", zcp_status_name(status), zcp_last_message());
+                CHECK_MSG(status == ZCP_ERR_MAPPING || status == ZCP_ERR_NO_MEMORY, "%s: %s", zcp_status_name(status),
+                          zcp_last_message());
                 CHECK_EQ(zcp_last_errno(), ENOMEM);
             }
             zcp_manager_close(manager);
@@ -540,9 +577,11 @@ TEST(surroundings_little_address_space) {
 // A file size limit: told, and never a SIGXFSZ. What exists can be opened, used and closed whatever the limit.
 static void small_files(const char *name) {
     zcp_config config = small_config();
-    uint64_t management = zcp_config_management_bytes(&config, CLIENTS), chunks = zcp_config_chunk_bytes(&config, CLIENTS);
+    uint64_t management = zcp_config_management_bytes(&config, CLIENTS),
+             chunks = zcp_config_chunk_bytes(&config, CLIENTS);
     uint64_t most = management > chunks ? management : chunks, sum = management + chunks;
-    const uint64_t limits[] = {0, 1, 15, 16, 4095, 4096, management - 1, management, chunks - 1, chunks, most, sum - 1, sum};
+    const uint64_t limits[] = {0,          1,          15,     16,   4095,    4096, management - 1,
+                               management, chunks - 1, chunks, most, sum - 1, sum};
     zcp_manager *manager;
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
         LIMIT(RLIMIT_FSIZE, limits[i]);
@@ -618,7 +657,8 @@ static void full_file_system(const char *name) {
     for (uint64_t i = 2; i < 2 * (pages + 4); i++) {
         uint64_t there = i / 2;
         char options[64];
-        hostile.without = i % 2 ? "fstatvfs" : NULL;               // the look beforehand spares work; the reservation decides
+        // the look beforehand spares work; the reservation decides
+        hostile.without = i % 2 ? "fstatvfs" : NULL;
         snprintf(options, sizeof options, "nr_blocks=%llu,mode=1777", (unsigned long long)there);
         mount_shm(options);
         zcp_status status = create_and_use(name, ZCP_SHM_OPEN_OR_CREATE);
@@ -654,7 +694,8 @@ static void full_file_system(const char *name) {
     int fd = open("/dev/shm/filler", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     CHECK(fd >= 0 && posix_fallocate(fd, 0, (1 << 20) - 8192) == 0);
     for (int mode = 0; mode < 4; mode++)
-        CHECK_IS(create_and_use(name, (zcp_shm_mode)mode), mode == ZCP_SHM_OPEN_EXISTING ? ZCP_ERR_NOT_FOUND : ZCP_ERR_NO_SPACE);
+        CHECK_IS(create_and_use(name, (zcp_shm_mode)mode),
+                 mode == ZCP_SHM_OPEN_EXISTING ? ZCP_ERR_NOT_FOUND : ZCP_ERR_NO_SPACE);
     CHECK_EQ(entries_of_shm(), 1);
     CHECK(ftruncate(fd, 0) == 0);
     CHECK_IS(create_and_use(name, ZCP_SHM_CREATE_EXCLUSIVE), ZCP_OK);
@@ -746,7 +787,8 @@ static void contended_file_system(const char *name) {
     }
     for (uint64_t end = test_now() + 300000000; test_now() < end;) {
         zcp_status status = create_and_use(name, ZCP_SHM_CREATE_EXCLUSIVE);
-        CHECK_MSG(status == ZCP_OK || status == ZCP_ERR_NO_SPACE, "%s: %s", zcp_status_name(status), zcp_last_message());
+        CHECK_MSG(status == ZCP_OK || status == ZCP_ERR_NO_SPACE, "%s: %s", zcp_status_name(status),
+                  zcp_last_message());
         CHECK_EQ(has_management(name) + has_chunks(name), status == ZCP_OK ? 2 : 0);
         served += status == ZCP_OK;
         remove_both(name);
@@ -891,7 +933,8 @@ enum { ALICE = 64101, BOB = 64102, CAROL = 64103, FRIENDS = 64200 };
 
 static void become(uid_t user, bool friend) {
     gid_t group = FRIENDS;
-    CHECK(setgroups(friend ? 1 : 0, &group) == 0 && setresgid(user, user, user) == 0 && setresuid(user, user, user) == 0);
+    CHECK(setgroups(friend ? 1 : 0, &group) == 0 && setresgid(user, user, user) == 0
+          && setresuid(user, user, user) == 0);
 }
 
 typedef struct visit {
@@ -918,7 +961,8 @@ static void visitor(void *argument) {
     raise(SIGKILL);
 }
 
-static void visit_as(const char *name, uid_t user, bool friend, uint32_t flags, zcp_status expected, zcp_status destroyed) {
+static void visit_as(const char *name, uid_t user, bool friend, uint32_t flags, zcp_status expected,
+                     zcp_status destroyed) {
     visit v = {name, user, friend, flags, expected, destroyed};
     pid_t pid = test_spawn(visitor, &v);
     if (expected == ZCP_OK)
@@ -933,7 +977,8 @@ static void alice(const char *name) {
     zcp_manager *manager;
     zcp_chunk chunk;
     become(ALICE, true);
-    CHECK_IS(open_as(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE, shared ? 0660 : 0, shared ? ZCP_SHM_GROUP : 0, FRIENDS), ZCP_OK);
+    CHECK_IS(open_as(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE, shared ? 0660 : 0, shared ? ZCP_SHM_GROUP : 0, FRIENDS),
+             ZCP_OK);
     CHECK_IS(zcp_chunk_allocate(manager, 3000, &chunk), ZCP_OK);
     strcpy(chunk.data, "to friends");
     atomic_store(&meeting->token, zcp_chunk_token(&chunk));
@@ -960,9 +1005,12 @@ TEST(surroundings_other_users) {
         test_await(&meeting->ready, 1);
         visit_as(name, BOB, false, 0, ZCP_ERR_PERMISSION, ZCP_ERR_PERMISSION);
         visit_as(name, BOB, false, ZCP_SHM_ANY_OWNER, ZCP_ERR_PERMISSION, ZCP_ERR_PERMISSION);
-        visit_as(name, CAROL, true, 0, shared ? ZCP_ERR_WRONG_OWNER : ZCP_ERR_PERMISSION, shared ? ZCP_ERR_WRONG_OWNER : ZCP_ERR_PERMISSION);
-        visit_as(name, CAROL, true, ZCP_SHM_ANY_OWNER, shared ? ZCP_OK : ZCP_ERR_PERMISSION, shared ? ZCP_ERR_WRONG_OWNER : ZCP_ERR_PERMISSION);
-        zcp_manager *manager;                                      // root may open what it is not meant for, but is told whose it is
+        visit_as(name, CAROL, true, 0, shared ? ZCP_ERR_WRONG_OWNER : ZCP_ERR_PERMISSION,
+                 shared ? ZCP_ERR_WRONG_OWNER : ZCP_ERR_PERMISSION);
+        visit_as(name, CAROL, true, ZCP_SHM_ANY_OWNER, shared ? ZCP_OK : ZCP_ERR_PERMISSION,
+                 shared ? ZCP_ERR_WRONG_OWNER : ZCP_ERR_PERMISSION);
+        // root may open what it is not meant for, but is told whose it is
+        zcp_manager *manager;
         CHECK_IS(open_mode(&manager, name, ZCP_SHM_OPEN_EXISTING), ZCP_ERR_WRONG_OWNER);
         CHECK(has_management(name) && has_chunks(name));
         test_signal(&meeting->done);

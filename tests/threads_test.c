@@ -138,7 +138,8 @@ static void check_nothing_is_cached(zcp_manager *manager) {
     }
 }
 
-// Generations of threads: more of them than there are numbers, some of which end while the others trade, each with a cache.
+// Generations of threads: more of them than there are numbers, some of which end while the others trade, each with a
+// cache.
 static void *trade_in_short_lives(void *argument) {
     trader self = *(trader *)argument;
     self.steps = 50 + (int)test_random_below(200);

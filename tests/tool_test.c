@@ -1,5 +1,6 @@
-// tests/tool_test.c: runs the tool, build/zerocp, against real instances (alive, left over, corrupt, foreign, of another
-// version, none), and checks what it prints, that its JSON is JSON, how it ends, and that looking disturbs nothing.
+// tests/tool_test.c: runs the tool, build/zerocp, against real instances (alive, left over, corrupt, foreign, of
+// another version, none), and checks what it prints, that its JSON is JSON, how it ends, and that looking disturbs
+// nothing.
 #include "harness/chunks.h"
 #include "harness/inside.h"
 #include "harness/programs.h"
@@ -99,7 +100,8 @@ static void await_end(run *r) {
 
 static void await_count(run *r, const char *part, int count) {
     while (count_of(r->out.text, part) < count)
-        CHECK_MSG(take_some(r), "ended before it printed \"%s\" %d times:\n%s%s", part, count, r->out.text, r->err.text);
+        CHECK_MSG(take_some(r), "ended before it printed \"%s\" %d times:\n%s%s", part, count, r->out.text,
+                  r->err.text);
 }
 
 static void must_exit(run *r, int code) {
@@ -111,7 +113,7 @@ static void must_exit(run *r, int code) {
 #define RUN(expected, ...)                                                                                             \
     do {                                                                                                               \
         BEGIN(&tool, __VA_ARGS__);                                                                                     \
-        must_exit(&tool, (expected));                                                                                   \
+        must_exit(&tool, (expected));                                                                                  \
     } while (0)
 
 static void must_print(const char *part) {
@@ -123,7 +125,8 @@ static void must_not_print(const char *part) {
 }
 
 static void must_complain(const char *part) {
-    CHECK_MSG(strstr(tool.err.text, part) != NULL && strncmp(tool.err.text, "zerocp: ", 8) == 0, "\"%s\" is not in the complaint:\n%s", part, tool.err.text);
+    CHECK_MSG(strstr(tool.err.text, part) != NULL && strncmp(tool.err.text, "zerocp: ", 8) == 0,
+              "\"%s\" is not in the complaint:\n%s", part, tool.err.text);
 }
 
 // The line of stdout in which that text stands.
@@ -170,9 +173,11 @@ static bool json_hex4(json *j) {
 
 // One character of more than one byte, well-formed (RFC 3629, table 3-7 of Unicode).
 static bool json_utf8(json *j) {
-    static const struct { unsigned char first, last, least, most; int more; } forms[] = {
-        {0xc2, 0xdf, 0x80, 0xbf, 1}, {0xe0, 0xe0, 0xa0, 0xbf, 2}, {0xe1, 0xec, 0x80, 0xbf, 2}, {0xed, 0xed, 0x80, 0x9f, 2}, {0xee, 0xef, 0x80, 0xbf, 2},
-        {0xf0, 0xf0, 0x90, 0xbf, 3}, {0xf1, 0xf3, 0x80, 0xbf, 3}, {0xf4, 0xf4, 0x80, 0x8f, 3},
+    static const struct { unsigned char first, last, least, most; int more;
+    } forms[] = {
+        {0xc2, 0xdf, 0x80, 0xbf, 1}, {0xe0, 0xe0, 0xa0, 0xbf, 2}, {0xe1, 0xec, 0x80, 0xbf, 2},
+        {0xed, 0xed, 0x80, 0x9f, 2}, {0xee, 0xef, 0x80, 0xbf, 2}, {0xf0, 0xf0, 0x90, 0xbf, 3},
+        {0xf1, 0xf3, 0x80, 0xbf, 3}, {0xf4, 0xf4, 0x80, 0x8f, 3},
     };
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
         if (j->at[0] < forms[i].first || j->at[0] > forms[i].last)
@@ -254,8 +259,9 @@ static bool json_value(json *j) {
         j->at++;
     bool good = json_is(j, '{')   ? json_members(j, '}', true)
                 : json_is(j, '[') ? json_members(j, ']', false)
-                : *j->at == '"'   ? json_string(j)
-                                  : json_word(j, "true") || json_word(j, "false") || json_word(j, "null") || json_number(j);
+                : *j->at == '"'
+                    ? json_string(j)
+                    : json_word(j, "true") || json_word(j, "false") || json_word(j, "null") || json_number(j);
     j->depth--;
     return good;
 }
@@ -275,9 +281,12 @@ static void must_be_json(int lines) {
 }
 
 TEST(tool_test_knows_json) {
-    static const char *const good[] = {"{}\n", "{\"a\":[1,-0.5e+7,\"\\u00e9\\n\\\"\",{},[],true,false,null]}\n", "{\"\xc3\xa9\":\"\xf0\x9f\x98\x80\"}\n"};
-    static const char *const bad[] = {"{}", "{}{}\n", "{\"a\":}\n", "{\"a\":1,}\n", "{a:1}\n", "{\"a\":01}\n", "{\"a\":.5}\n", "{\"a\":nan}\n", "{\"a\":-}\n",
-                                      "{\"a\":\"\x1b\"}\n", "{\"a\":\"\xff\"}\n", "{\"a\":\"\xc0\x80\"}\n", "{\"a\":\"\xed\xa0\x80\"}\n", "{\"a\":\"\\x41\"}\n", "{\"a\" 1}\n",
+    static const char *const good[] = {"{}\n", "{\"a\":[1,-0.5e+7,\"\\u00e9\\n\\\"\",{},[],true,false,null]}\n",
+                                       "{\"\xc3\xa9\":\"\xf0\x9f\x98\x80\"}\n"};
+    static const char *const bad[] = {"{}", "{}{}\n", "{\"a\":}\n", "{\"a\":1,}\n", "{a:1}\n", "{\"a\":01}\n",
+                                      "{\"a\":.5}\n", "{\"a\":nan}\n", "{\"a\":-}\n",
+                                      "{\"a\":\"\x1b\"}\n", "{\"a\":\"\xff\"}\n", "{\"a\":\"\xc0\x80\"}\n",
+                                      "{\"a\":\"\xed\xa0\x80\"}\n", "{\"a\":\"\\x41\"}\n", "{\"a\" 1}\n",
                                       "[1]\n", "{\"a\":[1 2]}\n", "{\"a\":\"\\u12\"}\n", "{\"a\":1\n"};
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
         CHECK_MSG(is_json_line(good[i]), "%s", good[i]);
@@ -331,7 +340,8 @@ static void hold(void *argument) {
     holder *h = argument;
     zcp_manager *manager;
     zcp_chunk chunk = {0}, first = {0}, borrowed = {0};
-    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_OPEN_EXISTING, .client_name = h->name}));
+    CHECK_OK(zcp_manager_open(
+        &manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_OPEN_EXISTING, .client_name = h->name}));
     for (uint32_t i = 0; i < h->small + h->large; i++) {
         CHECK_OK(zcp_chunk_allocate_tagged(manager, i < h->small ? 100 : h->size_of_large, h->tag, &chunk));
         if (i == 0) {
@@ -374,7 +384,8 @@ static void end_holder(holder *h) {
 }
 
 static const char *const looking[][8] = {
-    {"list"},   {"show", ""}, {"clients", ""}, {"census", ""},         {"leaks", ""}, {"check", ""}, {"suggest", ""}, {"watch", "", "--count=2", "--interval=0.01"},
+    {"list"},   {"show", ""}, {"clients", ""}, {"census", ""},         {"leaks", ""}, {"check", ""}, {"suggest", ""},
+    {"watch", "", "--count=2", "--interval=0.01"},
     {"record", "", "--count=2", "--interval=0.01"},
 };
 enum { LOOKING = sizeof looking / sizeof looking[0] };
@@ -408,8 +419,10 @@ TEST(tool_shows_a_live_instance) {
     RUN(0, "show", test_instance(), "--json");
     must_be_json(1);
     must_print("\"state\":\"alive\",\"clients_alive\":2,\"clients_dead\":0,\"max_clients\":64,");
-    must_print("{\"pool\":0,\"state\":\"live\",\"chunk_size\":256,\"alignment\":64,\"cache_chunks\":0,\"total\":16,\"used\":2,\"cached\":0,\"free\":14,\"share_used\":0.1250,\"peak_used\":2,");
-    must_print("{\"pool\":1,\"state\":\"live\",\"chunk_size\":4096,\"alignment\":64,\"cache_chunks\":0,\"total\":8,\"used\":1,");
+    must_print("{\"pool\":0,\"state\":\"live\",\"chunk_size\":256,\"alignment\":64,\"cache_chunks\":0,\"total\":16,"
+               "\"used\":2,\"cached\":0,\"free\":14,\"share_used\":0.1250,\"peak_used\":2,");
+    must_print("{\"pool\":1,\"state\":\"live\",\"chunk_size\":4096,\"alignment\":64,\"cache_chunks\":0,\"total\":8,"
+               "\"used\":1,");
     RUN(0, "clients", test_instance());
     line_must_say("holding", "alive");
     RUN(0, "list");
@@ -461,7 +474,9 @@ TEST(tool_counts_chunks) {
     must_print("\"count\":2,");
     RUN(0, "census", test_instance(), "--tag=0xfeedface", "--json");
     must_print("\"count\":1,");
-    snprintf(text, sizeof text, "\"token\":\"%016llx\",\"size\":1000,\"capacity\":4096,\"owner\":0,\"borrowers\":[1],\"tag\":4277009102,", (unsigned long long)token_of(&mine));
+    snprintf(text, sizeof text,
+             "\"token\":\"%016llx\",\"size\":1000,\"capacity\":4096,\"owner\":0,\"borrowers\":[1],\"tag\":4277009102,",
+             (unsigned long long)token_of(&mine));
     must_print(text);
     RUN(0, "census", test_instance(), "--tag=7", "--pool=1", "--json");
     must_print("\"count\":1,");
@@ -483,7 +498,8 @@ TEST(tool_shows_pools_that_come_and_go) {
     zcp_manager *manager = create(256, 16);
     zcp_chunk first = allocate(manager, 100), held = allocate(manager, 100);
     uint32_t added;
-    zcp_chunk_release(&first);                                     // so that some chunks are retired before the held one
+    // so that some chunks are retired before the held one
+    zcp_chunk_release(&first);
     static run watch;
     BEGIN(&watch, "watch", test_instance(), "-j", "-i", "0.02");
     await_count(&watch, "\n", 2);
@@ -569,7 +585,9 @@ static image take_image(void) {
 TEST(tool_disturbs_nothing) {
     zcp_config config = two_pools();
     zcp_manager *manager;
-    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = 3}));
+    CHECK_OK(zcp_manager_open(
+        &manager, &(zcp_manager_desc){
+                      .name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = 3}));
     holder *alive = run_holder(start_holder("alive", 1, 1)), *dead = run_holder(start_holder("dead", 2, 2));
     test_kill(dead->pid);
     image before = take_image();
@@ -595,7 +613,9 @@ TEST(tool_disturbs_nothing) {
 TEST(tool_takes_no_slot_while_it_watches) {
     zcp_config config = two_pools();
     zcp_manager *manager;
-    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = 2}));
+    CHECK_OK(zcp_manager_open(
+        &manager, &(zcp_manager_desc){
+                      .name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = 2}));
     BEGIN(&tool, "watch", test_instance(), "--interval=0.01");
     await_count(&tool, "Instance", 3);
     zcp_manager *second = attach();                                // the last slot: free
@@ -678,7 +698,9 @@ TEST(tool_calls_a_dead_client_that_holds_nothing_healthy) {
 TEST(tool_takes_a_slot_only_to_recover) {
     zcp_config config = two_pools();
     zcp_manager *manager;
-    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = 2}));
+    CHECK_OK(zcp_manager_open(
+        &manager, &(zcp_manager_desc){
+                      .name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = 2}));
     holder *dead = run_holder(start_holder("dead", 1, 0));
     test_kill(dead->pid);
     RUN(0, "recover", test_instance());                            // the dead client's slot
@@ -824,7 +846,8 @@ TEST(tool_of_another_layout_version) {
     zcp_manager_close(create(256, 4));
     overwrite(test_instance(), AT_VERSION, &(uint32_t){77}, 4);
     must_refuse("other version", "layout version 77");
-    int fd = management_file(test_instance());                     // a client of that version: it holds the lock of a slot
+    // a client of that version: it holds the lock of a slot
+    int fd = management_file(test_instance());
     struct flock slot = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (1 << 30) + 1 + 5, .l_len = 1};
     CHECK(fcntl(fd, F_OFD_SETLK, &slot) == 0);
     RUN(1, "remove", test_instance());
@@ -844,7 +867,8 @@ TEST(tool_of_another_signature) {
 
 TEST(tool_of_a_foreign_file) {
     FILE *file = fopen(shm_path(test_instance(), "_memory_management"), "w");
-    CHECK(file != NULL && fputs("somebody else's file, which has nothing to do with this\n", file) >= 0 && fclose(file) == 0);
+    CHECK(file != NULL && fputs("somebody else's file, which has nothing to do with this\n", file) >= 0
+          && fclose(file) == 0);
     must_refuse("foreign", "not written by zerocp");
     RUN(1, "remove", test_instance());
     must_complain("left alone");
@@ -981,12 +1005,16 @@ static void must_find_with(off_t offset, uint64_t word, size_t bytes, const char
 TEST(tool_checks_marks_and_sizes) {
     zcp_config config = one_pool(256, 32);
     zcp_manager *manager;
-    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = 40}));
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(),
+                                                            .mode = ZCP_SHM_CREATE_EXCLUSIVE,
+                                                            .config = &config,
+                                                            .max_clients = 40}));
     zcp_chunk chunk = allocate(manager, 100);
     char chunk_text[64];
     uint32_t index = inside_index_in_pool(&chunk);
     uint64_t state = inside_state_word(manager, 0, index), free_state = inside_state_word(manager, 0, index + 1);
-    off_t record = offset_of(&state, sizeof state), free_record = offset_of(&free_state, sizeof free_state);      // state, size, note, marks
+    // state, size, note, marks
+    off_t record = offset_of(&state, sizeof state), free_record = offset_of(&free_state, sizeof free_state);
     snprintf(chunk_text, sizeof chunk_text, "1 chunk (%u): ", index);
     must_find_with(record + 8, 257, 8, "error", "more bytes were asked for than it has");
     must_find_with(record + 8, UINT64_MAX, 8, "error", chunk_text);
@@ -1000,9 +1028,13 @@ TEST(tool_checks_marks_and_sizes) {
 TEST(tool_checks_lists_leases_and_slots) {
     zcp_config config = one_pool(256, 36);
     zcp_manager *manager;
-    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .client_name = "to be found"}));
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(),
+                                                            .mode = ZCP_SHM_CREATE_EXCLUSIVE,
+                                                            .config = &config,
+                                                            .client_name = "to be found"}));
     off_t list = offset_of("ZCPLIST1", 8), slot = offset_of("to be found", 11) - 16;       // state:4 pid:4 start:8 name
-    off_t last_leaf = list + (off_t)zcp_mpmc_list_bytes(36) - 64, lease = list + ((off_t)zcp_mpmc_list_bytes(36) + 63) / 64 * 64 + 128;
+    off_t last_leaf = list + (off_t)zcp_mpmc_list_bytes(36) - 64,
+          lease = list + ((off_t)zcp_mpmc_list_bytes(36) + 63) / 64 * 64 + 128;
     must_find_with(list, 0, 8, "error", "the head of its free list was overwritten");
     must_find_with(list + 8, 35, 4, "error", "the head of its free list was overwritten");
     must_find_with(last_leaf, 0xffff, 8, "warning", "its free list has 12 hints of chunks that do not exist");
@@ -1117,7 +1149,8 @@ TEST(tool_watches_an_instance_that_is_replaced) {
     zcp_manager *manager = create(256, 4), *next;
     BEGIN(&tool, "watch", test_instance(), "-i", "0.02", "--follow");
     await_count(&tool, "Instance", 1);
-    CHECK_OK(zcp_manager_open(&next, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_PURGE_AND_CREATE, .config = &config}));
+    CHECK_OK(zcp_manager_open(
+        &next, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_PURGE_AND_CREATE, .config = &config}));
     await_count(&tool, "Replaced      1\n", 2);
     must_print("\n   0   512  ");
     CHECK(kill(tool.pid, SIGINT) == 0);
@@ -1179,7 +1212,8 @@ TEST(tool_records_csv) {
 
 TEST(tool_suggests) {
     zcp_config config = one_pool(4096, 40);
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 65536, .chunk_count = 4, .alignment = 4096, .cache_chunks = 2}));
+    CHECK_OK(zcp_config_add(
+        &config, &(zcp_pool_config){.chunk_size = 65536, .chunk_count = 4, .alignment = 4096, .cache_chunks = 2}));
     CHECK_OK(zcp_config_add_pool(&config, 128, 6));
     zcp_manager *manager = create_named(test_instance(), &config, 0);
     zcp_chunk chunks[28];
@@ -1191,9 +1225,11 @@ TEST(tool_suggests) {
     RUN(0, "suggest", test_instance());
     must_print("Sizes seen    26\n");
     must_print("Config line   512x24,4096x2,65536x1:align=4096:cache=2,128x10\n");
-    must_print("zcp_config config = {0};\nzcp_config_add_pool(&config, 512, 24);\nzcp_config_add_pool(&config, 4096, 2);\n"
-             "zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 65536, .chunk_count = 1, .alignment = 4096, .cache_chunks = 2});\n"
-             "zcp_config_add_pool(&config, 128, 10);\n");
+    must_print(
+        "zcp_config config = {0};\nzcp_config_add_pool(&config, 512, 24);\nzcp_config_add_pool(&config, 4096, 2);\n"
+        "zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 65536, .chunk_count = 1, .alignment = 4096, "
+        ".cache_chunks = 2});\n"
+        "zcp_config_add_pool(&config, 128, 10);\n");
     line_must_say("  512  ", "18 of the 20 seen asked for no more");
     line_must_say("65536  ", "never used");
     line_must_say("  128  ", "1 calls failed");
@@ -1278,7 +1314,8 @@ TEST(tool_refuses_bad_command_lines) {
 }
 
 TEST(tool_helps) {
-    static const char *const commands[] = {"list", "show", "watch", "clients", "census", "leaks", "check", "recover", "remove", "suggest", "record"};
+    static const char *const commands[] = {"list",  "show",    "watch",  "clients", "census", "leaks",
+                                           "check", "recover", "remove", "suggest", "record"};
     RUN(0, "--help");
     must_print("Exit status: 0 all is well; 1 something was found, or it failed; 2 the command line is wrong.");
     static run whole;
@@ -1294,7 +1331,8 @@ TEST(tool_helps) {
         must_print(usage);
     }
     RUN(0, "--version");
-    CHECK_MSG(strncmp(tool.out.text, "zerocp 1.", 9) == 0 && strstr(tool.out.text, "layout version ") != NULL, "%s", tool.out.text);
+    CHECK_MSG(strncmp(tool.out.text, "zerocp 1.", 9) == 0 && strstr(tool.out.text, "layout version ") != NULL, "%s",
+              tool.out.text);
     CHECK_STR(tool.err.text, "");
 }
 
@@ -1320,8 +1358,12 @@ TEST(tool_prints_odd_names_safely) {
     static const char scribbled[32] = "\033[2J\x9b\"\\\n\xff\xe2\x80\xae\xc2\x9b" "1m,x";
     zcp_manager *manager;
     zcp_config config = one_pool(256, 4);
-    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .client_name = "a name to be found"}));
-    int fd = management_file(test_instance());                     // what no client may be called, as a scribbler would write it
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(),
+                                                            .mode = ZCP_SHM_CREATE_EXCLUSIVE,
+                                                            .config = &config,
+                                                            .client_name = "a name to be found"}));
+    // what no client may be called, as a scribbler would write it
+    int fd = management_file(test_instance());
     static char bytes[64 << 10];
     ssize_t count = pread(fd, bytes, sizeof bytes, 0);
     char *at = memmem(bytes, (size_t)count, "a name to be found", 18);
@@ -1336,8 +1378,9 @@ TEST(tool_prints_odd_names_safely) {
         start_looking(&tool, n, "--color=never");
         must_exit(&tool, 0);
         for (size_t i = 0; i < tool.out.length; i++)
-            CHECK_MSG(((unsigned char)tool.out.text[i] >= 0x20 && (unsigned char)tool.out.text[i] < 0x7f) || tool.out.text[i] == '\n', "byte %02x in:\n%s",
-                      (unsigned char)tool.out.text[i], tool.out.text);
+            CHECK_MSG(((unsigned char)tool.out.text[i] >= 0x20 && (unsigned char)tool.out.text[i] < 0x7f)
+                          || tool.out.text[i] == '\n',
+                      "byte %02x in:\n%s", (unsigned char)tool.out.text[i], tool.out.text);
     }
     RUN(0, "clients", test_instance());
     // The library has cleaned it; the tool leaves no change of direction either.
@@ -1499,9 +1542,11 @@ TEST(tool_watches_on_a_terminal) {
     CHECK(kill(tool.pid, SIGINT) == 0);
     must_exit(&tool, 0);
     CHECK_EQ(count_of(tool.out.text, "\033[2J"), 1);               // cleared once, then overwritten
-    CHECK_EQ(count_of(tool.out.text, "\033[?25l"), count_of(tool.out.text, "\033[?25h"));       // each frame leaves the cursor as it was
+    // each frame leaves the cursor as it was
+    CHECK_EQ(count_of(tool.out.text, "\033[?25l"), count_of(tool.out.text, "\033[?25h"));
     CHECK_EQ(count_of(tool.out.text, "\033[?7l"), count_of(tool.out.text, "\033[?7h"));
-    CHECK_EQ(count_of(tool.out.text, "\n"), 4 * count_of(tool.out.text, "\033[?25h"));          // no more lines than fit
+    // no more lines than fit
+    CHECK_EQ(count_of(tool.out.text, "\n"), 4 * count_of(tool.out.text, "\033[?25h"));
     finish(manager);
 }
 

@@ -1,6 +1,6 @@
-// tests/version_test.c: the change of versions. What each released layout version left behind (tests/recorded.h) is refused by this
-// one with a message that names both, untouched, and makes way when it is told to; what this version left behind works. And no
-// layout changes without its version.
+// tests/version_test.c: the change of versions. What each released layout version left behind (tests/recorded.h) is
+// refused by this one with a message that names both, untouched, and makes way when it is told to; what this version
+// left behind works. And no layout changes without its version.
 #include "harness/inside.h"
 #include "harness/test.h"
 
@@ -34,8 +34,8 @@ static const recording recordings[] = {
 #undef RECORDED
 enum { RECORDINGS = sizeof recordings / sizeof recordings[0] };
 
-// The signature of each layout version, of those to come, too: one line when ZCP_PRIV_LAYOUT_VERSION is raised, and never another
-// figure in a line that was released.
+// The signature of each layout version, of those to come, too: one line when ZCP_PRIV_LAYOUT_VERSION is raised, and
+// never another figure in a line that was released.
 static const uint64_t signatures[] = {
     [1] = UINT64_C(0xc7f072c557fa53c9),
     [2] = UINT64_C(0xa289ed2cf3d00fa7),
@@ -46,22 +46,27 @@ static const uint64_t signatures[] = {
 enum { SIGNATURES = sizeof signatures / sizeof signatures[0] };
 
 // The words of the header that are the same in every layout version, and their bytes; see its byte map in zerocp.h.
-enum { MAGIC_AT = 0, BYTE_ORDER_AT = 8, LOCKER_AT = 12, STATE_AT = 16, VERSION_AT = 20, SIGNATURE_AT = 24, INSTANCE_AT = 32, FIXED_BYTES = 40 };
-static const struct { size_t at, bytes; } fixed[] = {{MAGIC_AT, 8}, {BYTE_ORDER_AT, 4}, {LOCKER_AT, 4}, {STATE_AT, 4}, {VERSION_AT, 4},
-                                                     {SIGNATURE_AT, 8}, {INSTANCE_AT, 8}};
+enum { MAGIC_AT = 0, BYTE_ORDER_AT = 8, LOCKER_AT = 12, STATE_AT = 16, VERSION_AT = 20, SIGNATURE_AT = 24,
+       INSTANCE_AT = 32, FIXED_BYTES = 40 };
+static const struct {
+    size_t at, bytes;
+} fixed[] = {{MAGIC_AT, 8},   {BYTE_ORDER_AT, 4}, {LOCKER_AT, 4},  {STATE_AT, 4},
+             {VERSION_AT, 4}, {SIGNATURE_AT, 8},  {INSTANCE_AT, 8}};
 enum { STATE_RETIRED = 2 };
 
 // The recordings were made on little-endian machines.
 static const bool foreign_order = __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__;
 
-static const zcp_config recorded_pools = {.pools = {.size = 2, .items = {{.chunk_size = 64, .chunk_count = 8}, {.chunk_size = 1000, .chunk_count = 20}}}};
+static const zcp_config recorded_pools = {
+    .pools = {.size = 2, .items = {{.chunk_size = 64, .chunk_count = 8}, {.chunk_size = 1000, .chunk_count = 20}}}};
 
 // ---------------------------------------------------------------------------------------------------------------------
 // An instance made of a recording
 
 typedef struct file {
     char path[300];
-    int fd;                                                        // open from the beginning on, also when the name is gone
+    // open from the beginning on, also when the name is gone
+    int fd;
     struct stat status;
     size_t size;
     unsigned char *bytes;                                          // as they were written
@@ -156,9 +161,11 @@ static uint64_t word_of(const recording *r, uint32_t at) {
 TEST(version_signature_stands_for_one_version) {
     uint32_t version = inside_layout_version();
     unsigned long long signature = inside_signature();
-    CHECK_MSG(version < SIGNATURES, "layout version %u is new: write [%u] = UINT64_C(0x%016llx) into version_test.c, and run make record", version,
-              version, signature);
-    CHECK_MSG(version + 1 == SIGNATURES, "the layout version is %u, and version_test.c knows %d", version, SIGNATURES - 1);
+    CHECK_MSG(version < SIGNATURES,
+              "layout version %u is new: write [%u] = UINT64_C(0x%016llx) into version_test.c, and run make record",
+              version, version, signature);
+    CHECK_MSG(version + 1 == SIGNATURES, "the layout version is %u, and version_test.c knows %d", version,
+              SIGNATURES - 1);
     CHECK_MSG(signatures[version] == signature,
               "the layout's signature was %016llx in version %u and is %016llx now: raise ZCP_PRIV_LAYOUT_VERSION",
               (unsigned long long)signatures[version], version, signature);
@@ -187,15 +194,17 @@ TEST(version_each_is_recorded) {
 
 static zcp_status attempt(zcp_shm_mode mode, const zcp_config *config, uint32_t flags) {
     zcp_manager *manager;
-    zcp_status status = zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = mode, .config = config, .flags = flags});
+    zcp_status status = zcp_manager_open(
+        &manager, &(zcp_manager_desc){.name = test_instance(), .mode = mode, .config = config, .flags = flags});
     CHECK_EQ(manager != NULL, status == ZCP_OK);
     return status;
 }
 
-static void check_refused(zcp_shm_mode mode, const zcp_config *config, uint32_t flags, zcp_status expected, const char *is, const char *wanted) {
+static void check_refused(zcp_shm_mode mode, const zcp_config *config, uint32_t flags, zcp_status expected,
+                          const char *is, const char *wanted) {
     CHECK_STATUS(attempt(mode, config, flags), expected);
-    CHECK_MSG(strstr(zcp_last_message(), is) != NULL && strstr(zcp_last_message(), wanted) != NULL, "\"%s\" is to say \"%s\" and \"%s\"",
-              zcp_last_message(), is, wanted);
+    CHECK_MSG(strstr(zcp_last_message(), is) != NULL && strstr(zcp_last_message(), wanted) != NULL,
+              "\"%s\" is to say \"%s\" and \"%s\"", zcp_last_message(), is, wanted);
     CHECK(strstr(zcp_last_message(), test_instance()) != NULL);
 }
 
@@ -229,8 +238,8 @@ TEST(version_older_is_refused) {
     }
 }
 
-// A machine of the other byte order writes each field the other way round. (Behind the fixed words not each field has 64 bits; but
-// nobody reads on.) It is no instance to this machine: it is not even purged or destroyed.
+// A machine of the other byte order writes each field the other way round. (Behind the fixed words not each field has
+// 64 bits; but nobody reads on.) It is no instance to this machine: it is not even purged or destroyed.
 TEST(version_of_the_other_byte_order_is_refused) {
     for (int i = 0; i < RECORDINGS; i++) {
         relic made = relic_make(&recordings[i]);
@@ -262,7 +271,8 @@ static void check_retired(const relic *made) {
     CHECK_EQ(state, STATE_RETIRED);
     memcpy(now + STATE_AT, made->management.bytes + STATE_AT, sizeof state);
     memcpy(now + LOCKER_AT, made->management.bytes + LOCKER_AT, sizeof state);
-    CHECK_MSG(memcmp(now, made->management.bytes, made->management.size) == 0, "more was written to than the state and the locker");
+    CHECK_MSG(memcmp(now, made->management.bytes, made->management.size) == 0,
+              "more was written to than the state and the locker");
     free(now);
     now = file_now(&made->chunks);
     CHECK_MSG(memcmp(now, made->chunks.bytes, made->chunks.size) == 0, "the payloads were written to");
@@ -286,7 +296,9 @@ TEST(version_each_is_purged) {
     for (int i = 0; i < RECORDINGS; i++) {
         zcp_manager *manager;
         relic made = relic_make(&recordings[i]);
-        CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_PURGE_AND_CREATE, .config = &recorded_pools}));
+        CHECK_OK(zcp_manager_open(
+            &manager,
+            &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_PURGE_AND_CREATE, .config = &recorded_pools}));
         check_retired(&made);
         CHECK_OK(zcp_manager_check(manager));
         zcp_manager_close(manager);
@@ -297,7 +309,8 @@ TEST(version_each_is_purged) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The present version reads what it wrote. This also finds a change of what the figures mean, which the signature does not see.
+// The present version reads what it wrote. This also finds a change of what the figures mean, which the signature does
+// not see.
 
 TEST(version_present_recording_works) {
     need_recorded_order();
@@ -307,17 +320,22 @@ TEST(version_present_recording_works) {
         if (recordings[i].version != inside_layout_version())
             continue;
         relic made = relic_make(&recordings[i]);
-        inside_name_chunk_file(made.management.bytes, (uint64_t)made.chunks.status.st_dev, (uint64_t)made.chunks.status.st_ino);
+        inside_name_chunk_file(made.management.bytes, (uint64_t)made.chunks.status.st_dev,
+                               (uint64_t)made.chunks.status.st_ino);
         file locks;
         file_make(&locks, "locks", 0);
         file_fill(&locks);
         inside_name_lock_file(made.management.bytes, (uint64_t)locks.status.st_dev, (uint64_t)locks.status.st_ino);
         file_forget(&locks);
         file_fill(&made.management);
-        CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_OPEN_EXISTING, .config = &recorded_pools,
-                                                                .max_clients = 3, .client_name = "heir"}));
+        CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(),
+                                                                .mode = ZCP_SHM_OPEN_EXISTING,
+                                                                .config = &recorded_pools,
+                                                                .max_clients = 3,
+                                                                .client_name = "heir"}));
         CHECK_OK(zcp_manager_client_info(manager, 0, &dead));
-        CHECK_EQ(dead.state, ZCP_CLIENT_FREE);                     // the killed client's slot was the first, and it was swept on the way
+        // the killed client's slot was the first, and it was swept on the way
+        CHECK_EQ(dead.state, ZCP_CLIENT_FREE);
         for (uint32_t pool = 0; pool < 2; pool++) {
             zcp_pool_stats stats;
             CHECK_OK(zcp_manager_pool_stats(manager, pool, &stats));

@@ -19,7 +19,8 @@ static uint64_t waits_of(zcp_manager *manager) {
 // Until so many waits have come to the point where they sleep.
 static void await_sleepers(zcp_manager *manager, uint64_t waits) {
     for (int i = 0; waits_of(manager) < waits; i++) {
-        CHECK_MSG(i < 20000, "%llu wait, %llu should", (unsigned long long)waits_of(manager), (unsigned long long)waits);
+        CHECK_MSG(i < 20000, "%llu wait, %llu should", (unsigned long long)waits_of(manager),
+                  (unsigned long long)waits);
         test_sleep(1);
     }
     test_sleep(2);
@@ -28,9 +29,11 @@ static void await_sleepers(zcp_manager *manager, uint64_t waits) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Whoever frees a chunk wakes
 
-typedef enum { QUICK, CHECKED, MARKED, CACHING, CACHED_ELSEWHERE, BORROWER_LAST, NO_NUMBER, LARGER_POOL, EQUAL_POOL, CLOSING, KILLED_AND_RECOVERED, KILLED, KILLED_BORROWER, KINDS } kind;
+typedef enum { QUICK, CHECKED, MARKED, CACHING, CACHED_ELSEWHERE, BORROWER_LAST, NO_NUMBER, LARGER_POOL, EQUAL_POOL,
+               CLOSING, KILLED_AND_RECOVERED, KILLED, KILLED_BORROWER, KINDS } kind;
 
-static const char *const kinds[] = {"quick", "checked", "marked", "caching", "cached elsewhere", "borrower last", "thread without a number", "larger pool",
+static const char *const kinds[] = {"quick", "checked", "marked", "caching", "cached elsewhere", "borrower last",
+                                    "thread without a number", "larger pool",
                                     "equal pool", "closing", "killed and recovered", "killed", "killed borrower"};
 
 typedef struct crowd { zcp_manager *manager; zcp_chunk chunk; _Atomic uint32_t parked, go; uint64_t released; } crowd;
@@ -72,7 +75,8 @@ static uint64_t release_in_a_crowd(zcp_manager *manager, zcp_chunk chunk) {
 static uint64_t wake_by(kind how) {
     zcp_config config = {0};
     bool caches = how == CACHING || how == CACHED_ELSEWHERE;
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = SIZE, .chunk_count = 1, .cache_chunks = caches ? 2 : 0}));
+    CHECK_OK(zcp_config_add(&config,
+                            &(zcp_pool_config){.chunk_size = SIZE, .chunk_count = 1, .cache_chunks = caches ? 2 : 0}));
     if (how == LARGER_POOL || how == EQUAL_POOL)
         CHECK_OK(zcp_config_add_pool(&config, how == LARGER_POOL ? 4096 : SIZE, 1));
     zcp_manager *manager = create_named(test_instance(), &config, how == CHECKED ? ZCP_CHECKED : 0), *look = attach();
@@ -127,7 +131,8 @@ static uint64_t wake_by(kind how) {
     return took;
 }
 
-// At once; if nobody recovers the killed one, when the sleeper looks again, each 0.1 s. The best of some tries, because the machine may be busy.
+// At once; if nobody recovers the killed one, when the sleeper looks again, each 0.1 s. The best of some tries, because
+// the machine may be busy.
 TEST(wait_is_ended_by_each_kind_of_release) {
     for (int how = 0; how < KINDS; how++) {
         uint64_t best = UINT64_MAX;
@@ -137,7 +142,8 @@ TEST(wait_is_ended_by_each_kind_of_release) {
             CHECK_MSG(took < 10000 * MS, "%s: %llu ms", kinds[how], (unsigned long long)(took / MS));
             best = took < best ? took : best;
         }
-        CHECK_MSG(best <= (by_itself ? 150 : 50) * MS, "%s: %llu ms at best", kinds[how], (unsigned long long)(best / MS));
+        CHECK_MSG(best <= (by_itself ? 150 : 50) * MS, "%s: %llu ms at best", kinds[how],
+                  (unsigned long long)(best / MS));
     }
 }
 
@@ -184,8 +190,8 @@ TEST(wait_of_several_is_ended_one_by_one) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// No wake-up is lost. A chunk goes to and fro; who has given it away takes no part until the other one has it. Who is not woken sleeps for
-// 0.1 s, which shows; a busy machine may be as slow now and then.
+// No wake-up is lost. A chunk goes to and fro; who has given it away takes no part until the other one has it. Who is
+// not woken sleeps for 0.1 s, which shows; a busy machine may be as slow now and then.
 
 enum { SLOW_MS = 90, BUCKETS = 64 };
 
@@ -233,8 +239,10 @@ static void run_relay(void *argument) {
         if (self->marks)
             token_of(&chunk);
         test_signal(&all->turns);
-        for (uint64_t until = test_now() + test_random_below(UINT64_C(1) << (10 + test_random_below(9))); test_now() < until;) {
-        }                                                          // up to 0.26 ms: the other one is anywhere between its look and its sleep
+        for (uint64_t until = test_now() + test_random_below(UINT64_C(1) << (10 + test_random_below(9)));
+             test_now() < until;) {
+            // up to 0.26 ms: the other one is anywhere between its look and its sleep
+        }
         pattern_check(&chunk, turn);
         atomic_store(&all->holder, 0);
         zcp_chunk_release(&chunk);
@@ -245,7 +253,8 @@ static void run_relay(void *argument) {
 
 static void relay_by_two(uint32_t flags, uint32_t cache_chunks, bool marks) {
     zcp_config config = {0};
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = SIZE, .chunk_count = 1, .cache_chunks = cache_chunks}));
+    CHECK_OK(zcp_config_add(&config,
+                            &(zcp_pool_config){.chunk_size = SIZE, .chunk_count = 1, .cache_chunks = cache_chunks}));
     zcp_manager *manager = create_named(test_instance(), &config, 0);
     relay *all = test_shared(sizeof *all);
     all->flags = flags;
@@ -259,8 +268,9 @@ static void relay_by_two(uint32_t flags, uint32_t cache_chunks, bool marks) {
     for (int i = 0; i < 2; i++)
         test_join(pids[i]);
     CHECK_EQ(all->turns, all->rounds);
-    test_note("%u of %d waits took more than %d ms, half of them less than %llu us, %llu slept", all->slow, all->rounds, SLOW_MS,
-              (unsigned long long)(median_time(all, (uint32_t)all->rounds) / 1000), (unsigned long long)waits_of(manager));
+    test_note("%u of %d waits took more than %d ms, half of them less than %llu us, %llu slept", all->slow, all->rounds,
+              SLOW_MS, (unsigned long long)(median_time(all, (uint32_t)all->rounds) / 1000),
+              (unsigned long long)waits_of(manager));
     CHECK(median_time(all, (uint32_t)all->rounds) < 10 * MS);
     CHECK_MSG(all->slow <= 3 + (uint32_t)all->rounds / 1000, "%u waits took more than %d ms", all->slow, SLOW_MS);
     CHECK(waits_of(manager) > (uint64_t)all->rounds / 20);
@@ -290,7 +300,8 @@ TEST(wait_loses_no_wake_up_beside_caches) {
         zcp_chunk_release(&chunks[0]);
         zcp_chunk_release(&chunks[1]);
         zcp_chunk_release(&chunks[2]);
-        for (int i = 0; atomic_load(&waiter->done) != done; i++) { // if all were cached before it could be known that somebody waits
+        // if all were cached before it could be known that somebody waits
+        for (int i = 0; atomic_load(&waiter->done) != done; i++) {
             if (i > 1000)
                 test_sleep(1);
             if (i > 1000 && zcp_chunk_allocate(manager, SIZE, &chunks[0]) == ZCP_OK)
@@ -307,7 +318,8 @@ TEST(wait_loses_no_wake_up_beside_caches) {
     finish(manager);
 }
 
-// Several wait for one chunk: whoever frees it wakes one at least. Between two that have it there is never a pause as long as a sleep.
+// Several wait for one chunk: whoever frees it wakes one at least. Between two that have it there is never a pause as
+// long as a sleep.
 typedef struct queue { _Atomic uint32_t ready, taken, slow; _Atomic uint64_t freed, holder; uint32_t rounds; } queue;
 
 static void take_turns(void *argument) {
@@ -364,7 +376,8 @@ TEST(wait_ends_when_its_time_is_over) {
             CHECK_STATUS(zcp_chunk_allocate_wait(manager, SIZE, times[i], &none), ZCP_ERR_TIMEOUT);
             uint64_t took = test_now() - began;
             CHECK(is_empty(&none));
-            CHECK_MSG(took >= times[i] * MS && took < (times[i] + 5000) * MS, "%u ms: %llu us", times[i], (unsigned long long)(took / 1000));
+            CHECK_MSG(took >= times[i] * MS && took < (times[i] + 5000) * MS, "%u ms: %llu us", times[i],
+                      (unsigned long long)(took / 1000));
             best = took < best ? took : best;
         }
         CHECK_MSG(best <= (times[i] + 40) * MS, "%u ms: %llu ms at best", times[i], (unsigned long long)(best / MS));
@@ -396,16 +409,20 @@ TEST(wait_ends_when_its_time_is_over) {
 }
 
 TEST(wait_for_what_will_never_be_is_refused_at_once) {
-    zcp_manager *manager = create(SIZE, 1), *reader = attach_named(test_instance(), ZCP_READ_ONLY_DATA), *observer = attach_named(test_instance(), ZCP_OBSERVE), *closed = attach();
+    zcp_manager *manager = create(SIZE, 1), *reader = attach_named(test_instance(), ZCP_READ_ONLY_DATA),
+                *observer = attach_named(test_instance(), ZCP_OBSERVE), *closed = attach();
     zcp_chunk held = allocate(manager, SIZE);
     zcp_manager_close(closed);
-    const struct { zcp_manager *manager; uint64_t size; zcp_status status; } cases[] = {
-        {manager, SIZE + 1, ZCP_ERR_TOO_LARGE}, {manager, UINT64_MAX, ZCP_ERR_TOO_LARGE}, {manager, 0, ZCP_ERR_INVALID_SIZE},  {reader, SIZE, ZCP_ERR_READ_ONLY},
-        {observer, SIZE, ZCP_ERR_READ_ONLY},    {closed, SIZE, ZCP_ERR_CLOSED},           {NULL, SIZE, ZCP_ERR_INVALID_ARGUMENT}};
+    const struct { zcp_manager *manager; uint64_t size; zcp_status status;
+    } cases[] = {{manager, SIZE + 1, ZCP_ERR_TOO_LARGE}, {manager, UINT64_MAX, ZCP_ERR_TOO_LARGE},
+                 {manager, 0, ZCP_ERR_INVALID_SIZE},     {reader, SIZE, ZCP_ERR_READ_ONLY},
+                 {observer, SIZE, ZCP_ERR_READ_ONLY},    {closed, SIZE, ZCP_ERR_CLOSED},
+                 {NULL, SIZE, ZCP_ERR_INVALID_ARGUMENT}};
     uint64_t began = test_now();
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         zcp_chunk none = scribbled();
-        CHECK_STATUS(zcp_chunk_allocate_wait(cases[i].manager, cases[i].size, i % 2 ? UINT32_MAX : LONG_MS, &none), cases[i].status);
+        CHECK_STATUS(zcp_chunk_allocate_wait(cases[i].manager, cases[i].size, i % 2 ? UINT32_MAX : LONG_MS, &none),
+                     cases[i].status);
         CHECK(is_empty(&none));
     }
     CHECK_STATUS(zcp_chunk_allocate_wait(manager, SIZE, LONG_MS, NULL), ZCP_ERR_INVALID_ARGUMENT);
@@ -451,7 +468,8 @@ TEST(wait_goes_on_after_signals) {
 // Several pools
 
 TEST(wait_for_any_pool_that_serves) {
-    for (int how = 0; how < 4; how++) {                            // which pool gets a free chunk: of another size or the same, and that of the waiter or not
+    // which pool gets a free chunk: of another size or the same, and that of the waiter or not
+    for (int how = 0; how < 4; how++) {
         zcp_config config = one_pool(SIZE, 1);
         CHECK_OK(zcp_config_add_pool(&config, how < 2 ? 4096 : SIZE, 1));
         zcp_manager *manager = create_named(test_instance(), &config, ZCP_FALLBACK);
@@ -466,7 +484,8 @@ TEST(wait_for_any_pool_that_serves) {
         uint64_t began = test_now();
         zcp_chunk_release(&chunks[how % 2]);
         if (how == 0) {                                            // either may have it
-            while (atomic_load(&waiter->done) != done && atomic_load(&strict->done) != strict_done && test_now() - began < 10000 * MS)
+            while (atomic_load(&waiter->done) != done && atomic_load(&strict->done) != strict_done
+                   && test_now() - began < 10000 * MS)
                 test_sleep(1);
             zcp_chunk_release(&chunks[1]);
             if (atomic_load(&waiter->done) == done)                // the other one only takes what fits
@@ -818,7 +837,8 @@ static void pay(void *argument) {
     atomic_store(&self->counting, 1);
     for (int i = 0; i < PAIRS; i++) {
         for (int k = 0; k < 3; k++)
-            if (zcp_chunk_allocate(manager, SIZE, &held[k]) != ZCP_OK || (self->marks && zcp_chunk_token(&held[k]) == 0))
+            if (zcp_chunk_allocate(manager, SIZE, &held[k]) != ZCP_OK
+                || (self->marks && zcp_chunk_token(&held[k]) == 0))
                 _exit(5);
         for (int k = 0; k < 3; k++)
             zcp_chunk_release(&held[k]);
@@ -853,7 +873,8 @@ static uint32_t calls_of_work(uint32_t flags, bool marks, void (*meanwhile)(zcp_
     return self->calls;
 }
 
-// A chunk is freed just when the waiter has looked for the last time, but does not sleep yet: it is held at the system call by which it would.
+// A chunk is freed just when the waiter has looked for the last time, but does not sleep yet: it is held at the system
+// call by which it would.
 typedef struct drowsy { uint32_t flags; uint64_t woke; } drowsy;
 
 static void fall_asleep(void *argument) {
@@ -938,7 +959,8 @@ static void wait_and_be_killed_asleep(zcp_manager *manager) {
     zcp_chunk chunks[8];
     take_all_and_let_wait(manager, chunks);
     test_kill(disturber->pid);
-    zcp_manager *other = attach();                                 // not this process's way to release, which may be quick
+    // not this process's way to release, which may be quick
+    zcp_manager *other = attach();
     zcp_manager_close(other);
     release_all(chunks);
 }
@@ -948,12 +970,15 @@ static void check_price(void (*meanwhile)(zcp_manager *), uint32_t at_most) {
         for (int marks = 0; marks < 2; marks++)
             for (uint32_t flags = 0; flags <= ZCP_CHECKED; flags += ZCP_CHECKED) {
                 zcp_config config = {0};
-                CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = SIZE, .chunk_count = 8, .cache_chunks = 0}));
-                CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 4096, .chunk_count = 8, .cache_chunks = caches ? 4 : 0}));
+                CHECK_OK(zcp_config_add(&config,
+                                        &(zcp_pool_config){.chunk_size = SIZE, .chunk_count = 8, .cache_chunks = 0}));
+                CHECK_OK(zcp_config_add(
+                    &config, &(zcp_pool_config){.chunk_size = 4096, .chunk_count = 8, .cache_chunks = caches ? 4 : 0}));
                 zcp_manager *manager = create_named(test_instance(), &config, 0);
                 disturber = meanwhile != NULL ? peer_begin(0) : NULL;
                 uint32_t calls = calls_of_work(flags, marks, meanwhile, manager);
-                CHECK_MSG(calls <= at_most, "caches %u, marks %d, flags %x: %u system calls", caches, marks, flags, calls);
+                CHECK_MSG(calls <= at_most, "caches %u, marks %d, flags %x: %u system calls", caches, marks, flags,
+                          calls);
                 if (meanwhile == wait_and_be_stopped) {
                     test_resume(disturber->pid);
                     for (int i = 0; disturber->count == 0 && i < 20000; i++)
@@ -972,6 +997,7 @@ static void wait_and_be_killed_asleep(zcp_manager *manager) { (void)manager; }
 static void check_drowsy(void) {
     test_skip("a system call is held without a sanitizer");
 }
+
 static void check_price(void (*meanwhile)(zcp_manager *), uint32_t at_most) {
     (void)meanwhile;
     (void)at_most;
@@ -982,5 +1008,9 @@ static void check_price(void (*meanwhile)(zcp_manager *), uint32_t at_most) {
 TEST(wait_that_is_about_to_sleep_does_not) { test_need("ptrace"); check_drowsy(); }
 TEST(wait_costs_nobody_a_system_call_who_frees_while_nobody_waits) { test_need("ptrace"); check_price(NULL, 0); }
 TEST(wait_that_is_killed_costs_one_wake_in_vain) { test_need("ptrace"); check_price(wait_and_be_killed, 1); }
-TEST(wait_that_is_killed_asleep_costs_one_wake_in_vain) { test_need("ptrace"); check_price(wait_and_be_killed_asleep, 1); }
+TEST(wait_that_is_killed_asleep_costs_one_wake_in_vain) {
+    test_need("ptrace");
+    check_price(wait_and_be_killed_asleep, 1);
+}
+
 TEST(wait_that_is_stopped_costs_one_wake_in_vain) { test_need("ptrace"); check_price(wait_and_be_stopped, 1); }

@@ -68,11 +68,14 @@ static void work_in_threads(void *argument) {
     pause();
 }
 
-// By all who look, to the last one; also if there are more threads than numbers, or than leases. When one of two processes is killed, what it held counts as released.
+// By all who look, to the last one; also if there are more threads than numbers, or than leases. When one of two
+// processes is killed, what it held counts as released.
 static void count_exactly(int threads, int rounds) {
     zcp_config config = one_pool(SMALL, COUNT);
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = LARGE, .chunk_count = COUNT, .cache_chunks = CACHE}));
-    zcp_manager *manager = create_named(test_instance(), &config, 0), *observer = attach_named(test_instance(), ZCP_OBSERVE);
+    CHECK_OK(
+        zcp_config_add(&config, &(zcp_pool_config){.chunk_size = LARGE, .chunk_count = COUNT, .cache_chunks = CACHE}));
+    zcp_manager *manager = create_named(test_instance(), &config, 0),
+                *observer = attach_named(test_instance(), ZCP_OBSERVE);
     work *all = test_shared(sizeof *all);
     pid_t pids[2];
     all->threads = threads;
@@ -81,7 +84,8 @@ static void count_exactly(int threads, int rounds) {
         pids[i] = test_spawn(work_in_threads, all);
     for (uint64_t before = 0; atomic_load(&all->done) < (uint32_t)(2 * threads);) {
         zcp_pool_stats stats = pool_stats(observer, 0);            // while they work
-        CHECK(stats.allocations >= before && stats.peak_used <= COUNT && stats.releases <= stats.allocations && stats.peak_used >= stats.used);
+        CHECK(stats.allocations >= before && stats.peak_used <= COUNT && stats.releases <= stats.allocations
+              && stats.peak_used >= stats.used);
         before = stats.allocations;
         test_sleep(1);
     }
@@ -116,7 +120,8 @@ TEST(watch_peak_of_one_thread_is_exact) {
     for (uint32_t cache = 0; cache <= CACHE; cache += CACHE)
         for (uint32_t flags = 0; flags <= ZCP_CHECKED; flags += ZCP_CHECKED) {
             zcp_config config = {0};
-            CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = SMALL, .chunk_count = 300, .cache_chunks = cache}));
+            CHECK_OK(zcp_config_add(
+                &config, &(zcp_pool_config){.chunk_size = SMALL, .chunk_count = 300, .cache_chunks = cache}));
             zcp_manager *manager = create_named(test_instance(), &config, flags);
             zcp_chunk chunks[300];
             uint32_t n = 0, peak = 0;
@@ -241,9 +246,12 @@ static zcp_client_stats client_stats(zcp_manager *manager, uint32_t slot) {
 
 TEST(watch_clients_and_what_they_hold) {
     zcp_config config = one_pool(SMALL, COUNT);
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = LARGE, .chunk_count = COUNT, .cache_chunks = CACHE}));
+    CHECK_OK(
+        zcp_config_add(&config, &(zcp_pool_config){.chunk_size = LARGE, .chunk_count = COUNT, .cache_chunks = CACHE}));
     zcp_manager *manager, *observer;
-    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config, .max_clients = 4, .client_name = "the first"}));
+    CHECK_OK(zcp_manager_open(
+        &manager,
+        &(zcp_manager_desc){.name = test_instance(), .config = &config, .max_clients = 4, .client_name = "the first"}));
     observer = attach_named(test_instance(), ZCP_OBSERVE);
     peer *other = peer_begin(0);
     zcp_client_stats stats = client_stats(observer, other->slot);
@@ -324,9 +332,11 @@ static bool borrows(const zcp_census_entry *entry, uint32_t slot) {
 TEST(watch_census_tells_each_chunk_that_is_held) {
     enum { CLIENTS = 70 };
     zcp_config config = one_pool(SMALL, COUNT);
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = LARGE, .chunk_count = COUNT, .cache_chunks = CACHE}));
+    CHECK_OK(
+        zcp_config_add(&config, &(zcp_pool_config){.chunk_size = LARGE, .chunk_count = COUNT, .cache_chunks = CACHE}));
     zcp_manager *manager, *observer, *clients[CLIENTS];
-    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config, .max_clients = 130}));
+    CHECK_OK(zcp_manager_open(&manager,
+                              &(zcp_manager_desc){.name = test_instance(), .config = &config, .max_clients = 130}));
     observer = attach_named(test_instance(), ZCP_OBSERVE);
     for (int i = 0; i < CLIENTS; i++)
         clients[i] = attach();
@@ -349,14 +359,18 @@ TEST(watch_census_tells_each_chunk_that_is_held) {
     for (int who = 0; who < 2; who++) {
         list all = census_of(who ? observer : manager, 0);
         CHECK_EQ(all.count, 2);
-        const zcp_census_entry *first = entry_of(&all, 0, inside_index_in_pool(&a)), *second = entry_of(&all, 1, inside_index_in_pool(&b));
+        const zcp_census_entry *first = entry_of(&all, 0, inside_index_in_pool(&a)),
+                               *second = entry_of(&all, 1, inside_index_in_pool(&b));
         CHECK(first == &all.entries[0]);                           // pool by pool
-        CHECK(first->generation == a.generation && first->tag == 0xfeedf00d && first->size == 17 && first->capacity == SMALL);
+        CHECK(first->generation == a.generation && first->tag == 0xfeedf00d && first->size == 17
+              && first->capacity == SMALL);
         CHECK_EQ(first->owner, slot_of(manager));
         CHECK_EQ(first->borrowers, CLIENTS);
         CHECK_EQ(first->token, token_of(&a));
-        CHECK(second->tag == UINT32_MAX && second->size == 1000 && second->capacity == LARGE && second->owner == slot_of(clients[65]) && second->borrowers == 1);
-        CHECK(borrows(second, slot_of(clients[65])) && !borrows(second, slot_of(manager)) && !borrows(first, slot_of(manager)));
+        CHECK(second->tag == UINT32_MAX && second->size == 1000 && second->capacity == LARGE
+              && second->owner == slot_of(clients[65]) && second->borrowers == 1);
+        CHECK(borrows(second, slot_of(clients[65])) && !borrows(second, slot_of(manager))
+              && !borrows(first, slot_of(manager)));
         for (int i = 0; i < CLIENTS; i++)
             CHECK(borrows(first, slot_of(clients[i])));
         zcp_chunk by_token = acquire(clients[0], first->token);
@@ -370,15 +384,19 @@ TEST(watch_census_tells_each_chunk_that_is_held) {
             zcp_chunk_release(&seen[i]);
     list all = census_of(observer, 0);
     CHECK_EQ(all.count, 2);
-    CHECK(all.entries[0].owner == ZCP_NO_CLIENT && all.entries[0].borrowers == 1 && borrows(&all.entries[0], slot_of(clients[66])) && all.entries[0].tag == 0xfeedf00d);
+    CHECK(all.entries[0].owner == ZCP_NO_CLIENT && all.entries[0].borrowers == 1
+          && borrows(&all.entries[0], slot_of(clients[66])) && all.entries[0].tag == 0xfeedf00d);
     zcp_chunk_release(&seen[66]);
     zcp_chunk_release(&b);
     CHECK_EQ(census_of(observer, 0).count, 0);
-    for (int i = 0; i < 20; i++) {                                 // a tag is of one allocation, not of the chunk; cached ones too
+    // a tag is of one allocation, not of the chunk; cached ones too
+    for (int i = 0; i < 20; i++) {
         zcp_chunk plain = allocate(manager, i % 2 ? SMALL : LARGE), tagged;
         CHECK_OK(zcp_chunk_allocate_tagged(manager, i % 2 ? SMALL : LARGE, 7, &tagged));
         CHECK(zcp_chunk_tag(&plain) == 0 && zcp_chunk_tag(&tagged) == 7);
-        CHECK_EQ(entry_of(&(list[]){census_of(observer, 0)}[0], inside_pool_of(&tagged), inside_index_in_pool(&tagged))->tag, 7);
+        CHECK_EQ(
+            entry_of(&(list[]){census_of(observer, 0)}[0], inside_pool_of(&tagged), inside_index_in_pool(&tagged))->tag,
+            7);
         zcp_chunk copy = tagged;
         zcp_chunk_release(&tagged);
         CHECK(zcp_chunk_tag(&copy) == 0 && zcp_chunk_tag(&tagged) == 0 && zcp_chunk_tag(NULL) == 0);
@@ -396,7 +414,8 @@ TEST(watch_census_tells_each_chunk_that_is_held) {
 TEST(watch_census_tells_ages) {
     for (uint32_t cache = 0; cache <= CACHE; cache += CACHE) {
         zcp_config config = {0};
-        CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = SMALL, .chunk_count = COUNT, .cache_chunks = cache}));
+        CHECK_OK(zcp_config_add(&config,
+                                &(zcp_pool_config){.chunk_size = SMALL, .chunk_count = COUNT, .cache_chunks = cache}));
         CHECK_OK(zcp_config_add_pool(&config, LARGE, COUNT));
         zcp_manager *manager = create_named(test_instance(), &config, 0);
         zcp_chunk warm = allocate(manager, SMALL);
@@ -488,7 +507,8 @@ static copy copy_of_both(void) {
         segment_path(test_instance(), (segment_kind)kind, path);
         int fd = open(path, O_RDONLY | O_CLOEXEC);
         all.bytes[kind] = malloc(all.size[kind]);
-        CHECK(fd >= 0 && all.bytes[kind] != NULL && read(fd, all.bytes[kind], all.size[kind]) == (ssize_t)all.size[kind]);
+        CHECK(fd >= 0 && all.bytes[kind] != NULL
+              && read(fd, all.bytes[kind], all.size[kind]) == (ssize_t)all.size[kind]);
         close(fd);
     }
     return all;
@@ -498,7 +518,8 @@ static void check_unchanged(copy *before) {
     copy now = copy_of_both();
     for (int kind = 0; kind < 2; kind++) {
         CHECK_EQ(now.size[kind], before->size[kind]);
-        CHECK_MSG(memcmp(now.bytes[kind], before->bytes[kind], now.size[kind]) == 0, "the %s segment was written to", kind == MANAGEMENT ? "management" : "chunk");
+        CHECK_MSG(memcmp(now.bytes[kind], before->bytes[kind], now.size[kind]) == 0, "the %s segment was written to",
+                  kind == MANAGEMENT ? "management" : "chunk");
         free(now.bytes[kind]);
         free(before->bytes[kind]);
     }
@@ -530,7 +551,8 @@ static void look_at_all(zcp_manager *observer) {
     for (uint32_t i = 0; i < all.count; i++)
         CHECK_ACQUIRE_FAILS(observer, all.entries[i].token, ZCP_ERR_READ_ONLY);
     CHECK_STATUS(zcp_manager_recover(observer, &report), ZCP_ERR_READ_ONLY);
-    CHECK_STATUS(zcp_manager_add_pool(observer, &(zcp_pool_config){.chunk_size = 1, .chunk_count = 1}, NULL), ZCP_ERR_READ_ONLY);
+    CHECK_STATUS(zcp_manager_add_pool(observer, &(zcp_pool_config){.chunk_size = 1, .chunk_count = 1}, NULL),
+                 ZCP_ERR_READ_ONLY);
     CHECK_STATUS(zcp_manager_retire_pool(observer, 0), ZCP_ERR_READ_ONLY);
     CHECK_STATUS(zcp_manager_reconfigure(observer, &config), ZCP_ERR_READ_ONLY);
 }
@@ -539,25 +561,30 @@ static void look_by_itself(void *argument) {
     zcp_manager *observer = attach_named(test_instance(), ZCP_OBSERVE | *(uint32_t *)argument);
     CHECK(zcp_manager_find(test_instance()) == NULL);
     CHECK_EQ(count_mappings("_memory_chunk"), 0);
-    CHECK_EQ(count_mappings("rw-s"), count_mappings("rw-s 00000000 00:01 "));      // what this test's processes share, and nothing else, can be written to
+    // what this test's processes share, and nothing else, can be written to
+    CHECK_EQ(count_mappings("rw-s"), count_mappings("rw-s 00000000 00:01 "));
     look_at_all(observer);
     CHECK_OK(zcp_manager_check(observer));
     zcp_manager_close(observer);
     CHECK_EQ(count_mappings("_memory_"), 0);
 }
 
-// With all slots taken, a dead client that nobody has swept, a pool that was added, one that retires, chunks held, borrowed and cached.
+// With all slots taken, a dead client that nobody has swept, a pool that was added, one that retires, chunks held,
+// borrowed and cached.
 TEST(watch_observer_changes_nothing) {
     test_need("MADV_DONTFORK");
     zcp_config config = one_pool(SMALL, COUNT);
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = LARGE, .chunk_count = COUNT, .cache_chunks = CACHE}));
+    CHECK_OK(
+        zcp_config_add(&config, &(zcp_pool_config){.chunk_size = LARGE, .chunk_count = COUNT, .cache_chunks = CACHE}));
     zcp_manager *manager, *other;
-    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config, .max_clients = 3}));
+    CHECK_OK(
+        zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config, .max_clients = 3}));
     other = attach();
     peer *dead = peer_begin(0);
     add_pool(manager, 1000, 10);
     add_pool(manager, 2000, 10);
-    zcp_chunk chunks[] = {allocate(manager, SMALL), allocate(manager, LARGE), allocate(other, 1000), allocate(manager, 2000)};
+    zcp_chunk chunks[] = {allocate(manager, SMALL), allocate(manager, LARGE), allocate(other, 1000),
+                          allocate(manager, 2000)};
     pattern_write(&chunks[2], peer_pattern(&chunks[2]));
     zcp_chunk seen = acquire(other, token_of(&chunks[0])), cached = allocate(other, LARGE);
     zcp_chunk_release(&cached);
@@ -568,7 +595,8 @@ TEST(watch_observer_changes_nothing) {
     CHECK_STATUS(zcp_manager_open(&full, &(zcp_manager_desc){.name = test_instance()}), ZCP_ERR_CLIENTS_FULL);
     test_kill(dead->pid);
     copy before = copy_of_both();
-    static uint32_t more[] = {0, ZCP_FALLBACK, ZCP_CHECKED, ZCP_READ_ONLY_DATA, ZCP_WAIT, ZCP_SHM_PREFAULT | ZCP_SHM_NO_DUMP};
+    static uint32_t more[] = {
+        0, ZCP_FALLBACK, ZCP_CHECKED, ZCP_READ_ONLY_DATA, ZCP_WAIT, ZCP_SHM_PREFAULT | ZCP_SHM_NO_DUMP};
     for (size_t i = 0; i < sizeof more / sizeof more[0]; i++)
         test_join(test_spawn(look_by_itself, &more[i]));
     zcp_manager *observers[3];
@@ -606,10 +634,15 @@ TEST(watch_observer_changes_nothing) {
     zcp_manager_close(manager);
     look_at_all(observers[2]);
     zcp_manager_close(observers[2]);
-    CHECK_STATUS(zcp_manager_open(&full, &(zcp_manager_desc){.name = test_instance(), .config = &config, .flags = ZCP_OBSERVE}), ZCP_ERR_NOT_FOUND);
+    CHECK_STATUS(
+        zcp_manager_open(&full, &(zcp_manager_desc){.name = test_instance(), .config = &config, .flags = ZCP_OBSERVE}),
+        ZCP_ERR_NOT_FOUND);
     for (int mode = ZCP_SHM_CREATE_EXCLUSIVE; mode <= ZCP_SHM_PURGE_AND_CREATE; mode++)
         if (mode != ZCP_SHM_OPEN_EXISTING)
-            CHECK_STATUS(zcp_manager_open(&full, &(zcp_manager_desc){.name = test_instance(), .mode = (zcp_shm_mode)mode, .config = &config, .flags = ZCP_OBSERVE}),
+            CHECK_STATUS(zcp_manager_open(&full, &(zcp_manager_desc){.name = test_instance(),
+                                                                     .mode = (zcp_shm_mode)mode,
+                                                                     .config = &config,
+                                                                     .flags = ZCP_OBSERVE}),
                          ZCP_ERR_INVALID_FLAGS);
 }
 
@@ -664,7 +697,8 @@ typedef struct visit { uid_t user; bool staff; zcp_status attaches, observes; _A
 
 static void become(uid_t user, bool staff) {
     gid_t group = STAFF;
-    CHECK(setgroups(staff ? 1 : 0, &group) == 0 && setresgid(user, user, user) == 0 && setresuid(user, user, user) == 0);
+    CHECK(setgroups(staff ? 1 : 0, &group) == 0 && setresgid(user, user, user) == 0
+          && setresuid(user, user, user) == 0);
 }
 
 static void own_it(void *argument) {
@@ -672,7 +706,10 @@ static void own_it(void *argument) {
     zcp_config config = one_pool(SMALL, COUNT);
     zcp_manager *manager;
     become(OWNER, true);
-    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config, .permissions = 0640, .group = STAFF, .flags = ZCP_SHM_GROUP}));
+    CHECK_OK(zcp_manager_open(
+        &manager,
+        &(zcp_manager_desc){
+            .name = test_instance(), .config = &config, .permissions = 0640, .group = STAFF, .flags = ZCP_SHM_GROUP}));
     add_pool(manager, 1000, 10);
     zcp_chunk chunk = allocate(manager, 1000);
     test_signal(&self->ready);
@@ -685,9 +722,15 @@ static void visit_it(void *argument) {
     const visit *self = argument;
     zcp_manager *manager;
     become(self->user, self->staff);
-    CHECK_STATUS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_OPEN_EXISTING, .flags = ZCP_SHM_ANY_OWNER}), self->attaches);
+    CHECK_STATUS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(),
+                                                                .mode = ZCP_SHM_OPEN_EXISTING,
+                                                                .flags = ZCP_SHM_ANY_OWNER}),
+                 self->attaches);
     zcp_manager_close(manager);
-    CHECK_STATUS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_OPEN_EXISTING, .flags = ZCP_OBSERVE | ZCP_SHM_ANY_OWNER}), self->observes);
+    CHECK_STATUS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(),
+                                                                .mode = ZCP_SHM_OPEN_EXISTING,
+                                                                .flags = ZCP_OBSERVE | ZCP_SHM_ANY_OWNER}),
+                 self->observes);
     if (manager == NULL)
         return;
     look_at_all(manager);
@@ -696,7 +739,10 @@ static void visit_it(void *argument) {
     CHECK_OK(zcp_manager_check(manager));
     zcp_manager_close(manager);
     if (self->user != OWNER)
-        CHECK_STATUS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_OPEN_EXISTING, .flags = ZCP_OBSERVE}), ZCP_ERR_WRONG_OWNER);
+        CHECK_STATUS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(),
+                                                                    .mode = ZCP_SHM_OPEN_EXISTING,
+                                                                    .flags = ZCP_OBSERVE}),
+                     ZCP_ERR_WRONG_OWNER);
 }
 
 TEST(watch_observer_needs_to_read_only) {
@@ -704,7 +750,8 @@ TEST(watch_observer_needs_to_read_only) {
         test_skip("only root can become other users");
     visit *visits = test_shared(4 * sizeof *visits);
     visits[1] = (visit){.user = GUEST, .staff = true, .attaches = ZCP_ERR_PERMISSION, .observes = ZCP_OK};
-    visits[2] = (visit){.user = STRANGER, .staff = false, .attaches = ZCP_ERR_PERMISSION, .observes = ZCP_ERR_PERMISSION};
+    visits[2] =
+        (visit){.user = STRANGER, .staff = false, .attaches = ZCP_ERR_PERMISSION, .observes = ZCP_ERR_PERMISSION};
     visits[3] = (visit){.user = OWNER, .staff = true, .attaches = ZCP_OK, .observes = ZCP_OK};
     pid_t owner = test_spawn(own_it, &visits[0]);
     test_await(&visits[0].ready, 1);

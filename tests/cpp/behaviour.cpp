@@ -1,5 +1,5 @@
-// behaviour.cpp: what namespace zerocp of zerocp.h promises, seen by a program that is linked to the implementation in C.
-// tests/cpp_test.c compiles and runs it, with exceptions and without. Argument: a name for the instance.
+// behaviour.cpp: what namespace zerocp of zerocp.h promises, seen by a program that is linked to the implementation in
+// C. tests/cpp_test.c compiles and runs it, with exceptions and without. Argument: a name for the instance.
 #include "zerocp.h" // the first include: it needs nothing before it
 
 #include "check.h"
@@ -30,28 +30,42 @@ static_assert(offsetof(zcp_mpmc_list, leaves) == sizeof(void *) + 8, "");
 static_assert(std::is_nothrow_default_constructible<shared_chunk>::value, "");
 static_assert(std::is_nothrow_copy_constructible<shared_chunk>::value, "");
 static_assert(std::is_nothrow_move_constructible<shared_chunk>::value, "a std::vector of them moves when it grows");
-static_assert(std::is_nothrow_copy_assignable<shared_chunk>::value && std::is_nothrow_move_assignable<shared_chunk>::value, "");
+static_assert(std::is_nothrow_copy_assignable<shared_chunk>::value
+                  && std::is_nothrow_move_assignable<shared_chunk>::value,
+              "");
 static_assert(std::is_constructible<bool, shared_chunk>::value && !std::is_convertible<shared_chunk, bool>::value, "");
 static_assert(std::is_constructible<shared_chunk, zcp_chunk>::value, "adopts what is moved to it");
-static_assert(std::is_constructible<shared_chunk, zcp_chunk &>::value && !std::is_constructible<shared_chunk, const zcp_chunk &>::value, "a handle that is adopted is emptied");
-static_assert(!std::is_convertible<zcp_chunk, shared_chunk>::value && !std::is_convertible<zcp_chunk &, shared_chunk>::value, "adopts only when told to");
+static_assert(std::is_constructible<shared_chunk, zcp_chunk &>::value
+                  && !std::is_constructible<shared_chunk, const zcp_chunk &>::value,
+              "a handle that is adopted is emptied");
+static_assert(!std::is_convertible<zcp_chunk, shared_chunk>::value
+                  && !std::is_convertible<zcp_chunk &, shared_chunk>::value,
+              "adopts only when told to");
 static_assert(!std::is_convertible<zcp_chunk, shared_chunk>::value, "nor by accident");
 static_assert(sizeof(shared_chunk) == sizeof(zcp_chunk), "");
 
-static_assert(std::is_nothrow_move_constructible<manager>::value && std::is_nothrow_move_assignable<manager>::value, "");
+static_assert(std::is_nothrow_move_constructible<manager>::value && std::is_nothrow_move_assignable<manager>::value,
+              "");
 static_assert(!std::is_copy_constructible<manager>::value && !std::is_copy_assignable<manager>::value, "");
 static_assert(!std::is_convertible<manager, bool>::value && !std::is_convertible<zcp_manager *, manager>::value, "");
 static_assert(sizeof(manager) == sizeof(zcp_manager *), "");
 
-static_assert(std::is_convertible<zcp_status, zerocp::status>::value && !std::is_constructible<bool, zerocp::status>::value, "");
-static_assert(!std::is_convertible<result<void>, bool>::value && !std::is_convertible<result<uint32_t>, uint32_t>::value, "");
+static_assert(std::is_convertible<zcp_status, zerocp::status>::value
+                  && !std::is_constructible<bool, zerocp::status>::value,
+              "");
+static_assert(!std::is_convertible<result<void>, bool>::value
+                  && !std::is_convertible<result<uint32_t>, uint32_t>::value,
+              "");
 static_assert(std::is_nothrow_move_constructible<result<shared_chunk>>::value, "");
 static_assert(!std::is_copy_constructible<result<manager>>::value, "");
 
 static_assert(noexcept(std::declval<manager &>().allocate(1)) && noexcept(std::declval<manager &>().acquire(1)), "");
-static_assert(noexcept(std::declval<manager &>().allocate_wait(1, 1)) && noexcept(std::declval<manager &>().allocate_tagged(1, 1)), "");
+static_assert(
+    noexcept(std::declval<manager &>().allocate_wait(1, 1)) &&noexcept(std::declval<manager &>().allocate_tagged(1, 1)),
+    "");
 static_assert(noexcept(manager::open(nullptr, zerocp::config())) && noexcept(manager::destroy(nullptr)), "");
-static_assert(noexcept(std::declval<const manager &>().pool_stats(0)) && noexcept(std::declval<manager &>().recover()), "");
+static_assert(noexcept(std::declval<const manager &>().pool_stats(0)) &&noexcept(std::declval<manager &>().recover()),
+              "");
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Clients
@@ -75,8 +89,8 @@ static uint64_t used(const manager &of, uint32_t pool = 0) {
 }
 
 static bool is_empty(const shared_chunk &chunk) {
-    return !chunk && !chunk.get() && !chunk.data() && chunk.count() == 0 && chunk.size() == 0 && chunk.capacity() == 0 &&
-           chunk.use_count() == 0 && chunk.token() == 0 && chunk.begin() == chunk.end();
+    return !chunk && !chunk.get() && !chunk.data() && chunk.count() == 0 && chunk.size() == 0 && chunk.capacity() == 0
+           && chunk.use_count() == 0 && chunk.token() == 0 && chunk.begin() == chunk.end();
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -172,7 +186,8 @@ static void resets_and_detaches() {
     CHECK(handle.manager == nullptr);
 }
 
-// Each part of a handle counts: also with equal generations two chunks differ, and a chunk from itself when it is used again.
+// Each part of a handle counts: also with equal generations two chunks differ, and a chunk from itself when it is used
+// again.
 static void compares() {
     manager own = open_pools();
     shared_chunk chunk = allocate(own), copy = chunk;
@@ -213,9 +228,12 @@ static void lies_in_containers() {
     }
     for (const shared_chunk &chunk : chunks)
         CHECK(chunk.use_count() == 3 && by_token.at(chunk.token()) == chunk);
-    std::sort(chunks.begin(), chunks.end(), [](const shared_chunk &a, const shared_chunk &b) { return *a.data<int>() < *b.data<int>(); });
+    std::sort(chunks.begin(), chunks.end(),
+              [](const shared_chunk &a, const shared_chunk &b) { return *a.data<int>() < *b.data<int>(); });
     CHECK(std::equal(chunks.begin(), chunks.end(), copies.begin()));
-    chunks.erase(std::remove_if(chunks.begin(), chunks.end(), [](const shared_chunk &chunk) { return *chunk.data<int>() % 2 == 0; }), chunks.end());
+    chunks.erase(std::remove_if(chunks.begin(), chunks.end(),
+                                [](const shared_chunk &chunk) { return *chunk.data<int>() % 2 == 0; }),
+                 chunks.end());
     CHECK(chunks.size() == 4 && used(own) == 8 && copies[0].use_count() == 2 && copies[1].use_count() == 3);
     std::vector<shared_chunk>(chunks).swap(chunks);
     CHECK(copies[0].use_count() == 2 && copies[1].use_count() == 3);
@@ -304,7 +322,8 @@ static void passes_a_token() {
     CHECK(again == *received && again.use_count() == 3 && sent.use_count() == 2);      // each other client counts once
     sent.reset();
     CHECK(again.use_count() == 2 && used(sender) == 1);
-    received = receiver.acquire(1);                                // a failed result takes the place: the chunk is released
+    // a failed result takes the place: the chunk is released
+    received = receiver.acquire(1);
     CHECK(!received && received.error() == ZCP_ERR_INVALID_TOKEN && again.use_count() == 1);
     again.reset();
     CHECK(receiver.acquire(token).error() == ZCP_ERR_STALE && used(sender) == 0);
@@ -326,7 +345,8 @@ static void answers_with_results() {
     CHECK(is_empty(refused.value()) && is_empty(*refused) && is_empty(std::move(refused).value()));
     CHECK(own.allocate(0).error().code() == ZCP_ERR_INVALID_SIZE);
     CHECK(own.pool_stats(2).error() == ZCP_ERR_INVALID_ARGUMENT && own.pool_stats(2)->total == 0);
-    CHECK(manager::open_existing("no/name").error() == ZCP_ERR_INVALID_NAME && !manager::open_existing("no/name").value());
+    CHECK(manager::open_existing("no/name").error() == ZCP_ERR_INVALID_NAME
+          && !manager::open_existing("no/name").value());
 
     result<shared_chunk> good = own.allocate(100), copy = good;
     CHECK(good && good.error().ok() && good.error() == ZCP_OK && good->use_count() == 2);
@@ -335,7 +355,8 @@ static void answers_with_results() {
     CHECK(std::move(copy).value_or(shared_chunk()) == *good);      // moved out, and released after that line
     CHECK(is_empty(*copy) && other.use_count() == 2);
 
-    CHECK(fails_with(ZCP_ERR_FULL).error() == ZCP_ERR_FULL && !fails_with(ZCP_ERR_FULL));      // not the number of the status
+    // not the number of the status
+    CHECK(fails_with(ZCP_ERR_FULL).error() == ZCP_ERR_FULL && !fails_with(ZCP_ERR_FULL));
     CHECK(fails_with(ZCP_ERR_FULL).value_or(7) == 7 && result<uint32_t>(3u).value_or(7) == 3);
     result<void> nothing = fails_with(ZCP_ERR_FULL);
     CHECK(!nothing && nothing.error() == ZCP_ERR_FULL && result<void>());
@@ -369,7 +390,8 @@ static void opens_and_closes() {
     zcp_recovery report = first.recover().value();
     CHECK(report.dead_clients == 0 && report.chunks_reclaimed == 0);
 
-    manager second = manager::open_existing(instance, ZCP_READ_ONLY_DATA).value(), third = manager::open_existing(instance).value();
+    manager second = manager::open_existing(instance, ZCP_READ_ONLY_DATA).value(),
+            third = manager::open_existing(instance).value();
     CHECK(second.allocate(1).error() == ZCP_ERR_READ_ONLY);
     CHECK(manager::open_existing(instance).error() == ZCP_ERR_CLIENTS_FULL);
     third = std::move(second);                                     // closes what was the third
@@ -458,7 +480,8 @@ static void throws_if_asked() {
     try {
         own.allocate(5000).value_or_throw();
     } catch (const zerocp::error &e) {
-        CHECK(e.code() == ZCP_ERR_TOO_LARGE && std::string(e.what()) == std::string("ZCP_ERR_TOO_LARGE: ") + zcp_last_message());
+        CHECK(e.code() == ZCP_ERR_TOO_LARGE
+              && std::string(e.what()) == std::string("ZCP_ERR_TOO_LARGE: ") + zcp_last_message());
         CHECK(std::strstr(e.what(), "5000"));
         caught++;
     }
@@ -500,7 +523,8 @@ int main(int argc, char **argv) {
     typedef void scenario();
     static scenario *const scenarios[] = {
         adopts_and_counts, passes_by_value, assigns_to_itself, is_used_after_a_move, resets_and_detaches,
-        compares, copies_what_is_not_held, lies_in_containers, is_shared_by_threads, shows_its_payload, checks_the_alignment,
+        compares, copies_what_is_not_held, lies_in_containers, is_shared_by_threads, shows_its_payload,
+        checks_the_alignment,
         passes_a_token, answers_with_results, remembers_the_first_bad_pool, opens_and_closes, answers_without_a_manager,
         outlives_the_manager, crosses_a_fork_harmlessly,
 #ifdef EXCEPTIONS

@@ -1,5 +1,5 @@
-// growth.cpp: growing, waiting and watching through namespace zerocp. tests/cpp_test.c compiles and runs it, with exceptions
-// and without. Argument: a name for the instance.
+// growth.cpp: growing, waiting and watching through namespace zerocp. tests/cpp_test.c compiles and runs it, with
+// exceptions and without. Argument: a name for the instance.
 #include "check.h"
 
 #include <cstdio>
@@ -28,7 +28,8 @@ static void adds_and_retires_pools() {
     CHECK(own.reconfigure({{256, 4}, {0, 1}}).error() == ZCP_ERR_INVALID_SIZE && own.get_config()->pools.size == 2);
     CHECK(own.reconfigure({{64, 5}}));
     result<zcp_config> live = own.get_config();
-    CHECK(live && live->pools.size == 1 && live->pools.items[0].chunk_size == 64 && live->pools.items[0].chunk_count == 5);
+    CHECK(live && live->pools.size == 1 && live->pools.items[0].chunk_size == 64
+          && live->pools.items[0].chunk_count == 5);
     CHECK(chunk && own.allocate(100).error() == ZCP_ERR_TOO_LARGE);
     CHECK(manager().add_pool({64, 1}).error() == ZCP_ERR_INVALID_ARGUMENT && !manager().get_config());
 }
@@ -48,7 +49,8 @@ static void waits() {
 static void tags_and_watches() {
     manager own = open_pools();
     shared_chunk tagged = own.allocate_tagged(100, 0xcafe).value(), copy = tagged, plain = own.allocate(100).value();
-    CHECK(tagged.size() == 100 && tagged.tag() == 0xcafe && copy.tag() == 0xcafe && plain.tag() == 0 && shared_chunk().tag() == 0);
+    CHECK(tagged.size() == 100 && tagged.tag() == 0xcafe && copy.tag() == 0xcafe && plain.tag() == 0
+          && shared_chunk().tag() == 0);
     result<zcp_client_stats> mine = own.client_stats(own.get_info()->slot);
     CHECK(mine && mine->state == ZCP_CLIENT_ALIVE && mine->owned == 2 && mine->borrowed == 0 && mine->bytes == 512);
     CHECK(own.client_stats(9999).error() == ZCP_ERR_INVALID_ARGUMENT && own.client_stats(9999)->owned == 0);
@@ -66,7 +68,10 @@ static void takes_a_census() {
     shared_chunk tagged = own.allocate_tagged(100, 7).value(), other = own.allocate(3000).value();
     std::vector<zcp_census_entry> entries;
     uint64_t token = tagged.token();
-    CHECK(own.census([&entries](const zcp_census_entry &entry) { entries.push_back(entry); return true; }) && entries.size() == 2);
+    CHECK(own.census([&entries](const zcp_census_entry &entry) {
+        entries.push_back(entry);
+        return true;
+    }) && entries.size() == 2);
     CHECK(entries[0].token == token && entries[1].token == 0);
     CHECK(entries[0].tag == 7 && entries[0].size == 100 && entries[1].size == 3000);
 

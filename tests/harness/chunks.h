@@ -1,4 +1,5 @@
-// tests/harness/chunks.h: what the tests of chunks, deaths and threads share: clients, patterned payloads, exact counts.
+// tests/harness/chunks.h: what the tests of chunks, deaths and threads share: clients, patterned payloads, exact
+// counts.
 #ifndef ZEROCP_TEST_CHUNKS_H
 #define ZEROCP_TEST_CHUNKS_H
 

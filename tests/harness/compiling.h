@@ -1,5 +1,6 @@
-// tests/harness/compiling.h: what the tests that compile programs share: a directory of their own, commands, the compilers that are
-// there, and what the documentation's programs need. TEST_SOURCE_DIR is where the headers are; the Makefile defines it.
+// tests/harness/compiling.h: what the tests that compile programs share: a directory of their own, commands, the
+// compilers that are there, and what the documentation's programs need. TEST_SOURCE_DIR is where the headers are; the
+// Makefile defines it.
 #ifndef ZEROCP_TEST_COMPILING_H
 #define ZEROCP_TEST_COMPILING_H
 
@@ -117,8 +118,8 @@ __attribute__((format(printf, 2, 3))) static inline void must_be_refused(const c
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Compilers: the caller's, then those that are there besides it; with TEST_ONLY_CC in the environment the caller's alone,
-// where it makes programs for another machine, and the others' were tested without it
+// Compilers: the caller's, then those that are there besides it; with TEST_ONLY_CC in the environment the caller's
+// alone, where it makes programs for another machine, and the others' were tested without it
 
 typedef struct compilers {
     const char *items[4];
@@ -174,7 +175,8 @@ static inline void enter_directory_to_run(void) {
 static inline bool links_what_the_caller_compiles(const char *compiler) {
     char command[512];
     write_file("links.c", "int main(void) { return 0; }\n");
-    snprintf(command, sizeof command, "{ %s -c -o links.o links.c && %s -o links links.o && ./links; } > log 2>&1", callers_compiler(), compiler);
+    snprintf(command, sizeof command, "{ %s -c -o links.o links.c && %s -o links links.o && ./links; } > log 2>&1",
+             callers_compiler(), compiler);
     return run_shell(command) == 0;
 }
 
@@ -201,7 +203,8 @@ static inline compilers cxx_compilers(bool for_the_callers_machine) {
     return found;
 }
 
-#define FOR_EACH(item, list) for (int item##_at = 0; item##_at < (list).count && ((item) = (list).items[item##_at], 1); item##_at++)
+#define FOR_EACH(item, list)                                                                                           \
+    for (int item##_at = 0; item##_at < (list).count && ((item) = (list).items[item##_at], 1); item##_at++)
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The documentation
@@ -212,7 +215,8 @@ static inline char *read_source(const char *name) {
     return read_file(path);
 }
 
-// Documented programs use names of their own for their instances, so one runs at a time, whatever runs beside this test.
+// Documented programs use names of their own for their instances, so one runs at a time, whatever runs beside this
+// test.
 static inline int lock_documented(void) {
     int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     CHECK(file >= 0 && flock(file, LOCK_EX) == 0);

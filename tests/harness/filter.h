@@ -1,4 +1,5 @@
-// tests/harness/filter.h: system calls of this process that fail, or kill it, from now on: by a filter of the kernel (seccomp).
+// tests/harness/filter.h: system calls of this process that fail, or kill it, from now on: by a filter of the kernel
+// (seccomp).
 #ifndef ZEROCP_TEST_FILTER_H
 #define ZEROCP_TEST_FILTER_H
 
@@ -17,7 +18,8 @@ enum { FILTER_MMAP = SYS_mmap2, FILTER_FCNTL = SYS_fcntl64, FILTER_FTRUNCATE = S
 enum { FILTER_MMAP = SYS_mmap, FILTER_FCNTL = SYS_fcntl, FILTER_FTRUNCATE = SYS_ftruncate };
 #endif
 
-// From now on a system call of this process does something else. With an argument (from 0): only if that has this value.
+// From now on a system call of this process does something else. With an argument (from 0): only if that has this
+// value.
 static inline void filter_call(long call, int argument, uint32_t value, uint32_t action) {
     struct sock_filter filter[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),

@@ -3,9 +3,9 @@
 //   - Each mapping stands between two pages that nobody may touch, so an access just outside of it is a SIGSEGV.
 //   - Each call of the system can be made to fail: hostile.nth, .error, .ever_after; hostile.calls counts them.
 //   - Mappings and accesses are counted: hostile.files, .anonymous, hostile_accesses.
-//   - A peer can be played that is always just ahead: hostile.peer. Every compare-and-swap on [hostile.first, hostile.last)
-//     then finds the word changed since the load before it, and every pop finds the bit taken and given back at once.
-//     It is the fastest scribbler that there can be, so it shows whether a retry loop has a bound.
+//   - A peer can be played that is always just ahead: hostile.peer. Every compare-and-swap on [hostile.first,
+//     hostile.last) then finds the word changed since the load before it, and every pop finds the bit taken and given
+//     back at once. It is the fastest scribbler that there can be, so it shows whether a retry loop has a bound.
 //
 // The rest of the program keeps its own copy of the library (ZEROCP_STATIC), so test.h's CHECK_OK does not know this
 // copy's zcp_last_message; what is here needs nothing of test.h, and a finding ends the process with abort().
@@ -68,7 +68,8 @@ HOSTILE_UNUSED static void hostile_access(void) {
     if (hostile.until != 0 && --hostile.until == 0)
         hostile.then();
     if (++hostile_accesses == hostile_limit) {
-        fprintf(stderr, "hostile: a call made %llu accesses: a loop without an end\n", (unsigned long long)hostile_limit);
+        fprintf(stderr, "hostile: a call made %llu accesses: a loop without an end\n",
+                (unsigned long long)hostile_limit);
         abort();
     }
 }
@@ -86,9 +87,9 @@ HOSTILE_UNUSED static bool hostile_in_list(const volatile void *word) {
     return inside;
 }
 
-// Before a CAS. HOSTILE_CAS and HOSTILE_REFILL, a record: another ticket for a chunk that is held, another generation for
-// one that is free, so that all that the caller looked at still stands, and its CAS fails all the same. HOSTILE_POP, a
-// leaf of a list: another index came or went.
+// Before a CAS. HOSTILE_CAS and HOSTILE_REFILL, a record: another ticket for a chunk that is held, another generation
+// for one that is free, so that all that the caller looked at still stands, and its CAS fails all the same.
+// HOSTILE_POP, a leaf of a list: another index came or went.
 HOSTILE_UNUSED static void hostile_disturb(volatile void *word) {
     if (!hostile_owns(word) || hostile_in_list(word) != (hostile.peer == HOSTILE_POP))
         return;
@@ -173,7 +174,8 @@ HOSTILE_UNUSED static bool hostile_forget(const void *memory) {
 HOSTILE_UNUSED static void *hostile_mmap(void *where, size_t bytes, int protection, int flags, int fd, off_t offset) {
     if (hostile_fails("mmap"))
         return MAP_FAILED;
-    if (flags & MAP_FIXED)                                         // in the place of one of ours, which keeps its guards
+    // in the place of one of ours, which keeps its guards
+    if (flags & MAP_FIXED)
         return mmap(where, bytes, protection, flags, fd, offset);
     size_t page = (size_t)sysconf(_SC_PAGESIZE), inner = (bytes + page - 1) / page * page;
     char *guard = inner < bytes || inner + 2 * page < inner
@@ -205,69 +207,87 @@ HOSTILE_UNUSED static int hostile_munmap(void *memory, size_t bytes) {
 HOSTILE_UNUSED static int hostile_shm_open(const char *name, int flags, mode_t mode) {
     return hostile_fails(flags & O_CREAT ? "shm_open(O_CREAT)" : "shm_open") ? -1 : shm_open(name, flags, mode);
 }
+
 HOSTILE_UNUSED static int hostile_shm_unlink(const char *name) {
     return hostile_fails("shm_unlink") ? -1 : shm_unlink(name);
 }
+
 HOSTILE_UNUSED static int hostile_open(const char *path, int flags) {
     return hostile_fails("open") ? -1 : open(path, flags);
 }
+
 HOSTILE_UNUSED static int hostile_close(int fd) {                  // the kernel closes, whatever it then reports
     bool fails = hostile_fails("close");
     int error = errno, result = close(fd);
     errno = fails ? error : errno;
     return fails ? -1 : result;
 }
+
 HOSTILE_UNUSED static int hostile_fstat(int fd, struct stat *status) {
     return hostile_fails("fstat") ? -1 : fstat(fd, status);
 }
+
 HOSTILE_UNUSED static int hostile_fstatvfs(int fd, struct statvfs *space) {
     return hostile_fails("fstatvfs") ? -1 : fstatvfs(fd, space);
 }
+
 HOSTILE_UNUSED static int hostile_fallocate(int fd, int mode, off_t from, off_t bytes) {
     return hostile_fails("fallocate") ? -1 : fallocate(fd, mode, from, bytes);
 }
+
 HOSTILE_UNUSED static int hostile_posix_fallocate(int fd, off_t from, off_t bytes) {
     return hostile_fails("posix_fallocate") ? errno : posix_fallocate(fd, from, bytes);
 }
+
 HOSTILE_UNUSED static int hostile_ftruncate(int fd, off_t bytes) {
     return hostile_fails("ftruncate") ? -1 : ftruncate(fd, bytes);
 }
+
 HOSTILE_UNUSED static int hostile_fchmod(int fd, mode_t mode) {
     return hostile_fails("fchmod") ? -1 : fchmod(fd, mode);
 }
+
 HOSTILE_UNUSED static int hostile_fchown(int fd, uid_t user, gid_t group) {
     return hostile_fails("fchown") ? -1 : fchown(fd, user, group);
 }
+
 // What is wiped in children stays until the process ends: a manager's object, the page of locks. It counts as no leak.
 HOSTILE_UNUSED static int hostile_madvise(void *memory, size_t bytes, int advice) {
     if (advice == MADV_WIPEONFORK && hostile_forget(memory))
         atomic_fetch_sub(&hostile.anonymous, 1);
     return hostile_fails("madvise") ? -1 : madvise(memory, bytes, advice);
 }
+
 HOSTILE_UNUSED static int hostile_mlock(const void *memory, size_t bytes) {
     return hostile_fails("mlock") ? -1 : mlock(memory, bytes);
 }
+
 HOSTILE_UNUSED static int hostile_fcntl(int fd, int command, uintptr_t argument) {
     bool asks = command == F_GETFD || command == F_GETFL;          // what cannot fail of a descriptor that is open
     return !asks && hostile_fails("fcntl") ? -1 : fcntl(fd, command, argument);
 }
+
 HOSTILE_UNUSED static ssize_t hostile_pread(int fd, void *bytes, size_t count, off_t at) {
     ssize_t n = hostile_fails("pread") ? -1 : pread(fd, bytes, count, at);
     if (n > 0 && hostile.after_pread != NULL)
         hostile.after_pread(bytes, (size_t)n);
     return n;
 }
+
 HOSTILE_UNUSED static ssize_t hostile_pwrite(int fd, const void *bytes, size_t count, off_t at) {
     return hostile_fails("pwrite") ? -1 : pwrite(fd, bytes, count, at);
 }
+
 HOSTILE_UNUSED static ssize_t hostile_getrandom(void *bytes, size_t count, unsigned flags) {
     return hostile_fails("getrandom") ? -1 : getrandom(bytes, count, flags);
 }
+
 HOSTILE_UNUSED static int hostile_getrlimit(int which, struct rlimit *limit) {
     if (hostile_fails("getrlimit"))
         return -1;
     return which == (int)RLIMIT_MEMLOCK ? getrlimit(RLIMIT_MEMLOCK, limit) : getrlimit(RLIMIT_FSIZE, limit);
 }
+
 HOSTILE_UNUSED static int hostile_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void)) {
     return hostile_fails("pthread_atfork") ? errno : pthread_atfork(prepare, parent, child);
 }
@@ -367,7 +387,8 @@ HOSTILE_UNUSED static int hostile_count_shm_mappings(void) {
 }
 
 HOSTILE_UNUSED static hostile_holdings hostile_holds(void) {
-    return (hostile_holdings){hostile_count_descriptors(), hostile.files, hostile.anonymous, hostile_count_shm_mappings()};
+    return (hostile_holdings){hostile_count_descriptors(), hostile.files, hostile.anonymous,
+                              hostile_count_shm_mappings()};
 }
 
 HOSTILE_UNUSED static bool hostile_same(const hostile_holdings *before, const hostile_holdings *after) {

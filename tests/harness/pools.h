@@ -1,5 +1,5 @@
-// tests/harness/pools.h: what the tests of pools that come and go, of waiting and of watching share: other processes told step by step what to do,
-// and what the files and mappings of an instance take.
+// tests/harness/pools.h: what the tests of pools that come and go, of waiting and of watching share: other processes
+// told step by step what to do, and what the files and mappings of an instance take.
 #ifndef ZEROCP_TEST_POOLS_H
 #define ZEROCP_TEST_POOLS_H
 
@@ -22,7 +22,8 @@ static inline zcp_pool_stats pool_stats(zcp_manager *manager, uint32_t pool) {
 
 static inline uint32_t add_pool(zcp_manager *manager, uint64_t chunk_size, uint32_t chunk_count) {
     uint32_t pool = UINT32_MAX;
-    CHECK_OK(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = chunk_size, .chunk_count = chunk_count}, &pool));
+    CHECK_OK(
+        zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = chunk_size, .chunk_count = chunk_count}, &pool));
     CHECK(pool < ZCP_MAX_LIVE_POOLS);
     return pool;
 }
@@ -82,8 +83,10 @@ static inline int count_descriptors(void) {
 
 typedef enum {
     PEER_CLOSE,
-    PEER_ALLOCATE,                                                 // value: size, tag: tag. Holds the chunk, with its token as the pattern
-    PEER_ACQUIRE,                                                  // value: token. Holds the chunk, after a look at the pattern
+    // value: size, tag: tag. Holds the chunk, with its token as the pattern
+    PEER_ALLOCATE,
+    // value: token. Holds the chunk, after a look at the pattern
+    PEER_ACQUIRE,
     PEER_RELEASE,                                                  // value: which one of those that it got, from 0
     PEER_PAIR,                                                     // value: size. Allocates and releases
     PEER_WAIT,                                                     // value: size, limit: ms. Holds the chunk
@@ -157,7 +160,8 @@ static inline void peer_obey(peer *self, zcp_manager *manager) {
         peer_keep(self, &chunk);
         break;
     case PEER_ADD:
-        self->status = zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = self->value, .chunk_count = self->limit}, &self->pool);
+        self->status = zcp_manager_add_pool(
+            manager, &(zcp_pool_config){.chunk_size = self->value, .chunk_count = self->limit}, &self->pool);
         break;
     case PEER_RETIRE: self->status = zcp_manager_retire_pool(manager, (uint32_t)self->value); break;
     case PEER_RECOVER: self->status = zcp_manager_recover(manager, NULL); break;
@@ -166,7 +170,8 @@ static inline void peer_obey(peer *self, zcp_manager *manager) {
     }
     self->nanoseconds = test_now() - began;
     snprintf(self->message, sizeof self->message, "%s", self->status == ZCP_OK ? "" : zcp_last_message());
-    if (self->status == ZCP_OK && (self->what == PEER_ALLOCATE || self->what == PEER_WAIT || self->what == PEER_ACQUIRE)) {
+    if (self->status == ZCP_OK
+        && (self->what == PEER_ALLOCATE || self->what == PEER_WAIT || self->what == PEER_ACQUIRE)) {
         if (self->what == PEER_ACQUIRE)
             pattern_check(&chunk, peer_pattern(&chunk));
         else

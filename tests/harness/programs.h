@@ -1,5 +1,5 @@
-// tests/harness/programs.h: runs the programs of tests/demo, as built by make in demo/ beside the directory of this program, and looks at what
-// they print.
+// tests/harness/programs.h: runs the programs of tests/demo, as built by make in demo/ beside the directory of this
+// program, and looks at what they print.
 #ifndef ZEROCP_TEST_PROGRAMS_H
 #define ZEROCP_TEST_PROGRAMS_H
 
@@ -115,8 +115,8 @@ static inline int end_of(program *run) {
 
 static inline void must_end(program *run, int code) {
     int status = end_of(run);
-    CHECK_MSG(WIFEXITED(status) && WEXITSTATUS(status) == code, "status %x, expected to exit with %d:\n%s", (unsigned)status,
-              code, run->text);
+    CHECK_MSG(WIFEXITED(status) && WEXITSTATUS(status) == code, "status %x, expected to exit with %d:\n%s",
+              (unsigned)status, code, run->text);
 }
 
 static inline void must_end_on(program *run, int signal_number, int code) {

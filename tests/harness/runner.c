@@ -316,7 +316,8 @@ static void print_slowest(void) {
     qsort(run.entries, (size_t)run.count, sizeof *run.entries, compare_times);
     printf("slowest:");
     for (int i = 0; i < run.count && i < SLOWEST; i++)
-        printf("%s %s %.2f s", i == 0 ? "" : ",", run.entries[i].test->name, seconds_of(&run.reports[run.entries[i].number]));
+        printf("%s %s %.2f s", i == 0 ? "" : ",", run.entries[i].test->name,
+               seconds_of(&run.reports[run.entries[i].number]));
     printf("\n");
 }
 
@@ -423,7 +424,8 @@ static sigset_t block_signals(void) {
 }
 
 static int run_tests(void) {
-    const char *outer = getenv("TEST_PREFIX");                     // a runner inside a test stays below that test's names
+    // a runner inside a test stays below that test's names
+    const char *outer = getenv("TEST_PREFIX");
     snprintf(run.base, sizeof run.base, "%s", outer == NULL ? "zcpt-" : outer);
     sigset_t signals = block_signals();
     prctl(PR_SET_CHILD_SUBREAPER, 1);

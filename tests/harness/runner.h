@@ -1,5 +1,5 @@
-// tests/harness/runner.h: what runner.c (options, schedule, report), warden.c (one test from start to end) and test.c (inside
-// the test's processes) have in common.
+// tests/harness/runner.h: what runner.c (options, schedule, report), warden.c (one test from start to end) and test.c
+// (inside the test's processes) have in common.
 #ifndef ZEROCP_TEST_RUNNER_H
 #define ZEROCP_TEST_RUNNER_H
 
@@ -12,14 +12,16 @@ enum { TEST_PLACES = 4096 };
 
 typedef struct test_place {
     _Atomic uint32_t pid;
-    _Atomic uint64_t at;                                           // distance of the file's name:32 | line:32, 0: unknown
+    // distance of the file's name:32 | line:32, 0: unknown
+    _Atomic uint64_t at;
 } test_place;
 
 // What the processes of one test share with its warden.
 typedef struct test_block {
     _Atomic uint32_t failed;                                       // checks that failed, in whichever process
     _Atomic uint32_t skipped;
-    _Atomic uint32_t returned;                                     // the test's function has returned, in its own process
+    // the test's function has returned, in its own process
+    _Atomic uint32_t returned;
     char reason[128];                                              // of skipping
     test_place places[TEST_PLACES];
 } test_block;

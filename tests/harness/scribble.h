@@ -1,7 +1,8 @@
-// tests/harness/scribble.h: garbage that adds up, as a peer writes it that knows the layout: a slot with a right check word, a
-// new serial and files that are long enough, states with plausible generations and all special low words, an epoch that
-// runs. One table of kinds: garbage_test.c writes it beside live clients, the fuzzer between their calls. Include it
-// behind hostile.h. What the creation laid out the writer tells, and it is not read: there may be garbage, too.
+// tests/harness/scribble.h: garbage that adds up, as a peer writes it that knows the layout: a slot with a right check
+// word, a new serial and files that are long enough, states with plausible generations and all special low words, an
+// epoch that runs. One table of kinds: garbage_test.c writes it beside live clients, the fuzzer between their calls.
+// Include it behind hostile.h. What the creation laid out the writer tells, and it is not read: there may be garbage,
+// too.
 #ifndef ZEROCP_TEST_SCRIBBLE_H
 #define ZEROCP_TEST_SCRIBBLE_H
 

@@ -309,7 +309,8 @@ pid_t test_spawn(void (*function)(void *argument), void *argument) {
     CHECK_MSG(pid >= 0, "fork: %s", strerror(errno));
     if (pid > 0)
         return pid;
-    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);                     // for the watchdog's debugger, where Yama restricts it
+    // for the watchdog's debugger, where Yama restricts it
+    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
     reseed(here.seed + (number << 32));
     function(argument);
     flush_stdout();
@@ -377,10 +378,11 @@ const char *test_signal_name(int number) {
     static const struct {
         int number;
         const char *name;
-    } names[] = {{SIGABRT, "SIGABRT"}, {SIGALRM, "SIGALRM"}, {SIGBUS, "SIGBUS"},   {SIGCONT, "SIGCONT"}, {SIGFPE, "SIGFPE"},
-                 {SIGHUP, "SIGHUP"},   {SIGILL, "SIGILL"},   {SIGINT, "SIGINT"},   {SIGKILL, "SIGKILL"}, {SIGPIPE, "SIGPIPE"},
-                 {SIGQUIT, "SIGQUIT"}, {SIGSEGV, "SIGSEGV"}, {SIGSTOP, "SIGSTOP"}, {SIGSYS, "SIGSYS"},   {SIGTERM, "SIGTERM"},
-                 {SIGTRAP, "SIGTRAP"}, {SIGTSTP, "SIGTSTP"}, {SIGUSR1, "SIGUSR1"}, {SIGUSR2, "SIGUSR2"}, {SIGXFSZ, "SIGXFSZ"}};
+    } names[] = {{SIGABRT, "SIGABRT"}, {SIGALRM, "SIGALRM"}, {SIGBUS, "SIGBUS"},   {SIGCONT, "SIGCONT"},
+                 {SIGFPE, "SIGFPE"},   {SIGHUP, "SIGHUP"},   {SIGILL, "SIGILL"},   {SIGINT, "SIGINT"},
+                 {SIGKILL, "SIGKILL"}, {SIGPIPE, "SIGPIPE"}, {SIGQUIT, "SIGQUIT"}, {SIGSEGV, "SIGSEGV"},
+                 {SIGSTOP, "SIGSTOP"}, {SIGSYS, "SIGSYS"},   {SIGTERM, "SIGTERM"}, {SIGTRAP, "SIGTRAP"},
+                 {SIGTSTP, "SIGTSTP"}, {SIGUSR1, "SIGUSR1"}, {SIGUSR2, "SIGUSR2"}, {SIGXFSZ, "SIGXFSZ"}};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (names[i].number == number)
             return names[i].name;
@@ -646,8 +648,8 @@ static uint64_t hash(const char *text) {
     return value;
 }
 
-// A sanitizer's finding is the test's failure in whichever process it is made, also where nobody looks at its exit code.
-// UBSan, a library of its own with GCC, calls the second function by its name.
+// A sanitizer's finding is the test's failure in whichever process it is made, also where nobody looks at its exit
+// code. UBSan, a library of its own with GCC, calls the second function by its name.
 __attribute__((weak)) void __sanitizer_set_death_callback(void (*callback)(void));
 void __ubsan_on_report(void);
 
@@ -716,7 +718,8 @@ int test_enter_program(const char *name, const char *argument) {
         return 2;
     }
     uint64_t seed = strtoull(from_environment("TEST_SEED"), NULL, 10) + hash(name) + hash(argument);
-    enter(from_environment("TEST_NAME"), map_block(from_environment("TEST_BLOCK")), from_environment("TEST_PREFIX"), seed);
+    enter(from_environment("TEST_NAME"), map_block(from_environment("TEST_BLOCK")), from_environment("TEST_PREFIX"),
+          seed);
     test_at(program->file, program->line);
     program->run_program(argument);
     flush_stdout();

@@ -45,7 +45,8 @@ typedef struct test_case {
     int line;
     void (*run)(void);
     int seconds;                                                   // watchdog, 0: 60 s; see also --timeout-scale
-    int weight;                                                    // of the --jobs places, 0: 1; TEST_ALONE: all of them
+    // of the --jobs places, 0: 1; TEST_ALONE: all of them
+    int weight;
     bool program;
     void (*run_program)(const char *argument);
     struct test_case *next;
@@ -82,7 +83,8 @@ void test_register(test_case *test);
 // Ends the test as skipped. Only from the test's own process, not from a child.
 _Noreturn void test_skip(const char *reason);
 
-// Skips the test if this machine, or the emulator that makes it, lacks what a probe of tests/machines/probe.h is named for.
+// Skips the test if this machine, or the emulator that makes it, lacks what a probe of tests/machines/probe.h is named
+// for.
 void test_need(const char *what);
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -160,8 +162,9 @@ pid_t test_spawn(void (*function)(void *argument), void *argument);
 pid_t test_spawn_named(void (*function)(const char *name), const char *name);
 
 // Starts a TEST_PROGRAM by fork and exec. test_exec_argv is for those who start it otherwise (posix_spawn, vfork):
-// argv[0] is the path to execute. It is good until the next call; the environment has to be passed on. test_self is that
-// path: /proc/self/exe, or TEST_SELF of the environment where that is no program that the kernel can start (an emulator's).
+// argv[0] is the path to execute. It is good until the next call; the environment has to be passed on. test_self is
+// that path: /proc/self/exe, or TEST_SELF of the environment where that is no program that the kernel can start (an
+// emulator's).
 char *test_self(void);
 pid_t test_exec(const char *program, const char *argument);
 char **test_exec_argv(const char *program, const char *argument);
@@ -186,9 +189,10 @@ pthread_t test_thread(void *(*function)(void *argument), void *argument);
 void *test_thread_join(pthread_t thread);
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Between processes: a word in test_shared memory, zero at first. test_signal adds one and wakes; returns the new value.
-// test_await waits until the word has reached the value. test_meet waits until `parties` have come, again and again.
-// Release and acquire: what was written before a signal is seen after the await. All end early if the test has failed.
+// Between processes: a word in test_shared memory, zero at first. test_signal adds one and wakes; returns the new
+// value. test_await waits until the word has reached the value. test_meet waits until `parties` have come, again and
+// again. Release and acquire: what was written before a signal is seen after the await. All end early if the test has
+// failed.
 
 uint32_t test_signal(_Atomic uint32_t *word);
 #define test_await(word, value) test_await_at(__FILE__, __LINE__, (word), (value))

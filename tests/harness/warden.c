@@ -454,7 +454,8 @@ static bool has_living_descendant(void) {
     return found;
 }
 
-// What a test killed last may still be on its way out, between its signal and the mark that it exits: hence three looks.
+// What a test killed last may still be on its way out, between its signal and the mark that it exits: hence three
+// looks.
 static void judge_left_processes(const test_job *job, const test_block *block) {
     for (int look = 0; look < 3; look++) {
         if (!reap() || !has_living_descendant())
