@@ -31,7 +31,8 @@ flags_tsan := -fsanitize=thread -O1 -g -Wno-unknown-warning-option -Wno-tsan
 flags_bench := -falign-functions=64
 
 sources_tests := $(wildcard tests/*.c tests/harness/*.c)
-sources_asan  := $(filter-out tests/compile.c tests/cpp_test.c tests/demo_test.c tests/camera_test.c tests/tool_test.c,$(sources_tests))
+sources_asan  := $(filter-out $(addprefix tests/,compile.c cpp_test.c demo_test.c camera_test.c tool_test.c style_test.c),\
+                   $(sources_tests))
 sources_tsan  := $(sources_asan)
 
 tools   := $(BUILD)/zerocp
@@ -76,6 +77,7 @@ $(foreach flavour,tests asan tsan,$(eval $(call run_rules,$(flavour))))
 flags_of_compile = -DTEST_SOURCE_DIR=$(call quoted,"$(CURDIR)")
 flags_of_demo_test = $(flags_of_compile)
 flags_of_cpp_test = $(flags_of_compile)
+flags_of_style_test = $(flags_of_compile)
 
 # Each .c in tests/demo and in bench is a program, and holds its own implementation, as a user's would.
 $(BUILD)/demo/%: tests/demo/%.c $(BUILD)/demo/command
