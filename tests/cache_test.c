@@ -14,18 +14,6 @@
 
 enum { TOTAL = 100, CACHE = 8, PAUSE = 64 };
 
-static zcp_config cached_pool(uint32_t chunk_count, uint32_t cache_chunks) {
-    zcp_config config = {0};
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = chunk_count,
-                                                        .cache_chunks = cache_chunks}));
-    return config;
-}
-
-static zcp_manager *create_cached(uint32_t chunk_count, uint32_t cache_chunks) {
-    zcp_config config = cached_pool(chunk_count, cache_chunks);
-    return create_named(test_instance(), &config, 0);
-}
-
 static zcp_pool_stats stats_of(zcp_manager *manager) {
     zcp_pool_stats stats;
     CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
@@ -54,11 +42,6 @@ static void use(zcp_manager *manager, int count) {
     }
 }
 
-static int by_index(const void *a, const void *b) {
-    uint32_t x = ((const zcp_chunk *)a)->index, y = ((const zcp_chunk *)b)->index;
-    return (x > y) - (x < y);
-}
-
 // Takes chunks until there are none; returns how many, each another one.
 static uint32_t take_all(zcp_manager *manager, zcp_chunk *chunks, uint32_t at_most) {
     uint32_t n = 0;
@@ -68,7 +51,7 @@ static uint32_t take_all(zcp_manager *manager, zcp_chunk *chunks, uint32_t at_mo
     CHECK_STATUS(status, ZCP_ERR_EXHAUSTED);
     for (uint32_t i = 0; i < n; i++)
         pattern_check(&chunks[i], i);
-    qsort(chunks, n, sizeof *chunks, by_index);
+    qsort(chunks, n, sizeof *chunks, inside_by_index);
     for (uint32_t i = 1; i < n; i++)
         CHECK(chunks[i - 1].index != chunks[i].index);
     return n;

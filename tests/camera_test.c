@@ -14,8 +14,8 @@ static void start_camera(const char *frames, const char *timeout) {
 
 // Waits until frames flow, from now on.
 static void await_flow(void) {
-    int before = count_of(camera.text, "frames per second\n");
-    while (count_of(camera.text, "frames per second\n") < before + 2)
+    int before = test_count_of(camera.text, "frames per second\n");
+    while (test_count_of(camera.text, "frames per second\n") < before + 2)
         CHECK_MSG(take(&camera, 100), "ended:\n%s", camera.text);
 }
 
@@ -66,7 +66,7 @@ TEST(camera_interrupted) {
         must_end_on(&camera, signals[i], 0);
         must_say(&camera, text_of("Stopping: %s\n", strsignal(signals[i])));
         must_say(&camera, "Bytes copied: 0\n");
-        CHECK_EQ(count_of(camera.text, " has verified "), 2);
+        CHECK_EQ(test_count_of(camera.text, " has verified "), 2);
         must_say(&camera, ALL_FREE);
         must_be_gone(test_instance());
     }
@@ -164,7 +164,7 @@ TEST(camera_wrong_byte_is_noticed) {
     START(&camera, "camera", "--name", test_instance(), "--pool", "3", "--frames", "30", "--spoil", "5");
     must_end(&camera, 1);
     // the second one may be ended before it gets there
-    CHECK(count_of(camera.text, "camera: frame 5 is wrong at byte 3110400: ") >= 1);
+    CHECK(test_count_of(camera.text, "camera: frame 5 is wrong at byte 3110400: ") >= 1);
     must_say(&camera, ALL_FREE);
     must_be_gone(test_instance());
 }

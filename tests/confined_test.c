@@ -51,8 +51,7 @@ static void confine(int way) {
 }
 
 static void need_root(void) {
-    if (geteuid() != 0)
-        test_skip("needs root");
+    test_need_root();
     filter_need();
 }
 

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -1410,16 +1409,6 @@ TEST(creation_wrong_type_at_the_chunk_name) {
 
 enum { ANNA = 4321, BERT = 4322, CARL = 4323, COMMON = 4400 };     // ANNA and BERT have a group in common
 
-static void need_root(void) {
-    if (geteuid() != 0)
-        test_skip("to be other users takes root");
-}
-
-static void become(uid_t user) {
-    gid_t group = user == CARL ? CARL : COMMON;
-    CHECK(setgroups(1, &group) == 0 && setgid(user) == 0 && setuid(user) == 0);
-}
-
 typedef struct attempt {
     uid_t user;                                                    // 0: stay root
     action what;
@@ -1431,7 +1420,7 @@ static void run_attempt(void *argument) {
     const attempt *a = argument;
     zcp_manager *manager;
     if (a->user != 0)
-        become(a->user);
+        test_become(a->user, a->user == CARL ? 0 : COMMON);
     CHECK_STATUS(act_with(test_instance(), a->what, &a->desc, &manager), a->expected);
     if (manager != NULL) {
         CHECK_OK(zcp_manager_check(manager));
@@ -1460,7 +1449,7 @@ static void file_of(uid_t user, const char *path, const char *text, mode_t permi
 }
 
 TEST(creation_refuses_a_management_file_of_somebody_else) {
-    need_root();
+    test_need_root();
     const file_path file = path_of(test_instance(), MANAGEMENT);
     const char *path = file.text;
     static const uid_t callers[] = {0, BERT};
@@ -1505,7 +1494,7 @@ TEST(creation_refuses_a_management_file_of_somebody_else) {
 }
 
 TEST(creation_refuses_a_chunk_file_of_somebody_else) {
-    need_root();
+    test_need_root();
     const file_path file = path_of(test_instance(), CHUNK);
     const char *path = file.text;
     static const uid_t callers[] = {0, BERT};
@@ -1575,7 +1564,7 @@ TEST(creation_permissions_are_exact) {
 }
 
 TEST(creation_group_shares) {
-    need_root();
+    test_need_root();
     create_as(ANNA, 0660, COMMON, ZCP_SHM_GROUP, ZCP_OK);
     check_permissions(0660, ANNA, COMMON);
     attempt_as(ANNA, OPEN_OR_CREATE, 0, ZCP_OK);
@@ -1601,7 +1590,7 @@ TEST(creation_group_shares) {
 
 // /dev/shm is sticky: who may write an object but not remove it is refused before anything is retired.
 TEST(creation_refused_removal_changes_nothing) {
-    need_root();
+    test_need_root();
     create_as(ANNA, 0660, COMMON, ZCP_SHM_GROUP, ZCP_OK);
     attempt_as(BERT, PURGE, ZCP_SHM_ANY_OWNER, ZCP_ERR_PERMISSION);
     CHECK_EQ(stage_of(test_instance()), WHOLE);
@@ -1616,7 +1605,7 @@ TEST(creation_refused_removal_changes_nothing) {
 }
 
 TEST(creation_owner_only_refuses_others) {
-    need_root();
+    test_need_root();
     static const uid_t owners[] = {0, ANNA};
     for (size_t i = 0; i < 2; i++) {
         create_as(owners[i], 0, 0, 0, ZCP_OK);

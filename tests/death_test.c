@@ -421,11 +421,6 @@ typedef struct market {
     uint64_t survivors[LASTING];
 } market;
 
-// The token's own value is its chunk's pattern.
-static void check_tokened(const zcp_chunk *chunk) {
-    pattern_check(chunk, (uint64_t)chunk->generation << 32 | chunk->index);
-}
-
 static bool obtain(market *shared, zcp_manager *manager, zcp_chunk *chunk) {
     uint64_t choice = test_random_below(4), token;
     if (choice == 0) {

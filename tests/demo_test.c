@@ -118,8 +118,8 @@ TEST(demo_server_prints_periodically) {
     must_end(&client, 0);
     must_say(&client, "Holding the chunks for a while\n");
     await_text(&server, "State after the client has left:\n");
-    int before = count_of(server.text, "\nState:\n" POOLS_OF_SERVER);
-    while (count_of(server.text, "\nState:\n" POOLS_OF_SERVER) < before + 3)
+    int before = test_count_of(server.text, "\nState:\n" POOLS_OF_SERVER);
+    while (test_count_of(server.text, "\nState:\n" POOLS_OF_SERVER) < before + 3)
         CHECK(take(&server, 100));
     must_end_on(&server, SIGINT, 0);
 }
@@ -132,7 +132,7 @@ TEST(demo_three_clients_at_once) {
         START(&clients[i], "client", "--name", test_instance(), "--hold", "0.1");
     for (int i = 0; i < 3; i++)
         must_end(&clients[i], 0);
-    while (count_of(server.text, "State after the client has left:\n" POOLS_OF_SERVER) < 3)
+    while (test_count_of(server.text, "State after the client has left:\n" POOLS_OF_SERVER) < 3)
         CHECK(take(&server, 100));
     must_end_on(&server, SIGINT, 0);
 }
@@ -142,10 +142,10 @@ TEST(demo_driver) {
     START(&driver, "demo", "--name", test_instance(), "--hold", "0.05");
     must_end(&driver, 0);
     must_say(&driver, "\nThe demo went as it should");
-    CHECK_EQ(count_of(driver.text, "\nclient | Wrote and read back: Hello from client!\n"), 2);
-    CHECK_EQ(count_of(driver.text, "\nserver | Closed and destroyed "), 2);
-    CHECK_EQ(count_of(driver.text, "\nserver | Stopping: Interrupt\n"), 1);
-    CHECK_EQ(count_of(driver.text, "\nserver | Stopping: Terminated\n"), 1);
+    CHECK_EQ(test_count_of(driver.text, "\nclient | Wrote and read back: Hello from client!\n"), 2);
+    CHECK_EQ(test_count_of(driver.text, "\nserver | Closed and destroyed "), 2);
+    CHECK_EQ(test_count_of(driver.text, "\nserver | Stopping: Interrupt\n"), 1);
+    CHECK_EQ(test_count_of(driver.text, "\nserver | Stopping: Terminated\n"), 1);
     must_be_gone(test_instance());
 }
 
@@ -157,7 +157,7 @@ TEST(demo_client_killed) {
     for (int round = 0; round < 5; round++) {
         start_holding_client();
         test_kill(client.pid);
-        while (count_of(server.text, "State after the client has left:\n" POOLS_OF_SERVER) < round + 1)
+        while (test_count_of(server.text, "State after the client has left:\n" POOLS_OF_SERVER) < round + 1)
             CHECK(take(&server, 100));
     }
     must_say(&server, "Took back 3 chunks from 1 client that died\n");
@@ -174,8 +174,8 @@ TEST_WITH(demo_client_killed_at_random, .seconds = 120) {
         usleep((useconds_t)test_random_below(4000));
         kill(client.pid, SIGKILL);
         end_of(&client);
-        while (count_of(server.text, "A client has come\n")
-               != count_of(server.text, "State after the client has left:\n" POOLS_OF_SERVER))
+        while (test_count_of(server.text, "A client has come\n")
+               != test_count_of(server.text, "State after the client has left:\n" POOLS_OF_SERVER))
             CHECK(take(&server, 100));
     }
     START(&client, "client", "--name", test_instance());

@@ -21,13 +21,6 @@ enum { LAST_ROUND = PTHREAD_DESTRUCTOR_ITERATIONS - 2 };
 enum { LAST_ROUND = PTHREAD_DESTRUCTOR_ITERATIONS };
 #endif
 
-static zcp_manager *create_cached(uint32_t chunk_count, uint32_t cache_chunks) {
-    zcp_config config = {0};
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = chunk_count,
-                                                        .cache_chunks = cache_chunks}));
-    return create_named(test_instance(), &config, 0);
-}
-
 static uint64_t cached(zcp_manager *manager) {
     zcp_pool_stats stats;
     CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));

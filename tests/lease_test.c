@@ -9,11 +9,6 @@
 
 enum { MOST = 5000 };
 
-static int by_index(const void *a, const void *b) {
-    uint32_t x = ((const zcp_chunk *)a)->index, y = ((const zcp_chunk *)b)->index;
-    return (x > y) - (x < y);
-}
-
 // Takes every chunk that a size can have: as many as expected, each another one, and gives them back.
 typedef zcp_status allocate_function(zcp_manager *manager, uint64_t size, zcp_chunk *chunk);
 
@@ -27,7 +22,7 @@ static void check_obtains_by(allocate_function *obtain, zcp_manager *manager, ui
     CHECK_STATUS(obtain(manager, size, &chunks[expected]), ZCP_ERR_EXHAUSTED);
     for (uint32_t i = 0; i < expected; i++)
         pattern_check(&chunks[i], i);
-    qsort(chunks, expected, sizeof *chunks, by_index);
+    qsort(chunks, expected, sizeof *chunks, inside_by_index);
     for (uint32_t i = 1; i < expected; i++)
         CHECK_MSG(chunks[i - 1].index != chunks[i].index, "chunk %08x was given out twice", chunks[i].index);
     for (uint32_t i = 0; i < expected; i++)

@@ -89,10 +89,6 @@ static void check_refused(zcp_manager *manager, uint64_t size, zcp_status expect
     CHECK(chunk.manager == NULL && chunk.data == NULL && chunk.index == 0 && chunk.generation == 0);
 }
 
-static void check_says(const char *words) {
-    CHECK_MSG(strstr(zcp_last_message(), words) != NULL, "expected \"%s\" in: %s", words, zcp_last_message());
-}
-
 // ---------------------------------------------------------------------------------------------------------------------
 // Clients
 
@@ -116,7 +112,7 @@ static void check_full(uint32_t clients) {
         zcp_manager_desc desc = {.mode = (zcp_shm_mode)mode, .config = &two_pools, .timeout_ms = 60000};
         CHECK_STATUS(open_with(&manager, desc), ZCP_ERR_CLIENTS_FULL);
         CHECK(test_now() - start < UINT64_C(30000000000));
-        check_says(words);
+        CHECK_HAS(zcp_last_message(), words);
     }
 }
 
@@ -510,7 +506,7 @@ TEST(limits_client_names_that_were_scribbled) {
     CHECK_OK(zcp_manager_client_stats(manager, 0, &stats));
     CHECK_STR(stats.name, told);
     CHECK_STATUS(open_with(&other, (zcp_manager_desc){.config = &larger}), ZCP_ERR_CONFIG_MISMATCH);
-    check_says(told);
+    CHECK_HAS(zcp_last_message(), told);
     zcp_manager_close(manager);
     balance_and_destroy();
 }
@@ -520,11 +516,11 @@ TEST(limits_names_are_told_safely) {
     zcp_manager *manager;
     zcp_manager_desc desc = {.config = &two_pools, .name = "\033]0;a/b\xff"};
     CHECK_STATUS(zcp_manager_open(&manager, &desc), ZCP_ERR_INVALID_NAME);
-    check_says("\"_]0;a/b?\"");
+    CHECK_HAS(zcp_last_message(), "\"_]0;a/b?\"");
     desc.name = test_instance();
     desc.client_name = "\033]0;a/b\xff";
     CHECK_STATUS(zcp_manager_open(&manager, &desc), ZCP_ERR_INVALID_NAME);
-    check_says("\"_]0;a/b?\"");
+    CHECK_HAS(zcp_last_message(), "\"_]0;a/b?\"");
     CHECK(!instance_there());
 }
 
@@ -658,8 +654,8 @@ TEST(limits_largest_sizes) {
     check_size_refused(UINT64_C(1) << 37, ZCP_MAX_CHUNKS, ZCP_ERR_OVERFLOW);
     check_size_refused(most + 1, 1, ZCP_ERR_OVERFLOW);
     check_size_refused(most, 1, ZCP_ERR_NO_SPACE);
-    check_says("needs 28147497");                                  // 2^48 and the management segment
-    check_says("are free in shared memory");
+    CHECK_HAS(zcp_last_message(), "needs 28147497");                                  // 2^48 and the management segment
+    CHECK_HAS(zcp_last_message(), "are free in shared memory");
     check_size_refused(most / 2, 1, ZCP_ERR_NO_SPACE);
     check_size_refused(UINT64_C(1) << 43, 16, ZCP_ERR_NO_SPACE);
     zcp_config two = {.pools = {.size = 2, .items = {{most / 2, 1, 0, 0}, {most / 2 + 1, 1, 0, 0}}}};
@@ -739,7 +735,7 @@ static void create_below_file_limit(void *argument) {
     CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &sixteen_pages}), limit->expected);
     if (manager == NULL) {
         CHECK_EQ(zcp_last_errno(), EFBIG);
-        check_says("ulimit -f");
+        CHECK_HAS(zcp_last_message(), "ulimit -f");
         CHECK(!instance_there());
     }
     zcp_manager_close(manager);
@@ -1124,13 +1120,13 @@ static void lock_too_much(void *unused) {
     for (int i = 0; i < 3; i++) {
         CHECK_STATUS(open_with(&manager, (zcp_manager_desc){.config = &two_pools, .flags = ZCP_SHM_LOCK}),
                      ZCP_ERR_NO_MEMORY);
-        check_says("ulimit -l");
+        CHECK_HAS(zcp_last_message(), "ulimit -l");
     }
     CHECK_OK(open_with(&manager, (zcp_manager_desc){.mode = ZCP_SHM_OPEN_EXISTING}));
     zcp_manager_close(manager);
     zcp_manager_desc fresh = {.name = test_instance_n(1), .config = &two_pools, .flags = ZCP_SHM_LOCK};
     CHECK_STATUS(zcp_manager_open(&manager, &fresh), ZCP_ERR_NO_MEMORY);
-    check_says("ulimit -l");
+    CHECK_HAS(zcp_last_message(), "ulimit -l");
     CHECK_STATUS(zcp_manager_destroy(fresh.name), ZCP_ERR_NOT_FOUND);       // nothing is left of what it had created
 }
 
@@ -1152,8 +1148,8 @@ static void open_locked(void *argument) {
             status = zcp_manager_add_pool(manager, &added, NULL);  // up to the limit
         CHECK_STATUS(status, ZCP_ERR_NO_MEMORY);
     }
-    check_says("ulimit -l");
-    check_says(limit);
+    CHECK_HAS(zcp_last_message(), "ulimit -l");
+    CHECK_HAS(zcp_last_message(), limit);
     zcp_manager_close(manager);
     CHECK_EQ(instance_there(), enough);
     if (enough)

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -494,22 +493,12 @@ TEST(destroy_this_does_not_cross_fork) {
 enum { ANNA = 4321, BERT = 4322, COMMON = 4400 };                  // they have a group in common
 enum { POWER_DAC_OVERRIDE = 1, POWER_FOWNER = 3 };                 // capabilities
 
-static void need_root(void) {
-    if (geteuid() != 0)
-        test_skip("to be other users takes root");
-}
-
-static void become(uid_t user) {
-    gid_t group = COMMON;
-    CHECK(setgroups(1, &group) == 0 && setgid(user) == 0 && setuid(user) == 0);
-}
-
 // Another user, who may remove what is not theirs.
 static void become_janitor(void) {
     struct { uint32_t version; int pid; } head = {0x20080522, 0};
     struct { uint32_t effective, permitted, inheritable; } sets[2] = {{0}};
     CHECK(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) == 0);
-    become(BERT);
+    test_become(BERT, COMMON);
     sets[0].effective = sets[0].permitted = 1u << POWER_DAC_OVERRIDE | 1u << POWER_FOWNER;
     CHECK_EQ(syscall(SYS_capset, &head, sets), 0);
 }
@@ -517,7 +506,7 @@ static void become_janitor(void) {
 static void create_for_group(void *argument) {
     zcp_manager *manager;
     const zcp_manager_desc *more = argument;
-    become(ANNA);
+    test_become(ANNA, COMMON);
     zcp_manager_desc desc = *more;
     desc.name = test_instance();
     desc.config = &old_pools;
@@ -532,7 +521,7 @@ static void of_anna(uint32_t permissions, uint32_t data_permissions) {
 }
 
 TEST(owner_root_removes_any_users) {
-    need_root();
+    test_need_root();
     zcp_manager *manager;
     for (uint32_t permissions = 0600; permissions <= 0660; permissions += 060) {
         of_anna(permissions, 0);
@@ -555,7 +544,7 @@ TEST(owner_root_removes_any_users) {
 static void bert_destroys(void *unused) {
     zcp_manager *manager;
     (void)unused;
-    become(BERT);
+    test_become(BERT, COMMON);
     CHECK_STATUS(zcp_manager_destroy(test_instance()), ZCP_ERR_WRONG_OWNER);
     must_say("belongs to user 4321: they or root can remove it");
     CHECK_STATUS(open_mode(&manager, ZCP_SHM_PURGE_AND_CREATE, &old_pools, 0), ZCP_ERR_WRONG_OWNER);
@@ -587,14 +576,14 @@ static void janitor_destroys(void *unused) {
 
 static void bert_sees_whose_it_is(void *unused) {
     (void)unused;
-    become(BERT);
+    test_become(BERT, COMMON);
     CHECK_STATUS(zcp_manager_destroy(test_instance()), ZCP_ERR_PERMISSION);
     must_say("it belongs to user 4321");
     must_say("permissions 0600");
 }
 
 TEST(owner_refusals_say_how_to_go_on) {
-    need_root();
+    test_need_root();
     CHECK_STATUS(zcp_manager_destroy_with(test_instance(), ZCP_SHM_ANY_OWNER | ZCP_WAIT), ZCP_ERR_INVALID_FLAGS);
     CHECK_STATUS(zcp_manager_destroy_with("a/b", 0), ZCP_ERR_INVALID_NAME);
     CHECK_STATUS(zcp_manager_destroy_with(test_instance(), 0), ZCP_ERR_NOT_FOUND);
@@ -609,7 +598,7 @@ TEST(owner_refusals_say_how_to_go_on) {
 // Root of a user namespace is no root where it has no power: it is refused before anything is retired.
 static void destroy_as_root_of_little(void *argument) {
     _Atomic uint32_t *words = argument;                            // go, ready
-    become(BERT);
+    test_become(BERT, COMMON);
     CHECK(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0);
     bool there = syscall(SYS_unshare, 0x10000000) == 0;            // CLONE_NEWUSER
     int map = there ? open("/proc/self/uid_map", O_WRONLY | O_CLOEXEC) : -1;
@@ -625,7 +614,7 @@ static void destroy_as_root_of_little(void *argument) {
 }
 
 TEST(owner_root_without_power_changes_nothing) {
-    need_root();
+    test_need_root();
     _Atomic uint32_t *words = test_shared(2 * sizeof *words);
     zcp_manager *manager;
     of_anna(0666, 0);
@@ -647,7 +636,7 @@ static void read_as_bert(void *unused) {
     zcp_manager *manager;
     zcp_chunk chunk;
     (void)unused;
-    become(BERT);
+    test_become(BERT, COMMON);
     CHECK_STATUS(open_mode(&manager, ZCP_SHM_OPEN_EXISTING, NULL, ZCP_SHM_ANY_OWNER), ZCP_ERR_PERMISSION);
     must_say("ZCP_READ_ONLY_DATA");
     CHECK_OK(open_mode(&manager, ZCP_SHM_OPEN_EXISTING, NULL, ZCP_SHM_ANY_OWNER | ZCP_READ_ONLY_DATA));
@@ -662,7 +651,7 @@ static void read_as_bert(void *unused) {
 static void write_as_anna(void *unused) {
     zcp_manager *manager;
     (void)unused;
-    become(ANNA);
+    test_become(ANNA, COMMON);
     CHECK_OK(open_for(&manager, &old_pools));
     add_pool(manager, 4000, 2);
     zcp_chunk chunk = allocate(manager, 3000);
@@ -675,7 +664,7 @@ static void write_as_anna(void *unused) {
 }
 
 TEST(data_permissions_let_a_group_only_read) {
-    need_root();
+    test_need_root();
     token_there = test_shared(2 * sizeof *token_there);            // the second: who is where
     of_anna(0660, 0640);
     CHECK_EQ(segment_stat(test_instance(), MANAGEMENT).st_mode & 07777, 0660);

@@ -69,10 +69,6 @@ static const char *report_of(const char *filter, const char *option, int *code) 
     return run.text;
 }
 
-static void check_has(const char *text, const char *wanted) {
-    CHECK_MSG(strstr(text, wanted) != NULL, "no \"%s\" in the report", wanted);
-}
-
 static void check_lacks(const char *text, const char *unwanted) {
     CHECK_MSG(strstr(text, unwanted) == NULL, "\"%s\" in the report", unwanted);
 }
@@ -86,8 +82,8 @@ static void check_last_line(const char *text, const char *wanted) {
 static void check_reported(const char *test, const char *wanted) {
     int code;
     const char *report = report_of(test, NULL, &code);
-    check_has(report, wanted);
-    check_has(report, "FAIL");
+    CHECK_HAS(report, wanted);
+    CHECK_HAS(report, "FAIL");
     check_last_line(report, "0 passed, 1 failed");
     CHECK_EQ(code, 1);
 }
@@ -367,7 +363,7 @@ TEST(runner_reports_left_processes) {
     test_need("PR_SET_CHILD_SUBREAPER");
     check_reported("_leaves_process", "left processes: 1");
     const char *report = report_of("_leaves_orphan", NULL, NULL);
-    check_has(report, "left processes: 1");
+    CHECK_HAS(report, "left processes: 1");
     CHECK(!exists(number_after(report, "orphan ")));
     check_last_line(report_of("_leaves_killed_process", "--repeat=50", NULL), "50 passed, 0 failed");
 }
@@ -426,16 +422,16 @@ TEST_WITH(runner_reports_hanging, .seconds = 90) {
     test_need("MADV_WIPEONFORK");
     int code;
     const char *report = report_of("_hangs", "--timeout-scale=0.4", &code);
-    check_has(report, "watchdog: still running after");
-    check_has(report, "last passed tests/runner_test.c:");
-    check_has(report, "wchan ");
-    check_has(report, "state T");
+    CHECK_HAS(report, "watchdog: still running after");
+    CHECK_HAS(report, "last passed tests/runner_test.c:");
+    CHECK_HAS(report, "wchan ");
+    CHECK_HAS(report, "state T");
     check_last_line(report, "0 passed, 1 failed");
     CHECK_EQ(code, 1);
     CHECK(!exists(number_after(report, "orphan ")));
     report = report_of("_hangs_in_threads", "--timeout-scale=0.4", NULL);
     CHECK_MSG(strstr(strstr(report, "thread ") + 1, "thread ") != NULL, "two threads are expected in the report");
-    check_has(report_of("_stops", "--timeout-scale=0.4", NULL), "state T");
+    CHECK_HAS(report_of("_stops", "--timeout-scale=0.4", NULL), "state T");
 }
 
 // Waits for the file that _hangs makes. Its name ends in -_hangs, whatever the pids before.
@@ -465,7 +461,7 @@ TEST(runner_cleans_up_when_interrupted) {
     interrupt_with(SIGINT);
     CHECK(WIFEXITED(interrupted.status));
     CHECK_EQ(WEXITSTATUS(interrupted.status), 128 + SIGINT);
-    check_has(interrupted.text, "interrupted");
+    CHECK_HAS(interrupted.text, "interrupted");
     check_last_line(interrupted.text, "0 passed, 1 failed");
     interrupt_with(SIGTERM);
     CHECK_EQ(WEXITSTATUS(interrupted.status), 128 + SIGTERM);
@@ -522,7 +518,7 @@ TEST(_skips_in_child) {
 TEST(runner_counts_skipped) {
     int code;
     const char *report = report_of("_skips,_passes", NULL, &code);
-    check_has(report, "_skips: no such thing here");
+    CHECK_HAS(report, "_skips: no such thing here");
     check_last_line(report, "1 passed, 0 failed, 1 skipped");
     CHECK_EQ(code, 0);
     check_last_line(report_of("_skips", NULL, &code), "0 passed, 0 failed, 1 skipped");
@@ -532,7 +528,7 @@ TEST(runner_counts_skipped) {
 
 TEST(runner_shows_output_if_asked) {
     check_lacks(report_of("_passes", NULL, NULL), "quiet words");
-    check_has(report_of("_passes", "--verbose", NULL), "quiet words");
+    CHECK_HAS(report_of("_passes", "--verbose", NULL), "quiet words");
 }
 
 TEST(runner_chooses_by_filter) {
@@ -555,9 +551,9 @@ TEST(_draws) {
 TEST(runner_seeds_random_numbers) {
     char first[64];
     const char *report = report_of("_draws", "--seed=1", NULL);
-    check_has(report, "--seed=1 ");
+    CHECK_HAS(report, "--seed=1 ");
     snprintf(first, sizeof first, "%.30s", strstr(report, "drawn "));
-    check_has(report_of("_draws", "--seed=1", NULL), first);
+    CHECK_HAS(report_of("_draws", "--seed=1", NULL), first);
     check_lacks(report_of("_draws", "--seed=2", NULL), first);
 }
 
@@ -623,7 +619,7 @@ static void check_instance(void *name) {
 TEST(helpers_name_instances) {
     char name[128];
     snprintf(name, sizeof name, "%s", test_instance());
-    check_has(name, "helpers_name_instances");
+    CHECK_HAS(name, "helpers_name_instances");
     CHECK(strcmp(test_instance_n(1), test_instance_n(2)) != 0);
     CHECK_STR(test_instance_n(1), test_instance_n(1));
     test_join(test_spawn(check_instance, name));

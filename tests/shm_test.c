@@ -98,11 +98,6 @@ static int open_descriptors(void) {
     return count;
 }
 
-static void need_root(void) {
-    if (geteuid() != 0)
-        test_skip("needs root, to act as another user");
-}
-
 // The calling child becomes a user who owns nothing.
 static void become_stranger(void) {
     CHECK(setgroups(0, NULL) == 0);
@@ -439,7 +434,7 @@ TEST(shm_opening_changes_no_permissions) {
 }
 
 TEST(shm_group_is_given_with_the_flag_only) {
-    need_root();
+    test_need_root();
     zcp_shm shm;
     struct stat status;
     for (int half_made = 0; half_made < 2; half_made++) {
@@ -502,7 +497,7 @@ static void stranger_meets_roots_files(void *argument) {
 }
 
 TEST(shm_permission_and_owner_as_another_user) {
-    need_root();
+    test_need_root();
     struct stat status;
     make_file(test_instance_n(0), 64, 0600);
     make_file(test_instance_n(1), 64, 0644);
@@ -656,7 +651,7 @@ TEST(shm_lock_over_the_limit) {
 #if defined(TEST_ASAN) || defined(TEST_TSAN)
     test_skip("sanitizers turn mlock into nothing");
 #endif
-    need_root();
+    test_need_root();
     test_join(test_spawn(lock_without_permission, NULL));
 }
 

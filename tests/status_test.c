@@ -228,10 +228,6 @@ static void collect(zcp_log_level level, const char *line, void *user) {
     all->levels[level]++;
 }
 
-static void check_has(const char *text, const char *wanted) {
-    CHECK_MSG(strstr(text, wanted) != NULL, "no \"%s\" in:\n%s", wanted, text);
-}
-
 static zcp_manager *open_two_pools(void) {
     zcp_config config = {0};
     zcp_manager *manager;
@@ -258,41 +254,41 @@ TEST(log_tells_each_step_at_info) {
     zcp_log_set_level(ZCP_LOG_INFO);
     zcp_manager *manager = open_two_pools();
     CHECK_OK(zcp_manager_get_info(manager, &info));
-    check_has(all.text, "sizes computed");
+    CHECK_HAS(all.text, "sizes computed");
     snprintf(expected, sizeof expected, "management segment %llu bytes", (unsigned long long)info.management_bytes);
-    check_has(all.text, expected);
+    CHECK_HAS(all.text, expected);
     snprintf(expected, sizeof expected, "chunk segment %llu bytes", (unsigned long long)info.chunk_bytes);
-    check_has(all.text, expected);
+    CHECK_HAS(all.text, expected);
     snprintf(expected, sizeof expected, "segment created: %s, %llu bytes, base 0x", info.management_name,
              (unsigned long long)info.management_bytes);
-    check_has(all.text, expected);
-    check_has(all.text, ", id 1");
+    CHECK_HAS(all.text, expected);
+    CHECK_HAS(all.text, ", id 1");
     snprintf(expected, sizeof expected, "segment created: %s, %llu bytes", info.chunk_name,
              (unsigned long long)info.chunk_bytes);
-    check_has(all.text, expected);
-    check_has(all.text, ", id 2");
-    check_has(all.text, "pool 0: chunk_size=256, count=10");
-    check_has(all.text, "pool 1: chunk_size=1000, count=5");
-    check_has(all.text, "attached as client 0");
+    CHECK_HAS(all.text, expected);
+    CHECK_HAS(all.text, ", id 2");
+    CHECK_HAS(all.text, "pool 0: chunk_size=256, count=10");
+    CHECK_HAS(all.text, "pool 1: chunk_size=1000, count=5");
+    CHECK_HAS(all.text, "attached as client 0");
     snprintf(expected, sizeof expected, "management segment at %p, chunk segment at %p", info.management_base,
              info.chunk_base);
-    check_has(all.text, expected);
+    CHECK_HAS(all.text, expected);
     CHECK_EQ(all.count, all.levels[ZCP_LOG_INFO]);
 
     memset(&all, 0, sizeof all);
     test_join_signal(test_spawn(hold_one_and_die, NULL), SIGKILL);
     CHECK_OK(zcp_manager_recover(manager, &report));
-    check_has(all.text, "swept dead client 1");
-    check_has(all.text, "1 chunks reclaimed");
+    CHECK_HAS(all.text, "swept dead client 1");
+    CHECK_HAS(all.text, "1 chunks reclaimed");
 
     memset(&all, 0, sizeof all);
     zcp_manager_close(manager);
-    check_has(all.text, "client 0 left");
+    CHECK_HAS(all.text, "client 0 left");
     books_check(test_instance(), 0);
     CHECK(strstr(all.text, "segment created") == NULL);
     memset(&all, 0, sizeof all);
     CHECK_OK(zcp_manager_destroy(test_instance()));
-    check_has(all.text, "removed");
+    CHECK_HAS(all.text, "removed");
 }
 
 TEST(log_warns_of_what_is_not_released) {
@@ -307,11 +303,11 @@ TEST(log_warns_of_what_is_not_released) {
     zcp_chunk_release(&chunk);
     CHECK_EQ(all.count, 0);
     zcp_chunk_release(&copy);
-    check_has(all.text, "not held");
+    CHECK_HAS(all.text, "not held");
     CHECK_EQ(all.levels[ZCP_LOG_ERROR], 1);
     CHECK_OK(zcp_chunk_allocate(manager, 1, &chunk));
     zcp_manager_close(manager);
-    check_has(all.text, "1 handles not released");
+    CHECK_HAS(all.text, "1 handles not released");
     CHECK_EQ(all.count, 2);
     CHECK_EQ(all.levels[ZCP_LOG_WARNING], 1);
     books_check(test_instance(), 0);
@@ -353,14 +349,14 @@ TEST(log_tells_double_releases_once_a_second) {
     (void)inside_release_told(managers[0], 0);                     // as if it had ended
     release_again(copies[0], 1);
     CHECK_EQ(all.count, 3);
-    check_has(all.text, "not held");
-    check_has(all.text, "(and 41 more since the last line)\n");
+    CHECK_HAS(all.text, "not held");
+    CHECK_HAS(all.text, "(and 41 more since the last line)\n");
     (void)inside_release_told(managers[0], UINT64_MAX);
     release_again((zcp_chunk){managers[0], NULL, UINT32_MAX, 5}, 2);            // of no chunk at all
     CHECK_EQ(all.count, 3);
     for (int i = 0; i < 2; i++)
         zcp_manager_close(managers[i]);
-    check_has(all.text, "since the last line 2 more releases");
+    CHECK_HAS(all.text, "since the last line 2 more releases");
     CHECK_EQ(all.levels[ZCP_LOG_ERROR], 4);
     CHECK_EQ(all.count, 4);
     books_check(test_instance(), 0);
@@ -386,7 +382,7 @@ TEST(log_level_says_what_is_told) {
         for (int l = 1; l <= ZCP_LOG_DEBUG; l++)
             CHECK_EQ(all.levels[l], l <= level);
     }
-    check_has(all.text, "an error\na warning\nan info\na debug\n");
+    CHECK_HAS(all.text, "an error\na warning\nan info\na debug\n");
     zcp_log_set_level((zcp_log_level)77);
     CHECK_EQ(zcp_log_get_level(), ZCP_LOG_DEBUG);
 }

@@ -5,7 +5,6 @@
 #include "harness/test.h"
 
 #include <dirent.h>
-#include <grp.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -710,8 +709,7 @@ static void full_file_system(const char *name) {
 }
 
 static void need_root(void) {
-    if (geteuid() != 0)
-        test_skip("needs root");
+    test_need_root();
     pid_t child = fork();
     if (child == 0)
         _exit(own_mounts() ? 0 : 1);
@@ -931,12 +929,6 @@ TEST(surroundings_without_proc_and_name) {
 
 enum { ALICE = 64101, BOB = 64102, CAROL = 64103, FRIENDS = 64200 };
 
-static void become(uid_t user, bool friend) {
-    gid_t group = FRIENDS;
-    CHECK(setgroups(friend ? 1 : 0, &group) == 0 && setresgid(user, user, user) == 0
-          && setresuid(user, user, user) == 0);
-}
-
 typedef struct visit {
     const char *name;
     uid_t user;
@@ -949,7 +941,7 @@ static void visitor(void *argument) {
     const visit *v = argument;
     zcp_manager *manager;
     zcp_chunk chunk;
-    become(v->user, v->friend);
+    test_become(v->user, v->friend ? FRIENDS : 0);
     CHECK_IS(open_as(&manager, v->name, ZCP_SHM_OPEN_OR_CREATE, 0, v->flags, 0), v->expected);
     CHECK_IS(zcp_manager_destroy(v->name), v->destroyed);
     if (manager == NULL)
@@ -976,7 +968,7 @@ static void alice(const char *name) {
     bool shared = meeting->slot;
     zcp_manager *manager;
     zcp_chunk chunk;
-    become(ALICE, true);
+    test_become(ALICE, FRIENDS);
     CHECK_IS(open_as(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE, shared ? 0660 : 0, shared ? ZCP_SHM_GROUP : 0, FRIENDS),
              ZCP_OK);
     CHECK_IS(zcp_chunk_allocate(manager, 3000, &chunk), ZCP_OK);
@@ -1021,7 +1013,7 @@ TEST(surroundings_other_users) {
 
 static void squat(const char *name) {
     char path[320];
-    become(BOB, false);
+    test_become(BOB, 0);
     snprintf(path, sizeof path, "/dev/shm/%s", name);
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     CHECK(fd >= 0 && fchmod(fd, 0666) == 0);
@@ -1031,7 +1023,7 @@ static void squat(const char *name) {
 static void meet_squatter(const char *name) {
     zcp_manager *manager;
     if (meeting->slot != 0)
-        become(ALICE, false);
+        test_become(ALICE, 0);
     for (int mode = 0; mode < 4; mode++) {
         zcp_status expected = meeting->pid && mode == ZCP_SHM_OPEN_EXISTING ? ZCP_ERR_NOT_FOUND : ZCP_ERR_WRONG_OWNER;
         if (meeting->slot == 0 && mode == ZCP_SHM_PURGE_AND_CREATE)

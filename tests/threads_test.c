@@ -21,19 +21,6 @@ typedef struct trader {
     uint64_t size;
 } trader;
 
-// One pool of 64 bytes; its threads cache some.
-static zcp_config cached_pool(uint32_t chunk_count, uint32_t cache_chunks) {
-    zcp_config config = {0};
-    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = chunk_count,
-                                                        .cache_chunks = cache_chunks}));
-    return config;
-}
-
-// The token's own value is its chunk's pattern, written by whoever allocated it, before the token is seen by anybody.
-static void check_tokened(const zcp_chunk *chunk) {
-    pattern_check(chunk, (uint64_t)chunk->generation << 32 | chunk->index);
-}
-
 static void offer(trader *self, zcp_chunk *chunk) {
     zcp_status status = zcp_chunk_allocate(self->manager, 1 + test_random_below(self->size), chunk);
     CHECK(status == ZCP_OK || status == ZCP_ERR_EXHAUSTED);
@@ -326,12 +313,6 @@ typedef struct leaver {
     uint64_t got, missed;
 } leaver;
 
-static void spin_meet(_Atomic uint32_t *barrier, uint32_t parties) {
-    uint32_t wanted = test_meeting(atomic_fetch_add(barrier, 1) + 1, parties);
-    while ((int32_t)(atomic_load(barrier) - wanted) < 0)
-        sched_yield();
-}
-
 static void leave_once(leaver *self) {
     if (self->token != 0) {
         zcp_status status = zcp_chunk_acquire(self->manager, self->token, &self->handle);
@@ -346,9 +327,9 @@ static void leave_once(leaver *self) {
 static void *leave(void *argument) {
     leaver *self = argument;
     for (int i = 0; i < self->rounds; i++) {
-        spin_meet(&self->shared->barrier, self->parties);
+        test_spin_meet(&self->shared->barrier, self->parties);
         leave_once(self);
-        spin_meet(&self->shared->barrier, self->parties);
+        test_spin_meet(&self->shared->barrier, self->parties);
     }
     return NULL;
 }
@@ -376,8 +357,8 @@ TEST_WITH(threads_last_holders_leave_at_once, .weight = 2) {
         if (round % 2 != 0)
             all[2].handle = acquire(all[2].manager, token);
         all[3].token = token;
-        spin_meet(&shared.barrier, PARTIES + 1);
-        spin_meet(&shared.barrier, PARTIES + 1);
+        test_spin_meet(&shared.barrier, PARTIES + 1);
+        test_spin_meet(&shared.barrier, PARTIES + 1);
         CHECK_EQ(used(all[0].manager), 0);
         CHECK_EQ(inside_hint_count(all[0].manager, 0), 9);
     }
@@ -494,10 +475,10 @@ TEST_WITH(threads_release_what_others_allocated, .weight = 2) {
 static void *leave_second(void *argument) {
     leaver *self = argument;
     for (int i = 0; i < self->rounds; i++) {
-        spin_meet(&self->shared->barrier, 2);
+        test_spin_meet(&self->shared->barrier, 2);
         check_tokened(&self->handle);
         zcp_chunk_release(&self->handle);
-        spin_meet(&self->shared->barrier, 2);
+        test_spin_meet(&self->shared->barrier, 2);
     }
     return NULL;
 }
@@ -514,10 +495,10 @@ TEST_WITH(threads_two_owned_handles_leave_at_once, .weight = 2) {
         if (i % 2 == 0)
             (void)token_of(&chunk);
         self.handle = zcp_chunk_clone(&chunk);
-        spin_meet(&shared.barrier, 2);
+        test_spin_meet(&shared.barrier, 2);
         check_tokened(&chunk);
         zcp_chunk_release(&chunk);
-        spin_meet(&shared.barrier, 2);
+        test_spin_meet(&shared.barrier, 2);
         CHECK_EQ(used(manager), 0);
         CHECK_EQ(inside_hint_count(manager, 0), 2);
     }

@@ -99,7 +99,7 @@ static void await_end(run *r) {
 }
 
 static void await_count(run *r, const char *part, int count) {
-    while (count_of(r->out.text, part) < count)
+    while (test_count_of(r->out.text, part) < count)
         CHECK_MSG(take_some(r), "ended before it printed \"%s\" %d times:\n%s%s", part, count, r->out.text,
                   r->err.text);
 }
@@ -467,7 +467,7 @@ TEST(tool_counts_chunks) {
     run_holder(h);
     char slot[16], text[128];
     RUN(0, "census", test_instance());
-    CHECK_EQ(count_of(tool.out.text, "\n"), 6);                    // a heading, four chunks, a sum
+    CHECK_EQ(test_count_of(tool.out.text, "\n"), 6);                    // a heading, four chunks, a sum
     must_print("4 chunks held");
     line_must_say("0xfeedface", " 1000  4096      0  1 ");         // asked, capacity, owner, borrowers
     RUN(0, "census", test_instance(), "--pool=0", "--json");
@@ -503,7 +503,7 @@ TEST(tool_shows_pools_that_come_and_go) {
     static run watch;
     BEGIN(&watch, "watch", test_instance(), "-j", "-i", "0.02");
     await_count(&watch, "\n", 2);
-    CHECK_EQ(count_of(watch.out.text, "\"pool\":1,"), 0);
+    CHECK_EQ(test_count_of(watch.out.text, "\"pool\":1,"), 0);
     CHECK_OK(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 1000, .chunk_count = 5}, &added));
     await_count(&watch, "{\"pool\":1,\"state\":\"live\",\"chunk_size\":1000,", 2);
     CHECK_OK(zcp_manager_retire_pool(manager, 0));
@@ -526,7 +526,7 @@ TEST(tool_shows_pools_that_come_and_go) {
     must_not_print("256");                                           // its pool
     must_not_print("none");
     RUN(0, "record", test_instance(), "-n1");
-    CHECK_EQ(count_of(tool.out.text, "\n"), 2);
+    CHECK_EQ(test_count_of(tool.out.text, "\n"), 2);
     RUN(0, "check", test_instance());
     zcp_chunk_release(&large);
     zcp_manager_close(manager);
@@ -619,7 +619,7 @@ TEST(tool_takes_no_slot_while_it_watches) {
     BEGIN(&tool, "watch", test_instance(), "--interval=0.01");
     await_count(&tool, "Instance", 3);
     zcp_manager *second = attach();                                // the last slot: free
-    await_count(&tool, "Instance", count_of(tool.out.text, "Instance") + 3);
+    await_count(&tool, "Instance", test_count_of(tool.out.text, "Instance") + 3);
     zcp_client_info info;
     for (uint32_t slot = 0; slot < 2; slot++) {
         CHECK_OK(zcp_manager_client_info(manager, slot, &info));
@@ -1129,8 +1129,8 @@ TEST(tool_watches) {
     CHECK_STR(tool.err.text, "");
     RUN(0, "watch", test_instance(), "-j", "-n", "3", "-i", "0.05");
     must_be_json(3);
-    CHECK_EQ(count_of(tool.out.text, "\"allocations_per_second\":null"), 1);
-    CHECK_EQ(count_of(tool.out.text, "\"allocations_per_second\":0.000"), 2);
+    CHECK_EQ(test_count_of(tool.out.text, "\"allocations_per_second\":null"), 1);
+    CHECK_EQ(test_count_of(tool.out.text, "\"allocations_per_second\":0.000"), 2);
     finish(manager);
 }
 
@@ -1173,7 +1173,7 @@ TEST(tool_follows) {
     await_count(&tool, ",0,512,4,0,0,4,", 1);
     CHECK(kill(tool.pid, SIGINT) == 0);
     must_exit(&tool, 0);
-    CHECK_EQ(count_of(tool.out.text, "elapsed_seconds"), 1);       // one heading
+    CHECK_EQ(test_count_of(tool.out.text, "elapsed_seconds"), 1);       // one heading
     zcp_manager_close(manager);
     CHECK_OK(zcp_manager_destroy(test_instance()));
     BEGIN(&tool, "watch", test_instance(), "--follow");            // but the first one has to be there
@@ -1195,11 +1195,11 @@ TEST(tool_records_csv) {
     zcp_manager *manager = create_named(test_instance(), &config, 0);
     zcp_chunk chunk = allocate(manager, 100);
     RUN(0, "record", test_instance(), "--csv", "--count=3", "--interval=0.01");
-    CHECK_EQ(count_of(tool.out.text, "\n"), 7);
+    CHECK_EQ(test_count_of(tool.out.text, "\n"), 7);
     CHECK_EQ(strncmp(tool.out.text, "time,elapsed_seconds,instance_id,pool,chunk_size,total,used,", 60), 0);
-    int commas = count_of(line_with("elapsed_seconds"), ",");
+    int commas = test_count_of(line_with("elapsed_seconds"), ",");
     for (char *line = strtok(tool.out.text, "\n"); line != NULL; line = strtok(NULL, "\n"))
-        CHECK_EQ(count_of(line, ","), commas);
+        CHECK_EQ(test_count_of(line, ","), commas);
     RUN(0, "record", test_instance(), "-n1");
     must_print(",0,256,16,1,0,15,1,1,0,0,0,0,,,1,0\n");                // no rates yet
     must_print(",1,4096,8,0,0,8,0,0,0,0,0,0,,,1,0\n");
@@ -1541,12 +1541,12 @@ TEST(tool_watches_on_a_terminal) {
     await_count(&tool, "\033[?25h", 4);
     CHECK(kill(tool.pid, SIGINT) == 0);
     must_exit(&tool, 0);
-    CHECK_EQ(count_of(tool.out.text, "\033[2J"), 1);               // cleared once, then overwritten
+    CHECK_EQ(test_count_of(tool.out.text, "\033[2J"), 1);               // cleared once, then overwritten
     // each frame leaves the cursor as it was
-    CHECK_EQ(count_of(tool.out.text, "\033[?25l"), count_of(tool.out.text, "\033[?25h"));
-    CHECK_EQ(count_of(tool.out.text, "\033[?7l"), count_of(tool.out.text, "\033[?7h"));
+    CHECK_EQ(test_count_of(tool.out.text, "\033[?25l"), test_count_of(tool.out.text, "\033[?25h"));
+    CHECK_EQ(test_count_of(tool.out.text, "\033[?7l"), test_count_of(tool.out.text, "\033[?7h"));
     // no more lines than fit
-    CHECK_EQ(count_of(tool.out.text, "\n"), 4 * count_of(tool.out.text, "\033[?25h"));
+    CHECK_EQ(test_count_of(tool.out.text, "\n"), 4 * test_count_of(tool.out.text, "\033[?25h"));
     finish(manager);
 }
 

@@ -2,7 +2,6 @@
 #include "harness/pools.h"
 
 #include <fcntl.h>
-#include <grp.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -695,17 +694,11 @@ enum { OWNER = 64311, GUEST = 64312, STRANGER = 64313, STAFF = 64320 };
 
 typedef struct visit { uid_t user; bool staff; zcp_status attaches, observes; _Atomic uint32_t ready, go; } visit;
 
-static void become(uid_t user, bool staff) {
-    gid_t group = STAFF;
-    CHECK(setgroups(staff ? 1 : 0, &group) == 0 && setresgid(user, user, user) == 0
-          && setresuid(user, user, user) == 0);
-}
-
 static void own_it(void *argument) {
     visit *self = argument;
     zcp_config config = one_pool(SMALL, COUNT);
     zcp_manager *manager;
-    become(OWNER, true);
+    test_become(OWNER, STAFF);
     CHECK_OK(zcp_manager_open(
         &manager,
         &(zcp_manager_desc){
@@ -721,7 +714,7 @@ static void own_it(void *argument) {
 static void visit_it(void *argument) {
     const visit *self = argument;
     zcp_manager *manager;
-    become(self->user, self->staff);
+    test_become(self->user, self->staff ? STAFF : 0);
     CHECK_STATUS(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(),
                                                                 .mode = ZCP_SHM_OPEN_EXISTING,
                                                                 .flags = ZCP_SHM_ANY_OWNER}),

@@ -47,6 +47,19 @@ static inline zcp_manager *create(uint64_t chunk_size, uint32_t chunk_count) {
     return create_named(test_instance(), &config, 0);
 }
 
+// One pool of 64 bytes, of which each thread may cache some chunks.
+static inline zcp_config cached_pool(uint32_t chunk_count, uint32_t cache_chunks) {
+    zcp_config config = {0};
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = chunk_count,
+                                                        .cache_chunks = cache_chunks}));
+    return config;
+}
+
+static inline zcp_manager *create_cached(uint32_t chunk_count, uint32_t cache_chunks) {
+    zcp_config config = cached_pool(chunk_count, cache_chunks);
+    return create_named(test_instance(), &config, 0);
+}
+
 static inline zcp_manager *attach(void) {
     return attach_named(test_instance(), 0);
 }
@@ -173,6 +186,11 @@ static inline void pattern_check(const zcp_chunk *chunk, uint64_t seed) {
     for (uint64_t i = 0; i < n; i++)
         CHECK_MSG(words[i] == pattern_word(seed, i), "word %llu of chunk %08x is not of seed %llx",
                   (unsigned long long)i, chunk->index, (unsigned long long)seed);
+}
+
+// Where the token's own value is its chunk's pattern, written by whoever allocated it, before anybody sees the token.
+static inline void check_tokened(const zcp_chunk *chunk) {
+    pattern_check(chunk, (uint64_t)chunk->generation << 32 | chunk->index);
 }
 
 // An allocated chunk whose payload tells its own token; `token` may be NULL.

@@ -97,13 +97,6 @@ __attribute__((format(printf, 1, 2))) static inline void must(const char *format
     CHECK_MSG(code == 0, "the command above ended with %d", code);
 }
 
-static inline int count_of(const char *text, const char *part) {
-    int count = 0;
-    for (const char *at = strstr(text, part); at != NULL; at = strstr(at + 1, part))
-        count++;
-    return count;
-}
-
 // The compilation must fail with exactly one error, which says these words.
 __attribute__((format(printf, 2, 3))) static inline void must_be_refused(const char *words, const char *format, ...) {
     va_list arguments;
@@ -113,7 +106,7 @@ __attribute__((format(printf, 2, 3))) static inline void must_be_refused(const c
     char *log = read_file("log");
     CHECK_MSG(code != 0, "the command above succeeded, expected: %s", words);
     CHECK_MSG(strstr(log, words) != NULL, "the command above did not say: %s", words);
-    CHECK_EQ(count_of(log, "error: "), 1);
+    CHECK_EQ(test_count_of(log, "error: "), 1);
     free(log);
 }
 

@@ -182,7 +182,7 @@ static figures figures_of(zcp_manager *manager) {
     return sum;
 }
 
-static int by_index(const void *a, const void *b) {
+int inside_by_index(const void *a, const void *b) {
     uint32_t x = ((const zcp_chunk *)a)->index, y = ((const zcp_chunk *)b)->index;
     return (x > y) - (x < y);
 }
@@ -198,7 +198,7 @@ static uint64_t drain(zcp_manager *manager, uint64_t size, uint64_t at_most) {
         CHECK_OK(status);
         CHECK(chunks[n].data != NULL);
     }
-    qsort(chunks, (size_t)n, sizeof *chunks, by_index);
+    qsort(chunks, (size_t)n, sizeof *chunks, inside_by_index);
     for (uint64_t i = 1; i < n; i++)
         CHECK_MSG(chunks[i - 1].index != chunks[i].index, "chunk %08x was given out twice", chunks[i].index);
     for (uint64_t i = 0; i < n; i++) zcp_chunk_release(&chunks[i]);

@@ -18,6 +18,7 @@ void books_check_by(zcp_manager *manager, uint64_t held);
 uint32_t inside_hint_count(zcp_manager *manager, uint32_t pool);
 uint32_t inside_pool_of(const zcp_chunk *chunk);
 uint32_t inside_index_in_pool(const zcp_chunk *chunk);
+int inside_by_index(const void *a, const void *b);                  // of two chunks, for qsort
 // generation:32 | owner:11 | ticket:21; index: also of none of its chunks
 uint64_t inside_state_word(zcp_manager *manager, uint32_t pool, uint32_t index);
 uint64_t inside_borrow_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint32_t word);

@@ -1,4 +1,4 @@
-// tests/harness/need.c: test_need, the one question that a test asks about its machine before it begins.
+// tests/harness/need.c: what a test asks about its machine before it begins.
 #include "test.h"
 
 #include "../machines/probe.h"
@@ -25,6 +25,11 @@ void test_need(const char *what) {
     snprintf(reason, sizeof reason, "this machine lacks %s", what);
     if (!works)
         test_skip(reason);
+}
+
+void test_need_root(void) {
+    if (geteuid() != 0)
+        test_skip("needs root, to act as other users");
 }
 
 // build/tests/run --program=machine: what all these skips will be about.

@@ -99,13 +99,6 @@ static inline void await_text(program *run, const char *text) {
         CHECK_MSG(take(run, 100), "ended before it printed \"%s\":\n%s", text, run->text);
 }
 
-static inline int count_of(const char *text, const char *part) {
-    int count = 0;
-    for (const char *at = strstr(text, part); at != NULL; at = strstr(at + 1, part))
-        count++;
-    return count;
-}
-
 // Waits for the end; returns the status as of waitpid.
 static inline int end_of(program *run) {
     while (take(run, 100)) {

@@ -4,8 +4,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <inttypes.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -203,6 +205,11 @@ void test_check_eq(const char *file, int line, const char *what, test_integer ac
     test_fail(file, line, "%s: is %s, expected %s", what, integer_text(actual, is), integer_text(expected, wanted));
 }
 
+void test_check_has(const char *file, int line, const char *text, const char *part) {
+    if (strstr(text, part) == NULL)
+        test_fail(file, line, "no \"%s\" in: %s", part, text);
+}
+
 void test_check_str(const char *file, int line, const char *what, const char *actual, const char *expected) {
     if (actual == expected || (actual != NULL && expected != NULL && strcmp(actual, expected) == 0))
         return;
@@ -287,10 +294,25 @@ static void reseed(uint64_t seed) {
     atomic_store_explicit(&here.spawned, 0, memory_order_relaxed);
 }
 
-uint64_t test_now(void) {
+int test_count_of(const char *text, const char *part) {
+    int count = 0;
+    for (const char *at = strstr(text, part); at != NULL; at = strstr(at + 1, part))
+        count++;
+    return count;
+}
+
+static uint64_t read_clock(clockid_t clock) {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t test_now(void) {
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+uint64_t test_cpu_now(void) {
+    return read_clock(CLOCK_THREAD_CPUTIME_ID);
 }
 
 void test_sleep(unsigned milliseconds) {
@@ -330,6 +352,11 @@ static void call_named(void *argument) {
 pid_t test_spawn_named(void (*function)(const char *name), const char *name) {
     named call = {function, name};
     return test_spawn(call_named, &call);
+}
+
+void test_become(uid_t user, gid_t group) {
+    CHECK(setgroups(group != 0 ? 1 : 0, &group) == 0 && setresgid(user, user, user) == 0);
+    CHECK(setresuid(user, user, user) == 0);
 }
 
 char *test_self(void) {
@@ -552,6 +579,12 @@ void test_await_at(const char *file, int line, _Atomic uint32_t *word, uint32_t 
         give_up_if_failed(file, line);
         futex(word, FUTEX_WAIT, now, &a_while);
     }
+}
+
+void test_spin_meet(_Atomic uint32_t *word, uint32_t parties) {
+    uint32_t wanted = test_meeting(atomic_fetch_add(word, 1) + 1, parties);
+    while ((int32_t)(atomic_load(word) - wanted) < 0)
+        sched_yield();
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

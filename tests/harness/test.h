@@ -87,6 +87,9 @@ _Noreturn void test_skip(const char *reason);
 // for.
 void test_need(const char *what);
 
+// Skips the test if it does not run as root.
+void test_need_root(void);
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Checks. One that does not hold prints what, where and in which process, and ends that process with exit code 1; the
 // test has then failed, whatever the other processes do, and is ended within two seconds.
@@ -111,6 +114,13 @@ void test_need(const char *what);
     do {                                                                                                               \
         test_at(__FILE__, __LINE__);                                                                                   \
         test_check_eq(__FILE__, __LINE__, #actual " == " #expected, TEST_INTEGER(actual), TEST_INTEGER(expected));     \
+    } while (0)
+
+// The text has that part somewhere.
+#define CHECK_HAS(text, part)                                                                                          \
+    do {                                                                                                               \
+        test_at(__FILE__, __LINE__);                                                                                   \
+        test_check_has(__FILE__, __LINE__, (text), (part));                                                            \
     } while (0)
 
 #define CHECK_STR(actual, expected)                                                                                    \
@@ -139,6 +149,9 @@ __attribute__((format(printf, 1, 2))) void test_note(const char *format, ...);
 const char *test_instance(void);
 const char *test_instance_n(int n);
 
+// How often the text has that part.
+int test_count_of(const char *text, const char *part);
+
 // Zeroed memory that the processes forked later share. Never unmapped: it goes with the process.
 void *test_shared(size_t bytes);
 
@@ -151,6 +164,7 @@ uint64_t test_random_below(uint64_t limit);
 void test_swap_bytes(unsigned char *at, size_t bytes);
 
 uint64_t test_now(void);                                           // monotonic, ns
+uint64_t test_cpu_now(void);                                       // what this thread has used of the CPU, ns
 void test_sleep(unsigned milliseconds);
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -160,6 +174,9 @@ void test_sleep(unsigned milliseconds);
 pid_t test_spawn(void (*function)(void *argument), void *argument);
 // The same for a function that needs to know a name only.
 pid_t test_spawn_named(void (*function)(const char *name), const char *name);
+
+// The calling process, which is root, becomes that user, in the group of the same number and one more (0: no more).
+void test_become(uid_t user, gid_t group);
 
 // Starts a TEST_PROGRAM by fork and exec. test_exec_argv is for those who start it otherwise (posix_spawn, vfork):
 // argv[0] is the path to execute. It is good until the next call; the environment has to be passed on. test_self is
@@ -197,6 +214,9 @@ void *test_thread_join(pthread_t thread);
 uint32_t test_signal(_Atomic uint32_t *word);
 #define test_await(word, value) test_await_at(__FILE__, __LINE__, (word), (value))
 #define test_meet(word, parties) test_await((word), test_meeting(test_signal(word), (parties)))
+
+// As test_meet, but without a system call of its own or a look at the test: all go on at nearly the same moment.
+void test_spin_meet(_Atomic uint32_t *word, uint32_t parties);
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Steps: the implementation calls test_step("name") at each point of its protocols.
@@ -241,6 +261,7 @@ void test_at(const char *file, int line);
 __attribute__((format(printf, 3, 4))) _Noreturn void test_fail(const char *file, int line, const char *format, ...);
 __attribute__((format(printf, 4, 5))) _Noreturn void test_fail_with(const char *file, int line, const char *condition,
                                                                     const char *format, ...);
+void test_check_has(const char *file, int line, const char *text, const char *part);
 void test_check_eq(const char *file, int line, const char *what, test_integer actual, test_integer expected);
 void test_check_str(const char *file, int line, const char *what, const char *actual, const char *expected);
 void test_check_status(const char *file, int line, const char *what, zcp_status actual, zcp_status expected);
