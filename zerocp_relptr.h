@@ -468,6 +468,7 @@ ZEROCP_API const char *zcp_status_message(zcp_status status) {
 ZEROCP_API const char *zcp_last_message(void) {
     return zcp_priv_last_failures.kept[zcp_priv_last_failures.last].message;
 }
+
 ZEROCP_API int zcp_last_errno(void) { return zcp_priv_last_failures.kept[zcp_priv_last_failures.last].error; }
 
 // Around a public call within which something may fail although it succeeds. true: it is the outermost one.

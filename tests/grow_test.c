@@ -1769,7 +1769,7 @@ TEST(retire_tells_those_in_pools_that_came_meanwhile) {
             test_join_signal(pid, SIGKILL);
             CHECK_RECOVERS(manager, 1, 0);
         }
-        /* Who recovers takes what an idle thread caches; else it is the thread itself that is told. */
+        // Who recovers takes what an idle thread caches; else it is the thread itself that is told.
         CHECK_EQ(pool_state(observer, 1), deaths[d] == NULL ? ZCP_POOL_RETIRING : ZCP_POOL_NONE);
         TELL_OK(works, PEER_PAIR, 100, 0);
         const char *death = deaths[d] ? deaths[d] : "no step";

@@ -89,7 +89,10 @@ void inside_scribble_sleeps(zcp_manager *manager, uint32_t slot, uint64_t seed) 
         zcp_priv_store_relaxed(&signals->slept[w], zcp_priv_mix(seed + 3 + w));
 }
 
-void inside_want(zcp_manager *manager, uint32_t pool) { zcp_priv_pool_want(zcp_priv_view_pool(&manager->view, pool)); }
+void inside_want(zcp_manager *manager, uint32_t pool) {
+    zcp_priv_pool_recall(zcp_priv_view_pool(&manager->view, pool));
+}
+
 int inside_set_barriers(int barriers) { return atomic_exchange(&zcp_priv_barriers, barriers); }
 void inside_set_state_word(zcp_manager *manager, uint32_t pool, uint32_t index, uint64_t word) {
     zcp_priv_store_release(&zcp_priv_record_at(zcp_priv_view_pool(&manager->view, pool), index)->state, word);
@@ -119,14 +122,14 @@ void inside_set_loans(zcp_manager *manager, uint32_t pool, uint64_t loan) {
 }
 
 uint64_t inside_release_told(zcp_manager *manager, uint64_t next) {
-    uint64_t was = zcp_priv_load_relaxed(&manager->release_told);
-    zcp_priv_store_relaxed(&manager->release_told, next);
+    uint64_t was = zcp_priv_load_relaxed(&manager->release_logged_until);
+    zcp_priv_store_relaxed(&manager->release_logged_until, next);
     return was;
 }
 
 uint32_t inside_thread_number(void) { return zcp_priv_thread; }
 bool inside_releases_quickly(zcp_manager *manager, uint32_t pool) {
-    return zcp_priv_view_local(&manager->view, pool)->quick != 0;
+    return zcp_priv_view_local(&manager->view, pool)->fast_limit != 0;
 }
 
 void inside_places(const zcp_manager *manager, const zcp_chunk *chunk, uintptr_t places[INSIDE_PLACES]) {

@@ -199,7 +199,7 @@ static bool threads_of_forked_children(void) {
     return good[0] && good[1] && good[2];
 }
 
-/* Does it give back the pages behind a mapping? */
+// Does it give back the pages behind a mapping?
 static bool remove_pages(void) {
     struct stat now;
     int fd = open(probe_path, O_RDWR);
