@@ -11,6 +11,7 @@ DESTDIR ?=
 INSTALL ?= install
 
 headers := zerocp_relptr.h zerocp_shm.h zerocp.h
+version := $(shell sed -n '1s/.* zerocp \([0-9][0-9.]*\).*/\1/p' zerocp.h)
 
 # The warning about casts to a type of larger alignment, as the compiler $(1) has it for the language $(2). GCC's plain
 # one is silent on machines that allow such an access; clang's is strict by itself.
@@ -30,13 +31,12 @@ flags_tsan := -fsanitize=thread -O1 -g -Wno-unknown-warning-option -Wno-tsan
 # So that it does not depend on what lies before a function how fast it is: some of the loops take up to an eighth longer where they lie badly.
 flags_bench := -falign-functions=64
 
-sources_tests := $(wildcard tests/*.c tests/harness/*.c)
-sources_asan  := $(filter-out $(addprefix tests/,compile.c cpp_test.c demo_test.c camera_test.c tool_test.c style_test.c),\
-                   $(sources_tests))
+sources_tests := $(wildcard tests/*.c)
+sources_asan  := $(filter-out tests/compile.c tests/cpp_test.c tests/demo_test.c tests/camera_test.c tests/tool_test.c tests/python_test.c,$(sources_tests))
 sources_tsan  := $(sources_asan)
 
 tools   := $(BUILD)/zerocp
-demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(filter-out tests/demo/inspect.c,$(wildcard tests/demo/*.c)))
+demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(filter-out tests/demo/inspect.c tests/demo/library.c,$(wildcard tests/demo/*.c)))
 demos_cxx := $(patsubst tests/demo/%.cpp,$(BUILD)/demo/%,$(wildcard tests/demo/*.cpp))
 benches := $(BUILD)/bench/bench
 
@@ -44,7 +44,7 @@ benches := $(BUILD)/bench/bench
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-all: $(demos) $(demos_cxx) $(BUILD)/libzerocp.so $(tools) $(BUILD)/tests/run $(benches) ## Build the demo, the tool, the tests and the bench (the default)
+all: $(demos) $(demos_cxx) $(BUILD)/libzerocp.so $(BUILD)/libzerocp.a $(tools) $(BUILD)/tests/run $(benches) ## Build the demo, the tool, the tests and the bench (the default)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Compiling. The objects and programs of a flavour lie in $(BUILD)/<flavour>. Beside them lies the command that made
@@ -77,7 +77,7 @@ $(foreach flavour,tests asan tsan,$(eval $(call run_rules,$(flavour))))
 flags_of_compile = -DTEST_SOURCE_DIR=$(call quoted,"$(CURDIR)")
 flags_of_demo_test = $(flags_of_compile)
 flags_of_cpp_test = $(flags_of_compile)
-flags_of_style_test = $(flags_of_compile)
+flags_of_python_test = $(flags_of_compile)
 
 # Each .c in tests/demo and in bench is a program, and holds its own implementation, as a user's would.
 $(BUILD)/demo/%: tests/demo/%.c $(BUILD)/demo/command
@@ -88,9 +88,18 @@ flags_tools = -DZEROCP_VERSION='"$(version)"'
 $(BUILD)/zerocp: tests/demo/inspect.c $(BUILD)/tools/command
 	$(call compile,tools) -MMD -MP -MF $(BUILD)/tools/zerocp.d $(LDFLAGS) -o $@ $< $(libs)
 
-# For languages that load libraries. The header is all the source that there is.
-$(BUILD)/libzerocp.so: $(headers) $(BUILD)/library/command
-	$(call compile,library) -DZEROCP_IMPLEMENTATION -fPIC -shared $(LDFLAGS) -o $@ -x c zerocp.h -x none $(libs)
+# For those who would rather link than compile, and for languages that load libraries. A symbol of a program that holds an
+# implementation itself goes before the library's; -Bsymbolic-functions: and the library's own calls stay within it.
+library := $(BUILD)/libzerocp.so.$(firstword $(subst ., ,$(version)))
+$(BUILD)/library/library.o: tests/demo/library.c $(BUILD)/library/command
+	$(call compile,library) -fPIC -MMD -MP -c -o $@ $<
+$(library): $(BUILD)/library/library.o
+	$(call link,library) -shared -Wl,-soname,$(@F) -Wl,-Bsymbolic-functions -o $@ $< $(libs)
+$(BUILD)/libzerocp.so: $(library)
+	ln -sf $(<F) $@
+$(BUILD)/libzerocp.a: $(BUILD)/library/library.o
+	rm -f $@
+	$(AR) rc $@ $<
 
 # Each .cpp in tests/demo is a program, too, linked to the implementation in C: where there is a C++ compiler whose programs can be
 # linked with what $(CC) compiles. Else make says so, and goes on.
@@ -145,7 +154,7 @@ $(objects_killstep): $(BUILD)/killstep/command
 $(BUILD)/killstep/killstep: $(objects_killstep)
 	$(call link,killstep) -Wl,-z,now -o $@ $(objects_killstep) $(libs)
 
--include $(addsuffix .d,$(demos) $(demos_cxx) $(BUILD)/soak/soak) $(BUILD)/tools/zerocp.d $(objects_killstep:.o=.d) $(objects_bench:.o=.d)
+-include $(addsuffix .d,$(demos) $(demos_cxx) $(BUILD)/soak/soak) $(BUILD)/tools/zerocp.d $(BUILD)/library/library.d $(objects_killstep:.o=.d) $(objects_bench:.o=.d)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Running
@@ -158,7 +167,7 @@ tools: $(tools) ## Build build/zerocp, which lists, shows, watches and checks in
 demo: $(demos) ## Run the demo: a server and a client exchange chunks
 	$(BUILD)/demo/demo
 
-library: $(BUILD)/libzerocp.so ## Build build/libzerocp.so, for other languages: see tests/demo/client.py
+library: $(BUILD)/libzerocp.so $(BUILD)/libzerocp.a ## Build build/libzerocp.so and .a, to link and for other languages: tests/demo/zerocp.py
 
 test: $(BUILD)/tests/run $(demos) $(demos_cxx) $(BUILD)/libzerocp.so $(tools) ## Run the tests; FILTER=PATTERNS JOBS=N TEST_OPTIONS=--help
 	@$(test_environment) $(BUILD)/tests/run $(test_options)
@@ -266,21 +275,82 @@ sanitize-asan sanitize-tsan: sanitize-%: $(BUILD)/%/run
 # ----------------------------------------------------------------------------------------------------------------------
 # Installing
 
-version = $(shell sed -n '1s/.* zerocp \([0-9][0-9.]*\).*/\1/p' zerocp.h)
-pkgconfig = $(DESTDIR)$(PREFIX)/lib/pkgconfig
+# Where, below PREFIX. PYTHON is asked in which of the directories there it looks for modules.
+BINDIR ?= bin
+INCLUDEDIR ?= include
+LIBDIR ?= lib
+PYTHON ?= python3
+PYTHONDIR ?= $(patsubst $(PREFIX)/%,%,$(shell $(PYTHON) -c 'import site, sys; \
+    print(next((path for path in site.getsitepackages() + [site.getusersitepackages()] if path.startswith(sys.argv[1] + "/lib/")), ""))' \
+    $(call quoted,$(PREFIX)) 2> /dev/null))
+to_python = $(or $(PYTHONDIR),$(LIBDIR)/python3/site-packages)
 
-$(BUILD)/zerocp.pc: FORCE
-	$(call keep,'prefix=$(PREFIX)' 'includedir=$${prefix}/include' '' 'Name: zerocp' \
-	    'Description: Shared-memory chunk pools that survive the death of their processes' \
-	    'Version: $(version)' 'Cflags: -I$${includedir}' 'Libs: -pthread -lrt')
+space := $(subst ,, )
+to_prefix = $(subst $(space),/,$(patsubst %,..,$(subst /, ,$(LIBDIR)/cmake/zerocp)))
+root      = $(DESTDIR)$(PREFIX)
+packages := $(addprefix $(BUILD)/package/,zerocp.pc zerocp-headers.pc zerocp-config.cmake zerocp-config-version.cmake zerocp.py)
+to_install = $(BUILD)/libzerocp.so $(BUILD)/libzerocp.a $(tools) $(packages)
+installed = $(addprefix $(INCLUDEDIR)/,$(headers)) $(addprefix $(LIBDIR)/,$(notdir $(library)) libzerocp.so libzerocp.a) $(BINDIR)/zerocp \
+    $(addprefix $(LIBDIR)/pkgconfig/,zerocp.pc zerocp-headers.pc) $(addprefix $(LIBDIR)/cmake/zerocp/,zerocp-config.cmake zerocp-config-version.cmake) \
+    $(to_python)/zerocp.py
 
-install: $(BUILD)/zerocp.pc ## Install the headers and zerocp.pc; PREFIX=/usr/local DESTDIR=
-	$(INSTALL) -d $(DESTDIR)$(PREFIX)/include $(pkgconfig)
-	$(INSTALL) -m 644 $(headers) $(DESTDIR)$(PREFIX)/include
-	$(INSTALL) -m 644 $(BUILD)/zerocp.pc $(pkgconfig)
+pc = 'prefix=$(PREFIX)' 'includedir=$${prefix}/$(INCLUDEDIR)' 'libdir=$${prefix}/$(LIBDIR)' '' 'Name: $(basename $(@F))' \
+    'Description: Shared-memory chunk pools that survive the death of their processes$(1)' 'Version: $(version)' 'Cflags: -I$${includedir}'
+$(BUILD)/package/zerocp.pc: FORCE
+	$(call keep,$(call pc,) 'Libs: -L$${libdir} -lzerocp $(ldlibs)')
+$(BUILD)/package/zerocp-headers.pc: FORCE
+	$(call keep,$(call pc, (for who compiles the implementation)) 'Libs: $(ldlibs)')
 
-uninstall: ## Remove what install put there
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/include/,$(headers)) $(pkgconfig)/zerocp.pc
+# zerocp::headers is for who compiles the implementation, zerocp::zerocp links it.
+$(BUILD)/package/zerocp-config.cmake: FORCE
+	$(call keep,'get_filename_component(zerocp_prefix "$${CMAKE_CURRENT_LIST_DIR}/$(to_prefix)" ABSOLUTE)' \
+	    'if(NOT TARGET zerocp::headers)' \
+	    '  add_library(zerocp::headers INTERFACE IMPORTED)' \
+	    '  set_target_properties(zerocp::headers PROPERTIES' \
+	    '    INTERFACE_INCLUDE_DIRECTORIES "$${zerocp_prefix}/$(INCLUDEDIR)"' \
+	    '    INTERFACE_LINK_LIBRARIES "$(subst $(space),;,$(ldlibs))")' \
+	    'endif()' \
+	    'if(NOT TARGET zerocp::zerocp)' \
+	    '  add_library(zerocp::zerocp SHARED IMPORTED)' \
+	    '  set_target_properties(zerocp::zerocp PROPERTIES' \
+	    '    IMPORTED_LOCATION "$${zerocp_prefix}/$(LIBDIR)/$(notdir $(library))"' \
+	    '    IMPORTED_SONAME "$(notdir $(library))"' \
+	    '    INTERFACE_LINK_LIBRARIES zerocp::headers)' \
+	    'endif()' \
+	    'unset(zerocp_prefix)')
+$(BUILD)/package/zerocp-config-version.cmake: FORCE
+	$(call keep,'set(PACKAGE_VERSION "$(version)")' \
+	    'if(PACKAGE_FIND_VERSION_MAJOR STREQUAL "$(firstword $(subst ., ,$(version)))" AND NOT PACKAGE_VERSION VERSION_LESS PACKAGE_FIND_VERSION)' \
+	    '  set(PACKAGE_VERSION_COMPATIBLE TRUE)' \
+	    'endif()' \
+	    'if(PACKAGE_VERSION VERSION_EQUAL PACKAGE_FIND_VERSION)' \
+	    '  set(PACKAGE_VERSION_EXACT TRUE)' \
+	    'endif()')
+
+# The installed module looks for the library where it was installed.
+$(BUILD)/package/zerocp.py: tests/demo/zerocp.py FORCE
+	@mkdir -p $(@D)
+	@sed 's|^INSTALLED = ""|INSTALLED = "$(PREFIX)/$(LIBDIR)/$(notdir $(library))"|' $< > $@
+
+# The dynamic linker learns of the library, if this is not for another system.
+ldconfig = $(if $(DESTDIR),,@if test "$$(id -u)" = 0; then ldconfig || true; fi)
+
+install: $(to_install) ## Install headers, library, tool (zerocp), pkg-config, CMake and Python: PREFIX=/usr/local DESTDIR= LIBDIR=lib
+	$(INSTALL) -d $(addprefix $(root)/,$(sort $(dir $(installed))))
+	$(INSTALL) -m 644 $(headers) $(root)/$(INCLUDEDIR)
+	$(INSTALL) -m 755 $(library) $(root)/$(LIBDIR)
+	ln -sf $(notdir $(library)) $(root)/$(LIBDIR)/libzerocp.so
+	$(INSTALL) -m 644 $(BUILD)/libzerocp.a $(root)/$(LIBDIR)
+	$(INSTALL) -m 755 $(tools) $(root)/$(BINDIR)
+	$(INSTALL) -m 644 $(filter %.pc,$(packages)) $(root)/$(LIBDIR)/pkgconfig
+	$(INSTALL) -m 644 $(filter %.cmake,$(packages)) $(root)/$(LIBDIR)/cmake/zerocp
+	$(INSTALL) -m 644 $(filter %.py,$(packages)) $(root)/$(to_python)
+	$(ldconfig)
+
+uninstall: ## Remove what install put there, with the same variables
+	rm -f $(addprefix $(root)/,$(installed))
+	-@rmdir $(root)/$(LIBDIR)/cmake/zerocp 2> /dev/null || true
+	$(ldconfig)
 
 clean: ## Remove build/
 	rm -rf $(BUILD)

@@ -1,0 +1,61 @@
+// tests/python_test.c: runs the tests of tests/demo/zerocp.py, each of which is a function of tests/python/zerocp_test.py, with the
+// interpreter that has numpy. Skipped where there is none; but not where TEST_INSTALLED says that python3 and numpy are.
+#include "programs.h"
+
+#ifndef TEST_SOURCE_DIR
+#error "TEST_SOURCE_DIR is not defined: the Makefile gives it"
+#endif
+
+#define SCRIPT TEST_SOURCE_DIR "/tests/python/zerocp_test.py"
+
+static program python;
+
+static void set_library(void) {
+    char library[PATH_MAX];
+    build_path(library, sizeof library, "libzerocp.so");
+    if (access(library, R_OK) != 0)
+        test_skip("libzerocp.so was not built (make library)");
+    CHECK(setenv("ZEROCP_LIBRARY", library, 1) == 0);
+    CHECK(setenv("PYTHONDONTWRITEBYTECODE", "1", 1) == 0);         // nothing beside the sources
+}
+
+// The first interpreter that has numpy and can load the library, which may be of another word size or another libc's.
+static const char *interpreter(void) {
+    static const char *const candidates[] = {"python3", "/usr/bin/python3", "/usr/local/bin/python3"};
+    static const char probe[] = "import ctypes, numpy, os; ctypes.CDLL(os.environ['ZEROCP_LIBRARY'])";
+    set_library();
+    for (size_t i = 0; i < sizeof candidates / sizeof candidates[0]; i++) {
+        start_at(&python, candidates[i], (const char *[]){candidates[i], "-c", probe, NULL});
+        if (end_of(&python) == 0)
+            return candidates[i];
+    }
+    CHECK_MSG(getenv("TEST_INSTALLED") == NULL, "no python3 with numpy that can load the library: %s", python.text);
+    test_skip("there is no python3 with numpy that can load the library");
+}
+
+static void run_python_test(const char *name) {
+    const char *found = interpreter();
+    start_at(&python, found, (const char *[]){found, "-X", "dev", SCRIPT, name, test_instance(), NULL});
+    must_end(&python, 0);
+    must_be(&python, "");
+}
+
+#define PYTHON_TESTS(X)                                                                                                \
+    X(table) X(functions) X(manager) X(arguments) X(exchange) X(array_outlives_all) X(chunk_outlives_close)            \
+    X(array_in_a_cycle) X(exit) X(exit_leaves_nobody_to_sweep) X(killed) X(fork) X(fork_before_other_hooks)            \
+    X(fork_after_release) X(threads) X(without_numpy)
+
+#define PYTHON_TEST(name)                                                                                              \
+    TEST(python_##name) {                                                                                              \
+        run_python_test(#name);                                                                                        \
+    }
+PYTHON_TESTS(PYTHON_TEST)
+
+// None is left out here.
+TEST(python_tests_all_run) {
+#define NAME(name) " " #name
+    const char *expected = text_of("%s\n", &PYTHON_TESTS(NAME)[1]), *found = interpreter();
+    start_at(&python, found, (const char *[]){found, SCRIPT, "--list", NULL});
+    must_end(&python, 0);
+    must_be(&python, expected);
+}
