@@ -40,7 +40,7 @@ demos   := $(patsubst tests/demo/%.c,$(BUILD)/demo/%,$(filter-out tests/demo/ins
 demos_cxx := $(patsubst tests/demo/%.cpp,$(BUILD)/demo/%,$(wildcard tests/demo/*.cpp))
 benches := $(BUILD)/bench/bench
 
-.PHONY: all demo library tools test record bench bench-check bench-peers soak fuzz killstep model weaken machines sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
+.PHONY: all demo library tools test record bench bench-check bench-peers soak fuzz killstep model weaken machines users sanitize sanitize-asan sanitize-tsan install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -250,6 +250,9 @@ weaken: ## Weaken each order of the protocol in a copy and see GenMC find it; GE
 
 machines: ## Processes of other word sizes, libcs, architectures, compilers and languages in one instance; PARTS='bits musl ...' ROUNDS=N
 	@BUILD=$(call quoted,$(BUILD)) ROUNDS=$(ROUNDS) tests/machines/check $(PARTS)
+
+users: ## Projects that use an installed and a copied zerocp: pkg-config, CMake, Meson, Python; PARTS='cmake meson ...'
+	@BUILD=$(call quoted,$(BUILD)) CC=$(call quoted,$(CC)) tests/install/check $(PARTS)
 
 # Both are run, whatever the first one says; each leaves its output in a log, for the summary.
 sanitize: ## Run the tests under ASan + UBSan, then under TSan; FILTER, JOBS, TEST_OPTIONS

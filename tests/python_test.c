@@ -10,11 +10,16 @@
 
 static program python;
 
+_Noreturn static void skip(const char *why) {
+    CHECK_MSG(getenv("TEST_INSTALLED") == NULL, "%s", why);
+    test_skip(why);
+}
+
 static void set_library(void) {
     char library[PATH_MAX];
     build_path(library, sizeof library, "libzerocp.so");
     if (access(library, R_OK) != 0)
-        test_skip("libzerocp.so was not built (make library)");
+        skip("libzerocp.so was not built (make library)");
     CHECK(setenv("ZEROCP_LIBRARY", library, 1) == 0);
     CHECK(setenv("PYTHONDONTWRITEBYTECODE", "1", 1) == 0);         // nothing beside the sources
 }
@@ -29,8 +34,8 @@ static const char *interpreter(void) {
         if (end_of(&python) == 0)
             return candidates[i];
     }
-    CHECK_MSG(getenv("TEST_INSTALLED") == NULL, "no python3 with numpy that can load the library: %s", python.text);
-    test_skip("there is no python3 with numpy that can load the library");
+    test_note("%s", python.text);
+    skip("there is no python3 with numpy that can load the library");
 }
 
 static void run_python_test(const char *name) {
