@@ -1,6 +1,7 @@
-// library.c: what make compiles into libzerocp.so and libzerocp.a: the implementation of the three headers, and beside it what other
-// languages need. Two things: a table of sizes, offsets and constants, so that nobody copies a struct by hand, and zeros at the
-// addresses of chunks in a forked child, so that an array of a language that cannot forget it reads something there.
+// library.c: what make compiles into libzerocp.so and libzerocp.a: the implementation of the three headers, and beside
+// it what other languages need. Two things: a table of sizes, offsets and constants, so that nobody copies a struct by
+// hand, and zeros at the addresses of chunks in a forked child, so that an array of a language that cannot forget it
+// reads something there.
 //
 // What it exports beside the functions of the headers:
 //
@@ -15,8 +16,9 @@
 //           p   another pointer
 //           r   a struct, or several
 //   bool zcp_library_zero_in_child(void *address, uint64_t bytes)
-//       In each child that fork makes from now on, these bytes (and the rest of their pages) are zeros of its own, where zerocp would
-//       leave nothing mapped. false: no memory. As often as it was called, zcp_library_forget takes it back. Thread-safe.
+//       In each child that fork makes from now on, these bytes (and the rest of their pages) are zeros of its own,
+//       where zerocp would leave nothing mapped. false: no memory. As often as it was called, zcp_library_forget takes
+//       it back. Thread-safe.
 //   void zcp_library_forget(void *address, uint64_t bytes)
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp.h"
@@ -27,7 +29,7 @@
 #include <unistd.h>
 
 #ifndef MAP_FIXED_NOREPLACE
-#define MAP_FIXED_NOREPLACE 0x100000                               // of Linux 4.17; an older one takes the address as a wish
+#define MAP_FIXED_NOREPLACE 0x100000                               // Linux 4.17; an older one takes it as a wish
 #endif
 
 const char *zcp_library_row(uint32_t row, uint64_t *offset, uint64_t *bytes, char *kind);
@@ -49,7 +51,9 @@ typedef struct library_row {
              const char *: 's', char *: 'c', void *: 'p', zcp_manager *: 'p', const zcp_config *: 'p', default: 'r')
 
 #define STRUCT(type) {#type, _Alignof(type), sizeof(type), '{'},
-#define FIELD(type, field) {#type "." #field, offsetof(type, field), sizeof(((type *)0)->field), KIND(((type *)0)->field)},
+#define MEMBER(type, field) (((type *)0)->field)
+#define FIELD(type, field)                                                                                             \
+    {#type "." #field, offsetof(type, field), sizeof MEMBER(type, field), KIND(MEMBER(type, field))},
 #define CONSTANT(constant) {#constant, (uint64_t)(constant), 0, '='},
 #define STATUS(code, what, todo) CONSTANT(code)
 
@@ -87,8 +91,8 @@ static const library_row library_rows[] = {
     FIELD(zcp_config, pools)
     CONSTANT(ZCP_MPMC_LIST_MAX_CAPACITY)
     STRUCT(zcp_mpmc_list)
-    FIELD(zcp_mpmc_list, memory) FIELD(zcp_mpmc_list, capacity) FIELD(zcp_mpmc_list, cursor) FIELD(zcp_mpmc_list, leaves)
-    FIELD(zcp_mpmc_list, leaf_shift) FIELD(zcp_mpmc_list, first_leaf)
+    FIELD(zcp_mpmc_list, memory) FIELD(zcp_mpmc_list, capacity) FIELD(zcp_mpmc_list, cursor)
+    FIELD(zcp_mpmc_list, leaves) FIELD(zcp_mpmc_list, leaf_shift) FIELD(zcp_mpmc_list, first_leaf)
 
     CONSTANT(ZCP_FALLBACK) CONSTANT(ZCP_READ_ONLY_DATA) CONSTANT(ZCP_WAIT) CONSTANT(ZCP_CHECKED) CONSTANT(ZCP_OBSERVE)
     STRUCT(zcp_manager_desc)
@@ -100,8 +104,9 @@ static const library_row library_rows[] = {
     FIELD(zcp_recovery, dead_clients) FIELD(zcp_recovery, chunks_reclaimed)
     CONSTANT(ZCP_POOL_NONE) CONSTANT(ZCP_POOL_LIVE) CONSTANT(ZCP_POOL_RETIRING)
     STRUCT(zcp_pool_stats)
-    FIELD(zcp_pool_stats, chunk_size) FIELD(zcp_pool_stats, total) FIELD(zcp_pool_stats, used) FIELD(zcp_pool_stats, free)
-    FIELD(zcp_pool_stats, stride) FIELD(zcp_pool_stats, alignment) FIELD(zcp_pool_stats, cache_chunks)
+    FIELD(zcp_pool_stats, chunk_size) FIELD(zcp_pool_stats, total) FIELD(zcp_pool_stats, used)
+    FIELD(zcp_pool_stats, free) FIELD(zcp_pool_stats, stride) FIELD(zcp_pool_stats, alignment)
+    FIELD(zcp_pool_stats, cache_chunks)
     FIELD(zcp_pool_stats, cached) FIELD(zcp_pool_stats, state) FIELD(zcp_pool_stats, peak_used)
     FIELD(zcp_pool_stats, allocations) FIELD(zcp_pool_stats, releases) FIELD(zcp_pool_stats, failures)
     FIELD(zcp_pool_stats, waits) FIELD(zcp_pool_stats, disturbed)
@@ -115,8 +120,9 @@ static const library_row library_rows[] = {
     STRUCT(zcp_client_info)
     FIELD(zcp_client_info, state) FIELD(zcp_client_info, pid) FIELD(zcp_client_info, start) FIELD(zcp_client_info, name)
     STRUCT(zcp_client_stats)
-    FIELD(zcp_client_stats, state) FIELD(zcp_client_stats, pid) FIELD(zcp_client_stats, start) FIELD(zcp_client_stats, name)
-    FIELD(zcp_client_stats, owned) FIELD(zcp_client_stats, borrowed) FIELD(zcp_client_stats, bytes)
+    FIELD(zcp_client_stats, state) FIELD(zcp_client_stats, pid) FIELD(zcp_client_stats, start)
+    FIELD(zcp_client_stats, name) FIELD(zcp_client_stats, owned) FIELD(zcp_client_stats, borrowed)
+    FIELD(zcp_client_stats, bytes)
     FIELD(zcp_client_stats, cached)
     STRUCT(zcp_census_entry)
     FIELD(zcp_census_entry, pool) FIELD(zcp_census_entry, index) FIELD(zcp_census_entry, generation)
@@ -127,7 +133,8 @@ static const library_row library_rows[] = {
     STRUCT(zcp_chunk)
     FIELD(zcp_chunk, manager) FIELD(zcp_chunk, data) FIELD(zcp_chunk, index) FIELD(zcp_chunk, generation)
 
-    CONSTANT(ZCP_LOG_OFF) CONSTANT(ZCP_LOG_ERROR) CONSTANT(ZCP_LOG_WARNING) CONSTANT(ZCP_LOG_INFO) CONSTANT(ZCP_LOG_DEBUG)
+    CONSTANT(ZCP_LOG_OFF) CONSTANT(ZCP_LOG_ERROR) CONSTANT(ZCP_LOG_WARNING)
+    CONSTANT(ZCP_LOG_INFO) CONSTANT(ZCP_LOG_DEBUG)
 };
 
 const char *zcp_library_row(uint32_t row, uint64_t *offset, uint64_t *bytes, char *kind) {
@@ -161,11 +168,12 @@ static void child_zeros_unlock(void) {
     pthread_mutex_unlock(&child_zeros_mutex);
 }
 
-// Maps zeros over [begin, end), of which nothing is mapped. If something is, an array would show other memory: rather die.
+// Maps zeros over [begin, end), of which nothing is mapped. If something is, an array would show other memory: rather
+// die.
 static void child_zeros_map(uintptr_t begin, uintptr_t end) {
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
     void *wanted = (void *)begin;
-    if (mmap(wanted, end - begin, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
-             -1, 0) != wanted) {
+    if (mmap(wanted, end - begin, PROT_READ | PROT_WRITE, flags, -1, 0) != wanted) {
         static const char message[] = "libzerocp: the addresses of a chunk are taken in a forked child\n";
         if (write(STDERR_FILENO, message, sizeof message - 1) < 0)
             abort();

@@ -9,15 +9,16 @@
         received = manager.acquire(token)                             # this, and holds the chunk from then on
         pixels = received.array((1080, 1920, 3), "uint8")             # read-only
 
-An array holds its chunk: it may outlive the Chunk, its release() and the manager's close(), and is good as long as anything of it is
-left. What is done at the end (the chunk's release, and a close that was asked for) is done when the last one goes. In a child of
-fork such an array is zeros, and a private copy; everything else that is asked of the parent's objects raises an Error there.
+An array holds its chunk: it may outlive the Chunk, its release() and the manager's close(), and is good as long as
+anything of it is left. What is done at the end (the chunk's release, and a close that was asked for) is done when the
+last one goes. In a child of fork such an array is zeros, and a private copy; everything else that is asked of the
+parent's objects raises an Error there.
 
 All may be called by several threads. A call that fails raises an Error with the status, its name and the message.
 
-This file is all there is beside libzerocp.so, which is looked for in the environment variable ZEROCP_LIBRARY, where `make install`
-has put it, where the dynamic linker looks, and in build/ of the source tree. Sizes, offsets and constants are the library's own:
-zerocp.WAIT is ZCP_WAIT, zerocp.ERR_STALE is ZCP_ERR_STALE.
+This file is all there is beside libzerocp.so, which is looked for in the environment variable ZEROCP_LIBRARY, where
+`make install` has put it, where the dynamic linker looks, and in build/ of the source tree. Sizes, offsets and
+constants are the library's own: zerocp.WAIT is ZCP_WAIT, zerocp.ERR_STALE is ZCP_ERR_STALE.
 """
 
 import atexit
@@ -41,7 +42,8 @@ INSTALLED = ""  # where make install has put the library
 def _load():
     here = os.path.dirname(os.path.abspath(__file__))
     given = os.environ.get("ZEROCP_LIBRARY")
-    paths = [given] if given else [INSTALLED, "libzerocp.so.1", os.path.join(here, "..", "..", "build", "libzerocp.so.1")]
+    built = os.path.join(here, "..", "..", "build", "libzerocp.so.1")
+    paths = [given] if given else [INSTALLED, "libzerocp.so.1", built]
     failures = []
     for path in filter(None, paths):
         try:
@@ -144,7 +146,8 @@ for _name, (_result, *_arguments) in _FUNCTIONS.items():
 
 
 class Error(Exception):
-    """A call failed. status: its number, as ERR_STALE; name: "ZCP_ERR_STALE"; message: why, as far as only the moment could tell."""
+    """A call failed. status: its number, as ERR_STALE; name: "ZCP_ERR_STALE"; message: why, as far as only the
+    moment could tell."""
 
     def __init__(self, status, message=None):
         self.status, self.name = status, _statuses.get(status, "?")
@@ -172,9 +175,10 @@ def _milliseconds(seconds):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Who may use the manager, and when its memory may go. `users` are the calls that are just being made and the chunks that are held.
-# Whoever is in it may use the manager; whoever leaves last closes it, if that was asked for. Each step is one operation on a dict
-# or list, which no other thread sees half done, because the garbage collector may get here at any point of the others.
+# Who may use the manager, and when its memory may go. `users` are the calls that are just being made and the chunks
+# that are held. Whoever is in it may use the manager; whoever leaves last closes it, if that was asked for. Each step
+# is one operation on a dict or list, which no other thread sees half done, because the garbage collector may get here
+# at any point of the others.
 
 
 _attachments = {}  # those that are open, by their ids
@@ -208,7 +212,8 @@ class _Attachment:
 
 @atexit.register
 def _close_all():
-    """What no chunk and no array holds is closed at exit, so that nobody has to sweep after this process; the rest when that goes."""
+    """What no chunk and no array holds is closed at exit, so that nobody has to sweep after this process; the rest
+    when that goes."""
     for attachment in list(_attachments.values()):
         attachment.close()
 
@@ -234,8 +239,9 @@ _untrack.argtypes, _untrack.restype = [ctypes.py_object], None
 class _Hold:
     """A handle of a chunk: released when the last Chunk or array that refers to this has gone.
 
-    The garbage collector must not know it: it would call __del__ of all objects of a cycle before any of them goes, and a later one
-    could still look into the array. So this is called when the reference count says so, and only then.
+    The garbage collector must not know it: it would call __del__ of all objects of a cycle before any of them goes,
+    and a later one could still look into the array. So this is called when the reference count says so, and only
+    then.
     """
 
     __slots__ = ("attachment", "handle", "size")
@@ -278,19 +284,20 @@ def _named(struct, **more):
     return made(**more, **values)
 
 
-def open(name=None, pools=None, *, mode=None, flags=0, timeout=0, client_name=None, max_clients=0, permissions=0, group=0,
-         data_permissions=0):
-    """Opens an instance, and creates it if need be. pools: (chunk_size, chunk_count[, alignment[, cache_chunks]]) each; None: take
-    what is there. timeout: seconds, 0 for the default. The rest as in zcp_manager_desc, 0 or None for its default."""
+def open(name=None, pools=None, *, mode=None, flags=0, timeout=0, client_name=None, max_clients=0, permissions=0,
+         group=0, data_permissions=0):
+    """Opens an instance, and creates it if need be. pools: (chunk_size, chunk_count[, alignment[, cache_chunks]])
+    each; None: take what is there. timeout: seconds, 0 for the default. The rest as in zcp_manager_desc, 0 or None
+    for its default."""
     config, pointer = None, ctypes.c_void_p()
     if pools is not None:
         config = _Config()
         for pool in pools:
             _call("zcp_config_add", ctypes.byref(config), ctypes.byref(_PoolConfig(**Pool(*pool)._asdict())))
-    desc = _ManagerDesc(name=_encoded(name), mode=constants["SHM_OPEN_OR_CREATE"] if mode is None else mode, flags=flags,
-                        config=None if config is None else ctypes.addressof(config), client_name=_encoded(client_name),
-                        timeout_ms=_milliseconds(timeout), max_clients=max_clients, permissions=permissions, group=group,
-                        data_permissions=data_permissions)
+    desc = _ManagerDesc(name=_encoded(name), mode=constants["SHM_OPEN_OR_CREATE"] if mode is None else mode,
+                        config=None if config is None else ctypes.addressof(config), max_clients=max_clients,
+                        permissions=permissions, flags=flags, client_name=_encoded(client_name),
+                        timeout_ms=_milliseconds(timeout), group=group, data_permissions=data_permissions)
     _call("zcp_manager_open", ctypes.byref(pointer), ctypes.byref(desc))
     return Manager(pointer.value)
 
@@ -313,8 +320,8 @@ class Manager:
         self._attachment = _Attachment(pointer)
 
     def allocate(self, size, *, tag=0, timeout=0):
-        """A chunk that is writable. tag: 32 bits for whoever looks at what is held. timeout: seconds to wait for a free chunk, None: for
-        ever; not together with a tag."""
+        """A chunk that is writable. tag: 32 bits for whoever looks at what is held. timeout: seconds to wait for a
+        free chunk, None: for ever; not together with a tag."""
         if timeout == 0:
             return Chunk(self, _Hold(self._attachment, "zcp_chunk_allocate_tagged", size, tag), True)
         if tag:
@@ -326,7 +333,8 @@ class Manager:
         return Chunk(self, _Hold(self._attachment, "zcp_chunk_acquire", token), False)
 
     def pools(self):
-        """The statistics of each pool: a list of namedtuples with `pool`, its number, and the fields of zcp_pool_stats."""
+        """The statistics of each pool: a list of namedtuples with `pool`, its number, and the fields of
+        zcp_pool_stats."""
         found, stats = [], _PoolStats()
         with _Use(self._attachment) as pointer:
             self._look(pointer)
@@ -337,7 +345,8 @@ class Manager:
         return found
 
     def clients(self):
-        """Who has the instance open, or died with it open, and what they hold: namedtuples with `slot` and the fields of zcp_client_stats."""
+        """Who has the instance open, or died with it open, and what they hold: namedtuples with `slot` and the
+        fields of zcp_client_stats."""
         found, stats = [], _ClientStats()
         with _Use(self._attachment) as pointer:
             for slot in range(self._look(pointer).max_clients):
@@ -364,7 +373,8 @@ class Manager:
             _call("zcp_manager_check", pointer)
 
     def close(self):
-        """Detaches, once the last array and chunk of this manager is gone. Until then it refuses everything but those."""
+        """Detaches, once the last array and chunk of this manager is gone. Until then it refuses everything but
+        those."""
         self._attachment.close()
 
     @property
@@ -389,7 +399,8 @@ class Manager:
 
 
 class Chunk:
-    """A chunk that this process holds until release(), or until nothing refers to it, and its arrays hold beyond that."""
+    """A chunk that this process holds until release(), or until nothing refers to it, and its arrays hold beyond
+    that."""
 
     def __init__(self, manager, hold, writable):
         self._manager, self._hold, self.writable = manager, hold, writable
@@ -410,11 +421,12 @@ class Chunk:
     size = property(lambda self: self._ask("zcp_chunk_size"), doc="bytes asked for at allocation")
     capacity = property(lambda self: self._ask("zcp_chunk_capacity"), doc="bytes that the pool's chunks have")
     tag = property(lambda self: self._ask("zcp_chunk_tag"), doc="as given at allocation")
-    use_count = property(lambda self: self._ask("zcp_chunk_use_count"), doc="who holds it: handles here, and other clients")
+    use_count = property(lambda self: self._ask("zcp_chunk_use_count"), doc="handles here, and other clients")
 
     @property
     def token(self):
-        """64 bits that name this chunk in every process. They hold nothing: keep the chunk until the receiver has acquired."""
+        """64 bits that name this chunk in every process. They hold nothing: keep the chunk until the receiver has
+        acquired."""
         token = self._ask("zcp_chunk_token")
         if token == 0:
             raise Error(constants["ERR_STALE"], _library.zcp_last_message().decode(errors="replace"))
@@ -429,8 +441,9 @@ class Chunk:
         return view if self.writable else view.toreadonly()
 
     def array(self, shape=None, dtype="uint8", offset=0):
-        """The payload from that byte on as a numpy array, or, without numpy, as a memoryview; shape None: all that is there. Read-only if
-        the chunk was acquired. dtype: as numpy has it; without numpy "uint8" to "float64" in this machine's byte order."""
+        """The payload from that byte on as a numpy array, or, without numpy, as a memoryview; shape None: all that
+        is there. Read-only if the chunk was acquired. dtype: as numpy has it; without numpy "uint8" to "float64" in
+        this machine's byte order."""
         if numpy is not None:
             return _numpy_array(self.view(), shape, dtype, offset)
         return _memoryview_array(self.view(), shape, dtype, offset)
@@ -455,7 +468,7 @@ def _shape(view, shape, itemsize, offset):
     shape = (shape,) if hasattr(shape, "__index__") else tuple(shape)
     size = itemsize * math.prod(map(operator.index, shape))
     if offset < 0 or min(shape, default=0) < 0 or offset + size > len(view):
-        raise ValueError(f"an array of the shape {shape}, from byte {offset} on, does not lie in a chunk of {len(view)} bytes")
+        raise ValueError(f"{shape} items of {itemsize} bytes from byte {offset} on do not lie in {len(view)} bytes")
     return shape
 
 
@@ -467,8 +480,8 @@ def _numpy_array(view, shape, dtype, offset):
     return numpy.ndarray(_shape(view, shape, dtype.itemsize, offset), dtype, numpy.frombuffer(view, "uint8"), offset)
 
 
-_FORMATS = {"int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q", "uint64": "Q",
-            "float32": "f", "float64": "d", "bool": "?"}
+_FORMATS = {"int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q",
+            "uint64": "Q", "float32": "f", "float64": "d", "bool": "?"}
 
 
 def _memoryview_array(view, shape, dtype, offset):
