@@ -382,41 +382,50 @@ static void holds(int me, uint32_t handles) { *owned(me) = zcp_priv_owned(5, han
 #define G 5
 static pthread_t thread_1, thread_2;                         // those that may die
 
-#if SCENARIO == 1       // two borrowers return what the owner left
+#if SCENARIO == 1
+// two borrowers return what the owner left
 #define START  begin(0, 3, 6, 0)
 #define RUN_1  give_back(1)
 #define RUN_2  give_back(2)
-#elif SCENARIO == 2     // the owner releases, a borrower returns
+#elif SCENARIO == 2
+// the owner releases, a borrower returns
 #define START  begin(1, 2, 2, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  give_back(1)
-#elif SCENARIO == 3     // the owner releases, two borrowers return
+#elif SCENARIO == 3
+// the owner releases, two borrowers return
 #define START  begin(1, 3, 6, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  use(G); give_back(2)
-#elif SCENARIO == 4     // acquire against release and re-allocation
+#elif SCENARIO == 4
+// acquire against release and re-allocation
 #define START  begin(1, 1, 0, 0)
 #define RUN_1  owner_release(0, G); allocate_and_release(0)
 #define RUN_2  acquire_and_return(1, G)
-#elif SCENARIO == 5     // the owner releases, a stale acquire retracts
+#elif SCENARIO == 5
+// the owner releases, a stale acquire retracts
 #define START  begin(1, 2, 0, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  assert(!acquire_and_return(1, G - 1))
-#elif SCENARIO == 6     // the last borrower returns, a stale acquire retracts
+#elif SCENARIO == 6
+// the last borrower returns, a stale acquire retracts
 #define START  begin(0, 2, 2, 0)
 #define RUN_1  use(G); give_back(1)
 #define RUN_2  assert(!acquire_and_return(2, G - 1))
-#elif SCENARIO == 7     // two stale acquires, and the owner releases
+#elif SCENARIO == 7
+// two stale acquires, and the owner releases
 #define START  begin(1, 2, 0, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  acquire_and_return(1, G - 1)
 #define RUN_3  acquire_and_return(2, G - 1)
-#elif SCENARIO == 8     // a borrower returns, another one acquires with a good token
+#elif SCENARIO == 8
+// a borrower returns, another one acquires with a good token
 #define START  begin(0, 2, 2, 0)
 #define RUN_1  use(G); give_back(1)
 #define RUN_2  acquire_and_return(2, G)
-#elif SCENARIO == 9     // two return, a third one allocates what they free, and writes
+#elif SCENARIO == 9
+// two return, a third one allocates what they free, and writes
 #define START  begin(0, 3, 6, 0)
 #define RUN_1  use(G); give_back(1)
 #define RUN_2  use(G); give_back(2)
@@ -432,31 +441,38 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define RUN_1  allocate_and_release(0)
 #define RUN_2  allocate_and_release(1)
 #define RUN_3  sweep(2)
-#elif SCENARIO == 12    // a sweep of the dead owner, a borrower returns
+#elif SCENARIO == 12
+// a sweep of the dead owner, a borrower returns
 #define START  begin(1, 2, 2, 0)
 #define RUN_1  sweep(0)
 #define RUN_2  use(G); give_back(1)
-#elif SCENARIO == 13    // a sweep of the dead owner, its token is acquired
+#elif SCENARIO == 13
+// a sweep of the dead owner, its token is acquired
 #define START  begin(1, 2, 0, 0)
 #define RUN_1  sweep(0)
 #define RUN_2  acquire_and_return(1, G)
-#elif SCENARIO == 14    // two sweeps, of the dead owner and of a dead borrower
+#elif SCENARIO == 14
+// two sweeps, of the dead owner and of a dead borrower
 #define START  begin(1, 2, 2, 0)
 #define RUN_1  sweep(0)
 #define RUN_2  sweep(1)
-#elif SCENARIO == 15    // two sweeps, of two dead borrowers
+#elif SCENARIO == 15
+// two sweeps, of two dead borrowers
 #define START  begin(0, 3, 6, 0)
 #define RUN_1  sweep(1)
 #define RUN_2  sweep(2)
-#elif SCENARIO == 16    // a sweep of a dead borrower, the owner releases
+#elif SCENARIO == 16
+// a sweep of a dead borrower, the owner releases
 #define START  begin(1, 2, 2, 0)
 #define RUN_1  sweep(1)
 #define RUN_2  owner_release(0, G)
-#elif SCENARIO == 17    // a sweep of a dead borrower, a stale acquire retracts
+#elif SCENARIO == 17
+// a sweep of a dead borrower, a stale acquire retracts
 #define START  begin(0, 2, 2, 0)
 #define RUN_1  sweep(1)
 #define RUN_2  acquire_and_return(2, G - 1)
-#elif SCENARIO == 18    // a sweep of a dead owner, a borrower returns, another one acquires
+#elif SCENARIO == 18
+// a sweep of a dead owner, a borrower returns, another one acquires
 #define START  begin(1, 2, 2, 0)
 #define RUN_1  sweep(0)
 #define RUN_2  use(G); give_back(1)
@@ -468,12 +484,14 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define RUN_2  give_back(1)
 #define RUN_3  acquire_and_return(2, G - 1)
 #define RUN_4  sweep(3)
-#elif SCENARIO == 20    // as 10, and a third client allocates
+#elif SCENARIO == 20
+// as 10, and a third client allocates
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  uint32_t g; if (allocate(0, &g)) { send_token(0, g); *owned(0) = 0; owner_release(0, g); }
 #define RUN_2  uint32_t g; if (receive(&g)) acquire_and_return(1, g)
 #define RUN_3  allocate_and_release(2)
-#elif SCENARIO == 21    // the last borrower returns, while a stale hint leads another client to the chunk
+#elif SCENARIO == 21
+// the last borrower returns, while a stale hint leads another client to the chunk
 #define START  begin(0, 2, 2, 1)
 #define RUN_1  use(G); give_back(1)
 #define RUN_2  allocate_and_release(0)
@@ -483,21 +501,25 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define RUN_1  use(G); owner_release(0, G)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  allocate_and_release(2)
-#elif SCENARIO == 23    // the owner frees directly what was returned before, a good token is acquired
+#elif SCENARIO == 23
+// the owner frees directly what was returned before, a good token is acquired
 #define START  begin(1, 2, 0, 0)
 #define RUN_1  use(G); owner_release(0, G)
 #define RUN_2  acquire_and_return(1, G)
-#elif SCENARIO == 24    // the owner frees directly, a good token is acquired twice, a stale hint leads to the chunk
+#elif SCENARIO == 24
+// the owner frees directly, a good token is acquired twice, a stale hint leads to the chunk
 #define START  begin(1, 2, 0, 1)
 #define RUN_1  use(G); owner_release(0, G)
 #define RUN_2  acquire_and_return(1, G); acquire_and_return(1, G)
 #define RUN_3  allocate_and_release(2)
-#elif SCENARIO == 25    // the owner frees directly, one borrower returns, one acquires
+#elif SCENARIO == 25
+// the owner frees directly, one borrower returns, one acquires
 #define START  begin(1, 2, 2, 0)
 #define RUN_1  use(G); owner_release(0, G)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  acquire_and_return(2, G)
-#elif SCENARIO == 26    // the owner frees directly, two acquire
+#elif SCENARIO == 26
+// the owner frees directly, two acquire
 #define START  begin(1, 1, 0, 0)
 #define RUN_1  use(G); owner_release(0, G)
 #define RUN_2  acquire_and_return(1, G)
@@ -507,7 +529,8 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define START  begin(1, 1, 0, 0)
 #define RUN_1  sweep(0)
 #define RUN_2  acquire_and_return(1, G)
-#elif SCENARIO == 28    // the same, while a stale hint leads a third client to the chunk, who writes
+#elif SCENARIO == 28
+// the same, while a stale hint leads a third client to the chunk, who writes
 #define START  begin(1, 0, 0, 1)
 #define RUN_1  use(G); sweep(0)
 #define RUN_2  allocate_and_release(2)
@@ -518,27 +541,32 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define RUN_2  uint32_t g; if (allocate(1, &g)) { send_token(1, g); *owned(1) = 0; owner_release(1, g); }
 #define RUN_3  uint32_t g; if (receive(&g)) acquire_and_return(2, g)
 
-#elif SCENARIO == 30    // the owner dies releasing, a borrower returns, a sweep follows [crash 0..3]
+#elif SCENARIO == 30
+// the owner dies releasing, a borrower returns, a sweep follows [crash 0..3]
 #define START  begin(1, 2, 2, 0)
 #define RUN_1  owner_release(0, G)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 31    // a borrower dies returning, the owner releases, a sweep follows [crash 0..3]
+#elif SCENARIO == 31
+// a borrower dies returning, the owner releases, a sweep follows [crash 0..3]
 #define START  begin(1, 2, 2, 0)
 #define RUN_1  give_back(1)
 #define RUN_2  owner_release(0, G)
 #define RUN_3  AFTER_1; sweep(1)
-#elif SCENARIO == 32    // a borrower dies acquiring and returning, the owner releases, a sweep follows [crash 0..5]
+#elif SCENARIO == 32
+// a borrower dies acquiring and returning, the owner releases, a sweep follows [crash 0..5]
 #define START  begin(1, 1, 0, 0)
 #define RUN_1  acquire_and_return(1, G)
 #define RUN_2  owner_release(0, G)
 #define RUN_3  AFTER_1; sweep(1)
-#elif SCENARIO == 33    // a stale acquire dies, the owner releases, a sweep follows [crash 0..4]
+#elif SCENARIO == 33
+// a stale acquire dies, the owner releases, a sweep follows [crash 0..4]
 #define START  begin(1, 2, 0, 0)
 #define RUN_1  acquire_and_return(1, G - 1)
 #define RUN_2  owner_release(0, G)
 #define RUN_3  AFTER_1; sweep(1)
-#elif SCENARIO == 34    // a borrower dies returning, another one returns, a sweep follows [crash 0..3]
+#elif SCENARIO == 34
+// a borrower dies returning, another one returns, a sweep follows [crash 0..3]
 #define START  begin(0, 3, 6, 0)
 #define RUN_1  give_back(1)
 #define RUN_2  use(G); give_back(2)
@@ -581,68 +609,82 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define RUN_1  release(0, G)
 #define RUN_2  allocate_and_release(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 41    // the same, while a stale acquire retracts [crash 0..3]
+#elif SCENARIO == 41
+// the same, while a stale acquire retracts [crash 0..3]
 #define START  begin(1, 0, 0, 0); holds(0, 1)
 #define RUN_1  release(0, G)
 #define RUN_2  acquire_and_return(1, G - 1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 42    // a never-shared release, another process and a sibling acquire by a token that nobody made
+#elif SCENARIO == 42
+// a never-shared release, another process and a sibling acquire by a token that nobody made
 #define START  begin(1, 0, 0, 0); holds(0, 1)
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  assert(!acquired(1, G))
 #define RUN_3  assert(!acquired(0, G))
-#elif SCENARIO == 43    // the same, while a stale hint leads a third client to the chunk, who writes
+#elif SCENARIO == 43
+// the same, while a stale hint leads a third client to the chunk, who writes
 #define START  begin(1, 0, 0, 1); holds(0, 1)
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  assert(!acquired(1, G))
 #define RUN_3  allocated(2)
-#elif SCENARIO == 44    // a guess acquires when the token has just been made
+#elif SCENARIO == 44
+// a guess acquires when the token has just been made
 #define START  begin(1, 0, 0, 0); holds(0, 1)
 #define RUN_1  send_token(0, G); use(G); release(0, G)
 #define RUN_2  acquired(1, G)
-#elif SCENARIO == 45    // two siblings each make a token of their clone and drop it, another process acquires
+#elif SCENARIO == 45
+// two siblings each make a token of their clone and drop it, another process acquires
 #define START  begin(1, 0, 0, 0); holds(0, 2)
 #define RUN_1  send_token(0, G); use(G); release(0, G)
 #define RUN_2  send_token(0, G); use(G); release(0, G)
 #define RUN_3  acquired(1, G)
-#elif SCENARIO == 46    // an owner dies making a token and releasing, a guess acquires, a sweep follows [crash 0..4]
+#elif SCENARIO == 46
+// an owner dies making a token and releasing, a guess acquires, a sweep follows [crash 0..4]
 #define START  begin(1, 0, 0, 0); holds(0, 1)
 #define RUN_1  send_token(0, G); release(0, G)
 #define RUN_2  acquired(1, G)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 47    // a dead owner's chunk is swept, of which no token was made, a guess acquires
+#elif SCENARIO == 47
+// a dead owner's chunk is swept, of which no token was made, a guess acquires
 #define START  begin(1, 0, 0, 0)
 #define RUN_1  sweep(0)
 #define RUN_2  assert(!acquire_and_return(1, G))
-#elif SCENARIO == 48    // a token is made again by a second handle; the token arrives, so it must lead to the chunk
+#elif SCENARIO == 48
+// a token is made again by a second handle; the token arrives, so it must lead to the chunk
 #define START  begin(1, 0, 0, 0); holds(0, 2)
 #define RUN_1  send_token(0, G); use(G)
 #define RUN_2  uint32_t g; if (receive(&g)) assert(acquired(1, g))
 #define FINISH release(0, G); release(0, G)
 
-#elif SCENARIO == 50    // a thread allocates and releases, its sibling acquires with a stale token
+#elif SCENARIO == 50
+// a thread allocates and releases, its sibling acquires with a stale token
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  allocated(0)
 #define RUN_2  assert(!acquired(0, G - 1))
-#elif SCENARIO == 51    // a never-shared release, a stale hint leads another process to the chunk
+#elif SCENARIO == 51
+// a never-shared release, a stale hint leads another process to the chunk
 #define START  begin(1, 0, 0, 1); holds(0, 1)
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  allocated(1)
-#elif SCENARIO == 52    // a never-shared release, a stale hint leads a sibling to the chunk
+#elif SCENARIO == 52
+// a never-shared release, a stale hint leads a sibling to the chunk
 #define START  begin(1, 0, 0, 1); holds(0, 1)
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  allocated(0)
-#elif SCENARIO == 53    // a never-shared release and an allocation, a sibling's and another process's stale acquire
+#elif SCENARIO == 53
+// a never-shared release and an allocation, a sibling's and another process's stale acquire
 #define START  begin(1, 0, 0, 0); holds(0, 1)
 #define RUN_1  use(G); release(0, G); allocated(0)
 #define RUN_2  assert(!acquired(0, G - 1))
 #define RUN_3  assert(!acquired(1, G - 1))
-#elif SCENARIO == 54    // a thread makes a token and drops its clone, its sibling releases, another process acquires
+#elif SCENARIO == 54
+// a thread makes a token and drops its clone, its sibling releases, another process acquires
 #define START  begin(1, 0, 0, 0); holds(0, 2)
 #define RUN_1  send_token(0, G); use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  received(1)
-#elif SCENARIO == 55    // the same, and a sibling acquires: the process is owner and borrower at once
+#elif SCENARIO == 55
+// the same, and a sibling acquires: the process is owner and borrower at once
 #define START  begin(1, 0, 0, 0); holds(0, 2)
 #define RUN_1  send_token(0, G); use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
@@ -653,31 +695,37 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define RUN_1  allocated_sent(0)
 #define RUN_2  received(0)
 #define RUN_3  allocated(1)
-#elif SCENARIO == 57    // an owner's handle, a sibling's borrowed one, and another process allocates and writes
+#elif SCENARIO == 57
+// an owner's handle, a sibling's borrowed one, and another process allocates and writes
 #define START  begin(1, 2, 1, 1); holds(0, 1); *borrowed(0) = 1
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  allocated(1)
-#elif SCENARIO == 58    // the same, a thread acquires again before it releases both
+#elif SCENARIO == 58
+// the same, a thread acquires again before it releases both
 #define START  begin(1, 1, 0, 1); holds(0, 1)
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  if (acquire(0, G)) { clone_(0, G); use(G); release(0, G); use(G); release(0, G); }
-#elif SCENARIO == 59    // owner and borrower in one process, a borrower in another one
+#elif SCENARIO == 59
+// owner and borrower in one process, a borrower in another one
 #define START  begin(1, 3, 3, 0); holds(0, 1); *borrowed(0) = 1
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  use(G); give_back(1)
-#elif SCENARIO == 60    // two siblings acquire, the owner (another process) releases
+#elif SCENARIO == 60
+// two siblings acquire, the owner (another process) releases
 #define START  begin(2, 1, 0, 0); holds(1, 1)
 #define RUN_1  acquired(0, G)
 #define RUN_2  acquired(0, G)
 #define RUN_3  use(G); release(1, G)
-#elif SCENARIO == 61    // two siblings return, another process allocates and writes
+#elif SCENARIO == 61
+// two siblings return, another process allocates and writes
 #define START  begin(0, 2, 1, 1); *borrowed(0) = 2
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  allocated(1)
-#elif SCENARIO == 62    // a thread returns, its sibling acquires again, the owner (another process) releases
+#elif SCENARIO == 62
+// a thread returns, its sibling acquires again, the owner (another process) releases
 #define START  begin(2, 2, 1, 0); *borrowed(0) = 1; holds(1, 1)
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  acquired(0, G)
@@ -687,12 +735,14 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define START  begin(1, 1, 0, 0); holds(0, 1)
 #define RUN_1  use(G); release(0, G); allocated(0)
 #define RUN_2  acquired(0, G)
-#elif SCENARIO == 64    // two owner's clones, and another process allocates and writes
+#elif SCENARIO == 64
+// two owner's clones, and another process allocates and writes
 #define START  begin(1, 0, 0, 1); holds(0, 2)
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  allocated(1)
-#elif SCENARIO == 65    // a thread returns the last, a sibling's stale acquire, a third allocates what is freed
+#elif SCENARIO == 65
+// a thread returns the last, a sibling's stale acquire, a third allocates what is freed
 #define START  begin(0, 2, 1, 0); *borrowed(0) = 1
 #define RUN_1  use(G); release(0, G)
 #define RUN_2  acquired(0, G - 1)
@@ -715,18 +765,21 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define START  begin(1, 1, 0, 0); holds(0, 1)
 #define RUN_1  acquired(0, G)
 #define RUN_2  assert(zcp_priv_holds(&pools[0], I, G)); clone_(0, G); use(G); release(0, G); release(0, G)
-#elif SCENARIO == 69    // the same without the look and the clone
+#elif SCENARIO == 69
+// the same without the look and the clone
 #define START  begin(1, 1, 0, 0); holds(0, 1)
 #define RUN_1  acquired(0, G)
 #define RUN_2  use(G); release(0, G)
 
 // Hints on loan. Thread 1 of client 0 is the lessee, if nothing else is said; found(1) is a client without a lease,
 // to whom no hint is left but that.
-#elif SCENARIO == 70    // two clients lease, allocate, release and give up
+#elif SCENARIO == 70
+// two clients lease, allocate, release and give up
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  get_ready(0); allocated(0); give_up(0)
 #define RUN_2  get_ready(1); allocated(1); give_up(1)
-#elif SCENARIO == 71    // one does, beside a client without a lease
+#elif SCENARIO == 71
+// one does, beside a client without a lease
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  get_ready(0); allocated(0); give_up(0)
 #define RUN_2  allocated(1)
@@ -737,23 +790,28 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define RUN_1  allocated(0)
 #define RUN_2  allocated(1)
 #define RUN_3  allocated(2)
-#elif SCENARIO == 73    // what is free all the time is found while its hint is put on loan,
+#elif SCENARIO == 73
+// what is free all the time is found while its hint is put on loan,
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  get_ready(0); put_on_loan(0)
 #define RUN_2  assert(allocated(1))
-#elif SCENARIO == 74    // while it comes back from a loan,
+#elif SCENARIO == 74
+// while it comes back from a loan,
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0)
 #define RUN_1  give_up(0)
 #define RUN_2  assert(allocated(1))
-#elif SCENARIO == 75    // and while it does both, in this order
+#elif SCENARIO == 75
+// and while it does both, in this order
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  get_ready(0); put_on_loan(0); give_up(0)
 #define RUN_2  assert(allocated(1))
-#elif SCENARIO == 76    // the other way round it may be missed; nothing is lost
+#elif SCENARIO == 76
+// the other way round it may be missed; nothing is lost
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0)
 #define RUN_1  give_up(0); get_ready(0); put_on_loan(0)
 #define RUN_2  allocated(1)
-#elif SCENARIO == 77    // what is free all the time is found while its dead lessee is swept
+#elif SCENARIO == 77
+// what is free all the time is found while its dead lessee is swept
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 2)
 #define RUN_1  sweep(2)
 #define RUN_2  assert(allocated(1))
@@ -782,7 +840,8 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define RUN_1  allocated(0); give_up(0)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  allocated(3)
-#elif SCENARIO == 82    // a lease is given up, another client has it next, a third one allocates
+#elif SCENARIO == 82
+// a lease is given up, another client has it next, a third one allocates
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0)
 #define RUN_1  give_up(0)
 #define RUN_2  get_ready(1); allocated(1)
@@ -810,12 +869,14 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0)
 #define RUN_1  allocated_sent(0); allocated(0)
 #define RUN_2  received(1)
-#elif SCENARIO == 87    // as 85, and it is a sibling that acquires
+#elif SCENARIO == 87
+// as 85, and it is a sibling that acquires
 #define START  begin(0, 0, 0, 1); get_loan_as(2, 0); holds(0, 2); chunk.state = zcp_priv_state(G, id_of(0) + 1, 0)
 #define RUN_1  send_token(0, G); use(G); release(0, G)
 #define RUN_2  use(G); release(0, G)
 #define RUN_3  received(0)
-#elif SCENARIO == 88    // the last borrower returns, while a lessee follows a stale hint in its loan, and writes
+#elif SCENARIO == 88
+// the last borrower returns, while a lessee follows a stale hint in its loan, and writes
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0); chunk.state = zcp_priv_state(G, 0, 2); \
                *zcp_priv_borrow_word((zcp_priv_record *)&chunk, id_of(1)) |= zcp_priv_borrow_bit(id_of(1))
 #define RUN_1  allocated(0); give_up(0)
@@ -829,15 +890,18 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
 #define RUN_2  assert(!acquire_and_return(1, G - 1))
 #define RUN_3  allocated(2)
-#elif SCENARIO == 91    // the same, with a token of what goes to the cache
+#elif SCENARIO == 91
+// the same, with a token of what goes to the cache
 #define START  begin(1, 1, 0, 0); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
 #define RUN_2  acquired(1, G)
-#elif SCENARIO == 92    // a cache is flushed, a stale hint leads another client to the chunk
+#elif SCENARIO == 92
+// a cache is flushed, a stale hint leads another client to the chunk
 #define START  begin(1, 0, 0, 1); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
 #define RUN_2  allocated(1)
-#elif SCENARIO == 93    // the same, and the hint comes to a loan, from which a client without a lease takes it
+#elif SCENARIO == 93
+// the same, and the hint comes to a loan, from which a client without a lease takes it
 #define START  begin(0, 0, 0, 1); get_loan_as(1, 0); holds(0, 1); chunk.state = zcp_priv_state(G, id_of(0) + 1, 0)
 #define RUN_1  use(G); release(0, G); allocated(0); zcp_priv_local_answer_recall(&pools[0], local_of(0)); give_up(0)
 #define RUN_2  allocated(1)
@@ -848,7 +912,8 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
 #define RUN_2  allocated(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 95    // the same, and a token of what goes to the cache is acquired [crash 0..7]
+#elif SCENARIO == 95
+// the same, and a token of what goes to the cache is acquired [crash 0..7]
 #define START  begin(1, 1, 0, 0); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
 #define RUN_2  acquired(1, G)
@@ -858,20 +923,24 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define START  begin(1, 2, 2, 0); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
 #define RUN_2  use(G); give_back(1)
-#elif SCENARIO == 97    // the same, while a stale hint leads a third client to the chunk
+#elif SCENARIO == 97
+// the same, while a stale hint leads a third client to the chunk
 #define START  begin(1, 2, 2, 1); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
 #define RUN_2  use(G); give_back(1)
 #define RUN_3  allocated(2)
-#elif SCENARIO == 98    // a forged token of the generation in the cache leads nowhere
+#elif SCENARIO == 98
+// a forged token of the generation in the cache leads nowhere
 #define START  begin(1, 0, 0, 0); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
 #define RUN_2  assert(!acquired(1, G + 1))
-#elif SCENARIO == 99    // nor for a sibling, whose borrow bit is the owner's
+#elif SCENARIO == 99
+// nor for a sibling, whose borrow bit is the owner's
 #define START  begin(1, 0, 0, 0); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); flush(0)
 #define RUN_2  assert(!acquired(0, G + 1))
-#elif SCENARIO == 100   // a sibling acquires a token of what goes to the cache and is allocated again
+#elif SCENARIO == 100
+// a sibling acquires a token of what goes to the cache and is allocated again
 #define START  begin(1, 1, 0, 0); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated(0); flush(0)
 #define RUN_2  acquired(0, G)
@@ -886,21 +955,25 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define START  begin(1, 0, 0, 0); holds(0, 1)
 #define RUN_1  get_ready(0); use(G); release(0, G); allocated_sent(0); flush(0)
 #define RUN_2  received(1)
-#elif SCENARIO == 103   // a dead client's cached chunk is swept by two at once, while a stale acquire retracts
+#elif SCENARIO == 103
+// a dead client's cached chunk is swept by two at once, while a stale acquire retracts
 #define START  begin(0, 0, 0, 0); chunk.state = zcp_priv_cached(G, zcp_priv_cached_bits(id_of(0), 0))
 #define RUN_1  sweep(0)
 #define RUN_2  sweep(0)
 #define RUN_3  assert(!acquire_and_return(1, G))
-#elif SCENARIO == 104   // as 101, and it is a sibling that acquires
+#elif SCENARIO == 104
+// as 101, and it is a sibling that acquires
 #define START  begin(1, 0, 0, 0); holds(0, 2)
 #define RUN_1  send_token(0, G); use(G); release(0, G)
 #define RUN_2  get_ready(0); use(G); release(0, G); flush(0)
 #define RUN_3  received(0)
-#elif SCENARIO == 105   // what comes from the cache is of a new generation
+#elif SCENARIO == 105
+// what comes from the cache is of a new generation
 #define START  begin(1, 0, 0, 0); holds(0, 1); get_ready_as(1, 0)
 #define RUN_1  uint32_t g; use(G); release(0, G); assert(allocate(0, &g) && g != G); release(0, g); flush(0)
 #define RUN_2  assert(!acquired(1, G))
-#elif SCENARIO == 106   // the same of a chunk of which a token was made
+#elif SCENARIO == 106
+// the same of a chunk of which a token was made
 #define START  begin(1, 1, 0, 0); holds(0, 1); get_ready_as(1, 0)
 #define RUN_1  uint32_t g; use(G); release(0, G); if (allocate(0, &g)) { assert(g != G); release(0, g); } flush(0)
 #define RUN_2  acquired(1, G)
@@ -912,15 +985,18 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define RUN_1  get_ready(0); put_on_loan(0)
 #define RUN_2  zcp_priv_leaf_is_hinted_well(&pools[2].list, 1)
 #define RUN_3  assert(allocated(1))
-#elif SCENARIO == 111   // two siblings allocate, one with a lease, one without
+#elif SCENARIO == 111
+// two siblings allocate, one with a lease, one without
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  get_ready(0); allocated(0)
 #define RUN_2  allocated(0)
-#elif SCENARIO == 112   // two lessees, and one hint
+#elif SCENARIO == 112
+// two lessees, and one hint
 #define START  begin(0, 0, 0, 1)
 #define RUN_1  get_ready(0); allocated(0); give_up(0)
 #define RUN_2  get_ready(1); allocated(1); give_up(1)
-#elif SCENARIO == 113   // the hint of a leaf is set and corrected at once
+#elif SCENARIO == 113
+// the hint of a leaf is set and corrected at once
 #define START  begin(0, 0, 0, 0)
 #define RUN_1  zcp_mpmc_list_push(&pools[0].list, I)
 #define RUN_2  zcp_priv_leaf_is_hinted_well(&pools[1].list, 1)
@@ -935,60 +1011,72 @@ static pthread_t thread_1, thread_2;                         // those that may d
 // Somebody waits for a chunk: when all are done, nobody who has found none sleeps beside a free one without having been
 // woken since. Who dies between freeing and waking wakes nobody; then the next release in that pool does (141), or a
 // recovery (137), which a waiter makes itself each ZCP_PRIV_WAIT_MS. One chunk:
-#elif SCENARIO == 130   // a never-shared release into a loan, a waiter
+#elif SCENARIO == 130
+// a never-shared release into a loan, a waiter
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  use(G); let_go(0, G)
 #define RUN_2  waited(1)
-#elif SCENARIO == 131   // a never-shared release to the list, a waiter
+#elif SCENARIO == 131
+// a never-shared release to the list, a waiter
 #define START  begin(0, 0, 0, 0); own(I, 0)
 #define RUN_1  use(G); let_go(0, G)
 #define RUN_2  waited(1)
-#elif SCENARIO == 132   // a marked chunk's owner and its borrower release, a waiter
+#elif SCENARIO == 132
+// a marked chunk's owner and its borrower release, a waiter
 #define START  begin(1, 2, 2, 0); holds(0, 1); *borrowed(1) = 1
 #define RUN_1  use(G); let_go(0, G)
 #define RUN_2  use(G); let_go(1, G)
 #define RUN_3  waited(2)
-#elif SCENARIO == 133   // the last borrower returns, a waiter
+#elif SCENARIO == 133
+// the last borrower returns, a waiter
 #define START  begin(0, 2, 2, 0); *borrowed(1) = 1
 #define RUN_1  use(G); let_go(1, G)
 #define RUN_2  waited(2)
-#elif SCENARIO == 134   // the last borrower returns, a stale acquire retracts, a waiter
+#elif SCENARIO == 134
+// the last borrower returns, a stale acquire retracts, a waiter
 #define START  begin(0, 2, 2, 0); *borrowed(1) = 1
 #define RUN_1  use(G); let_go(1, G)
 #define RUN_2  acquired_let_go(0, G - 1)
 #define RUN_3  waited(2)
-#elif SCENARIO == 135   // a release into a loan, two waiters
+#elif SCENARIO == 135
+// a release into a loan, two waiters
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  let_go(0, G)
 #define RUN_2  waited(1)
 #define RUN_3  waited(2)
-#elif SCENARIO == 136   // a lessee releases, allocates again and releases, a waiter
+#elif SCENARIO == 136
+// a lessee releases, allocates again and releases, a waiter
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  let_go(0, G); taken_let_go(0)
 #define RUN_2  waited(1)
-#elif SCENARIO == 137   // the owner dies releasing into a loan, a waiter, a recovery follows [crash 0..7]
+#elif SCENARIO == 137
+// the owner dies releasing into a loan, a waiter, a recovery follows [crash 0..7]
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  let_go(0, G)
 #define RUN_2  waited(1)
 #define RUN_3  AFTER_1; recover(0, 3)
-#elif SCENARIO == 138   // a waiter dies, another one waits, the owner releases [crash 0..4]
+#elif SCENARIO == 138
+// a waiter dies, another one waits, the owner releases [crash 0..4]
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  waited(1)
 #define RUN_2  waited(2)
 #define RUN_3  let_go(0, G)
-#elif SCENARIO == 139   // a release into a loan, two waiters, of whom one releases the chunk if it gets it
+#elif SCENARIO == 139
+// a release into a loan, two waiters, of whom one releases the chunk if it gets it
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  let_go(0, G)
 #define RUN_2  waited_let_go(1)
 #define RUN_3  waited(2)
 
 // Two chunks:
-#elif SCENARIO == 140   // a release into a loan, one to the list, a waiter
+#elif SCENARIO == 140
+// a release into a loan, one to the list, a waiter
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1)
 #define RUN_1  let_go_of(0, 0, G)
 #define RUN_2  let_go_of(1, 1, G)
 #define RUN_3  waited(2)
-#elif SCENARIO == 141   // an owner dies releasing, a waiter; another owner's release, after that, wakes [crash 0..7]
+#elif SCENARIO == 141
+// an owner dies releasing, a waiter; another owner's release, after that, wakes [crash 0..7]
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1)
 #define RUN_1  let_go_of(0, 0, G)
 #define RUN_2  waited(2)
@@ -996,20 +1084,24 @@ static pthread_t thread_1, thread_2;                         // those that may d
 
 // A pool retires: when all are done, every chunk is retired, and its memory was given back after all use of it. A dead
 // retirer's or releaser's part is done by a recovery (156, 157). One chunk:
-#elif SCENARIO == 150   // a never-shared release into a loan
+#elif SCENARIO == 150
+// a never-shared release into a loan
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  use(G); let_go(0, G)
 #define RUN_2  retire(3)
-#elif SCENARIO == 151   // a never-shared release to the list
+#elif SCENARIO == 151
+// a never-shared release to the list
 #define START  begin(0, 0, 0, 0); own(I, 0)
 #define RUN_1  use(G); let_go(0, G)
 #define RUN_2  retire(3)
-#elif SCENARIO == 152   // a marked chunk's owner and its borrower release
+#elif SCENARIO == 152
+// a marked chunk's owner and its borrower release
 #define START  begin(1, 2, 2, 0); holds(0, 1); *borrowed(1) = 1
 #define RUN_1  use(G); let_go(0, G)
 #define RUN_2  use(G); let_go(1, G)
 #define RUN_3  retire(3)
-#elif SCENARIO == 153   // a lessee allocates and releases
+#elif SCENARIO == 153
+// a lessee allocates and releases
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0)
 #define RUN_1  taken_let_go(0)
 #define RUN_2  retire(3)
@@ -1018,46 +1110,55 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define START  begin(0, 0, 0, 0); own(I, 3)
 #define RUN_1  taken_let_go(0)
 #define RUN_2  retire(3); let_go(3, G)
-#elif SCENARIO == 155   // the last borrower returns, a stale acquire retracts
+#elif SCENARIO == 155
+// the last borrower returns, a stale acquire retracts
 #define START  begin(0, 2, 2, 0); *borrowed(1) = 1
 #define RUN_1  use(G); let_go(1, G)
 #define RUN_2  acquired_let_go(0, G - 1)
 #define RUN_3  retire(3)
-#elif SCENARIO == 156   // the retirer dies, an owner releases, a recovery follows [crash 0..8]
+#elif SCENARIO == 156
+// the retirer dies, an owner releases, a recovery follows [crash 0..8]
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  retire(3)
 #define RUN_2  use(G); let_go(0, G)
 #define RUN_3  AFTER_1; recover(3, 2)
-#elif SCENARIO == 157   // an owner dies releasing, a recovery follows [crash 0..13]
+#elif SCENARIO == 157
+// an owner dies releasing, a recovery follows [crash 0..13]
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  use(G); let_go(0, G)
 #define RUN_2  retire(3)
 #define RUN_3  AFTER_1; recover(0, 2)
-#elif SCENARIO == 158   // a forged token of the generation that is retired leads nowhere
+#elif SCENARIO == 158
+// a forged token of the generation that is retired leads nowhere
 #define START  begin(0, 0, 0, 0)
 #define RUN_1  assert(!acquire(1, G)); zcp_priv_after_free(&pools[1])
 #define RUN_2  retire(3)
-#elif SCENARIO == 159   // a lessee releases a marked chunk
+#elif SCENARIO == 159
+// a lessee releases a marked chunk
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0); chunk.state += ZCP_PRIV_TOKEN_TICKET
 #define RUN_1  let_go(0, G)
 #define RUN_2  retire(3)
 
 // Two chunks:
-#elif SCENARIO == 160   // the retirer is done before; a release into a loan, one to the list
+#elif SCENARIO == 160
+// the retirer is done before; a release into a loan, one to the list
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1); retire(3)
 #define RUN_1  use_of(0, G); let_go_of(0, 0, G)
 #define RUN_2  use_of(1, G); let_go_of(1, 1, G)
-#elif SCENARIO == 161   // the same beside the retirer
+#elif SCENARIO == 161
+// the same beside the retirer
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1)
 #define RUN_1  use_of(0, G); let_go_of(0, 0, G)
 #define RUN_2  use_of(1, G); let_go_of(1, 1, G)
 #define RUN_3  retire(3)
-#elif SCENARIO == 162   // as 160, by two siblings
+#elif SCENARIO == 162
+// as 160, by two siblings
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1); counts[0][1].owned = zcp_priv_owned(G, 1); \
                managers[1]->view.pools[0] = &pools[0]; retire(3)
 #define RUN_1  use_of(0, G); let_go_of(0, 0, G)
 #define RUN_2  use_of(1, G); let_go_of(1, 1, G)
-#elif SCENARIO == 163   // one thread releases both into its loan
+#elif SCENARIO == 163
+// one thread releases both into its loan
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 0)
 #define RUN_1  let_go_of(0, 0, G); let_go_of(1, 0, G)
 #define RUN_2  retire(3)
@@ -1071,25 +1172,30 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define FINISH zcp_priv_after_free(&pools[3])
 
 // A chunk, and caches:
-#elif SCENARIO == 170   // a thread caches and ends, a waiter
+#elif SCENARIO == 170
+// a thread caches and ends, a waiter
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  let_go(0, G); leave(0)
 #define RUN_2  waited(1)
-#elif SCENARIO == 171   // a thread caches, allocates from there and releases, a waiter
+#elif SCENARIO == 171
+// a thread caches, allocates from there and releases, a waiter
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  let_go(0, G); taken_let_go(0)
 #define RUN_2  waited(1)
-#elif SCENARIO == 172   // a thread caches and ends, the pool retires
+#elif SCENARIO == 172
+// a thread caches and ends, the pool retires
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  use(G); let_go(0, G); leave(0)
 #define RUN_2  retire(3)
 
 // Without a cache again:
-#elif SCENARIO == 180   // a lessee releases a marked chunk, a waiter
+#elif SCENARIO == 180
+// a lessee releases a marked chunk, a waiter
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0); chunk.state += ZCP_PRIV_TOKEN_TICKET
 #define RUN_1  let_go(0, G)
 #define RUN_2  waited(1)
-#elif SCENARIO == 181   // a release into a loan, a waiter, while a sibling thread of it waits for something else
+#elif SCENARIO == 181
+// a release into a loan, a waiter, while a sibling thread of it waits for something else
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(I, 0)
 #define RUN_1  let_go(0, G)
 #define RUN_2  waited(1)
@@ -1097,91 +1203,111 @@ static pthread_t thread_1, thread_2;                         // those that may d
 
 // Two chunks, as many as two clients hold. Each of them frees one and asks for one, by a look at every record: by count
 // there is one for each, so no look may say that there is none. It may have been disturbed.
-#elif SCENARIO == 190   // a never-shared release into a loan, one to the list
+#elif SCENARIO == 190
+// a never-shared release into a loan, one to the list
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1)
 #define RUN_1  free_one(0, 0, G); asks(0)
 #define RUN_2  free_one(1, 1, G); asks(1)
-#elif SCENARIO == 191   // the last borrower returns, a never-shared release to the list
+#elif SCENARIO == 191
+// the last borrower returns, a never-shared release to the list
 #define START  begin(0, 2, 1, 0); own(1, 1)
 #define RUN_1  give_back(0); asks(0)
 #define RUN_2  free_one(1, 1, G); asks(1)
-#elif SCENARIO == 192   // a marked chunk's owner releases, a never-shared release to the list
+#elif SCENARIO == 192
+// a marked chunk's owner releases, a never-shared release to the list
 #define START  begin(1, 2, 0, 0); own(1, 1)
 #define RUN_1  owner_release(0, G); asks(0)
 #define RUN_2  free_one(1, 1, G); asks(1)
-#elif SCENARIO == 193   // a thread gives back what it caches, a never-shared release to the list
+#elif SCENARIO == 193
+// a thread gives back what it caches, a never-shared release to the list
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 1); \
                chunks[1].state = zcp_priv_cached(G - 1, local_of(0)->kept); \
                zcp_priv_cache_put(local_of(0), 0, zcp_priv_chunk_id(&pools[0], 1, G))
 #define RUN_1  flush(0); asks(0)
 #define RUN_2  free_one(1, 0, G); asks(1)
-#elif SCENARIO == 194   // a dead owner is swept, a never-shared release to the list
+#elif SCENARIO == 194
+// a dead owner is swept, a never-shared release to the list
 #define START  begin(0, 0, 0, 0); own(0, 1); own(1, 2)
 #define RUN_1  sweep(2); asks(3)
 #define RUN_2  free_one(1, 0, G); asks(1)
-#elif SCENARIO == 195   // as 190, and the first one does it again
+#elif SCENARIO == 195
+// as 190, and the first one does it again
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 0); own(1, 1)
 #define RUN_1  free_one(0, 0, G); asks_twice(0)
 #define RUN_2  free_one(1, 1, G); asks(1)
-#elif SCENARIO == 196   // as 190, and the first one finds the hint of what the second one frees in its loan
+#elif SCENARIO == 196
+// as 190, and the first one finds the hint of what the second one frees in its loan
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(1, 0); own(0, 1)
 #define RUN_1  uint32_t i, g; free_one(0, 1, G); take_quickly(local_of(0), &i, &g)
 #define RUN_2  free_one(1, 0, G); asks(1)
-#elif SCENARIO == 197   // as 190, but each has the other chunk
+#elif SCENARIO == 197
+// as 190, but each has the other chunk
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(1, 0); own(0, 1)
 #define RUN_1  free_one(0, 1, G); asks(0)
 #define RUN_2  free_one(1, 0, G); asks(1)
 
 // Somebody takes the chunk from the cache of another client's thread, which is idle or at work. It is thread 1 of
 // client 0 that caches, if nothing else is said.
-#elif SCENARIO == 210   // the thread is idle: the chunk is had
+#elif SCENARIO == 210
+// the thread is idle: the chunk is had
 #define START  begin(0, 0, 0, 0); cache_as(3, 0)
 #define RUN_1  assert(reclaim(1) == 1)
 #define RUN_2  (void)0
-#elif SCENARIO == 211   // it allocates the chunk and releases it, the other one allocates what it gets, and writes
+#elif SCENARIO == 211
+// it allocates the chunk and releases it, the other one allocates what it gets, and writes
 #define START  begin(0, 0, 0, 0); cache_as(1, 0)
 #define RUN_1  paired(0); flush(0)
 #define RUN_2  if (reclaim(1)) allocated(1)
-#elif SCENARIO == 212   // it releases into its cache, the other one allocates what it gets, and writes
+#elif SCENARIO == 212
+// it releases into its cache, the other one allocates what it gets, and writes
 #define START  begin(1, 0, 0, 0); holds(0, 1); get_ready_as(1, 0)
 #define RUN_1  use(G); release(0, G); flush(0)
 #define RUN_2  if (reclaim(1)) allocated(1)
-#elif SCENARIO == 213   // two others, who allocate nothing
+#elif SCENARIO == 213
+// two others, who allocate nothing
 #define START  begin(0, 0, 0, 0); cache_as(1, 0)
 #define RUN_1  paired(0); flush(0)
 #define RUN_2  reclaim(1)
 #define RUN_3  reclaim(2)
-#elif SCENARIO == 214   // it gives back what it caches
+#elif SCENARIO == 214
+// it gives back what it caches
 #define START  begin(0, 0, 0, 0); cache_as(1, 0)
 #define RUN_1  attend(0)
 #define RUN_2  if (reclaim(1)) allocated(1)
-#elif SCENARIO == 215   // it dies allocating and releasing, and is swept, beside the other one [crash 0..7]
+#elif SCENARIO == 215
+// it dies allocating and releasing, and is swept, beside the other one [crash 0..7]
 #define START  begin(0, 0, 0, 0); cache_as(1, 0)
 #define RUN_1  paired(0); flush(0)
 #define RUN_2  reclaim(1)
 #define RUN_3  AFTER_1; sweep(0)
-#elif SCENARIO == 216   // it allocates twice
+#elif SCENARIO == 216
+// it allocates twice
 #define START  begin(0, 0, 0, 0); cache_as(1, 0)
 #define RUN_1  paired(0); paired(0); flush(0)
 #define RUN_2  if (reclaim(1)) allocated(1)
-#elif SCENARIO == 217   // the other one dies, and is swept [crash 0..7]
+#elif SCENARIO == 217
+// the other one dies, and is swept [crash 0..7]
 #define START  begin(0, 0, 0, 0); cache_as(2, 0)
 #define RUN_1  reclaim(1)
 #define RUN_2  paired(0); flush(0)
 #define RUN_3  AFTER_1; sweep(1)
-#elif SCENARIO == 218   // it gives its lease up, and another client's thread has it next, and caches
+#elif SCENARIO == 218
+// it gives its lease up, and another client's thread has it next, and caches
 #define START  begin(0, 0, 0, 0); cache_as(1, 0)
 #define RUN_1  paired(0); zcp_priv_local_end(&pools[0], local_of(0)); get_ready(2); allocated(2); flush(2); give_up(2)
 #define RUN_2  reclaim(1)
-#elif SCENARIO == 219   // it takes the chunk in place of one of another pool
+#elif SCENARIO == 219
+// it takes the chunk in place of one of another pool
 #define START  begin(0, 0, 0, 0); cache_as(1, 0)
 #define RUN_1  paired_slowly(0); flush(0)
 #define RUN_2  if (reclaim(1)) allocated(1)
-#elif SCENARIO == 220   // it sees that somebody wants chunks, caches again, and allocates
+#elif SCENARIO == 220
+// it sees that somebody wants chunks, caches again, and allocates
 #define START  begin(0, 0, 0, 0); cache_as(1, 0)
 #define RUN_1  if (zcp_priv_recalled(local_of(0))) { attend(0); resume(0); allocated(0); } paired(0); flush(0)
 #define RUN_2  if (reclaim(1)) allocated(1)
-#elif SCENARIO == 221   // a thread that is stopped while it takes keeps the chunk
+#elif SCENARIO == 221
+// a thread that is stopped while it takes keeps the chunk
 #define START  begin(0, 0, 0, 0); cache_as(3, 0); zcp_priv_cache_begin(local_at(3, 0), local_at(3, 0)->lease)
 #define RUN_1  assert(reclaim(1) == 0)
 #define RUN_2  (void)0
