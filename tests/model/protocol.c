@@ -218,7 +218,7 @@ static void cache_as(int of_thread, int me) {
 static uint32_t reclaim(int me) { return zcp_priv_pool_reclaim(&pools[me]); }
 static void attend(int me) { zcp_priv_local_answer_recall(&pools[me], local_of(me)); }
 static void resume(int me) {                                 // as after 65 releases
-    local_of(me)->pause = 0;
+    local_of(me)->cache_pause = 0;
     zcp_priv_cache_resume(&pools[me], local_of(me));
 }
 
@@ -1221,7 +1221,7 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #elif SCENARIO == 193
 // a thread gives back what it caches, a never-shared release to the list
 #define START  begin(0, 0, 0, 1); get_loan_as(0, 0); own(0, 1); \
-               chunks[1].state = zcp_priv_cached(G - 1, local_of(0)->kept); \
+               chunks[1].state = zcp_priv_cached(G - 1, local_of(0)->cached_bits); \
                zcp_priv_cache_put(local_of(0), 0, zcp_priv_chunk_id(&pools[0], 1, G))
 #define RUN_1  flush(0); asks(0)
 #define RUN_2  free_one(1, 0, G); asks(1)
