@@ -1092,7 +1092,7 @@ typedef enum zcp_priv_scanning { ZCP_PRIV_NONE_FREE = 0, ZCP_PRIV_CLAIMED, ZCP_P
 
 // Pairs with U3 and U4.
 #ifndef ZEROCP_COUNT_FREED
-#define ZEROCP_COUNT_FREED(counter, n) ((void)zcp_priv_add_release(counter, n))                        // U1
+#define ZEROCP_COUNT_FREED(counter, n) ((void)zcp_priv_add_release(counter, n))                     // U1
 #endif
 
 ZCP_PRIV uint64_t zcp_priv_state(uint32_t generation, uint32_t owner, uint32_t ticket) {
@@ -1169,7 +1169,7 @@ ZCP_PRIV zcp_priv_freeing zcp_priv_reap_record(zcp_priv_pool *pool, uint32_t i) 
         if (zcp_priv_is_free(s) || ZCP_PRIV_OWNER(s)) return ZCP_PRIV_STILL_HELD;
         for (uint32_t w = 0; w < pool->words; w++)
             // With S1.
-            if (zcp_priv_load_seq_cst(&record->borrow[0] + w)) return ZCP_PRIV_STILL_HELD;                  // S4
+            if (zcp_priv_load_seq_cst(&record->borrow[0] + w)) return ZCP_PRIV_STILL_HELD;          // S4
         ZEROCP_STEP("reaping");
         // Passes on what was acquired by S3 and S4; pairs with C1.
         if (zcp_priv_cas_release(&record->state, &s, zcp_priv_freed(ZCP_PRIV_GENERATION(s)))) {     // F1
@@ -1204,7 +1204,7 @@ ZCP_PRIV_INLINE bool zcp_priv_claim(zcp_priv_record *record, uint32_t owned_bits
     // 0: an all-zero record, which nobody wrote.
     return zcp_priv_is_free(s) && *generation != 0
         // Pairs with F1 - F6 U6.
-        && zcp_priv_cas_acq_rel(&record->state, &s, s | owned_bits);                                      // C1
+        && zcp_priv_cas_acq_rel(&record->state, &s, s | owned_bits);                                // C1
 }
 
 ZCP_PRIV void zcp_priv_clear(zcp_priv_pool *pool, uint32_t i, uint32_t client) {
@@ -1236,7 +1236,7 @@ ZCP_PRIV zcp_priv_holding zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint3
         }
         // Who sees the ticket (L1, S3) sees the bit.
         if (zcp_priv_cas_release(&record->state, &s, zcp_priv_with_ticket(s, ZCP_PRIV_OWNER(s))))   // B1
-            return ZCP_PRIV_HELD;                                                                    // step borrowed
+            return ZCP_PRIV_HELD;                                                                   // step borrowed
     }
     zcp_priv_give_back(pool, i, client);                                                            // step retracted
     return outcome;
@@ -1583,7 +1583,7 @@ ZCP_PRIV_INLINE bool zcp_priv_cache_begin(zcp_priv_local *local, zcp_priv_lease 
     ZEROCP_STEP("beginning");
     // Pairs with Y8.
     ZEROCP_LIGHT_BARRIER();                                                                         // Y2
-    if (ZCP_PRIV_LIKELY(!zcp_priv_recalled(local))) return true;                                     // step begin-look
+    if (ZCP_PRIV_LIKELY(!zcp_priv_recalled(local))) return true;                                    // step begin-look
     zcp_priv_store_relaxed(&lease->begun, allocated);
     return false;
 }
@@ -1610,7 +1610,7 @@ ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *loc
 // this looks after that whether somebody waits (>>pools), because nobody will remind this thread again.
 ZCP_PRIV_SETUP void zcp_priv_local_answer_recall(zcp_priv_pool *pool, zcp_priv_local *local) {
     // Pairs with W1: who sees it sees why.
-    local->recalls_seen = zcp_priv_load_acquire(local->recalls);                                      // W0
+    local->recalls_seen = zcp_priv_load_acquire(local->recalls);                                    // W0
     if (pool->cache_chunks == 0) return;
     zcp_priv_cache_flush(pool, local);
     local->cache_limit = 0;
@@ -1650,7 +1650,7 @@ ZCP_PRIV_COLD void zcp_priv_local_begin(zcp_priv_pool *pool, zcp_priv_local *loc
         local->owned_bits = zcp_priv_owned_bits(client);
         local->recalls = &pool->leases->recalls;
         // As W0.
-        local->recalls_seen = zcp_priv_load_acquire(local->recalls);                                  // W6
+        local->recalls_seen = zcp_priv_load_acquire(local->recalls);                                // W6
         local->pool = pool;
         local->count = pool->count;
     }
@@ -1880,7 +1880,7 @@ ZCP_PRIV_SETUP void zcp_priv_pool_ask(zcp_priv_pool *pool);
 // Every thread of every process is to look up from its work in that pool.
 ZCP_PRIV void zcp_priv_pool_recall(zcp_priv_pool *pool) {
     // Pairs with W0, W6.
-    zcp_priv_add_release(&pool->leases->recalls, 1);                                                 // W1
+    zcp_priv_add_release(&pool->leases->recalls, 1);                                                // W1
 }
 
 // Takes back what threads cache of the pool that are not about to take it themselves, the calling one included. What
@@ -3645,7 +3645,7 @@ ZCP_PRIV zcp_priv_releasing zcp_priv_drop_borrowed(zcp_priv_pool *pool, uint32_t
         uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);
         if (n == 0 || n == ZCP_PRIV_CHANGING) return ZCP_PRIV_NOT_RELEASED;
         // D2: my use of the payload is over. J3 pairs with it: so is my siblings'.
-        if (n > 1 && zcp_priv_cas_release(&counts->borrowed, &n, n - 1)) return ZCP_PRIV_RELEASED;       // D2
+        if (n > 1 && zcp_priv_cas_release(&counts->borrowed, &n, n - 1)) return ZCP_PRIV_RELEASED;  // D2
         if (n == 1 && zcp_priv_cas_acquire(&counts->borrowed, &n, ZCP_PRIV_CHANGING)) break;        // J3
     }
     zcp_priv_freeing outcome = zcp_priv_give_back(pool, i, client);
@@ -3735,13 +3735,13 @@ ZCP_PRIV zcp_priv_holding zcp_priv_acquire(zcp_priv_pool *pool, uint32_t i, uint
             ZEROCP_STEP("changing");
             zcp_priv_holding outcome = zcp_priv_borrow(pool, i, client, generation);
             // As D3.
-            zcp_priv_store_release(&counts->borrowed, outcome == ZCP_PRIV_HELD ? 1u : 0u);           // D4
+            zcp_priv_store_release(&counts->borrowed, outcome == ZCP_PRIV_HELD ? 1u : 0u);          // D4
             return outcome;
         }
         // J1 pairs with D3 and D4: the generation compared next is not older than the hold. Count first, compare then:
         // the count pins the generation.
         if (!zcp_priv_cas_acquire(&counts->borrowed, &n, n + 1)) continue;                          // J1
-        if (zcp_priv_generation_now(pool, i) == generation) return ZCP_PRIV_HELD;                    // step compared
+        if (zcp_priv_generation_now(pool, i) == generation) return ZCP_PRIV_HELD;                   // step compared
         zcp_priv_drop_borrowed(pool, i, client);
         return ZCP_PRIV_NOT_HELD;
     }
@@ -4561,7 +4561,7 @@ ZCP_PRIV_SETUP void zcp_priv_sleep_announce(zcp_priv_slot *slot, zcp_priv_signal
 ZCP_PRIV_SETUP void zcp_priv_wait_announce(zcp_priv_pool *pool) {
     // Carries W7; before W1.
     zcp_priv_add_release(&pool->leases->waiting, 1);                                                // W2
-    zcp_priv_pool_recall(pool);                                                                       // step want
+    zcp_priv_pool_recall(pool);                                                                     // step want
     ZEROCP_STEP("waiting");
 }
 
@@ -4773,7 +4773,7 @@ ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local 
     ZEROCP_STEP("unowned");
     if (zcp_priv_cache_keeps(local)) {
         // This thread's use of the payload is over, and owned is 0. Pairs with Y6.
-        zcp_priv_store_release(&record->state, zcp_priv_cached(generation, local->cached_bits));           // Y7
+        zcp_priv_store_release(&record->state, zcp_priv_cached(generation, local->cached_bits));    // Y7
         zcp_priv_cache_put(local, local->cached,
                            zcp_priv_chunk_id(pool, i, zcp_priv_next_generation(generation)));      // step kept-unshared
     } else {
@@ -4799,7 +4799,7 @@ ZCP_PRIV_INLINE zcp_priv_fast_release zcp_priv_release_fast(zcp_priv_local *loca
     if (ZCP_PRIV_UNLIKELY(zcp_priv_load_acquire(&counts->owned) - held != 1)) return ZCP_PRIV_NOT_FAST;  // O2
     zcp_priv_record *record = zcp_priv_local_record(local, i);
     uint64_t owned_bits = local->owned_bits;
-    bool has_token = zcp_priv_load_relaxed(&record->state) - held != owned_bits;                     // step quick-state
+    bool has_token = zcp_priv_load_relaxed(&record->state) - held != owned_bits;                    // step quick-state
     if (ZCP_PRIV_UNLIKELY(has_token)) return ZCP_PRIV_NOT_FAST;
     uint64_t next = held + (UINT64_C(1) << 32);                                                  // step next-generation
     // The last generation.
@@ -4810,8 +4810,8 @@ ZCP_PRIV_INLINE zcp_priv_fast_release zcp_priv_release_fast(zcp_priv_local *loca
     uint32_t cached = local->cached;
     if (cached < local->cache_limit) {
         // Pairs with Y6.
-        zcp_priv_store_release(&record->state, next | local->cached_bits);                                 // Y0
-        zcp_priv_cache_put(local, cached, id + (UINT64_C(1) << 32));                              // step kept-loan
+        zcp_priv_store_release(&record->state, next | local->cached_bits);                          // Y0
+        zcp_priv_cache_put(local, cached, id + (UINT64_C(1) << 32));                                // step kept-loan
     } else {
         // Pairs with C1.
         zcp_priv_store_release(&record->state, next);                                               // F6
