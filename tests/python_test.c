@@ -1,7 +1,7 @@
 // tests/python_test.c: runs the tests of tests/demo/zerocp.py, each of which is a function of
 // tests/python/zerocp_test.py, with the interpreter that has numpy. Skipped where there is none; but not where
 // TEST_INSTALLED says that python3 and numpy are.
-#include "programs.h"
+#include "harness/programs.h"
 
 #ifndef TEST_SOURCE_DIR
 #error "TEST_SOURCE_DIR is not defined: the Makefile gives it"
