@@ -78,6 +78,7 @@ flags_of_compile = -DTEST_SOURCE_DIR=$(call quoted,"$(CURDIR)")
 flags_of_demo_test = $(flags_of_compile)
 flags_of_cpp_test = $(flags_of_compile)
 flags_of_python_test = $(flags_of_compile)
+flags_of_style_test = $(flags_of_compile)
 
 # Each .c in tests/demo and in bench is a program, and holds its own implementation, as a user's would.
 $(BUILD)/demo/%: tests/demo/%.c $(BUILD)/demo/command
