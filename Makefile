@@ -31,8 +31,9 @@ flags_tsan := -fsanitize=thread -O1 -g -Wno-unknown-warning-option -Wno-tsan
 # So that it does not depend on what lies before a function how fast it is: some of the loops take up to an eighth longer where they lie badly.
 flags_bench := -falign-functions=64
 
-sources_tests := $(wildcard tests/*.c)
-sources_asan  := $(filter-out tests/compile.c tests/cpp_test.c tests/demo_test.c tests/camera_test.c tests/tool_test.c tests/python_test.c,$(sources_tests))
+sources_tests := $(wildcard tests/*.c tests/harness/*.c)
+sources_asan  := $(filter-out $(addprefix tests/,compile.c cpp_test.c demo_test.c camera_test.c tool_test.c python_test.c style_test.c),\
+                   $(sources_tests))
 sources_tsan  := $(sources_asan)
 
 tools   := $(BUILD)/zerocp
