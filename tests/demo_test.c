@@ -419,11 +419,11 @@ TEST(demo_output_closed) {
 static char library[PATH_MAX];
 
 static void need_python(void) {
+    static const char probe[] = "import ctypes, sys; sys.exit(ctypes.sizeof(ctypes.c_void_p) != int(sys.argv[1]))";
     char pointer[8];
     build_path(library, sizeof library, "libzerocp.so");
     snprintf(pointer, sizeof pointer, "%zu", sizeof(void *));
-    start_at(&client, "python3", (const char *[]){"python3", "-c", "import ctypes, sys; sys.exit(ctypes.sizeof(ctypes.c_void_p) != int(sys.argv[1]))",
-                                                  pointer, NULL});
+    start_at(&client, "python3", (const char *[]){"python3", "-c", probe, pointer, NULL});
     bool installed = getenv("TEST_INSTALLED") != NULL;             // on CI, which installs it: then nothing is skipped
     if (end_of(&client) != 0 && !installed)
         test_skip("there is no python3 with ctypes and of this word size");

@@ -1,5 +1,6 @@
-"""Tests of tests/demo/zerocp.py, each in a process of its own: zerocp_test.py NAME INSTANCE, started by tests/python_test.c. Processes that
-a test starts are this file again, with the name of a function that begins with `child_`. --list prints the tests."""
+"""Tests of tests/demo/zerocp.py, each in a process of its own: zerocp_test.py NAME INSTANCE, started by
+tests/python_test.c. Processes that a test starts are this file again, with the name of a function that begins with
+`child_`. --list prints the tests."""
 
 import ctypes
 import gc
@@ -101,7 +102,8 @@ def declarations():
     for header in ("zerocp_relptr.h", "zerocp_shm.h", "zerocp.h"):
         with open(os.path.join(SOURCE, header), encoding="utf-8") as file:
             whole = file.read()
-        text += re.split(r"#if defined\(ZEROCP_IMPLEMENTATION\) && !defined\(Z|namespace zerocp", whole.split("#ifndef ZEROCP_", 1)[1])[0]
+        in_guard = whole.split("#ifndef ZEROCP_", 1)[1]
+        text += re.split(r"#if defined\(ZEROCP_IMPLEMENTATION\) && !defined\(Z|namespace zerocp", in_guard)[0]
     return re.sub(r"/\*.*?\*/|//[^\n]*", " ", text, flags=re.S)
 
 
@@ -125,8 +127,12 @@ def declared_constants(text):
 
 def compiled(text):
     """The table as the C compiler sees the headers: name, offset or value, bytes."""
-    lines = ["#include <zerocp.h>", "#define SHOW(name, offset, bytes) printf(\"%s %llu %llu\\n\", name, (unsigned long long)(offset), (unsigned long long)(bytes));",
-             "int main(void) {"]
+    lines = [
+        "#include <zerocp.h>",
+        "#define SHOW(name, offset, bytes) "
+        'printf("%s %llu %llu\\n", name, (unsigned long long)(offset), (unsigned long long)(bytes));',
+        "int main(void) {",
+    ]
     for name in sorted({struct for struct, _ in declared_fields(text)}):
         lines.append(f'SHOW("{name}", _Alignof({name}), sizeof({name}))')
     for struct, field in declared_fields(text):
@@ -145,7 +151,8 @@ def compiled(text):
 def test_table():
     wanted = compiled(declarations())
     found = {name: (offset, size) for name, offset, size, _ in zerocp._rows()}
-    assert len(wanted) > 150 and {"zcp_chunk.data", "zcp_registry_entry.base", "ZCP_WAIT", "ZCP_ERR_STALE", "ZCP_POOL_RETIRING"} <= set(wanted)
+    some = {"zcp_chunk.data", "zcp_registry_entry.base", "ZCP_WAIT", "ZCP_ERR_STALE", "ZCP_POOL_RETIRING"}
+    assert len(wanted) > 150 and some <= set(wanted)
     assert found == wanted, sorted(set(found.items()) ^ set(wanted.items()))
     assert len(found) == len(list(zerocp._rows()))
 
@@ -156,12 +163,12 @@ def test_functions():
     with open(os.path.join(SOURCE, "tests", "demo", "library.c"), encoding="utf-8") as file:
         text += file.read()
     sizes = {"uint64_t": 8, "uint32_t": 4, "zcp_status": 4, "bool": 1, "void": 0}
+    pointer = ctypes.sizeof(ctypes.c_void_p)
     for name, (result, *arguments) in zerocp._FUNCTIONS.items():
         kind, list_of = re.search(rf"([\w ]+[ *]){name}\(([^)]*)\);", text).groups()
         wanted = [] if list_of == "void" else list_of.split(",")
-        declared = [8 if "*" in one else sizes[one.split()[-2]] for one in wanted]
-        pointer = ctypes.sizeof(ctypes.c_void_p)
-        assert [pointer if size == 8 and "*" in one else size for size, one in zip(declared, wanted)] == [ctypes.sizeof(a) for a in arguments], name
+        declared = [pointer if "*" in one else sizes[one.split()[-2]] for one in wanted]
+        assert declared == [ctypes.sizeof(argument) for argument in arguments], name
         assert (result is None) == (kind.split()[-1] == "void" and "*" not in kind), name
         if result is not None:
             assert ctypes.sizeof(result) == (pointer if "*" in kind else sizes[kind.split()[-1]]), name
@@ -173,14 +180,16 @@ def test_functions():
 
 def test_manager():
     must_be_refused("ERR_NOT_FOUND", zerocp.open, instance, mode=zerocp.SHM_OPEN_EXISTING)
-    manager = zerocp.open(instance, pools=[(256, 4), zerocp.Pool(4096, 2, alignment=128)], max_clients=3, client_name="first")
+    pools = [(256, 4), zerocp.Pool(4096, 2, alignment=128)]
+    manager = zerocp.open(instance, pools=pools, max_clients=3, client_name="first")
     assert instance in zerocp.instances()
     assert "mismatch" not in str(must_be_refused("ERR_CONFIG_MISMATCH", zerocp.open, instance, pools=[(64, 1)]))
     must_be_refused("ERR_INVALID_SIZE", zerocp.open, instance, pools=[(64, 0)])
     must_be_refused("ERR_INVALID_NAME", zerocp.open, "a/b")
     must_be_refused("ERR_TIMEOUT", zerocp.open, instance + "-none", flags=zerocp.WAIT, timeout=0.01)
     info = manager.info()
-    assert info.name == instance and info.max_clients == 3 and info.slot == 0 and info.chunk_name == f"/{instance}_memory_chunk"
+    assert info.name == instance and info.chunk_name == f"/{instance}_memory_chunk"
+    assert info.max_clients == 3 and info.slot == 0
     with manager.allocate(200, tag=7) as chunk:
         assert (chunk.size, chunk.capacity, chunk.tag, chunk.use_count) == (200, 256, 7, 1)
         small, large = manager.pools()
@@ -211,8 +220,8 @@ def test_arguments():
     must_fail(ValueError, manager.allocate, 1, tag=1, timeout=1)
     must_fail(AttributeError, lambda: zerocp.NO_SUCH_CONSTANT)
     chunk = manager.allocate(100)
-    for shape, dtype, offset in ((101, "uint8", 0), (1, "uint8", 100), (13, "float64", 0), (12, "float64", 5), (1, "uint8", -1),
-                                 ((10, 11), "uint8", 0), (-1, "uint8", 0), (1 << 62, "uint8", 0)):
+    for shape, dtype, offset in ((101, "uint8", 0), (1, "uint8", 100), (13, "float64", 0), (12, "float64", 5),
+                                 (1, "uint8", -1), ((10, 11), "uint8", 0), (-1, "uint8", 0), (1 << 62, "uint8", 0)):
         must_fail((TypeError, ValueError), chunk.array, shape, dtype, offset)
     must_fail(ValueError, chunk.array, 4, "O")
     must_fail(ValueError, chunk.array, 4, "V0")
@@ -320,7 +329,8 @@ def test_array_in_a_cycle():
 
     for with_array in (False, True):  # the collector does not see through one of numpy
         for manager in (opened(), opened()):
-            chunks = [manager.allocate(8), manager.allocate(8)]  # before the nodes, so that they are finalized before them
+            # Before the nodes, so that they are finalized before them.
+            chunks = [manager.allocate(8), manager.allocate(8)]
             for chunk in chunks:
                 chunk.view()[:2] = b"\5\7"
             nodes = [Node(), Node()]
@@ -338,7 +348,8 @@ def test_array_in_a_cycle():
 
 
 def child_exits():
-    """With arrays that are still there: of a module, of a cycle, of a daemon thread that works on one, and of a handler that runs last."""
+    """With arrays that are still there: of a module, of a cycle, of a daemon thread that works on one, and of a handler
+    that runs last."""
     import atexit
     global kept, manager
     manager = zerocp.open(instance)
@@ -437,8 +448,8 @@ def test_fork():
 
     def child():
         assert all(int(array.sum()) == 0 for array in arrays) and int(same.sum()) == 0
-        for ask in (manager.pools, manager.clients, manager.info, manager.recover, manager.check, lambda: chunks[0].token,
-                    lambda: chunks[1].size, chunks[0].array, chunks[1].view):
+        for ask in (manager.pools, manager.clients, manager.info, manager.recover, manager.check,
+                    lambda: chunks[0].token, lambda: chunks[1].size, chunks[0].array, chunks[1].view):
             must_be_refused("ERR_FORKED", ask)
         must_be_refused("ERR_FORKED", manager.allocate, 1)
         must_be_refused("ERR_FORKED", manager.acquire, 1)
@@ -562,9 +573,10 @@ def test_without_numpy():
     array = chunk.array((2, 3), "float64", 8)
     array[1, 2] = 1.5
     assert array.shape == (2, 3) and array.tolist() == [[0, 0, 0], [0, 0, 1.5]] or array[1, 2] == 1.5
-    assert chunk.array(dtype="uint16").shape == (48,) and chunk.array(0).shape == (0,) and chunk.array(2, "H").format == "H"
-    for shape, dtype, offset in ((97, "uint8", 0), (1, "uint8", 96), (13, "float64", 0), ((2, 50), "uint8", 0), (1, "uint8", -1),
-                                 (-1, "uint8", 0), (1, "complex", 0)):
+    assert chunk.array(dtype="uint16").shape == (48,) and chunk.array(0).shape == (0,)
+    assert chunk.array(2, "H").format == "H"
+    for shape, dtype, offset in ((97, "uint8", 0), (1, "uint8", 96), (13, "float64", 0), ((2, 50), "uint8", 0),
+                                 (1, "uint8", -1), (-1, "uint8", 0), (1, "complex", 0)):
         must_fail((ValueError, TypeError), chunk.array, shape, dtype, offset)
     received = manager.acquire(chunk.token).array((2, 3), "float64", 8)
     assert received[1, 2] == 1.5
