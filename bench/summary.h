@@ -1,4 +1,4 @@
-// bench/summary.h: the figures that most people look for, as tables for the README.
+// bench/summary.h: the figures that most people look for, as tables for bench/README.md.
 #ifndef ZEROCP_BENCH_SUMMARY_H
 #define ZEROCP_BENCH_SUMMARY_H
 
