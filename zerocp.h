@@ -4993,13 +4993,22 @@ typedef enum zcp_priv_kind {
 // it has just made. Who replaces an instance holds all of them by one lock, so nobody joins meanwhile.
 enum { ZCP_PRIV_LOCK_CREATOR = ZCP_PRIV_LOCK_SLOTS + ZCP_MAX_CLIENTS, ZCP_PRIV_LOCK_ALL = ZCP_MAX_CLIENTS + 1 };
 
+// What comes after an attempt to open or to destroy.
+typedef enum zcp_priv_next {
+    ZCP_PRIV_DONE = 0,
+    ZCP_PRIV_RETRY,                             // start over: what it worked on has changed meanwhile
+    ZCP_PRIV_ATTACH,                            // start over at once: it has built the instance
+    ZCP_PRIV_REMOVED,                           // it has removed the instance: done, or to open, start over
+    ZCP_PRIV_WAIT_FOR_CREATOR,                  // start over: nobody has created the instance yet
+    ZCP_PRIV_WAIT_FOR_REPLACER                  // start over: somebody is replacing the instance
+} zcp_priv_next;
+
 // Everything that one call of open or destroy works with.
 typedef struct zcp_priv_opening {
-    bool creates, again;                        // may create; start over
+    bool creates;                               // may create
+    zcp_priv_next next;                         // what comes after this attempt, if it has not failed
     bool removes;                               // removes what is there, whatever it is, and so need not trust it
-    bool barred;                                // this attempt has met somebody who is replacing the instance
     uint32_t torn;                              // attempts that have found a pool's slot being written, or garbage
-    bool built, removed, missing; // this attempt has built or removed the instance, or waits for somebody to create it
     bool fresh;                                 // this attempt has created the management file, empty
     zcp_priv_kind kind;                         // of the management file when it was last looked at
     zcp_manager_desc desc;                      // defaults filled in
@@ -5111,7 +5120,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_locks_open(zcp_priv_opening *o) {
         uint32_t permissions = zcp_priv_writers(o->desc.permissions);
         status = zcp_priv_file_create(path.text, permissions, o->desc.group, o->desc.flags, &fd, &is);
         ZEROCP_STEP("locks_created");
-        if (status == ZCP_ERR_EXISTS) { o->again = true; return ZCP_OK; }
+        if (status == ZCP_ERR_EXISTS) { o->next = ZCP_PRIV_RETRY; return ZCP_OK; }
         if (status == ZCP_OK) { o->made_device = (uint64_t)is.st_dev; o->made_inode = (uint64_t)is.st_ino; }
     }
     if (status == ZCP_OK) zcp_priv_file_remember(&o->locks, fd, &path, ZCP_PRIV_SHM_NO_ACCESS, &is);
@@ -5127,7 +5136,7 @@ ZCP_PRIV_SETUP void zcp_priv_creation_unlock(zcp_priv_opening *o, zcp_priv_lock 
 ZCP_PRIV_SETUP zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_lock *lock) {
     bool same = false;
     zcp_status status = zcp_priv_locks_open(o);
-    if (status != ZCP_OK || o->again) return status;
+    if (status != ZCP_OK || o->next != ZCP_PRIV_DONE) return status;
     status = zcp_priv_hold_wait(&o->locks, NULL, &o->wait, &o->guard);
     ZEROCP_STEP("locks_locked");
     if (status == ZCP_OK) status = zcp_priv_lock_creation(&o->file, true, &o->wait, lock);
@@ -5142,8 +5151,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_creation_lock(zcp_priv_opening *o, zcp_priv_l
     ZEROCP_STEP("creation_locked");
     if (status == ZCP_OK) status = zcp_priv_file_is(&o->locks, &same);
     if (status == ZCP_OK && same) status = zcp_priv_file_is(&o->file, &same);
-    if (status == ZCP_OK && !same) o->again = true;
-    if (status != ZCP_OK || o->again) zcp_priv_lock_drop(lock);
+    if (status == ZCP_OK && !same) o->next = ZCP_PRIV_RETRY;
+    if (status != ZCP_OK || o->next != ZCP_PRIV_DONE) zcp_priv_lock_drop(lock);
     return status;
 }
 
@@ -5227,7 +5236,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_retire(zcp_priv_opening *o, zcp_priv_lock *lo
     ZEROCP_STEP("locks_unlinked");
     zcp_priv_creation_unlock(o, lock);
     if (status == ZCP_OK) ZEROCP_LOG(ZCP_LOG_INFO, "%s: removed", o->desc.name);
-    o->again = o->removed = status == ZCP_OK;
+    o->next = status == ZCP_OK ? ZCP_PRIV_REMOVED : ZCP_PRIV_DONE;
     return status;
 }
 
@@ -5237,7 +5246,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_retire(zcp_priv_opening *o, zcp_priv_lock *lo
 ZCP_PRIV_SETUP zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_broken) {
     zcp_priv_lock lock;
     zcp_status status = zcp_priv_creation_lock(o, &lock);
-    if (status != ZCP_OK || o->again) return status;
+    if (status != ZCP_OK || o->next != ZCP_PRIV_DONE) return status;
     if (only_broken) {
         bool broken = o->kind == ZCP_PRIV_KIND_RETIRED;
         int fd = -1;
@@ -5245,7 +5254,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_dismantle(zcp_priv_opening *o, bool only_brok
         if (o->kind == ZCP_PRIV_KIND_READY && !zcp_priv_locks_are(o)) broken = true;
         zcp_priv_close_fd(fd);
         if (status != ZCP_OK || !broken) {
-            o->again = status == ZCP_OK;
+            o->next = status == ZCP_OK ? ZCP_PRIV_RETRY : ZCP_PRIV_DONE;
             zcp_priv_creation_unlock(o, &lock);
             return status;
         }
@@ -5321,7 +5330,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build_contents(zcp_priv_opening *o, const str
 // A half-made instance has no clients. Whoever holds a slot's lock has seen it READY: then the state word is garbage,
 // and to truncate the file would take it away from them. Only those count who locked it for writing. The lock object
 // may be an earlier instance's whose other names were removed by hand, with clients still: then it loses its name, and
-// `again` says to start over.
+// `next` says to start over.
 ZCP_PRIV_SETUP zcp_status zcp_priv_check_no_clients(zcp_priv_opening *o) {
     bool taken, here;
     const char *path = o->file.path.text;
@@ -5331,7 +5340,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_check_no_clients(zcp_priv_opening *o) {
     if (status != ZCP_OK || (!taken && !here)) return status;
     if (here || zcp_priv_locks_are(o))
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: its state word says half-made, but it has clients", path);
-    o->again = true;
+    o->next = ZCP_PRIV_RETRY;
     return zcp_priv_unlink_if_there(o->locks.path.text);
 }
 
@@ -5342,22 +5351,22 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build(zcp_priv_opening *o) {
     int fd = -1;
     const char *path = o->file.path.text;
     zcp_status status = zcp_priv_creation_lock(o, &lock);
-    if (status != ZCP_OK || o->again) return status;
+    if (status != ZCP_OK || o->next != ZCP_PRIV_DONE) return status;
     // Somebody else was first.
     if (o->kind != ZCP_PRIV_KIND_HALF_MADE) {
-        o->again = true;
+        o->next = ZCP_PRIV_RETRY;
         zcp_priv_creation_unlock(o, &lock);
         return ZCP_OK;
     }
     status = zcp_priv_check_no_clients(o);
     // What this user may not remove it may not finish either.
-    if (status == ZCP_OK && !o->again && !o->fresh)
+    if (status == ZCP_OK && o->next == ZCP_PRIV_DONE && !o->fresh)
         status = zcp_priv_may_remove(o->file.fd, path, &o->status, o->desc.flags);
     zcp_priv_lock_drop(&o->creator);
     bool taken = false;
-    if (status == ZCP_OK && !o->again)
+    if (status == ZCP_OK && o->next == ZCP_PRIV_DONE)
         status = zcp_priv_lock_one(&o->locks, ZCP_PRIV_LOCK_CREATOR, false, &o->creator, &taken);
-    if (status != ZCP_OK || o->again) {
+    if (status != ZCP_OK || o->next != ZCP_PRIV_DONE) {
         zcp_priv_creation_unlock(o, &lock);
         return status;
     }
@@ -5388,7 +5397,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_build(zcp_priv_opening *o) {
     zcp_priv_creation_unlock(o, &lock);
     ZEROCP_STEP("built");
     // Now attach, as everybody does.
-    o->again = o->built = status == ZCP_OK;
+    o->next = status == ZCP_OK ? ZCP_PRIV_ATTACH : ZCP_PRIV_DONE;
     return status;
 }
 
@@ -5479,8 +5488,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_check_config(zcp_priv_opening *o) {
     if (!o->desc.config) return ZCP_OK;
     if (!zcp_priv_live_read(o, live, &count)) {
         // A pool may have come while this was read.
-        o->again = o->torn++ < ZCP_PRIV_TORN;
-        if (o->again) return ZCP_OK;
+        o->next = o->torn++ < ZCP_PRIV_TORN ? ZCP_PRIV_RETRY : ZCP_PRIV_DONE;
+        if (o->next != ZCP_PRIV_DONE) return ZCP_OK;
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: what its header says of its pools does not add up", name);
     }
     if (count != asked)
@@ -5566,13 +5575,16 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_replace(zcp_priv_opening *o, zcp_status refus
         return zcp_priv_fail(refused, why.error, "%.270s; nobody has it open, but only user %lu or root can replace it",
                              why.message, (unsigned long)o->status.st_uid);
     status = zcp_priv_creation_lock(o, &creation);
-    if (status != ZCP_OK || o->again) return status;
+    if (status != ZCP_OK || o->next != ZCP_PRIV_DONE) return status;
     status = zcp_priv_clients_bar(o, &slots, &taken);
     ZEROCP_STEP("clients_barred");
     // Nobody changes it any more.
     if (status == ZCP_OK && !taken) status = zcp_priv_inspect(o);
-    if (status == ZCP_OK) o->again = taken || !zcp_priv_locks_are(o) || !zcp_priv_is_replaceable(o);
-    if (status == ZCP_OK && !o->again) status = zcp_priv_retire(o, &creation);
+    if (status == ZCP_OK) {
+        bool changed = taken || !zcp_priv_locks_are(o) || !zcp_priv_is_replaceable(o);
+        o->next = changed ? ZCP_PRIV_RETRY : ZCP_PRIV_DONE;
+    }
+    if (status == ZCP_OK && o->next == ZCP_PRIV_DONE) status = zcp_priv_retire(o, &creation);
     zcp_priv_creation_unlock(o, &creation);
     zcp_priv_lock_drop(&slots);
     return status;
@@ -5641,9 +5653,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *m
                                     &manager->slot_lock, &which);
         if (status != ZCP_OK) return status;
         if (which >= 0) { *client = (uint32_t)which; return ZCP_OK; }
-        status = zcp_priv_clients_barred(o, &o->barred);
-        o->again = o->barred;
-        if (status != ZCP_OK || o->again) return status;
+        bool barred;
+        status = zcp_priv_clients_barred(o, &barred);
+        o->next = barred ? ZCP_PRIV_WAIT_FOR_REPLACER : ZCP_PRIV_DONE;
+        if (status != ZCP_OK || barred) return status;
         status = zcp_priv_scan_slots(o, clean, &in_motion);
         // Twice, with a pause: a sweeper may just have taken a lock.
         if (!in_motion) looks++;
@@ -5717,7 +5730,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manage
     bool garbage = false;
     zcp_recovery report = {0, 0};
     zcp_status status = zcp_priv_slot_lock(o, manager, &client);
-    if (status != ZCP_OK || o->again) return status;
+    if (status != ZCP_OK || o->next != ZCP_PRIV_DONE) return status;
     ZEROCP_STEP("slot_locked");
     status = zcp_priv_management_map(manager, client);
     if (status != ZCP_OK) return status;
@@ -5737,9 +5750,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manage
     if (status == ZCP_OK && same) status = zcp_priv_file_is(&manager->locks, &same);
     if (status == ZCP_OK
         && (!same || state != ZCP_PRIV_READY || zcp_priv_load_acquire(&manager->header->state) != ZCP_PRIV_READY))
-        o->again = true;
+        o->next = ZCP_PRIV_RETRY;
     // Nothing was claimed.
-    if (status != ZCP_OK || o->again)
+    if (status != ZCP_OK || o->next != ZCP_PRIV_DONE)
         zcp_priv_store_release(&zcp_priv_slot_at(manager, client)->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);
     return status;
 }
@@ -5767,7 +5780,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **res
     zcp_status status = zcp_priv_check_header(o);
     if (status == ZCP_OK) status = zcp_priv_check_config(o);
     if (status == ZCP_ERR_CONFIG_MISMATCH && o->creates) return zcp_priv_replace(o, status);
-    if (status == ZCP_OK && o->again) return status;
+    if (status == ZCP_OK && o->next != ZCP_PRIV_DONE) return status;
     if (status == ZCP_OK && !observes) status = zcp_priv_locks_find(o, &broken);
     if (status == ZCP_OK && !observes && !broken) status = zcp_priv_chunk_open(o, &fd, &broken);
     if (status == ZCP_OK && broken) return zcp_priv_dismantle(o, true);
@@ -5795,7 +5808,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_attach(zcp_priv_opening *o, zcp_manager **res
     else status = zcp_priv_chunk_map(o, manager, fd);
     if (status == ZCP_OK) status = zcp_priv_private_map(manager);
     if (status == ZCP_OK) status = observes ? zcp_priv_observe(o, manager) : zcp_priv_join(o, manager);
-    if (status != ZCP_OK || o->again) {
+    if (status != ZCP_OK || o->next != ZCP_PRIV_DONE) {
         // Still the opening's.
         manager->file.fd = manager->locks.fd = -1;
         zcp_priv_manager_end(manager, false);
@@ -5874,8 +5887,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_resolve(zcp_priv_opening *o, char client_name
 
 // Nothing is there and this call may not create: says so, or with ZCP_WAIT starts over.
 ZCP_PRIV_SETUP zcp_status zcp_priv_not_found(zcp_priv_opening *o, const char *what) {
-    o->again = o->missing = o->desc.flags & ZCP_WAIT;
-    if (o->again) return ZCP_OK;
+    o->next = o->desc.flags & ZCP_WAIT ? ZCP_PRIV_WAIT_FOR_CREATOR : ZCP_PRIV_DONE;
+    if (o->next != ZCP_PRIV_DONE) return ZCP_OK;
     return zcp_priv_fail(ZCP_ERR_NOT_FOUND, ENOENT, "%s: %s %s%s", o->desc.name, o->file.path.text, what,
                          o->desc.mode == ZCP_SHM_OPEN_OR_CREATE && !o->desc.config
                              ? "; to create it takes a configuration"
@@ -5894,7 +5907,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_file(zcp_priv_opening *o) {
         status = zcp_priv_file_create(path.text, o->desc.permissions, o->desc.group, o->desc.flags, &fd, &o->status);
         ZEROCP_STEP("management_created");
         o->fresh = status == ZCP_OK;
-        if (status == ZCP_ERR_EXISTS) { o->again = true; return ZCP_OK; }
+        if (status == ZCP_ERR_EXISTS) { o->next = ZCP_PRIV_RETRY; return ZCP_OK; }
     }
     if (status == ZCP_OK) zcp_priv_file_remember(&o->file, fd, &path, 0, &o->status);
     return status;
@@ -5936,10 +5949,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_remove_stranger(zcp_priv_opening *o) {
     return status == ZCP_OK ? zcp_priv_dismantle(o, false) : status;
 }
 
-// One attempt: *result is set, or the status tells why not, or `again` says to start over.
+// One attempt: *result is set, or the status tells why not, or `next` says to start over.
 ZCP_PRIV_SETUP zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **result) {
     zcp_status status = zcp_priv_open_file(o);
-    if (status != ZCP_OK || o->again) return status;
+    if (status != ZCP_OK || o->next != ZCP_PRIV_DONE) return status;
     if (o->removes && zcp_priv_is_stranger(&o->status, o->desc.flags)) return zcp_priv_remove_stranger(o);
     if ((status = zcp_priv_inspect(o)) != ZCP_OK) return status;
     bool mine = o->built_inode == o->file.inode && o->built_device == o->file.device;
@@ -5973,7 +5986,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_open_once(zcp_priv_opening *o, zcp_manager **
 // looks at the state once more.
 ZCP_PRIV_SETUP void zcp_priv_unbuild(zcp_priv_opening *o) {
     bool joined = true, broken;
-    o->creates = o->again = o->built = false;
+    o->creates = false;
+    o->next = ZCP_PRIV_DONE;
     o->desc.flags &= ~ZCP_WAIT;
     if (zcp_priv_open_file(o) != ZCP_OK) return;
     if (o->file.inode == o->built_inode && o->file.device == o->built_device && zcp_priv_inspect(o) == ZCP_OK
@@ -5987,7 +6001,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_replaced(const zcp_priv_opening *o) {
                          o->file.path.text);
 }
 
-// One attempt to destroy; o->removed tells success.
+// One attempt to destroy; o->next says REMOVED after success.
 ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o) {
     int fd;
     struct stat chunk;
@@ -6017,29 +6031,46 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_destroy_once(zcp_priv_opening *o) {
         status = zcp_priv_open_file(o);
         if (status == ZCP_OK && only && !o->fresh) return zcp_priv_fail_replaced(o);
     }
-    if (status != ZCP_OK || o->again) return status;
+    if (status != ZCP_OK || o->next != ZCP_PRIV_DONE) return status;
     if (zcp_priv_is_stranger(&o->status, o->desc.flags)) return zcp_priv_remove_stranger(o);
     if ((status = zcp_priv_inspect(o)) != ZCP_OK) return status;
     return o->kind == ZCP_PRIV_KIND_FOREIGN ? zcp_priv_fail_foreign(o) : zcp_priv_dismantle(o, false);
 }
 
-// Attempts until one is final, within the time; result NULL: to destroy.
+// An attempt has to be repeated, but the time is over.
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_attempts(const zcp_priv_opening *o) {
+    // Relaxed: of a private copy.
+    uint32_t locker = zcp_priv_load_relaxed(&o->header.locker_pid);
+    if (o->next == ZCP_PRIV_WAIT_FOR_CREATOR)
+        return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: nobody created it within %u ms", o->desc.name,
+                             o->desc.timeout_ms);
+    if (o->next == ZCP_PRIV_WAIT_FOR_REPLACER)
+        return zcp_priv_fail_locked(o->file.path.text, locker, o->desc.timeout_ms);
+    return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept replacing it for %u ms", o->desc.name,
+                         o->desc.timeout_ms);
+}
+
+// Attempts to open until one is final, within the time.
 ZCP_PRIV_COLD zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **result) {
     o->wait = zcp_priv_wait_begin(o->desc.timeout_ms);
     for (;;) {
-        o->again = o->built = o->missing = o->barred = false;
-        zcp_status status = result ? zcp_priv_open_once(o, result) : zcp_priv_destroy_once(o);
+        o->next = ZCP_PRIV_DONE;
+        zcp_status status = zcp_priv_open_once(o, result);
         zcp_priv_attempt_end(o, status);
-        if (status != ZCP_OK || !o->again || (o->removed && !result)) return status;
-        if (o->built || zcp_priv_wait_more(&o->wait)) continue;
-        if (o->missing)
-            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: nobody created it within %u ms", o->desc.name,
-                                 o->desc.timeout_ms);
-        // Relaxed: of a private copy.
-        uint32_t locker = zcp_priv_load_relaxed(&o->header.locker_pid);
-        if (o->barred) return zcp_priv_fail_locked(o->file.path.text, locker, o->desc.timeout_ms);
-        return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: others kept replacing it for %u ms", o->desc.name,
-                             o->desc.timeout_ms);
+        if (status != ZCP_OK || o->next == ZCP_PRIV_DONE) return status;
+        if (o->next != ZCP_PRIV_ATTACH && !zcp_priv_wait_more(&o->wait)) return zcp_priv_fail_attempts(o);
+    }
+}
+
+// The same, to destroy.
+ZCP_PRIV_COLD zcp_status zcp_priv_destroy_loop(zcp_priv_opening *o) {
+    o->wait = zcp_priv_wait_begin(o->desc.timeout_ms);
+    for (;;) {
+        o->next = ZCP_PRIV_DONE;
+        zcp_status status = zcp_priv_destroy_once(o);
+        zcp_priv_attempt_end(o, status);
+        if (status != ZCP_OK || o->next == ZCP_PRIV_DONE || o->next == ZCP_PRIV_REMOVED) return status;
+        if (!zcp_priv_wait_more(&o->wait)) return zcp_priv_fail_attempts(o);
     }
 }
 
@@ -6178,7 +6209,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_destroy(const char *name, uint32_t flags, con
     o.only = only;
     bool outermost = zcp_priv_call_begin();
     zcp_status status = zcp_priv_resolve_name(&o);
-    return zcp_priv_call_end(outermost, status == ZCP_OK ? zcp_priv_open_loop(&o, NULL) : status);
+    return zcp_priv_call_end(outermost, status == ZCP_OK ? zcp_priv_destroy_loop(&o) : status);
 }
 
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_destroy(const char *name) { return zcp_priv_destroy(name, 0, NULL); }
