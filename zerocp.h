@@ -156,6 +156,7 @@
        >>api-pools    Pools that come and go while everybody works
        >>api-watch    Statistics, clients, census, print
        >>api-chunk    Chunk: a handle of this process
+       >>api-topic    Topics: publish to a name, read in place
      zerocp.h, the implementation
        >>layout       All that other processes see
        >>record       The truth about one chunk: who holds it, in which generation
@@ -175,6 +176,9 @@
        >>attach       Joining an instance
        >>open         Opening, closing and destroying: one attempt after the other until one is final
        >>watch        Statistics, census, information, print
+       >>topics       Topics: their tables, and how the dead are taken out of them
+       >>publish      Publishing: the ring of a publisher, and who may still read it
+       >>receive      Receiving in place, and waiting for messages
        >>cpp          C++: the same in namespace zerocp, with owners that clean up
 
    Licence: MIT, at the end of zerocp_relptr.h. */
@@ -201,6 +205,13 @@ extern "C" {
 #define ZCP_DEFAULT_CLIENTS 64
 #define ZCP_DEFAULT_ALIGNMENT 64
 #define ZCP_NO_CLIENT UINT32_MAX                 // no client, where a client's slot is expected
+#define ZCP_MAX_TOPIC_BYTES 64                   // of the name of a topic, the final 0 included
+#define ZCP_MAX_PUBLISHERS 1024                  // of an instance at once, like the next
+#define ZCP_MAX_SUBSCRIBERS 1024
+#define ZCP_MAX_RING_CELLS 65536                 // messages of one publisher
+#define ZCP_DEFAULT_PUBLISHERS 16
+#define ZCP_DEFAULT_SUBSCRIBERS 32
+#define ZCP_DEFAULT_RING_CELLS 64
 
 typedef struct zcp_pool_config {
     uint64_t chunk_size;            // bytes of payload, 1 or more
@@ -212,7 +223,12 @@ typedef struct zcp_pool_config {
 typedef ZCP_VECTOR(zcp_pool_config, ZCP_MAX_POOLS) zcp_pool_vector;
 
 // All zero is the empty configuration. Pools may come in any order, and sizes may repeat.
-typedef struct zcp_config { zcp_pool_vector pools; } zcp_config;
+typedef struct zcp_config {
+    zcp_pool_vector pools;
+    uint32_t publishers;            // of all topics at once, up to ZCP_MAX_PUBLISHERS; 0 = 16
+    uint32_t subscribers;           // of all topics at once, up to ZCP_MAX_SUBSCRIBERS; 0 = 32
+    uint32_t ring_cells;            // messages that each publisher may have unread, up to ZCP_MAX_RING_CELLS; 0 = 64
+} zcp_config;
 
 // Adds a pool with the default alignment and without caches. Otherwise as zcp_config_add.
 ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uint64_t chunk_size, uint32_t chunk_count);
@@ -226,9 +242,9 @@ ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uint64_t chunk_siz
 //   FULL               ZCP_MAX_POOLS pools are there
 ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zcp_pool_config *pool);
 
-// Bytes of the management segment, of the chunk segment, and of both, for up to max_clients clients (0 = 64). Returns 0
-// for a NULL or invalid configuration, on overflow, and for max_clients above ZCP_MAX_CLIENTS; zcp_last_message says
-// which.
+// Bytes of the management segment (with the tables of topics), of the chunk segment, and of both, for up to max_clients
+// clients (0 = 64). Returns 0 for a NULL or invalid configuration, on overflow, and for max_clients above
+// ZCP_MAX_CLIENTS; zcp_last_message says which.
 ZEROCP_API uint64_t zcp_config_management_bytes(const zcp_config *config, uint32_t max_clients);
 ZEROCP_API uint64_t zcp_config_chunk_bytes(const zcp_config *config, uint32_t max_clients);
 ZEROCP_API uint64_t zcp_config_total_bytes(const zcp_config *config, uint32_t max_clients);
@@ -493,7 +509,8 @@ ZEROCP_API zcp_status zcp_manager_get_info(const zcp_manager *manager, zcp_manag
 typedef enum zcp_client_state {
     ZCP_CLIENT_FREE = 0,            // nobody has the slot
     ZCP_CLIENT_ALIVE,               // or it has died and is being reclaimed at this moment
-    ZCP_CLIENT_DEAD                 // it ended without closing, and nobody has begun to reclaim what it held
+    // It ended without closing, and nobody has begun to reclaim what it held; or messages that it published are unread.
+    ZCP_CLIENT_DEAD
 } zcp_client_state;
 
 typedef struct zcp_client_info {
@@ -629,6 +646,16 @@ ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk);
 // The tag given at allocation, the same in every process; 0 unless valid and given.
 ZEROCP_API uint32_t zcp_chunk_tag(const zcp_chunk *chunk);
 
+// Sets the size that zcp_chunk_size returns from now on, 1 to the capacity: for a chunk that was asked for larger than
+// what was written. A reader at this moment sees the old size or the new one.
+// Errors:
+//   INVALID_ARGUMENT   chunk is NULL
+//   INVALID_SIZE       size is 0 or above the capacity
+//   STALE              the handle holds nothing
+//   READ_ONLY          the manager was opened with ZCP_READ_ONLY_DATA
+//   FORKED, CLOSED     the manager cannot be used
+ZEROCP_API zcp_status zcp_chunk_set_size(zcp_chunk *chunk, uint64_t size);
+
 // The number of this client's handles, plus one for each other client that holds the chunk (however many handles it
 // has); 0 unless valid. Exact when nobody acquires or releases it.
 ZEROCP_API uint64_t zcp_chunk_use_count(const zcp_chunk *chunk);
@@ -655,6 +682,151 @@ ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zc
 #define ZCP_SCOPED __attribute__((cleanup(zcp_chunk_release)))
 #endif
 
+// ---------------------------------------------------------------------------------------------------------------------
+// >>api-topic  Topics: publish to a name, read in place
+// ---------------------------------------------------------------------------------------------------------------------
+// A publisher gives chunks to a name, and every subscriber of that name reads them in place. A topic exists as long as
+// somebody publishes or subscribes to it. Messages of one publisher come in order. Whoever is killed, at whatever
+// instruction: no chunk is lost, and what a publisher has published still arrives.
+// One object is used by one thread at a time, different objects by different threads. Objects belong to their manager:
+// closing it closes them, and in a forked child their calls fail with FORKED. A closed object answers CLOSED until its
+// manager, or a later one, uses the object again.
+// A program needs this many chunks: for each publisher its depth, one that is being written, and one per subscriber;
+// and what subscribers keep.
+
+typedef struct zcp_publisher zcp_publisher;
+typedef struct zcp_subscriber zcp_subscriber;
+
+typedef struct zcp_publisher_desc {
+    const char *topic;              // 1 to ZCP_MAX_TOPIC_BYTES - 1 bytes, no control character
+    // Messages that slow and late subscribers still find, up to ring_cells; 0 = 8, or ring_cells if that is less.
+    uint32_t depth;
+    uint32_t keep;                  // of these, so many stay for later subscribers, also when all others have read them
+    uint32_t timeout_ms;         // how long publish waits for reliable subscribers; 0: not at all, UINT32_MAX: for ever
+    bool     exclusive;             // nobody else may publish to the topic while this one lives
+    bool     never_waits;           // reliable subscribers are refused: nobody can hold up this topic
+} zcp_publisher_desc;
+
+// Errors:
+//   INVALID_ARGUMENT  (NULL)
+//   INVALID_NAME      the topic is empty, too long, or has a control character
+//   INVALID_SIZE      depth above the instance's ring_cells, keep above depth
+//   EXISTS            exclusive, and somebody publishes to the topic; somebody does so exclusively; never_waits, and
+//                     there is a reliable subscriber
+//   FULL              the instance has zcp_config.publishers of them
+//   TIMEOUT           5 s: the process that the message names is just opening one, and is stopped
+//   READ_ONLY         the manager was opened with ZCP_READ_ONLY_DATA or ZCP_OBSERVE
+//   FORKED, CLOSED, NO_MEMORY, SYSTEM
+// After a failure *publisher is NULL. Thread-safe.
+ZEROCP_API zcp_status zcp_publisher_open(zcp_manager *manager, const zcp_publisher_desc *desc,
+                                         zcp_publisher **publisher);
+
+// What was published and not read still arrives. NULL, closed, inherited: nothing.
+ZEROCP_API void zcp_publisher_close(zcp_publisher *publisher);
+
+// zcp_chunk_allocate, after taking back what everybody has read. Errors: as zcp_chunk_allocate.
+ZEROCP_API zcp_status zcp_publisher_loan(zcp_publisher *publisher, uint64_t size, zcp_chunk *chunk);
+
+typedef struct zcp_delivery {
+    uint64_t number;                // of the message, from 1
+    uint32_t subscribers;           // that there are
+    uint32_t overtaken;             // subscribers that had not read what this message displaced
+} zcp_delivery;
+
+// Gives the chunk to all subscribers; the handle was taken over, and is empty. What was written before is seen by
+// whoever receives it. delivery may be NULL. No system call while nobody sleeps. After a failure nothing is published,
+// and the handle is still the caller's. Errors:
+//   INVALID_ARGUMENT  (NULL, or a chunk of another manager)
+//   STALE             the handle holds nothing
+//   TIMEOUT           a reliable subscriber was not done in time; the message names its pid
+//   INTERRUPTED       by zcp_manager_interrupt, while it waited
+//   FORKED, CLOSED
+ZEROCP_API zcp_status zcp_publisher_publish(zcp_publisher *publisher, zcp_chunk *chunk, zcp_delivery *delivery);
+
+// An event: a message without a chunk, of size 0, whose data is NULL. Errors: as publish.
+ZEROCP_API zcp_status zcp_publisher_notify(zcp_publisher *publisher, zcp_delivery *delivery);
+
+typedef struct zcp_subscriber_desc {
+    const char *topic;
+    bool     reliable;              // publishers wait for this one: nothing is overwritten that it has not read
+    bool     latest;        // receive skips to the newest message (those before are told as skipped); not with reliable
+    uint32_t history;          // begin with up to so many messages that are there of each publisher; 0: only what comes
+    uint32_t spin_us;               // receive polls so long before it sleeps
+} zcp_subscriber_desc;
+
+// Messages of a publisher that comes later are received from its first one on. Errors:
+//   INVALID_ARGUMENT  (NULL); reliable together with latest, or where somebody publishes who never waits
+//   INVALID_NAME, FULL (zcp_config.subscribers), TIMEOUT: as zcp_publisher_open
+//   READ_ONLY         the manager was opened with ZCP_OBSERVE
+//   FORKED, CLOSED, NO_MEMORY, SYSTEM
+// After a failure *subscriber is NULL. Thread-safe.
+ZEROCP_API zcp_status zcp_subscriber_open(zcp_manager *manager, const zcp_subscriber_desc *desc,
+                                          zcp_subscriber **subscriber);
+
+// Ends the message that it reads. NULL, closed, inherited: nothing.
+ZEROCP_API void zcp_subscriber_close(zcp_subscriber *subscriber);
+
+typedef struct zcp_message {
+    const void *data;               // in place, until the next receive, done or close; NULL: an event
+    uint64_t size;                  // bytes
+    uint64_t number;                // of that publisher's messages, from 1
+    uint64_t lost;                  // so many were overwritten since the one before
+    uint64_t skipped;               // so many were passed over since then, with `latest`
+    uint64_t source;                // which publisher: a number that is never used again
+    uint32_t publisher;             // its client's slot
+    uint32_t tag;                   // the chunk's
+} zcp_message;
+
+// Ends the message before, and waits up to timeout_ms (UINT32_MAX: for ever) for the next one. Errors:
+//   INVALID_ARGUMENT  (NULL)
+//   EMPTY             nothing is there, with timeout_ms 0
+//   TIMEOUT           nothing came in time
+//   INTERRUPTED       by zcp_manager_interrupt, while it waited
+//   MAPPING, NO_MEMORY, SYSTEM, CORRUPT  the message's chunk cannot be reached; it is told once, and counts as lost
+//   FORKED, CLOSED
+// *message is then zero.
+ZEROCP_API zcp_status zcp_subscriber_receive(zcp_subscriber *subscriber, uint32_t timeout_ms, zcp_message *message);
+
+// Ends the message without receiving the next.
+ZEROCP_API void zcp_subscriber_done(zcp_subscriber *subscriber);
+
+// A handle of its own for the message that was received: for longer, or to pass on. Errors: INVALID_ARGUMENT (NULL),
+// EMPTY (no message is being read, or it is an event), CORRUPT, FORKED, CLOSED; the handle is then empty.
+ZEROCP_API zcp_status zcp_subscriber_keep(zcp_subscriber *subscriber, zcp_chunk *chunk);
+
+// Waits until one of them has a message; *ready becomes its index. All are of one manager. Nothing is received, and no
+// message ends. Errors: INVALID_ARGUMENT (NULL, 0 of them, or of several managers), EMPTY, TIMEOUT, INTERRUPTED,
+// FORKED, CLOSED.
+ZEROCP_API zcp_status zcp_subscribers_wait(zcp_subscriber *const *subscribers, uint32_t count, uint32_t timeout_ms,
+                                           uint32_t *ready);
+
+// A descriptor for poll, epoll, libuv, asyncio: readable when there may be a message. Then receive, with timeout_ms 0,
+// until EMPTY: that arms it again. It is the subscriber's, which closes it. -1: zcp_last_message tells why.
+ZEROCP_API int zcp_subscriber_descriptor(zcp_subscriber *subscriber);
+
+// on: all who wait in this manager, for chunks too, and who will, are told INTERRUPTED, until it is taken back (on
+// false). Errors: INVALID_ARGUMENT, FORKED, CLOSED. Thread-safe and async-signal-safe.
+ZEROCP_API zcp_status zcp_manager_interrupt(zcp_manager *manager, bool on);
+
+typedef struct zcp_topic_entry {    // a publisher or a subscriber
+    char     topic[ZCP_MAX_TOPIC_BYTES];        // UTF-8 without control characters
+    bool     publisher, reliable;
+    bool     ended;                 // its process has closed it or died; it stays until all is read
+    uint32_t client;                // its slot
+    uint32_t depth, keep;           // of a publisher
+    uint64_t source;                // of a publisher: as in its messages; of a subscriber: another such number
+    uint64_t messages;              // published; or read
+    uint64_t unread;   // of a publisher: those in its ring that somebody has not read; of a subscriber: that it has not
+    uint64_t lost;                  // by subscribers; or by this one
+    uint64_t held;                  // chunks that are in the publisher's ring
+} zcp_topic_entry;
+
+typedef bool zcp_topic_function(const zcp_topic_entry *entry, void *user);       // false: no more. It may call zerocp
+
+// Calls function for each publisher and each subscriber. Figures for people, exact when quiet. Errors:
+// INVALID_ARGUMENT, FORKED, CLOSED. Thread-safe.
+ZEROCP_API zcp_status zcp_manager_topics(const zcp_manager *manager, zcp_topic_function *function, void *user);
+
 #ifdef __cplusplus
 }
 #endif
@@ -663,8 +835,12 @@ ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zc
 #if defined(ZEROCP_IMPLEMENTATION) && !defined(ZEROCP_IMPLEMENTED) && !defined(ZCP_PRIV_REFUSED)
 #define ZEROCP_IMPLEMENTED
 
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
 
 // ---------------------------------------------------------------------------------------------------------------------
 // >>layout  All that other processes see
@@ -689,7 +865,7 @@ ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zc
 // the code alone. Bytes 0 to 39 of the header, the locks and the values of the state word never change, so that each
 // version can recognise and retire every other one. Also add a line to tests/version_test.c and run `make record`. The
 // signature finds a forgotten change of structs and limits, the recording one of the geometry or of what words mean.
-#define ZCP_PRIV_LAYOUT_VERSION 5u
+#define ZCP_PRIV_LAYOUT_VERSION 6u
 #define ZCP_PRIV_MAGIC UINT64_C(0x3130504f52455a00)             // "\0ZEROP01", little-endian
 #define ZCP_PRIV_BYTE_ORDER UINT32_C(0x01020304)
 #define ZCP_PRIV_PAGE 4096u                     // unit of the segments' sizes, whatever the system's page size
@@ -704,7 +880,8 @@ typedef struct zcp_priv_pool_geometry {
 typedef struct zcp_priv_geometry {
     uint64_t management_bytes, chunk_bytes, slots_offset;
     uint32_t max_clients, pool_count, words, record_bytes;      // words: of borrow bits per record
-    uint64_t unused[3];
+    uint64_t topics_offset;                     // in the management segment: the tables of topics (>>topics)
+    uint32_t publishers, subscribers, ring_cells, unused;
     zcp_priv_pool_geometry pools[ZCP_MAX_POOLS];
 } zcp_priv_geometry;
 
@@ -720,7 +897,9 @@ typedef struct zcp_priv_signals {
                                                 // creation lock, like the next two
     _Atomic uint32_t adding;                    // not 0: an adder may have reserved memory behind those ends
     _Atomic uint32_t segments;                  // counts up with each id of the registry that a pool gets
-    uint64_t unused[4];
+    _Atomic uint32_t topics_epoch;              // counts up when an endpoint comes, ends or goes (>>topics)
+    _Atomic uint32_t topics_locker;             // the pid of who opened one last; for messages
+    uint64_t unused[3];
     _Atomic uint64_t slept[ZCP_MAX_CLIENTS / 64];
 } zcp_priv_signals;
 
@@ -765,7 +944,8 @@ _Static_assert(offsetof(zcp_priv_header, state) == 16 && offsetof(zcp_priv_heade
 // A client's slot. Whoever holds the slot's lock writes it; wakers write wakes and woken. Anyone reads it, for
 // messages; recovery looks at state before it takes the lock, and again after. sleeps, wakes and woken go on counting
 // when the slot changes hands.
-enum { ZCP_PRIV_SLOT_CLEAN = 0, ZCP_PRIV_SLOT_IN_USE = 1, ZCP_PRIV_SLOT_SWEEPING = 2 };
+enum { ZCP_PRIV_SLOT_CLEAN = 0, ZCP_PRIV_SLOT_IN_USE = 1, ZCP_PRIV_SLOT_SWEEPING = 2,
+       ZCP_PRIV_SLOT_DRAINING = 3 };            // swept, but for messages that are unread (>>topics)
 
 typedef struct zcp_priv_slot {
     _Atomic uint32_t state, pid;                // IN_USE is stored before the first claim, CLEAN after the last push
@@ -777,6 +957,55 @@ typedef struct zcp_priv_slot {
 } zcp_priv_slot;
 
 _Static_assert(sizeof(zcp_priv_slot) == 128, "layout of a slot");
+
+// The tables of topics (>>topics), behind the client slots; each begins at a multiple of 64 bytes:
+//    publishers   publishers x 192 bytes
+//    subscribers  subscribers x 128 bytes
+//    cursors      publishers x subscribers x 64 bytes: a row for each publisher
+//    rings        publishers x ring_cells x 16 bytes; each ring is padded to 64
+// A publisher. Writer: its client; its sweeper; and of attention, whoever subscribes, sleeps or leaves. The lower half
+// of state is 0 if the entry is free.
+typedef struct zcp_priv_topic_publisher {
+    _Atomic uint64_t state;                     // serial:32 | phase:16 | client + 1:16
+    _Atomic uint32_t attention;                 // counts up: somebody has come, goes to sleep, or has left
+    _Atomic uint32_t waits;                     // not 0: it may wait until something is read
+    _Atomic uint32_t depth, keep, flags;
+    uint32_t unused[9];
+    _Atomic uint64_t topic[8];                  // 64 bytes, 0-terminated
+    _Atomic uint64_t count;                     // of messages, for who comes later and for people
+    uint64_t unused_too[7];
+} zcp_priv_topic_publisher;
+
+// A subscriber. Writer: its client; its sweeper; and of armed, who tells the descriptor that there is something.
+typedef struct zcp_priv_topic_subscriber {
+    _Atomic uint64_t state;                     // as above
+    _Atomic uint32_t flags;
+    _Atomic uint32_t armed;                     // 1: the descriptor is to be told
+    _Atomic uint64_t socket;                    // whose name is made of this; 0: there is no descriptor
+    uint64_t unused[5];
+    _Atomic uint64_t topic[8];
+} zcp_priv_topic_subscriber;
+
+// How far a subscriber has come with a publisher's messages. Writer: the subscriber, and its sweeper.
+typedef struct zcp_priv_cursor {
+    _Atomic uint64_t serial;                    // of the publisher that this is about; 0: of none
+    _Atomic uint64_t head;                      // number of the next message, from 0
+    _Atomic uint64_t claim;                     // token of the chunk that is read in place; 0: none
+    _Atomic uint64_t lost;                      // messages that were overwritten before they were read
+    uint64_t unused[4];
+} zcp_priv_cursor;
+
+// A message of a ring. Writer: the publisher, and its sweeper.
+typedef struct zcp_priv_cell {
+    _Atomic uint64_t token;                     // of the chunk
+    _Atomic uint64_t last;                      // lap:32 | size:32, or a code; 0: nothing was ever here
+} zcp_priv_cell;
+
+_Static_assert(sizeof(zcp_priv_topic_publisher) == 192 && sizeof(zcp_priv_topic_subscriber) == 128
+               && sizeof(zcp_priv_cursor) == 64 && sizeof(zcp_priv_cell) == 16, "layout of the tables of topics");
+
+// Of the lock object, behind the others: who opens a publisher or subscriber holds it.
+enum { ZCP_PRIV_LOCK_TOPICS = ZCP_PRIV_LOCK_SLOTS + ZCP_MAX_CLIENTS + 1 };
 
 // What the threads of all clients write for one pool, besides its list and records (>>hints):
 //             0  recalls:4             counts up whenever threads are to look up from their work (>>recall)
@@ -875,6 +1104,17 @@ ZCP_PRIV uint64_t zcp_priv_signature(void) {
         ZCP_PRIV_LOCK_CREATION,
         ZCP_PRIV_LOCK_SLOTS,
         offsetof(zcp_priv_header, lock_device),
+        sizeof(zcp_priv_topic_publisher),
+        sizeof(zcp_priv_topic_subscriber),
+        sizeof(zcp_priv_cursor),
+        sizeof(zcp_priv_cell),
+        offsetof(zcp_priv_geometry, topics_offset),
+        offsetof(zcp_priv_signals, topics_epoch),
+        offsetof(zcp_priv_topic_publisher, topic),
+        offsetof(zcp_priv_topic_subscriber, topic),
+        offsetof(zcp_priv_cursor, claim),
+        ZCP_MAX_TOPIC_BYTES,
+        ZCP_PRIV_LOCK_TOPICS,
     };
     uint64_t signature = ZCP_PRIV_LAYOUT_VERSION;
     for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++) signature = zcp_priv_mix(signature ^ facts[i]);
@@ -935,7 +1175,32 @@ ZCP_PRIV_COLD zcp_status zcp_priv_geometry_end(zcp_priv_geometry *geometry, bool
     return zcp_priv_fail(ZCP_ERR_OVERFLOW, 0, "the pools need more than 2^48 bytes");
 }
 
-// Errors: INVALID_ARGUMENT (max_clients, number of pools), those of a pool, OVERFLOW.
+// Bytes of one ring.
+ZCP_PRIV uint64_t zcp_priv_ring_bytes(const zcp_priv_geometry *geometry) {
+    return ((uint64_t)geometry->ring_cells * sizeof(zcp_priv_cell) + 63) / 64 * 64;
+}
+
+// Puts the tables of topics behind what there is. They take whole pages, so that the pools begin where they would
+// without them (>>view tells why). Errors: INVALID_SIZE.
+ZCP_PRIV_SETUP zcp_status zcp_priv_geometry_topics(zcp_priv_geometry *geometry, const zcp_config *config) {
+    geometry->publishers = config->publishers ? config->publishers : ZCP_DEFAULT_PUBLISHERS;
+    geometry->subscribers = config->subscribers ? config->subscribers : ZCP_DEFAULT_SUBSCRIBERS;
+    geometry->ring_cells = config->ring_cells ? config->ring_cells : ZCP_DEFAULT_RING_CELLS;
+    if (geometry->publishers > ZCP_MAX_PUBLISHERS || geometry->subscribers > ZCP_MAX_SUBSCRIBERS
+        || geometry->ring_cells > ZCP_MAX_RING_CELLS)
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%u publishers, %u subscribers, %u ring_cells: up to %u, %u, %u",
+                             geometry->publishers, geometry->subscribers, geometry->ring_cells, ZCP_MAX_PUBLISHERS,
+                             ZCP_MAX_SUBSCRIBERS, ZCP_MAX_RING_CELLS);
+    geometry->topics_offset = geometry->management_bytes;
+    uint64_t bytes = (uint64_t)geometry->publishers * sizeof(zcp_priv_topic_publisher)
+        + (uint64_t)geometry->subscribers * sizeof(zcp_priv_topic_subscriber)
+        + (uint64_t)geometry->publishers * geometry->subscribers * sizeof(zcp_priv_cursor)
+        + geometry->publishers * zcp_priv_ring_bytes(geometry);
+    geometry->management_bytes += (bytes + ZCP_PRIV_PAGE - 1) / ZCP_PRIV_PAGE * ZCP_PRIV_PAGE;
+    return ZCP_OK;
+}
+
+// Errors: INVALID_ARGUMENT (max_clients, number of pools), those of a pool, INVALID_SIZE (of topics), OVERFLOW.
 ZCP_PRIV_SETUP zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry, const zcp_config *config,
                                                     uint32_t max_clients) {
     memset(geometry, 0, sizeof *geometry);
@@ -948,6 +1213,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_geometry_compute(zcp_priv_geometry *geometry,
     geometry->record_bytes = (24 + 8 * geometry->words + 31) / 32 * 32;
     geometry->slots_offset = ZCP_PRIV_PAGE;
     geometry->management_bytes = ZCP_PRIV_PAGE + geometry->max_clients * sizeof(zcp_priv_slot);
+    zcp_status topics = zcp_priv_geometry_topics(geometry, config);
+    if (topics != ZCP_OK) return topics;
     bool fits = true;
     for (uint32_t p = 0; p < config->pools.size && fits; p++) {
         zcp_status status = zcp_priv_pool_check(&config->pools.items[p]);
@@ -966,6 +1233,9 @@ ZCP_PRIV_SETUP void zcp_priv_geometry_config(const zcp_priv_geometry *geometry, 
         config->pools.items[config->pools.size++] =
             (zcp_pool_config){pool->chunk_size, pool->chunk_count, pool->alignment, pool->cache_chunks};
     }
+    config->publishers = geometry->publishers;
+    config->subscribers = geometry->subscribers;
+    config->ring_cells = geometry->ring_cells;
 }
 
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zcp_pool_config *pool) {
@@ -1674,6 +1944,15 @@ ZCP_PRIV void zcp_priv_local_end(zcp_priv_pool *pool, zcp_priv_local *local) {
 //   V0    pools     acquire  V1 V6        a sibling follows the pointer before the pool is filled in
 //   V4    table     acquire  V5           a sibling reads the table before it is filled in
 
+// What stays of a client's chunks when it is swept, because messages in them are unread (>>topics).
+typedef struct zcp_priv_tables zcp_priv_tables;
+
+typedef struct zcp_priv_unread {
+    const zcp_priv_tables *tables;
+    uint32_t client, publishers;    // publishers: of that client
+    uint64_t kept;                  // chunks that stay
+} zcp_priv_unread;
+
 // What the threads of one process keep, by their number; number 0 stands for threads without one, and stays zero.
 typedef struct zcp_priv_lane { zcp_priv_local pools[32]; } zcp_priv_lane;      // as many as an index can name
 #define ZCP_PRIV_NO_POOL 0xffu
@@ -2101,6 +2380,25 @@ ZCP_PRIV_SETUP void zcp_priv_view_leave(zcp_priv_view *view, uint32_t thread) {
 // >>manager  An attachment: its states, and whether a call may use it
 // ---------------------------------------------------------------------------------------------------------------------
 
+// See >>topics, >>publish and >>receive, at the end.
+typedef struct zcp_priv_topics zcp_priv_topics;
+
+ZCP_PRIV_SETUP void zcp_priv_topics_sweep_begin(zcp_manager *manager, const zcp_priv_tables *tables,
+                                                zcp_priv_unread *unread,
+                                                uint32_t client, bool reliable_only);
+
+ZCP_PRIV_SETUP bool zcp_priv_topics_sweep_end(zcp_manager *manager, const zcp_priv_tables *tables,
+                                              const zcp_priv_unread *unread);
+ZCP_PRIV_SETUP bool zcp_priv_topics_drainable(const zcp_manager *manager, uint32_t client);
+ZCP_PRIV_SETUP void zcp_priv_topics_leave(zcp_manager *manager);
+ZCP_PRIV_SETUP void zcp_priv_topics_close(zcp_manager *manager);
+ZCP_PRIV_SETUP void zcp_priv_rings_collect(zcp_manager *manager, bool only_ended);
+ZCP_PRIV_SETUP bool zcp_priv_rings_announce(zcp_manager *manager);
+ZCP_PRIV_SETUP uint64_t zcp_priv_rings_handles(const zcp_manager *manager);
+
+ZCP_PRIV uint64_t zcp_priv_view_sweep_topics(zcp_manager *manager, uint32_t client, bool reliable_only, bool known,
+                                             bool *garbage, bool *drains);
+
 // The client's name, which anybody may have written, as it may be shown.
 ZCP_PRIV_SETUP void zcp_priv_slot_name(const zcp_priv_slot *slot, char name[32]) {
     uint64_t words[4];
@@ -2150,6 +2448,9 @@ struct zcp_manager {
     size_t private_bytes;
     zcp_priv_file file, chunk_file, locks;      // to be opened again, or used as they are where that cannot be done
     _Atomic uint32_t creating, sweeping;        // 1: a thread holds the creation byte, or a slot's, by locks.fd
+    _Atomic uint32_t opening;                   // the same of the topics' byte
+    _Atomic uint32_t interrupted;               // 1: nobody waits in this manager
+    _Atomic(struct zcp_priv_topics *) topics;   // its publishers and subscribers; NULL: it never had any
     _Atomic bool unswept;                       // the last recovery failed
     zcp_priv_failure why_unswept;               // and why; under the process's mutex
     struct zcp_priv_grown *grown;               // what was mapped since; under the process's mutex, as the next two
@@ -2280,6 +2581,7 @@ ZCP_PRIV_SETUP void zcp_priv_manager_end(zcp_manager *manager, bool outstanding)
     zcp_priv_file_forget(&manager->locks);
     manager->chunks = manager->private_memory = manager->header = NULL;
     manager->outstanding = outstanding;
+    zcp_priv_topics_leave(manager);
     manager->closed = zcp_priv_add_relaxed(&zcp_priv_serial, 1);
     zcp_priv_store_relaxed(&manager->state, (uint32_t)ZCP_PRIV_CLOSED);
     zcp_priv_process_unlock(process);
@@ -3397,6 +3699,9 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *m
     zcp_status status = zcp_priv_may_read(manager, "place for the configuration", config, sizeof *config);
     if (status != ZCP_OK) return status;
     zcp_priv_catch_up_quietly(manager);
+    config->publishers = manager->geometry.publishers;
+    config->subscribers = manager->geometry.subscribers;
+    config->ring_cells = manager->geometry.ring_cells;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         const zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
         if (!pool || zcp_priv_pool_is_retiring(pool)) continue;
@@ -3410,10 +3715,13 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *m
 // >>sweep  Taking back what dead clients held
 // ---------------------------------------------------------------------------------------------------------------------
 
+ZCP_PRIV bool zcp_priv_unread_has(zcp_priv_unread *unread, const zcp_priv_pool *pool, uint32_t i);
+
 // Sweeps the chunks of one leaf, then gives the hints of all that are free, by one read-modify-write; always, also of
 // those that this sweep did not free. Killed before that, it has left the slot not clean: the next sweep gives them.
 // Returns how many became free.
-ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32_t dead, bool *garbage) {
+ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32_t dead, zcp_priv_unread *unread,
+                                      bool *garbage) {
     uint64_t freed = 0, cached = 0, hints = 0;
     uint32_t first = leaf << pool->list.leaf_shift, width = 1u << pool->list.leaf_shift;
     if (width > pool->count - first) width = pool->count - first;
@@ -3425,6 +3733,7 @@ ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32
 #endif
         // Relaxed: for a figure.
         uint64_t s = zcp_priv_load_relaxed(&zcp_priv_record_at(pool, first + k)->state);
+        if (unread && zcp_priv_unread_has(unread, pool, first + k)) continue;
         zcp_priv_freeing outcome = zcp_priv_sweep_chunk(pool, first + k, dead);
         if (outcome == ZCP_PRIV_FREED) freed++, cached += zcp_priv_is_cached(s) && ZCP_PRIV_OWNER(s) == dead + 1;
         if (outcome == ZCP_PRIV_GARBAGE) *garbage = true;
@@ -3443,25 +3752,29 @@ ZCP_PRIV uint64_t zcp_priv_sweep_leaf(zcp_priv_pool *pool, uint32_t leaf, uint32
 }
 
 // Takes back what a client holds in one pool; returns how many chunks became free, and sets *garbage if there is some.
-ZCP_PRIV uint64_t zcp_priv_sweep_pool(zcp_priv_pool *pool, uint32_t dead, bool *garbage) {
+ZCP_PRIV uint64_t zcp_priv_sweep_pool(zcp_priv_pool *pool, uint32_t dead, zcp_priv_unread *unread, bool *garbage) {
     uint64_t freed = 0;
-    for (uint32_t leaf = 0; leaf < pool->list.leaves; leaf++) freed += zcp_priv_sweep_leaf(pool, leaf, dead, garbage);
+    for (uint32_t leaf = 0; leaf < pool->list.leaves; leaf++)
+        freed += zcp_priv_sweep_leaf(pool, leaf, dead, unread, garbage);
     zcp_priv_leases_sweep(pool, dead);
     return freed;
 }
 
-ZCP_PRIV_INLINE uint64_t zcp_priv_view_sweep(zcp_priv_view *view, uint32_t dead, bool *garbage) {
+ZCP_PRIV_INLINE uint64_t zcp_priv_view_sweep(zcp_priv_view *view, uint32_t dead, zcp_priv_unread *unread,
+                                             bool *garbage) {
     uint64_t freed = 0;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
         zcp_priv_pool *pool = zcp_priv_view_pool(view, p);
-        if (pool) freed += zcp_priv_sweep_pool(pool, dead, garbage);
+        if (pool) freed += zcp_priv_sweep_pool(pool, dead, unread, garbage);
     }
     return freed;
 }
 
 // Sweeps one slot whose lock the caller holds. Errors: those of renew; then what is known was swept, and the slot is
 // not clean.
-ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slot, uint64_t *freed, bool *garbage) {
+// reliable_only: of its unread messages only those stay that reliable subscribers have not read.
+ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slot, uint64_t *freed, bool *garbage,
+                                              bool reliable_only) {
     zcp_priv_slot *at = zcp_priv_slot_at(manager, slot);
     // It sweeps itself.
     bool closing = zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_CLOSING;
@@ -3470,7 +3783,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slo
     // Relaxed: for joiners to wait a moment.
     zcp_priv_store_relaxed(&at->state, (uint32_t)ZCP_PRIV_SLOT_SWEEPING);
     ZEROCP_STEP("sweeping");
-    *freed = zcp_priv_view_sweep(&manager->view, slot, garbage);
+    bool drains;
+    *freed = zcp_priv_view_sweep_topics(manager, slot, reliable_only, known == ZCP_OK, garbage, &drains);
     ZEROCP_STEP("swept");
     // The dead one may not have got to say that it had changed the pools.
     if (!closing && manager->view.signals) {
@@ -3478,23 +3792,27 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slo
         zcp_priv_add_release(&manager->view.signals->epoch, 1);
         zcp_priv_view_recall_all(&manager->view);
     }
+    uint32_t next = drains ? ZCP_PRIV_SLOT_DRAINING : ZCP_PRIV_SLOT_CLEAN;
     // After the last push; if a pool is not known, somebody has to sweep again.
-    if (known == ZCP_OK) zcp_priv_store_release(&at->state, (uint32_t)ZCP_PRIV_SLOT_CLEAN);
+    if (known == ZCP_OK) zcp_priv_store_release(&at->state, next);
     zcp_priv_view_after_free(&manager->view);
     return known;
 }
 
 // Sweeps a slot whose lock the caller holds, and whose client is dead, if it is not clean.
-ZCP_PRIV_SETUP zcp_status zcp_priv_slot_clean(zcp_manager *manager, uint32_t slot, zcp_recovery *report,
-                                              bool *garbage) {
+ZCP_PRIV_SETUP zcp_status zcp_priv_slot_clean(zcp_manager *manager, uint32_t slot, zcp_recovery *report, bool *garbage,
+                                              bool reliable_only) {
     uint64_t freed = 0;
     // Relaxed: ordered by the lock.
-    if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN) return ZCP_OK;
-    zcp_status status = zcp_priv_slot_sweep(manager, slot, &freed, garbage);
+    uint32_t was = zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state);
+    if (was == ZCP_PRIV_SLOT_CLEAN) return ZCP_OK;
+    zcp_status status = zcp_priv_slot_sweep(manager, slot, &freed, garbage, reliable_only);
+    report->chunks_reclaimed += freed;
+    // It was told then.
+    if (was == ZCP_PRIV_SLOT_DRAINING) return status;
     ZEROCP_LOG(ZCP_LOG_INFO, "%s: swept dead client %u (pid %u): %llu chunks reclaimed", manager->name, slot,
                zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->pid), (unsigned long long)freed);
     report->dead_clients++;
-    report->chunks_reclaimed += freed;
     return status;
 }
 
@@ -3503,17 +3821,25 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_test(const zcp_manager *manager, int fd,
     return zcp_priv_lock_test(fd, manager->locks.path.text, ZCP_PRIV_LOCK_SLOTS + (off_t)slot, 1, F_WRLCK, taken);
 }
 
+#define ZCP_PRIV_DRAIN_ROUNDS 4u
+
 // The same of a slot whose client may live.
 ZCP_PRIV_SETUP zcp_status zcp_priv_slot_recover(zcp_manager *manager, uint32_t slot, zcp_recovery *report,
-                                                bool *garbage) {
-    zcp_priv_hold hold;
-    bool taken;
+                                                bool *garbage, bool reliable_only) {
+    _Atomic uint32_t *state = &zcp_priv_slot_at(manager, slot)->state;
     off_t byte = ZCP_PRIV_LOCK_SLOTS + (off_t)slot;
-    zcp_status status = zcp_priv_hold_take(&manager->locks, &manager->sweeping, byte, &hold, &taken);
-    if (status != ZCP_OK || taken) return status;
-    status = zcp_priv_slot_clean(manager, slot, report, garbage);
-    zcp_priv_hold_drop(&hold);
-    return status;
+    for (uint32_t round = 0; round < ZCP_PRIV_DRAIN_ROUNDS; round++) {
+        zcp_priv_hold hold;
+        bool taken;
+        zcp_status status = zcp_priv_hold_take(&manager->locks, &manager->sweeping, byte, &hold, &taken);
+        if (status != ZCP_OK || taken) return status;
+        status = zcp_priv_slot_clean(manager, slot, report, garbage, reliable_only);
+        zcp_priv_hold_drop(&hold);
+        // Who has read to the end meanwhile has found the lock taken.
+        bool drains = zcp_priv_load_acquire(state) == ZCP_PRIV_SLOT_DRAINING;
+        if (status != ZCP_OK || !drains || !zcp_priv_topics_drainable(manager, slot)) return status;
+    }
+    return ZCP_OK;
 }
 
 // What keeps a dead client's chunks from coming back.
@@ -3556,16 +3882,20 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_recover(zcp_manager *manager, zcp_recovery *r
     bool kept = true;
     (void)zcp_priv_threads_collect(false);
     zcp_priv_catch_up_if_changed(manager);
-    for (uint32_t slot = 0; slot < manager->geometry.max_clients; slot++) {
+    zcp_priv_rings_collect(manager, true);
+    // In the second round those who drain: the dead of the first one may have been who kept their messages.
+    for (uint32_t at = 0; at < 2 * manager->geometry.max_clients; at++) {
         bool taken = true;
+        uint32_t slot = at % manager->geometry.max_clients;
         // A look.
-        if (slot == manager->view.client
-            || zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_CLEAN)
-            continue;
+        uint32_t state = zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state);
+        if (slot == manager->view.client || state == ZCP_PRIV_SLOT_CLEAN) continue;
+        bool drains = state == ZCP_PRIV_SLOT_DRAINING;
+        if (at == slot ? drains : !drains || !zcp_priv_topics_drainable(manager, slot)) continue;
         zcp_status status = fd < 0 ? zcp_priv_file_reach_locks(&manager->locks, &fd, &kept) : ZCP_OK;
         if (status == ZCP_OK) status = zcp_priv_slot_test(manager, fd, slot, &taken);
         ZEROCP_STEP("tested");
-        if (status == ZCP_OK && !taken) status = zcp_priv_slot_recover(manager, slot, report, &garbage);
+        if (status == ZCP_OK && !taken) status = zcp_priv_slot_recover(manager, slot, report, &garbage, false);
         if (status != ZCP_OK) worst = zcp_priv_fail_sweep(manager, slot, status);
         if (fd < 0) break;
     }
@@ -3848,6 +4178,28 @@ ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk) {
     zcp_priv_place place;
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
     return pool ? pool->chunk_size : 0;
+}
+
+ZEROCP_API zcp_status zcp_chunk_set_size(zcp_chunk *chunk, uint64_t size) {
+    zcp_priv_place place;
+    if (!chunk)
+        return zcp_priv_fail_null("chunk");
+    zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
+    if (!pool)
+        return chunk->manager && !zcp_priv_usable(chunk->manager) ? zcp_priv_why_unusable(chunk->manager)
+            : zcp_priv_fail(ZCP_ERR_STALE, 0, "set_size of a handle that is not held (chunk %08x, generation %u)",
+                            chunk->index, chunk->generation);
+    zcp_status status = zcp_priv_may_grow(chunk->manager);
+    if (status != ZCP_OK)
+        return status;
+    if (size == 0 || size > pool->chunk_size)
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%s: size %llu of a chunk that has %llu bytes",
+                             chunk->manager->name,
+                             (unsigned long long)size, (unsigned long long)pool->chunk_size);
+    _Atomic uint64_t *word = &zcp_priv_record_at(pool, place.i)->size;
+    uint64_t lease = zcp_priv_load_relaxed(word) & ~ZCP_RELPTR_MAX_OFFSET;
+    zcp_priv_store_relaxed(word, lease | size);                                // relaxed, both: as in describe
+    return ZCP_OK;
 }
 
 ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_chunk_tag(const zcp_chunk *chunk) {
@@ -4293,6 +4645,7 @@ ZCP_PRIV_COLD bool zcp_priv_take_after_scan(zcp_manager *manager, const zcp_priv
     uint32_t idle = 0;
     zcp_recovery report = {0, 0};
     *disturbed = 0;
+    zcp_priv_rings_collect(manager, false);
     zcp_priv_view_recall(&manager->view, table, first);
     // Relaxed: it limits how often.
     bool rests = began < zcp_priv_load_relaxed(&looked->until);
@@ -4612,7 +4965,9 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_priv_sleep *sleep, uint64_t size, zc
     zcp_priv_sleep_announce(sleep->slot, view->signals, view->client, what);                        // step said
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
         zcp_priv_wait_announce(pool);
+    (void)zcp_priv_rings_announce(manager);
     zcp_priv_sleep_look(sleep);
+    zcp_priv_rings_collect(manager, false);
     // One may have come that fits.
     *again = !*fits || zcp_priv_pools_changed(manager);
     *disturbed = 0;
@@ -4654,6 +5009,9 @@ ZCP_PRIV_COLD zcp_status zcp_priv_allocate_wait(zcp_manager *manager, uint64_t s
         }
         if (!fits && (status = zcp_priv_allocate_and_scan(manager, size, chunk, false)) != ZCP_ERR_EXHAUSTED)
             return status;
+        // Relaxed: the barrier comes before.
+        if (zcp_priv_load_relaxed(&manager->interrupted))
+            return zcp_priv_fail(ZCP_ERR_INTERRUPTED, 0, "%s: zcp_manager_interrupt ended all waiting", manager->name);
         if (sleep.last) {
             if (fits) zcp_priv_count_failure(fits, disturbed);
             return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no chunk for %llu bytes within %u ms%s%s", manager->name,
@@ -4992,12 +5350,15 @@ typedef enum zcp_priv_kind {
 // Behind the slots' bytes: the creator's, from before READY is stored until it has a slot, so that nobody replaces what
 // it has just made. Who replaces an instance holds all of them by one lock, so nobody joins meanwhile.
 enum { ZCP_PRIV_LOCK_CREATOR = ZCP_PRIV_LOCK_SLOTS + ZCP_MAX_CLIENTS, ZCP_PRIV_LOCK_ALL = ZCP_MAX_CLIENTS + 1 };
+_Static_assert((int)ZCP_PRIV_LOCK_TOPICS == (int)ZCP_PRIV_LOCK_SLOTS + (int)ZCP_PRIV_LOCK_ALL,
+               "a lock byte of its own");
 
 // What comes after an attempt to open or to destroy.
 typedef enum zcp_priv_next {
     ZCP_PRIV_DONE = 0,
     ZCP_PRIV_RETRY,                             // start over: what it worked on has changed meanwhile
     ZCP_PRIV_ATTACH,                            // start over at once: it has built the instance
+    ZCP_PRIV_PASS,                              // start over at once: the slot is a draining client's
     ZCP_PRIV_REMOVED,                           // it has removed the instance: done, or to open, start over
     ZCP_PRIV_WAIT_FOR_CREATOR,                  // start over: nobody has created the instance yet
     ZCP_PRIV_WAIT_FOR_REPLACER                  // start over: somebody is replacing the instance
@@ -5008,6 +5369,7 @@ typedef struct zcp_priv_opening {
     bool creates;                               // may create
     zcp_priv_next next;                         // what comes after this attempt, if it has not failed
     bool removes;                               // removes what is there, whatever it is, and so need not trust it
+    uint64_t passed[ZCP_MAX_CLIENTS / 64];      // slots of draining clients, which are passed over
     uint32_t torn;                              // attempts that have found a pool's slot being written, or garbage
     bool fresh;                                 // this attempt has created the management file, empty
     zcp_priv_kind kind;                         // of the management file when it was last looked at
@@ -5486,6 +5848,12 @@ ZCP_PRIV_COLD zcp_status zcp_priv_check_config(zcp_priv_opening *o) {
         return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists for %u clients, %u were asked for", name, clients,
                              o->desc.max_clients);
     if (!o->desc.config) return ZCP_OK;
+    const zcp_priv_geometry *is = &o->header.geometry, *wanted = &o->geometry;
+    if (is->publishers != wanted->publishers || is->subscribers != wanted->subscribers
+        || is->ring_cells != wanted->ring_cells)
+        return zcp_priv_fail(ZCP_ERR_CONFIG_MISMATCH, 0, "%s exists with publishers %u, subscribers %u, ring_cells %u, "
+                             "asked for: %u, %u, %u", name, is->publishers, is->subscribers, is->ring_cells,
+                             wanted->publishers, wanted->subscribers, wanted->ring_cells);
     if (!zcp_priv_live_read(o, live, &count)) {
         // A pool may have come while this was read.
         o->next = o->torn++ < ZCP_PRIV_TORN ? ZCP_PRIV_RETRY : ZCP_PRIV_DONE;
@@ -5632,7 +6000,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_scan_slots(const zcp_priv_opening *o, uint64_
         for (uint32_t k = 0; k < part; k++) {
             // Of a private copy.
             uint32_t state = zcp_priv_load_relaxed(&some[k].state), slot = first + k;
-            if (state != ZCP_PRIV_SLOT_IN_USE) *in_motion = true;
+            if (state != ZCP_PRIV_SLOT_IN_USE && state != ZCP_PRIV_SLOT_DRAINING) *in_motion = true;
             if (state != ZCP_PRIV_SLOT_CLEAN) continue;
             clean[slot / 64] |= UINT64_C(1) << slot % 64;
             found = true;
@@ -5649,7 +6017,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_lock(zcp_priv_opening *o, zcp_manager *m
     zcp_status status = zcp_priv_scan_slots(o, clean, &in_motion);
     for (uint32_t looks = 0; status == ZCP_OK;) {
         int64_t which;
-        status = zcp_priv_lock_take(&manager->locks, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, 1, clean, 1,
+        status = zcp_priv_lock_take(&manager->locks, ZCP_PRIV_LOCK_SLOTS, manager->geometry.max_clients, 1, clean,
+                                    o->passed, 1,
                                     &manager->slot_lock, &which);
         if (status != ZCP_OK) return status;
         if (which >= 0) { *client = (uint32_t)which; return ZCP_OK; }
@@ -5740,8 +6109,14 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_join(zcp_priv_opening *o, zcp_manager *manage
     // Pairs with READY's release: contents; and with RETIRED's.
     uint32_t state = zcp_priv_load_acquire(&manager->header->state);
     zcp_priv_view_join(manager);
-    status = zcp_priv_slot_clean(manager, client, &report, &garbage);
+    status = zcp_priv_slot_clean(manager, client, &report, &garbage, true);
     if (status != ZCP_OK) return status;
+    if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, client)->state) == ZCP_PRIV_SLOT_DRAINING) {
+        // It is passed over.
+        o->passed[client / 64] |= zcp_priv_borrow_bit(client);
+        o->next = ZCP_PRIV_PASS;
+        return ZCP_OK;
+    }
     if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
     zcp_priv_slot_occupy(manager, o->desc.client_name);
     ZEROCP_STEP("joined");
@@ -6058,7 +6433,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_open_loop(zcp_priv_opening *o, zcp_manager **r
         zcp_status status = zcp_priv_open_once(o, result);
         zcp_priv_attempt_end(o, status);
         if (status != ZCP_OK || o->next == ZCP_PRIV_DONE) return status;
-        if (o->next != ZCP_PRIV_ATTACH && !zcp_priv_wait_more(&o->wait)) return zcp_priv_fail_attempts(o);
+        if (o->next == ZCP_PRIV_ATTACH || o->next == ZCP_PRIV_PASS) continue;
+        if (!zcp_priv_wait_more(&o->wait)) return zcp_priv_fail_attempts(o);
     }
 }
 
@@ -6167,14 +6543,15 @@ ZCP_PRIV_SETUP void zcp_priv_manager_close(zcp_manager *manager) {
     if (closes) zcp_priv_store_relaxed(&manager->live, (uintptr_t)0);
     zcp_priv_process_unlock(process);
     if (!closes) return;
-    uint64_t left = zcp_priv_handles_left(manager);
+    uint64_t left = zcp_priv_handles_left(manager) - zcp_priv_rings_handles(manager);
+    zcp_priv_topics_close(manager);
     if (left)
         ZEROCP_LOG(ZCP_LOG_WARNING, "%s: closed with %llu handles not released; their chunks are given back",
                    manager->name, (unsigned long long)left);
     ZEROCP_STEP("closing");
     uint64_t freed = 0;
     if (!(manager->view.flags & ZCP_OBSERVE)) {
-        zcp_priv_slot_sweep(manager, manager->view.client, &freed, &garbage);
+        zcp_priv_slot_sweep(manager, manager->view.client, &freed, &garbage, false);
         if (garbage) ZEROCP_LOG(ZCP_LOG_ERROR, "%s: chunk records hold garbage", manager->name);
         ZEROCP_LOG(ZCP_LOG_INFO, "%s: client %u left, %llu chunks given back", manager->name, manager->view.client,
                    (unsigned long long)freed);
@@ -6494,6 +6871,2206 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FIL
     fputs(text, out);
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// >>topics  Topics: their tables, and how the dead are taken out of them
+// ---------------------------------------------------------------------------------------------------------------------
+// The tables of topics, who is in them, and how the dead are taken out (byte maps: >>layout). An entry is free if the
+// lower half of its state is 0; its serial is what its opener has counted topics_epoch up to, so it is never used
+// again, and the lower of two is the older one. Entries are opened under a lock byte of their own, closed by their
+// client, and taken out by whoever sweeps that client. Who has subscribed counts, not who has a cursor: a cursor that
+// is not of the publisher's serial counts as at the publisher's first message. A subscriber that is younger than a
+// publisher makes its cursor when it opens, and says so by attention; one that is older makes it when it meets the
+// publisher. A client that has ended leaves its messages to those who have not read them: its publishers are ENDED, the
+// chunks of unread messages and those that are read in place stay its own, and its slot is DRAINING: its lock is free,
+// and nobody gets it. Whoever has read to the end sweeps once more. Who needs the slot or an entry does so, too, and
+// then only reliable subscribers and claims count. Invariant: a chunk of a client that has ended is swept only if it
+// stands in no cell that somebody is to read, and then, after a fence, in no claim (>>receive tells the other side).
+//
+// Labels  word      order    partner      what breaks without it
+//   Z0    state     acquire  Z1 Z5        what an entry says is older than its state
+//   Z2    epoch     release  Z3           who sees the epoch does not see what has changed
+//   Z4    attention release  G4           who sees attention sees neither the subscriber nor the sleeper
+//   Z5    state     release  Z0           ... as Z1, here it ends or goes
+//   Z7    serial    acquire  Z6           the same
+//   Z8    (fence)   seq_cst  I1           the sweep misses a claim, whose reader has not seen GONE
+//   G6    head      acquire  I4           the same, where the head alone tells it
+//   G7    claim     acquire  I3           as G5, in a sweep
+
+enum { ZCP_PRIV_TOPIC_OPENING = 1, ZCP_PRIV_TOPIC_OPEN = 2, ZCP_PRIV_TOPIC_ENDED = 3 };
+
+// Flags of entries.
+enum { ZCP_PRIV_EXCLUSIVE = 1, ZCP_PRIV_NEVER_WAITS = 2, ZCP_PRIV_RELIABLE = 4, ZCP_PRIV_LATEST = 8 };
+
+// Sizes that are codes: the message is gone; and its size and tag stand in the chunk's record.
+#define ZCP_PRIV_CELL_GONE UINT32_MAX
+#define ZCP_PRIV_CELL_LOOK (UINT32_MAX - 1)
+
+// Of what a thread sleeps for (>>wait); pool 31 shares it.
+#define ZCP_PRIV_TOPIC_SLEEP (UINT32_C(1) << 31)
+#define ZCP_PRIV_DEFAULT_DEPTH 8u
+
+static uint64_t zcp_priv_topic_state(uint32_t serial, uint32_t phase, uint32_t client) {
+    return (uint64_t)serial << 32 | phase << 16 | (client + 1);
+}
+
+static uint32_t zcp_priv_topic_phase(uint64_t state) {
+    return (uint32_t)(state >> 16) & 0xffff;
+}
+
+static bool zcp_priv_topic_is_free(uint64_t state) {
+    return (uint32_t)state == 0;
+}
+
+// Is the entry that client's?
+static bool zcp_priv_topic_is_of(uint64_t state, uint32_t client) {
+    return (state & 0xffff) == client + 1;
+}
+
+// Do both tell of the same publisher or subscriber, in whatever phase?
+static bool zcp_priv_topic_is_same(uint64_t a, uint64_t b) {
+    return ((a ^ b) & ~UINT64_C(0xffff0000)) == 0;
+}
+
+// Where the tables lie.
+struct zcp_priv_tables {
+    zcp_priv_topic_publisher *publishers;
+    zcp_priv_topic_subscriber *subscribers;
+    zcp_priv_cursor *cursors;
+    unsigned char *rings;
+    uint64_t ring_bytes;
+    uint32_t publisher_count, subscriber_count, ring_cells;
+};
+
+static zcp_priv_tables zcp_priv_tables_of(const zcp_manager *manager) {
+    const zcp_priv_geometry *geometry = &manager->geometry;
+    zcp_priv_tables tables;
+    tables.publisher_count = geometry->publishers;
+    tables.subscriber_count = geometry->subscribers;
+    tables.ring_cells = geometry->ring_cells;
+    tables.ring_bytes = zcp_priv_ring_bytes(geometry);
+    tables.publishers = zcp_priv_object_at(manager->management.base, geometry->topics_offset);
+    uint64_t publishers = tables.publisher_count * sizeof(zcp_priv_topic_publisher);
+    uint64_t subscribers = tables.subscriber_count * sizeof(zcp_priv_topic_subscriber);
+    tables.subscribers = zcp_priv_object_at(tables.publishers, publishers);
+    tables.cursors = zcp_priv_object_at(tables.subscribers, subscribers);
+    tables.rings = zcp_priv_object_at(tables.cursors, (uint64_t)tables.publisher_count * tables.subscriber_count
+                                      * sizeof(zcp_priv_cursor));
+    return tables;
+}
+
+// The cursors of a publisher, by subscriber.
+static zcp_priv_cursor *zcp_priv_cursor_row(const zcp_priv_tables *tables, uint32_t publisher) {
+    return tables->cursors + (uint64_t)publisher * tables->subscriber_count;
+}
+
+static zcp_priv_cell *zcp_priv_ring_at(const zcp_priv_tables *tables, uint32_t publisher) {
+    return zcp_priv_object_at(tables->rings, publisher * tables->ring_bytes);
+}
+
+// The depth that a publisher's entry tells, 0 if that is garbage.
+static uint32_t zcp_priv_depth_of(const zcp_priv_tables *tables, const zcp_priv_topic_publisher *entry) {
+    uint32_t depth = zcp_priv_load_relaxed(&entry->depth);                     // relaxed: after Z0
+    return depth <= tables->ring_cells ? depth : 0;
+}
+
+// A topic's name, padded with 0.
+typedef struct zcp_priv_topic { uint64_t words[ZCP_MAX_TOPIC_BYTES / 8]; } zcp_priv_topic;
+
+static zcp_priv_topic zcp_priv_topic_read(const _Atomic uint64_t words[8]) {
+    zcp_priv_topic topic;
+    for (int i = 0; i < 8; i++)
+        topic.words[i] = zcp_priv_load_relaxed(&words[i]);                     // relaxed: after Z0
+    return topic;
+}
+
+static bool zcp_priv_topic_equal(const zcp_priv_topic *topic, const _Atomic uint64_t words[8]) {
+    for (int i = 0; i < 8; i++)
+        if (topic->words[i] != zcp_priv_load_relaxed(&words[i]))               // relaxed: after Z0
+            return false;
+    return true;
+}
+
+static void zcp_priv_topic_write(const zcp_priv_topic *topic, _Atomic uint64_t words[8]) {
+    for (int i = 0; i < 8; i++)
+        zcp_priv_store_relaxed(&words[i], topic->words[i]);                    // relaxed: Z1 carries it
+}
+
+// A topic's name as it may be shown, whoever has written it.
+ZCP_PRIV_SETUP void zcp_priv_topic_text(const zcp_priv_topic *topic, char text[ZCP_MAX_TOPIC_BYTES]) {
+    memcpy(text, topic->words, ZCP_MAX_TOPIC_BYTES - 1);
+    text[ZCP_MAX_TOPIC_BYTES - 1] = 0;
+    zcp_priv_text_clean(text, 0);
+}
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_topic_make(zcp_priv_topic *topic, const char *text) {
+    char shown[ZCP_MAX_TOPIC_BYTES];
+    size_t bytes = 0;
+    if (!text)
+        return zcp_priv_fail_null("topic");
+    memset(topic, 0, sizeof *topic);
+    while (bytes < ZCP_MAX_TOPIC_BYTES && (unsigned char)text[bytes] >= 0x20 && text[bytes] != 0x7f)
+        bytes++;
+    if (bytes == 0 || bytes == ZCP_MAX_TOPIC_BYTES || text[bytes] != 0) {
+        snprintf(shown, sizeof shown, "%s", text);
+        zcp_priv_text_clean(shown, 0);
+        return zcp_priv_fail(ZCP_ERR_INVALID_NAME, 0, "topic \"%s\": 1 to %d bytes, no control character", shown,
+                             ZCP_MAX_TOPIC_BYTES - 1);
+    }
+    memcpy(topic->words, text, bytes);
+    return ZCP_OK;
+}
+
+// Counts the epoch up, after something has changed; returns what it has come to.
+static uint32_t zcp_priv_topics_changed(zcp_manager *manager) {
+    return zcp_priv_add_release(&manager->header->signals.topics_epoch, 1) + 1;                     // Z2
+}
+
+// Tells a descriptor of another process that there is something: a datagram to its socket, whatever comes of it.
+ZCP_PRIV_SETUP void zcp_priv_socket_name(struct sockaddr_un *address, socklen_t *bytes, uint64_t number) {
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    int n = snprintf(address->sun_path + 1, sizeof address->sun_path - 1, "zerocp-%016llx", (unsigned long long)number);
+    *bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+}
+
+// Keeps what is opened until high_end from being descriptor 0, 1 or 2 (>>descriptors). Nothing forks meanwhile. NULL:
+// that cannot be done.
+typedef struct zcp_priv_high { int fillers[ZCP_PRIV_FIRST_FD]; int count; } zcp_priv_high;
+
+ZCP_PRIV_SETUP zcp_priv_process *zcp_priv_high_begin(zcp_priv_high *high) {
+    zcp_priv_process *process = zcp_priv_process_made();
+    if (!process)
+        return NULL;
+    pthread_mutex_lock(&process->opening);
+    if (zcp_priv_low_take(high->fillers, &high->count))
+        return process;
+    int error = errno;
+    zcp_priv_low_drop(high->fillers, high->count);
+    pthread_mutex_unlock(&process->opening);
+    errno = error;
+    return NULL;
+}
+
+ZCP_PRIV_SETUP void zcp_priv_high_end(zcp_priv_process *process, const zcp_priv_high *high) {
+    int error = errno;
+    zcp_priv_low_drop(high->fillers, high->count);
+    pthread_mutex_unlock(&process->opening);
+    errno = error;
+}
+
+// The application may close one of those three at this very moment.
+ZCP_PRIV_SETUP int zcp_priv_descriptor_high(int fd) {
+    if (fd < 0 || fd >= ZCP_PRIV_FIRST_FD)
+        return fd;
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, ZCP_PRIV_FIRST_FD);
+    zcp_priv_close_fd(fd);
+    return high;
+}
+
+ZCP_PRIV_SETUP void zcp_priv_socket_tell(uint64_t number) {
+    struct sockaddr_un address;
+    socklen_t bytes;
+    int saved = errno;
+    zcp_priv_high high;
+    zcp_priv_process *process = number == 0 ? NULL : zcp_priv_high_begin(&high);
+    if (process) {
+        zcp_priv_socket_name(&address, &bytes, number);
+        int fd = zcp_priv_descriptor_high(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        if (fd >= 0)
+            (void)!sendto(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, bytes);
+        zcp_priv_close_fd(fd);
+        zcp_priv_high_end(process, &high);
+    }
+    errno = saved;
+}
+
+// Wakes a subscriber's client if it sleeps, and tells its descriptor if that is armed.
+static void zcp_priv_subscriber_wake(zcp_manager *manager, zcp_priv_topic_subscriber *entry, uint32_t client) {
+    if (client < manager->geometry.max_clients)
+        zcp_priv_wake_client(zcp_priv_slot_at(manager, client), ZCP_PRIV_TOPIC_SLEEP);
+    // Relaxed: a look, after the barrier; the exchange decides who tells it.
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&entry->armed) != 0)
+        && zcp_priv_exchange_acq_rel(&entry->armed, 0u) != 0)
+        zcp_priv_socket_tell(zcp_priv_load_relaxed(&entry->socket));
+}
+
+// Wakes all who subscribe to a topic.
+ZCP_PRIV_SETUP void zcp_priv_topic_wake(zcp_manager *manager, const zcp_priv_topic *topic) {
+    zcp_priv_tables tables = zcp_priv_tables_of(manager);
+    for (uint32_t s = 0; s < tables.subscriber_count; s++) {
+        zcp_priv_topic_subscriber *entry = &tables.subscribers[s];
+        uint64_t state = zcp_priv_load_acquire(&entry->state);
+        if (!zcp_priv_topic_is_free(state) && zcp_priv_topic_equal(topic, entry->topic))
+            zcp_priv_subscriber_wake(manager, entry, (uint32_t)(state & 0xffff) - 1);
+    }
+}
+
+// A publisher is to look who is there and who sleeps; if it waits itself, it wakes.
+static void zcp_priv_publisher_attend(zcp_manager *manager, zcp_priv_topic_publisher *entry, bool wakes) {
+    zcp_priv_add_release(&entry->attention, 1);                                                     // Z4
+    uint64_t state = zcp_priv_load_relaxed(&entry->state);                 // relaxed: whom it wakes in vain looks again
+    uint32_t client = (uint32_t)(state & 0xffff) - 1;
+    if (wakes && zcp_priv_load_relaxed(&entry->waits) != 0 && client < manager->geometry.max_clients)
+        zcp_priv_wake_client(zcp_priv_slot_at(manager, client), ZCP_PRIV_TOPIC_SLEEP);
+}
+
+// The same of all publishers of a topic; NULL: of any.
+ZCP_PRIV_SETUP void zcp_priv_topic_attend(zcp_manager *manager, const zcp_priv_topic *topic, bool wakes) {
+    zcp_priv_tables tables = zcp_priv_tables_of(manager);
+    for (uint32_t p = 0; p < tables.publisher_count; p++) {
+        zcp_priv_topic_publisher *entry = &tables.publishers[p];
+        uint64_t state = zcp_priv_load_acquire(&entry->state);
+        if (!zcp_priv_topic_is_free(state) && (!topic || zcp_priv_topic_equal(topic, entry->topic)))
+            zcp_priv_publisher_attend(manager, entry, wakes);
+    }
+}
+
+// Number of the next message that a subscriber reads of a publisher, whose serial that is, as anybody sees it.
+static uint64_t zcp_priv_head_read(const zcp_priv_cursor *cursor, uint64_t serial) {
+    if (zcp_priv_load_acquire(&cursor->serial) != serial)                                           // Z7
+        return 0;
+    return zcp_priv_load_acquire(&cursor->head);                                                    // G6
+}
+
+// The lap of a message: it is never 0, because an empty cell is all zero.
+static uint32_t zcp_priv_lap_of(uint64_t number, uint32_t depth) {
+    return (uint32_t)(number / depth % UINT32_MAX) + 1;
+}
+
+static uint32_t zcp_priv_lap_next(uint32_t lap) {
+    return lap == UINT32_MAX ? 1 : lap + 1;
+}
+
+// So many laps the first is ahead of the second; below 0: behind.
+static int32_t zcp_priv_laps_ahead(uint32_t lap, uint32_t of) {
+    int32_t ahead = (int32_t)(lap - of);
+    if (ahead > 0 && lap < of)
+        ahead--;
+    if (ahead < 0 && lap > of)
+        ahead++;
+    return ahead;
+}
+
+// Has somebody whose next message is `head` still to read what the cell shows?
+static bool zcp_priv_cell_is_unread(uint32_t cell, uint64_t last, uint32_t depth, uint64_t head) {
+    int32_t ahead = zcp_priv_laps_ahead((uint32_t)(last >> 32), zcp_priv_lap_of(head, depth));
+    return ahead > 0 || (ahead == 0 && cell >= head % depth);
+}
+
+static bool zcp_priv_cell_shows(uint64_t last) {
+    return last >> 32 != 0 && (uint32_t)last != ZCP_PRIV_CELL_GONE;
+}
+
+// Has any subscriber of the publisher still to read what its cell shows? reliable_only: the others do not count.
+ZCP_PRIV_SETUP bool zcp_priv_cell_is_wanted(const zcp_priv_tables *tables, uint32_t publisher, uint32_t cell,
+                                            uint64_t last, bool reliable_only) {
+    const zcp_priv_topic_publisher *entry = &tables->publishers[publisher];
+    // The count comes after its message: it may be one behind.
+    uint64_t serial = zcp_priv_load_relaxed(&entry->state) >> 32, count = zcp_priv_load_relaxed(&entry->count);
+    uint32_t depth = zcp_priv_depth_of(tables, entry);
+    zcp_priv_topic topic = zcp_priv_topic_read(entry->topic);
+    for (uint32_t s = 0; s < tables->subscriber_count; s++) {
+        const zcp_priv_topic_subscriber *subscriber = &tables->subscribers[s];
+        uint64_t state = zcp_priv_load_acquire(&subscriber->state);
+        if (zcp_priv_topic_is_free(state) || !zcp_priv_topic_equal(&topic, subscriber->topic))
+            continue;
+        if (reliable_only && !(zcp_priv_load_relaxed(&subscriber->flags) & ZCP_PRIV_RELIABLE))
+            continue;
+        uint64_t head = zcp_priv_head_read(&zcp_priv_cursor_row(tables, publisher)[s], serial);
+        if (head > count + 1)                                                  // garbage counts as read
+            continue;
+        if (zcp_priv_cell_is_unread(cell, last, depth, head))
+            return true;
+    }
+    return false;
+}
+
+// Is the chunk being read in place, out of that publisher's ring?
+ZCP_PRIV_SETUP bool zcp_priv_row_claims(const zcp_priv_tables *tables, uint32_t publisher, uint64_t token) {
+    const zcp_priv_cursor *row = zcp_priv_cursor_row(tables, publisher);
+    for (uint32_t s = 0; s < tables->subscriber_count; s++)
+        if (zcp_priv_load_acquire(&row[s].claim) == token)                                          // G7
+            return true;
+    return false;
+}
+
+// Does a cell of that publisher show the chunk?
+ZCP_PRIV_SETUP bool zcp_priv_ring_shows(const zcp_priv_tables *tables, uint32_t publisher, uint64_t token) {
+    const zcp_priv_cell *ring = zcp_priv_ring_at(tables, publisher);
+    uint32_t depth = zcp_priv_depth_of(tables, &tables->publishers[publisher]);
+    for (uint32_t cell = 0; cell < depth; cell++)                             // relaxed: its client's death came before
+        if (zcp_priv_cell_shows(zcp_priv_load_relaxed(&ring[cell].last))
+            && zcp_priv_load_relaxed(&ring[cell].token) == token)
+            return true;
+    return false;
+}
+
+// Is what a client that has ended holds of that chunk to stay?
+ZCP_PRIV bool zcp_priv_unread_has(zcp_priv_unread *unread, const zcp_priv_pool *pool, uint32_t i) {
+    if (!unread || unread->publishers == 0)
+        return false;
+    zcp_priv_record *record = zcp_priv_record_at(pool, i);
+    uint64_t state = zcp_priv_load_relaxed(&record->state);                    // relaxed, both: its death came before
+    uint64_t borrowers = zcp_priv_load_relaxed(zcp_priv_borrow_word(record, unread->client));
+    bool borrows = borrowers & zcp_priv_borrow_bit(unread->client);
+    if (ZCP_PRIV_OWNER(state) != unread->client + 1 && !borrows)
+        return false;
+    uint64_t token = zcp_priv_chunk_id(pool, i, ZCP_PRIV_GENERATION(state));
+    const zcp_priv_tables *tables = unread->tables;
+    for (uint32_t p = 0; p < tables->publisher_count; p++) {
+        if (!zcp_priv_topic_is_of(zcp_priv_load_relaxed(&tables->publishers[p].state), unread->client))
+            continue;
+        if (!zcp_priv_ring_shows(tables, p, token) && !zcp_priv_row_claims(tables, p, token))
+            continue;
+        unread->kept++;
+        return true;
+    }
+    return false;
+}
+
+// Takes a client's subscribers out. true: there were some.
+ZCP_PRIV_SETUP bool zcp_priv_subscribers_end(const zcp_priv_tables *tables, uint32_t client) {
+    bool found = false;
+    for (uint32_t s = 0; s < tables->subscriber_count; s++) {
+        zcp_priv_topic_subscriber *entry = &tables->subscribers[s];
+        if (!zcp_priv_topic_is_of(zcp_priv_load_acquire(&entry->state), client))                    // Z0
+            continue;
+        for (uint32_t p = 0; p < tables->publisher_count; p++) {
+            zcp_priv_cursor *cursor = &zcp_priv_cursor_row(tables, p)[s];
+            zcp_priv_store_relaxed(&cursor->serial, UINT64_C(0));
+            zcp_priv_store_release(&cursor->claim, UINT64_C(0));               // as I3
+        }
+        ZEROCP_STEP("cursors_cleared");
+        zcp_priv_store_relaxed(&entry->armed, 0u);
+        zcp_priv_store_relaxed(&entry->socket, UINT64_C(0));
+        zcp_priv_store_release(&entry->state, UINT64_C(0));                                         // Z5
+        found = true;
+    }
+    return found;
+}
+
+// Makes a publisher of a client ENDED that has ended. One that was just being opened has published nothing.
+ZCP_PRIV_SETUP void zcp_priv_publisher_end(const zcp_priv_tables *tables, uint32_t publisher, uint64_t state) {
+    zcp_priv_topic_publisher *entry = &tables->publishers[publisher];
+    zcp_priv_cell *ring = zcp_priv_ring_at(tables, publisher);
+    if (zcp_priv_topic_phase(state) != ZCP_PRIV_TOPIC_OPEN)
+        for (uint32_t cell = 0; cell < tables->ring_cells; cell++)
+            zcp_priv_store_relaxed(&ring[cell].last, UINT64_C(0));
+    state = zcp_priv_topic_state((uint32_t)(state >> 32), ZCP_PRIV_TOPIC_ENDED, (uint32_t)(state & 0xffff) - 1);
+    zcp_priv_store_release(&entry->state, state);                              // as Z5
+}
+
+// Makes GONE what nobody is to read of a publisher that has ended.
+ZCP_PRIV_SETUP void zcp_priv_publisher_drain(const zcp_priv_tables *tables, uint32_t publisher, bool reliable_only) {
+    zcp_priv_cell *ring = zcp_priv_ring_at(tables, publisher);
+    uint32_t depth = zcp_priv_depth_of(tables, &tables->publishers[publisher]);
+    for (uint32_t cell = 0; cell < depth; cell++) {
+        uint64_t last = zcp_priv_load_relaxed(&ring[cell].last);               // relaxed, both: Z8 follows
+        if (!zcp_priv_cell_shows(last) || zcp_priv_cell_is_wanted(tables, publisher, cell, last, reliable_only))
+            continue;
+        zcp_priv_store_relaxed(&ring[cell].last, last | ZCP_PRIV_CELL_GONE);
+        ZEROCP_STEP("cell_drained");
+    }
+}
+
+// Before a client's chunks are swept: what of them is to stay.
+ZCP_PRIV_SETUP void zcp_priv_topics_sweep_begin(zcp_manager *manager, const zcp_priv_tables *tables,
+                                                zcp_priv_unread *unread,
+                                                uint32_t client, bool reliable_only) {
+    *unread = (zcp_priv_unread){tables, client, 0, 0};
+    bool left = zcp_priv_subscribers_end(tables, client), ended = false;
+    for (uint32_t p = 0; p < tables->publisher_count; p++) {
+        uint64_t state = zcp_priv_load_acquire(&tables->publishers[p].state);
+        if (!zcp_priv_topic_is_of(state, client))
+            continue;
+        unread->publishers++;
+        if (zcp_priv_topic_phase(state) == ZCP_PRIV_TOPIC_ENDED)
+            continue;
+        zcp_priv_publisher_end(tables, p, state);
+        ended = true;
+    }
+    if (left || ended)
+        (void)zcp_priv_topics_changed(manager);
+    if (left)
+        zcp_priv_topic_attend(manager, NULL, true);
+    ZEROCP_STEP("topics_ended");
+    if (unread->publishers == 0)
+        return;
+    for (uint32_t p = 0; p < tables->publisher_count; p++)
+        if (zcp_priv_topic_is_of(zcp_priv_load_relaxed(&tables->publishers[p].state), client))
+            zcp_priv_publisher_drain(tables, p, reliable_only);
+    // Who claims from here on finds the cell GONE; who has claimed before is seen.
+    atomic_thread_fence(memory_order_seq_cst);                                                      // Z8
+}
+
+// Does a ring show any message, of an event, too?
+ZCP_PRIV_SETUP bool zcp_priv_ring_shows_any(const zcp_priv_tables *tables, uint32_t publisher) {
+    const zcp_priv_cell *ring = zcp_priv_ring_at(tables, publisher);
+    uint32_t depth = zcp_priv_depth_of(tables, &tables->publishers[publisher]);
+    for (uint32_t cell = 0; cell < depth; cell++)
+        if (zcp_priv_cell_shows(zcp_priv_load_relaxed(&ring[cell].last)))      // relaxed: under the slot's lock
+            return true;
+    return false;
+}
+
+// After its chunks were swept: frees its entries if nothing stays. true: it is draining.
+ZCP_PRIV_SETUP bool zcp_priv_topics_sweep_end(zcp_manager *manager, const zcp_priv_tables *tables,
+                                              const zcp_priv_unread *unread) {
+    bool drains = unread->kept != 0;
+    for (uint32_t p = 0; unread->publishers != 0 && !drains && p < tables->publisher_count; p++)
+        if (zcp_priv_topic_is_of(zcp_priv_load_relaxed(&tables->publishers[p].state), unread->client))
+            drains = zcp_priv_ring_shows_any(tables, p);
+    for (uint32_t p = 0; unread->publishers != 0 && p < tables->publisher_count; p++) {
+        zcp_priv_topic_publisher *entry = &tables->publishers[p];
+        if (!zcp_priv_topic_is_of(zcp_priv_load_relaxed(&entry->state), unread->client))
+            continue;
+        zcp_priv_topic topic = zcp_priv_topic_read(entry->topic);
+        if (!drains)
+            zcp_priv_store_release(&entry->state, UINT64_C(0));                // as Z5
+        ZEROCP_STEP("publisher_swept");
+        zcp_priv_topic_wake(manager, &topic);
+    }
+    if (unread->publishers != 0 && !drains)
+        (void)zcp_priv_topics_changed(manager);
+    return drains;
+}
+
+// Sweeps what a client holds, but for unread messages. known: all pools are known here; if not, chunks of unread
+// messages may be in others. *drains: some are left.
+ZCP_PRIV uint64_t zcp_priv_view_sweep_topics(zcp_manager *manager, uint32_t client, bool reliable_only, bool known,
+                                             bool *garbage, bool *drains) {
+    zcp_priv_tables tables = zcp_priv_tables_of(manager);
+    zcp_priv_unread unread;
+    zcp_priv_topics_sweep_begin(manager, &tables, &unread, client, reliable_only);
+    uint64_t freed = zcp_priv_view_sweep(&manager->view, client, &unread, garbage);
+    if (!known)
+        unread.kept++;
+    *drains = zcp_priv_topics_sweep_end(manager, &tables, &unread);
+    return freed;
+}
+
+// May a sweep of a draining client free anything now?
+ZCP_PRIV_SETUP bool zcp_priv_topics_drainable(const zcp_manager *manager, uint32_t client) {
+    zcp_priv_tables tables = zcp_priv_tables_of(manager);
+    bool shows = false;
+    for (uint32_t p = 0; p < tables.publisher_count; p++) {
+        const zcp_priv_cell *ring = zcp_priv_ring_at(&tables, p);
+        if (!zcp_priv_topic_is_of(zcp_priv_load_acquire(&tables.publishers[p].state), client))
+            continue;
+        for (uint32_t cell = 0; cell < zcp_priv_depth_of(&tables, &tables.publishers[p]); cell++) {
+            uint64_t last = zcp_priv_load_relaxed(&ring[cell].last);
+            if (!zcp_priv_cell_shows(last))
+                continue;
+            if (!zcp_priv_cell_is_wanted(&tables, p, cell, last, false))
+                return true;
+            shows = true;
+        }
+    }
+    return !shows;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// >>publish  Publishing: the ring of a publisher, and who may still read it
+// ---------------------------------------------------------------------------------------------------------------------
+// A publisher's ring, and its object in this process, which holds every message that stands in the ring: the handles
+// are in private books, from which it works alone. Nobody counts anything for a message. A cell is freed in these
+// steps: it becomes GONE; a fence; a look at attention, and if that has changed, who is there; a look at all claims.
+// What is claimed is put aside until it is not; anything else is released. So a chunk that somebody reads is not
+// released, whoever that is and whenever he came (>>receive tells the other side). Heads are only for the flow: cells
+// that all have read are freed many at once, so that the fence is paid once for them. The publisher's thread does not
+// lock its object. Another one that wants what is in the books (because there is no chunk left, or to drain an object
+// that was closed) says so in `taker`, passes the heavy barrier, and lets be if `busy`.
+//
+// Labels  word      order    partner      what breaks without it
+//   Z1    state     release  Z0           the same; here it opens,
+//   Z3    epoch     acquire  Z2           the same
+//   G0    last      relaxed  G1           by the fence: as G1
+//   G1    (fence)   seq_cst  G0 I1        the chunk is released while it is claimed
+//   G2    last      release  I0 I2        who sees the message does not see its payload
+//   G3    (barrier) light    I6           a sleeper misses the message, and the publisher the sleeper
+//   G4    attention acquire  Z4           a subscriber that has come is not looked for: its claim is missed
+//   G5    claim     acquire  I3           the chunk is written while a reader that has done with it still reads
+//   G8    busy      acquire  G9           the taker works with books that are half written
+//   G9    busy      release  G8           the same
+//   I7    taker     acquire  I8           the same, the other way round
+//   I8    taker     release  I7           the same
+//   Z9    (barrier) light    I9           both work with the books
+//   I9    (barrier) heavy    Z9           the same
+
+// An object is closed for ever, or until a later open uses it again; 0 in a forked child.
+enum { ZCP_PRIV_OBJECT_CLOSED = 1, ZCP_PRIV_OBJECT_OPEN = 2, ZCP_PRIV_OBJECT_ENDED = 3 };
+
+// A subscriber as a publisher knows it.
+typedef struct zcp_priv_reader {
+    zcp_priv_topic_subscriber *entry;
+    zcp_priv_cursor *cursor;
+    uint64_t state;                 // of its entry, when it was learned
+    uint32_t client;
+    bool reliable;
+} zcp_priv_reader;
+
+struct zcp_publisher {
+    _Atomic uint32_t state;         // of the object
+    _Atomic uint32_t busy, taker;
+    uint32_t index;                 // of its entry
+    zcp_manager *manager;
+    zcp_priv_topic_publisher *entry;
+    zcp_priv_cell *ring;
+    uint64_t serial;
+    uint64_t next, tail;            // numbers of the message to come, and of the oldest one in the ring
+    uint32_t next_cell, next_lap, tail_cell, tail_lap;
+    uint32_t depth, keep, timeout_ms, flags;
+    uint32_t attention;             // as it was when it looked who sleeps
+    uint32_t epoch;                 // as it was when it learned who is there
+    uint32_t readers, asides;
+    uint64_t test_at;               // ns; before, nobody is tested whether he lives
+    bool knows;                     // has learned who is there
+    uint64_t *book;                 // names of the chunks in the ring, by cell; 0: an event
+    uint64_t *aside;                // of those that are gone from there, and read
+    uint64_t *claims;               // room for a look
+    zcp_priv_reader *reader;
+    zcp_priv_topic topic;
+};
+
+typedef struct zcp_priv_source zcp_priv_source;
+
+struct zcp_subscriber {
+    _Atomic uint32_t state;         // of the object
+    uint32_t index;                 // of its entry
+    zcp_manager *manager;
+    zcp_priv_topic_subscriber *entry;
+    uint32_t epoch;                 // as it was when it learned who publishes
+    uint32_t sources, turn, ended;  // turn: whose message comes next; ended: of the sources, so many are
+    uint32_t spin_us;
+    bool reliable, latest, reading;
+    zcp_priv_cursor *reading_cursor;            // what is being read: of which publisher, which number comes after it
+    zcp_priv_topic_publisher *reading_entry;
+    uint64_t reading_serial, reading_head, reading_token;
+    uint64_t sweep_at;              // ns; before, no publisher that has ended is swept
+    uint64_t recover_at;            // ns; before, no sleep recovers
+    int epoll, socket, timer;       // -1: none
+    zcp_priv_source *source;
+    zcp_priv_topic topic;
+};
+
+// What one subscriber knows of a publisher.
+struct zcp_priv_source {
+    zcp_priv_topic_publisher *entry;
+    zcp_priv_cursor *cursor;
+    zcp_priv_cell *ring;
+    uint64_t state;                 // of the entry, when it was learned
+    uint64_t head;                  // number of the next message
+    uint64_t from;                  // what is older is not lost
+    uint64_t lost, skipped;         // since the last message
+    uint32_t depth, cell, lap;
+    bool ended;
+};
+
+// The objects of a manager, one for each entry that there can be. The pages stay, because late pointers may lead there;
+// a later manager of an instance with tables of the same size uses them again. A forked child finds them zero.
+struct zcp_priv_topics {
+    zcp_priv_wiped wiped;
+    zcp_priv_topics *next;          // in the list of those that nobody uses
+    uint32_t publishers, subscribers, ring_cells;
+    _Atomic uint32_t ended;         // objects of publishers that were closed, and drain
+    uint64_t publisher_bytes, subscriber_bytes;
+};
+
+static zcp_priv_topics *zcp_priv_topics_unused;                                // under the process's mutex
+
+static uint64_t zcp_priv_topics_round(uint64_t bytes) {
+    return (bytes + 63) / 64 * 64;
+}
+
+static zcp_publisher *zcp_priv_publisher_at(zcp_priv_topics *topics, uint32_t p) {
+    return zcp_priv_object_at(topics, zcp_priv_topics_round(sizeof *topics) + p * topics->publisher_bytes);
+}
+
+static zcp_subscriber *zcp_priv_subscriber_at(zcp_priv_topics *topics, uint32_t s) {
+    uint64_t publishers = topics->publishers * topics->publisher_bytes;
+    uint64_t first = zcp_priv_topics_round(sizeof *topics) + publishers;
+    return zcp_priv_object_at(topics, first + s * topics->subscriber_bytes);
+}
+
+// Pages for the objects of a manager. NULL: no memory. Under the process's mutex.
+ZCP_PRIV_SETUP zcp_priv_topics *zcp_priv_topics_new(zcp_priv_process *process, const zcp_priv_geometry *geometry) {
+    for (zcp_priv_topics **at = &zcp_priv_topics_unused; *at; at = &(*at)->next) {
+        zcp_priv_topics *unused = *at;
+        if (unused->publishers != geometry->publishers || unused->subscribers != geometry->subscribers
+            || unused->ring_cells != geometry->ring_cells)
+            continue;
+        *at = unused->next;
+        return unused;
+    }
+    uint64_t publisher_bytes = sizeof(zcp_publisher) + geometry->ring_cells * sizeof(uint64_t)
+        + geometry->subscribers * (2 * sizeof(uint64_t) + sizeof(zcp_priv_reader));
+    uint64_t subscriber_bytes = sizeof(zcp_subscriber) + geometry->publishers * sizeof(zcp_priv_source);
+    publisher_bytes = zcp_priv_topics_round(publisher_bytes);
+    subscriber_bytes = zcp_priv_topics_round(subscriber_bytes);
+    uint64_t bytes = zcp_priv_topics_round(sizeof(zcp_priv_topics)) + geometry->publishers * publisher_bytes
+        + geometry->subscribers * subscriber_bytes;
+    zcp_priv_topics *topics = bytes > SIZE_MAX ? NULL : zcp_priv_wiped_new(process, NULL, (size_t)bytes);
+    if (!topics)
+        return NULL;
+    topics->publishers = geometry->publishers;
+    topics->subscribers = geometry->subscribers;
+    topics->ring_cells = geometry->ring_cells;
+    topics->publisher_bytes = publisher_bytes;
+    topics->subscriber_bytes = subscriber_bytes;
+    return topics;
+}
+
+// The manager's objects; makes them when they are first needed.
+ZCP_PRIV_SETUP zcp_status zcp_priv_topics_need(zcp_manager *manager) {
+    zcp_priv_process *process = zcp_priv_process_lock();
+    zcp_priv_topics *topics = zcp_priv_load_relaxed(&manager->topics);         // relaxed: under the mutex
+    if (process && !topics) {
+        topics = zcp_priv_topics_new(process, &manager->geometry);
+        zcp_priv_store_release(&manager->topics, topics);
+    }
+    zcp_priv_process_unlock(process);
+    return topics ? ZCP_OK : zcp_priv_fail_memory(manager->name, "publishers and subscribers");
+}
+
+ZCP_PRIV_COLD zcp_status zcp_priv_object_unusable(const zcp_manager *manager, uint32_t state) {
+    if (state == 0)
+        return zcp_priv_fail(ZCP_ERR_FORKED, 0, "this publisher or subscriber belongs to the parent process");
+    if (state == ZCP_PRIV_OBJECT_OPEN && !zcp_priv_usable(manager))
+        return zcp_priv_why_unusable(manager);
+    return zcp_priv_fail(ZCP_ERR_CLOSED, 0, "this publisher or subscriber is closed");
+}
+
+// May the publisher be used?
+static zcp_status zcp_priv_publisher_check(const zcp_publisher *p) {
+    if (ZCP_PRIV_UNLIKELY(!p))
+        return zcp_priv_fail_null("publisher");
+    uint32_t state = zcp_priv_load_relaxed(&p->state);       // relaxed: calls that overlap close are the caller's error
+    if (ZCP_PRIV_LIKELY(state == ZCP_PRIV_OBJECT_OPEN && zcp_priv_usable(p->manager)))
+        return ZCP_OK;
+    return zcp_priv_object_unusable(p->manager, state);
+}
+
+// The publisher's thread begins to work with the books.
+ZCP_PRIV_INLINE void zcp_priv_books_enter(zcp_publisher *p) {
+    for (uint32_t round = 0;; round++) {
+        zcp_priv_store_relaxed(&p->busy, 1u);
+        zcp_priv_light_barrier();                                                                   // Z9
+        if (ZCP_PRIV_LIKELY(zcp_priv_load_acquire(&p->taker) == 0))                                 // I7
+            return;
+        zcp_priv_store_release(&p->busy, 0u);                                  // as G9
+        ZEROCP_WAIT_FOR_SIBLING(round);
+    }
+}
+
+ZCP_PRIV_INLINE void zcp_priv_books_leave(zcp_publisher *p) {
+    zcp_priv_store_release(&p->busy, 0u);                                                           // G9
+}
+
+// Another thread wants to work with them. false: somebody does.
+ZCP_PRIV_SETUP bool zcp_priv_books_take(zcp_publisher *p) {
+    uint32_t nobody = 0;
+    if (!zcp_priv_cas_acquire(&p->taker, &nobody, 1u))
+        return false;
+    ZEROCP_HEAVY_BARRIER();                                                                         // I9
+    if (zcp_priv_load_acquire(&p->busy) == 0)                                                       // G8
+        return true;
+    zcp_priv_store_release(&p->taker, 0u);                                     // as I8
+    return false;
+}
+
+static void zcp_priv_books_give(zcp_publisher *p) {
+    zcp_priv_store_release(&p->taker, 0u);                                                          // I8
+}
+
+// Learns who subscribes, if somebody has come or gone since.
+static void zcp_priv_readers_learn(zcp_publisher *p) {
+    uint32_t epoch = zcp_priv_load_acquire(&p->manager->header->signals.topics_epoch);              // Z3
+    if (p->knows && epoch == p->epoch)
+        return;
+    zcp_priv_tables tables = zcp_priv_tables_of(p->manager);
+    zcp_priv_cursor *row = zcp_priv_cursor_row(&tables, p->index);
+    p->readers = 0;
+    for (uint32_t s = 0; s < tables.subscriber_count; s++) {
+        zcp_priv_topic_subscriber *entry = &tables.subscribers[s];
+        uint64_t state = zcp_priv_load_acquire(&entry->state);                 // as Z0
+        uint32_t client = (uint32_t)(state & 0xffff) - 1, flags = zcp_priv_load_relaxed(&entry->flags);
+        if (zcp_priv_topic_is_free(state) || !zcp_priv_topic_equal(&p->topic, entry->topic)
+            || client >= p->manager->geometry.max_clients)
+            continue;
+        bool reliable = (flags & ZCP_PRIV_RELIABLE) && !(p->flags & ZCP_PRIV_NEVER_WAITS);
+        p->reader[p->readers++] = (zcp_priv_reader){entry, &row[s], state, client, reliable};
+    }
+    p->epoch = epoch;
+    p->knows = true;
+}
+
+// Number of the next message that a reader reads; what it cannot be counts as read. It is gone: UINT64_MAX.
+static uint64_t zcp_priv_reader_head(const zcp_publisher *p, const zcp_priv_reader *reader) {
+    uint64_t head = zcp_priv_head_read(reader->cursor, p->serial);
+    if (head == 0 && !zcp_priv_topic_is_same(zcp_priv_load_acquire(&reader->entry->state), reader->state))
+        return UINT64_MAX;
+    return head <= p->next ? head : UINT64_MAX;
+}
+
+// The oldest message that somebody has still to read, not above `next`.
+static uint64_t zcp_priv_readers_past(const zcp_publisher *p) {
+    uint64_t least = p->next;
+    for (uint32_t r = 0; r < p->readers; r++) {
+        uint64_t head = zcp_priv_reader_head(p, &p->reader[r]);
+        if (head < least)
+            least = head;
+    }
+    return least;
+}
+
+static void zcp_priv_name_release(zcp_manager *manager, uint64_t name) {
+    zcp_chunk chunk = {manager, NULL, (uint32_t)name, (uint32_t)(name >> 32)};
+    zcp_chunk_release(&chunk);
+}
+
+static bool zcp_priv_names_have(const uint64_t *names, uint32_t count, uint64_t name) {
+    for (uint32_t k = 0; k < count; k++)
+        if (names[k] == name)
+            return true;
+    return false;
+}
+
+// Looks at all claims, and releases what was put aside and is read no more.
+static void zcp_priv_claims_look(zcp_publisher *p) {
+    for (uint32_t r = 0; r < p->readers; r++)
+        p->claims[r] = zcp_priv_load_acquire(&p->reader[r].cursor->claim);                          // G5
+    for (uint32_t k = 0; k < p->asides;) {
+        uint64_t name = p->aside[k];
+        if (zcp_priv_names_have(p->claims, p->readers, name)) {
+            k++;
+            continue;
+        }
+        p->aside[k] = p->aside[--p->asides];
+        zcp_priv_name_release(p->manager, name);
+    }
+}
+
+// Lets go of a message whose cell is free, after the look at all claims. One that is aside already is held by that.
+static void zcp_priv_message_drop(zcp_publisher *p, uint64_t name) {
+    if (name == 0)
+        return;
+    bool aside = zcp_priv_names_have(p->aside, p->asides, name);
+    if (!aside && p->asides < p->manager->geometry.subscribers && zcp_priv_names_have(p->claims, p->readers, name))
+        p->aside[p->asides++] = name;
+    else
+        zcp_priv_name_release(p->manager, name);
+}
+
+// Frees the oldest cells.
+static void zcp_priv_cells_free(zcp_publisher *p, uint64_t count) {
+    uint32_t cell = p->tail_cell, lap = p->tail_lap;
+    for (uint64_t k = 0; k < count; k++) {
+        zcp_priv_store_relaxed(&p->ring[cell].last, (uint64_t)lap << 32 | ZCP_PRIV_CELL_GONE);      // G0
+        if (++cell == p->depth) {
+            cell = 0;
+            lap = zcp_priv_lap_next(lap);
+        }
+    }
+    ZEROCP_STEP("cells_gone");
+    atomic_thread_fence(memory_order_seq_cst);                                                      // G1
+    if (zcp_priv_load_acquire(&p->entry->attention) != p->attention)                                // G4
+        zcp_priv_readers_learn(p);
+    zcp_priv_claims_look(p);
+    for (uint64_t k = 0; k < count; k++) {
+        uint64_t name = p->book[p->tail_cell];
+        p->book[p->tail_cell] = 0;
+        p->tail++;
+        if (++p->tail_cell == p->depth) {
+            p->tail_cell = 0;
+            p->tail_lap = zcp_priv_lap_next(p->tail_lap);
+        }
+        zcp_priv_message_drop(p, name);
+        ZEROCP_STEP("cell_freed");
+    }
+}
+
+// Frees what all have read, but for what is to be kept. Returns how many cells that were.
+static uint64_t zcp_priv_ring_collect(zcp_publisher *p) {
+    zcp_priv_readers_learn(p);
+    uint64_t past = zcp_priv_readers_past(p), there = p->next - p->tail, count = past > p->tail ? past - p->tail : 0;
+    if (there <= p->keep)
+        count = 0;
+    else if (count > there - p->keep)
+        count = there - p->keep;
+    if (count != 0)
+        zcp_priv_cells_free(p, count);
+    else if (p->asides != 0)
+        zcp_priv_claims_look(p);
+    return count;
+}
+
+// The publisher was closed: frees what all have read, and the object and its entry when nothing is left.
+ZCP_PRIV_SETUP void zcp_priv_publisher_finish(zcp_publisher *p) {
+    p->keep = 0;
+    (void)zcp_priv_ring_collect(p);
+    if (p->next != p->tail || p->asides != 0)
+        return;
+    ZEROCP_STEP("publisher_drained");
+    zcp_priv_store_release(&p->entry->state, UINT64_C(0));                     // as Z5
+    (void)zcp_priv_topics_changed(p->manager);
+    zcp_priv_store_release(&p->state, (uint32_t)ZCP_PRIV_OBJECT_CLOSED);
+    // Relaxed: whether to look here again.
+    zcp_priv_add_relaxed(&zcp_priv_load_relaxed(&p->manager->topics)->ended, UINT32_MAX);
+}
+
+// Takes back what this manager's rings hold and all have read. only_ended: of objects that were closed.
+ZCP_PRIV_SETUP void zcp_priv_rings_collect(zcp_manager *manager, bool only_ended) {
+    zcp_priv_topics *topics = zcp_priv_load_acquire(&manager->topics);         // with its sizes
+    if (!topics || (only_ended && zcp_priv_load_relaxed(&topics->ended) == 0))
+        return;
+    for (uint32_t k = 0; k < topics->publishers; k++) {
+        zcp_publisher *p = zcp_priv_publisher_at(topics, k);
+        uint32_t state = zcp_priv_load_acquire(&p->state);
+        if (state != ZCP_PRIV_OBJECT_ENDED && (only_ended || state != ZCP_PRIV_OBJECT_OPEN))
+            continue;
+        if (!zcp_priv_books_take(p))
+            continue;
+        state = zcp_priv_load_acquire(&p->state);                              // it may have gone meanwhile
+        if (state == ZCP_PRIV_OBJECT_ENDED)
+            zcp_priv_publisher_finish(p);
+        else if (state == ZCP_PRIV_OBJECT_OPEN)
+            (void)zcp_priv_ring_collect(p);
+        zcp_priv_books_give(p);
+    }
+}
+
+// Each call about topics goes on to drain what was closed before.
+static void zcp_priv_topics_drain(zcp_manager *manager) {
+    zcp_priv_topics *topics = zcp_priv_load_acquire(&manager->topics);
+    if (ZCP_PRIV_UNLIKELY(topics && zcp_priv_load_relaxed(&topics->ended) != 0))               // relaxed: a look
+        zcp_priv_rings_collect(manager, true);
+}
+
+// Who reads is to wake this client, which is about to sleep until a chunk is free.
+ZCP_PRIV_SETUP bool zcp_priv_rings_announce(zcp_manager *manager) {
+    zcp_priv_topics *topics = zcp_priv_load_acquire(&manager->topics);
+    bool any = false;
+    for (uint32_t k = 0; topics && k < topics->publishers; k++) {
+        zcp_publisher *p = zcp_priv_publisher_at(topics, k);
+        uint32_t state = zcp_priv_load_acquire(&p->state);
+        if (state != ZCP_PRIV_OBJECT_OPEN && state != ZCP_PRIV_OBJECT_ENDED)
+            continue;
+        zcp_priv_store_relaxed(&p->entry->waits, 1u);                          // relaxed: the heavy barrier follows
+        any = true;
+    }
+    return any;
+}
+
+// Handles that the books of this manager hold.
+ZCP_PRIV_SETUP uint64_t zcp_priv_rings_handles(const zcp_manager *manager) {
+    zcp_priv_topics *topics = zcp_priv_load_acquire(&manager->topics);
+    uint64_t handles = 0;
+    for (uint32_t k = 0; topics && k < topics->publishers; k++) {
+        const zcp_publisher *p = zcp_priv_publisher_at(topics, k);
+        if (zcp_priv_load_acquire(&p->state) < ZCP_PRIV_OBJECT_OPEN)
+            continue;
+        handles += p->asides;
+        for (uint32_t cell = 0; cell < p->depth; cell++)
+            handles += p->book[cell] != 0;
+    }
+    return handles;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Opening and closing
+// Takes the lock of whoever opens a publisher or subscriber.
+ZCP_PRIV_SETUP zcp_status zcp_priv_topics_lock(zcp_manager *manager, zcp_priv_hold *hold) {
+    zcp_priv_wait wait = zcp_priv_wait_begin(ZCP_SHM_DEFAULT_TIMEOUT_MS);
+    _Atomic uint32_t *locker = &manager->header->signals.topics_locker;
+    for (;;) {
+        bool taken;
+        zcp_status status = zcp_priv_hold_take(&manager->locks, &manager->opening, ZCP_PRIV_LOCK_TOPICS, hold, &taken);
+        if (status != ZCP_OK)
+            return status;
+        if (!taken)
+            break;
+        if (!zcp_priv_wait_more(&wait))
+            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: process %u is opening a publisher or subscriber "
+                                 "and was not done within %u ms; if stopped, continue or kill it", manager->name,
+                                     zcp_priv_load_relaxed(locker),
+                                 ZCP_SHM_DEFAULT_TIMEOUT_MS);
+    }
+    zcp_priv_store_relaxed(locker, (uint32_t)getpid());                        // relaxed: for messages
+    ZEROCP_STEP("topics_locked");
+    return ZCP_OK;
+}
+
+// A free entry of the publishers or subscribers; UINT32_MAX: there is none.
+ZCP_PRIV_SETUP uint32_t zcp_priv_entry_find(const zcp_priv_tables *tables, bool publisher) {
+    uint32_t count = publisher ? tables->publisher_count : tables->subscriber_count;
+    for (uint32_t k = 0; k < count; k++) {
+        const _Atomic uint64_t *state = publisher ? &tables->publishers[k].state : &tables->subscribers[k].state;
+        if (zcp_priv_topic_is_free(zcp_priv_load_acquire(state)))              // as Z0: who had it is done with it
+            return k;
+    }
+    return UINT32_MAX;
+}
+
+ZCP_PRIV_SETUP void zcp_priv_recover_draining(zcp_manager *manager);           // >>receive
+
+// The same; drains and recovers before it says that there is none.
+ZCP_PRIV_SETUP zcp_status zcp_priv_entry_need(zcp_manager *manager, const zcp_priv_tables *tables, bool publisher,
+                                              uint32_t *index) {
+    zcp_recovery report = {0, 0};
+    for (uint32_t step = 0; (*index = zcp_priv_entry_find(tables, publisher)) == UINT32_MAX; step++) {
+        if (step == 0)
+            zcp_priv_rings_collect(manager, true);
+        else if (step == 1)
+            (void)zcp_priv_recover(manager, &report);
+        else if (step == 2 && publisher)
+            zcp_priv_recover_draining(manager);
+        else
+            return zcp_priv_fail(ZCP_ERR_FULL, 0, "%s has %u %s (zcp_config.%s, set when it is created)%s",
+                                 manager->name,
+                                 publisher ? tables->publisher_count : tables->subscriber_count,
+                                 publisher ? "publishers" : "subscribers", publisher ? "publishers" : "subscribers",
+                                 zcp_priv_explain_recovery(manager).text);
+    }
+    return ZCP_OK;
+}
+
+// Is there a publisher of the topic that is OPEN, and has one of those flags (0: any)?
+ZCP_PRIV_SETUP bool zcp_priv_topic_published(const zcp_priv_tables *tables, const zcp_priv_topic *topic, uint32_t flags,
+                                             uint32_t *client) {
+    for (uint32_t p = 0; p < tables->publisher_count; p++) {
+        const zcp_priv_topic_publisher *entry = &tables->publishers[p];
+        uint64_t state = zcp_priv_load_acquire(&entry->state);                 // as Z0
+        uint32_t phase = zcp_priv_topic_phase(state);
+        if (zcp_priv_topic_is_free(state) || phase == ZCP_PRIV_TOPIC_ENDED
+            || !zcp_priv_topic_equal(topic, entry->topic))
+            continue;
+        *client = (uint32_t)(state & 0xffff) - 1;
+        if (flags == 0 || (zcp_priv_load_relaxed(&entry->flags) & flags))
+            return true;
+    }
+    return false;
+}
+
+// Is there a reliable subscriber of the topic?
+ZCP_PRIV_SETUP bool zcp_priv_topic_relied(const zcp_priv_tables *tables, const zcp_priv_topic *topic,
+                                          uint32_t *client) {
+    for (uint32_t s = 0; s < tables->subscriber_count; s++) {
+        const zcp_priv_topic_subscriber *entry = &tables->subscribers[s];
+        uint64_t state = zcp_priv_load_acquire(&entry->state);                 // as Z0
+        if (zcp_priv_topic_is_free(state) || !zcp_priv_topic_equal(topic, entry->topic))
+            continue;
+        *client = (uint32_t)(state & 0xffff) - 1;
+        if (zcp_priv_load_relaxed(&entry->flags) & ZCP_PRIV_RELIABLE)
+            return true;
+    }
+    return false;
+}
+
+// May a publisher with these flags come? The dead are taken out first.
+ZCP_PRIV_SETUP zcp_status zcp_priv_publisher_may(zcp_manager *manager, const zcp_priv_tables *tables,
+                                                 const zcp_priv_topic *topic, uint32_t flags) {
+    zcp_recovery report = {0, 0};
+    uint32_t client = 0;
+    char text[ZCP_MAX_TOPIC_BYTES];
+    zcp_priv_topic_text(topic, text);
+    // Who has died is read before who comes now.
+    if (zcp_priv_topic_published(tables, topic, 0, &client))
+        (void)zcp_priv_recover(manager, &report);
+    uint32_t others = flags & ZCP_PRIV_EXCLUSIVE ? 0 : ZCP_PRIV_EXCLUSIVE;
+    if (zcp_priv_topic_published(tables, topic, others, &client))
+        return zcp_priv_fail(ZCP_ERR_EXISTS, 0, "%s: client %u publishes to \"%s\"%s", manager->name, client, text,
+                             others ? ", exclusively" : "");
+    if ((flags & ZCP_PRIV_NEVER_WAITS) && zcp_priv_topic_relied(tables, topic, &client))
+        (void)zcp_priv_recover(manager, &report);
+    if ((flags & ZCP_PRIV_NEVER_WAITS) && zcp_priv_topic_relied(tables, topic, &client))
+        return zcp_priv_fail(ZCP_ERR_EXISTS, 0, "%s: client %u subscribes to \"%s\" reliably", manager->name, client,
+                             text);
+    return ZCP_OK;
+}
+
+// Makes the object of an entry that this call has got.
+ZCP_PRIV_SETUP zcp_publisher *zcp_priv_publisher_make(zcp_manager *manager, const zcp_priv_tables *tables,
+                                                      uint32_t index,
+                                                      const zcp_publisher_desc *desc, uint32_t depth, uint32_t flags) {
+    zcp_publisher *p = zcp_priv_publisher_at(zcp_priv_load_relaxed(&manager->topics), index);
+    uint64_t *words = zcp_priv_object_at(p, sizeof *p);
+    p->index = index;
+    p->manager = manager;
+    p->entry = &tables->publishers[index];
+    p->ring = zcp_priv_ring_at(tables, index);
+    p->next = p->tail = 0;
+    p->next_cell = p->tail_cell = 0;
+    p->next_lap = p->tail_lap = 1;
+    p->depth = depth;
+    p->keep = desc->keep;
+    p->timeout_ms = desc->timeout_ms;
+    p->flags = flags;
+    p->readers = p->asides = 0;
+    p->test_at = 0;
+    p->knows = false;
+    p->book = words;
+    p->aside = words + tables->ring_cells;
+    p->claims = p->aside + tables->subscriber_count;
+    p->reader = zcp_priv_object_at(p->claims, tables->subscriber_count * sizeof *p->claims);
+    memset(p->book, 0, tables->ring_cells * sizeof *p->book);
+    return p;
+}
+
+// Fills an entry in, empties its ring, and opens it.
+ZCP_PRIV_SETUP void zcp_priv_publisher_begin(zcp_publisher *p, const zcp_priv_tables *tables) {
+    zcp_manager *manager = p->manager;
+    zcp_priv_topic_publisher *entry = p->entry;
+    uint32_t serial = zcp_priv_topics_changed(manager), client = manager->view.client;
+    if (serial == 0)
+        serial = zcp_priv_topics_changed(manager);
+    p->serial = serial;
+    zcp_priv_store_release(&entry->state, zcp_priv_topic_state(serial, ZCP_PRIV_TOPIC_OPENING, client));      // as Z1
+    ZEROCP_STEP("publisher_opening");
+    zcp_priv_topic_write(&p->topic, entry->topic);
+    zcp_priv_store_relaxed(&entry->depth, p->depth);                           // relaxed, all: Z1 carries them
+    zcp_priv_store_relaxed(&entry->keep, p->keep);
+    zcp_priv_store_relaxed(&entry->flags, p->flags);
+    zcp_priv_store_relaxed(&entry->waits, 0u);
+    zcp_priv_store_relaxed(&entry->count, UINT64_C(0));
+    for (uint32_t cell = 0; cell < tables->ring_cells; cell++) {
+        zcp_priv_store_relaxed(&p->ring[cell].last, UINT64_C(0));
+        zcp_priv_store_relaxed(&p->ring[cell].token, UINT64_C(0));
+    }
+    p->attention = zcp_priv_load_relaxed(&entry->attention) - 1;              // so that it looks with its first message
+    ZEROCP_STEP("publisher_written");
+    zcp_priv_store_release(&entry->state, zcp_priv_topic_state(serial, ZCP_PRIV_TOPIC_OPEN, client));  // Z1
+    ZEROCP_STEP("publisher_open");
+    (void)zcp_priv_topics_changed(manager);                           // who saw the first one may not have seen it open
+}
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_publisher_open(zcp_manager *manager, const zcp_publisher_desc *desc,
+                                                  zcp_publisher **publisher) {
+    zcp_priv_topic topic;
+    zcp_priv_hold hold;
+    uint32_t index;
+    if (!publisher)
+        return zcp_priv_fail_null("place for the publisher");
+    *publisher = NULL;
+    if (!desc)
+        return zcp_priv_fail_null("descriptor");
+    zcp_status status = zcp_priv_may_change(manager);
+    if (status == ZCP_OK)
+        status = zcp_priv_may_grow(manager);
+    if (status == ZCP_OK)
+        status = zcp_priv_topic_make(&topic, desc->topic);
+    if (status != ZCP_OK)
+        return status;
+    uint32_t most = manager->geometry.ring_cells, depth = desc->depth;
+    if (depth == 0)
+        depth = most < ZCP_PRIV_DEFAULT_DEPTH ? most : ZCP_PRIV_DEFAULT_DEPTH;
+    if (depth > most || desc->keep > depth)
+        return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "depth %u, keep %u: depth is up to zcp_config.ring_cells "
+                             "(%u), and keep up to depth", depth, desc->keep, most);
+    uint32_t flags = (desc->exclusive ? ZCP_PRIV_EXCLUSIVE : 0) | (desc->never_waits ? ZCP_PRIV_NEVER_WAITS : 0);
+    status = zcp_priv_topics_need(manager);
+    if (status == ZCP_OK)
+        status = zcp_priv_topics_lock(manager, &hold);
+    if (status != ZCP_OK)
+        return status;
+    zcp_priv_topics_drain(manager);
+    zcp_priv_tables tables = zcp_priv_tables_of(manager);
+    status = zcp_priv_publisher_may(manager, &tables, &topic, flags);
+    if (status == ZCP_OK)
+        status = zcp_priv_entry_need(manager, &tables, true, &index);
+    if (status == ZCP_OK) {
+        zcp_publisher *p = zcp_priv_publisher_make(manager, &tables, index, desc, depth, flags);
+        p->topic = topic;
+        zcp_priv_publisher_begin(p, &tables);
+        zcp_priv_store_release(&p->state, (uint32_t)ZCP_PRIV_OBJECT_OPEN);
+        *publisher = p;
+    }
+    zcp_priv_hold_drop(&hold);
+    return status;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_publisher_open(zcp_manager *manager, const zcp_publisher_desc *desc,
+                                                        zcp_publisher **publisher) {
+    bool outermost = zcp_priv_call_begin();
+    return zcp_priv_call_end(outermost, zcp_priv_publisher_open(manager, desc, publisher));
+}
+
+ZCP_PRIV_SMALL ZEROCP_API void zcp_publisher_close(zcp_publisher *publisher) {
+    zcp_publisher *p = publisher;
+    if (!p || zcp_priv_load_relaxed(&p->state) != ZCP_PRIV_OBJECT_OPEN || !zcp_priv_usable(p->manager))
+        return;
+    bool outermost = zcp_priv_call_begin();
+    zcp_priv_books_enter(p);
+    zcp_priv_store_release(&p->entry->state, zcp_priv_topic_state((uint32_t)p->serial, ZCP_PRIV_TOPIC_ENDED,
+                                                                  p->manager->view.client));    // as Z5
+    (void)zcp_priv_topics_changed(p->manager);
+    ZEROCP_STEP("publisher_closed");
+    zcp_priv_add_relaxed(&zcp_priv_load_relaxed(&p->manager->topics)->ended, 1u);
+    zcp_priv_store_release(&p->state, (uint32_t)ZCP_PRIV_OBJECT_ENDED);
+    zcp_priv_publisher_finish(p);
+    zcp_priv_books_leave(p);
+    zcp_priv_topics_drain(p->manager);
+    zcp_priv_call_end(outermost, ZCP_OK);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Publishing
+// Takes a dead client's subscribers out, so that nobody waits for them; not too often. true: it was dead.
+ZCP_PRIV_COLD bool zcp_priv_reader_test(zcp_publisher *p, uint32_t client) {
+    zcp_manager *manager = p->manager;
+    zcp_recovery report = {0, 0};
+    uint64_t began = zcp_priv_now_ns();
+    bool alive = true, garbage = false;
+    if (began < p->test_at)
+        return false;
+    zcp_status status = zcp_priv_slot_alive(manager, client, &alive);
+    if (status == ZCP_OK && !alive)
+        status = zcp_priv_slot_recover(manager, client, &report, &garbage, false);
+    uint64_t ended = zcp_priv_now_ns(), rest = 10 * (ended - began);
+    if (rest < 1000000)
+        rest = 1000000;
+    p->test_at = ended + (rest > 1000000000 ? 1000000000 : rest);
+    return status == ZCP_OK && !alive;
+}
+
+// A reliable subscriber that has not read the oldest message; NULL: there is none.
+static const zcp_priv_reader *zcp_priv_reader_late(const zcp_publisher *p) {
+    for (uint32_t r = 0; r < p->readers; r++)
+        if (p->reader[r].reliable && zcp_priv_reader_head(p, &p->reader[r]) <= p->tail)
+            return &p->reader[r];
+    return NULL;
+}
+
+// Frees at least one cell, if no reliable subscriber is late. *overtaken: who had not read what was in there.
+static bool zcp_priv_room_make(zcp_publisher *p, uint32_t *overtaken) {
+    if (zcp_priv_ring_collect(p) != 0)
+        return true;
+    if (zcp_priv_reader_late(p))
+        return false;
+    for (uint32_t r = 0; r < p->readers; r++)
+        *overtaken += zcp_priv_reader_head(p, &p->reader[r]) <= p->tail;
+    zcp_priv_cells_free(p, 1);
+    return true;
+}
+
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_interrupted(const zcp_manager *manager) {
+    return zcp_priv_fail(ZCP_ERR_INTERRUPTED, 0, "%s: zcp_manager_interrupt ended all waiting", manager->name);
+}
+
+static bool zcp_priv_interrupted(const zcp_manager *manager) {
+    return zcp_priv_load_relaxed(&manager->interrupted) != 0;                  // relaxed: the barrier comes before
+}
+
+ZCP_PRIV_COLD zcp_status zcp_priv_fail_late(const zcp_publisher *p) {
+    const zcp_priv_reader *late = zcp_priv_reader_late(p);
+    uint32_t client = late ? late->client : p->manager->view.client;
+    char text[ZCP_MAX_TOPIC_BYTES];
+    zcp_priv_topic_text(&p->topic, text);
+    return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: \"%s\": client %u (pid %u), a reliable subscriber, has not "
+                         "read message %llu within %u ms", p->manager->name, text, client,
+                         zcp_priv_load_relaxed(&zcp_priv_slot_at(p->manager, client)->pid),
+                         (unsigned long long)p->tail + 1, p->timeout_ms);
+}
+
+// The ring is full: makes room, and waits for reliable subscribers if it may.
+ZCP_PRIV_COLD zcp_status zcp_priv_room_need(zcp_publisher *p, uint32_t *overtaken) {
+    zcp_manager *manager = p->manager;
+    zcp_priv_slot *slot = zcp_priv_slot_at(manager, manager->view.client);
+    uint64_t now = zcp_priv_now_ns();
+    zcp_priv_sleep sleep = { manager, slot, UINT64_MAX, now + ZCP_PRIV_WAIT_MS * UINT64_C(1000000), 0, 0, 0, false,
+                             false };
+    if (p->timeout_ms != UINT32_MAX)
+        sleep.deadline = now + p->timeout_ms * UINT64_C(1000000);
+    zcp_status status = ZCP_OK;
+    for (bool made = false; !made && status == ZCP_OK;) {
+        const zcp_priv_reader *late = zcp_priv_reader_late(p);
+        if (late && zcp_priv_reader_test(p, late->client) && (made = zcp_priv_room_make(p, overtaken)))
+            break;
+        if (p->timeout_ms == 0) {
+            made = zcp_priv_room_make(p, overtaken);
+            status = made ? ZCP_OK : zcp_priv_fail_late(p);
+            break;
+        }
+        zcp_priv_sleep_begin(&sleep);
+        zcp_priv_sleep_announce(slot, manager->view.signals, manager->view.client, ZCP_PRIV_TOPIC_SLEEP);
+        zcp_priv_store_relaxed(&p->entry->waits, 1u);                          // relaxed: the barrier follows
+        ZEROCP_STEP("publisher_waits");
+        zcp_priv_sleep_look(&sleep);
+        made = zcp_priv_room_make(p, overtaken);
+        if (made)
+            break;
+        if (zcp_priv_interrupted(manager))
+            status = zcp_priv_fail_interrupted(manager);
+        else if (sleep.last)
+            status = zcp_priv_fail_late(p);
+        else
+            zcp_priv_sleep_end(&sleep, false);
+    }
+    zcp_priv_store_relaxed(&p->entry->waits, 0u);                              // relaxed: at worst it is woken in vain
+    return status;
+}
+
+// Somebody has come, gone, or gone to sleep.
+ZCP_PRIV_NOINLINE void zcp_priv_publisher_look(zcp_publisher *p) {
+    p->attention = zcp_priv_load_acquire(&p->entry->attention);                // as G4
+    zcp_priv_readers_learn(p);
+    for (uint32_t r = 0; r < p->readers; r++)
+        zcp_priv_subscriber_wake(p->manager, p->reader[r].entry, p->reader[r].client);
+}
+
+// Shows a message, for which there is room; name: of its chunk.
+ZCP_PRIV_INLINE void zcp_priv_message_show(zcp_publisher *p, uint64_t name, uint32_t size) {
+    zcp_priv_cell *cell = &p->ring[p->next_cell];
+    p->book[p->next_cell] = name;
+    zcp_priv_store_relaxed(&cell->token, name);                                // relaxed: G2 carries it
+    ZEROCP_STEP("token_written");
+    zcp_priv_store_release(&cell->last, (uint64_t)p->next_lap << 32 | size);                        // G2
+    ZEROCP_STEP("published");
+    p->next++;
+    if (++p->next_cell == p->depth) {
+        p->next_cell = 0;
+        p->next_lap = zcp_priv_lap_next(p->next_lap);
+    }
+    zcp_priv_store_relaxed(&p->entry->count, p->next);                         // relaxed: for who comes later
+    zcp_priv_light_barrier();                                                                       // G3
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&p->entry->attention) != p->attention))         // relaxed: a look
+        zcp_priv_publisher_look(p);
+}
+
+// What a cell says of a chunk's size.
+static uint32_t zcp_priv_cell_size(zcp_priv_record *record, const zcp_priv_pool *pool) {
+    uint64_t size = ZCP_PRIV_SIZE(zcp_priv_load_relaxed(&record->size));     // relaxed, both: the handle came with them
+    bool tagged = zcp_priv_load_relaxed(&record->note) >> 32 != 0;
+    if (size > pool->chunk_size)
+        size = pool->chunk_size;
+    return tagged || size == 0 || size >= ZCP_PRIV_CELL_LOOK ? ZCP_PRIV_CELL_LOOK : (uint32_t)size;
+}
+
+ZCP_PRIV_INLINE zcp_status zcp_priv_publish(zcp_publisher *p, uint64_t name, uint32_t size, zcp_delivery *delivery) {
+    uint32_t overtaken = 0;
+    zcp_status status = ZCP_OK;
+    zcp_priv_books_enter(p);
+    if (p->next - p->tail == p->depth)
+        zcp_priv_topics_drain(p->manager);
+    if (ZCP_PRIV_UNLIKELY(p->next - p->tail == p->depth) && !zcp_priv_room_make(p, &overtaken)) {
+        bool outermost = zcp_priv_call_begin();
+        status = zcp_priv_call_end(outermost, zcp_priv_room_need(p, &overtaken));
+    }
+    if (ZCP_PRIV_LIKELY(status == ZCP_OK)) {
+        zcp_priv_message_show(p, name, size);
+        if (delivery)
+            *delivery = (zcp_delivery){p->next, p->readers, overtaken};
+    }
+    zcp_priv_books_leave(p);
+    return status;
+}
+
+ZEROCP_API zcp_status zcp_publisher_loan(zcp_publisher *publisher, uint64_t size, zcp_chunk *chunk) {
+    zcp_publisher *p = publisher;
+    if (chunk)
+        *chunk = zcp_priv_no_chunk;
+    zcp_status status = zcp_priv_publisher_check(p);
+    if (ZCP_PRIV_UNLIKELY(status != ZCP_OK))
+        return status;
+    // The next publish would do so, too; but so the chunk that is loaned is one that was just read.
+    zcp_priv_books_enter(p);
+    if (p->next - p->tail == p->depth)
+        (void)zcp_priv_ring_collect(p);
+    zcp_priv_books_leave(p);
+    return zcp_chunk_allocate(p->manager, size, chunk);
+}
+
+ZEROCP_API zcp_status zcp_publisher_publish(zcp_publisher *publisher, zcp_chunk *chunk, zcp_delivery *delivery) {
+    zcp_priv_place place;
+    zcp_publisher *p = publisher;
+    if (delivery)
+        *delivery = (zcp_delivery){0, 0, 0};
+    zcp_status status = zcp_priv_publisher_check(p);
+    if (ZCP_PRIV_UNLIKELY(status != ZCP_OK))
+        return status;
+    if (ZCP_PRIV_UNLIKELY(!chunk))
+        return zcp_priv_fail_null("chunk");
+    if (ZCP_PRIV_UNLIKELY(chunk->manager && chunk->manager != p->manager))
+        return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: the chunk is another manager's", p->manager->name);
+    if (ZCP_PRIV_UNLIKELY(!zcp_priv_held_pool(chunk, &place)))
+        return zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: publish of a handle that is not held (chunk %08x, generation %u)",
+                             p->manager->name, chunk->index, chunk->generation);
+    uint32_t size = zcp_priv_cell_size(zcp_priv_record_at(place.pool, place.i), place.pool);
+    uint64_t name = (uint64_t)chunk->generation << 32 | chunk->index;
+    status = zcp_priv_publish(p, name, size, delivery);
+    if (ZCP_PRIV_LIKELY(status == ZCP_OK))
+        zcp_priv_handle_set(chunk, NULL, NULL, 0);
+    return status;
+}
+
+ZEROCP_API zcp_status zcp_publisher_notify(zcp_publisher *publisher, zcp_delivery *delivery) {
+    if (delivery)
+        *delivery = (zcp_delivery){0, 0, 0};
+    zcp_status status = zcp_priv_publisher_check(publisher);
+    return status == ZCP_OK ? zcp_priv_publish(publisher, 0, 0, delivery) : status;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// >>receive  Receiving in place, and waiting for messages
+// ---------------------------------------------------------------------------------------------------------------------
+// A subscriber reads a cell in these steps: `last`; the token; its claim := token; a fence; `last` once more, then the
+// publisher's state. Are both as before, the chunk is not released until the claim is gone: whoever freed the cell has
+// made it GONE before his fence, so he sees the claim, or this one sees that it is GONE (>>publish). The state tells
+// whether the entry is still the same publisher's, whose laps would begin anew. The next cell may show the next
+// message, or that it is GONE, or a later one: then it was overtaken.
+//
+// Labels  word      order    partner      what breaks without it
+//   Z6    serial    release  Z7           who sees the cursor's serial does not see its head
+//   I0    last      acquire  G2           the payload is older than the message
+//   I1    (fence)   seq_cst  G1 Z8        the claim is not seen by who releases the chunk
+//   I2    last      acquire  G2           the state is looked at before the cell
+//   I3    claim     release  G5 G7        the chunk is written while this one still reads
+//   I4    head      release  G6           the same, where the head alone tells it
+//   I5    (barrier) light    I6           a publisher that waits misses the head, and this one the publisher
+//   I6    (barrier) heavy    G3 I5        who sleeps misses what is told, and who tells it the sleeper
+
+static zcp_status zcp_priv_subscriber_check(const zcp_subscriber *s) {
+    if (ZCP_PRIV_UNLIKELY(!s))
+        return zcp_priv_fail_null("subscriber");
+    uint32_t state = zcp_priv_load_relaxed(&s->state);       // relaxed: calls that overlap close are the caller's error
+    if (ZCP_PRIV_LIKELY(state == ZCP_PRIV_OBJECT_OPEN && zcp_priv_usable(s->manager)))
+        return ZCP_OK;
+    return zcp_priv_object_unusable(s->manager, state);
+}
+
+// Sweeps the draining clients, counting reliable subscribers and claims alone: for who finds no entry.
+ZCP_PRIV_SETUP void zcp_priv_recover_draining(zcp_manager *manager) {
+    zcp_recovery report = {0, 0};
+    bool garbage = false;
+    for (uint32_t slot = 0; slot < manager->geometry.max_clients; slot++)
+        if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_DRAINING)       // a look
+            (void)zcp_priv_slot_recover(manager, slot, &report, &garbage, true);
+}
+
+// Puts a source where its serial belongs: the older one first. Is there no place, because entries change hands at this
+// moment, it is learned the next time.
+ZCP_PRIV_SETUP void zcp_priv_source_add(zcp_subscriber *s, const zcp_priv_source *source) {
+    if (s->sources == s->manager->geometry.publishers) {
+        s->epoch--;
+        return;
+    }
+    uint32_t at = s->sources++;
+    for (; at > 0 && s->source[at - 1].state >> 32 > source->state >> 32; at--)
+        s->source[at] = s->source[at - 1];
+    s->source[at] = *source;
+}
+
+// A publisher's messages from `head` on; those before `from` do not count as lost. Writes the cursor.
+ZCP_PRIV_SETUP void zcp_priv_source_begin(zcp_subscriber *s, const zcp_priv_tables *tables, uint32_t publisher,
+                                          uint64_t state, uint64_t head, uint64_t from) {
+    zcp_priv_topic_publisher *entry = &tables->publishers[publisher];
+    zcp_priv_cursor *cursor = &zcp_priv_cursor_row(tables, publisher)[s->index];
+    uint32_t depth = zcp_priv_depth_of(tables, entry);
+    if (depth == 0)
+        return;                                                                // garbage: nothing comes from there
+    zcp_priv_source source = { entry, cursor, zcp_priv_ring_at(tables, publisher), state, head, from, 0, 0, depth,
+                               (uint32_t)(head % depth), zcp_priv_lap_of(head, depth),
+                               zcp_priv_topic_phase(state) == ZCP_PRIV_TOPIC_ENDED };
+    zcp_priv_store_relaxed(&cursor->claim, UINT64_C(0));                       // relaxed, all: Z6 carries them
+    zcp_priv_store_relaxed(&cursor->head, head);
+    zcp_priv_store_relaxed(&cursor->lost, UINT64_C(0));
+    ZEROCP_STEP("cursor_written");
+    zcp_priv_store_release(&cursor->serial, state >> 32);                                           // Z6
+    zcp_priv_source_add(s, &source);
+}
+
+// The source of that publisher; NULL: it is not known.
+ZCP_PRIV_SETUP zcp_priv_source *zcp_priv_source_find(zcp_subscriber *s, const zcp_priv_topic_publisher *entry,
+                                                     uint64_t state) {
+    for (uint32_t k = 0; k < s->sources; k++)
+        if (s->source[k].entry == entry && zcp_priv_topic_is_same(s->source[k].state, state))
+            return &s->source[k];
+    return NULL;
+}
+
+// Forgets the publishers that are gone, and counts those that have ended.
+ZCP_PRIV_SETUP void zcp_priv_sources_tidy(zcp_subscriber *s) {
+    uint32_t left = 0;
+    s->ended = 0;
+    for (uint32_t k = 0; k < s->sources; k++) {
+        zcp_priv_source source = s->source[k];
+        uint64_t state = zcp_priv_load_acquire(&source.entry->state);      // as Z0: it has ended after its last message
+        if (!zcp_priv_topic_is_same(state, source.state))
+            continue;
+        source.ended = zcp_priv_topic_phase(state) == ZCP_PRIV_TOPIC_ENDED;
+        s->ended += source.ended;
+        s->source[left++] = source;
+    }
+    s->sources = left;
+    s->turn = 0;
+}
+
+// Learns who publishes, after the epoch has changed.
+ZCP_PRIV_NOINLINE void zcp_priv_sources_learn(zcp_subscriber *s) {
+    zcp_priv_tables tables = zcp_priv_tables_of(s->manager);
+    s->epoch = zcp_priv_load_acquire(&s->manager->header->signals.topics_epoch);                // as Z3
+    zcp_priv_sources_tidy(s);
+    for (uint32_t p = 0; p < tables.publisher_count; p++) {
+        zcp_priv_topic_publisher *entry = &tables.publishers[p];
+        uint64_t state = zcp_priv_load_acquire(&entry->state);                 // as Z0
+        uint32_t phase = zcp_priv_topic_phase(state);
+        if (zcp_priv_topic_is_free(state) || (phase != ZCP_PRIV_TOPIC_OPEN && phase != ZCP_PRIV_TOPIC_ENDED)
+            || !zcp_priv_topic_equal(&s->topic, entry->topic) || zcp_priv_source_find(s, entry, state))
+            continue;
+        zcp_priv_source_begin(s, &tables, p, state, 0, 0);
+        s->ended += phase == ZCP_PRIV_TOPIC_ENDED;
+    }
+}
+
+// Goes on by that many messages without reading them.
+static void zcp_priv_source_skip(zcp_priv_source *q, uint64_t count, bool lost) {
+    uint64_t was = q->head;
+    q->head += count;
+    if (count == 1) {
+        if (++q->cell == q->depth) {
+            q->cell = 0;
+            q->lap = zcp_priv_lap_next(q->lap);
+        }
+    } else {
+        q->cell = (uint32_t)(q->head % q->depth);
+        q->lap = zcp_priv_lap_of(q->head, q->depth);
+    }
+    if (!lost)
+        return;
+    uint64_t missed = q->head <= q->from ? 0 : was >= q->from ? count : q->head - q->from;
+    q->lost += missed;
+    // Relaxed: a figure, which this subscriber alone writes.
+    if (missed != 0)
+        zcp_priv_store_relaxed(&q->cursor->lost, zcp_priv_load_relaxed(&q->cursor->lost) + missed);
+    zcp_priv_store_release(&q->cursor->head, q->head);                         // as I4
+}
+
+// Is the next message there? *last: what its cell says then. Goes past what is lost.
+static bool zcp_priv_source_look(zcp_priv_source *q, uint64_t *last) {
+    for (uint32_t step = 0; step <= 2 * q->depth; step++) {                    // more is garbage
+        *last = zcp_priv_load_acquire(&q->ring[q->cell].last);                                      // I0
+        uint32_t lap = (uint32_t)(*last >> 32);
+        if (ZCP_PRIV_LIKELY(lap == q->lap)) {
+            if (ZCP_PRIV_LIKELY((uint32_t)*last != ZCP_PRIV_CELL_GONE))
+                return true;
+            zcp_priv_source_skip(q, 1, true);
+            continue;
+        }
+        int32_t ahead = lap == 0 ? 0 : zcp_priv_laps_ahead(lap, q->lap);
+        if (ahead <= 0)
+            return false;
+        // All that are a whole ring before that one are gone.
+        zcp_priv_source_skip(q, (uint64_t)(uint32_t)(ahead - 1) * q->depth + 1, true);
+    }
+    return false;
+}
+
+// With `latest`: goes on to the newest message that is there.
+static void zcp_priv_source_hurry(zcp_priv_source *q, uint64_t *last) {
+    for (uint32_t step = 0; step < q->depth; step++) {
+        uint32_t cell = q->cell + 1, lap = q->lap;
+        if (cell == q->depth) {
+            cell = 0;
+            lap = zcp_priv_lap_next(lap);
+        }
+        uint64_t next = zcp_priv_load_acquire(&q->ring[cell].last);            // as I0
+        if (next >> 32 != lap || (uint32_t)next == ZCP_PRIV_CELL_GONE)
+            return;
+        zcp_priv_source_skip(q, 1, false);
+        q->skipped++;
+        *last = next;
+    }
+}
+
+// Claims the next message of a publisher. *token: its chunk; 0: an event. false: none is there.
+static bool zcp_priv_source_claim(zcp_subscriber *s, zcp_priv_source *q, uint64_t *token, uint32_t *size) {
+    uint64_t last;
+    for (uint32_t round = 0; round < ZCP_PRIV_ROUNDS; round++) {
+        if (!zcp_priv_source_look(q, &last))
+            return false;
+        if (ZCP_PRIV_UNLIKELY(s->latest))
+            zcp_priv_source_hurry(q, &last);
+        *size = (uint32_t)last;
+        *token = *size == 0 ? 0 : zcp_priv_load_relaxed(&q->ring[q->cell].token);               // relaxed: I2 tells
+        ZEROCP_STEP("token_read");
+        zcp_priv_store_release(&q->cursor->claim, *token);                     // relaxed would do: I1 follows
+        ZEROCP_STEP("claimed_message");
+        // Who has freed the cell sees the claim, or this one sees what he wrote.
+        atomic_thread_fence(memory_order_seq_cst);                                                  // I1
+        bool same = zcp_priv_load_acquire(&q->ring[q->cell].last) == last;                          // I2
+        uint64_t state = zcp_priv_load_acquire(&q->entry->state);              // as Z0
+        if (ZCP_PRIV_LIKELY(same && zcp_priv_topic_is_same(state, q->state)))
+            return true;
+        zcp_priv_store_release(&q->cursor->claim, UINT64_C(0));                // as I3
+        if (!zcp_priv_topic_is_same(state, q->state))
+            return false;
+    }
+    return false;
+}
+
+ZEROCP_API void zcp_subscriber_done(zcp_subscriber *subscriber) {
+    zcp_subscriber *s = subscriber;
+    if (!s || !s->reading || zcp_priv_subscriber_check(s) != ZCP_OK)
+        return;
+    s->reading = false;
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&s->reading_cursor->serial) != s->reading_serial))
+        return;                                                        // relaxed: this subscriber writes it, or garbage
+    if (s->reading_token != 0)
+        zcp_priv_store_release(&s->reading_cursor->claim, UINT64_C(0));                             // I3
+    ZEROCP_STEP("unclaimed");
+    zcp_priv_store_release(&s->reading_cursor->head, s->reading_head);                              // I4
+    ZEROCP_STEP("read");
+    zcp_priv_light_barrier();                                                                       // I5
+    zcp_priv_topic_publisher *entry = s->reading_entry;
+    if (ZCP_PRIV_LIKELY(zcp_priv_load_relaxed(&entry->waits) == 0))            // relaxed: a look
+        return;
+    uint32_t client = (uint32_t)(zcp_priv_load_relaxed(&entry->state) & 0xffff) - 1;
+    if (client < s->manager->geometry.max_clients)
+        zcp_priv_wake_client(zcp_priv_slot_at(s->manager, client), UINT32_MAX);
+}
+
+// What a token leads to in this process. Errors: those of learning about its pool, CORRUPT.
+ZCP_PRIV_COLD zcp_status zcp_priv_message_reach(zcp_manager *manager, uint64_t token, zcp_priv_place *place) {
+    uint32_t number = (uint32_t)token >> ZCP_PRIV_POOL_SHIFT;
+    (void)zcp_priv_catch_up(manager);
+    if (zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), place))
+        return ZCP_OK;
+    if (zcp_priv_load_relaxed(&manager->unmet[number].status) != ZCP_OK)       // relaxed: a look
+        return zcp_priv_fail_unmet(manager, number, ZCP_OK, "");
+    return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: a message names chunk %016llx, which does not exist", manager->name,
+                         (unsigned long long)token);
+}
+
+// Fills in what was claimed.
+static zcp_status zcp_priv_message_fill(zcp_subscriber *s, zcp_priv_source *q, uint64_t token, uint32_t size,
+                                        zcp_message *message) {
+    zcp_priv_place place;
+    zcp_manager *manager = s->manager;
+    s->reading = true;
+    s->reading_cursor = q->cursor;
+    s->reading_entry = q->entry;
+    s->reading_serial = q->state >> 32;
+    s->reading_head = q->head + 1;
+    s->reading_token = token;
+    message->number = q->head + 1;
+    message->source = q->state >> 32;
+    message->publisher = (uint32_t)(q->state & 0xffff) - 1;
+    zcp_priv_source_skip(q, 1, false);
+    if (size != 0) {
+        if (ZCP_PRIV_UNLIKELY(!zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), &place))) {
+            zcp_status status = zcp_priv_message_reach(manager, token, &place);
+            if (status != ZCP_OK) {
+                q->lost++;
+                zcp_subscriber_done(s);
+                memset(message, 0, sizeof *message);
+                return status;
+            }
+        }
+        message->data = place.pool->data + (uint64_t)place.i * place.pool->stride;
+        message->size = size;
+        if (ZCP_PRIV_UNLIKELY(size == ZCP_PRIV_CELL_LOOK)) {
+            zcp_priv_record *record = zcp_priv_record_at(place.pool, place.i);
+            message->size = ZCP_PRIV_SIZE(zcp_priv_load_relaxed(&record->size));        // relaxed, both: I0 came before
+            message->tag = (uint32_t)(zcp_priv_load_relaxed(&record->note) >> 32);
+        }
+        if (ZCP_PRIV_UNLIKELY(message->size > place.pool->chunk_size))
+            message->size = place.pool->chunk_size;
+    }
+    message->lost = q->lost;
+    message->skipped = q->skipped;
+    q->lost = q->skipped = 0;
+    return ZCP_OK;
+}
+
+// Whose message comes next: of those that have ended first, since their successors come after them.
+static zcp_priv_source *zcp_priv_source_next(zcp_subscriber *s, uint64_t *token, uint32_t *size) {
+    for (uint32_t k = 0; s->ended != 0 && k < s->sources; k++)
+        if (s->source[k].ended && zcp_priv_source_claim(s, &s->source[k], token, size))
+            return &s->source[k];
+    for (uint32_t k = 0; k < s->sources; k++) {
+        uint32_t at = s->turn < s->sources ? s->turn : 0;
+        s->turn = at + 1;
+        if (!s->source[at].ended && zcp_priv_source_claim(s, &s->source[at], token, size))
+            return &s->source[at];
+    }
+    return NULL;
+}
+
+// One look for a message. EMPTY, without a text: none is there.
+static zcp_status zcp_priv_receive_once(zcp_subscriber *s, zcp_message *message) {
+    uint64_t token;
+    uint32_t size;
+    // Relaxed: a look; learn acquires.
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&s->manager->header->signals.topics_epoch) != s->epoch))
+        zcp_priv_sources_learn(s);
+    zcp_priv_source *q = zcp_priv_source_next(s, &token, &size);
+    return q ? zcp_priv_message_fill(s, q, token, size, message) : ZCP_ERR_EMPTY;
+}
+
+// Is a message there? Claims nothing.
+ZCP_PRIV_SETUP bool zcp_priv_receive_would(zcp_subscriber *s) {
+    uint64_t last;
+    if (zcp_priv_load_relaxed(&s->manager->header->signals.topics_epoch) != s->epoch)           // relaxed: a look
+        zcp_priv_sources_learn(s);
+    for (uint32_t k = 0; k < s->sources; k++)
+        if (zcp_priv_source_look(&s->source[k], &last))
+            return true;
+    return false;
+}
+
+// Nothing is there: who has ended was read to the end, and may be swept.
+ZCP_PRIV_COLD void zcp_priv_sources_sweep(zcp_subscriber *s) {
+    zcp_manager *manager = s->manager;
+    zcp_recovery report = {0, 0};
+    bool garbage = false;
+    uint64_t now = zcp_priv_now_ns();
+    if (now < s->sweep_at)
+        return;
+    bool outermost = zcp_priv_call_begin();
+    zcp_priv_rings_collect(manager, true);
+    for (uint32_t k = 0; k < s->sources; k++) {
+        uint32_t client = (uint32_t)(s->source[k].state & 0xffff) - 1;
+        if (s->source[k].ended && client < manager->geometry.max_clients && client != manager->view.client
+            && zcp_priv_topics_drainable(manager, client))
+            (void)zcp_priv_slot_recover(manager, client, &report, &garbage, false);
+    }
+    zcp_priv_call_end(outermost, ZCP_OK);
+    uint64_t ended = zcp_priv_now_ns();
+    s->sweep_at = ended + 1000000 + 10 * (ended - now);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Waiting
+// A round of a wait: all publishers of these topics are to look who sleeps.
+ZCP_PRIV_SETUP void zcp_priv_receive_announce(zcp_priv_sleep *sleep, zcp_subscriber *const *subscribers,
+                                              uint32_t count) {
+    zcp_manager *manager = sleep->manager;
+    zcp_priv_sleep_announce(sleep->slot, manager->view.signals, manager->view.client, ZCP_PRIV_TOPIC_SLEEP);
+    ZEROCP_STEP("sleep_announced");
+    for (uint32_t k = 0; k < count; k++)
+        for (uint32_t q = 0; q < subscribers[k]->sources; q++)
+            zcp_priv_publisher_attend(manager, subscribers[k]->source[q].entry, false);
+    zcp_priv_view_flush_caches(&manager->view);
+    ZEROCP_HEAVY_BARRIER();                                                                         // I6
+    zcp_priv_view_leave_retiring(&manager->view);
+    ZEROCP_STEP("sleep_looks");
+}
+
+// Polls for some time. OK: `ready` says so.
+static zcp_status zcp_priv_receive_spin(zcp_subscriber *s, zcp_message *message) {
+    uint64_t until = zcp_priv_now_ns() + s->spin_us * UINT64_C(1000);
+    zcp_status status;
+    do {
+        for (uint32_t k = 0; k < 64; k++)
+            if ((status = zcp_priv_receive_once(s, message)) != ZCP_ERR_EMPTY)
+                return status;
+    } while (zcp_priv_now_ns() < until && !zcp_priv_interrupted(s->manager));
+    return ZCP_ERR_EMPTY;
+}
+
+ZCP_PRIV_SETUP zcp_priv_sleep zcp_priv_receive_sleep(zcp_subscriber *s, uint32_t timeout_ms) {
+    zcp_manager *manager = s->manager;
+    uint64_t now = zcp_priv_now_ns();
+    if (s->recover_at < now)
+        s->recover_at = now + ZCP_PRIV_WAIT_MS * UINT64_C(1000000);
+    zcp_priv_sleep sleep = { manager, zcp_priv_slot_at(manager, manager->view.client), UINT64_MAX, s->recover_at, 0, 0,
+                             0,
+                             false, false };
+    if (timeout_ms != UINT32_MAX)
+        sleep.deadline = now + timeout_ms * UINT64_C(1000000);
+    return sleep;
+}
+
+// Waits for a message of any of several subscribers. message NULL: *ready becomes the index of one that has one.
+ZCP_PRIV_COLD zcp_status zcp_priv_receive_wait(zcp_subscriber *const *subscribers, uint32_t count, uint32_t timeout_ms,
+                                               zcp_message *message, uint32_t *ready) {
+    zcp_manager *manager = subscribers[0]->manager;
+    zcp_priv_sleep sleep = zcp_priv_receive_sleep(subscribers[0], timeout_ms);
+    for (;;) {
+        if (zcp_priv_interrupted(manager))
+            return zcp_priv_fail_interrupted(manager);
+        zcp_priv_sleep_begin(&sleep);
+        zcp_priv_receive_announce(&sleep, subscribers, count);
+        for (uint32_t k = 0; k < count; k++) {
+            zcp_status status = message ? zcp_priv_receive_once(subscribers[k], message)
+                : zcp_priv_receive_would(subscribers[k]) ? ZCP_OK : ZCP_ERR_EMPTY;
+            *ready = k;
+            if (status != ZCP_ERR_EMPTY)
+                return status;
+            if (subscribers[k]->ended != 0)
+                zcp_priv_sources_sweep(subscribers[k]);
+        }
+        if (zcp_priv_interrupted(manager))
+            return zcp_priv_fail_interrupted(manager);
+        if (sleep.last)
+            return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no message within %u ms", manager->name, timeout_ms);
+        zcp_priv_sleep_end(&sleep, false);
+        subscribers[0]->recover_at = sleep.recover_at;
+    }
+}
+
+// Empties and arms the descriptor; true: a message has come meanwhile, and it is not armed.
+ZCP_PRIV_COLD bool zcp_priv_descriptor_arm(zcp_subscriber *s) {
+    char bytes[8];
+    struct itimerspec off = {{0, 0}, {0, 0}}, on = {{ 0, 0}, { 1, 0 } };
+    while (recv(s->socket, bytes, sizeof bytes, MSG_DONTWAIT) > 0) {}
+    (void)timerfd_settime(s->timer, 0, &on, NULL);                             // which ends that it is readable
+    zcp_priv_store_release(&s->entry->armed, 1u);
+    ZEROCP_STEP("descriptor_armed");
+    for (uint32_t q = 0; q < s->sources; q++)
+        zcp_priv_publisher_attend(s->manager, s->source[q].entry, false);
+    ZEROCP_HEAVY_BARRIER();                                                    // as I6
+    if (!zcp_priv_receive_would(s))
+        return false;
+    zcp_priv_store_relaxed(&s->entry->armed, 0u);
+    (void)timerfd_settime(s->timer, 0, &off, NULL);
+    return true;
+}
+
+ZCP_PRIV_COLD zcp_status zcp_priv_receive_slowly(zcp_subscriber *s, uint32_t timeout_ms, zcp_message *message) {
+    uint32_t ready;
+    zcp_status status = ZCP_ERR_EMPTY;
+    if (s->spin_us != 0 && timeout_ms != 0)
+        status = zcp_priv_receive_spin(s, message);
+    if (status == ZCP_ERR_EMPTY && timeout_ms != 0)
+        return zcp_priv_receive_wait(&s, 1, timeout_ms, message, &ready);
+    if (status != ZCP_ERR_EMPTY)
+        return status;
+    zcp_priv_topics_drain(s->manager);
+    if (s->ended != 0)
+        zcp_priv_sources_sweep(s);
+    if (s->epoll >= 0 && zcp_priv_descriptor_arm(s))
+        status = zcp_priv_receive_once(s, message);
+    return status == ZCP_ERR_EMPTY ? zcp_priv_fail_plain(ZCP_ERR_EMPTY) : status;
+}
+
+ZEROCP_API zcp_status zcp_subscriber_receive(zcp_subscriber *subscriber, uint32_t timeout_ms, zcp_message *message) {
+    zcp_subscriber *s = subscriber;
+    if (ZCP_PRIV_UNLIKELY(!message))
+        return zcp_priv_fail_null("place for the message");
+    memset(message, 0, sizeof *message);
+    zcp_status status = zcp_priv_subscriber_check(s);
+    if (ZCP_PRIV_UNLIKELY(status != ZCP_OK))
+        return status;
+    zcp_subscriber_done(s);
+    status = zcp_priv_receive_once(s, message);
+    if (ZCP_PRIV_LIKELY(status != ZCP_ERR_EMPTY))
+        return status;
+    bool outermost = zcp_priv_call_begin();
+    return zcp_priv_call_end(outermost, zcp_priv_receive_slowly(s, timeout_ms, message));
+}
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_subscribers_wait(zcp_subscriber *const *subscribers, uint32_t count,
+                                                    uint32_t timeout_ms,
+                                                    uint32_t *ready) {
+    if (!ready)
+        return zcp_priv_fail_null("place for the index");
+    *ready = 0;
+    if (!subscribers || count == 0)
+        return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "there are no subscribers to wait for");
+    for (uint32_t k = 0; k < count; k++) {
+        zcp_status status = zcp_priv_subscriber_check(subscribers[k]);
+        if (status != ZCP_OK)
+            return status;
+        if (subscribers[k]->manager != subscribers[0]->manager)
+            return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the subscribers are of several managers");
+    }
+    for (uint32_t k = 0; k < count; k++) {
+        *ready = k;
+        if (zcp_priv_receive_would(subscribers[k]))
+            return ZCP_OK;
+        if (subscribers[k]->ended != 0)
+            zcp_priv_sources_sweep(subscribers[k]);
+    }
+    zcp_status status = ZCP_ERR_EMPTY;
+    status = timeout_ms == 0 ? zcp_priv_fail_plain(status)
+        : zcp_priv_receive_wait(subscribers, count, timeout_ms, NULL, ready);
+    if (status != ZCP_OK)
+        *ready = 0;
+    return status;
+}
+
+ZEROCP_API zcp_status zcp_subscribers_wait(zcp_subscriber *const *subscribers, uint32_t count, uint32_t timeout_ms,
+                                           uint32_t *ready) {
+    bool outermost = zcp_priv_call_begin();
+    return zcp_priv_call_end(outermost, zcp_priv_subscribers_wait(subscribers, count, timeout_ms, ready));
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_interrupt(zcp_manager *manager, bool on) {
+    int saved = errno;
+    // No message, which might be written just then.
+    if (!manager)
+        return ZCP_ERR_INVALID_ARGUMENT;
+    if (!zcp_priv_usable(manager))
+        return zcp_priv_load_relaxed(&manager->state) == 0 ? ZCP_ERR_FORKED : ZCP_ERR_CLOSED;
+    zcp_priv_store_relaxed(&manager->interrupted, on ? 1u : 0u);               // relaxed: the barrier carries it
+    if (on && !(manager->view.flags & ZCP_OBSERVE)) {
+        zcp_priv_slot *slot = zcp_priv_slot_at(manager, manager->view.client);
+        ZEROCP_HEAVY_BARRIER();                                                // as A7
+        zcp_priv_add_release(&slot->wakes, 1);                                 // as W3
+        (void)zcp_priv_futex(&slot->wakes, ZCP_PRIV_FUTEX_WAKE, INT32_MAX, NULL, UINT32_MAX);
+    }
+    errno = saved;
+    return ZCP_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Keeping
+ZCP_PRIV_SETUP zcp_status zcp_priv_subscriber_keep(zcp_subscriber *s, zcp_chunk *chunk) {
+    zcp_priv_place place;
+    if (!chunk)
+        return zcp_priv_fail_null("place for the handle");
+    *chunk = zcp_priv_no_chunk;
+    zcp_status status = zcp_priv_subscriber_check(s);
+    if (status != ZCP_OK)
+        return status;
+    zcp_manager *manager = s->manager;
+    if (!s->reading || s->reading_token == 0)
+        return zcp_priv_fail(ZCP_ERR_EMPTY, 0, "%s: %s", manager->name,
+                             s->reading ? "an event has no chunk" : "no message is being read");
+    uint64_t token = s->reading_token;
+    if (!zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), &place))
+        return zcp_priv_message_reach(manager, token, &place);
+    // As if its owner had made a token: nobody releases the chunk while the claim stands, so nobody stores to its
+    // state.
+    _Atomic uint64_t *state = &zcp_priv_record_at(place.pool, place.i)->state;
+    uint64_t now = zcp_priv_load_relaxed(state);                               // relaxed, both: the claim pins it
+    if (ZCP_PRIV_GENERATION(now) == place.generation && ZCP_PRIV_OWNER(now) != 0 && ZCP_PRIV_TICKET(now) == 0
+        && !zcp_priv_is_retired(now))
+        (void)zcp_priv_cas_relaxed(state, &now, now | ZCP_PRIV_TOKEN_TICKET);
+    ZEROCP_STEP("keeping");
+    if (zcp_priv_acquire(place.pool, place.i, manager->view.client, place.generation) != ZCP_PRIV_HELD)
+        return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the message's chunk %016llx is held by nobody", manager->name,
+                             (unsigned long long)token);
+    zcp_priv_handle(chunk, manager, &place);
+    return ZCP_OK;
+}
+
+ZEROCP_API zcp_status zcp_subscriber_keep(zcp_subscriber *subscriber, zcp_chunk *chunk) {
+    bool outermost = zcp_priv_call_begin();
+    return zcp_priv_call_end(outermost, zcp_priv_subscriber_keep(subscriber, chunk));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Opening and closing
+ZCP_PRIV_SETUP zcp_subscriber *zcp_priv_subscriber_make(zcp_manager *manager, const zcp_priv_tables *tables,
+                                                        uint32_t index,
+                                                        const zcp_subscriber_desc *desc) {
+    zcp_subscriber *s = zcp_priv_subscriber_at(zcp_priv_load_relaxed(&manager->topics), index);
+    s->index = index;
+    s->manager = manager;
+    s->entry = &tables->subscribers[index];
+    s->sources = s->turn = s->ended = 0;
+    s->spin_us = desc->spin_us;
+    s->reliable = desc->reliable;
+    s->latest = desc->latest;
+    s->reading = false;
+    s->sweep_at = s->recover_at = 0;
+    s->epoll = s->socket = s->timer = -1;
+    s->source = zcp_priv_object_at(s, sizeof *s);
+    return s;
+}
+
+// Fills an entry in, makes the cursors of the publishers that there are, and opens it.
+ZCP_PRIV_SETUP void zcp_priv_subscriber_begin(zcp_subscriber *s, const zcp_priv_tables *tables, uint32_t history) {
+    zcp_manager *manager = s->manager;
+    zcp_priv_topic_subscriber *entry = s->entry;
+    uint32_t serial = zcp_priv_topics_changed(manager), client = manager->view.client;
+    if (serial == 0)
+        serial = zcp_priv_topics_changed(manager);
+    for (uint32_t p = 0; p < tables->publisher_count; p++) {
+        zcp_priv_cursor *cursor = &zcp_priv_cursor_row(tables, p)[s->index];
+        zcp_priv_store_relaxed(&cursor->serial, UINT64_C(0));                  // relaxed, all: Z1 carries them
+        zcp_priv_store_relaxed(&cursor->claim, UINT64_C(0));
+    }
+    zcp_priv_topic_write(&s->topic, entry->topic);
+    zcp_priv_store_relaxed(&entry->flags, (s->reliable ? ZCP_PRIV_RELIABLE : 0u) | (s->latest ? ZCP_PRIV_LATEST : 0u));
+    zcp_priv_store_relaxed(&entry->armed, 0u);
+    zcp_priv_store_relaxed(&entry->socket, UINT64_C(0));
+    ZEROCP_STEP("subscriber_written");
+    zcp_priv_store_release(&entry->state, zcp_priv_topic_state(serial, ZCP_PRIV_TOPIC_OPENING, client));      // as Z1
+    s->epoch = zcp_priv_topics_changed(manager);
+    ZEROCP_STEP("subscriber_opening");
+    for (uint32_t p = 0; p < tables->publisher_count; p++) {
+        zcp_priv_topic_publisher *publisher = &tables->publishers[p];
+        uint64_t state = zcp_priv_load_acquire(&publisher->state);             // as Z0
+        uint32_t phase = zcp_priv_topic_phase(state);
+        if (zcp_priv_topic_is_free(state) || (phase != ZCP_PRIV_TOPIC_OPEN && phase != ZCP_PRIV_TOPIC_ENDED)
+            || !zcp_priv_topic_equal(&s->topic, publisher->topic))
+            continue;
+        uint64_t count = zcp_priv_load_relaxed(&publisher->count), depth = zcp_priv_depth_of(tables, publisher);
+        uint64_t back = history < depth ? history : depth;
+        zcp_priv_source_begin(s, tables, p, state, count - (back < count ? back : count), count);
+        s->ended += phase == ZCP_PRIV_TOPIC_ENDED;
+    }
+    zcp_priv_topic_attend(manager, &s->topic, false);
+    zcp_priv_store_release(&entry->state, zcp_priv_topic_state(serial, ZCP_PRIV_TOPIC_OPEN, client));         // as Z1
+    // Who frees cells from here on looks at this one's claims, or it sees that they are GONE.
+    ZEROCP_HEAVY_BARRIER();
+    ZEROCP_STEP("subscriber_open");
+}
+
+ZCP_PRIV_SETUP zcp_status zcp_priv_subscriber_open(zcp_manager *manager, const zcp_subscriber_desc *desc,
+                                                   zcp_subscriber **subscriber) {
+    zcp_priv_topic topic;
+    zcp_priv_hold hold;
+    uint32_t index, client;
+    if (!subscriber)
+        return zcp_priv_fail_null("place for the subscriber");
+    *subscriber = NULL;
+    if (!desc)
+        return zcp_priv_fail_null("descriptor");
+    zcp_status status = zcp_priv_may_change(manager);
+    if (status == ZCP_OK)
+        status = zcp_priv_topic_make(&topic, desc->topic);
+    if (status == ZCP_OK && desc->reliable && desc->latest)
+        status = zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: reliable and latest exclude each other",
+                               manager->name);
+    if (status == ZCP_OK)
+        status = zcp_priv_topics_need(manager);
+    if (status == ZCP_OK)
+        status = zcp_priv_topics_lock(manager, &hold);
+    if (status != ZCP_OK)
+        return status;
+    zcp_priv_topics_drain(manager);
+    zcp_priv_tables tables = zcp_priv_tables_of(manager);
+    if (desc->reliable && zcp_priv_topic_published(&tables, &topic, ZCP_PRIV_NEVER_WAITS, &client)) {
+        zcp_recovery report = {0, 0};
+        (void)zcp_priv_recover(manager, &report);                              // it may be dead
+        if (zcp_priv_topic_published(&tables, &topic, ZCP_PRIV_NEVER_WAITS, &client))
+            status = zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "%s: client %u publishes to \"%s\", and never waits "
+                                   "for reliable subscribers", manager->name, client, desc->topic);
+    }
+    if (status == ZCP_OK)
+        status = zcp_priv_entry_need(manager, &tables, false, &index);
+    if (status == ZCP_OK) {
+        zcp_subscriber *s = zcp_priv_subscriber_make(manager, &tables, index, desc);
+        s->topic = topic;
+        zcp_priv_subscriber_begin(s, &tables, desc->history);
+        zcp_priv_store_release(&s->state, (uint32_t)ZCP_PRIV_OBJECT_OPEN);
+        *subscriber = s;
+    }
+    zcp_priv_hold_drop(&hold);
+    return status;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_subscriber_open(zcp_manager *manager, const zcp_subscriber_desc *desc,
+                                                         zcp_subscriber **subscriber) {
+    bool outermost = zcp_priv_call_begin();
+    return zcp_priv_call_end(outermost, zcp_priv_subscriber_open(manager, desc, subscriber));
+}
+
+ZCP_PRIV_SETUP void zcp_priv_subscriber_descriptors_close(zcp_subscriber *s) {
+    zcp_priv_close_fd(s->epoll);
+    zcp_priv_close_fd(s->socket);
+    zcp_priv_close_fd(s->timer);
+    s->epoll = s->socket = s->timer = -1;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API void zcp_subscriber_close(zcp_subscriber *subscriber) {
+    zcp_subscriber *s = subscriber;
+    if (!s || zcp_priv_load_relaxed(&s->state) != ZCP_PRIV_OBJECT_OPEN || !zcp_priv_usable(s->manager))
+        return;
+    zcp_manager *manager = s->manager;
+    zcp_priv_tables tables = zcp_priv_tables_of(manager);
+    bool outermost = zcp_priv_call_begin();
+    zcp_subscriber_done(s);
+    for (uint32_t p = 0; p < tables.publisher_count; p++) {
+        zcp_priv_cursor *cursor = &zcp_priv_cursor_row(&tables, p)[s->index];
+        zcp_priv_store_relaxed(&cursor->serial, UINT64_C(0));                  // relaxed, both: Z5 carries them
+        zcp_priv_store_relaxed(&cursor->claim, UINT64_C(0));
+    }
+    zcp_priv_store_relaxed(&s->entry->armed, 0u);
+    zcp_priv_store_relaxed(&s->entry->socket, UINT64_C(0));
+    ZEROCP_STEP("subscriber_leaves");
+    zcp_priv_store_release(&s->state, (uint32_t)ZCP_PRIV_OBJECT_CLOSED);
+    zcp_priv_store_release(&s->entry->state, UINT64_C(0));                     // as Z5
+    (void)zcp_priv_topics_changed(manager);
+    zcp_priv_topic_attend(manager, &s->topic, true);
+    ZEROCP_STEP("subscriber_left");
+    // Those it had not read to the end may go now.
+    for (uint32_t k = 0; k < s->sources; k++) {
+        uint32_t phase = zcp_priv_topic_phase(zcp_priv_load_relaxed(&s->source[k].entry->state));
+        s->source[k].ended = phase == ZCP_PRIV_TOPIC_ENDED;
+    }
+    s->sweep_at = 0;
+    zcp_priv_sources_sweep(s);
+    zcp_priv_topics_drain(manager);
+    zcp_priv_subscriber_descriptors_close(s);
+    zcp_priv_call_end(outermost, ZCP_OK);
+}
+
+// The manager is being closed, and with it what belongs to it. Its chunks and entries are swept with its slot.
+ZCP_PRIV_SETUP void zcp_priv_topics_close(zcp_manager *manager) {
+    zcp_priv_topics *topics = zcp_priv_load_acquire(&manager->topics);
+    if (!topics)
+        return;
+    for (uint32_t k = 0; k < topics->publishers; k++) {
+        zcp_publisher *p = zcp_priv_publisher_at(topics, k);
+        if (zcp_priv_load_relaxed(&p->state) >= ZCP_PRIV_OBJECT_OPEN)
+            zcp_priv_store_relaxed(&p->state, (uint32_t)ZCP_PRIV_OBJECT_CLOSED);
+    }
+    for (uint32_t k = 0; k < topics->subscribers; k++) {
+        zcp_subscriber *s = zcp_priv_subscriber_at(topics, k);
+        if (zcp_priv_load_relaxed(&s->state) != ZCP_PRIV_OBJECT_OPEN)
+            continue;
+        zcp_priv_store_relaxed(&s->state, (uint32_t)ZCP_PRIV_OBJECT_CLOSED);
+        zcp_priv_subscriber_descriptors_close(s);
+    }
+    zcp_priv_store_relaxed(&topics->ended, 0u);
+}
+
+// The objects are for a later manager. Under the process's mutex.
+ZCP_PRIV_SETUP void zcp_priv_topics_leave(zcp_manager *manager) {
+    zcp_priv_topics *topics = zcp_priv_load_relaxed(&manager->topics);
+    if (!topics)
+        return;
+    topics->next = zcp_priv_topics_unused;
+    zcp_priv_topics_unused = topics;
+    zcp_priv_store_relaxed(&manager->topics, (zcp_priv_topics *)NULL);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The descriptor
+// Binds a datagram socket under a name that nobody else has.
+ZCP_PRIV_SETUP int zcp_priv_socket_open(uint64_t *number) {
+    struct sockaddr_un address;
+    socklen_t bytes;
+    int fd = zcp_priv_descriptor_high(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    for (uint32_t tries = 0; fd >= 0 && tries < 16; tries++) {
+        if (getrandom(number, sizeof *number, 0) != (ssize_t)sizeof *number || *number == 0)
+            *number = zcp_priv_mix(zcp_priv_now_ns() + tries) | 1;
+        zcp_priv_socket_name(&address, &bytes, *number);
+        if (bind(fd, (struct sockaddr *)&address, bytes) == 0)
+            return fd;
+        if (errno != EADDRINUSE)
+            break;
+    }
+    zcp_priv_close_fd(fd);
+    return -1;
+}
+
+ZCP_PRIV_SETUP bool zcp_priv_descriptor_open(zcp_subscriber *s, uint64_t *number) {
+    struct epoll_event event;
+    // It is readable at once: so the first look arms it.
+    struct itimerspec at_once = {{0, 0}, {0, 1}};
+    memset(&event, 0, sizeof event);
+    event.events = EPOLLIN;
+    s->socket = zcp_priv_socket_open(number);
+    if (s->socket >= 0)
+        s->timer = zcp_priv_descriptor_high(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    if (s->timer >= 0)
+        s->epoll = zcp_priv_descriptor_high(epoll_create1(EPOLL_CLOEXEC));
+    return s->epoll >= 0 && epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->socket, &event) == 0
+        && epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->timer, &event) == 0
+        && timerfd_settime(s->timer, 0, &at_once, NULL) == 0;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API int zcp_subscriber_descriptor(zcp_subscriber *subscriber) {
+    zcp_subscriber *s = subscriber;
+    uint64_t number = 0;
+    if (zcp_priv_subscriber_check(s) != ZCP_OK)
+        return -1;
+    if (s->epoll >= 0)
+        return s->epoll;
+    zcp_priv_high high;
+    zcp_priv_process *process = zcp_priv_high_begin(&high);
+    bool made = process && zcp_priv_descriptor_open(s, &number);
+    if (process)
+        zcp_priv_high_end(process, &high);
+    if (!made)
+        (void)zcp_priv_fail_call(ZCP_ERR_SYSTEM, "socket, timerfd or epoll", s->manager->name);
+    if (!made)
+        zcp_priv_subscriber_descriptors_close(s);
+    else
+        zcp_priv_store_relaxed(&s->entry->socket, number);                     // relaxed: armed carries it
+    return s->epoll;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Looking
+// What all who subscribe have not read of a publisher, have lost, and what is in its ring.
+ZCP_PRIV_SETUP void zcp_priv_publisher_watch(const zcp_priv_tables *tables, uint32_t publisher,
+                                             zcp_topic_entry *entry) {
+    const zcp_priv_cell *ring = zcp_priv_ring_at(tables, publisher);
+    const zcp_priv_cursor *row = zcp_priv_cursor_row(tables, publisher);
+    for (uint32_t cell = 0; cell < zcp_priv_depth_of(tables, &tables->publishers[publisher]); cell++) {
+        uint64_t last = zcp_priv_load_relaxed(&ring[cell].last);               // relaxed, all: figures
+        if (!zcp_priv_cell_shows(last))
+            continue;
+        entry->held += (uint32_t)last != 0;
+        entry->unread += zcp_priv_cell_is_wanted(tables, publisher, cell, last, false);
+    }
+    for (uint32_t s = 0; s < tables->subscriber_count; s++)
+        if (zcp_priv_load_relaxed(&row[s].serial) == entry->source)
+            entry->lost += zcp_priv_load_relaxed(&row[s].lost);
+}
+
+// What a subscriber has read, lost, and not read yet.
+ZCP_PRIV_SETUP void zcp_priv_subscriber_watch(const zcp_priv_tables *tables, uint32_t s, const zcp_priv_topic *topic,
+                                              zcp_topic_entry *entry) {
+    for (uint32_t p = 0; p < tables->publisher_count; p++) {
+        const zcp_priv_topic_publisher *publisher = &tables->publishers[p];
+        const zcp_priv_cursor *cursor = &zcp_priv_cursor_row(tables, p)[s];
+        uint64_t state = zcp_priv_load_acquire(&publisher->state);             // as Z0
+        if (zcp_priv_topic_is_free(state) || !zcp_priv_topic_equal(topic, publisher->topic))
+            continue;
+        uint64_t count = zcp_priv_load_relaxed(&publisher->count), head = zcp_priv_head_read(cursor, state >> 32);
+        entry->messages += head;
+        entry->unread += head < count ? count - head : 0;
+        if (zcp_priv_load_relaxed(&cursor->serial) == state >> 32)
+            entry->lost += zcp_priv_load_relaxed(&cursor->lost);
+    }
+}
+
+// What is common to both. false: the entry is free.
+ZCP_PRIV_SETUP bool zcp_priv_topic_watch(uint64_t state, const zcp_priv_topic *topic, zcp_topic_entry *entry) {
+    memset(entry, 0, sizeof *entry);
+    if (zcp_priv_topic_is_free(state))
+        return false;
+    zcp_priv_topic_text(topic, entry->topic);
+    entry->source = state >> 32;
+    entry->client = (uint32_t)(state & 0xffff) - 1;
+    entry->ended = zcp_priv_topic_phase(state) == ZCP_PRIV_TOPIC_ENDED;
+    return true;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_topics(const zcp_manager *manager, zcp_topic_function *function,
+                                                        void *user) {
+    zcp_topic_entry entry;
+    if (!function)
+        return zcp_priv_fail_null("function");
+    if (!zcp_priv_usable(manager))
+        return zcp_priv_why_unusable(manager);
+    zcp_priv_topics_drain(manager->itself);
+    zcp_priv_tables tables = zcp_priv_tables_of(manager);
+    for (uint32_t p = 0; p < tables.publisher_count; p++) {
+        const zcp_priv_topic_publisher *is = &tables.publishers[p];
+        uint64_t state = zcp_priv_load_acquire(&is->state);                    // as Z0
+        zcp_priv_topic topic = zcp_priv_topic_read(is->topic);
+        if (!zcp_priv_topic_watch(state, &topic, &entry))
+            continue;
+        entry.publisher = true;
+        entry.depth = zcp_priv_load_relaxed(&is->depth);                       // relaxed, all: figures
+        entry.keep = zcp_priv_load_relaxed(&is->keep);
+        entry.messages = zcp_priv_load_relaxed(&is->count);
+        zcp_priv_publisher_watch(&tables, p, &entry);
+        if (!function(&entry, user))
+            return ZCP_OK;
+    }
+    for (uint32_t s = 0; s < tables.subscriber_count; s++) {
+        const zcp_priv_topic_subscriber *is = &tables.subscribers[s];
+        uint64_t state = zcp_priv_load_acquire(&is->state);                    // as Z0
+        zcp_priv_topic topic = zcp_priv_topic_read(is->topic);
+        if (!zcp_priv_topic_watch(state, &topic, &entry))
+            continue;
+        entry.reliable = zcp_priv_load_relaxed(&is->flags) & ZCP_PRIV_RELIABLE;
+        zcp_priv_subscriber_watch(&tables, s, &topic, &entry);
+        if (!function(&entry, user))
+            return ZCP_OK;
+    }
+    return ZCP_OK;
+}
+
 #endif // ZEROCP_IMPLEMENTED
 #if defined(__cplusplus) && __cplusplus >= 201103L && !defined(ZEROCP_STATIC) && !defined(ZEROCP_CPP)
 #define ZEROCP_CPP
@@ -6610,6 +9187,8 @@ private:
 };
 
 class manager;
+class publisher;
+class subscriber;
 
 // A handle that counts by itself: a copy is a clone, a move leaves the source empty, the destructor releases. To const
 // it is what a pointer is: the handle does not change, the payload may. It may outlive its manager: then it is like an
@@ -6643,6 +9222,7 @@ public:
     uint64_t use_count() const noexcept { return zcp_chunk_use_count(&chunk_); }
     uint64_t token() const noexcept { return zcp_chunk_token(&chunk_); }
     uint32_t tag() const noexcept { return zcp_chunk_tag(&chunk_); }
+    result<void> set_size(uint64_t size) noexcept { return zcp_chunk_set_size(&chunk_, size); }
 
     // The payload as Ts, as many as fit into size(). NULL, and 0: nothing is held, not even one fits, or the chunk is
     // not aligned for T. A T is never constructed or destroyed in there, and other processes see it elsewhere: no
@@ -6693,6 +9273,13 @@ public:
     }
     config &add(const pool_config &pool) noexcept {
         if (status_.ok()) status_ = zcp_config_add(&config_, &pool);
+        return *this;
+    }
+    // Of the tables of topics; 0: the default.
+    config &topics(uint32_t publishers, uint32_t subscribers = 0, uint32_t ring_cells = 0) noexcept {
+        config_.publishers = publishers;
+        config_.subscribers = subscribers;
+        config_.ring_cells = ring_cells;
         return *this;
     }
     status error() const noexcept { return status_; }
@@ -6774,6 +9361,20 @@ public:
     }
     result<zcp_config> get_config() const noexcept { return filled<zcp_config>(zcp_manager_get_config, manager_); }
 
+    result<publisher> publish_to(const zcp_publisher_desc &desc) noexcept;
+    result<publisher> publish_to(const char *topic, uint32_t depth = 0) noexcept;
+    result<subscriber> subscribe_to(const zcp_subscriber_desc &desc) noexcept;
+    result<subscriber> subscribe_to(const char *topic, bool reliable = false) noexcept;
+    result<void> interrupt(bool on) noexcept { return zcp_manager_interrupt(manager_, on); }
+    // Calls function(const zcp_topic_entry &), as census does.
+    template <class F> result<void> topics(F &&function) const
+    {
+        topics_call<typename std::remove_reference<F>::type> call = {function, nullptr};
+        zcp_status code = zcp_manager_topics(manager_, call.pass, &call);
+        if (call.thrown) std::rethrow_exception(call.thrown);
+        return code;
+    }
+
     result<void> check() noexcept { return zcp_manager_check(manager_); }
     // A failed one has a value, too.
     result<zcp_recovery> recover() noexcept { return filled<zcp_recovery>(zcp_manager_recover, manager_); }
@@ -6828,11 +9429,183 @@ private:
             ZCP_PRIV_CATCH_ALL { call->thrown = std::current_exception(); return false; }
         }
     };
+    template <class F> struct topics_call {
+        F &function;
+        std::exception_ptr thrown;
+        static bool pass(const zcp_topic_entry *entry, void *user) noexcept
+        {
+            topics_call *call = static_cast<topics_call *>(user);
+            ZCP_PRIV_TRY { return call->function(*entry); }
+            ZCP_PRIV_CATCH_ALL { call->thrown = std::current_exception(); return false; }
+        }
+    };
     zcp_manager *manager_;
 };
 
 inline result<shared_chunk> shared_chunk::acquire(manager &from, uint64_t token) noexcept {
     return from.acquire(token);
+}
+
+// Publishes to a topic: moves, does not copy, and closes in its destructor. It dies with its manager.
+class publisher {
+public:
+    publisher() noexcept : publisher_(nullptr) {}
+    explicit publisher(zcp_publisher *adopted) noexcept : publisher_(adopted) {}
+    publisher(publisher &&other) noexcept : publisher_(other.detach()) {}
+    publisher &operator=(publisher &&other) noexcept {
+        publisher moved(std::move(other));
+        moved.swap(*this);
+        return *this;
+    }
+    publisher(const publisher &) = delete;
+    publisher &operator=(const publisher &) = delete;
+    ~publisher() { close(); }
+    void close() noexcept { zcp_publisher_close(detach()); }
+    void swap(publisher &other) noexcept { std::swap(publisher_, other.publisher_); }
+    friend void swap(publisher &a, publisher &b) noexcept { a.swap(b); }
+    explicit operator bool() const noexcept { return publisher_ != nullptr; }
+    zcp_publisher *get() const noexcept { return publisher_; }
+    ZCP_PRIV_NODISCARD zcp_publisher *detach() noexcept {
+        zcp_publisher *was = publisher_;
+        publisher_ = nullptr;
+        return was;
+    }
+
+    result<shared_chunk> loan(uint64_t size) noexcept {
+        zcp_chunk chunk = zcp_chunk();
+        zcp_status code = zcp_publisher_loan(publisher_, size, &chunk);
+        return result<shared_chunk>(code, shared_chunk(chunk));
+    }
+    // Takes the chunk; if that fails, it stays the caller's.
+    result<zcp_delivery> publish(shared_chunk &chunk) noexcept {
+        zcp_delivery delivery = zcp_delivery();
+        zcp_chunk handle = chunk.detach();
+        zcp_status code = zcp_publisher_publish(publisher_, &handle, &delivery);
+        shared_chunk left(handle);
+        left.swap(chunk);
+        return result<zcp_delivery>(code, delivery);
+    }
+    result<zcp_delivery> publish(shared_chunk &&chunk) noexcept { return publish(chunk); }
+    result<zcp_delivery> notify() noexcept {
+        zcp_delivery delivery = zcp_delivery();
+        zcp_status code = zcp_publisher_notify(publisher_, &delivery);
+        return result<zcp_delivery>(code, delivery);
+    }
+private:
+    zcp_publisher *publisher_;
+};
+
+// A message that was received: good until the subscriber receives the next one.
+class message : public zcp_message {
+public:
+    message() noexcept : zcp_message() {}
+    // What lies so many bytes behind the beginning, as a T; NULL: it does not fit into size, or is not aligned for T.
+    template <class T = unsigned char> const T *data(uint64_t offset = 0) const noexcept {
+        static_assert(std::is_trivially_destructible<T>::value && !std::is_polymorphic<T>::value
+                      && !std::is_pointer<T>::value,
+                      "zerocp: T cannot be shared between processes");
+        const unsigned char *at = static_cast<const unsigned char *>(zcp_message::data);
+        bool fits = at && offset <= size && size - offset >= sizeof(T);
+        return fits && reinterpret_cast<uintptr_t>(at + offset) % alignof(T) == 0
+            ? static_cast<const T *>(static_cast<const void *>(at + offset)) : nullptr;
+    }
+    template <class T = unsigned char> uint64_t count() const noexcept { return data<T>() ? size / sizeof(T) : 0; }
+    const unsigned char *begin() const noexcept { return data(); }
+    const unsigned char *end() const noexcept { return data() + count(); }
+    bool is_event() const noexcept { return zcp_message::data == nullptr; }
+};
+
+// Receives what is published to a topic. for (const zerocp::message &m : subscriber) ... waits for each message, and
+// ends when receive fails; then error() tells why.
+class subscriber {
+public:
+    subscriber() noexcept : subscriber_(nullptr), error_() {}
+    explicit subscriber(zcp_subscriber *adopted) noexcept : subscriber_(adopted), error_() {}
+    subscriber(subscriber &&other) noexcept : subscriber_(other.detach()), error_(other.error_) {}
+    subscriber &operator=(subscriber &&other) noexcept {
+        subscriber moved(std::move(other));
+        moved.swap(*this);
+        return *this;
+    }
+    subscriber(const subscriber &) = delete;
+    subscriber &operator=(const subscriber &) = delete;
+    ~subscriber() { close(); }
+    void close() noexcept { zcp_subscriber_close(detach()); }
+    void swap(subscriber &other) noexcept {
+        std::swap(subscriber_, other.subscriber_);
+        std::swap(error_, other.error_);
+    }
+    friend void swap(subscriber &a, subscriber &b) noexcept { a.swap(b); }
+    explicit operator bool() const noexcept { return subscriber_ != nullptr; }
+    zcp_subscriber *get() const noexcept { return subscriber_; }
+    ZCP_PRIV_NODISCARD zcp_subscriber *detach() noexcept {
+        zcp_subscriber *was = subscriber_;
+        subscriber_ = nullptr;
+        return was;
+    }
+
+    result<message> receive(uint32_t timeout_ms = UINT32_MAX) noexcept {
+        message received;
+        zcp_status code = zcp_subscriber_receive(subscriber_, timeout_ms, &received);
+        return result<message>(code, received);
+    }
+    void done() noexcept { zcp_subscriber_done(subscriber_); }
+    result<shared_chunk> keep() noexcept {
+        zcp_chunk chunk = zcp_chunk();
+        zcp_status code = zcp_subscriber_keep(subscriber_, &chunk);
+        return result<shared_chunk>(code, shared_chunk(chunk));
+    }
+    int descriptor() noexcept { return zcp_subscriber_descriptor(subscriber_); }
+
+    class iterator {
+    public:
+        explicit iterator(subscriber *from) noexcept : from_(from), message_() { next(); }
+        const message &operator*() const noexcept { return message_; }
+        const message *operator->() const noexcept { return &message_; }
+        iterator &operator++() noexcept { next(); return *this; }
+        friend bool operator==(const iterator &a, const iterator &b) noexcept { return a.from_ == b.from_; }
+        friend bool operator!=(const iterator &a, const iterator &b) noexcept { return !(a == b); }
+    private:
+        void next() noexcept {
+            if (!from_) return;
+            from_->error_ = zcp_subscriber_receive(from_->subscriber_, UINT32_MAX, &message_);
+            if (!from_->error_.ok()) from_ = nullptr;
+        }
+        subscriber *from_;
+        message     message_;
+    };
+    iterator begin() noexcept { return iterator(this); }
+    iterator end() noexcept { return iterator(nullptr); }
+    status error() const noexcept { return error_; }               // why the last loop ended
+private:
+    zcp_subscriber *subscriber_;
+    status          error_;
+};
+
+inline result<publisher> manager::publish_to(const zcp_publisher_desc &desc) noexcept {
+    zcp_publisher *opened = nullptr;
+    zcp_status code = zcp_publisher_open(manager_, &desc, &opened);
+    return result<publisher>(code, publisher(opened));
+}
+
+inline result<publisher> manager::publish_to(const char *topic, uint32_t depth) noexcept {
+    zcp_publisher_desc desc = zcp_publisher_desc();
+    desc.topic = topic;
+    desc.depth = depth;
+    return publish_to(desc);
+}
+
+inline result<subscriber> manager::subscribe_to(const zcp_subscriber_desc &desc) noexcept {
+    zcp_subscriber *opened = nullptr;
+    zcp_status code = zcp_subscriber_open(manager_, &desc, &opened);
+    return result<subscriber>(code, subscriber(opened));
+}
+
+inline result<subscriber> manager::subscribe_to(const char *topic, bool reliable) noexcept {
+    zcp_subscriber_desc desc = zcp_subscriber_desc();
+    desc.topic = topic;
+    desc.reliable = reliable;
+    return subscribe_to(desc);
 }
 
 // Namespace zerocp.

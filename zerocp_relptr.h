@@ -143,7 +143,10 @@ extern "C" {
     X(ZCP_ERR_READ_ONLY, "this client attached with read-only data", "open without ZCP_READ_ONLY_DATA to allocate")    \
     X(ZCP_ERR_FORKED, "the manager belongs to the parent process", "open the instance again in the child")             \
     X(ZCP_ERR_CLOSED, "the manager is closed", "open the instance again")                                              \
-    X(ZCP_ERR_REPLACED, "the instance's name is gone or leads to a newer instance", "close this one and open again")
+    X(ZCP_ERR_REPLACED, "the instance's name is gone or leads to a newer instance", "close this one and open again")   \
+    X(ZCP_ERR_EMPTY, "no message is there", "try again later, or wait with a timeout")                                 \
+    X(ZCP_ERR_INTERRUPTED, "zcp_manager_interrupt ends all waiting in this manager",                                   \
+      "end what waits, or take the interrupt back")
 
 typedef enum zcp_status {
 #define ZCP_PRIV_CODE(code, what, todo) code,

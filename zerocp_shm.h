@@ -897,10 +897,12 @@ ZCP_PRIV_SETUP void zcp_priv_lock_drop(zcp_priv_lock *lock) {
 
 // Maps bytes of the file and locks `length` bytes, as one, from one of [first, first + count) on, the first where they
 // are free; those whose bit in `early` is set (may be NULL) are tried before the others, since the kernel's search for
-// each grows with the locks that others hold. *which tells which (-1: all are taken, and nothing is held). Nobody forks
-// in between, and a seq_cst fence follows: the death of the last holder happened before.
+// each grows with the locks that others hold; those in `never` (may be NULL) are not. *which tells which (-1: all are
+// taken, and nothing is held). Nobody forks in between, and a seq_cst fence follows: the death of the last holder
+// happened before.
 ZCP_PRIV_SETUP zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t first, uint32_t count, uint32_t length,
-                                             const uint64_t *early, size_t bytes, zcp_priv_lock *lock, int64_t *which) {
+                                             const uint64_t *early, const uint64_t *never, size_t bytes,
+                                             zcp_priv_lock *lock, int64_t *which) {
     int fd;
     *which = -1;
     *lock = (zcp_priv_lock){NULL, 0};
@@ -912,6 +914,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_lock_take(const zcp_priv_file *file, off_t fi
         for (uint32_t k = early ? 0 : count; k < 2 * count && taken && status == ZCP_OK; k++) {
             uint32_t i = k % count;
             if (early && (early[i / 64] >> i % 64 & 1) != (k < count)) continue;
+            if (never && (never[i / 64] >> i % 64 & 1)) continue;
             status = zcp_priv_lock_bytes(fd, file->path.text, first + (off_t)i, length, F_WRLCK, &taken);
             if (status == ZCP_OK && !taken) *which = i;
         }
@@ -955,7 +958,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_lock_range(const zcp_priv_file *file, off_t by
                                              zcp_priv_lock *lock, int64_t *which) {
     zcp_priv_file plain = *file;
     plain.flags &= ZCP_PRIV_SHM_NO_ACCESS;
-    return zcp_priv_lock_take(&plain, byte, 1, length, NULL, 1, lock, which);
+    return zcp_priv_lock_take(&plain, byte, 1, length, NULL, NULL, 1, lock, which);
 }
 
 // The same of one byte; *taken: somebody else has it. shares: a lock that only readers hold is no obstacle, it is

@@ -706,7 +706,7 @@ typedef struct fault {
     zcp_status status;
 } fault;
 
-enum { MANAGEMENT_BYTES = 16384, CHUNK_BYTES = 20480 };            // of the instance below
+enum { MANAGEMENT_BYTES = 73728, CHUNK_BYTES = 20480 };            // of the instance below
 
 static const fault faults[] = {
     {"fchmod", SYS_fchmod, -1, 0, EPERM, ZCP_ERR_PERMISSION},

@@ -26,7 +26,7 @@
     "Pool 3: chunk_size=16384, total=10, used=0, free=10\n"
 
 #define SERVER_BEGINS                                                                                                  \
-    "Instance \"%s\": /%s_memory_management has 24576 bytes, /%s_memory_chunk has 323584 bytes\n"                      \
+    "Instance \"%s\": /%s_memory_management has 81920 bytes, /%s_memory_chunk has 323584 bytes\n"                      \
     "Initial state:\n" POOLS_FREE "Allocated 200 bytes: a chunk of 256 bytes\n"                                        \
     "Allocated 800 bytes: a chunk of 1024 bytes\n"                                                                     \
     "Allocated 3000 bytes: a chunk of 4096 bytes\n"                                                                    \

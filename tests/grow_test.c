@@ -711,7 +711,9 @@ static void add_with_the_room_of_the_dead(void *argument) {
 
 static void add_beyond_the_limit(void *argument) {
     (void)argument;
-    zcp_manager *manager = create(64, 10), *other = attach();
+    zcp_config small = one_pool(64, 10);
+    small.publishers = small.subscribers = small.ring_cells = 1;   // so that the chunks are what is limited
+    zcp_manager *manager = create_named(test_instance(), &small, 0), *other = attach();
     zcp_pool_config pool = {.chunk_size = 3000, .chunk_count = 20};
     uint64_t memory = segment_memory(test_instance(), MANAGEMENT),
              chunk_bytes = (uint64_t)segment_stat(test_instance(), CHUNKS).st_size;

@@ -41,3 +41,6 @@ TEST(killstep_retire) { run_quickly("retire-pool-held"); }
 TEST(killstep_renew) { run_quickly("renew-acquire"); }
 TEST_WITH(killstep_wait, .seconds = 240) { run_quickly("wait"); }
 TEST(killstep_observe) { run_quickly("observe"); }
+TEST(killstep_publish) { run_quickly("publish-displaces"); }
+TEST(killstep_receive) { run_quickly("receive"); }
+TEST(killstep_recover_publisher) { run_quickly("recover-publisher"); }

@@ -720,7 +720,8 @@ TEST(limits_sparse_segment) {
     balance_and_destroy();
 }
 
-static const zcp_config sixteen_pages = {.pools = {.size = 1, .items = {{4096, 16, 0, 0}}}};
+static const zcp_config sixteen_pages = {.pools = {.size = 1, .items = {{4096, 16, 0, 0}}},
+                                         .publishers = 1, .subscribers = 1, .ring_cells = 1};
 
 typedef struct file_limit {
     rlim_t bytes;

@@ -42,6 +42,7 @@ static const uint64_t signatures[] = {
     [3] = UINT64_C(0x2bfbdd59537d80f3),
     [4] = UINT64_C(0xe458f7233257dd31),
     [5] = UINT64_C(0x4b8ba0b0e2441805),
+    [6] = UINT64_C(0x127f21cab790ea6a),
 };
 enum { SIGNATURES = sizeof signatures / sizeof signatures[0] };
 

@@ -466,6 +466,64 @@ static void crosses_a_fork_harmlessly() {
 // ---------------------------------------------------------------------------------------------------------------------
 // Exceptions: thrown where they are asked for, and passed by others without harm
 
+// Topics: owners that clean up, the loop over messages, payloads as types.
+struct point { uint32_t x, y; };
+
+static void publishes_and_receives() {
+    manager own = open_pools();
+    result<zerocp::publisher> opened = own.publish_to("points", 4);
+    CHECK(opened);
+    zerocp::publisher publisher = std::move(*opened);
+    zerocp::subscriber subscriber = std::move(*own.subscribe_to("points", true));
+    CHECK(publisher && subscriber && !*opened);
+    CHECK(subscriber.receive(0).error() == ZCP_ERR_EMPTY);
+    shared_chunk kept;
+    for (uint32_t n = 1; n <= 10; n++) {
+        shared_chunk chunk = std::move(*publisher.loan(2 * sizeof(point)));
+        CHECK(chunk);
+        chunk.data<point>()[1] = point{n, 2 * n};
+        result<zcp_delivery> delivery = publisher.publish(chunk);
+        CHECK(delivery && delivery->number == n && delivery->subscribers == 1 && !chunk);
+        result<zerocp::message> message = subscriber.receive();
+        CHECK(message && message->number == n && message->size == sizeof(point) * 2 && !message->is_event());
+        CHECK(message->data<point>(sizeof(point))->y == 2 * n && message->count<point>() == 2);
+        CHECK(message->data<point>(sizeof(point) + 1) == nullptr && message->data<point>(2 * sizeof(point)) == nullptr);
+        CHECK(message->data<point>(UINT64_MAX) == nullptr && message->end() - message->begin() == 16);
+        if (n == 3)
+            kept = std::move(*subscriber.keep());
+    }
+    CHECK(kept && kept.data<point>()[1].x == 3);
+    subscriber.done();
+    CHECK(subscriber.keep().error() == ZCP_ERR_EMPTY);
+    shared_chunk stays = std::move(*publisher.loan(8));
+    manager other = open_pools();
+    zerocp::publisher elsewhere = std::move(*other.publish_to("elsewhere"));
+    CHECK(elsewhere.publish(stays).error() == ZCP_ERR_INVALID_ARGUMENT && stays);       // it is still its own
+    CHECK(stays.set_size(3) && stays.size() == 3);
+    CHECK(publisher.notify());
+    CHECK(publisher.publish(std::move(stays)));
+    uint64_t count = 0;
+    for (const zerocp::message &message : subscriber) {
+        CHECK(message.is_event() == (++count == 1));
+        if (count == 2)
+            CHECK(own.interrupt(true));                            // the next one would be waited for
+    }
+    CHECK(count == 2 && subscriber.error() == ZCP_ERR_INTERRUPTED && own.interrupt(false));
+    int publishers = 0;
+    CHECK(own.topics([&publishers](const zcp_topic_entry &entry) {
+        publishers += entry.publisher;
+        return true;
+    }) && publishers == 2);
+    kept.reset();
+    zerocp::publisher moved;
+    moved = std::move(publisher);
+    moved.close();
+    CHECK(!moved && !publisher.notify());
+    own.close();                                                   // before its subscriber
+    CHECK(subscriber.receive(0).error() == ZCP_ERR_CLOSED);
+    CHECK(zerocp::subscriber().receive(0).error() == ZCP_ERR_INVALID_ARGUMENT);
+}
+
 #ifdef EXCEPTIONS
 static void throws_if_asked() {
     manager own = open_pools();
@@ -526,7 +584,7 @@ int main(int argc, char **argv) {
         compares, copies_what_is_not_held, lies_in_containers, is_shared_by_threads, shows_its_payload,
         checks_the_alignment,
         passes_a_token, answers_with_results, remembers_the_first_bad_pool, opens_and_closes, answers_without_a_manager,
-        outlives_the_manager, crosses_a_fork_harmlessly,
+        outlives_the_manager, crosses_a_fork_harmlessly, publishes_and_receives,
 #ifdef EXCEPTIONS
         throws_if_asked, unwinds,
 #endif

@@ -297,7 +297,7 @@ void inside_plain_leave(inside_plain *plain) {
 void inside_plain_sweep(inside_plain *plain, uint32_t sweeper, uint32_t dead) {
     bool garbage = false;
     plain->swept[dead] = true;
-    zcp_priv_view_sweep(&plain->managers[sweeper]->view, dead, &garbage);
+    zcp_priv_view_sweep(&plain->managers[sweeper]->view, dead, NULL, &garbage);
     CHECK(!garbage);
 }
 

@@ -72,6 +72,7 @@ enum {
     VDSO_BYTES = 16384,
     LOOKS_APART_US = 1000,                                         // EXHAUSTED is told without another look
     TRIES = 6,                                                     // to reach a point
+    LEFT = 8,
 };
 
 typedef struct point {
@@ -107,12 +108,9 @@ typedef struct board {                                             // shared by 
     char slowest[64];
     _Atomic uint64_t token, dead_tokens[2];                        // from the victim or a dead client to the others
     _Atomic uint32_t phase;
-    // of all points and variants, the one that the stage is at; those it had before
-    uint32_t at, rounds;
-    // what the victim opens must not have been destroyed meanwhile
-    bool current;
-    // what the victim holds after its operation; 0: nothing
-    uint64_t left[3];
+    uint32_t at, rounds; // of all points and variants, the one that the stage is at; those it had before
+    bool current; // what the victim opens must not have been destroyed meanwhile
+    uint64_t left[LEFT]; // what the victim holds after its operation; 0: nothing
     char failure[1024];
     trace victim, second;                                          // their steps
 } board;
@@ -148,6 +146,9 @@ typedef struct world {
     zcp_manager *mine;                                             // of the victim
     zcp_chunk a, b, c, before;                                     // before: a copy of a handle that it has released
     zcp_shm shm;
+    zcp_publisher *publisher;                                      // of the victim, like the next two
+    zcp_subscriber *subscriber;
+    zcp_message message;
     zcp_status status;
 } world;
 
@@ -299,7 +300,7 @@ static void verify(const zcp_chunk *chunk) {
 static uint32_t clients_of(const world *w) { return w->operation->wide ? WIDE_CLIENTS : CLIENTS; }
 
 static zcp_status open_as(const world *w, zcp_shm_mode how, uint32_t timeout_ms, zcp_manager **manager) {
-    zcp_config config = {0};
+    zcp_config config = {.publishers = 2, .subscribers = 2, .ring_cells = 2}; // small tables: all of them is compared
     bool creates = how != ZCP_SHM_OPEN_EXISTING;
     CHECK_OK(zcp_config_add_pool(&config, SMALL, SMALLS));
     CHECK_OK(zcp_config_add_pool(&config, LARGE, LARGES));
@@ -778,7 +779,23 @@ static void kill_traced(pid_t pid) {
     while (waitpid(pid, &status, 0) == pid && !WIFSIGNALED(status) && !WIFEXITED(status)) {}
 }
 
+static bool add_left(const zcp_census_entry *entry, void *user)    // what stands in a ring, or is read
+{
+    uint32_t *slot = user;
+    bool holds_it = entry->owner == *slot || entry->borrower_mask[*slot / 64] >> *slot % 64 & 1;
+    for (unsigned i = 3; holds_it && i < LEFT; i++)
+        if (shared->left[i] == 0) {
+            shared->left[i] = ((uint64_t)entry->pool << 27 | entry->index) + 1;
+            break;
+        }
+    return true;
+}
+
 static void complete(world *w) {
+    zcp_manager_info info;
+    for (unsigned i = 3; i < LEFT; i++) shared->left[i] = 0;
+    if (w->publisher && zcp_manager_get_info(w->mine, &info) == ZCP_OK)
+        CHECK_OK(zcp_manager_census(w->mine, add_left, &info.slot));
     shared->left[0] = w->a.manager ? w->a.index + UINT64_C(1) : 0;
     shared->left[1] = w->b.manager ? w->b.index + UINT64_C(1) : 0;
     shared->left[2] = w->c.manager ? w->c.index + UINT64_C(1) : 0;
@@ -1232,7 +1249,7 @@ static uint32_t drain_beside(world *w, zcp_manager *manager, zcp_chunk *chunks) 
 static void verify_quiet(world *w) {
     uint32_t used = held_chunks(w);
     verify_hints(w, w->lost);                                      // who finds a chunk without its hint needs none
-    for (unsigned i = 0; i < 3; i++) {
+    for (unsigned i = 0; i < LEFT; i++) {
         bool again = shared->left[i] == 0;
         for (unsigned j = 0; j < i; j++) again = again || shared->left[j] == shared->left[i];
         for (uint32_t j = 0; j < w->helds; j++)
@@ -1972,6 +1989,131 @@ static void prepare_hold_many(world *w) {  // one alone, one that the peer will 
     atomic_store(&shared->token, zcp_chunk_token(&w->c));
 }
 
+// Topics. The victim publishes and subscribes; what it leaves nobody is to read, so all of it comes back.
+static const char topic[] = "topic";
+
+static zcp_publisher *publisher_of(zcp_manager *manager, uint32_t depth) {
+    zcp_publisher *publisher;
+    CHECK_OK(zcp_publisher_open(manager, &(zcp_publisher_desc){.topic = topic, .depth = depth}, &publisher));
+    return publisher;
+}
+
+static void publish_new(zcp_manager *manager, zcp_publisher *publisher) {
+    zcp_chunk chunk;
+    CHECK_OK(zcp_chunk_allocate(manager, SMALL, &chunk));
+    fill(&chunk);
+    CHECK_OK(zcp_publisher_publish(publisher, &chunk, NULL));
+}
+
+// The next message, whose payload has to be right.
+static void receive_one(world *w) {
+    zcp_chunk kept;
+    CHECK_OK(zcp_subscriber_receive(w->subscriber, 0, &w->message));
+    CHECK_OK(zcp_subscriber_keep(w->subscriber, &kept));
+    verify(&kept);
+    zcp_chunk_release(&kept);
+}
+
+static void prepare_publisher(world *w) {
+    prepare_join(w);
+    w->publisher = publisher_of(w->mine, 1);
+}
+
+static void prepare_topic(world *w)                                // both, and a chunk to be published
+{
+    prepare_publisher(w);
+    CHECK_OK(zcp_subscriber_open(w->mine, &(zcp_subscriber_desc){.topic = topic}, &w->subscriber));
+    CHECK_OK(zcp_chunk_allocate(w->mine, SMALL, &w->a));
+    fill(&w->a);
+}
+
+static void prepare_message(world *w)                              // one message that is unread
+{
+    prepare_publisher(w);
+    CHECK_OK(zcp_subscriber_open(w->mine, &(zcp_subscriber_desc){.topic = topic}, &w->subscriber));
+    publish_new(w->mine, w->publisher);
+}
+
+static void prepare_read(world *w)                                 // in hand
+{
+    prepare_message(w);
+    receive_one(w);
+}
+
+static void prepare_displace(world *w)                             // the ring is full of what is read
+{
+    prepare_topic(w);
+    publish_new(w->mine, w->publisher);
+    receive_one(w);
+    zcp_subscriber_done(w->subscriber);
+}
+
+static void prepare_put_aside(world *w)                            // ... of what is being read
+{
+    prepare_topic(w);
+    publish_new(w->mine, w->publisher);
+    receive_one(w);
+}
+
+static void prepare_overtake(world *w)                             // ... of what is unread
+{
+    prepare_topic(w);
+    publish_new(w->mine, w->publisher);
+}
+
+static void run_dead_publisher(world *w) {
+    zcp_manager *manager = join(w);
+    zcp_publisher *publisher = publisher_of(manager, 2);
+    zcp_subscriber *subscriber;
+    CHECK_OK(zcp_subscriber_open(manager, &(zcp_subscriber_desc){.topic = topic, .reliable = true}, &subscriber));
+    publish_new(manager, publisher);
+    publish_new(manager, publisher);
+    CHECK_OK(zcp_subscriber_receive(subscriber, 0, &(zcp_message){0}));
+}
+
+static void set_dead_publisher(world *w)                           // with a message in hand, and one that is unread
+{
+    set_instance(w);
+    add_dead(w, run_dead_publisher, 1);
+    await_phase(1);
+}
+
+static void do_publisher_open(world *w) {
+    w->status = zcp_publisher_open(w->mine, &(zcp_publisher_desc){.topic = topic, .depth = 2}, &w->publisher);
+}
+
+static void do_subscriber_open(world *w) {
+    w->status = zcp_subscriber_open(w->mine, &(zcp_subscriber_desc){.topic = topic, .history = 1}, &w->subscriber);
+}
+
+static void do_publisher_close(world *w) { zcp_publisher_close(w->publisher); }
+static void do_subscriber_close(world *w) { zcp_subscriber_close(w->subscriber); }
+static void do_loan(world *w) { w->status = zcp_publisher_loan(w->publisher, SMALL, &w->b); }
+static void do_publish(world *w) { w->status = zcp_publisher_publish(w->publisher, &w->a, NULL); }
+static void do_receive(world *w) { w->status = zcp_subscriber_receive(w->subscriber, 0, &w->message); }
+static void do_keep(world *w) { w->status = zcp_subscriber_keep(w->subscriber, &w->b); }
+static void do_done(world *w) { zcp_subscriber_done(w->subscriber); }
+static void leave(world *w);
+static void finish_topic(world *w)                                 // whatever has come can be read, and all works on
+{
+    CHECK_OK(w->status);
+    if (w->b.manager && w->operation->operate == do_keep) verify(&w->b);
+    zcp_subscriber_done(w->subscriber);
+    if (w->subscriber && w->publisher) {
+        while (zcp_subscriber_receive(w->subscriber, 0, &w->message) == ZCP_OK) {}
+        publish_new(w->mine, w->publisher);
+        receive_one(w);
+    }
+    leave(w);
+}
+
+static void finish_topic_closed(world *w) { leave(w); }
+// While it stood others may have taken all that was left.
+static void finish_loan(world *w) {
+    if (w->status != ZCP_ERR_EXHAUSTED || (w->variant != 1 && w->variant != 3)) CHECK_OK(w->status);
+    leave(w);
+}
+
 static void prepare_object(world *w) { CHECK_OK(open_object(w, ZCP_SHM_OPEN_EXISTING, 0, &w->shm)); }
 
 static void prepare_own_extra(world *w) {
@@ -2475,6 +2617,36 @@ static const operation operations[] = {
      .operate = do_acquire, .finish = finish_acquire, .sets = {S | L | X}},
     {"renew-retired", CHUNKS, .set = set_three, .prepare = prepare_touch_extra, .begin = begin_retire,
      .operate = do_allocate_extra, .finish = finish_too_large, .sets = {S | L}},
+
+    // Topics.
+    {"publisher-open", CHUNKS, .set = set_instance, .prepare = prepare_join, .operate = do_publisher_open,
+     .finish = finish_topic},
+    {"publisher-close", CHUNKS, .set = set_instance, .prepare = prepare_read, .operate = do_publisher_close,
+     .finish = finish_topic_closed, .extra = 1},
+    {"subscriber-open", CHUNKS, .set = set_instance, .prepare = prepare_publisher, .operate = do_subscriber_open,
+     .finish = finish_topic, .extra = 1},
+    {"subscriber-close", CHUNKS, .set = set_instance, .prepare = prepare_read, .operate = do_subscriber_close,
+     .finish = finish_topic_closed, .extra = 1},
+    {"loan", CHUNKS, .set = set_instance, .prepare = prepare_displace, .operate = do_loan, .finish = finish_loan,
+     .extra = 3},
+    {"publish", CHUNKS, .set = set_instance, .prepare = prepare_topic, .operate = do_publish, .finish = finish_topic,
+     .extra = 1},
+    {"publish-displaces", CHUNKS, .set = set_instance, .prepare = prepare_displace, .operate = do_publish,
+     .finish = finish_topic, .extra = 2},
+    {"publish-puts-aside", CHUNKS, .set = set_instance, .prepare = prepare_put_aside, .operate = do_publish,
+     .finish = finish_topic, .extra = 2},
+    {"publish-overtakes", CHUNKS, .set = set_instance, .prepare = prepare_overtake, .operate = do_publish,
+     .finish = finish_topic, .extra = 2},
+    {"receive", CHUNKS, .set = set_instance, .prepare = prepare_message, .operate = do_receive, .finish = finish_topic,
+     .extra = 1},
+    {"keep", CHUNKS, .set = set_instance, .prepare = prepare_read, .operate = do_keep, .finish = finish_topic,
+     .extra = 1},
+    {"done", CHUNKS, .set = set_instance, .prepare = prepare_read, .operate = do_done, .finish = finish_topic,
+     .extra = 1},
+    {"close-topics", CHUNKS, .set = set_instance, .prepare = prepare_put_aside, .operate = do_close, .extra = 2,
+     .sweeps = true},
+    {"recover-publisher", CHUNKS, .set = set_dead_publisher, .prepare = prepare_join, .operate = do_recover,
+     .finish = finish_leave, .extra = 2, .late = true, .sweeps = true},
 
     // Waiting for a chunk, looking, tags.
     {"wait", CHUNKS, .set = set_exhausted, .prepare = prepare_join, .operate = do_wait, .finish = finish_waited,

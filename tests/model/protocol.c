@@ -301,7 +301,7 @@ static void allocate_and_release(int me) {                   // by the record al
 
 static void sweep(int dead) {                                // as zcp_priv_sweep_pool, but only of the chunk's leaf
     bool garbage = false;
-    zcp_priv_sweep_leaf(&pools[3], I / 8, id_of(dead), &garbage);  // step model-sweep-chunks
+    zcp_priv_sweep_leaf(&pools[3], I / 8, id_of(dead), NULL, &garbage);  // step model-sweep-chunks
     assert(!garbage);
     zcp_priv_leases_sweep(&pools[3], id_of(dead));  // step model-sweep-leases
 }
@@ -1450,7 +1450,7 @@ static void recover(int dead, int me) {
     zcp_priv_catch_up_number(managers[me], 0, &untold);
     tell(me);  // step tell-again
     bool garbage = false;
-    zcp_priv_sweep_leaf(&pools[me], 0, id_of(dead), &garbage);
+    zcp_priv_sweep_leaf(&pools[me], 0, id_of(dead), NULL, &garbage);
     zcp_priv_leases_sweep(&pools[me], id_of(dead));
     zcp_priv_after_free(&pools[me]);
 }
