@@ -66,10 +66,17 @@
      zcp_manager_add_pool, retire_pool and reconfigure change the pools while everybody works. The two segments get
      longer; each client maps what is new when it first meets it. A retired pool gives out nothing more, and its chunks'
      memory goes back to the system with its last chunk; its addresses, and its part of the management segment (some 35
-     bytes per chunk), stay taken.
+     bytes per chunk with up to 64 clients, some 160 with 1,024), stay taken.
+
+   TOPICS
+     A publisher gives chunks to a topic, a name within the instance, instead of sending tokens by an IPC of its own;
+     every subscriber of that name reads the messages in place, in order: zcp_publisher_open, _loan, _publish;
+     zcp_subscriber_open, _receive. A publisher's last `depth` messages stay readable. A subscriber that is slower loses
+     the older ones, unless it is reliable: then the publisher waits for it. What a killed publisher has published still
+     arrives: its client slot stays taken until it is read.
 
    ZEROCP DOES NOT
-     - queue or deliver anything: send the token by whatever IPC you have;
+     - send tokens: use a topic, or whatever IPC you have;
      - protect payloads from concurrent writers: agree on who writes;
      - enlarge a pool: add another one;
      - cross machines;
@@ -97,6 +104,8 @@
        that is stopped while it creates, destroys, or adds a pool lets others who do that run into ZCP_ERR_TIMEOUT
        (while it replaces an instance that nobody has open, also those who open it). One that is stopped while it
        sweeps a dead client keeps that slot unswept.
+     - A topic stands still: a reliable subscriber is alive and does not read. That is what reliable means; open the
+       publisher with never_waits if nobody may hold it up.
      - Device DMA or io_uring may still write into a dead client's chunk after it was given to somebody else.
      - ZCP_ERR_NO_SPACE: /dev/shm is full (containers have 64 MiB unless told otherwise). Memory is reserved at
        creation, so there is no SIGBUS later; but a memory controller may still kill, and whoever may write the files
@@ -104,11 +113,12 @@
      - The instance vanished: somebody removed the names by hand, or systemd's RemoveIPC did at logout. Clients go on
        with what they have mapped; zcp_manager_check says ZCP_ERR_REPLACED; close and open again.
      - Pids in messages are those of the writer's PID namespace. Nothing but messages uses them.
-     - The 64th and later threads of a process, and the 65th and later threads in one pool (in a small pool earlier
-       ones: one thread per 8 chunks), cache nothing and pay up to four more locked instructions; so does a thread in
-       destructors of pthread keys that run after zerocp's. Where membarrier(2) is forbidden nobody caches.
-     - A library that contains this code may be unloaded, but not while one of its threads ends. Close its managers
-       before, or their memory and locks stay. Each thread that allocates takes one pthread key's value.
+     - A thread without a number (the 64th and later threads of a process) or without a lease caches nothing and pays
+       up to four more locked instructions; so does a thread in destructors of pthread keys that run after zerocp's. A
+       pool has one lease per 8 chunks up to 128 chunks, 16 to 32 up to 2,048 chunks, and 64 from 4,096 chunks on.
+       Where membarrier(2) is forbidden nobody caches.
+     - A library that contains this code may be unloaded, but not while a thread that has used it ends. Close its
+       managers before, or their memory and locks stay. Each thread that allocates takes one pthread key's value.
      - Two copies of the implementation in one process (two libraries, say) work, but do not know of each other's
        managers (zcp_manager_find, fork handling). Have one copy, or ZEROCP_STATIC.
      - Nothing here is async-signal-safe, and a thread must not be cancelled (pthread_cancel) inside a call. glibc
@@ -126,7 +136,7 @@
      ZEROCP_THREAD_LOCAL, _CAS, _ACCESS, _STEP, _COUNT, _COUNT_FREED, _LIGHT_BARRIER, _HEAVY_BARRIER, _WAIT_FOR_SIBLING
                             what tests and models put in place of a primitive: see where each is defined
 
-   CONTENTS (search for the tag; each section states its invariant and lists its memory orders)
+   CONTENTS (search for the tag)
      zerocp_relptr.h, what needs no system call
        >>api-status   Status codes: one per cause
        >>api-log      Log: works before any object exists
@@ -157,7 +167,8 @@
        >>api-watch    Statistics, clients, census, print
        >>api-chunk    Chunk: a handle of this process
        >>api-topic    Topics: publish to a name, read in place
-     zerocp.h, the implementation
+     zerocp.h, the implementation (a table at the head of a section lists its memory orders: `// F3` at the end of a
+     line of code is the label of that access; `// step name` marks a line that the model checker's mutants change)
        >>layout       All that other processes see
        >>record       The truth about one chunk: who holds it, in which generation
        >>hints        Leases, loans, caches and counters: where a thread looks first
@@ -267,7 +278,7 @@ typedef struct zcp_manager zcp_manager;
 // give a chunk out twice. Costs two locked instructions for each chunk, and one for the first token of a chunk.
 #define ZCP_CHECKED         (UINT32_C(1) << 19)
 // Only looks: takes no client slot, changes nothing, reclaims nothing, maps no payload, never creates. Needs only read
-// permission. Information, statistics, census, check and print work; every other call returns READ_ONLY.
+// permission. Every call that would change something returns READ_ONLY.
 #define ZCP_OBSERVE         (UINT32_C(1) << 20)
 
 typedef struct zcp_manager_desc {
@@ -277,7 +288,7 @@ typedef struct zcp_manager_desc {
     // there.
     const zcp_config *config;
     uint32_t          max_clients;  // to create: 1 to 1024, 0 = 64; if the instance exists: equal, or 0
-    uint32_t          permissions;  // of created objects: up to 0777 with 0600 in it, whatever the umask; 0 = 0600
+    uint32_t          permissions;  // of created objects: 0600 and any more up to 0777, whatever the umask; 0 = 0600
     uint32_t          flags;        // see above
     // For people: up to 31 bytes, no slash, no control character (others see '?' for a byte that is not UTF-8).
     // NULL = the thread's name, with '_' for such characters.
@@ -327,12 +338,11 @@ typedef struct zcp_manager_desc {
 ZEROCP_API zcp_status zcp_manager_open(zcp_manager **manager, const zcp_manager_desc *desc);
 
 // Detaches: gives back the chunks that are still held (the log warns about them) and unmaps everything. The instance
-// stays. Later calls on the manager or its handles fail with ZCP_ERR_CLOSED or do nothing.
-// A later zcp_manager_open of this process may use the object again: if handles were left, only after 64 other such
-// managers were closed. An older handle is then refused like any handle that is not held, because the new manager holds
-// no chunk of its generation; except by a chance of 1 in 2^32, or if both managers held the same use of the same chunk.
-// A call that overlaps the close of its manager is the caller's error. NULL, a closed or an inherited manager: does
-// nothing.
+// stays. Later calls on the manager or its handles fail with ZCP_ERR_CLOSED or do nothing. A later zcp_manager_open of
+// this process reuses the object; if handles were left, only after 64 more managers were closed with handles left. A
+// forgotten handle is then refused as not held, unless the new manager holds that very use of the chunk, or generations
+// collide (1 in 2^32). A call that overlaps the close of its manager is the caller's error. NULL, a closed or an
+// inherited manager: does nothing.
 ZEROCP_API void zcp_manager_close(zcp_manager *manager);
 
 // Retires the instance of that name (NULL = "zerocp") and removes its names; clients go on with what they have mapped.
@@ -399,9 +409,8 @@ ZEROCP_API zcp_manager *zcp_manager_find(const char *name);
 #define ZCP_SEGMENT_CHUNK      2
 // The manager's registry for relative pointers. It contains both segments (with ZCP_OBSERVE the first one), and one
 // segment for each added pool; the ids are the same in every client. An added pool's id is above ZCP_SEGMENT_CHUNK, and
-// is not used again before 65,000 more pools were added. The ids are the library's: if you give one of them to a
-// segment of your own, the pool with that id has no relative pointers in your process. NULL if the manager is not open.
-// Thread-safe.
+// is not used again before 65,000 more pools were added. All ids in this registry are zerocp's: add no segment of your
+// own. NULL if the manager is not open. Thread-safe.
 ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager);
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -414,16 +423,16 @@ ZEROCP_API zcp_registry *zcp_manager_registry(zcp_manager *manager);
 // Limits: ZCP_MAX_LIVE_POOLS at once; 2^48 bytes and 2^32 pools in an instance's life. A process can map 16,000 added
 // pools, over all managers that it has open: each stays mapped until its manager is closed, and takes up to three of
 // the 65,530 mappings that Linux allows a process. Beyond that, close the manager and open it again. A client that
-// cannot map a pool tries again when it needs it, for at most a tenth of the time; until then acquire of that pool's
-// tokens, and an allocate that no other pool can serve, fail with MAPPING, whose message says why.
+// cannot map a pool tries again when it needs it, but spends at most a tenth of its time on that; until then acquire of
+// that pool's tokens fails with MAPPING, and so does an allocate that no other pool can serve; the message says why.
 // Errors:
 //   INVALID_ARGUMENT   an argument is NULL
 //   INVALID_SIZE, INVALID_ALIGNMENT, OVERFLOW   as zcp_config_add
 //   FULL               ZCP_MAX_LIVE_POOLS pools are there
 //   FORKED, CLOSED     the manager cannot be used
 //   READ_ONLY          it was opened with ZCP_OBSERVE or ZCP_READ_ONLY_DATA
-//   REPLACED           the instance was destroyed, or its name is gone or leads elsewhere (where the process can no
-//                      longer tell, that is no failure)
+//   REPLACED           the instance was destroyed, or its name is gone or leads elsewhere (if this process cannot check
+//                      the name any more, the call goes on)
 //   TIMEOUT            for 5 s another process was creating, destroying or changing the instance
 //   NO_SPACE           /dev/shm is full
 //   CORRUPT            the header holds garbage
@@ -456,8 +465,8 @@ ZEROCP_API zcp_status zcp_manager_get_config(const zcp_manager *manager, zcp_con
 // ---------------------------------------------------------------------------------------------------------------------
 // >>api-watch  Statistics, clients, census, print
 // ---------------------------------------------------------------------------------------------------------------------
-// Counting is always on and free: each thread has its own cache line. Only the last borrower's release pays one atomic
-// add.
+// Counting is always on, and free for a thread with a lease, which has its own cache line (>>hints). Only the last
+// borrower's release pays one atomic add.
 
 typedef enum zcp_pool_state {
     ZCP_POOL_NONE = 0,              // there is no pool of that number, or no longer
@@ -474,16 +483,17 @@ typedef struct zcp_pool_stats {
     uint32_t cache_chunks;          // as configured
     uint64_t cached;                // chunks that nobody uses, in the cache of some thread
     zcp_pool_state state;           // NONE: all else is 0
-    uint64_t peak_used;             // most chunks in use at once: exact while one thread uses the pool, else at least
+    uint64_t peak_used;             // most chunks in use at once: exact for one thread, else a lower bound
     uint64_t allocations, releases; // since the pool was made; allocations - releases == used
     uint64_t failures;              // calls that returned EXHAUSTED or TIMEOUT
     uint64_t waits;                 // calls of zcp_chunk_allocate_wait that slept
-    uint64_t disturbed;             // failures during which chunks came and went: one may have been missed
+    uint64_t disturbed;             // of these, how many may have missed a free chunk
 } zcp_pool_stats;
 
 // Counts the records of a pool. Pools have the numbers 0 to zcp_manager_pool_end - 1, at first in the order of the
-// configuration. Exact when nobody allocates or releases, except that a process which is killed at that instant may be
-// counted as one more or one less (while it reclaims: as several). Costs one load per chunk. Thread-safe.
+// configuration. The counts of chunks are exact when nobody allocates or releases. A process that is killed inside a
+// call may leave allocations and releases off by one, or while it reclaims by several. Costs one load per chunk.
+// Thread-safe.
 // Errors: INVALID_ARGUMENT (also: pool out of range), FORKED, CLOSED; *stats is then zero.
 ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats);
 
@@ -521,8 +531,8 @@ typedef struct zcp_client_info {
 } zcp_client_info;
 
 // The client in a slot. All but the state is for people. Thread-safe.
-// To an observer (ZCP_OBSERVE) a process that may only read the management segment can make a living client look dead,
-// by a lock that keeps the client from its own; it cannot make a dead one look alive.
+// A process that may only read the management segment can take the lock that an observer (ZCP_OBSERVE) tests: a living
+// client then looks dead to observers, and to nobody else. It cannot make a dead client look alive.
 // Errors: INVALID_ARGUMENT (also: slot not below max_clients), FORKED, CLOSED, SYSTEM; *info is then zero.
 ZEROCP_API zcp_status zcp_manager_client_info(const zcp_manager *manager, uint32_t slot, zcp_client_info *info);
 
@@ -549,8 +559,7 @@ typedef struct zcp_census_entry {
     uint32_t owner;                 // a client's slot; ZCP_NO_CLIENT: the owner has let go, or died
     uint32_t borrowers;             // clients that hold it as a borrower
     uint64_t borrower_mask[ZCP_MAX_CLIENTS / 64];   // bit c % 64 of word c / 64: client c
-    // How many chunks the same thread (or whoever counts in its place now) has allocated from the pool since, modulo
-    // 2^32.
+    // How many chunks the counter that counted this allocation (its thread's) has counted since, modulo 2^32.
     uint64_t age;
     uint64_t token;                 // 0: its owner has made none, so nobody else can acquire it
 } zcp_census_entry;
@@ -573,12 +582,13 @@ ZEROCP_API size_t zcp_manager_format(const zcp_manager *manager, char *text, siz
 // ---------------------------------------------------------------------------------------------------------------------
 // >>api-chunk  Chunk: a handle of this process
 // ---------------------------------------------------------------------------------------------------------------------
-// All zero is the empty handle. zerocp counts handles per chunk and process. A copy of the struct is therefore not a
-// second handle (zcp_chunk_clone makes one), and cannot be told from its original while the process holds the chunk. A
-// process can have 2^32 - 2 handles of one chunk as its owner, and as many as a borrower. All calls are thread-safe on
-// one manager; one handle object must not be used by two threads at once. System calls are made only by a thread's
-// first allocate, by allocate before it returns EXHAUSTED, by acquire while a sibling thread acquires or releases the
-// same chunk, by allocate and release while somebody waits for a chunk, and after pools have come or gone.
+// All zero is the empty handle. zerocp counts handles per chunk and process. Copying the struct therefore makes no
+// second handle (zcp_chunk_clone does), and zerocp cannot tell a copy from its original: releasing both releases one
+// handle too many. A process can have 2^32 - 2 handles of one chunk as its owner, and as many as a borrower. All calls
+// are thread-safe on one manager; one handle object must not be used by two threads at once. Only these make system
+// calls: a thread's first allocate; allocate, before it returns EXHAUSTED; acquire, while another thread of this
+// process acquires or releases the same chunk; allocate and release, while somebody waits for a chunk; and any call
+// after pools have come or gone.
 
 typedef struct zcp_chunk {
     zcp_manager *manager;
@@ -599,12 +609,13 @@ typedef struct zcp_chunk {
 //   FORKED, CLOSED     the manager cannot be used
 //   READ_ONLY          it was opened with ZCP_OBSERVE or ZCP_READ_ONLY_DATA
 // EXHAUSTED means: a scan of all chunks that fit found none free, and no release was finished since that scan began. So
-// no call returns it if a chunk was free during the whole call, or was released after the scan on which the answer
-// rests (which may be 1 s old). Not counted as free are cached chunks (the message tells how many), those of a dead
-// client that was not reclaimed yet, and those of unfinished calls: a release that is stopped half-way can hide its
-// chunk for 1 ms, or for ten times as long as a scan takes. If chunks come and go during a scan, it is repeated, for 10
-// ms and at least 3 times; if that ends without a chunk, the call returns EXHAUSTED, too, the message says so, and
-// zcp_pool_stats.disturbed counts it.
+// a chunk that fits and is free from the beginning of the call to its end is found. The answer may rest on a scan that
+// is up to 1 s old, but never once a release was finished after that scan. Not counted as free are cached chunks (the
+// message tells how many), those of a dead client that was not reclaimed yet, and those of unfinished calls: if a
+// thread is stopped inside a release, its chunk may stay hidden until the next scan: 1 ms or ten times what a scan
+// takes, whichever is longer, and at most 1 s. A scan during which chunks come and go proves nothing, so it is
+// repeated, for 10 ms and at least 3 times. If no repeat gets a chunk, the call returns EXHAUSTED although one may have
+// been free; the message says so, and zcp_pool_stats.disturbed counts it.
 ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk);
 
 // The same with a tag: 32 bits of yours (who, what for) that zcp_chunk_tag and zcp_manager_census show.
@@ -1609,7 +1620,7 @@ typedef struct zcp_priv_local {
     unsigned char *data;
     uint64_t stride, record_bytes, count;
     uint64_t owned_bits;                  // low word of the state of this client's chunks that were never borrowed
-    // So many chunks may be released quickly: `count`, or none: without a lease, while it pauses, and if
+    // So many chunks may take the fast release: `count`, or none: without a lease, while its cache pauses, and if
     // `no_fast_path`.
     uint64_t fast_limit;
     _Atomic uint32_t *recalls;      // the pool's
@@ -1629,7 +1640,7 @@ typedef struct zcp_priv_local {
 } zcp_priv_local;
 
 ZCP_PRIV bool zcp_priv_recalled(const zcp_priv_local *local) {
-    // Relaxed: attend acquires.
+    // Relaxed: local_answer_recall acquires.
     return zcp_priv_load_relaxed(local->recalls) != local->recalls_seen;
 }
 
@@ -1699,7 +1710,7 @@ ZCP_PRIV void zcp_priv_count_freed_by(zcp_priv_pool *pool, zcp_priv_local *local
     else ZEROCP_COUNT_FREED(&pool->leases->freed, 1);
 }
 
-// After anything that `quick` tells of has changed.
+// Sets fast_limit anew, after what it depends on has changed.
 ZCP_PRIV void zcp_priv_local_set_fast_limit(zcp_priv_local *local) {
     local->fast_limit = local->no_fast_path || !local->lease || local->cache_pause ? 0 : local->count;
 }
@@ -1845,7 +1856,7 @@ ZCP_PRIV_INLINE uint64_t zcp_priv_cache_top(zcp_priv_local *local, uint32_t cach
 }
 
 // Says that this thread begins to take from its stack; until it has counted the chunk nobody else takes from there.
-// false: it does not begin, as somebody may be taking; it has to attend, or to flush, first.
+// false: it does not begin, as somebody may be taking; it has to answer the recall, or to flush, first.
 ZCP_PRIV_INLINE bool zcp_priv_cache_begin(zcp_priv_local *local, zcp_priv_lease *lease) {
     uint64_t allocated = zcp_priv_load_relaxed(&lease->allocated);
     // Pairs with Y4, by the barriers.
@@ -1876,7 +1887,7 @@ ZCP_PRIV_COLD void zcp_priv_cache_flush(zcp_priv_pool *pool, zcp_priv_local *loc
     if (cached) ZEROCP_COUNT_FREED(&pool->leases->returned, cached);                                // step flush-counts
 }
 
-// Sees that `wanted` was raised: somebody may need chunks, so it flushes, and caches nothing for a while. Whoever calls
+// Answers a recall: somebody may need chunks, so it flushes, and caches nothing for a while. Whoever calls
 // this looks after that whether somebody waits (>>pools), because nobody will remind this thread again.
 ZCP_PRIV_SETUP void zcp_priv_local_answer_recall(zcp_priv_pool *pool, zcp_priv_local *local) {
     // Pairs with W1: who sees it sees why.
@@ -1894,7 +1905,7 @@ ZCP_PRIV_COLD void zcp_priv_cache_resume(zcp_priv_pool *pool, zcp_priv_local *lo
     // From a thread without a lease, or with fences for light barriers, nobody could take. relaxed: set at open
     bool may = local->lease && zcp_priv_load_relaxed(&zcp_priv_barriers) >= 0;
     if ((local->cache_pause == 0 || --local->cache_pause == 0) && may
-        // Relaxed: after W0, or it attends later.
+        // Relaxed: after W0, or it answers later.
         && !zcp_priv_load_relaxed(&pool->leases->retiring))
         local->cache_limit = pool->cache_chunks;
     zcp_priv_local_set_fast_limit(local);
@@ -2176,7 +2187,7 @@ ZCP_PRIV_SETUP uint32_t zcp_priv_pool_reclaim(zcp_priv_pool *pool) {
             seen[count++].i = i;
         }
         if (count == 0) break;
-        // Who attends after that gives back what was seen.
+        // Who answers the recall after that gives back what was seen.
         zcp_priv_pool_recall(pool);                                                                // step reclaim-wants
         ZEROCP_STEP("reclaiming");
         // Pairs with Y2.
@@ -2932,9 +2943,9 @@ ZCP_PRIV_SETUP void zcp_priv_segment_enter(zcp_manager *manager, zcp_priv_grown 
     if (zcp_registry_add(&manager->registry, segment, g->data, g->data_bytes) == ZCP_OK) g->segment = segment;
 }
 
-// Maps an added pool. Its chunks stay unmapped if the client only looks, or if that cannot be done, and *untold is why:
-// then nothing of it can be had here, but dead clients' chunks can be taken back all the same. untold NULL: that is a
-// failure, too. Under the process's mutex, under which nothing is logged.
+// Maps an added pool. Its chunks stay unmapped if the client only looks, or if that cannot be done, and *failure is
+// why: then nothing of it can be had here, but dead clients' chunks can be taken back all the same. failure NULL: that
+// is a failure, too. Under the process's mutex, under which nothing is logged.
 ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t number, uint32_t serial,
                                              zcp_priv_failure *failure) {
     zcp_priv_view *view = &manager->view;
@@ -3147,7 +3158,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_catch_up_all(zcp_manager *manager, zcp_priv_f
     return status;
 }
 
-// Does what there is to do for pools that retire, under the process's mutex. Errors: those of renew_numbers.
+// Does what there is to do for pools that retire, under the process's mutex. Errors: those of catch_up_all.
 ZCP_PRIV_SETUP zcp_status zcp_priv_catch_up_retiring(zcp_manager *manager, zcp_priv_failure *news, zcp_status known) {
     zcp_priv_view *view = &manager->view;
     if (zcp_priv_view_find_retiring(view)) {
@@ -3224,7 +3235,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_catch_up(zcp_manager *manager) {
 }
 
 ZCP_PRIV_SETUP void zcp_priv_pool_ask(zcp_priv_pool *pool) {
-    // Relaxed: at worst it asks in vain. That the pool is empty, renew finds out.
+    // Relaxed: at worst it asks in vain. That the pool is empty, catch_up finds out.
     if (zcp_priv_load_relaxed(&pool->asked) == 0) (void)zcp_priv_catch_up(pool->manager);
 }
 
@@ -3482,7 +3493,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_growth_write(zcp_priv_growth *g, uint32_t num
     zcp_priv_store_relaxed(&slot->data_offset, added.data_offset);
     zcp_priv_store_relaxed(&slot->check, zcp_priv_added_check(&added, serial));
     ZEROCP_STEP("pool_written");
-    // As in renew.
+    // As in catch_up.
     zcp_priv_process *process = zcp_priv_process_lock();
     // Before anybody else can, so that a failure leaves nothing.
     status = process ? zcp_priv_pool_meet(manager, number, serial, NULL) : ZCP_ERR_NO_MEMORY;
@@ -3580,7 +3591,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_begin(zcp_manager *manager, uint3
 }
 
 // Tells everybody of pools that were made RETIRING, lets go of what this thread keeps of them, and parts with those
-// that are gone by that. Errors: those of renew.
+// that are gone by that. Errors: those of catch_up.
 ZCP_PRIV_SETUP zcp_status zcp_priv_pool_retire_end(zcp_manager *manager) {
     zcp_status status = zcp_priv_catch_up(manager);
     zcp_priv_view_leave_retiring(&manager->view);
@@ -3654,7 +3665,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_reconfigure(zcp_priv_growth *g, const zcp_con
     zcp_status status = ZCP_OK;
     for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++)
         if (!zcp_priv_view_pool(&manager->view, p) && zcp_priv_load_relaxed(&manager->unmet[p].status) != ZCP_OK)
-            // Which may be a keeps one; relaxed: a look.
+            // It may be one that is to stay. Relaxed: a look.
             return zcp_priv_fail_unmet(manager, p, ZCP_OK, "");
     for (uint32_t c = 0; c < config->pools.size && status == ZCP_OK; c++) {
         uint32_t number = zcp_priv_pool_find(manager, &config->pools.items[c], keeps);
@@ -3770,7 +3781,7 @@ ZCP_PRIV_INLINE uint64_t zcp_priv_view_sweep(zcp_priv_view *view, uint32_t dead,
     return freed;
 }
 
-// Sweeps one slot whose lock the caller holds. Errors: those of renew; then what is known was swept, and the slot is
+// Sweeps one slot whose lock the caller holds. Errors: those of catch_up; then what is known was swept, and the slot is
 // not clean.
 // reliable_only: of its unread messages only those stay that reliable subscribers have not read.
 ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slot, uint64_t *freed, bool *garbage,
@@ -4549,15 +4560,15 @@ ZCP_PRIV uint32_t zcp_priv_scan_and_mend(zcp_priv_view *view, const zcp_priv_tab
     return cached;
 }
 
-// Learns which pools have come and gone, and lets go of those that went. After W0: who has seen `wanted` raised is not
-// told again.
+// Learns which pools have come and gone, and lets go of those that went. After W0: a thread that has seen the recall is
+// not reminded.
 ZCP_PRIV_SETUP void zcp_priv_answer_pool_changes(zcp_manager *manager, zcp_priv_pool *pool) {
     zcp_priv_catch_up_quietly(manager);
     zcp_priv_view_leave_retiring(&manager->view);
     zcp_priv_after_free(pool);
 }
 
-// A thread sees that `wanted` was raised.
+// A thread has seen a recall.
 ZCP_PRIV_COLD void zcp_priv_answer_recall(zcp_manager *manager, zcp_priv_local *local) {
     zcp_priv_pool *pool = local->pool;
     zcp_priv_forget();
@@ -4637,7 +4648,7 @@ ZCP_PRIV_COLD bool zcp_priv_scan_still_holds(const zcp_manager *manager, const z
 }
 
 // Nothing in the hints: looks at every record, unless the last look still holds, for a while. Then one thread recovers
-// before it looks. As take_by_look.
+// before it looks. As take_by_scan.
 ZCP_PRIV_COLD bool zcp_priv_take_after_scan(zcp_manager *manager, const zcp_priv_table *table, uint32_t first,
                                             zcp_priv_place *place, uint32_t *disturbed) {
     zcp_priv_last_scan *looked = &manager->scans[table->order[first]];
@@ -4754,7 +4765,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_allocate_slow(zcp_manager *manager, uint64_t s
 }
 
 // The next hint is not one on loan to this thread, or was stale. The list's hints will do, unless pools have come or
-// gone: it is here that a busy thread sees it, if who changed them was stopped or killed before it raised `wanted`.
+// gone: it is here that a busy thread sees it, if whoever changed them was stopped or killed before the recall.
 ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_from_list(zcp_manager *manager, uint64_t size, zcp_chunk *chunk,
                                                       zcp_priv_local *local) {
     zcp_priv_pool *pool = local->pool;
@@ -4818,7 +4829,7 @@ ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zc
     if (cached == 0 && ZCP_PRIV_LIKELY(!zcp_priv_recalled(local)))
         return zcp_priv_allocate_from_loan(manager, size, chunk, local);
     if (cached == 0 || ZCP_PRIV_UNLIKELY(!zcp_priv_cache_begin(local, lease)))
-        // Which attends.
+        // Which answers the recall.
         return zcp_priv_allocate_slow(manager, size, chunk);
     uint64_t id = zcp_priv_cache_top(local, cached), i = id & (ZCP_MAX_CHUNKS - 1);
     // First, as the caller looks at it at once: 6 % (measured on Zen 4).
@@ -4920,7 +4931,7 @@ ZCP_PRIV_SETUP void zcp_priv_wait_announce(zcp_priv_pool *pool) {
 
 // After all is announced: who tells something from here on sees that, or this thread sees what was told.
 ZCP_PRIV_SETUP void zcp_priv_sleep_look(zcp_priv_sleep *sleep) {
-    // only now: who gets it looks what is wanted.
+    // Only now: who gets it looks what is recalled.
     zcp_priv_view_flush_caches(&sleep->manager->view);
     // Pairs with A1, A2, A3, A7.
     ZEROCP_HEAVY_BARRIER();                                                                         // A4
@@ -4948,7 +4959,7 @@ ZCP_PRIV_SETUP void zcp_priv_sleep_end(zcp_priv_sleep *sleep, bool again) {
 }
 
 // One round of a wait for a chunk: true with a chunk. *fits: the pool that fits best; NULL: none does any more. *again:
-// as for sleep_end; *disturbed: as of take_by_look.
+// as for sleep_end; *disturbed: as of take_by_scan.
 ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_priv_sleep *sleep, uint64_t size, zcp_priv_place *place,
                                         zcp_priv_pool **fits, bool *again, uint32_t *disturbed) {
     zcp_manager *manager = sleep->manager;
@@ -4976,7 +4987,7 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_priv_sleep *sleep, uint64_t size, zc
     if (sleep->last) return zcp_priv_take_by_scan(manager, table, first, zcp_priv_now_ns(), place, disturbed);
     // Who frees it again wakes this one.
     bool taken_by_others;
-    // By the records alone: by hints one attends, and would wake oneself.
+    // By the records alone: by hints it would answer its own recall, and wake itself.
     return zcp_priv_view_take_anywhere(view, table, first, place, &taken_by_others);
 }
 
@@ -5042,7 +5053,7 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
 //   the owner's last              borrowers            the owner leaves the record       owner_release
 //   one of several of a borrower  -                    a count goes down                 drop_borrowed
 //   a borrower's last             -                    the bit goes; the last one frees  drop_borrowed
-//   not held                      -                    nothing; message and log tell     tell_release
+//   not held                      -                    nothing; message and log say      report_release
 //
 // Labels  word      order    partner      what breaks without it
 //   S2    state     seq_cst  S1 S3 S4     as S1, where the owner leaves
@@ -5092,7 +5103,7 @@ ZCP_PRIV zcp_priv_releasing zcp_priv_owner_release(zcp_priv_pool *pool, zcp_priv
 
 // May a token exist, or another handle? If not, nobody else can hold the chunk or come to hold it.
 ZCP_PRIV bool zcp_priv_never_shared(const zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation) {
-    // Pairs with D1, and first: I see of which tokens siblings has_token, and their use of the payload as over.
+    // Pairs with D1, and first: I see the tokens that siblings have made, and their use of the payload as over.
     bool only = zcp_priv_load_acquire(&zcp_priv_counts_at(pool, i)->owned) == zcp_priv_owned(generation, 1);  // O1
     uint64_t no_token = zcp_priv_state(generation, client + 1, 0);
     // Relaxed: the ticket is carried by D1 or by the token's fence; the handle's count pins the generation.
@@ -5143,8 +5154,8 @@ ZCP_PRIV_INLINE void zcp_priv_free_unshared(zcp_priv_pool *pool, zcp_priv_local 
 }
 
 // As never_shared and free_unshared, in the few steps of a thread that has a lease and all at hand; i is below
-// local->fast_limit. Whoever calls this looks at `wanted` after that, and attends: what was cached here although it is
-// wanted goes on to everybody.
+// local->fast_limit. Whoever calls this looks for a recall after that, and answers it: what was cached here although it
+// is recalled goes on to everybody.
 typedef enum zcp_priv_fast_release {
     ZCP_PRIV_NOT_FAST,           // nothing was done
     ZCP_PRIV_DONE_FAST,
@@ -5272,7 +5283,7 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_slow(zcp_manager *manager, uint64_t id, 
     switch (zcp_priv_release_one(place.pool, place.i, generation)) {
     case 0:  zcp_priv_release_as_borrower(manager, place.pool, place.i, generation, local); break;
     case 1:  zcp_priv_release_as_owner(manager, place.pool, place.i, generation, local); break;
-    // Nothing is freed, so nobody is to be told; but what is wanted is given back.
+    // Nothing is freed, so nobody needs to know; but what is recalled is given back.
     default:
         if (ZCP_PRIV_UNLIKELY(local->pool == place.pool && zcp_priv_recalled(local)))
             zcp_priv_answer_recall(manager, local);
@@ -5291,7 +5302,7 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_outside_loan(zcp_manager *manager, uint6
     zcp_priv_after_fast_release(manager, local);
 }
 
-// A chunk of another pool than the last one, or one that may not be released quickly.
+// A chunk of another pool than the last one, or one that may not take the fast path.
 ZCP_PRIV_NOINLINE void zcp_priv_release_in_other_pool(zcp_manager *manager, uint64_t id) {
     if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return;
     zcp_priv_local *local = zcp_priv_view_local(&manager->view, (uint32_t)id >> ZCP_PRIV_POOL_SHIFT);

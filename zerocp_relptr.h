@@ -72,9 +72,9 @@
 #define ZCP_PRIV_ALIGNOF(T) _Alignof(T)
 #endif
 
-// Declares a word of a public struct that zerocp accesses atomically; T has 4 or 8 bytes. In C it is an atomic T, in
-// each file. C++, and C without atomics, have no such type: there it is a T of the same size and alignment. While it is
-// in use only zerocp reads or writes it.
+// Declares a word of a public struct that zerocp accesses atomically; T has 4 or 8 bytes. In C it is an atomic T. C++,
+// and C without atomics, have no such type: there it is a T of the same size and alignment. While it is in use only
+// zerocp reads or writes it.
 #if defined(__cplusplus)
 #define ZCP_ATOMIC(T) alignas(sizeof(T)) T
 #elif defined(__STDC_NO_ATOMICS__)
@@ -106,8 +106,8 @@ extern "C" {
       "pass only flags that this function's comment names")                                                            \
     X(ZCP_ERR_INVALID_TOKEN, "the token names no chunk that this instance could have",                                 \
       "pass zcp_chunk_token's 64 bits unchanged, to a client of the same instance")                                    \
-    X(ZCP_ERR_OVERFLOW, "the sizes come to 2^64 bytes or more", "ask for fewer or smaller chunks")                     \
-    X(ZCP_ERR_FULL, "the vector or registry is full", "remove an element first")                                       \
+    X(ZCP_ERR_OVERFLOW, "the sizes come to more than 2^48 bytes", "ask for fewer or smaller chunks")                   \
+    X(ZCP_ERR_FULL, "the vector, registry, table or set of pools is full", "remove an element first")                  \
     X(ZCP_ERR_EXISTS, "the object exists already", "open it, or remove it first")                                      \
     X(ZCP_ERR_NOT_FOUND, "there is no such object", "create it first, or correct the name")                            \
     X(ZCP_ERR_PERMISSION, "the system refuses access",                                                                 \
@@ -121,7 +121,7 @@ extern "C" {
       "free memory, or raise the limit (ulimit -v, ulimit -l)")                                                        \
     X(ZCP_ERR_MAPPING, "the object could not be mapped", "check the address space left (32-bit process, ulimit -v)")   \
     X(ZCP_ERR_SYSTEM, "a system call failed", "zcp_last_errno() and zcp_last_message() tell which and why")            \
-    X(ZCP_ERR_TIMEOUT, "the time ran out: others held the creation lock, or nobody created the instance",              \
+    X(ZCP_ERR_TIMEOUT, "the time ran out: a lock was held, nobody created the instance, no chunk came free",           \
       "look at the process that the message names, or allow more time")                                                \
     X(ZCP_ERR_NOT_ZEROCP, "the name leads to a file that zerocp did not write",                                        \
       "use another name, or remove the file with zcp_shm_unlink")                                                      \
@@ -140,7 +140,7 @@ extern "C" {
       "release chunks, configure more, or try again later")                                                            \
     X(ZCP_ERR_STALE, "the chunk that the token or handle names is no longer held",                                     \
       "the sender has to hold on until the receiver has acquired")                                                     \
-    X(ZCP_ERR_READ_ONLY, "this client attached with read-only data", "open without ZCP_READ_ONLY_DATA to allocate")    \
+    X(ZCP_ERR_READ_ONLY, "this client attached only to read", "open without ZCP_READ_ONLY_DATA and ZCP_OBSERVE")       \
     X(ZCP_ERR_FORKED, "the manager belongs to the parent process", "open the instance again in the child")             \
     X(ZCP_ERR_CLOSED, "the manager is closed", "open the instance again")                                              \
     X(ZCP_ERR_REPLACED, "the instance's name is gone or leads to a newer instance", "close this one and open again")   \
@@ -162,9 +162,10 @@ ZEROCP_API const char *zcp_status_name(zcp_status status);
 ZEROCP_API const char *zcp_status_message(zcp_status status);
 
 // Details of this thread's last failed call: bytes needed and free, both versions, a name, a pid. A call that succeeds
-// leaves it alone, whatever failed within it. A call has failed if it returned an error status, or if its comment names
-// this function (zcp_chunk_clone, zcp_chunk_release, zcp_config_..._bytes); other calls that return 0, NULL or false
-// leave no message here. "" if no call has failed. Never NULL; valid in this thread, until its next failed call.
+// leaves it alone, whatever failed within it. Set by a call that returns an error status, and by one whose comment
+// mentions zcp_last_message (zcp_chunk_clone, zcp_chunk_release, zcp_config_..._bytes); other calls that return 0, NULL
+// or false leave no message here. "" if no call has failed. Never NULL; valid in this thread, until its next failed
+// call.
 ZEROCP_API const char *zcp_last_message(void);
 
 // The errno of that failure; 0 if no system call was its cause. Valid as long as the message.
@@ -191,7 +192,7 @@ ZEROCP_API zcp_log_level zcp_log_get_level(void);
 
 // Sets the function that receives log lines instead of stderr; NULL: stderr again. zerocp calls it in the thread that
 // logs, within a zerocp call. It may call zerocp; failures of its own calls are forgotten when it returns. Thread-safe,
-// but a line that is logged while this is called may reach one function with the other one's user.
+// but a line that is logged meanwhile may be passed to the old function with the new user pointer, or the reverse.
 ZEROCP_API void zcp_log_set_callback(zcp_log_function *function, void *user);
 
 // Writes a line, as printf, whatever the level: ZEROCP_LOG asks the level first. Thread-safe.
@@ -229,8 +230,8 @@ typedef struct zcp_registry { zcp_registry_entry entries[ZCP_REGISTRY_CAPACITY];
 //   FULL               ZCP_REGISTRY_CAPACITY segments are in it
 ZEROCP_API zcp_status zcp_registry_add(zcp_registry *registry, uint16_t segment, void *base, uint64_t bytes);
 
-// Takes a segment out; call it before unmapping. Addresses that were resolved before stay what they are, so nobody may
-// use the segment any more. Thread-safe beside the resolution of other segments. Errors: INVALID_ARGUMENT, NOT_FOUND.
+// Takes a segment out; call it before unmapping. Addresses already resolved are not invalidated: make sure that nobody
+// uses them any more. Thread-safe beside the resolution of other segments. Errors: INVALID_ARGUMENT, NOT_FOUND.
 ZEROCP_API zcp_status zcp_registry_remove(zcp_registry *registry, uint16_t segment);
 
 // A registry for the whole process (one per copy of the implementation). Never NULL. Thread-safe.
@@ -305,7 +306,7 @@ ZEROCP_API zcp_status zcp_mpmc_list_attach(zcp_mpmc_list *list, void *memory, ui
 // Puts an index in. false: it is out of range, or was in the list already, which is harmless.
 ZEROCP_API bool zcp_mpmc_list_push(zcp_mpmc_list *list, uint32_t index);
 
-// Takes an index out. false: no index was in the list during the whole call.
+// Takes an index out. false: no index stayed in the list from the beginning of the call to its end.
 ZEROCP_API bool zcp_mpmc_list_pop(zcp_mpmc_list *list, uint32_t *index);
 ZEROCP_API uint32_t zcp_mpmc_list_count(const zcp_mpmc_list *list);        // exact when nobody pushes or pops
 ZEROCP_API uint32_t zcp_mpmc_list_capacity(const zcp_mpmc_list *list);     // 0 for NULL or a zero view

@@ -19,9 +19,9 @@
        at creation.
      - A mapping is inherited by fork like any other; only the locks and the mappings of zerocp.h are not.
      - A process that may read the object may lock it, too: while the object is half-made, such a reader can keep
-       others from finishing it (TIMEOUT). An instance of zerocp.h has no such moment.
-     - No file is opened as descriptor 0, 1 or 2. Where one of these is closed, a descriptor that can be neither read
-       nor written stands in its place while a file is being opened.
+       others from finishing it (TIMEOUT). Instances of zerocp.h do not have this weakness.
+     - No file is opened as descriptor 0, 1 or 2. If one of these is closed, zerocp occupies its number with a
+       descriptor that can be neither read nor written while it opens a file.
      - Nothing here is async-signal-safe, and a thread must not be cancelled (pthread_cancel) inside a call. glibc
        before 2.34 needs -lrt -pthread.
 
