@@ -306,7 +306,7 @@ static void sweep(int dead) {                                // as zcp_priv_swee
     zcp_priv_leases_sweep(&pools[3], id_of(dead));  // step model-sweep-leases
 }
 
-static void send(uint32_t g) {
+static void mail(uint32_t g) {
     // As T1.
     atomic_thread_fence(memory_order_release);  // M1
     atomic_store_explicit(&mailbox, (uint64_t)g + 1, memory_order_relaxed);
@@ -322,7 +322,7 @@ static bool receive(uint32_t *g) {
 
 static void send_token(int me, uint32_t g) {                 // as zcp_chunk_token
     assert(zcp_priv_record_token(&pools[me], I, id_of(me), g, false) == ZCP_PRIV_HELD);  // step model-mark
-    send(g);  // step model-send
+    mail(g);  // step model-send
 }
 
 static void release_slowly(int me, uint32_t i, uint32_t g) { // as zcp_priv_release_slow, but tells nobody
