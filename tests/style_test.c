@@ -2,7 +2,7 @@
 #include "harness/compiling.h"
 
 #define RULE "// --------------------------------------------------\n"
-#define TABLE "//   >>one   the first section\n//   >>two   the second section, see >>one\n"
+#define TABLE "   >>one   the first section\n   >>two   the second section, see >>one\n"
 #define ONE RULE "// >>one  The first\n" RULE "\n"
 #define TWO RULE "// >>two  The second\n" RULE "\n"
 
@@ -58,8 +58,8 @@ TEST(style_of_sections) {
     check_says("zerocp.h", "// QUICK START   >>start\n// <<start\n" TABLE ONE "// see >>two\n" TWO, NULL);
     check_says("zerocp.h", ONE TWO, "there is no table of contents");
     check_says("zerocp.h", TABLE ONE, "zerocp.h:2: no section is called >>two");
-    check_says("zerocp.h", "//   >>one   the first section\n" ONE TWO, "the table of contents does not name >>two");
-    check_says("zerocp.h", TABLE "//   >>one   again\n" ONE TWO, ">>one stands in the table of contents twice");
+    check_says("zerocp.h", "   >>one   the first section\n" ONE TWO, "the table of contents does not name >>two");
+    check_says("zerocp.h", TABLE "   >>one   again\n" ONE TWO, ">>one stands in the table of contents twice");
     check_says("zerocp.h", TABLE ONE TWO ONE, "the banner of >>one stands at");
     check_says("zerocp.h", TABLE ONE TWO "// see >>three\n", "zerocp.h:11: no section is called >>three");
     check_says("zerocp.h", TABLE ONE "// >>two  The second\n" RULE, "zerocp.h:7: no rule above");

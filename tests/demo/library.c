@@ -48,7 +48,8 @@ typedef struct library_row {
 // An array is here what it is in an expression: a pointer to its first item. So its size tells it from a pointer.
 #define KIND(field)                                                                                                    \
     _Generic((field), uint16_t: 'u', uint32_t: 'u', uint64_t: 'u', bool: 'u', int: 'u', uint64_t *: 'u',               \
-             const char *: 's', char *: 'c', void *: 'p', zcp_manager *: 'p', const zcp_config *: 'p', default: 'r')
+             const char *: 's', char *: 'c', void *: 'p', zcp_manager *: 'p', const zcp_config *: 'p',          \
+             const void *: 'p', default: 'r')
 
 #define STRUCT(type) {#type, _Alignof(type), sizeof(type), '{'},
 #define MEMBER(type, field) (((type *)0)->field)
@@ -88,7 +89,9 @@ static const library_row library_rows[] = {
     STRUCT(zcp_pool_vector)
     FIELD(zcp_pool_vector, size) FIELD(zcp_pool_vector, items)
     STRUCT(zcp_config)
-    FIELD(zcp_config, pools)
+    FIELD(zcp_config, pools) FIELD(zcp_config, publishers) FIELD(zcp_config, subscribers) FIELD(zcp_config, ring_cells)
+    CONSTANT(ZCP_MAX_PUBLISHERS) CONSTANT(ZCP_MAX_SUBSCRIBERS) CONSTANT(ZCP_MAX_RING_CELLS)
+    CONSTANT(ZCP_DEFAULT_PUBLISHERS) CONSTANT(ZCP_DEFAULT_SUBSCRIBERS) CONSTANT(ZCP_DEFAULT_RING_CELLS)
     CONSTANT(ZCP_MPMC_LIST_MAX_CAPACITY)
     STRUCT(zcp_mpmc_list)
     FIELD(zcp_mpmc_list, memory) FIELD(zcp_mpmc_list, capacity) FIELD(zcp_mpmc_list, cursor)
@@ -132,6 +135,24 @@ static const library_row library_rows[] = {
     CONSTANT(ZCP_SEGMENT_MANAGEMENT) CONSTANT(ZCP_SEGMENT_CHUNK)
     STRUCT(zcp_chunk)
     FIELD(zcp_chunk, manager) FIELD(zcp_chunk, data) FIELD(zcp_chunk, index) FIELD(zcp_chunk, generation)
+
+    CONSTANT(ZCP_MAX_TOPIC_BYTES)
+    STRUCT(zcp_publisher_desc)
+    FIELD(zcp_publisher_desc, topic) FIELD(zcp_publisher_desc, depth) FIELD(zcp_publisher_desc, keep)
+    FIELD(zcp_publisher_desc, timeout_ms) FIELD(zcp_publisher_desc, exclusive) FIELD(zcp_publisher_desc, never_waits)
+    STRUCT(zcp_delivery)
+    FIELD(zcp_delivery, number) FIELD(zcp_delivery, subscribers) FIELD(zcp_delivery, overtaken)
+    STRUCT(zcp_subscriber_desc)
+    FIELD(zcp_subscriber_desc, topic) FIELD(zcp_subscriber_desc, reliable) FIELD(zcp_subscriber_desc, latest)
+    FIELD(zcp_subscriber_desc, history) FIELD(zcp_subscriber_desc, spin_us)
+    STRUCT(zcp_message)
+    FIELD(zcp_message, data) FIELD(zcp_message, size) FIELD(zcp_message, number) FIELD(zcp_message, lost)
+    FIELD(zcp_message, skipped) FIELD(zcp_message, source) FIELD(zcp_message, publisher) FIELD(zcp_message, tag)
+    STRUCT(zcp_topic_entry)
+    FIELD(zcp_topic_entry, topic) FIELD(zcp_topic_entry, publisher) FIELD(zcp_topic_entry, reliable)
+    FIELD(zcp_topic_entry, ended) FIELD(zcp_topic_entry, client) FIELD(zcp_topic_entry, depth)
+    FIELD(zcp_topic_entry, keep) FIELD(zcp_topic_entry, source) FIELD(zcp_topic_entry, messages)
+    FIELD(zcp_topic_entry, unread) FIELD(zcp_topic_entry, lost) FIELD(zcp_topic_entry, held)
 
     CONSTANT(ZCP_LOG_OFF) CONSTANT(ZCP_LOG_ERROR) CONSTANT(ZCP_LOG_WARNING)
     CONSTANT(ZCP_LOG_INFO) CONSTANT(ZCP_LOG_DEBUG)

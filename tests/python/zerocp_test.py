@@ -109,7 +109,6 @@ def declarations():
 
 def declared_fields(text):
     structs = {name: body for body, name in re.findall(r"typedef struct \w+ \{([^}]*)\} (\w+);", text)}
-    structs["zcp_config"] = "zcp_pool_vector pools;"
     structs["zcp_pool_vector"] = "uint32_t size; zcp_pool_config items[1];"  # a macro's
     for name, body in structs.items():
         for declaration in filter(str.strip, body.split(";")):
