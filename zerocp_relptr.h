@@ -411,8 +411,6 @@ _Static_assert(_Alignof(_Atomic uint64_t) == 8 && _Alignof(_Atomic uint32_t) == 
     (ZEROCP_ACCESS(), atomic_fetch_or_explicit(word, bits, memory_order_relaxed))
 #define zcp_priv_or_release(word, bits) \
     (ZEROCP_ACCESS(), atomic_fetch_or_explicit(word, bits, memory_order_release))
-#define zcp_priv_and_acquire(word, bits) \
-    (ZEROCP_ACCESS(), atomic_fetch_and_explicit(word, bits, memory_order_acquire))
 #define zcp_priv_and_release(word, bits) \
     (ZEROCP_ACCESS(), atomic_fetch_and_explicit(word, bits, memory_order_release))
 #define zcp_priv_and_acq_rel(word, bits) \
@@ -491,21 +489,17 @@ ZCP_PRIV_COLD zcp_status zcp_priv_call_end(bool outermost, zcp_status status) {
     return status;
 }
 
-// Notes the cause of a failure for zcp_last_message and zcp_last_errno; returns status. Does not touch errno. Status
-// and error travel in one word: that is a register more for what the message tells.
-typedef struct zcp_priv_cause { zcp_status status; int error; } zcp_priv_cause;
-#define zcp_priv_fail(status, error, ...) zcp_priv_fail_by((zcp_priv_cause){status, error}, __VA_ARGS__)
-
-ZCP_PRIV_PRINTF(2, 3)
-ZCP_PRIV_COLD zcp_status zcp_priv_fail_by(zcp_priv_cause cause, const char *format, ...) {
+// Records the cause of a failure for zcp_last_message and zcp_last_errno; returns status. Does not touch errno.
+ZCP_PRIV_PRINTF(3, 4)
+ZCP_PRIV_COLD zcp_status zcp_priv_fail(zcp_status status, int error, const char *format, ...) {
     zcp_priv_failures *told = &zcp_priv_last_failures;
     va_list arguments;
     if (told->within) told->last = 1 - told->before;
     va_start(arguments, format);
     vsnprintf(told->kept[told->last].message, sizeof told->kept[0].message, format, arguments);
     va_end(arguments);
-    told->kept[told->last].error = cause.error;
-    return cause.status;
+    told->kept[told->last].error = error;
+    return status;
 }
 
 // A failure, to be told after what cleans up behind it.

@@ -192,6 +192,19 @@ TEST_WITH(compile_optimised, .seconds = 120) {
     leave_directory();
 }
 
+// The branches for compilers without GNU C's extensions work, too. glibc's headers refuse gcc that does not say what it
+// is, so clang plays that compiler.
+TEST_WITH(compile_without_gnu_extensions, .seconds = 120) {
+    enter_directory_to_run();
+    write_unit("plain.c", (unit){.prologue = IMPLEMENT, .includes = {3}});
+    bool there = system("command -v clang > /dev/null") == 0;
+    if (there)
+        must("clang -std=c11 -Wall -Wextra -U__GNUC__ -O2 -I%s -o program plain.c %s && ./program", SOURCE_DIR, LIBS);
+    leave_directory();
+    if (!there)
+        test_skip("there is no clang");
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // A library that holds the implementation is loaded, used by threads that live on, and unloaded, again and again:
 // nothing of it stays, and no end of a thread and no fork leads into it. Of one of its managers a handle is left.

@@ -43,10 +43,10 @@ bool inside_drop_hint(zcp_manager *manager, uint32_t pool, uint32_t index) {
     uint32_t leaf = index >> p->list.leaf_shift;
     uint64_t bit = UINT64_C(1) << (index & ((1u << p->list.leaf_shift) - 1));
     bool was = hinted(p, index);
-    zcp_priv_and_acquire(zcp_priv_list_leaf(&p->list, leaf), ~bit);
+    zcp_priv_and_acq_rel(zcp_priv_list_leaf(&p->list, leaf), ~bit);
     for (uint32_t k = 0; k < zcp_priv_lease_count(p->list.leaves); k++)
         if (zcp_priv_load_acquire(&p->leases->items[k].leaf) == leaf)
-            zcp_priv_and_acquire(&p->leases->items[k].loan, ~bit);
+            zcp_priv_and_acq_rel(&p->leases->items[k].loan, ~bit);
     return was;
 }
 
