@@ -2774,7 +2774,7 @@ static void run_round(world *w, mode m, unsigned variant, uint32_t number) {
     atomic_store(&shared->phase, 0);
     shared->current = shared->missed = false;
     waking.count = NULL;
-    alarm(30);
+    alarm(120);                                                   // a busy machine steps 5,000 instructions a second
     o->set(w);
     if (chained) w->second = start_traced(w, run_second);
     if (!o->late) kill_dead(w);
