@@ -1502,7 +1502,8 @@ ZCP_PRIV_INLINE zcp_priv_freeing zcp_priv_give_back(zcp_priv_pool *pool, uint32_
 
 // Makes the client a borrower of a chunk that somebody holds in that generation, and of which a token was made.
 // NOT_HELD: stale, or no token was made.
-ZCP_PRIV zcp_priv_holding zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation) {
+ZCP_PRIV_INLINE zcp_priv_holding zcp_priv_borrow(zcp_priv_pool *pool, uint32_t i, uint32_t client,
+                                                 uint32_t generation) {
     zcp_priv_record *record = zcp_priv_record_at(pool, i);
     // Relaxed: travels with B1's release.
     zcp_priv_or_relaxed(zcp_priv_borrow_word(record, client), zcp_priv_borrow_bit(client));         // B0
@@ -4061,7 +4062,8 @@ ZCP_PRIV void zcp_priv_wait_for_sibling(uint32_t round) {
 #endif
 
 // One handle of a chunk by its token; always as a borrower, also in the owner's process. NOT_HELD: stale.
-ZCP_PRIV zcp_priv_holding zcp_priv_acquire(zcp_priv_pool *pool, uint32_t i, uint32_t client, uint32_t generation) {
+ZCP_PRIV_INLINE zcp_priv_holding zcp_priv_acquire(zcp_priv_pool *pool, uint32_t i, uint32_t client,
+                                                  uint32_t generation) {
     zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
     // A CAS fails only beside a sibling's success; CHANGING ends with a sibling's step.
     for (uint32_t round = 0;; round++) {
@@ -4146,7 +4148,7 @@ ZCP_PRIV zcp_priv_pool *zcp_priv_held_pool(const zcp_chunk *chunk, zcp_priv_plac
     return pool && zcp_priv_holds(pool, place->i, place->generation) ? pool : NULL;
 }
 
-ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk) {
+ZCP_PRIV_WHOLE ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk) {
     zcp_priv_place place;
     if (!chunk || !chunk->manager) return zcp_priv_no_chunk;
     zcp_priv_pool *pool = zcp_priv_pool_of(chunk, &place);
@@ -4298,7 +4300,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_acquire_missed(zcp_manager *manager, uint64_t 
                                         manager->name, (unsigned long long)token);
 }
 
-ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk) {
+ZCP_PRIV_WHOLE ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uint64_t token, zcp_chunk *chunk) {
     zcp_priv_place place;
     bool known;
     if (ZCP_PRIV_UNLIKELY(!chunk))
@@ -5314,7 +5316,7 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_in_other_pool(zcp_manager *manager, uint
     }
 }
 
-ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk) {
+ZCP_PRIV_WHOLE ZEROCP_API void zcp_chunk_release(zcp_chunk *chunk) {
     const zcp_priv_recent *last = &zcp_priv_last;
     if (!chunk) return;
     zcp_manager *manager = chunk->manager;

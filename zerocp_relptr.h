@@ -370,6 +370,9 @@ _Static_assert(_Alignof(_Atomic uint64_t) == 8 && _Alignof(_Atomic uint32_t) == 
 #endif
 #define ZCP_PRIV_INLINE static inline __attribute__((unused, always_inline))
 #define ZCP_PRIV_NOINLINE static __attribute__((unused, noinline))
+
+// A public function that is called from within, too: or GCC would split it, which costs each caller a jump.
+#define ZCP_PRIV_WHOLE __attribute__((noinline))
 #define ZCP_PRIV_LIKELY(c)   __builtin_expect(!!(c), 1)
 #define ZCP_PRIV_UNLIKELY(c) __builtin_expect(!!(c), 0)
 #else
@@ -379,6 +382,7 @@ _Static_assert(_Alignof(_Atomic uint64_t) == 8 && _Alignof(_Atomic uint32_t) == 
 #define ZCP_PRIV_SMALL
 #define ZCP_PRIV_INLINE static inline
 #define ZCP_PRIV_NOINLINE static
+#define ZCP_PRIV_WHOLE
 #define ZCP_PRIV_LIKELY(c)   (c)
 #define ZCP_PRIV_UNLIKELY(c) (c)
 #endif
