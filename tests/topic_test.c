@@ -1644,7 +1644,7 @@ TEST_WITH(topic_garbage_in_the_tables, .seconds = 240) {
         int descriptor = zcp_subscriber_descriptor(subscribers[1]);
         CHECK(descriptor >= 3);
         for (int k = 0; k < 60; k++) {
-            size_t at = first + test_random_below((last - first) / 8) * 8;
+            size_t at = first + (size_t)test_random_below((last - first) / 8) * 8;
             _Atomic uint64_t *word = (_Atomic uint64_t *)(void *)((unsigned char *)info.management_base + at);
             uint64_t was = atomic_load(word);
             switch (test_random_below(5)) {
