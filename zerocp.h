@@ -7174,13 +7174,13 @@ static bool zcp_priv_cell_shows(uint64_t last) {
     return last >> 32 != 0 && (uint32_t)last != ZCP_PRIV_CELL_GONE;
 }
 
-// Has any subscriber of the publisher still to read what its cell shows? reliable_only: the others do not count.
-ZCP_PRIV_SETUP bool zcp_priv_cell_is_wanted(const zcp_priv_tables *tables, uint32_t publisher, uint32_t cell,
-                                            uint64_t last, bool reliable_only) {
+// Has any subscriber of the publisher still to read what its cell shows? depth: as the caller has read and checked it,
+// and over 0. reliable_only: the others do not count.
+ZCP_PRIV_SETUP bool zcp_priv_cell_is_wanted(const zcp_priv_tables *tables, uint32_t publisher, uint32_t depth,
+                                            uint32_t cell, uint64_t last, bool reliable_only) {
     const zcp_priv_topic_publisher *entry = &tables->publishers[publisher];
     // The count comes after its message: it may be one behind.
     uint64_t serial = zcp_priv_load_relaxed(&entry->state) >> 32, count = zcp_priv_load_relaxed(&entry->count);
-    uint32_t depth = zcp_priv_depth_of(tables, entry);
     zcp_priv_topic topic = zcp_priv_topic_read(entry->topic);
     for (uint32_t s = 0; s < tables->subscriber_count; s++) {
         const zcp_priv_topic_subscriber *subscriber = &tables->subscribers[s];
@@ -7279,7 +7279,7 @@ ZCP_PRIV_SETUP void zcp_priv_publisher_drain(const zcp_priv_tables *tables, uint
     uint32_t depth = zcp_priv_depth_of(tables, &tables->publishers[publisher]);
     for (uint32_t cell = 0; cell < depth; cell++) {
         uint64_t last = zcp_priv_load_relaxed(&ring[cell].last);               // relaxed, both: Z8 follows
-        if (!zcp_priv_cell_shows(last) || zcp_priv_cell_is_wanted(tables, publisher, cell, last, reliable_only))
+        if (!zcp_priv_cell_shows(last) || zcp_priv_cell_is_wanted(tables, publisher, depth, cell, last, reliable_only))
             continue;
         zcp_priv_store_relaxed(&ring[cell].last, last | ZCP_PRIV_CELL_GONE);
         ZEROCP_STEP("cell_drained");
@@ -7370,11 +7370,12 @@ ZCP_PRIV_SETUP bool zcp_priv_topics_drainable(const zcp_manager *manager, uint32
         const zcp_priv_cell *ring = zcp_priv_ring_at(&tables, p);
         if (!zcp_priv_topic_is_of(zcp_priv_load_acquire(&tables.publishers[p].state), client))
             continue;
-        for (uint32_t cell = 0; cell < zcp_priv_depth_of(&tables, &tables.publishers[p]); cell++) {
+        uint32_t depth = zcp_priv_depth_of(&tables, &tables.publishers[p]);
+        for (uint32_t cell = 0; cell < depth; cell++) {
             uint64_t last = zcp_priv_load_relaxed(&ring[cell].last);
             if (!zcp_priv_cell_shows(last))
                 continue;
-            if (!zcp_priv_cell_is_wanted(&tables, p, cell, last, false))
+            if (!zcp_priv_cell_is_wanted(&tables, p, depth, cell, last, false))
                 return true;
             shows = true;
         }
@@ -9006,12 +9007,13 @@ ZCP_PRIV_SETUP void zcp_priv_publisher_watch(const zcp_priv_tables *tables, uint
                                              zcp_topic_entry *entry) {
     const zcp_priv_cell *ring = zcp_priv_ring_at(tables, publisher);
     const zcp_priv_cursor *row = zcp_priv_cursor_row(tables, publisher);
-    for (uint32_t cell = 0; cell < zcp_priv_depth_of(tables, &tables->publishers[publisher]); cell++) {
+    uint32_t depth = zcp_priv_depth_of(tables, &tables->publishers[publisher]);
+    for (uint32_t cell = 0; cell < depth; cell++) {
         uint64_t last = zcp_priv_load_relaxed(&ring[cell].last);               // relaxed, all: figures
         if (!zcp_priv_cell_shows(last))
             continue;
         entry->held += (uint32_t)last != 0;
-        entry->unread += zcp_priv_cell_is_wanted(tables, publisher, cell, last, false);
+        entry->unread += zcp_priv_cell_is_wanted(tables, publisher, depth, cell, last, false);
     }
     for (uint32_t s = 0; s < tables->subscriber_count; s++)
         if (zcp_priv_load_relaxed(&row[s].serial) == entry->source)

@@ -1683,3 +1683,48 @@ TEST_WITH(topic_garbage_in_the_tables, .seconds = 240) {
         CHECK_OK(zcp_manager_destroy(test_instance()));
     }
 }
+
+// Flips the depth of the first publisher's entry between what it is and 0.
+static void flip_depth(void *argument) {
+    told *t = argument;
+    zcp_manager *manager = attach();
+    zcp_manager_info info;
+    CHECK_OK(zcp_manager_get_info(manager, &info));
+    unsigned char *entry = (unsigned char *)info.management_base + 4096 + 4 * 128;
+    _Atomic uint32_t *depth = (_Atomic uint32_t *)(void *)(entry + 16);
+    CHECK_EQ(atomic_load(depth), t->depth);
+    test_signal(&t->ready);
+    while (atomic_load(&t->done) == 0) {
+        atomic_store(depth, 0u);
+        atomic_store(depth, t->depth);
+    }
+    zcp_manager_close(manager);
+}
+
+TEST(topic_depth_that_changes_under_who_looks) {
+    zcp_config config = one_pool(64, 12);
+    config.publishers = 2, config.subscribers = 3, config.ring_cells = 4;
+    zcp_manager *manager;
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config,
+                                                            .max_clients = 4}));
+    zcp_publisher *publisher = publisher_of(manager, 4);
+    zcp_subscriber *subscriber = subscriber_of(manager);
+    for (uint64_t n = 1; n <= 4; n++)
+        (void)publish(publisher, n);
+    told *t = new_told();
+    t->depth = 4;
+    pid_t flipper = test_spawn(flip_depth, t);
+    test_await(&t->ready, 1);
+    uint64_t unread = 0;
+    for (int k = 0; k < ROUNDS(200000); k++) {
+        counted count = count_topics(manager);
+        CHECK(count.last.unread <= 4 && count.last.held <= 4);
+        unread += count.last.unread;
+    }
+    CHECK(unread != 0);
+    test_signal(&t->done);
+    test_join(flipper);
+    zcp_subscriber_close(subscriber);
+    zcp_publisher_close(publisher);
+    finish_topics(manager);
+}
