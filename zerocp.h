@@ -7718,18 +7718,24 @@ static uint64_t zcp_priv_ring_collect(zcp_publisher *p) {
     return count;
 }
 
-// The publisher was closed: frees what all have read, and the object and its entry when nothing is left.
-ZCP_PRIV_SETUP void zcp_priv_publisher_finish(zcp_publisher *p) {
+// The publisher was closed: frees what all have read. true: nothing is left, and the object is closed; who has called
+// gives the books back and then frees the entry, with which a later publisher gets the object.
+ZCP_PRIV_SETUP bool zcp_priv_publisher_finish(zcp_publisher *p) {
     p->keep = 0;
     (void)zcp_priv_ring_collect(p);
     if (p->next != p->tail || p->asides != 0)
-        return;
+        return false;
     ZEROCP_STEP("publisher_drained");
-    zcp_priv_store_release(&p->entry->state, UINT64_C(0));                     // as Z5
-    (void)zcp_priv_topics_changed(p->manager);
     zcp_priv_store_release(&p->state, (uint32_t)ZCP_PRIV_OBJECT_CLOSED);
+    return true;
+}
+
+ZCP_PRIV_SETUP void zcp_priv_publisher_free(zcp_publisher *p) {
+    zcp_manager *manager = p->manager;
+    zcp_priv_store_release(&p->entry->state, UINT64_C(0));                     // as Z5
+    (void)zcp_priv_topics_changed(manager);
     // Relaxed: whether to look here again.
-    zcp_priv_add_relaxed(&zcp_priv_load_relaxed(&p->manager->topics)->ended, UINT32_MAX);
+    zcp_priv_add_relaxed(&zcp_priv_load_relaxed(&manager->topics)->ended, UINT32_MAX);
 }
 
 // Takes back what this manager's rings hold and all have read. only_ended: of objects that were closed.
@@ -7745,11 +7751,12 @@ ZCP_PRIV_SETUP void zcp_priv_rings_collect(zcp_manager *manager, bool only_ended
         if (!zcp_priv_books_take(p))
             continue;
         state = zcp_priv_load_acquire(&p->state);                              // it may have gone meanwhile
-        if (state == ZCP_PRIV_OBJECT_ENDED)
-            zcp_priv_publisher_finish(p);
-        else if (state == ZCP_PRIV_OBJECT_OPEN)
+        bool finished = state == ZCP_PRIV_OBJECT_ENDED && zcp_priv_publisher_finish(p);
+        if (state == ZCP_PRIV_OBJECT_OPEN)
             (void)zcp_priv_ring_collect(p);
         zcp_priv_books_give(p);
+        if (finished)
+            zcp_priv_publisher_free(p);
     }
 }
 
@@ -7814,12 +7821,17 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_topics_lock(zcp_manager *manager, zcp_priv_ho
     return ZCP_OK;
 }
 
-// A free entry of the publishers or subscribers; UINT32_MAX: there is none.
-ZCP_PRIV_SETUP uint32_t zcp_priv_entry_find(const zcp_priv_tables *tables, bool publisher) {
+// A free entry of the publishers or subscribers; UINT32_MAX: there is none. Not one whose object is in use here: a
+// subscriber's close goes on after its entry is free.
+ZCP_PRIV_SETUP uint32_t zcp_priv_entry_find(zcp_manager *manager, const zcp_priv_tables *tables, bool publisher) {
+    zcp_priv_topics *topics = zcp_priv_load_relaxed(&manager->topics);         // relaxed: this call has made or seen it
     uint32_t count = publisher ? tables->publisher_count : tables->subscriber_count;
     for (uint32_t k = 0; k < count; k++) {
         const _Atomic uint64_t *state = publisher ? &tables->publishers[k].state : &tables->subscribers[k].state;
-        if (zcp_priv_topic_is_free(zcp_priv_load_acquire(state)))              // as Z0: who had it is done with it
+        const _Atomic uint32_t *object = publisher ? &zcp_priv_publisher_at(topics, k)->state
+                                                   : &zcp_priv_subscriber_at(topics, k)->state;
+        if (zcp_priv_topic_is_free(zcp_priv_load_acquire(state))               // as Z0: who had it is done with it
+            && zcp_priv_load_acquire(object) <= ZCP_PRIV_OBJECT_CLOSED)        // and so is the thread that closed it
             return k;
     }
     return UINT32_MAX;
@@ -7831,7 +7843,7 @@ ZCP_PRIV_SETUP void zcp_priv_recover_draining(zcp_manager *manager);           /
 ZCP_PRIV_SETUP zcp_status zcp_priv_entry_need(zcp_manager *manager, const zcp_priv_tables *tables, bool publisher,
                                               uint32_t *index) {
     zcp_recovery report = {0, 0};
-    for (uint32_t step = 0; (*index = zcp_priv_entry_find(tables, publisher)) == UINT32_MAX; step++) {
+    for (uint32_t step = 0; (*index = zcp_priv_entry_find(manager, tables, publisher)) == UINT32_MAX; step++) {
         if (step == 0)
             zcp_priv_rings_collect(manager, true);
         else if (step == 1)
@@ -8020,9 +8032,12 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_publisher_close(zcp_publisher *publisher) {
     ZEROCP_STEP("publisher_closed");
     zcp_priv_add_relaxed(&zcp_priv_load_relaxed(&p->manager->topics)->ended, 1u);
     zcp_priv_store_release(&p->state, (uint32_t)ZCP_PRIV_OBJECT_ENDED);
-    zcp_priv_publisher_finish(p);
+    zcp_manager *manager = p->manager;
+    bool finished = zcp_priv_publisher_finish(p);
     zcp_priv_books_leave(p);
-    zcp_priv_topics_drain(p->manager);
+    if (finished)
+        zcp_priv_publisher_free(p);
+    zcp_priv_topics_drain(manager);
     zcp_priv_call_end(outermost, ZCP_OK);
 }
 
@@ -8896,7 +8911,6 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_subscriber_close(zcp_subscriber *subscriber) 
     zcp_priv_store_relaxed(&s->entry->armed, 0u);
     zcp_priv_store_relaxed(&s->entry->socket, UINT64_C(0));
     ZEROCP_STEP("subscriber_leaves");
-    zcp_priv_store_release(&s->state, (uint32_t)ZCP_PRIV_OBJECT_CLOSED);
     zcp_priv_store_release(&s->entry->state, UINT64_C(0));                     // as Z5
     (void)zcp_priv_topics_changed(manager);
     zcp_priv_topic_attend(manager, &s->topic, true);
@@ -8910,6 +8924,7 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_subscriber_close(zcp_subscriber *subscriber) 
     zcp_priv_sources_sweep(s);
     zcp_priv_topics_drain(manager);
     zcp_priv_subscriber_descriptors_close(s);
+    zcp_priv_store_release(&s->state, (uint32_t)ZCP_PRIV_OBJECT_CLOSED);       // last: a later open uses the object
     zcp_priv_call_end(outermost, ZCP_OK);
 }
 

@@ -1,6 +1,5 @@
 // tests/topic_test.c: topics. What publishers and subscribers do and refuse; who comes late, is slow, or goes;
-// processes that are
-// killed at whatever step: what they have published arrives, and every chunk comes back.
+// processes that are killed at whatever step: what they have published arrives, and every chunk comes back.
 #include "harness/chunks.h"
 
 #include <errno.h>
@@ -917,6 +916,41 @@ TEST(topic_forked) {
     (void)receive(objects.subscriber, 2, 2);
     zcp_subscriber_close(objects.subscriber);
     zcp_publisher_close(objects.publisher);
+    finish_topics(manager);
+}
+
+// Two threads of a process that open and close: whoever gets the other's entry is not closed with it.
+typedef struct comer {
+    zcp_manager *manager;
+    const char *topic;
+    _Atomic uint32_t *met;
+    uint32_t rounds;
+} comer;
+
+static void *come_and_go(void *argument) {
+    const comer *c = argument;
+    test_meet(c->met, 2);
+    for (uint32_t k = 0; k < c->rounds; k++) {
+        zcp_publisher *publisher = publisher_with(c->manager, (zcp_publisher_desc){.topic = c->topic, .depth = 2});
+        zcp_subscriber *subscriber = subscriber_with(c->manager, (zcp_subscriber_desc){.topic = c->topic});
+        int descriptor = zcp_subscriber_descriptor(subscriber);
+        CHECK(descriptor >= 3);
+        (void)publish(publisher, k);
+        (void)receive(subscriber, 1, k);
+        CHECK(fcntl(descriptor, F_GETFD) >= 0);
+        zcp_publisher_close(publisher);
+        zcp_subscriber_close(subscriber);
+    }
+    return NULL;
+}
+
+TEST(topic_threads_come_and_go) {
+    zcp_manager *manager = create(64, 40);
+    _Atomic uint32_t *met = test_shared(sizeof *met);
+    comer first = {manager, "first", met, ROUNDS(5000)}, second = {manager, "second", met, ROUNDS(5000)};
+    pthread_t other = test_thread(come_and_go, &first);
+    (void)come_and_go(&second);
+    CHECK_EQ(pthread_join(other, NULL), 0);
     finish_topics(manager);
 }
 
