@@ -8758,7 +8758,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_subscriber_keep(zcp_subscriber *s, zcp_chunk 
                              s->reading ? "an event has no chunk" : "no message is being read");
     uint64_t token = s->reading_token;
     if (!zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), &place))
-        return zcp_priv_message_reach(manager, token, &place);
+        status = zcp_priv_message_reach(manager, token, &place);
+    if (status != ZCP_OK)
+        return status;
     // As if its owner had made a token: nobody releases the chunk while the claim stands, so nobody stores to its
     // state.
     _Atomic uint64_t *state = &zcp_priv_record_at(place.pool, place.i)->state;
