@@ -8641,7 +8641,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_receive_wait(zcp_subscriber *const *subscriber
 ZCP_PRIV_COLD bool zcp_priv_descriptor_arm(zcp_subscriber *s) {
     char bytes[8];
     struct itimerspec off = {{0, 0}, {0, 0}}, on = {{ 0, 0}, { 1, 0 } };
-    while (recv(s->socket, bytes, sizeof bytes, MSG_DONTWAIT) > 0) {}
+    // Anybody may send to it: what is left beyond that many makes the descriptor readable again.
+    for (int k = 0; k < 64 && recv(s->socket, bytes, sizeof bytes, MSG_DONTWAIT) > 0; k++) {}
     (void)timerfd_settime(s->timer, 0, &on, NULL);                             // which ends that it is readable
     zcp_priv_store_release(&s->entry->armed, 1u);
     ZEROCP_STEP("descriptor_armed");
