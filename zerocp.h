@@ -823,7 +823,7 @@ typedef struct zcp_topic_entry {    // a publisher or a subscriber
     char     topic[ZCP_MAX_TOPIC_BYTES];        // UTF-8 without control characters
     bool     publisher, reliable;
     bool     ended;                 // its process has closed it or died; it stays until all is read
-    uint32_t client;                // its slot
+    uint32_t client;                // its slot; ZCP_NO_CLIENT: its entry is garbage
     uint32_t depth, keep;           // of a publisher
     uint64_t source;                // of a publisher: as in its messages; of a subscriber: another such number
     uint64_t messages;              // published; or read
@@ -8293,8 +8293,8 @@ ZCP_PRIV_SETUP void zcp_priv_source_begin(zcp_subscriber *s, const zcp_priv_tabl
                                           uint64_t state, uint64_t head, uint64_t from) {
     zcp_priv_topic_publisher *entry = &tables->publishers[publisher];
     zcp_priv_cursor *cursor = &zcp_priv_cursor_row(tables, publisher)[s->index];
-    uint32_t depth = zcp_priv_depth_of(tables, entry);
-    if (depth == 0)
+    uint32_t depth = zcp_priv_depth_of(tables, entry), client = (uint32_t)(state & 0xffff) - 1;
+    if (depth == 0 || client >= s->manager->geometry.max_clients)
         return;                                                                // garbage: nothing comes from there
     zcp_priv_source source = { entry, cursor, zcp_priv_ring_at(tables, publisher), state, head, from, 0, 0, depth,
                                (uint32_t)(head % depth), zcp_priv_lap_of(head, depth),
@@ -9056,13 +9056,15 @@ ZCP_PRIV_SETUP void zcp_priv_subscriber_watch(const zcp_priv_tables *tables, uin
 }
 
 // What is common to both. false: the entry is free.
-ZCP_PRIV_SETUP bool zcp_priv_topic_watch(uint64_t state, const zcp_priv_topic *topic, zcp_topic_entry *entry) {
+ZCP_PRIV_SETUP bool zcp_priv_topic_watch(const zcp_manager *manager, uint64_t state, const zcp_priv_topic *topic,
+                                         zcp_topic_entry *entry) {
+    uint32_t client = (uint32_t)(state & 0xffff) - 1;
     memset(entry, 0, sizeof *entry);
     if (zcp_priv_topic_is_free(state))
         return false;
     zcp_priv_topic_text(topic, entry->topic);
     entry->source = state >> 32;
-    entry->client = (uint32_t)(state & 0xffff) - 1;
+    entry->client = client < manager->geometry.max_clients ? client : ZCP_NO_CLIENT;
     entry->ended = zcp_priv_topic_phase(state) == ZCP_PRIV_TOPIC_ENDED;
     return true;
 }
@@ -9080,11 +9082,12 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_topics(const zcp_manager *manag
         const zcp_priv_topic_publisher *is = &tables.publishers[p];
         uint64_t state = zcp_priv_load_acquire(&is->state);                    // as Z0
         zcp_priv_topic topic = zcp_priv_topic_read(is->topic);
-        if (!zcp_priv_topic_watch(state, &topic, &entry))
+        if (!zcp_priv_topic_watch(manager, state, &topic, &entry))
             continue;
         entry.publisher = true;
-        entry.depth = zcp_priv_load_relaxed(&is->depth);                       // relaxed, all: figures
-        entry.keep = zcp_priv_load_relaxed(&is->keep);
+        entry.depth = zcp_priv_depth_of(&tables, is);
+        uint32_t keep = zcp_priv_load_relaxed(&is->keep);                      // relaxed, both: figures
+        entry.keep = keep < entry.depth ? keep : entry.depth;
         entry.messages = zcp_priv_load_relaxed(&is->count);
         zcp_priv_publisher_watch(&tables, p, &entry);
         if (!function(&entry, user))
@@ -9094,7 +9097,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_topics(const zcp_manager *manag
         const zcp_priv_topic_subscriber *is = &tables.subscribers[s];
         uint64_t state = zcp_priv_load_acquire(&is->state);                    // as Z0
         zcp_priv_topic topic = zcp_priv_topic_read(is->topic);
-        if (!zcp_priv_topic_watch(state, &topic, &entry))
+        if (!zcp_priv_topic_watch(manager, state, &topic, &entry))
             continue;
         entry.reliable = zcp_priv_load_relaxed(&is->flags) & ZCP_PRIV_RELIABLE;
         zcp_priv_subscriber_watch(&tables, s, &topic, &entry);

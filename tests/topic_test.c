@@ -96,6 +96,8 @@ static bool count_entry(const zcp_topic_entry *entry, void *user) {
     count->publishers += entry->publisher;
     count->subscribers += !entry->publisher;
     count->ended += entry->ended;
+    CHECK(entry->client < ZCP_MAX_CLIENTS || entry->client == ZCP_NO_CLIENT);
+    CHECK(entry->keep <= entry->depth && entry->depth <= ZCP_MAX_RING_CELLS);
     if (entry->publisher)
         count->last = *entry;
     return true;
@@ -1699,6 +1701,7 @@ TEST_WITH(topic_garbage_in_the_tables, .seconds = 240) {
                     continue;
                 const unsigned char *bytes = message.data;
                 CHECK(message.size <= 64 && (message.size == 0) == (bytes == NULL));
+                CHECK(message.publisher < 4);
                 unsigned sum = 0;
                 for (uint64_t i = 0; i < message.size; i++)
                     sum += bytes[i];
