@@ -21,7 +21,7 @@
 #define SOURCE_DIR "'" TEST_SOURCE_DIR "'"
 #define LIBS "-pthread -lrt"
 
-enum { MAX_TEXT = 512 << 10 };
+enum { MAX_TEXT = 4 << 20 };
 
 // ---------------------------------------------------------------------------------------------------------------------
 // A directory for the programs of a test, beside the test program. It stays if the test fails: it says what failed.
