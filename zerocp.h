@@ -827,7 +827,7 @@ typedef struct zcp_topic_entry {    // a publisher or a subscriber
     uint32_t depth, keep;           // of a publisher
     uint64_t source;                // of a publisher: as in its messages; of a subscriber: another such number
     uint64_t messages;              // published; or read
-    uint64_t unread;   // of a publisher: those in its ring that somebody has not read; of a subscriber: that it has not
+    uint64_t unread;                // of a publisher: in its ring, and not read by all; of a subscriber: not read by it
     uint64_t lost;                  // by subscribers; or by this one
     uint64_t held;                  // chunks that are in the publisher's ring
 } zcp_topic_entry;
@@ -2405,7 +2405,7 @@ ZCP_PRIV_SETUP bool zcp_priv_topics_drainable(const zcp_manager *manager, uint32
 ZCP_PRIV_SETUP void zcp_priv_topics_leave(zcp_manager *manager);
 ZCP_PRIV_SETUP void zcp_priv_topics_close(zcp_manager *manager);
 ZCP_PRIV_SETUP void zcp_priv_rings_collect(zcp_manager *manager, bool only_ended);
-ZCP_PRIV_SETUP bool zcp_priv_rings_announce(zcp_manager *manager);
+ZCP_PRIV_SETUP void zcp_priv_rings_announce(zcp_manager *manager);
 ZCP_PRIV_SETUP uint64_t zcp_priv_rings_handles(const zcp_manager *manager);
 
 ZCP_PRIV uint64_t zcp_priv_view_sweep_topics(zcp_manager *manager, uint32_t client, bool reliable_only, bool known,
@@ -4978,7 +4978,7 @@ ZCP_PRIV_SETUP bool zcp_priv_wait_round(zcp_priv_sleep *sleep, uint64_t size, zc
     zcp_priv_sleep_announce(sleep->slot, view->signals, view->client, what);                        // step said
     for (uint32_t at = first; (pool = zcp_priv_view_serving(view, table, first, at)) != NULL; at++)
         zcp_priv_wait_announce(pool);
-    (void)zcp_priv_rings_announce(manager);
+    zcp_priv_rings_announce(manager);
     zcp_priv_sleep_look(sleep);
     zcp_priv_rings_collect(manager, false);
     // One may have come that fits.
@@ -6890,23 +6890,28 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FIL
 // The tables of topics, who is in them, and how the dead are taken out (byte maps: >>layout). An entry is free if the
 // lower half of its state is 0; its serial is what its opener has counted topics_epoch up to, so it is never used
 // again, and the lower of two is the older one. Entries are opened under a lock byte of their own, closed by their
-// client, and taken out by whoever sweeps that client. Who has subscribed counts, not who has a cursor: a cursor that
-// is not of the publisher's serial counts as at the publisher's first message. A subscriber that is younger than a
-// publisher makes its cursor when it opens, and says so by attention; one that is older makes it when it meets the
-// publisher. A client that has ended leaves its messages to those who have not read them: its publishers are ENDED, the
-// chunks of unread messages and those that are read in place stay its own, and its slot is DRAINING: its lock is free,
-// and nobody gets it. Whoever has read to the end sweeps once more. Who needs the slot or an entry does so, too, and
-// then only reliable subscribers and claims count. Invariant: a chunk of a client that has ended is swept only if it
-// stands in no cell that somebody is to read, and then, after a fence, in no claim (>>receive tells the other side).
+// client, and taken out by whoever sweeps that client.
+//
+// Who has subscribed counts, not who has a cursor: a cursor that is not of the publisher's serial counts as at the
+// publisher's first message. A subscriber that is younger than a publisher makes its cursor when it opens, and says so
+// by attention; one that is older makes it when it meets the publisher.
+//
+// A client that has ended leaves its messages to those who have not read them: its publishers are ENDED, the chunks of
+// unread messages and those that are read in place stay its own, and its slot is DRAINING: its lock is free, and nobody
+// gets it. Whoever has read to the end sweeps once more. Who needs the slot or an entry does so, too, and then only
+// reliable subscribers and claims count.
+//
+// Invariant: a chunk of a client that has ended is swept only if it stands in no cell that somebody is to read, and
+// then, after a fence, in no claim (>>receive tells the other side).
 //
 // Labels  word      order    partner      what breaks without it
 //   Z0    state     acquire  Z1 Z5        what an entry says is older than its state
 //   Z2    epoch     release  Z3           who sees the epoch does not see what has changed
 //   Z4    attention release  G4           who sees attention sees neither the subscriber nor the sleeper
-//   Z5    state     release  Z0           ... as Z1, here it ends or goes
-//   Z7    serial    acquire  Z6           the same
+//   Z5    state     release  Z0           who sees the entry free or ended does not see its last cursors and cells
+//   Z7    serial    acquire  Z6           a head is read that belongs to an earlier publisher
 //   Z8    (fence)   seq_cst  I1           the sweep misses a claim, whose reader has not seen GONE
-//   G6    head      acquire  I4           the same, where the head alone tells it
+//   G6    head      acquire  I4           as G5, where the head alone says that the message was read
 //   G7    claim     acquire  I3           as G5, in a sweep
 
 enum { ZCP_PRIV_TOPIC_OPENING = 1, ZCP_PRIV_TOPIC_OPEN = 2, ZCP_PRIV_TOPIC_ENDED = 3 };
@@ -7038,7 +7043,7 @@ static uint32_t zcp_priv_topics_changed(zcp_manager *manager) {
     return zcp_priv_add_release(&manager->header->signals.topics_epoch, 1) + 1;                     // Z2
 }
 
-// Tells a descriptor of another process that there is something: a datagram to its socket, whatever comes of it.
+// The abstract name of a descriptor's socket.
 ZCP_PRIV_SETUP void zcp_priv_socket_name(struct sockaddr_un *address, socklen_t *bytes, uint64_t number) {
     memset(address, 0, sizeof *address);
     address->sun_family = AF_UNIX;
@@ -7080,6 +7085,7 @@ ZCP_PRIV_SETUP int zcp_priv_descriptor_high(int fd) {
     return high;
 }
 
+// Tells a descriptor of another process that there is something: a datagram to its socket, whatever comes of it.
 ZCP_PRIV_SETUP void zcp_priv_socket_tell(uint64_t number) {
     struct sockaddr_un address;
     socklen_t bytes;
@@ -7112,7 +7118,7 @@ ZCP_PRIV_SETUP void zcp_priv_topic_wake(zcp_manager *manager, const zcp_priv_top
     zcp_priv_tables tables = zcp_priv_tables_of(manager);
     for (uint32_t s = 0; s < tables.subscriber_count; s++) {
         zcp_priv_topic_subscriber *entry = &tables.subscribers[s];
-        uint64_t state = zcp_priv_load_acquire(&entry->state);
+        uint64_t state = zcp_priv_load_acquire(&entry->state);                 // as Z0
         if (!zcp_priv_topic_is_free(state) && zcp_priv_topic_equal(topic, entry->topic))
             zcp_priv_subscriber_wake(manager, entry, (uint32_t)(state & 0xffff) - 1);
     }
@@ -7132,7 +7138,7 @@ ZCP_PRIV_SETUP void zcp_priv_topic_attend(zcp_manager *manager, const zcp_priv_t
     zcp_priv_tables tables = zcp_priv_tables_of(manager);
     for (uint32_t p = 0; p < tables.publisher_count; p++) {
         zcp_priv_topic_publisher *entry = &tables.publishers[p];
-        uint64_t state = zcp_priv_load_acquire(&entry->state);
+        uint64_t state = zcp_priv_load_acquire(&entry->state);                 // as Z0
         if (!zcp_priv_topic_is_free(state) && (!topic || zcp_priv_topic_equal(topic, entry->topic)))
             zcp_priv_publisher_attend(manager, entry, wakes);
     }
@@ -7184,7 +7190,7 @@ ZCP_PRIV_SETUP bool zcp_priv_cell_is_wanted(const zcp_priv_tables *tables, uint3
     zcp_priv_topic topic = zcp_priv_topic_read(entry->topic);
     for (uint32_t s = 0; s < tables->subscriber_count; s++) {
         const zcp_priv_topic_subscriber *subscriber = &tables->subscribers[s];
-        uint64_t state = zcp_priv_load_acquire(&subscriber->state);
+        uint64_t state = zcp_priv_load_acquire(&subscriber->state);            // as Z0
         if (zcp_priv_topic_is_free(state) || !zcp_priv_topic_equal(&topic, subscriber->topic))
             continue;
         if (reliable_only && !(zcp_priv_load_relaxed(&subscriber->flags) & ZCP_PRIV_RELIABLE))
@@ -7231,6 +7237,7 @@ ZCP_PRIV bool zcp_priv_unread_has(zcp_priv_unread *unread, const zcp_priv_pool *
     uint64_t token = zcp_priv_chunk_id(pool, i, ZCP_PRIV_GENERATION(state));
     const zcp_priv_tables *tables = unread->tables;
     for (uint32_t p = 0; p < tables->publisher_count; p++) {
+        // Relaxed: the slot's lock is held, under which nobody else writes the dead client's entries.
         if (!zcp_priv_topic_is_of(zcp_priv_load_relaxed(&tables->publishers[p].state), unread->client))
             continue;
         if (!zcp_priv_ring_shows(tables, p, token) && !zcp_priv_row_claims(tables, p, token))
@@ -7293,7 +7300,7 @@ ZCP_PRIV_SETUP void zcp_priv_topics_sweep_begin(zcp_manager *manager, const zcp_
     *unread = (zcp_priv_unread){tables, client, 0, 0};
     bool left = zcp_priv_subscribers_end(tables, client), ended = false;
     for (uint32_t p = 0; p < tables->publisher_count; p++) {
-        uint64_t state = zcp_priv_load_acquire(&tables->publishers[p].state);
+        uint64_t state = zcp_priv_load_acquire(&tables->publishers[p].state);  // as Z0
         if (!zcp_priv_topic_is_of(state, client))
             continue;
         unread->publishers++;
@@ -7309,7 +7316,7 @@ ZCP_PRIV_SETUP void zcp_priv_topics_sweep_begin(zcp_manager *manager, const zcp_
     ZEROCP_STEP("topics_ended");
     if (unread->publishers == 0)
         return;
-    for (uint32_t p = 0; p < tables->publisher_count; p++)
+    for (uint32_t p = 0; p < tables->publisher_count; p++)                     // relaxed: after the acquire above
         if (zcp_priv_topic_is_of(zcp_priv_load_relaxed(&tables->publishers[p].state), client))
             zcp_priv_publisher_drain(tables, p, reliable_only);
     // Who claims from here on finds the cell GONE; who has claimed before is seen.
@@ -7330,6 +7337,7 @@ ZCP_PRIV_SETUP bool zcp_priv_ring_shows_any(const zcp_priv_tables *tables, uint3
 ZCP_PRIV_SETUP bool zcp_priv_topics_sweep_end(zcp_manager *manager, const zcp_priv_tables *tables,
                                               const zcp_priv_unread *unread) {
     bool drains = unread->kept != 0;
+    // Relaxed, all: the slot's lock is held, under which nobody else writes the dead client's entries.
     for (uint32_t p = 0; unread->publishers != 0 && !drains && p < tables->publisher_count; p++)
         if (zcp_priv_topic_is_of(zcp_priv_load_relaxed(&tables->publishers[p].state), unread->client))
             drains = zcp_priv_ring_shows_any(tables, p);
@@ -7368,10 +7376,11 @@ ZCP_PRIV_SETUP bool zcp_priv_topics_drainable(const zcp_manager *manager, uint32
     bool shows = false;
     for (uint32_t p = 0; p < tables.publisher_count; p++) {
         const zcp_priv_cell *ring = zcp_priv_ring_at(&tables, p);
-        if (!zcp_priv_topic_is_of(zcp_priv_load_acquire(&tables.publishers[p].state), client))
+        if (!zcp_priv_topic_is_of(zcp_priv_load_acquire(&tables.publishers[p].state), client)) // as Z0
             continue;
         uint32_t depth = zcp_priv_depth_of(&tables, &tables.publishers[p]);
         for (uint32_t cell = 0; cell < depth; cell++) {
+            // Relaxed: a look; the sweep that follows decides.
             uint64_t last = zcp_priv_load_relaxed(&ring[cell].last);
             if (!zcp_priv_cell_shows(last))
                 continue;
@@ -7387,17 +7396,20 @@ ZCP_PRIV_SETUP bool zcp_priv_topics_drainable(const zcp_manager *manager, uint32
 // >>publish  Publishing: the ring of a publisher, and who may still read it
 // ---------------------------------------------------------------------------------------------------------------------
 // A publisher's ring, and its object in this process, which holds every message that stands in the ring: the handles
-// are in private books, from which it works alone. Nobody counts anything for a message. A cell is freed in these
-// steps: it becomes GONE; a fence; a look at attention, and if that has changed, who is there; a look at all claims.
-// What is claimed is put aside until it is not; anything else is released. So a chunk that somebody reads is not
-// released, whoever that is and whenever he came (>>receive tells the other side). Heads are only for the flow: cells
-// that all have read are freed many at once, so that the fence is paid once for them. The publisher's thread does not
-// lock its object. Another one that wants what is in the books (because there is no chunk left, or to drain an object
-// that was closed) says so in `taker`, passes the heavy barrier, and lets be if `busy`.
+// are in private books, from which it works alone. Nobody counts anything for a message.
+//
+// A cell is freed in these steps: it becomes GONE; a fence; a look at attention, and if that has changed, who is there;
+// a look at all claims. What is claimed is put aside until it is not; anything else is released. So a chunk that
+// somebody reads is not released, whoever that is and whenever he came (>>receive tells the other side). Heads are only
+// for the flow: cells that all have read are freed many at once, so that the fence is paid once for them.
+//
+// The publisher's thread does not lock its object. Another one that wants what is in the books (because there is no
+// chunk left, or to drain an object that was closed) says so in `taker`, passes the heavy barrier, and lets be if
+// `busy`.
 //
 // Labels  word      order    partner      what breaks without it
-//   Z1    state     release  Z0           the same; here it opens,
-//   Z3    epoch     acquire  Z2           the same
+//   Z1    state     release  Z0           who sees the entry open does not see its topic, depth and ring
+//   Z3    epoch     acquire  Z2           what changed before the epoch did is not seen
 //   G0    last      relaxed  G1           by the fence: as G1
 //   G1    (fence)   seq_cst  G0 I1        the chunk is released while it is claimed
 //   G2    last      release  I0 I2        who sees the message does not see its payload
@@ -7405,11 +7417,11 @@ ZCP_PRIV_SETUP bool zcp_priv_topics_drainable(const zcp_manager *manager, uint32
 //   G4    attention acquire  Z4           a subscriber that has come is not looked for: its claim is missed
 //   G5    claim     acquire  I3           the chunk is written while a reader that has done with it still reads
 //   G8    busy      acquire  G9           the taker works with books that are half written
-//   G9    busy      release  G8           the same
-//   I7    taker     acquire  I8           the same, the other way round
-//   I8    taker     release  I7           the same
+//   G9    busy      release  G8           as G8
+//   I7    taker     acquire  I8           the publisher works with books that the taker has half written
+//   I8    taker     release  I7           as I7
 //   Z9    (barrier) light    I9           both work with the books
-//   I9    (barrier) heavy    Z9           the same
+//   I9    (barrier) heavy    Z9           as Z9
 
 // An object is closed for ever, or until a later open uses it again; 0 in a forked child.
 enum { ZCP_PRIV_OBJECT_CLOSED = 1, ZCP_PRIV_OBJECT_OPEN = 2, ZCP_PRIV_OBJECT_ENDED = 3 };
@@ -7734,7 +7746,7 @@ ZCP_PRIV_SETUP void zcp_priv_publisher_free(zcp_publisher *p) {
     zcp_manager *manager = p->manager;
     zcp_priv_store_release(&p->entry->state, UINT64_C(0));                     // as Z5
     (void)zcp_priv_topics_changed(manager);
-    // Relaxed: whether to look here again.
+    // Relaxed: it only says whether to look here again.
     zcp_priv_add_relaxed(&zcp_priv_load_relaxed(&manager->topics)->ended, UINT32_MAX);
 }
 
@@ -7768,18 +7780,15 @@ static void zcp_priv_topics_drain(zcp_manager *manager) {
 }
 
 // Who reads is to wake this client, which is about to sleep until a chunk is free.
-ZCP_PRIV_SETUP bool zcp_priv_rings_announce(zcp_manager *manager) {
+ZCP_PRIV_SETUP void zcp_priv_rings_announce(zcp_manager *manager) {
     zcp_priv_topics *topics = zcp_priv_load_acquire(&manager->topics);
-    bool any = false;
     for (uint32_t k = 0; topics && k < topics->publishers; k++) {
         zcp_publisher *p = zcp_priv_publisher_at(topics, k);
         uint32_t state = zcp_priv_load_acquire(&p->state);
         if (state != ZCP_PRIV_OBJECT_OPEN && state != ZCP_PRIV_OBJECT_ENDED)
             continue;
         zcp_priv_store_relaxed(&p->entry->waits, 1u);                          // relaxed: the heavy barrier follows
-        any = true;
     }
-    return any;
 }
 
 // Handles that the books of this manager hold.
@@ -7797,8 +7806,6 @@ ZCP_PRIV_SETUP uint64_t zcp_priv_rings_handles(const zcp_manager *manager) {
     return handles;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Opening and closing
 // Takes the lock of whoever opens a publisher or subscriber.
 ZCP_PRIV_SETUP zcp_status zcp_priv_topics_lock(zcp_manager *manager, zcp_priv_hold *hold) {
     zcp_priv_wait wait = zcp_priv_wait_begin(ZCP_SHM_DEFAULT_TIMEOUT_MS);
@@ -8030,6 +8037,7 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_publisher_close(zcp_publisher *publisher) {
                                                                   p->manager->view.client));    // as Z5
     (void)zcp_priv_topics_changed(p->manager);
     ZEROCP_STEP("publisher_closed");
+    // Relaxed: it only says whether to look here again.
     zcp_priv_add_relaxed(&zcp_priv_load_relaxed(&p->manager->topics)->ended, 1u);
     zcp_priv_store_release(&p->state, (uint32_t)ZCP_PRIV_OBJECT_ENDED);
     zcp_manager *manager = p->manager;
@@ -8041,8 +8049,6 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_publisher_close(zcp_publisher *publisher) {
     zcp_priv_call_end(outermost, ZCP_OK);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Publishing
 // Takes a dead client's subscribers out, so that nobody waits for them; not too often. true: it was dead.
 ZCP_PRIV_COLD bool zcp_priv_reader_test(zcp_publisher *p, uint32_t client) {
     zcp_manager *manager = p->manager;
@@ -8094,6 +8100,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_fail_late(const zcp_publisher *p) {
     uint32_t client = late ? late->client : p->manager->view.client;
     char text[ZCP_MAX_TOPIC_BYTES];
     zcp_priv_topic_text(&p->topic, text);
+    // Relaxed, of the pid: for the message.
     return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: \"%s\": client %u (pid %u), a reliable subscriber, has not "
                          "read message %llu within %u ms", p->manager->name, text, client,
                          zcp_priv_load_relaxed(&zcp_priv_slot_at(p->manager, client)->pid),
@@ -8244,8 +8251,9 @@ ZEROCP_API zcp_status zcp_publisher_notify(zcp_publisher *publisher, zcp_deliver
 // A subscriber reads a cell in these steps: `last`; the token; its claim := token; a fence; `last` once more, then the
 // publisher's state. Are both as before, the chunk is not released until the claim is gone: whoever freed the cell has
 // made it GONE before his fence, so he sees the claim, or this one sees that it is GONE (>>publish). The state tells
-// whether the entry is still the same publisher's, whose laps would begin anew. The next cell may show the next
-// message, or that it is GONE, or a later one: then it was overtaken.
+// whether the entry is still the same publisher's, whose laps would begin anew.
+//
+// The next cell may show the next message, or that it is GONE, or a later one: then it was overtaken.
 //
 // Labels  word      order    partner      what breaks without it
 //   Z6    serial    release  Z7           who sees the cursor's serial does not see its head
@@ -8253,7 +8261,7 @@ ZEROCP_API zcp_status zcp_publisher_notify(zcp_publisher *publisher, zcp_deliver
 //   I1    (fence)   seq_cst  G1 Z8        the claim is not seen by who releases the chunk
 //   I2    last      acquire  G2           the state is looked at before the cell
 //   I3    claim     release  G5 G7        the chunk is written while this one still reads
-//   I4    head      release  G6           the same, where the head alone tells it
+//   I4    head      release  G6           as I3, where the head alone says that the message was read
 //   I5    (barrier) light    I6           a publisher that waits misses the head, and this one the publisher
 //   I6    (barrier) heavy    G3 I5        who sleeps misses what is told, and who tells it the sleeper
 
@@ -8567,8 +8575,6 @@ ZCP_PRIV_COLD void zcp_priv_sources_sweep(zcp_subscriber *s) {
     s->sweep_at = ended + 1000000 + 10 * (ended - now);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Waiting
 // A round of a wait: all publishers of these topics are to look who sleeps.
 ZCP_PRIV_SETUP void zcp_priv_receive_announce(zcp_priv_sleep *sleep, zcp_subscriber *const *subscribers,
                                               uint32_t count) {
@@ -8656,7 +8662,7 @@ ZCP_PRIV_COLD bool zcp_priv_descriptor_arm(zcp_subscriber *s) {
     return true;
 }
 
-ZCP_PRIV_COLD zcp_status zcp_priv_receive_slowly(zcp_subscriber *s, uint32_t timeout_ms, zcp_message *message) {
+ZCP_PRIV_COLD zcp_status zcp_priv_receive_slow(zcp_subscriber *s, uint32_t timeout_ms, zcp_message *message) {
     uint32_t ready;
     zcp_status status = ZCP_ERR_EMPTY;
     if (s->spin_us != 0 && timeout_ms != 0)
@@ -8686,7 +8692,7 @@ ZEROCP_API zcp_status zcp_subscriber_receive(zcp_subscriber *subscriber, uint32_
     if (ZCP_PRIV_LIKELY(status != ZCP_ERR_EMPTY))
         return status;
     bool outermost = zcp_priv_call_begin();
-    return zcp_priv_call_end(outermost, zcp_priv_receive_slowly(s, timeout_ms, message));
+    return zcp_priv_call_end(outermost, zcp_priv_receive_slow(s, timeout_ms, message));
 }
 
 ZCP_PRIV_SETUP zcp_status zcp_priv_subscribers_wait(zcp_subscriber *const *subscribers, uint32_t count,
@@ -8743,8 +8749,6 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_interrupt(zcp_manager *manager,
     return ZCP_OK;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Keeping
 ZCP_PRIV_SETUP zcp_status zcp_priv_subscriber_keep(zcp_subscriber *s, zcp_chunk *chunk) {
     zcp_priv_place place;
     if (!chunk)
@@ -8782,8 +8786,6 @@ ZEROCP_API zcp_status zcp_subscriber_keep(zcp_subscriber *subscriber, zcp_chunk 
     return zcp_priv_call_end(outermost, zcp_priv_subscriber_keep(subscriber, chunk));
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Opening and closing
 ZCP_PRIV_SETUP zcp_subscriber *zcp_priv_subscriber_make(zcp_manager *manager, const zcp_priv_tables *tables,
                                                         uint32_t index,
                                                         const zcp_subscriber_desc *desc) {
@@ -8936,6 +8938,7 @@ ZCP_PRIV_SETUP void zcp_priv_topics_close(zcp_manager *manager) {
     zcp_priv_topics *topics = zcp_priv_load_acquire(&manager->topics);
     if (!topics)
         return;
+    // Relaxed, all: no call may overlap the manager's close.
     for (uint32_t k = 0; k < topics->publishers; k++) {
         zcp_publisher *p = zcp_priv_publisher_at(topics, k);
         if (zcp_priv_load_relaxed(&p->state) >= ZCP_PRIV_OBJECT_OPEN)
@@ -8953,7 +8956,7 @@ ZCP_PRIV_SETUP void zcp_priv_topics_close(zcp_manager *manager) {
 
 // The objects are for a later manager. Under the process's mutex.
 ZCP_PRIV_SETUP void zcp_priv_topics_leave(zcp_manager *manager) {
-    zcp_priv_topics *topics = zcp_priv_load_relaxed(&manager->topics);
+    zcp_priv_topics *topics = zcp_priv_load_relaxed(&manager->topics);         // relaxed, both: under the mutex
     if (!topics)
         return;
     topics->next = zcp_priv_topics_unused;
@@ -8961,8 +8964,6 @@ ZCP_PRIV_SETUP void zcp_priv_topics_leave(zcp_manager *manager) {
     zcp_priv_store_relaxed(&manager->topics, (zcp_priv_topics *)NULL);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The descriptor
 // Binds a datagram socket under a name that nobody else has.
 ZCP_PRIV_SETUP int zcp_priv_socket_open(uint64_t *number) {
     struct sockaddr_un address;
@@ -9018,8 +9019,6 @@ ZCP_PRIV_SMALL ZEROCP_API int zcp_subscriber_descriptor(zcp_subscriber *subscrib
     return s->epoll;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Looking
 // What all who subscribe have not read of a publisher, have lost, and what is in its ring.
 ZCP_PRIV_SETUP void zcp_priv_publisher_watch(const zcp_priv_tables *tables, uint32_t publisher,
                                              zcp_topic_entry *entry) {
