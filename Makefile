@@ -10,6 +10,11 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 INSTALL ?= install
 
+# As many jobs as there are CPUs, unless the caller says how many.
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc)
+endif
+
 headers := zerocp_relptr.h zerocp_shm.h zerocp.h
 version := $(shell sed -n '1s/.* zerocp \([0-9][0-9.]*\).*/\1/p' zerocp.h)
 

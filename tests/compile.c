@@ -1,6 +1,6 @@
-// tests/compile.c: the compile matrix. Programs as users may write them are generated, compiled by each compiler that
-// is there, linked and run; what must be refused is refused with the words that help. The quick start in zerocp.h and
-// the C blocks of README.md are extracted and run too.
+// tests/compile.c: the compile matrix. Programs as users may write them are generated, compiled by the compiler that
+// make was given, linked and run; what must be refused is refused with the words that help. The quick start in
+// zerocp.h and the C blocks of README.md are extracted and run too.
 #include "harness/compiling.h"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -91,10 +91,9 @@ static void check_alone(const char *compiler, int header) {
 }
 
 static void check_each_alone(int header) {
-    const char *compiler;
+    const char *compiler = callers_compiler();
     enter_directory_to_run();
-    FOR_EACH(compiler, c_compilers())
-        check_alone(compiler, header);
+    check_alone(compiler, header);
     leave_directory();
 }
 
@@ -119,76 +118,65 @@ static void check_order(const char *compiler, const int order[HEADERS]) {
 }
 
 TEST_WITH(compile_every_order, .seconds = 120) {
-    const char *compiler;
+    const char *compiler = callers_compiler();
     enter_directory_to_run();
-    FOR_EACH(compiler, c_compilers())
-        for (int i = 0; i < 6; i++)
-            check_order(compiler, orders[i]);
+    for (int i = 0; i < 6; i++)
+        check_order(compiler, orders[i]);
     leave_directory();
 }
 
 TEST_WITH(compile_included_twice, .seconds = 120) {
-    const char *compiler;
+    const char *compiler = callers_compiler();
     enter_directory_to_run();
     write_unit("twice.c", (unit){.prologue = IMPLEMENT, .includes = {3, 3}});
     write_unit("plain.c", (unit){.includes = {3, 3}});
     write_unit("all.c", (unit){.prologue = IMPLEMENT, .includes = {1, 2, 3, 1, 2, 3}});
-    FOR_EACH(compiler, c_compilers()) {
-        compile_and_run(compiler, "-std=c11", "twice.c");
-        compile_only(compiler, "-std=gnu11", "all.c");
-        compile_only(compiler, "-std=c11", "plain.c");
-    }
+    compile_and_run(compiler, "-std=c11", "twice.c");
+    compile_only(compiler, "-std=gnu11", "all.c");
+    compile_only(compiler, "-std=c11", "plain.c");
     leave_directory();
 }
 
 // The macro comes after a first, plain include: libc's headers have been seen then, so the caller defines _GNU_SOURCE.
 TEST_WITH(compile_implemented_later, .seconds = 120) {
-    const char *compiler;
+    const char *compiler = callers_compiler();
     enter_directory_to_run();
     write_unit("later.c", (unit){.includes = {3, 3}, .between = IMPLEMENT});
     write_unit("upwards.c", (unit){.prologue = IMPLEMENT, .includes = {1, 3}, .between = "#include <stdlib.h>\n"});
-    FOR_EACH(compiler, c_compilers()) {
-        compile_and_run(compiler, "-std=c11 -D_GNU_SOURCE", "later.c");
-        compile_only(compiler, "-std=gnu11 -D_GNU_SOURCE", "later.c");
-        compile_only(compiler, "-std=c11", "upwards.c");
-    }
+    compile_and_run(compiler, "-std=c11 -D_GNU_SOURCE", "later.c");
+    compile_only(compiler, "-std=gnu11 -D_GNU_SOURCE", "later.c");
+    compile_only(compiler, "-std=c11", "upwards.c");
     leave_directory();
 }
 
 TEST_WITH(compile_two_units, .seconds = 120) {
-    const char *compiler;
+    const char *compiler = callers_compiler();
     enter_directory_to_run();
     write_unit("second.c", (unit){.prologue = IMPLEMENT, .includes = {3}, .function = SECOND_UNIT});
     write_unit("first.c", (unit){.includes = {1, 2, 3}, .function = FIRST_UNIT});
-    FOR_EACH(compiler, c_compilers()) {
-        compile_and_run(compiler, "-std=c11", "first.c second.c");
-        compile_and_run(compiler, "-std=gnu11 -fno-common", "second.c first.c");
-    }
+    compile_and_run(compiler, "-std=c11", "first.c second.c");
+    compile_and_run(compiler, "-std=gnu11 -fno-common", "second.c first.c");
     leave_directory();
 }
 
 TEST_WITH(compile_static, .seconds = 120) {
-    const char *compiler;
+    const char *compiler = callers_compiler();
     enter_directory_to_run();
     write_unit("second.c", (unit){.prologue = STATIC IMPLEMENT, .includes = {3}, .function = SECOND_UNIT});
     write_unit("first.c", (unit){.prologue = STATIC IMPLEMENT, .includes = {3}, .function = FIRST_UNIT});
     write_unit("low.c", (unit){.prologue = STATIC IMPLEMENT, .includes = {1}});
-    FOR_EACH(compiler, c_compilers()) {
-        compile_and_run(compiler, "-std=c11", "first.c second.c");
-        compile_only(compiler, "-std=gnu11", "low.c");
-    }
+    compile_and_run(compiler, "-std=c11", "first.c second.c");
+    compile_only(compiler, "-std=gnu11", "low.c");
     leave_directory();
 }
 
 // Some warnings need the optimiser's eyes.
 TEST_WITH(compile_optimised, .seconds = 120) {
-    const char *compiler;
+    const char *compiler = callers_compiler();
     enter_directory_to_run();
     write_unit("fast.c", (unit){.prologue = IMPLEMENT, .includes = {3}});
-    FOR_EACH(compiler, c_compilers()) {
-        must("%s -std=c11 %s -O2 -DNDEBUG -I%s -o program fast.c %s && ./program", compiler, C_WARNINGS, SOURCE_DIR,
-             LIBS);
-    }
+    must("%s -std=c11 %s -O2 -DNDEBUG -I%s -o program fast.c %s && ./program", compiler, C_WARNINGS, SOURCE_DIR,
+         LIBS);
     leave_directory();
 }
 
@@ -266,15 +254,13 @@ static const char plugin_host_source[] =
     "    return failed;\n}\n";
 
 TEST_WITH(compile_library_that_is_unloaded, .seconds = 120) {
-    const char *compiler;
+    const char *compiler = callers_compiler();
     enter_directory_to_run();
     write_file("plugin.c", "%s", plugin_source);
     write_file("host.c", plugin_host_source);
-    FOR_EACH(compiler, c_compilers()) {
-        must("%s -std=gnu11 %s -O1 -fPIC -shared -I%s -o plugin.so plugin.c %s", compiler, C_WARNINGS, SOURCE_DIR,
-             LIBS);
-        must("%s -std=gnu11 -O1 -o host host.c -pthread -ldl && ./host %s", compiler, test_instance());
-    }
+    must("%s -std=gnu11 %s -O1 -fPIC -shared -I%s -o plugin.so plugin.c %s", compiler, C_WARNINGS, SOURCE_DIR,
+         LIBS);
+    must("%s -std=gnu11 -O1 -o host host.c -pthread -ldl && ./host %s", compiler, test_instance());
     leave_directory();
 }
 
@@ -298,25 +284,21 @@ static void write_cxx_units(void) {
 
 TEST_WITH(compile_cxx, .seconds = 120) {
     static const char *const standards[] = {"-std=c++11", "-std=c++17", "-std=c++20"};
-    const char *compiler;
     enter_directory_to_run();
-    compilers found = cxx_compilers(true);
+    const char *compiler = cxx_compiler(true);
     write_cxx_units();
     must("%s -std=c11 -O0 -I%s -c -o implementation.o implementation.c", callers_compiler(), SOURCE_DIR);
-    FOR_EACH(compiler, found)
-        for (int i = 0; i < 3; i++)
-            check_cxx(compiler, standards[i]);
+    for (int i = 0; i < 3; i++)
+        check_cxx(compiler, standards[i]);
     leave_directory();
 }
 
 TEST(compile_cxx_implementation_is_refused) {
-    const char *compiler;
     enter_directory();
-    compilers found = cxx_compilers(false);
+    const char *compiler = cxx_compiler(false);
     for (int i = 0; i < HEADERS; i++) {
         write_unit("main.cpp", (unit){.prologue = IMPLEMENT, .includes = {i + 1}});
-        FOR_EACH(compiler, found)
-            must_be_refused("put it into a .c file", "%s -std=c++17 -fsyntax-only -I%s main.cpp", compiler, SOURCE_DIR);
+        must_be_refused("put it into a .c file", "%s -std=c++17 -fsyntax-only -I%s main.cpp", compiler, SOURCE_DIR);
     }
     leave_directory();
 }
@@ -325,15 +307,13 @@ TEST(compile_cxx_implementation_is_refused) {
 // What is refused, and what is visible
 
 TEST(compile_libc_header_first_is_refused) {
-    const char *compiler;
+    const char *compiler = callers_compiler();
     enter_directory();
     for (int i = 0; i < HEADERS; i++) {
         write_unit("late.c", (unit){.prologue = "#include <stdio.h>\n" IMPLEMENT, .includes = {i + 1}});
-        FOR_EACH(compiler, c_compilers()) {
-            must_be_refused("include zerocp first, or define _GNU_SOURCE", "%s -std=c11 -fsyntax-only -I%s late.c",
-                            compiler, SOURCE_DIR);
-            compile_only(compiler, "-std=c11 -D_GNU_SOURCE", "late.c");
-        }
+        must_be_refused("include zerocp first, or define _GNU_SOURCE", "%s -std=c11 -fsyntax-only -I%s late.c",
+                        compiler, SOURCE_DIR);
+        compile_only(compiler, "-std=c11 -D_GNU_SOURCE", "late.c");
     }
     leave_directory();
 }
@@ -356,17 +336,15 @@ TEST(compile_casts_hide_nothing) {
         "\\((const |volatile )*_Atomic[^()]* \\*\\)[[:alnum:]_&(]",
         "\\([[:alnum:]_ ]+ \\*(const \\*)?\\)\\((const )?(void \\*|uintptr_t)\\)[^)]",
     };
-    const char *compiler;
+    const char *compiler = callers_compiler();
     enter_directory();
-    compilers found = c_compilers();
     for (int i = 0; i < HEADERS; i++)                              // a number may become a void *
         for (int p = 0; p < 2; p++)
             must("! grep -nE '%s' %s/%s | grep -vF '(void *)(uintptr_t)'", forbidden[p], SOURCE_DIR, headers[i]);
     write_unit("casts.c", (unit){.prologue = IMPLEMENT, .includes = {3}});
-    FOR_EACH(compiler, found)
-        must("%s -Werror -Wcast-align=strict -fsyntax-only -x c /dev/null 2> /dev/null || exit 0; "
-             "%s -std=c11 %s -Wcast-align=strict -O0 -I%s -c -o casts.o casts.c",
-             compiler, compiler, C_WARNINGS, SOURCE_DIR);
+    must("%s -Werror -Wcast-align=strict -fsyntax-only -x c /dev/null 2> /dev/null || exit 0; "
+         "%s -std=c11 %s -Wcast-align=strict -O0 -I%s -c -o casts.o casts.c",
+         compiler, compiler, C_WARNINGS, SOURCE_DIR);
     leave_directory();
 }
 
@@ -433,22 +411,20 @@ static int check_declared(const char *header, const char *exported) {
 }
 
 TEST_WITH(compile_exports_declared_names_only, .seconds = 120) {
-    const char *compiler;
+    const char *compiler = callers_compiler();
     enter_directory_to_run();
-    FOR_EACH(compiler, c_compilers()) {
-        compile_object(compiler, IMPLEMENT);
-        int exported = check_exports(), declared = 0;
-        char *names = read_file("log");
-        for (int i = 0; i < HEADERS; i++)
-            declared += check_declared(headers[i], names);
-        free(names);
-        CHECK_EQ(exported, declared);
-        CHECK(declared > 40);
-        compile_object(compiler, STATIC IMPLEMENT);
-        CHECK_EQ(check_exports(), 0);
-        compile_object(compiler, NULL);
-        CHECK_EQ(check_exports(), 0);
-    }
+    compile_object(compiler, IMPLEMENT);
+    int exported = check_exports(), declared = 0;
+    char *names = read_file("log");
+    for (int i = 0; i < HEADERS; i++)
+        declared += check_declared(headers[i], names);
+    free(names);
+    CHECK_EQ(exported, declared);
+    CHECK(declared > 40);
+    compile_object(compiler, STATIC IMPLEMENT);
+    CHECK_EQ(check_exports(), 0);
+    compile_object(compiler, NULL);
+    CHECK_EQ(check_exports(), 0);
     leave_directory();
 }
 
@@ -456,15 +432,13 @@ TEST_WITH(compile_exports_declared_names_only, .seconds = 120) {
 // What is documented
 
 static void run_documented(const char *path, const char *more_files) {
-    const char *compiler;
+    const char *compiler = callers_compiler();
     int lock = lock_documented();
     char *text = read_file(path);
-    FOR_EACH(compiler, c_compilers()) {
-        must("%s -std=c11 -Wall -Wextra -Wpedantic -Werror -O0 -I%s -o program %s %s %s", compiler, SOURCE_DIR, path,
-             more_files, LIBS);
-        must("timeout 20 ./program");
-        check_nothing_left(text);
-    }
+    must("%s -std=c11 -Wall -Wextra -Wpedantic -Werror -O0 -I%s -o program %s %s %s", compiler, SOURCE_DIR, path,
+         more_files, LIBS);
+    must("timeout 20 ./program");
+    check_nothing_left(text);
     free(text);
     close(lock);
 }

@@ -481,11 +481,11 @@ static void crowd_of(int rounds, bool only_fresh) {
 }
 
 TEST_WITH(creation_has_one_initialiser, .seconds = 120, .weight = 2) {
-    crowd_of(ROUNDS(200, 40), true);
+    crowd_of(ROUNDS(100, 40), true);
 }
 
 TEST_WITH(creation_has_one_initialiser_on_what_others_left, .seconds = 120, .weight = 2) {
-    crowd_of(ROUNDS(60, 20), false);
+    crowd_of(ROUNDS(40, 20), false);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -570,7 +570,7 @@ TEST_WITH(creation_killed_at_any_moment, .seconds = 120) {
     _Atomic uint32_t *words = test_shared(2 * sizeof *words);
     int found[STAGES] = {0};
     uint64_t window = creation_time();
-    for (int round = 0; round < ROUNDS(300, 60); round++) {
+    for (int round = 0; round < ROUNDS(150, 60); round++) {
         words[0] = words[1] = 0;
         pid_t pid = test_spawn(create_when_told, words);
         test_await(&words[0], 1);
@@ -594,7 +594,7 @@ TEST_WITH(creation_killed_at_any_moment, .seconds = 120) {
     }
     for (stage at = ABSENT; at < STAGES; at++)
         test_note("%s: %d", stage_names[at], found[at]);
-    CHECK_EQ(found[ABSENT] + found[EMPTY] + found[HALF_MADE] + found[WHOLE], ROUNDS(300, 60));
+    CHECK_EQ(found[ABSENT] + found[EMPTY] + found[HALF_MADE] + found[WHOLE], ROUNDS(150, 60));
 }
 
 // What a killed creator has left may be longer than what the next one makes, and hold anything behind its first words.
@@ -748,7 +748,7 @@ TEST_WITH(creation_everybody_against_everybody, .seconds = 120, .weight = 2) {
     pid_t pids[TRADERS];
     zcp_manager *manager;
     int killed = 0;
-    all->left = ROUNDS(12000, 1500);
+    all->left = ROUNDS(5000, 1500);
     for (int i = 0; i < TRADERS; i++)
         pids[i] = test_spawn(run_trader, &(trader){all, i});
     while (stir(all, pids, &killed))
@@ -1767,7 +1767,7 @@ TEST(creation_header_with_wrong_geometry_is_refused) {
 TEST(creation_header_from_dice_never_crashes) {
     saved_file *file = test_shared(sizeof *file);
     int opened = 0;
-    for (int round = 0; round < ROUNDS(2000, 300); round++) {
+    for (int round = 0; round < ROUNDS(1000, 300); round++) {
         if (names_there(test_instance()) != ALL) {                 // one was spoilt: somebody has finished it off
             remove_names(test_instance(), ALL);
             zcp_manager_close(must_open(test_instance(), CREATE_EXCLUSIVE));

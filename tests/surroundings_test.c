@@ -303,20 +303,17 @@ static bool may_be_overcome(const char *function, int error) {
            || (strcmp(function, "fcntl") == 0 && error == EAGAIN);
 }
 
-// What a failed creation has to take away again. With `strict` also what it made before it could take the creation lock
-// (an empty file) and what it could not attach to (a whole instance); but not where the system refuses the lock for
-// good.
-static bool strict;
-
+// What a failed creation has to take away again: also what it made before it could take the creation lock (an empty
+// file), and what it could not attach to (a whole instance); but not where the system refuses the lock for good.
 static void check_after_failure(const operation *op, bool ever_after) {
-    if (op->was == WAS_NOTHING && strict && !ever_after)
+    if (op->was == WAS_NOTHING && !ever_after)
         CHECK_MSG(!has_management(subject) && !has_chunks(subject), "%s: left management %d, chunks %d", trial,
                   has_management(subject), has_chunks(subject));
-    if (op->was == WAS_NOTHING && strict && !ever_after)
+    if (op->was == WAS_NOTHING && !ever_after)
         CHECK_MSG(!has_locks(subject), "%s: left its lock object", trial);
     if (op->was == WAS_NOTHING)                                    // never half an instance
         CHECK_MSG(!has_chunks(subject) || has_management(subject), "%s: left a chunk segment", trial);
-    if (op->was == WAS_NO_SHM && strict && !ever_after)
+    if (op->was == WAS_NO_SHM && !ever_after)
         CHECK_MSG(!is_there(subject, ""), "%s: left the object", trial);
     if (op->was == WAS_INSTANCE || op->was == WAS_OPENED)
         CHECK_MSG(has_management(subject) && has_chunks(subject), "%s: a name has gone", trial);
@@ -372,7 +369,7 @@ static bool try_one(const operation *op, int nth, int error, bool ever_after) {
         if (status != ZCP_OK || op->was == WAS_OPENED) {
             zcp_status again = op->run();
             bool gone = op->gone && again == ZCP_ERR_NOT_FOUND;
-            bool left = again == ZCP_ERR_EXISTS && op->run == run_create_for_group && (!strict || ever_after);
+            bool left = again == ZCP_ERR_EXISTS && op->run == run_create_for_group && ever_after;
             if (left)
                 again = run_attach();
             CHECK_MSG(again == ZCP_OK || gone, "%s: then %s: %s", trial, zcp_status_name(again), zcp_last_message());
@@ -422,7 +419,7 @@ static void try_all(const operation *op, int *trials) {
                     *trials += try_one(op, nth, *error, after);
 }
 
-static void let_each_call_fail(void) {
+TEST_WITH(surroundings_each_system_call_fails_and_nothing_is_left, .seconds = 120) {
     int trials = 0;
     subject = test_instance();
     zcp_log_set_callback(count_warning, NULL);
@@ -438,10 +435,6 @@ static void let_each_call_fail(void) {
     remove_both(subject);
     zcp_shm_unlink(subject);
     test_note("%d failures injected", trials);
-}
-
-TEST_WITH(surroundings_each_system_call_fails, .seconds = 120) {
-    let_each_call_fail();
 }
 
 // Also the calls that a process makes once: the page of locks, the handlers of fork.
@@ -467,11 +460,6 @@ TEST(surroundings_each_system_call_fails_at_first_use) {
         test_join(test_spawn(fail_in_a_fresh_process, &nth));
     }
     remove_both(subject);
-}
-
-TEST_WITH(surroundings_each_system_call_fails_and_nothing_is_left, .seconds = 120) {
-    strict = true;
-    let_each_call_fail();
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -573,7 +561,7 @@ TEST(surroundings_little_address_space) {
 }
 #endif
 
-// A file size limit: told, and never a SIGXFSZ. What exists can be opened, used and closed whatever the limit.
+// A file size limit, which holds for each segment by itself: told, and never a SIGXFSZ. What exists can be opened, used and closed whatever the limit.
 static void small_files(const char *name) {
     zcp_config config = small_config();
     uint64_t management = zcp_config_management_bytes(&config, CLIENTS),
@@ -587,7 +575,7 @@ static void small_files(const char *name) {
         zcp_status status = open_mode(&manager, name, ZCP_SHM_CREATE_EXCLUSIVE);
         if (limits[i] < most)
             CHECK_IS(status, ZCP_ERR_NO_SPACE);
-        else if (limits[i] >= sum || strict)
+        else
             CHECK_IS(status, ZCP_OK);
         zcp_manager_close(manager);
         CHECK(status == ZCP_OK || (!has_management(name) && !has_chunks(name)));
@@ -599,19 +587,13 @@ static void small_files(const char *name) {
         CHECK_IS(open_mode(&manager, name, ZCP_SHM_OPEN_OR_CREATE), ZCP_OK);
         use_all_of(manager);
         zcp_manager_close(manager);
-        if (limits[i] >= 16 || strict)
-            CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
+        CHECK_IS(zcp_manager_destroy(name), ZCP_OK);
         LIMIT(RLIMIT_FSIZE, RLIM_INFINITY);
         remove_both(name);
     }
 }
 
 TEST(surroundings_small_files) {
-    in_child(small_files, test_instance());
-}
-
-TEST(surroundings_small_files_each_segment_for_itself) {
-    strict = true;
     in_child(small_files, test_instance());
 }
 
