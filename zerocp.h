@@ -1584,7 +1584,8 @@ ZCP_PRIV zcp_priv_freeing zcp_priv_sweep_chunk(zcp_priv_pool *pool, uint32_t i, 
 //
 // Invariant of caches: a chunk on a stack is (g, its client, cached by its lease), and `owned` is 0; or somebody else
 // has freed it, by a CAS from exactly that state, which never comes again. What the thread does with it is such a CAS,
-// too, except for the stores after it has begun.
+// too, except for the stores after it has begun. So `recalls`, `holder`, `begun` and `allocated` of a pool with caches
+// are no hints: garbage there, as in a record, may give a cached chunk out twice.
 //
 // Counters: a thread with a lease counts in its own cache line, all others in the pool's. allocated - freed are in use,
 // give or take one for each process that was killed at that instant. The peak is checked when a thread uses more chunks

@@ -529,13 +529,15 @@ TEST_WITH(creation_killed_at_each_step, .seconds = 120) {
     int victims = 0;
     for (size_t b = 0; b < sizeof before / sizeof before[0]; b++)
         for (size_t a = 0; a < sizeof actions / sizeof actions[0]; a++)
-            for (action next = OPEN_OR_CREATE; next < ACTIONS; next += ROUNDS(1, 2)) {
+            for (int round = 0; round < 2; round++) {              // what comes next at a step changes from run to run
                 bool passed = expected_status(actions[a], true, before[b]) != ZCP_OK;
-                for (int nth = 1; !passed; nth++, victims++)
+                for (int nth = 1; !passed; nth++, victims++) {
+                    action next = (action)test_random_below(ACTIONS);
                     passed = kill_and_check(test_instance(), before[b], actions[a], nth, next);
+                }
             }
     test_note("%d victims", victims);
-    CHECK(victims > ROUNDS(300, 150));
+    CHECK(victims > 150);
 }
 
 static const zcp_config wide_pools = {.pools = {.size = 2, .items = {{256 << 10, 8, 0, 0}, {1024, 512, 0, 0}}}};
@@ -836,10 +838,11 @@ TEST(creation_names_removed_at_each_step) {
     for (size_t b = 0; b < sizeof before / sizeof before[0]; b++)
         for (action what = OPEN_OR_CREATE; what < ACTIONS; what++)
             for (int which = MANAGEMENT; which <= ALL; which++)
-                for (int nth = 1; removals++, !removed_at(test_instance(), before[b], what, which, nth); nth++)
-                    continue;
+                // Each run takes other steps.
+                for (int nth = 1; removals++, !removed_at(test_instance(), before[b], what, which, nth);)
+                    nth += 1 + (int)test_random_below(3);
     test_note("%d removals", removals);
-    CHECK(removals > 300);
+    CHECK(removals > 150);
 }
 
 // Between the look at an instance and the join: who had it in hand comes out at what the name leads to then.

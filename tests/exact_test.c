@@ -108,8 +108,8 @@ static void check_exact(bool processes, bool yields, uint32_t each, int rounds) 
 
 TEST(exact_pool_of_threads_is_never_exhausted) { check_exact(false, false, 16, 400000); }
 TEST(exact_pool_of_processes_is_never_exhausted) { check_exact(true, false, 16, 400000); }
-TEST(exact_pool_of_one_chunk_each_is_never_exhausted) { check_exact(true, true, 1, 40000); }
-TEST(exact_pool_whatever_the_order_is_never_exhausted) { check_exact(true, true, 3, 40000); }
+TEST(exact_pool_of_one_chunk_each_is_never_exhausted) { check_exact(true, true, 1, 15000); }
+TEST(exact_pool_whatever_the_order_is_never_exhausted) { check_exact(true, true, 3, 15000); }
 TEST(exact_pool_that_is_large_is_never_exhausted) { check_exact(false, false, 256, 400000); }
 
 // ---------------------------------------------------------------------------------------------------------------------

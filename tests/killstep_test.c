@@ -34,13 +34,9 @@ TEST(killstep_acquire) { run_quickly("acquire-first"); }
 TEST(killstep_release_alone) { run_quickly("release-alone"); }
 TEST(killstep_release_last_borrower) { run_quickly("release-last-borrower"); }
 TEST(killstep_recover) { run_quickly("recover-none"); }
-TEST(killstep_close) { run_quickly("close-held"); }
 TEST(killstep_loan) { run_quickly("allocate-next-leaf"); }
 TEST(killstep_cache) { run_quickly("yield-at-release"); }
 TEST(killstep_retire) { run_quickly("retire-pool-held"); }
-TEST(killstep_renew) { run_quickly("renew-acquire"); }
 TEST_WITH(killstep_wait, .seconds = 240) { run_quickly("wait"); }
-TEST(killstep_observe) { run_quickly("observe"); }
 TEST(killstep_publish) { run_quickly("publish-displaces"); }
 TEST(killstep_receive) { run_quickly("receive"); }
-TEST(killstep_recover_publisher) { run_quickly("recover-publisher"); }
