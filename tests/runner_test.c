@@ -541,6 +541,11 @@ TEST(runner_chooses_by_filter) {
     check_lacks(report_of("passes,_pass", "--list", NULL), "_passes");
     CHECK_STR(report_of("_passes", "--list", NULL), "_passes\n");
     check_lacks(report_of("", "--list", NULL), "\n_");
+    CHECK_STR(report_of("runner_chooses_by_filter,-runner_*,checks_*_value", "--list", NULL),
+              "checks_compare_by_value\n");
+    check_lacks(report_of("-runner_*", "--list", NULL), "runner_");
+    check_lacks(report_of("-runner_*", "--list", NULL), "\n_");
+    CHECK_HAS(report_of("-runner_*", "--list", NULL), "checks_compare_by_value\n");
     check_last_line(report_of("_passes", "--repeat=7", NULL), "7 passed, 0 failed");
 }
 

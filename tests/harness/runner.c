@@ -41,7 +41,8 @@ typedef struct options {
 static const char usage[] =
     "usage: run [options]\n"
     "  --list             print the names of the tests and end\n"
-    "  --filter=LIST      only tests whose names match one of a comma list: a part of the name, or a pattern with *\n"
+    "  --filter=LIST      only tests whose names match one of a comma list: a part of the name, or a pattern with *;\n"
+    "                     with - before it: not these\n"
     "                     (default: the environment variable FILTER)\n"
     "  --jobs=N           tests side by side (default: number of CPUs)\n"
     "  --repeat=N         run everything N times, with another seed each time\n"
@@ -158,15 +159,19 @@ static bool matches_one(const char *name, const char *pattern) {
     return strstr(name, pattern) != NULL;
 }
 
+// What begins with `_` has to be asked for; so a list that only leaves out begins with all others.
 static bool matches(const char *name, const char *filter) {
-    if (filter == NULL || filter[0] == 0)
-        return name[0] != '_';
-    bool found = false;
-    char *patterns = strdup(filter), *rest = patterns;
-    for (char *pattern = strsep(&rest, ","); pattern != NULL && !found; pattern = strsep(&rest, ","))
-        found = pattern[0] != 0 && matches_one(name, pattern);
+    bool found = false, left_out = false, asked = false;
+    char *patterns = strdup(filter == NULL ? "" : filter), *rest = patterns;
+    for (char *pattern = strsep(&rest, ","); pattern != NULL; pattern = strsep(&rest, ","))
+        if (pattern[0] == '-')
+            left_out |= matches_one(name, pattern + 1);
+        else if (pattern[0] != 0) {
+            asked = true;
+            found |= matches_one(name, pattern);
+        }
     free(patterns);
-    return found;
+    return !left_out && (asked ? found : name[0] != '_');
 }
 
 static bool is_chosen(const test_case *test, const options *chosen) {

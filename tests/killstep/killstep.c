@@ -188,7 +188,7 @@ enum { KINDS = sizeof kinds / sizeof kinds[0], S = 1, L = 2, X = 4, O = 8 };
 
 static board *shared;
 static bool full, fresh;
-static uint32_t samples = 32;
+static uint32_t samples = 32, most_changes;                          // most_changes: 0: all
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Failing: the first message of a run is kept; its process ends. In tests/killstep_test.c the runner does that.
@@ -890,13 +890,15 @@ static void find_ways(trace *t) {
     free(best);
 }
 
-// Of the points found, keeps the changes and a sample of the others.
+// Of the points found, keeps the changes, or as many of them as are to be tried, and a sample of the others. Which ones
+// differs from run to run.
 static void thin_out(trace *t) {
-    uint32_t kept = 0, others = 0;
+    uint32_t kept = 0, others = 0, changes = 0;
     uint32_t every = samples ? (t->points - t->changes) / samples + 1 : 0;
+    uint32_t each = most_changes ? (t->changes + most_changes - 1) / most_changes : 1, first = (uint32_t)getpid();
     for (uint32_t i = 0; i < t->points; i++) {
-        bool sampled = !t->list[i].change && every && ++others % every == every / 2;
-        if (full || t->list[i].change || sampled) t->list[kept++] = t->list[i];
+        bool sampled = t->list[i].change ? ++changes % each == first % each : every && ++others % every == every / 2;
+        if (full || sampled) t->list[kept++] = t->list[i];
     }
     t->points = kept;
 }
@@ -3148,6 +3150,7 @@ static int usage(void) {
            "  --full            after every single instruction, not only after those that changed something\n"
            "  --fresh           each in a world and a process of its own\n"
            "  --samples=N       of the instructions that changed nothing (32)\n"
+           "  --changes=N       of those that changed something at most N, others in each run (0: all)\n"
            "  --chains=N        points per operation after which the sweeper is killed, too (8; 0: all)\n"
            "  --all-ways        with --full: every way to go on afterwards at each of them; else, where nothing "
            "changed, one in turn\n"
@@ -3177,6 +3180,7 @@ static bool parse(options *opt, int argc, char **argv) {
         if (strcmp(a, "--full") == 0) full = true;
         else if (strcmp(a, "--fresh") == 0) fresh = true;
         else if (strncmp(a, "--samples=", 10) == 0) samples = (uint32_t)number;
+        else if (strncmp(a, "--changes=", 10) == 0) most_changes = (uint32_t)number;
         else if (strncmp(a, "--chains=", 9) == 0) opt->chains = (uint32_t)number;
         else if (strcmp(a, "--kill") == 0) opt->modes[KILL] = true;
         else if (strcmp(a, "--stop") == 0) opt->modes[STOP] = true;
