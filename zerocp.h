@@ -7052,40 +7052,6 @@ ZCP_PRIV_SETUP void zcp_priv_socket_name(struct sockaddr_un *address, socklen_t 
     *bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
 }
 
-// Keeps what is opened until high_end from being descriptor 0, 1 or 2 (>>descriptors). Nothing forks meanwhile. NULL:
-// that cannot be done.
-typedef struct zcp_priv_high { int fillers[ZCP_PRIV_FIRST_FD]; int count; } zcp_priv_high;
-
-ZCP_PRIV_SETUP zcp_priv_process *zcp_priv_high_begin(zcp_priv_high *high) {
-    zcp_priv_process *process = zcp_priv_process_made();
-    if (!process)
-        return NULL;
-    pthread_mutex_lock(&process->opening);
-    if (zcp_priv_low_take(high->fillers, &high->count))
-        return process;
-    int error = errno;
-    zcp_priv_low_drop(high->fillers, high->count);
-    pthread_mutex_unlock(&process->opening);
-    errno = error;
-    return NULL;
-}
-
-ZCP_PRIV_SETUP void zcp_priv_high_end(zcp_priv_process *process, const zcp_priv_high *high) {
-    int error = errno;
-    zcp_priv_low_drop(high->fillers, high->count);
-    pthread_mutex_unlock(&process->opening);
-    errno = error;
-}
-
-// The application may close one of those three at this very moment.
-ZCP_PRIV_SETUP int zcp_priv_descriptor_high(int fd) {
-    if (fd < 0 || fd >= ZCP_PRIV_FIRST_FD)
-        return fd;
-    int high = fcntl(fd, F_DUPFD_CLOEXEC, ZCP_PRIV_FIRST_FD);
-    zcp_priv_close_fd(fd);
-    return high;
-}
-
 // Tells a descriptor of another process that there is something: a datagram to its socket, whatever comes of it.
 ZCP_PRIV_SETUP void zcp_priv_socket_tell(uint64_t number) {
     struct sockaddr_un address;

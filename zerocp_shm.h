@@ -350,7 +350,7 @@ ZCP_PRIV_SETUP void *zcp_priv_wiped_new(zcp_priv_process *process, void *area, s
 // kernel gives out the lowest free number; so the free ones of the three are first taken by descriptors of "/" that can
 // be neither read nor written (O_PATH): whoever uses one gets EBADF, as for a closed one. They are closed right after.
 // One thread opens at a time, or it might count on a number that another one is about to close; and no fork falls in
-// between. Every file is opened here.
+// between. Every descriptor is made here, or between high_begin and high_end.
 
 enum { ZCP_PRIV_FIRST_FD = 3 };
 
@@ -376,26 +376,49 @@ ZCP_PRIV_SETUP void zcp_priv_low_drop(const int fillers[ZCP_PRIV_FIRST_FD], int 
     }
 }
 
+// The numbers that are taken meanwhile.
+typedef struct zcp_priv_high { int fillers[ZCP_PRIV_FIRST_FD], count; } zcp_priv_high;
+
+// Keeps what is opened until high_end from being one of those. NULL: that cannot be done, errno tells why.
+ZCP_PRIV_SETUP zcp_priv_process *zcp_priv_high_begin(zcp_priv_high *high) {
+    zcp_priv_process *process = zcp_priv_process_made();
+    if (!process) return NULL;
+    pthread_mutex_lock(&process->opening);
+    if (zcp_priv_low_take(high->fillers, &high->count)) return process;
+    int error = errno;
+    zcp_priv_low_drop(high->fillers, high->count);
+    pthread_mutex_unlock(&process->opening);
+    errno = error;
+    return NULL;
+}
+
+ZCP_PRIV_SETUP void zcp_priv_high_end(zcp_priv_process *process, const zcp_priv_high *high) {
+    int error = errno;
+    zcp_priv_low_drop(high->fillers, high->count);
+    pthread_mutex_unlock(&process->opening);
+    errno = error;
+}
+
+// What was opened meanwhile: the application may have closed one of the three at this very moment. -1: as was given, or
+// there is no other number; errno tells.
+ZCP_PRIV_SETUP int zcp_priv_descriptor_high(int fd) {
+    if (fd < 0 || fd >= ZCP_PRIV_FIRST_FD) return fd;
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, ZCP_PRIV_FIRST_FD), error = errno;
+    close(fd);
+    errno = error;
+    return high;
+}
+
 #define ZCP_PRIV_CAREFULLY (O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)       // whatever has the name
 typedef enum zcp_priv_opener { ZCP_PRIV_BY_OPEN, ZCP_PRIV_BY_SHM_OPEN } zcp_priv_opener;
 
 ZCP_PRIV_SETUP int zcp_priv_open_high(zcp_priv_opener opener, const char *path, int flags, mode_t mode) {
-    int fillers[ZCP_PRIV_FIRST_FD], count, fd = -1, low = -1;
-    zcp_priv_process *process = zcp_priv_process_made();
+    zcp_priv_high high;
+    zcp_priv_process *process = zcp_priv_high_begin(&high);
     if (!process) return -1;
-    pthread_mutex_lock(&process->opening);
-    if (zcp_priv_low_take(fillers, &count))
-        fd = opener == ZCP_PRIV_BY_OPEN ? open(path, flags) : shm_open(path, flags, mode);
-    // The application closes that one at this very moment.
-    if (fd >= 0 && fd < ZCP_PRIV_FIRST_FD) {
-        low = fd;
-        fd = fcntl(low, F_DUPFD_CLOEXEC, ZCP_PRIV_FIRST_FD);
-    }
-    int error = errno;
-    if (low >= 0) close(low);
-    zcp_priv_low_drop(fillers, count);
-    pthread_mutex_unlock(&process->opening);
-    errno = error;
+    int fd = opener == ZCP_PRIV_BY_OPEN ? open(path, flags) : shm_open(path, flags, mode);
+    fd = zcp_priv_descriptor_high(fd);
+    zcp_priv_high_end(process, &high);
     return fd;
 }
 
