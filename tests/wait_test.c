@@ -255,11 +255,7 @@ static void run_relay(void *argument) {
     zcp_manager_close(manager);
 }
 
-static void relay_by_two(uint32_t flags, uint32_t cache_chunks, bool marks) {
-    zcp_config config = {0};
-    CHECK_OK(zcp_config_add(&config,
-                            &(zcp_pool_config){.chunk_size = SIZE, .chunk_count = 1, .cache_chunks = cache_chunks}));
-    zcp_manager *manager = create_named(test_instance(), &config, 0);
+static void run_relay_by_two(zcp_manager *manager, uint32_t flags, bool marks) {
     relay *all = test_shared(sizeof *all);
     all->flags = flags;
     all->rounds = ROUNDS(8000);
@@ -277,7 +273,17 @@ static void relay_by_two(uint32_t flags, uint32_t cache_chunks, bool marks) {
               (unsigned long long)waits_of(manager));
     CHECK(median_time(all, (uint32_t)all->rounds) < 10 * MS);
     CHECK_MSG(all->slow <= 3 + (uint32_t)all->rounds / 1000, "%u waits took more than %d ms", all->slow, SLOW_MS);
-    CHECK(waits_of(manager) > 10);                                 // on a busy machine few sleep
+}
+
+// Where one of the two hardly ever runs beside the other, few of them sleep: then once more.
+static void relay_by_two(uint32_t flags, uint32_t cache_chunks, bool marks) {
+    zcp_config config = {0};
+    CHECK_OK(zcp_config_add(&config,
+                            &(zcp_pool_config){.chunk_size = SIZE, .chunk_count = 1, .cache_chunks = cache_chunks}));
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    for (int i = 0; i < 30 && waits_of(manager) < 20; i++)
+        run_relay_by_two(manager, flags, marks);
+    CHECK(waits_of(manager) >= 20);
     finish(manager);
 }
 
