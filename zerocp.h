@@ -4873,11 +4873,11 @@ ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t s
 // The threads of a client share its futex, and are woken together. `sleeps` tells what those of them sleep for that
 // were not woken; one bit of it may stand for several things.
 //
-// Labels  word      order    partner      what breaks without it
-//   W2    waiting   release  W5           (not needed: who does not see W7 by it sees it by the barriers)
-//   W4    wakes     acquire  W3           as W3
-//   W7    sleeps    release  W8           (not needed: W4 comes before, and a branch on sleeps before W3)
-//   A4    (barrier) heavy    A1 A2 A3 A7  as A1, for a waiter
+// Labels  word      order    partner         what breaks without it
+//   W2    waiting   release  W5              (not needed: who does not see W7 by it sees it by the barriers)
+//   W4    wakes     acquire  W3              as W3
+//   W7    sleeps    release  W8              (not needed: W4 comes before, and a branch on sleeps before W3)
+//   A4    (barrier) heavy    A1 A2 A3 A7 I5  as A1, for a waiter
 
 #define ZCP_PRIV_WAIT_MS 100u
 #define ZCP_PRIV_WAIT_ROUNDS 64u                 // in vain, since it last slept without being woken; then it rests
@@ -4936,7 +4936,7 @@ ZCP_PRIV_SETUP void zcp_priv_wait_announce(zcp_priv_pool *pool) {
 ZCP_PRIV_SETUP void zcp_priv_sleep_look(zcp_priv_sleep *sleep) {
     // Only now: who gets it looks what is recalled.
     zcp_priv_view_flush_caches(&sleep->manager->view);
-    // Pairs with A1, A2, A3, A7.
+    // Pairs with A1, A2, A3, A7, I5.
     ZEROCP_HEAVY_BARRIER();                                                                         // A4
     // Who sleeps keeps nothing of what retires.
     zcp_priv_view_leave_retiring(&sleep->manager->view);
@@ -6906,7 +6906,6 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FIL
 // then, after a fence, in no claim (>>receive tells the other side).
 //
 // Labels  word      order    partner      what breaks without it
-//   Z0    state     acquire  Z1 Z5        what an entry says is older than its state
 //   Z2    epoch     release  Z3           who sees the epoch does not see what has changed
 //   Z4    attention release  G4           who sees attention sees neither the subscriber nor the sleeper
 //   Z5    state     release  Z0           who sees the entry free or ended does not see its last cursors and cells
@@ -6997,20 +6996,20 @@ typedef struct zcp_priv_topic { uint64_t words[ZCP_MAX_TOPIC_BYTES / 8]; } zcp_p
 
 static zcp_priv_topic zcp_priv_topic_read(const _Atomic uint64_t words[8]) {
     zcp_priv_topic topic;
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < ZCP_MAX_TOPIC_BYTES / 8; i++)
         topic.words[i] = zcp_priv_load_relaxed(&words[i]);                     // relaxed: after Z0
     return topic;
 }
 
 static bool zcp_priv_topic_equal(const zcp_priv_topic *topic, const _Atomic uint64_t words[8]) {
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < ZCP_MAX_TOPIC_BYTES / 8; i++)
         if (topic->words[i] != zcp_priv_load_relaxed(&words[i]))               // relaxed: after Z0
             return false;
     return true;
 }
 
 static void zcp_priv_topic_write(const zcp_priv_topic *topic, _Atomic uint64_t words[8]) {
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < ZCP_MAX_TOPIC_BYTES / 8; i++)
         zcp_priv_store_relaxed(&words[i], topic->words[i]);                    // relaxed: Z1 carries it
 }
 
@@ -7220,7 +7219,7 @@ ZCP_PRIV_SETUP bool zcp_priv_subscribers_end(const zcp_priv_tables *tables, uint
     bool found = false;
     for (uint32_t s = 0; s < tables->subscriber_count; s++) {
         zcp_priv_topic_subscriber *entry = &tables->subscribers[s];
-        if (!zcp_priv_topic_is_of(zcp_priv_load_acquire(&entry->state), client))                    // Z0
+        if (!zcp_priv_topic_is_of(zcp_priv_load_acquire(&entry->state), client))                    // as Z0
             continue;
         for (uint32_t p = 0; p < tables->publisher_count; p++) {
             zcp_priv_cursor *cursor = &zcp_priv_cursor_row(tables, p)[s];
@@ -7666,7 +7665,8 @@ static void zcp_priv_cells_free(zcp_publisher *p, uint64_t count) {
     }
     ZEROCP_STEP("cells_gone");
     atomic_thread_fence(memory_order_seq_cst);                                                      // G1
-    if (zcp_priv_load_acquire(&p->entry->attention) != p->attention)                                // G4
+    // Relaxed would do: whose claim counts here has passed I1 before, and what he did before that is seen.
+    if (zcp_priv_load_acquire(&p->entry->attention) != p->attention)
         zcp_priv_readers_learn(p);
     zcp_priv_claims_look(p);
     for (uint64_t k = 0; k < count; k++) {
@@ -8114,7 +8114,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_room_need(zcp_publisher *p, uint32_t *overtake
 
 // Somebody has come, gone, or gone to sleep.
 ZCP_PRIV_NOINLINE void zcp_priv_publisher_look(zcp_publisher *p) {
-    p->attention = zcp_priv_load_acquire(&p->entry->attention);                // as G4
+    p->attention = zcp_priv_load_acquire(&p->entry->attention);                                     // G4
     zcp_priv_readers_learn(p);
     for (uint32_t r = 0; r < p->readers; r++)
         zcp_priv_subscriber_wake(p->manager, p->reader[r].entry, p->reader[r].client);
@@ -8223,14 +8223,15 @@ ZEROCP_API zcp_status zcp_publisher_notify(zcp_publisher *publisher, zcp_deliver
 // The next cell may show the next message, or that it is GONE, or a later one: then it was overtaken.
 //
 // Labels  word      order    partner      what breaks without it
+//   Z0    state     acquire  Z1 Z5        what an entry says is older than its state
 //   Z6    serial    release  Z7           who sees the cursor's serial does not see its head
 //   I0    last      acquire  G2           the payload is older than the message
 //   I1    (fence)   seq_cst  G1 Z8        the claim is not seen by who releases the chunk
 //   I2    last      acquire  G2           the state is looked at before the cell
 //   I3    claim     release  G5 G7        the chunk is written while this one still reads
 //   I4    head      release  G6           as I3, where the head alone says that the message was read
-//   I5    (barrier) light    I6           a publisher that waits misses the head, and this one the publisher
-//   I6    (barrier) heavy    G3 I5        who sleeps misses what is told, and who tells it the sleeper
+//   I5    (barrier) light    A4           a publisher that waits misses the head, and this one the publisher
+//   I6    (barrier) heavy    G3           who sleeps misses the message, and the publisher the sleeper
 
 static zcp_status zcp_priv_subscriber_check(const zcp_subscriber *s) {
     if (ZCP_PRIV_UNLIKELY(!s))
@@ -8315,7 +8316,7 @@ ZCP_PRIV_NOINLINE void zcp_priv_sources_learn(zcp_subscriber *s) {
     zcp_priv_sources_tidy(s);
     for (uint32_t p = 0; p < tables.publisher_count; p++) {
         zcp_priv_topic_publisher *entry = &tables.publishers[p];
-        uint64_t state = zcp_priv_load_acquire(&entry->state);                 // as Z0
+        uint64_t state = zcp_priv_load_acquire(&entry->state);                                      // Z0
         uint32_t phase = zcp_priv_topic_phase(state);
         if (zcp_priv_topic_is_free(state) || (phase != ZCP_PRIV_TOPIC_OPEN && phase != ZCP_PRIV_TOPIC_ENDED)
             || !zcp_priv_topic_equal(&s->topic, entry->topic) || zcp_priv_source_find(s, entry, state))
