@@ -4873,11 +4873,11 @@ ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t s
 // The threads of a client share its futex, and are woken together. `sleeps` tells what those of them sleep for that
 // were not woken; one bit of it may stand for several things.
 //
-// Labels  word      order    partner         what breaks without it
-//   W2    waiting   release  W5              (not needed: who does not see W7 by it sees it by the barriers)
-//   W4    wakes     acquire  W3              as W3
-//   W7    sleeps    release  W8              (not needed: W4 comes before, and a branch on sleeps before W3)
-//   A4    (barrier) heavy    A1 A2 A3 A7 I5  as A1, for a waiter
+// Labels  word      order    partner           what breaks without it
+//   W2    waiting   release  W5                (not needed: who does not see W7 by it sees it by the barriers)
+//   W4    wakes     acquire  W3                as W3
+//   W7    sleeps    release  W8                (not needed: W4 comes before, and a branch on sleeps before W3)
+//   A4    (barrier) heavy    A1 - A3 A7 I5 T3  as A1, for a waiter
 
 #define ZCP_PRIV_WAIT_MS 100u
 #define ZCP_PRIV_WAIT_ROUNDS 64u                 // in vain, since it last slept without being woken; then it rests
@@ -4936,7 +4936,7 @@ ZCP_PRIV_SETUP void zcp_priv_wait_announce(zcp_priv_pool *pool) {
 ZCP_PRIV_SETUP void zcp_priv_sleep_look(zcp_priv_sleep *sleep) {
     // Only now: who gets it looks what is recalled.
     zcp_priv_view_flush_caches(&sleep->manager->view);
-    // Pairs with A1, A2, A3, A7, I5.
+    // Pairs with A1, A2, A3, A7, I5, T3.
     ZEROCP_HEAVY_BARRIER();                                                                         // A4
     // Who sleeps keeps nothing of what retires.
     zcp_priv_view_leave_retiring(&sleep->manager->view);
@@ -6911,6 +6911,7 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_manager_print(const zcp_manager *manager, FIL
 //   Z5    state     release  Z0           who sees the entry free or ended does not see its last cursors and cells
 //   Z7    serial    acquire  Z6           a head is read that belongs to an earlier publisher
 //   Z8    (fence)   seq_cst  I1           the sweep misses a claim, whose reader has not seen GONE
+//   T3    (barrier) light    A4           who leaves misses the publisher that waits, and the publisher that he leaves
 //   G6    head      acquire  I4           as G5, where the head alone says that the message was read
 //   G7    claim     acquire  I3           as G5, in a sweep
 
@@ -7093,9 +7094,12 @@ ZCP_PRIV_SETUP void zcp_priv_topic_wake(zcp_manager *manager, const zcp_priv_top
 // A publisher is to look who is there and who sleeps; if it waits itself, it wakes.
 static void zcp_priv_publisher_attend(zcp_manager *manager, zcp_priv_topic_publisher *entry, bool wakes) {
     zcp_priv_add_release(&entry->attention, 1);                                                     // Z4
+    if (!wakes)
+        return;
+    zcp_priv_light_barrier();                                                                       // T3
     uint64_t state = zcp_priv_load_relaxed(&entry->state);                 // relaxed: whom it wakes in vain looks again
     uint32_t client = (uint32_t)(state & 0xffff) - 1;
-    if (wakes && zcp_priv_load_relaxed(&entry->waits) != 0 && client < manager->geometry.max_clients)
+    if (zcp_priv_load_relaxed(&entry->waits) != 0 && client < manager->geometry.max_clients)
         zcp_priv_wake_client(zcp_priv_slot_at(manager, client), ZCP_PRIV_TOPIC_SLEEP);
 }
 

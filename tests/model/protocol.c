@@ -1429,6 +1429,12 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define START  begin_topics(); open_publisher(0, 1); open_subscriber(1, 1); publish(0)
 #define RUN_1  wait_room(0)
 #define RUN_2  read_next(1)
+#elif SCENARIO == 322
+// the publisher waits for a reliable subscriber, which leaves
+#define RELIABLE
+#define START  begin_topics(); open_publisher(0, 1); open_subscriber(1, 1); publish(0)
+#define RUN_1  wait_room(0)
+#define RUN_2  zcp_subscriber_close(subscriber(1))
 #endif
 
 // ---- waiters, and pools that retire ----
