@@ -7383,7 +7383,7 @@ ZCP_PRIV_SETUP bool zcp_priv_topics_drainable(const zcp_manager *manager, uint32
 //   G0    last      relaxed  G1           by the fence: as G1
 //   G1    (fence)   seq_cst  G0 I1        the chunk is released while it is claimed
 //   G2    last      release  I0 I2        who sees the message does not see its payload
-//   G3    (barrier) light    I6           a sleeper misses the message, and the publisher the sleeper
+//   G3    (barrier) light    I6 T4        a sleeper misses the message, and the publisher the sleeper
 //   G4    attention acquire  Z4           a subscriber that has come is not looked for: its claim is missed
 //   G5    claim     acquire  I3           the chunk is written while a reader that has done with it still reads
 //   G8    busy      acquire  G9           the taker works with books that are half written
@@ -8228,6 +8228,7 @@ ZEROCP_API zcp_status zcp_publisher_notify(zcp_publisher *publisher, zcp_deliver
 //
 // Labels  word      order    partner      what breaks without it
 //   Z0    state     acquire  Z1 Z5        what an entry says is older than its state
+//   T4    (barrier) heavy    G3           the publisher overtakes a reliable subscriber of which it does not know
 //   Z6    serial    release  Z7           who sees the cursor's serial does not see its head
 //   I0    last      acquire  G2           the payload is older than the message
 //   I1    (fence)   seq_cst  G1 Z8        the claim is not seen by who releases the chunk
@@ -8810,8 +8811,10 @@ ZCP_PRIV_SETUP void zcp_priv_subscriber_begin(zcp_subscriber *s, const zcp_priv_
     }
     zcp_priv_topic_attend(manager, &s->topic, false);
     zcp_priv_store_release(&entry->state, zcp_priv_topic_state(serial, ZCP_PRIV_TOPIC_OPEN, client));         // as Z1
-    // Who frees cells from here on looks at this one's claims, or it sees that they are GONE.
-    ZEROCP_HEAVY_BARRIER();
+    // A publisher that shows more than is counted from here on knows of this one before it frees a cell.
+    ZEROCP_HEAVY_BARRIER();                                                                         // T4
+    for (uint32_t k = 0; k < s->sources; k++)                                  // relaxed: after the barrier
+        s->source[k].from = zcp_priv_load_relaxed(&s->source[k].entry->count);                      // step counts-again
     ZEROCP_STEP("subscriber_open");
 }
 

@@ -1416,6 +1416,12 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define START  begin_topics(); open_publisher(0, 1)
 #define RUN_1  zcp_publisher_notify(publisher(0), 0); zcp_publisher_notify(publisher(0), 0)
 #define RUN_2  zcp_priv_rings_collect(managers[0], false)
+#elif SCENARIO == 315
+// a reliable subscriber comes, while the publisher publishes and frees a cell: no message that comes is overtaken
+#define RELIABLE
+#define START  begin_topics(); open_publisher(0, 1); publish(0)
+#define RUN_1  publish(0); publish(0)
+#define RUN_2  open_subscriber(1, 0); read_next(1)
 
 // Whoever sleeps has been woken, if there is something for him. He looks again each ZCP_PRIV_WAIT_MS.
 #elif SCENARIO == 320
