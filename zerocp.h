@@ -7385,7 +7385,7 @@ ZCP_PRIV_SETUP bool zcp_priv_topics_drainable(const zcp_manager *manager, uint32
 //   G2    last      release  I0 I2        who sees the message does not see its payload
 //   G3    (barrier) light    I6 T4        a sleeper misses the message, and the publisher the sleeper
 //   G4    attention acquire  Z4           a subscriber that has come is not looked for: its claim is missed
-//   G5    claim     acquire  I3           the chunk is written while a reader that has done with it still reads
+//   G5    claim     acquire  I3 T5        the chunk is written while a reader that has done with it still reads
 //   G8    busy      acquire  G9           the taker works with books that are half written
 //   G9    busy      release  G8           as G8
 //   I7    taker     acquire  I8           the publisher works with books that the taker has half written
@@ -8233,6 +8233,7 @@ ZEROCP_API zcp_status zcp_publisher_notify(zcp_publisher *publisher, zcp_deliver
 //   I0    last      acquire  G2           the payload is older than the message
 //   I1    (fence)   seq_cst  G1 Z8        the claim is not seen by who releases the chunk
 //   I2    last      acquire  G2           the state is looked at before the cell
+//   T5    claim     release  G5           as I3, of who had the entry of the subscriber before
 //   I3    claim     release  G5 G7        the chunk is written while this one still reads
 //   I4    head      release  G6           as I3, where the head alone says that the message was read
 //   I5    (barrier) light    A4           a publisher that waits misses the head, and this one the publisher
@@ -8280,8 +8281,8 @@ ZCP_PRIV_SETUP void zcp_priv_source_begin(zcp_subscriber *s, const zcp_priv_tabl
     zcp_priv_source source = { entry, cursor, zcp_priv_ring_at(tables, publisher), state, head, from, 0, 0, depth,
                                (uint32_t)(head % depth), zcp_priv_lap_of(head, depth),
                                zcp_priv_topic_phase(state) == ZCP_PRIV_TOPIC_ENDED };
-    zcp_priv_store_relaxed(&cursor->claim, UINT64_C(0));                       // relaxed, all: Z6 carries them
-    zcp_priv_store_relaxed(&cursor->head, head);
+    zcp_priv_store_release(&cursor->claim, UINT64_C(0));                       // as T5
+    zcp_priv_store_relaxed(&cursor->head, head);                               // relaxed, both: Z6 carries them
     zcp_priv_store_relaxed(&cursor->lost, UINT64_C(0));
     ZEROCP_STEP("cursor_written");
     zcp_priv_store_release(&cursor->serial, state >> 32);                                           // Z6
@@ -8786,10 +8787,11 @@ ZCP_PRIV_SETUP void zcp_priv_subscriber_begin(zcp_subscriber *s, const zcp_priv_
         serial = zcp_priv_topics_changed(manager);
     for (uint32_t p = 0; p < tables->publisher_count; p++) {
         zcp_priv_cursor *cursor = &zcp_priv_cursor_row(tables, p)[s->index];
-        zcp_priv_store_relaxed(&cursor->serial, UINT64_C(0));                  // relaxed, all: Z1 carries them
-        zcp_priv_store_relaxed(&cursor->claim, UINT64_C(0));
+        zcp_priv_store_relaxed(&cursor->serial, UINT64_C(0));
+        // Who had the entry before has told that it reads no more, and this store is what a publisher may see of that.
+        zcp_priv_store_release(&cursor->claim, UINT64_C(0));                                        // T5
     }
-    zcp_priv_topic_write(&s->topic, entry->topic);
+    zcp_priv_topic_write(&s->topic, entry->topic);                             // relaxed, all: Z1 carries them
     zcp_priv_store_relaxed(&entry->flags, (s->reliable ? ZCP_PRIV_RELIABLE : 0u) | (s->latest ? ZCP_PRIV_LATEST : 0u));
     zcp_priv_store_relaxed(&entry->armed, 0u);
     zcp_priv_store_relaxed(&entry->socket, UINT64_C(0));
@@ -8885,8 +8887,8 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_subscriber_close(zcp_subscriber *subscriber) 
     zcp_subscriber_done(s);
     for (uint32_t p = 0; p < tables.publisher_count; p++) {
         zcp_priv_cursor *cursor = &zcp_priv_cursor_row(&tables, p)[s->index];
-        zcp_priv_store_relaxed(&cursor->serial, UINT64_C(0));                  // relaxed, both: Z5 carries them
-        zcp_priv_store_relaxed(&cursor->claim, UINT64_C(0));
+        zcp_priv_store_relaxed(&cursor->serial, UINT64_C(0));                  // relaxed: Z5 carries it
+        zcp_priv_store_release(&cursor->claim, UINT64_C(0));                   // as I3
     }
     zcp_priv_store_relaxed(&s->entry->armed, 0u);
     zcp_priv_store_relaxed(&s->entry->socket, UINT64_C(0));

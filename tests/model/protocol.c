@@ -1404,6 +1404,17 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define RUN_1  sweep_topics(0, 1, false)
 #define RUN_2  if (is_free_for(2)) { open_subscriber(2, 1); assert(begin_read(2) == 1); }
 #define FINISH if (subscriber(2)->reading) { assert(claims(2)); zcp_subscriber_done(subscriber(2)); }
+#elif SCENARIO == 311
+// a subscriber reads and leaves, while the publisher frees the cell
+#define START  begin_topics(); open_publisher(0, 1); open_subscriber(1, 1); publish(0)
+#define RUN_1  publish(0); reuse(0)
+#define RUN_2  read_next(1); zcp_subscriber_close(subscriber(1))
+#elif SCENARIO == 312
+// the same, and another one gets its entry
+#define START  begin_topics(); open_publisher(0, 1); open_subscriber(1, 1); publish(0); learn_readers(0)
+#define RUN_1  publish(0); reuse(0)
+#define RUN_2  read_next(1); zcp_subscriber_close(subscriber(1))
+#define RUN_3  if (is_free_for(2)) open_subscriber(2, 0)
 #elif SCENARIO == 313
 // a reliable subscriber meets the publisher that has the entry of one whose message it has read
 #define RELIABLE
