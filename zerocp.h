@@ -8599,12 +8599,15 @@ ZCP_PRIV_COLD zcp_status zcp_priv_receive_wait(zcp_subscriber *const *subscriber
             return zcp_priv_fail_interrupted(manager);
         zcp_priv_sleep_begin(&sleep);
         zcp_priv_receive_announce(&sleep, subscribers, count);
+        bool met = false;
         for (uint32_t k = 0; k < count; k++) {
+            uint32_t epoch = subscribers[k]->epoch;
             zcp_status status = message ? zcp_priv_receive_once(subscribers[k], message)
                 : zcp_priv_receive_would(subscribers[k]) ? ZCP_OK : ZCP_ERR_EMPTY;
             *ready = k;
             if (status != ZCP_ERR_EMPTY)
                 return status;
+            met |= subscribers[k]->epoch != epoch;
             if (subscribers[k]->ended != 0)
                 zcp_priv_sources_sweep(subscribers[k]);
         }
@@ -8612,7 +8615,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_receive_wait(zcp_subscriber *const *subscriber
             return zcp_priv_fail_interrupted(manager);
         if (sleep.last)
             return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: no message within %u ms", manager->name, timeout_ms);
-        zcp_priv_sleep_end(&sleep, false);
+        // A publisher that was met by that look has not been told who sleeps.
+        zcp_priv_sleep_end(&sleep, met);
         subscribers[0]->recover_at = sleep.recover_at;
     }
 }
@@ -8626,10 +8630,17 @@ ZCP_PRIV_COLD bool zcp_priv_descriptor_arm(zcp_subscriber *s) {
     (void)timerfd_settime(s->timer, 0, &on, NULL);                             // which ends that it is readable
     zcp_priv_store_release(&s->entry->armed, 1u);
     ZEROCP_STEP("descriptor_armed");
-    for (uint32_t q = 0; q < s->sources; q++)
-        zcp_priv_publisher_attend(s->manager, s->source[q].entry, false);
-    ZEROCP_HEAVY_BARRIER();                                                    // as I6
-    if (!zcp_priv_receive_would(s))
+    bool would = false;
+    uint32_t epoch = s->epoch - 1;
+    // Once more if a publisher was met by the look, which has not been told.
+    for (uint32_t round = 0; !would && s->epoch != epoch && round < ZCP_PRIV_WAIT_CHANGES; round++) {
+        epoch = s->epoch;
+        for (uint32_t q = 0; q < s->sources; q++)
+            zcp_priv_publisher_attend(s->manager, s->source[q].entry, false);
+        ZEROCP_HEAVY_BARRIER();                                                // as I6
+        would = zcp_priv_receive_would(s);
+    }
+    if (!would)
         return false;
     zcp_priv_store_relaxed(&s->entry->armed, 0u);
     (void)timerfd_settime(s->timer, 0, &off, NULL);
@@ -8639,6 +8650,7 @@ ZCP_PRIV_COLD bool zcp_priv_descriptor_arm(zcp_subscriber *s) {
 ZCP_PRIV_COLD zcp_status zcp_priv_receive_slow(zcp_subscriber *s, uint32_t timeout_ms, zcp_message *message) {
     uint32_t ready;
     zcp_status status = ZCP_ERR_EMPTY;
+    ZEROCP_STEP("found_nothing");
     if (s->spin_us != 0 && timeout_ms != 0)
         status = zcp_priv_receive_spin(s, message);
     if (status == ZCP_ERR_EMPTY && timeout_ms != 0)

@@ -1159,6 +1159,52 @@ TEST(topic_descriptor) {
     finish_topics(manager);
 }
 
+// A publisher appears just before the descriptor is armed; and when it is, the publisher's ring shows nothing.
+static told *appears;
+static pid_t appearing;
+
+static void publish_and_stop(void *argument) {
+    told *t = argument;
+    zcp_manager *manager = attach();
+    test_signal(&t->ready);
+    test_await(&t->go_on, 1);
+    zcp_publisher *publisher = publisher_of(manager, 1);
+    (void)publish(publisher, 1);
+    test_at_step("cells_gone", 1, TEST_STOP, NULL);
+    (void)publish(publisher, 2);
+    test_signal(&t->done);
+    test_await(&t->go_on, 2);
+    zcp_publisher_close(publisher);
+    zcp_manager_close(manager);
+}
+
+static void let_it_appear(void) {
+    test_signal(&appears->go_on);
+    test_await_stop(appearing);
+}
+
+TEST(topic_descriptor_of_who_meets_a_publisher_while_arming) {
+    zcp_manager *manager = create(64, 4);
+    zcp_subscriber *subscriber = subscriber_of(manager);
+    int descriptor = zcp_subscriber_descriptor(subscriber);
+    CHECK(descriptor >= 0);
+    appears = new_told();
+    appearing = test_spawn(publish_and_stop, appears);
+    test_await(&appears->ready, 1);
+    test_at_step("found_nothing", 1, TEST_CALL, let_it_appear);
+    check_empty(subscriber);
+    test_steps_clear();
+    test_resume(appearing);
+    test_await(&appears->done, 1);
+    CHECK_MSG(is_readable(descriptor, 0), "the publisher did not tell it");
+    zcp_message message = receive(subscriber, 2, 2);
+    CHECK_EQ(message.lost, 1);
+    test_signal(&appears->go_on);
+    test_join(appearing);
+    zcp_subscriber_close(subscriber);
+    finish_topics(manager);
+}
+
 // No descriptor is 0, 1 or 2, also where those are closed.
 static void open_descriptors(void *argument) {
     (void)argument;
