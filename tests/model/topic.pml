@@ -1,22 +1,30 @@
-/* A topic: NP publishers with a ring of D cells each, NREL reliable subscribers, for whom a publisher waits, and NANY others. When may the
-   chunk of a message be released, and does the message arrive? zerocp.h, sections >>topics, >>publish and >>receive, step by step, with every
-   interleaving but no weak memory (that is protocol.c's). Who sleeps and who wakes is topic_wake.pml's. Run by ./spin; by hand:
-     spin -a -DPUBS=2 topic.pml && gcc -w -O1 -DSAFETY -DCOLLAPSE -DMEMLIM=3500 -DVECTORSZ=2048 -o pan pan.c && ./pan -m2000000 -n
-   CRASHES of all clients and sweepers are killed, at any step; whoever lives leaves when he likes. Each publisher has PUBS messages, each
-   subscriber looks TAKES times. A message has a chunk of its own, because no token is used twice: whoever reads a chunk that is free again
-   has lost. The record's protocol is chunk.pml's, and takes a step or two here. What there may be besides:
-     -DHISTORY     who comes later begins with what is there       -DKEEPS  subscribers make a hold of their own of a message
-     -DSTRANGER    entry 0, when it is free, gets a publisher of another topic
-     -DLIVES       a process goes on after it has closed its publisher, and drains it
-     -DNEEDY       sweeps may count reliable subscribers and claims alone      -DSWEEPERS=2  two recover at once
-   Mutants, each must fail: -DM1 no second look, M2 the chunk is released while its cell shows it, M3 the publisher looks at the claims before
-   GONE, M4 the sweep forgets what is unread, M5 it does not look at the claims, M6 it looks before GONE, M7 the publisher does not look at
-   the claims, M8 the claim ends before the hold of one's own begins, M9 the sweep of a subscriber leaves its cursor, M10 a slot is clean
-   while something stays, M11 a cell is written anew that is not GONE, M12 the sweep makes no cell GONE, M13 the second look leaves out the
-   state, M14 nobody looks at attention after GONE, M15 who has no cursor has read all, to the publisher, M16 the same to the sweep, M17
-   recovering goes through the clients once, M18 the sweeper does not look again when it has given the slot's lock back, M19 who subscribes
-   does not raise attention, M20 a cell is emptied, and not GONE, M21 the second look begins with the state, M22 what is put aside is
-   not held, M23 the entry is free while something is put aside, M24 who subscribes raises attention first. */
+/* A topic: NP publishers with a ring of D cells each (1 or 2), NREL reliable subscribers, for whom publishers wait, and
+   NANY others. When may the chunk of a message be released, and does the message arrive? zerocp.h, sections >>topics,
+   >>publish and >>receive, step by step, with every interleaving but no weak memory. Who sleeps and who wakes is
+   topic_wake.pml's. Run by ./spin; by hand:
+     spin -a -DHISTORY topic.pml && gcc -w -O1 -DSAFETY -DCOLLAPSE -DMEMLIM=3500 -o pan pan.c && ./pan -m2000000 -n
+   CRASHES of all clients and sweepers are killed, at any step; whoever lives leaves when he likes. Each publisher has
+   PUBS messages, each subscriber looks TAKES times. Each message has a chunk of its own, because no token is used
+   twice: whoever reads a chunk that is free again has been given a wrong one. The record's protocol is chunk.pml's, and
+   takes a step or two here. Steps that write a word that nobody reads yet are one with the next. What there may be
+   besides:
+     -DHISTORY   who comes later begins with what is there
+     -DKEEPS     subscribers make a hold of their own of a message
+     -DSTRANGER  entry 0, when it is free, gets a publisher of another topic
+     -DLIVES     a process goes on after it has closed its publisher, and drains it
+     -DNEEDY     sweeps may count reliable subscribers and claims alone
+     -DALONE     with SWEEPERS=2: nobody recovers all; somebody sweeps publisher 0, then the subscriber that has read
+                 all of it does, if he finds the slot's lock free
+   Mutants, each must fail: -DM1 no second look, M2 the chunk is released while its cell shows it, M3 the publisher
+   looks at the claims before GONE, M4 the sweep forgets what is unread, M5 it does not look at the claims, M6 it looks
+   before GONE, M7 the publisher does not look at the claims, M8 the claim ends before the hold of one's own begins, M9
+   the sweep of a subscriber leaves its cursor, M10 a slot is clean while something stays, M11 a cell is written anew
+   that is not GONE, M12 the sweep makes no cell GONE, M13 the second look leaves out the state, M14 nobody looks at
+   attention after GONE, M15 who has no cursor has read all, to the publisher, M16 the same to the sweep, M17 recovering
+   goes through the clients once, M18 the sweeper does not look again when it has given the slot's lock back, M19 who
+   subscribes does not raise attention, M20 a cell is emptied, and not GONE, M21 the second look begins with the state,
+   M22 what is put aside is not held, M23 the entry is free while something is put aside, M24 who subscribes raises
+   attention before his entry is there. */
 #ifndef NP
 #define NP 1
 #endif
@@ -50,7 +58,8 @@
 #define PAIR(p,s) ((p)*NS+(s))
 #define ALIEN (NP*PUBS)          /* the stranger's chunk */
 
-/* Records, by chunk. owner: 0 never used, 1 its publisher's, 2 left to who borrows it, 3 free again. ticket: 1 a token was made, 2 it was used. */
+/* Records, by chunk. owner: 0 never used, 1 its publisher's, 2 left to who borrows it, 3 free again. ticket: 1 a token
+   was made, 2 it was used. */
 byte owner[NP*PUBS+1], ticket[NP*PUBS+1], borrowed[NP*PUBS+1];
 /* Publishers: whose entry it is: p + 1, or 0; attention: it has changed since the publisher looked. */
 byte serial[NP], count[NP]; bit attention[NP];
@@ -64,8 +73,9 @@ byte pslot[NP], sslot[NS];
 #if SWEEPERS > 1
 bit plock[NP], slock[NS];
 #endif
-byte crashes=0, sweepers=SWEEPERS; bit alien_left=0;
-/* Ghosts: how many messages were shown; what is read in place, and what is kept: tokens; what may be lost: all before that number. */
+byte crashes=0, sweepers=SWEEPERS; bit alien_left=0, ended=0, finds_nothing=0;
+/* Ghosts: how many messages were shown; the tokens of what is read in place, and of what is kept; a reliable subscriber
+   may miss what is before `from`, no more. */
 byte shown[NP], reading[NS], kept[NS], from[NP*NS];
 
 #if NS == 1
@@ -90,6 +100,67 @@ inline reap() { if :: owner[m]==2 && !borrowed[m] -> set_free() :: else fi }
 /* The number of the message that s reads next of p: who has no cursor yet begins with the first. */
 #define HEAD(p,s) (made[PAIR(p,s)] -> head[PAIR(p,s)] : 0)
 
+/* ---- What a sweep asks: who has still to read cell w, does a cell show chunk m, is that claimed? ---- */
+#ifndef NEEDY
+#define needy 0
+#endif
+#ifdef M16
+#define WANTS(s,p,w) (here[s] && (!needy || s<NREL) && made[PAIR(p,s)] && HEAD(p,s)<last[CELL(p,w)])
+#else
+#define WANTS(s,p,w) (here[s] && (!needy || s<NREL) && HEAD(p,s)<last[CELL(p,w)])
+#endif
+#if NS == 1
+#define WANTED(p,w) WANTS(0,p,w)
+#elif NS == 2
+#define WANTED(p,w) (WANTS(0,p,w) || WANTS(1,p,w))
+#else
+#define WANTED(p,w) (WANTS(0,p,w) || WANTS(1,p,w) || WANTS(2,p,w))
+#endif
+#define SHOWN(p,w) SHOWS(last[CELL(p,w)])
+#define HAS(w) (SHOWN(p,w) && token[CELL(p,w)]==m+1)
+#define TO_GO(p,w) (SHOWN(p,w) && !WANTED(p,w))
+#if D == 1
+#define ANY_SHOWN(p) SHOWN(p,0)
+#define ANY_TO_GO(p) TO_GO(p,0)
+#define ANY_HAS HAS(0)
+#define ANY_UNREAD (HAS(0) && WANTED(p,0))
+#else
+#define ANY_SHOWN(p) (SHOWN(p,0) || SHOWN(p,1))
+#define ANY_TO_GO(p) (TO_GO(p,0) || TO_GO(p,1))
+#define ANY_HAS (HAS(0) || HAS(1))
+#define ANY_UNREAD ((HAS(0) && WANTED(p,0)) || (HAS(1) && WANTED(p,1)))
+#endif
+#ifdef M6
+#define CLAIMS(s) (early[s]==m+1)
+#else
+#define CLAIMS(s) (claim[PAIR(p,s)]==m+1)
+#endif
+#if SWEEPERS > 1
+#define P_LOCK(p) !plock[p] -> plock[p]=1; locked=1
+#define S_LOCK(s) !slock[s] -> slock[s]=1; locked=2
+#define UNLOCK if :: locked==1 -> plock[p]=0 :: locked==2 -> slock[s]=0 :: else fi; locked=0
+#else
+#define P_LOCK(p) skip
+#define S_LOCK(s) skip
+#define UNLOCK skip
+#endif
+#define P_DIRTY(p) ((pslot[p]==1 && round<2) || (pslot[p]==2 && round!=1 && DRAINABLE(p)))
+#if NP == 1
+#define ALL_P(what) (pslot[0] what)
+#define NO_P_DIRTY (!P_DIRTY(0))
+#else
+#define ALL_P(what) (pslot[0] what && pslot[1] what)
+#define NO_P_DIRTY (!P_DIRTY(0) && !P_DIRTY(1))
+#endif
+#if NS == 1
+#define ALL_S(what) (sslot[0] what)
+#elif NS == 2
+#define ALL_S(what) (sslot[0] what && sslot[1] what)
+#else
+#define ALL_S(what) (sslot[0] what && sslot[1] what && sslot[2] what)
+#endif
+#define DRAINABLE(p) (ANY_TO_GO(p) || !ANY_SHOWN(p))
+
 /* ---- A publisher. k: whom it knows; aside: what it has put aside; both bits ---- */
 #ifdef M15
 #define UNREAD(s) (((k>>s)&1) && made[PAIR(p,s)] && HEAD(p,s)<=n)
@@ -106,6 +177,14 @@ inline reap() { if :: owner[m]==2 && !borrowed[m] -> set_free() :: else fi }
 #define LOOK_AT_CLAIMS LOOK_AT(0,c0); LOOK_AT(1,c1)
 #else
 #define LOOK_AT_CLAIMS LOOK_AT(0,c0); LOOK_AT(1,c1); LOOK_AT(2,c2)
+#endif
+#define UNCLAIMED (c0!=m+1 && c1!=m+1 && c2!=m+1)
+#ifdef M7
+#undef UNCLAIMED
+#define UNCLAIMED 1
+#elif defined(M22)
+#undef UNCLAIMED
+#define UNCLAIMED (i<r-u || (c0!=m+1 && c1!=m+1 && c2!=m+1))
 #endif
 inline make_gone() {
   do
@@ -132,7 +211,7 @@ proctype publisher(byte p) {
      S(owner[m]=1; token[CELL(p,t)]=m+1);
      S(last[CELL(p,t)]=t+1; shown[p]=t+1; t++);
      S(count[p]=t; attention[p]=0; m=0)
-  /* ---- free what all have read; or, if nothing is and the ring is full, the oldest, when who is reliable has read that ---- */
+  /* ---- the ring is full: frees what all have read; if that is nothing, the oldest one, unless it has to wait ---- */
   :: !closed && t<PUBS && t-r==D && !SOME(WAITED) -> goto FREE
 #ifdef LIVES
   :: closed && ((r<t && !SOME(UNREAD_NOW)) || aside) ->
@@ -160,24 +239,20 @@ FREE:
      do
      :: i<t ->
         m=CHUNK(p,i);
-#ifdef M7
-        c0=0; c1=0; c2=0;
-#endif
         if
-        :: ((aside>>i)&1) && c0!=m+1 && c1!=m+1 && c2!=m+1 ->
+        :: ((aside>>i)&1) && UNCLAIMED ->
            aside=aside&~(1<<i);
            S(n=ticket[m]);
            if
-           :: n==0 -> S(assert(owner[m]==1 && ticket[m]==0); set_free())       /* a store; and nobody has come between */
-           :: else -> S(assert(owner[m]==1); if :: borrowed[m] -> owner[m]=2 :: else -> set_free() fi); S(reap())
+           :: n==0 -> S(assert(owner[m]==1 && ticket[m]==0); set_free())   /* a store: nobody has come between */
+           :: else ->
+              S(assert(owner[m]==1); if :: borrowed[m] -> owner[m]=2 :: else -> set_free() fi);
+              S(reap())
            fi
         :: else
         fi; i++
      :: else -> break
      od;
-#ifdef M22
-     aside=0;
-#endif
 #ifdef M2
      i=r-u; r=r-u; make_gone(); r=r+u;
 #endif
@@ -256,9 +331,17 @@ proctype subscriber(byte s) {
      if
      :: l==h+1
      :: l!=h+1 && NUMBER(l)>h ->                              /* overtaken: goes past what cannot be there */
-        S(h=(NUMBER(l)==h+1 -> h+1 : NUMBER(l)-D); assert(s>=NREL || h<=from[CURSOR] || !MINE); head[CURSOR]=h; next[p]=h);
+        S(h=(NUMBER(l)==h+1 -> h+1 : NUMBER(l)-D); assert(s>=NREL || h<=from[CURSOR] || !MINE);
+          head[CURSOR]=h; next[p]=h);
         goto NEXT
-     :: else -> goto NEXT
+     :: else ->
+#ifdef ALONE
+        if
+        :: last[CELL(p,h)]!=l -> tries--
+        :: ended && last[CELL(p,h)]==l -> if :: DRAINABLE(p) -> run sweeper() :: else fi; finds_nothing=1; goto STAYS
+        fi;
+#endif
+        goto NEXT
      fi;
      S(x=token[CELL(p,h)]);
      S(claim[CURSOR]=x);                                      /* then the fence */
@@ -298,72 +381,27 @@ proctype subscriber(byte s) {
 #endif
 NEXT:
      atomic { p=0; h=0; l=0; x=0; m=0; ok=0 }
+#ifndef ALONE
   :: skip -> break                                            /* it closes: what it leaves is swept */
+#else
+  :: tries>=TAKES -> break
+#endif
   od;
 DEAD:
   atomic { sslot[s]=1; opening=opening-opens; opens=0; reading[s]=0; kept[s]=0; tries=0; h=0; l=0; x=0; m=0; ok=0;
     p=0; do :: p<NP -> next[p]=0; knows[p]=0; p++ :: else -> break od; p=0 }
+#ifdef ALONE
+STAYS: skip
+#endif
 }
 
-/* ---- Sweeps, under the slot's lock ---- */
-#ifdef M16
-#define WANTS(s,p,w) (here[s] && (!needy || s<NREL) && made[PAIR(p,s)] && HEAD(p,s)<last[CELL(p,w)])
-#else
-#define WANTS(s,p,w) (here[s] && (!needy || s<NREL) && HEAD(p,s)<last[CELL(p,w)])
-#endif
-#if NS == 1
-#define WANTED(p,w) WANTS(0,p,w)
-#elif NS == 2
-#define WANTED(p,w) (WANTS(0,p,w) || WANTS(1,p,w))
-#else
-#define WANTED(p,w) (WANTS(0,p,w) || WANTS(1,p,w) || WANTS(2,p,w))
-#endif
-#define SHOWN(p,w) SHOWS(last[CELL(p,w)])
-#define HAS(w) (SHOWN(p,w) && token[CELL(p,w)]==m+1)
-#define TO_GO(p,w) (SHOWN(p,w) && !WANTED(p,w))
-#if D == 1
-#define ANY_SHOWN(p) SHOWN(p,0)
-#define ANY_TO_GO(p) TO_GO(p,0)
-#define ANY_HAS HAS(0)
-#define ANY_UNREAD (HAS(0) && WANTED(p,0))
-#else
-#define ANY_SHOWN(p) (SHOWN(p,0) || SHOWN(p,1))
-#define ANY_TO_GO(p) (TO_GO(p,0) || TO_GO(p,1))
-#define ANY_HAS (HAS(0) || HAS(1))
-#define ANY_UNREAD ((HAS(0) && WANTED(p,0)) || (HAS(1) && WANTED(p,1)))
-#endif
-#ifdef M6
-#define CLAIMS(s) (early[s]==m+1)
-#else
-#define CLAIMS(s) (claim[PAIR(p,s)]==m+1)
-#endif
-#if SWEEPERS > 1
-#define P_LOCK(p) !plock[p] -> plock[p]=1; locked=1
-#define S_LOCK(s) !slock[s] -> slock[s]=1; locked=2
-#define UNLOCK if :: locked==1 -> plock[p]=0 :: locked==2 -> slock[s]=0 :: else fi; locked=0
-#else
-#define P_LOCK(p) skip
-#define S_LOCK(s) skip
-#define UNLOCK skip
-#endif
-#define P_DIRTY(p) ((pslot[p]==1 && round<2) || (pslot[p]==2 && round!=1 && (ANY_TO_GO(p) || !ANY_SHOWN(p))))
-#if NP == 1
-#define ALL_P(what) (pslot[0] what)
-#else
-#define ALL_P(what) (pslot[0] what && pslot[1] what)
-#endif
-#if NS == 1
-#define ALL_S(what) (sslot[0] what)
-#elif NS == 2
-#define ALL_S(what) (sslot[0] what && sslot[1] what)
-#else
-#define ALL_S(what) (sslot[0] what && sslot[1] what && sslot[2] what)
-#endif
-
-/* Round 0 goes on while others live: whoever has left may be swept, in any order. Round 1 recovers all who have left, round 2 those who drain.
-   Then nothing is left of anybody. */
+/* ---- Who sweeps, under the slot's lock. In round 0 others live: whoever has left may be swept, in any order. Round 1
+   recovers all who have left, round 2 those who drain; then nothing is left of anybody ---- */
 proctype sweeper() {
-  byte p=0, s=0, m=0, i=0, round=0; bit ok=0, keeps=0, needy=0;
+  byte p=0, s=0, m=0, i=0, round=0; bit ok=0, keeps=0;
+#ifdef NEEDY
+  bit needy=0;
+#endif
 #if SWEEPERS > 1
   byte locked=0;
 #endif
@@ -371,6 +409,9 @@ proctype sweeper() {
   byte early[NS];
 #endif
 AGAIN:
+#ifdef ALONE
+  atomic { pslot[0] -> if :: plock[0] || pslot[0]==3 -> goto LEFT :: else -> P_LOCK(0) fi }; goto PUBLISHER;
+#endif
   if
   :: atomic { P_DIRTY(0) -> p=0; P_LOCK(0) } goto PUBLISHER
 #if NP > 1
@@ -383,7 +424,9 @@ AGAIN:
 #if NS > 2
   :: atomic { sslot[2]==1 -> s=2; S_LOCK(2) } goto SUBSCRIBER
 #endif
-  :: atomic { round==0 && ALL_P(>0) && ALL_S(>0) -> if :: sweepers>1 -> sweepers--; goto LEFT :: else -> crashes=CRASHES; round=1 fi }; goto AGAIN
+  :: atomic { round==0 && ALL_P(>0) && ALL_S(>0) ->
+              if :: sweepers>1 -> sweepers--; goto LEFT :: else -> crashes=CRASHES; round=1 fi
+     }; goto AGAIN
   :: atomic { round==1 && ALL_P(>1) && ALL_S(>1) ->
 #ifdef M17
               round=3
@@ -391,11 +434,8 @@ AGAIN:
               round=2
 #endif
      }; goto AGAIN
-  :: atomic { round==2 && !P_DIRTY(0)
-#if NP > 1
-     && !P_DIRTY(1)
-#endif
-     -> round=3 }
+  :: atomic { round==2 && NO_P_DIRTY -> round=3 }
+  :: round==3 -> skip
   fi;
 #ifdef STRANGER
   if :: alien_left -> skip fi;
@@ -412,6 +452,9 @@ PUBLISHER:
 #ifdef NEEDY
   if :: needy=0 :: needy=1 fi;
 #endif
+#ifdef ALONE
+  S(ended=1);
+#endif
 #ifdef M6
   i=0; do :: i<NS -> S(early[i]=claim[PAIR(p,i)]; i++) :: else -> break od; i=0;
 #endif
@@ -419,9 +462,9 @@ PUBLISHER:
   do
   :: i<D ->
 #ifdef M4
-     S(if :: SHOWN(p,i) -> last[CELL(p,i)]=last[CELL(p,i)]+GONE :: else fi; i++)
+     S(if :: MINE && SHOWN(p,i) -> last[CELL(p,i)]=last[CELL(p,i)]+GONE :: else fi; i++)
 #else
-     S(if :: TO_GO(p,i) -> last[CELL(p,i)]=last[CELL(p,i)]+GONE :: else fi; i++)
+     S(if :: MINE && TO_GO(p,i) -> last[CELL(p,i)]=last[CELL(p,i)]+GONE :: else fi; i++)
 #endif
   :: else -> break
   od; i=0;                                                    /* then the fence */
@@ -432,11 +475,11 @@ PUBLISHER:
      if
      :: owner[m]==1 ->
 #ifdef M5
-        S(ok=ANY_HAS);
+        S(ok=(MINE && ANY_HAS));
 #elif defined(M12)
-        S(ok=(ANY_UNREAD || SOME(CLAIMS)));
+        S(ok=(MINE && (ANY_UNREAD || SOME(CLAIMS))));
 #else
-        S(ok=(ANY_HAS || SOME(CLAIMS)));
+        S(ok=(MINE && (ANY_HAS || SOME(CLAIMS))));
 #endif
         if
         :: ok -> keeps=1
@@ -451,9 +494,9 @@ PUBLISHER:
   keeps=0;
 #endif
 #ifdef M12
-  if :: keeps || 0 -> S(pslot[p]=2)
+  if :: keeps -> S(pslot[p]=2)
 #else
-  if :: keeps || ANY_SHOWN(p) -> S(pslot[p]=2)
+  if :: keeps || (MINE && ANY_SHOWN(p)) -> S(pslot[p]=2)
 #endif
      :: else -> S(if :: MINE -> serial[p]=0 :: else fi); S(pslot[p]=3) fi;
   goto SWEPT;
@@ -478,7 +521,18 @@ SUBSCRIBER:
 
 DEAD: skip;
 SWEPT:
-  atomic { UNLOCK; p=0; s=0; m=0; i=0; ok=0; keeps=0; needy=0 }
+  atomic { UNLOCK; p=0; s=0; m=0; i=0; ok=0; keeps=0;
+#ifdef NEEDY
+    needy=0
+#endif
+  }
+#ifdef ALONE
+#ifndef M18
+  if :: pslot[0]==2 && DRAINABLE(0) -> skip :: else -> goto LEFT fi;
+#else
+  goto LEFT;
+#endif
+#endif
   goto AGAIN;
 LEFT:
   skip
@@ -491,7 +545,15 @@ init { byte i;
 #ifdef STRANGER
     run stranger();
 #endif
+    #ifdef ALONE
+    run sweeper();
+#else
     for (i : 1 .. SWEEPERS) { run sweeper() }
+#endif
     i=0
   }
+#ifdef ALONE
+  (_nr_pr==1);
+  assert(!finds_nothing || pslot[0]==3)
+#endif
 }
