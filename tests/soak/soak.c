@@ -6,18 +6,22 @@
 // Each worker allocates over all pools, fills what it gets with a pattern, passes tokens to the others, acquires
 // theirs, clones, releases, waits for chunks, closes and opens again, and verifies each payload whenever it gets and
 // before it gives. Now and then it adds a pool, retires one, reconfigures the instance, or looks at it as an observer
-// does. The conductor (this process) sends SIGKILL and SIGSTOP to them at random and starts the killed ones again.
-// Every few seconds it asks for quiet: each worker stops where it is and tells what it holds, and the books are
-// compared: what is used is what is held, what is cached can be by the threads that there are, every other chunk of the
-// live pools can be had exactly once; the counters of allocations and releases say the same, but for one at most for
-// each worker that was killed. Half of the workers have a second thread, which ends all the time, now and then without
-// releasing, and another one goes on with what it held. At the end, when all have closed, nothing is cached or retiring
-// any more. The last line is `N passed, N failed`.
+// does. It publishes and subscribes to a few topics, too: each message carries its number, so that a reliable
+// subscriber sees that none is missing, and any other that what is missing is told as lost or skipped. The conductor
+// (this process) sends SIGKILL and SIGSTOP to them at random and starts the killed ones again. Every few seconds it
+// asks for quiet: each worker stops where it is, reads all messages that there are, compares them with what publishers,
+// also dead ones, say that they have published, and tells what it and its rings hold; and the books are compared: no
+// dead client is left in the tables, what is used is what is held, what is cached can be by the threads that there are,
+// every other chunk of the live pools can be had exactly once; the counters of allocations and releases say the same,
+// but for one at most for each worker that was killed. Half of the workers have a second thread, which ends all the
+// time, now and then without releasing, and another one goes on with what it held. At the end, when all have closed,
+// nothing is cached or retiring any more. The last line is `N passed, N failed`.
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -30,6 +34,13 @@
 #include <unistd.h>
 
 enum { WORKERS = 8, THREADS = 2, CACHE = 8, HOLDS = 24, MAIL = 16, MAX_CLIENTS = 40, SHOWN_ERRORS = 20 };
+
+// Of topics: what the instance has; what a thread has at most.
+enum { TOPICS = 6, PUBLISHERS = 18, SUBSCRIBERS = 30, RING_CELLS = 8, OWN_PUBLISHERS = 2, OWN_SUBSCRIBERS = 3,
+       SOURCES = 1024, TOLD = HOLDS + PUBLISHERS * (RING_CELLS + SUBSCRIBERS) };
+
+// In each round of quiet: nothing is published any more; all is read; all is told.
+enum { WORKING = 0, STOPPING = 1, READING = 2, TELLING = 3, QUIET_PHASES = 4 };
 
 #define WAIT_LIMIT UINT64_C(1000000000)
 // who adds a pool waits for one who is stopped while it does
@@ -48,11 +59,20 @@ enum { POOLS = 5, KINDS = sizeof pools / sizeof pools[0], MAX_CHUNKS = ZCP_MAX_L
 typedef struct told {
     _Atomic uint32_t epoch;                                        // of the quiet that it keeps
     uint32_t count;
-    uint32_t index[HOLDS];
+    uint32_t index[TOLD];
 } told;
 
+// What a publisher, by its serial, has published; one that was killed perhaps one message more.
+typedef struct ledger_entry {
+    _Atomic uint64_t published;
+    _Atomic uint32_t serial;
+    uint32_t topic;
+} ledger_entry;
+enum { LEDGER = 1 << 21 };
+static ledger_entry *ledger;
+
 static struct board {
-    _Atomic uint32_t quiet;                                        // odd: keep quiet
+    _Atomic uint32_t quiet;                                        // of phases; all but WORKING: keep quiet
     _Atomic uint32_t end;
     _Atomic uint32_t stops[WORKERS];                               // odd: stopped, or about to be, or hardly continued
     _Atomic uint64_t mail[WORKERS][MAIL];
@@ -61,7 +81,9 @@ static struct board {
     _Atomic uint64_t sweeps, reclaimed, longest;                   // longest: wait in a call, ns
     _Atomic uint64_t threads;                                      // that have ended
     _Atomic uint64_t added, retired, reconfigured, waited, observed;
-    _Atomic uint64_t status_errors, payload_errors, hold_errors, wait_errors;
+    _Atomic uint64_t published, received, events, lost, skipped, kept, relayed, timeouts, endpoints, full;
+    _Atomic uint64_t relied, inherited;                            // messages counted one by one; of dead publishers
+    _Atomic uint64_t status_errors, payload_errors, hold_errors, wait_errors, message_errors;
 } *board;
 
 static char name[64];
@@ -190,11 +212,18 @@ static uint64_t step_of(uint64_t words) {
     return words <= 128 ? 1 : words / 61;
 }
 
-static void fill(zcp_chunk *chunk, uint64_t size) {
+// Words 2 and 3, if there are, tell which message this was first, and its tag.
+enum { STAMPED = 4 * 8 };
+
+static void fill(zcp_chunk *chunk, uint64_t size, uint64_t stamp, uint32_t tag) {
     uint64_t *word = chunk->data, words = size / 8, id = identity(chunk);
     word[0] = id;
     word[1] = size;
-    for (uint64_t i = 2; i < words; i += step_of(words))
+    if (size >= STAMPED) {
+        word[2] = stamp;
+        word[3] = tag;
+    }
+    for (uint64_t i = 4; i < words; i += step_of(words))
         word[i] = mix(id ^ size << 48 ^ i);
 }
 
@@ -212,7 +241,7 @@ static void verify(const zcp_chunk *chunk, const char *when) {
                  word[0], word[1]);
         return;
     }
-    for (uint64_t i = 2; i < words; i += step_of(words))
+    for (uint64_t i = 4; i < words; i += step_of(words))
         if (word[i] != mix(id ^ size << 48 ^ i)) {
             complain(&board->payload_errors, "%s: chunk %016" PRIx64 ": word %" PRIu64 " was overwritten", when, id, i);
             return;
@@ -222,12 +251,35 @@ static void verify(const zcp_chunk *chunk, const char *when) {
 // ---------------------------------------------------------------------------------------------------------------------
 // A worker
 
+typedef struct sender {
+    zcp_publisher *publisher;                                      // NULL: none
+    uint32_t topic;
+    uint64_t published;
+} sender;
+
+typedef struct heard {                                             // of one publisher
+    uint64_t source, last, from;                                   // what is older than `from` need not be told as lost
+} heard;
+
+typedef struct listener {
+    zcp_subscriber *subscriber;                                    // NULL: none
+    uint32_t topic;
+    uint32_t serial, floor;                                        // of later serials nothing was compared yet
+    bool reliable, latest;
+    int descriptor;
+    zcp_message message;                                           // that is being read
+    uint32_t count;
+    heard heard[SOURCES];
+} listener;
+
 typedef struct thread {
     int worker, number;
     zcp_manager *manager;
     uint64_t random;
     uint32_t count;
     zcp_chunk held[HOLDS];
+    sender senders[OWN_PUBLISHERS];
+    listener listeners[OWN_SUBSCRIBERS];
 } thread;
 
 static zcp_manager *open_instance(int worker) {
@@ -268,7 +320,7 @@ static void allocate(thread *t) {
         complain(&board->status_errors, "allocate: %s: %s", zcp_status_name(status), zcp_last_message());
     else {
         add(&board->allocated, 1);
-        fill(&chunk, size);
+        fill(&chunk, size, 0, 0);
         t->held[t->count++] = chunk;
     }
 }
@@ -405,32 +457,411 @@ static void observe(thread *t) {
     add(&board->observed, 1);
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// Topics. The first is for anybody; one has a publisher at a time, one refuses reliable subscribers, in one messages
+// stay for later ones, and in the last are chunks that came in by another.
+
+enum { EXCLUSIVE = 1, NEVER_WAITS = 2, KEEPS = 3, RELAYS = TOPICS - 1 };
+
+static const char *topic_name(uint32_t topic) {
+    static const char *const names[TOPICS] = {"any", "exclusive", "never waits", "keeps", "another", "relays"};
+    return names[topic];
+}
+
+static ledger_entry *ledger_of(uint64_t source) {
+    return &ledger[source % LEDGER];
+}
+
+static void message_error(const listener *l, const char *what, uint64_t source, uint64_t is, uint64_t expected) {
+    complain(&board->message_errors,
+             "\"%s\", %s subscriber %u: %s: is %" PRIu64 ", expected %" PRIu64 " (publisher %" PRIu64 ")",
+             topic_name(l->topic), l->reliable ? "reliable" : l->latest ? "latest" : "plain", l->serial, what, is,
+             expected, source);
+}
+
+// The message that is read in place is as its publisher has written it.
+static void verify_message(const listener *l, const char *when) {
+    const zcp_message *m = &l->message;
+    const uint64_t *word = m->data;
+    if (l->subscriber == NULL || word == NULL)
+        return;
+    uint64_t words = m->size / 8;
+    add(&board->verified, 1);
+    if (m->size < STAMPED || word[0] != l->subscriber->reading_token || word[1] != m->size || word[3] != m->tag) {
+        complain(&board->payload_errors,
+                 "%s, message %" PRIu64 ": chunk %016" PRIx64 " of %" PRIu64 " bytes, tag %u, says %016" PRIx64
+                 ", %" PRIu64 ", %" PRIu64,
+                 when, m->number, l->subscriber->reading_token, m->size, m->tag, word[0], word[1], word[3]);
+        return;
+    }
+    bool own = word[2] == (m->source << 32 | (uint32_t)m->number);
+    if (own != (l->topic != RELAYS))
+        complain(&board->payload_errors, "%s: message %" PRIu64 " of %" PRIu64 " says %016" PRIx64, when, m->number,
+                 m->source, word[2]);
+    for (uint64_t i = 4; i < words; i += step_of(words))
+        if (word[i] != mix(word[0] ^ word[1] << 48 ^ i)) {
+            complain(&board->payload_errors, "%s: message %" PRIu64 ": word %" PRIu64 " was overwritten", when,
+                     m->number, i);
+            return;
+        }
+}
+
+static void forget_topics(thread *t) {
+    for (int i = 0; i < OWN_PUBLISHERS; i++)
+        t->senders[i].publisher = NULL;
+    for (int i = 0; i < OWN_SUBSCRIBERS; i++)
+        t->listeners[i].subscriber = NULL;
+}
+
+static void open_publisher(thread *t, sender *p) {
+    zcp_status status;
+    uint32_t topic = (uint32_t)below(TOPICS), depth = (uint32_t)below(RING_CELLS + 1);
+    zcp_publisher_desc desc = {.topic = topic_name(topic), .depth = depth, .exclusive = topic == EXCLUSIVE,
+                               .never_waits = topic == NEVER_WAITS, .timeout_ms = (uint32_t)(below(3) * below(12))};
+    if (topic == KEEPS)
+        desc.keep = (uint32_t)below(depth + 1);
+    wait_limit = ADD_LIMIT;
+    WATCHED(t->worker, status = zcp_publisher_open(t->manager, &desc, &p->publisher));
+    wait_limit = WAIT_LIMIT;
+    if (status == ZCP_ERR_FULL)
+        add(&board->full, 1);
+    else if (status != ZCP_OK && (status != ZCP_ERR_EXISTS || (topic != EXCLUSIVE && topic != NEVER_WAITS)))
+        complain(&board->status_errors, "publisher_open: %s: %s", zcp_status_name(status), zcp_last_message());
+    if (status != ZCP_OK)
+        return;
+    ledger_entry *entry = ledger_of(p->publisher->serial);
+    p->topic = entry->topic = topic;
+    p->published = 0;
+    atomic_store(&entry->published, 0);
+    atomic_store(&entry->serial, (uint32_t)p->publisher->serial);
+    add(&board->endpoints, 1);
+}
+
+static void open_subscriber(thread *t, listener *l) {
+    zcp_status status;
+    uint64_t kind = below(6);
+    l->topic = (uint32_t)below(TOPICS);
+    // One that is refused as long as the publisher is there, and keeps it away as long as it is there itself.
+    l->reliable = kind < 3 && (l->topic != NEVER_WAITS || below(64) == 0);
+    l->latest = kind == 3;
+    zcp_subscriber_desc desc = {.topic = topic_name(l->topic), .reliable = l->reliable, .latest = l->latest,
+                                .history = (uint32_t)(below(2) * below(RING_CELLS + 1)),
+                                .spin_us = (uint32_t)(below(2) * below(100))};
+    wait_limit = ADD_LIMIT;
+    WATCHED(t->worker, status = zcp_subscriber_open(t->manager, &desc, &l->subscriber));
+    wait_limit = WAIT_LIMIT;
+    if (status == ZCP_ERR_FULL)
+        add(&board->full, 1);
+    else if (status != ZCP_OK && (status != ZCP_ERR_INVALID_ARGUMENT || l->topic != NEVER_WAITS || !l->reliable))
+        complain(&board->status_errors, "subscriber_open: %s: %s", zcp_status_name(status), zcp_last_message());
+    if (status != ZCP_OK)
+        return;
+    l->serial = l->floor = (uint32_t)(atomic_load(&l->subscriber->entry->state) >> 32);
+    l->descriptor = below(4) == 0 ? zcp_subscriber_descriptor(l->subscriber) : -1;
+    l->message = (zcp_message){0};
+    // Where it begins with those who are there; any other begins with its first message.
+    l->count = l->subscriber->sources;
+    for (uint32_t k = 0; k < l->count; k++) {
+        const zcp_priv_source *source = &l->subscriber->source[k];
+        l->heard[k] = (heard){source->state >> 32, source->head, source->from};
+    }
+    add(&board->endpoints, 1);
+}
+
+static heard *heard_of(listener *l, uint64_t source) {
+    for (uint32_t k = 0; k < l->count; k++)
+        if (l->heard[k].source == source)
+            return &l->heard[k];
+    if (l->count == SOURCES)
+        return NULL;
+    l->heard[l->count] = (heard){source, 0, 0};
+    return &l->heard[l->count++];
+}
+
+// Each message comes once, in order, and what is missing was told.
+static void count_message(listener *l) {
+    const zcp_message *m = &l->message;
+    const ledger_entry *entry = ledger_of(m->source);
+    heard *h = heard_of(l, m->source);
+    uint64_t missing = m->lost + m->skipped;
+    add(&board->received, 1);
+    add(&board->lost, m->lost);
+    add(&board->skipped, m->skipped);
+    add(&board->relied, l->reliable);
+    add(&board->events, m->data == NULL);
+    if (h == NULL)
+        return;
+    if (m->number <= h->last || m->number - h->last - 1 < missing)
+        message_error(l, "a number, which is not above those before", m->source, m->number, h->last + 1 + missing);
+    else if (h->last >= h->from && m->number - h->last - 1 != missing)
+        message_error(l, "messages missing", m->source, m->number - h->last - 1, missing);
+    // What it finds of the time before it came, it need not find whole.
+    uint64_t at_most = h->last >= h->from ? h->last + 1 : h->from + 1;
+    if (l->reliable && (missing != 0 || m->number > at_most))
+        message_error(l, "the number", m->source, m->number, at_most);
+    if (!l->latest && m->skipped != 0)
+        message_error(l, "skipped", m->source, m->skipped, 0);
+    // It is told after the message was published.
+    if (atomic_load(&entry->serial) == m->source && m->number > atomic_load(&entry->published) + 1)
+        message_error(l, "a number, above what was published", m->source, m->number, atomic_load(&entry->published));
+    add(&board->inherited, zcp_priv_topic_phase(l->subscriber->reading_entry->state) == ZCP_PRIV_TOPIC_ENDED);
+    h->last = m->number;
+}
+
+static bool receive(thread *t, listener *l, uint32_t timeout_ms) {
+    zcp_status status;
+    verify_message(l, "before the next message");
+    WATCHED(t->worker, status = zcp_subscriber_receive(l->subscriber, timeout_ms, &l->message));
+    if (status == ZCP_OK) {
+        count_message(l);
+        verify_message(l, "a message");
+    } else if (status != (timeout_ms == 0 ? ZCP_ERR_EMPTY : ZCP_ERR_TIMEOUT)) {
+        complain(&board->status_errors, "receive: %s: %s", zcp_status_name(status), zcp_last_message());
+    }
+    return status == ZCP_OK;
+}
+
+// Has what was published of one source arrived? What its publisher notes comes after the message.
+static void compare_source(listener *l, uint64_t source) {
+    const ledger_entry *entry = ledger_of(source);
+    uint64_t published = atomic_load(&entry->published), last = 0;
+    if (atomic_load(&entry->serial) != source || entry->topic != l->topic)
+        return;
+    for (uint32_t k = 0; k < l->count; k++)
+        if (l->heard[k].source == source)
+            // what was there before it came may have gone
+            last = l->heard[k].last > l->heard[k].from ? l->heard[k].last : l->heard[k].from;
+    if (last < published)
+        message_error(l, "the last message read of all that was published", source, last, published);
+}
+
+// Nobody publishes any more: a reliable subscriber gets to the end of all, also of those who have ended.
+static void read_all(thread *t) {
+    for (int i = 0; i < OWN_SUBSCRIBERS; i++) {
+        listener *l = &t->listeners[i];
+        if (l->subscriber == NULL)
+            continue;
+        while (receive(t, l, 0)) {}
+        uint32_t epoch = atomic_load(&t->manager->header->signals.topics_epoch), left = 0;
+        for (uint32_t k = 0; l->reliable && k < l->count; k++)
+            if (l->heard[k].source <= l->floor)
+                compare_source(l, l->heard[k].source);
+        for (uint32_t source = l->floor + 1; l->reliable && source <= epoch; source++)
+            compare_source(l, source);
+        l->floor = epoch;
+        // Of those who are gone nothing comes any more.
+        for (uint32_t k = 0; k < l->count; k++)
+            for (uint32_t q = 0; q < l->subscriber->sources; q++)
+                if (l->subscriber->source[q].state >> 32 == l->heard[k].source) {
+                    l->heard[left++] = l->heard[k];
+                    break;
+                }
+        l->count = left;
+    }
+}
+
+// After all was read: what the rings of this process hold.
+static void tell_rings(zcp_manager *manager, told *tell) {
+    zcp_priv_topics *topics = atomic_load(&manager->topics);
+    zcp_priv_rings_collect(manager, false);
+    for (uint32_t k = 0; topics != NULL && k < topics->publishers; k++) {
+        const zcp_publisher *p = zcp_priv_publisher_at(topics, k);
+        uint32_t state = atomic_load(&p->state);
+        if (state == ZCP_PRIV_OBJECT_ENDED || (state == ZCP_PRIV_OBJECT_OPEN && p->asides != 0))
+            complain(&board->message_errors, "all is read, but a publisher %s", state == ZCP_PRIV_OBJECT_ENDED
+                         ? "that was closed is still there" : "has put chunks aside");
+        if (state < ZCP_PRIV_OBJECT_OPEN)
+            continue;
+        if (p->next - p->tail > p->keep)
+            complain(&board->message_errors, "all is read, and a ring holds %" PRIu64 " messages, but keeps %u",
+                     p->next - p->tail, p->keep);
+        for (uint32_t cell = 0; cell < p->depth; cell++)
+            if (p->book[cell] != 0)
+                tell->index[tell->count++] = (uint32_t)p->book[cell];
+        for (uint32_t a = 0; a < p->asides; a++)
+            tell->index[tell->count++] = (uint32_t)p->aside[a];
+    }
+}
+
+// A chunk for a message: a new one, or for the topic that relays one that is held, or another handle of that.
+static bool find_chunk(thread *t, sender *p, zcp_chunk *chunk) {
+    zcp_status status;
+    if (p->topic == RELAYS) {
+        uint32_t which = t->count == 0 ? 0 : (uint32_t)below(t->count);
+        if (t->count == 0 || zcp_chunk_size(&t->held[which]) < STAMPED)
+            return false;
+        *chunk = t->held[which];
+        verify(chunk, "before it is published");
+        if (below(2) == 0)
+            WATCHED(t->worker, *chunk = zcp_chunk_clone(&t->held[which]));
+        else
+            t->held[which] = t->held[--t->count];
+        add(&board->relayed, 1);
+        return true;
+    }
+    uint64_t size = STAMPED + below(pools[below(KINDS)].chunk_size - STAMPED + 1);
+    uint32_t tag = below(8) == 0 ? (uint32_t)below(1000) : 0;
+    if (tag != 0)
+        WATCHED(t->worker, status = zcp_chunk_allocate_tagged(t->manager, size, tag, chunk));
+    else
+        WATCHED(t->worker, status = zcp_publisher_loan(p->publisher, size, chunk));
+    if (status == ZCP_OK)
+        fill(chunk, size, p->publisher->serial << 32 | (uint32_t)(p->published + 1), tag);
+    else if (status != ZCP_ERR_EXHAUSTED && status != ZCP_ERR_TOO_LARGE)
+        complain(&board->status_errors, "loan: %s: %s", zcp_status_name(status), zcp_last_message());
+    else if (t->count > 0)
+        let_go(t, (uint32_t)below(t->count));
+    return status == ZCP_OK;
+}
+
+static void publish(thread *t, sender *p) {
+    zcp_chunk chunk = {0};
+    zcp_delivery delivery;
+    zcp_status status;
+    bool event = below(16) == 0;
+    if (!event && !find_chunk(t, p, &chunk))
+        return;
+    if (event)
+        WATCHED(t->worker, status = zcp_publisher_notify(p->publisher, &delivery));
+    else
+        WATCHED(t->worker, status = zcp_publisher_publish(p->publisher, &chunk, &delivery));
+    if (status == ZCP_OK) {
+        p->published++;
+        atomic_store(&ledger_of(p->publisher->serial)->published, p->published);
+        add(&board->published, 1);
+        if (delivery.number != p->published || chunk.manager != NULL || delivery.subscribers > SUBSCRIBERS)
+            complain(&board->message_errors, "publish: number %" PRIu64 ", expected %" PRIu64 "; subscribers %u",
+                     delivery.number, p->published, delivery.subscribers);
+        return;
+    }
+    if (status != ZCP_ERR_TIMEOUT || p->topic == NEVER_WAITS)
+        complain(&board->status_errors, "publish: %s: %s", zcp_status_name(status), zcp_last_message());
+    add(&board->timeouts, 1);
+    if (!event) {
+        verify(&chunk, "after publish has timed out");
+        WATCHED(t->worker, zcp_chunk_release(&chunk));
+    }
+}
+
+static void keep(thread *t, listener *l) {
+    zcp_chunk chunk;
+    zcp_status status;
+    WATCHED(t->worker, status = zcp_subscriber_keep(l->subscriber, &chunk));
+    if (status != (l->message.data == NULL ? ZCP_ERR_EMPTY : ZCP_OK)) {
+        complain(&board->hold_errors, "keep: %s: %s", zcp_status_name(status), zcp_last_message());
+    } else if (status == ZCP_OK) {
+        add(&board->kept, 1);
+        verify(&chunk, "after keep");
+        t->held[t->count++] = chunk;
+    }
+}
+
+static void wait_for_messages(thread *t) {
+    zcp_subscriber *all[OWN_SUBSCRIBERS];
+    zcp_status status;
+    uint32_t count = 0, ready;
+    for (int i = 0; i < OWN_SUBSCRIBERS; i++) {
+        listener *l = &t->listeners[i];
+        if (l->subscriber != NULL && l->descriptor >= 0)
+            while (receive(t, l, 0)) {}
+        if (l->subscriber != NULL && l->descriptor >= 0
+            && poll(&(struct pollfd){.fd = l->descriptor, .events = POLLIN}, 1, (int)below(5)) == 1)
+            (void)receive(t, l, 0);
+        if (l->subscriber != NULL)
+            all[count++] = l->subscriber;
+    }
+    if (count == 0)
+        return;
+    WATCHED(t->worker, status = zcp_subscribers_wait(all, count, 1 + (uint32_t)below(10), &ready));
+    if (status != ZCP_ERR_TIMEOUT && (status != ZCP_OK || ready >= count))
+        complain(&board->status_errors, "subscribers_wait: %s: %s", zcp_status_name(status), zcp_last_message());
+}
+
+static void act_as_publisher(thread *t) {
+    sender *p = &t->senders[below(OWN_PUBLISHERS)];
+    if (p->publisher == NULL) {
+        if (below(64) == 0)
+            open_publisher(t, p);
+    } else if (below(300) == 0) {
+        WATCHED(t->worker, zcp_publisher_close(p->publisher));
+        p->publisher = NULL;
+    } else {
+        publish(t, p);
+    }
+}
+
+static void act_on_topics(thread *t) {
+    listener *l = &t->listeners[below(OWN_SUBSCRIBERS)];
+    uint64_t dice = below(1000);
+    if (dice < 400) {
+        act_as_publisher(t);
+    } else if (l->subscriber == NULL) {
+        if (below(16) == 0)
+            open_subscriber(t, l);
+    } else if (dice < 403) {
+        verify_message(l, "before it is closed");
+        WATCHED(t->worker, zcp_subscriber_close(l->subscriber));
+        l->subscriber = NULL;
+    } else if (dice < 440 && t->count < HOLDS) {
+        keep(t, l);
+    } else if (dice < 450) {
+        verify_message(l, "before done");
+        WATCHED(t->worker, zcp_subscriber_done(l->subscriber));
+        l->message = (zcp_message){0};
+    } else if (dice < 455) {
+        wait_for_messages(t);
+    } else {
+        (void)receive(t, l, dice < 460 ? 1 + (uint32_t)below(20) : 0);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// All of it
+
 // With or without releasing first: closing gives back what is left.
 static void open_again(thread *t) {
     while (t->count > 0 && below(4) != 0)
         let_go(t, t->count - 1);
     if (t->count > 0)
         verify(&t->held[0], "before close");
+    for (int i = 0; i < OWN_SUBSCRIBERS; i++)
+        verify_message(&t->listeners[i], "before close");
     WATCHED(t->worker, zcp_manager_close(t->manager));
+    forget_topics(t);
     t->count = 0;
     t->manager = open_instance(t->worker);
 }
 
-static void keep_quiet(thread *t) {
+static void tell(thread *t) {
     told *tell = &board->told[t->worker][t->number];
-    uint32_t epoch = atomic_load(&board->quiet);
-    tell->count = t->count;
+    tell->count = 0;
     for (uint32_t i = 0; i < t->count; i++) {
         verify(&t->held[i], "at a quiet moment");
-        tell->index[i] = t->held[i].index;
+        tell->index[tell->count++] = t->held[i].index;
     }
-    atomic_store(&tell->epoch, epoch);
-    while (atomic_load(&board->quiet) == epoch)
-        sleep_us(500);
+    if (t->number == 0 && t->manager != NULL)
+        tell_rings(t->manager, tell);
+}
+
+static void keep_quiet(thread *t) {
+    told *tells = &board->told[t->worker][t->number];
+    for (uint32_t epoch; (epoch = atomic_load(&board->quiet)) % QUIET_PHASES != WORKING;) {
+        if (epoch % QUIET_PHASES == READING)
+            read_all(t);
+        if (epoch % QUIET_PHASES == TELLING)
+            tell(t);
+        atomic_store(&tells->epoch, epoch);
+        while (atomic_load(&board->quiet) == epoch)
+            sleep_us(500);
+    }
 }
 
 static void act(thread *t, bool alone) {
     uint64_t dice = below(1000);
+    if (below(3) == 0) {
+        act_on_topics(t);
+        return;
+    }
     if (t->count == HOLDS || (t->count > 0 && dice < 330))
         let_go(t, (uint32_t)below(t->count));
     else if (dice < 620)
@@ -451,7 +882,7 @@ static void act(thread *t, bool alone) {
 static void work(thread *t, uint64_t rounds) {
     bool alone = t->worker % 2 == 0;
     for (uint64_t round = 0; round < rounds && atomic_load(&board->end) == 0 && t->manager != NULL; round++) {
-        if (atomic_load(&board->quiet) % 2 != 0)
+        if (atomic_load(&board->quiet) % QUIET_PHASES != WORKING)
             keep_quiet(t);
         for (int i = 0; i < 64 && t->manager != NULL; i++)
             act(t, alone);
@@ -680,6 +1111,19 @@ static figures count_pools(zcp_manager *manager, uint32_t cachers, bool first) {
     return sum;
 }
 
+// All has been read: no endpoint of the dead, and none that has ended, is there.
+static bool check_endpoint(const zcp_topic_entry *entry, void *user) {
+    zcp_client_info info;
+    zcp_status status = zcp_manager_client_info(user, entry->client, &info);
+    if (entry->ended || entry->unread != 0)
+        book_error(entry->ended ? "an ended endpoint; unread" : "unread messages", entry->unread, 0);
+    if (status != ZCP_OK || info.state != ZCP_CLIENT_ALIVE)
+        book_error("an endpoint of a client that is not alive; client", entry->client, 0);
+    if (entry->held > entry->depth)
+        book_error("chunks in a ring, at most its depth", entry->held, entry->depth);
+    return true;
+}
+
 // Nobody else works: used == held, what is neither used nor retiring can be had exactly once, and goes back.
 static void compare_books(uint32_t *held, uint32_t held_count, uint32_t cachers) {
     static zcp_chunk got[MAX_CHUNKS + 1];
@@ -700,6 +1144,9 @@ static void compare_books(uint32_t *held, uint32_t held_count, uint32_t cachers)
         if (status != ZCP_OK || info.state == ZCP_CLIENT_DEAD)
             book_error("client slots of dead clients after recovery; slot", slot, 0);
     }
+    status = zcp_manager_topics(manager, check_endpoint, manager);
+    if (status != ZCP_OK)
+        book_error("the status of looking at topics", (uint64_t)status, ZCP_OK);
     figures is = count_pools(manager, cachers, true);
     if (is.cached > most_cached)
         most_cached = is.cached;
@@ -734,29 +1181,32 @@ static void compare_books(uint32_t *held, uint32_t held_count, uint32_t cachers)
 }
 
 static void be_quiet_and_compare(void) {
-    static uint32_t held[WORKERS * THREADS * HOLDS + MAX_CHUNKS + 1];
+    static uint32_t held[WORKERS * THREADS * TOLD + MAX_CHUNKS + 1];
     for (int w = 0; w < WORKERS; w++)
         if (workers[w].continue_at != 0)
             go_on(w);
-    uint32_t epoch = atomic_fetch_add(&board->quiet, 1) + 1;
-    uint64_t deadline = now() + 20 * UINT64_C(1000000000);
-    while (!all_quiet(epoch) && now() < deadline) {
-        look_after();
-        sleep_us(500);
+    bool quiet = true;
+    for (uint32_t phase = STOPPING; quiet && phase <= TELLING; phase++) {
+        uint32_t epoch = atomic_fetch_add(&board->quiet, 1) + 1;
+        uint64_t deadline = now() + 20 * UINT64_C(1000000000);
+        while (!(quiet = all_quiet(epoch)) && now() < deadline) {
+            look_after();
+            sleep_us(500);
+        }
+        if (!quiet)
+            book_error("not quiet within 20 s; workers; phase", phase, WORKERS);
     }
-    if (all_quiet(epoch))
+    if (quiet)
         compare_books(held, all_that_is_told(held), WORKERS + WORKERS / 2);
-    else
-        book_error("not quiet within 20 s; workers", 0, WORKERS);
     quiet_checks++;
-    atomic_fetch_add(&board->quiet, 1);
+    atomic_store(&board->quiet, (atomic_load(&board->quiet) / QUIET_PHASES + 1) * QUIET_PHASES);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 
 static uint64_t errors(void) {
-    return board->status_errors + board->payload_errors + board->hold_errors + board->wait_errors + book_errors
-           + deaths_by_themselves;
+    return board->status_errors + board->payload_errors + board->hold_errors + board->wait_errors
+           + board->message_errors + book_errors + deaths_by_themselves;
 }
 
 static void progress(uint64_t second) {
@@ -765,11 +1215,16 @@ static void progress(uint64_t second) {
     printf("%4" PRIu64 " s: operations %" PRIu64 " (+%" PRIu64 "), allocated %" PRIu64 ", acquired %" PRIu64
            ", stale %" PRIu64 ", exhausted %" PRIu64 ", kills %" PRIu64 ", stops %" PRIu64 ", sweeps %" PRIu64
            ", chunks reclaimed %" PRIu64 ", quiet checks %" PRIu64 ", pools added %" PRIu64 ", retired %" PRIu64
-           ", reconfigured %" PRIu64 ", waits %" PRIu64 ", observed %" PRIu64 ", longest wait %" PRIu64
+           ", reconfigured %" PRIu64 ", waits %" PRIu64 ", observed %" PRIu64
+           ", published %" PRIu64 ", received %" PRIu64 " (%" PRIu64 " reliably, %" PRIu64 " of the dead)"
+           ", lost %" PRIu64 ", skipped %" PRIu64 ", kept %" PRIu64 ", relayed %" PRIu64 ", publish timed out %" PRIu64
+           ", publishers and subscribers %" PRIu64 ", tables full %" PRIu64 ", longest wait %" PRIu64
            " ms, errors %" PRIu64 "\n",
            second, operations, operations - before, board->allocated, board->acquired, board->stale, board->exhausted,
            kills, stops_made, board->sweeps, board->reclaimed, quiet_checks, board->added, board->retired,
-           board->reconfigured, board->waited, board->observed, board->longest / 1000000, errors());
+           board->reconfigured, board->waited, board->observed, board->published,
+           board->received, board->relied, board->inherited, board->lost, board->skipped, board->kept, board->relayed,
+           board->timeouts, board->endpoints, board->full, board->longest / 1000000, errors());
     fflush(stdout);
     before = operations;
 }
@@ -825,7 +1280,7 @@ static void judge(bool good, const char *what, uint64_t figure) {
 }
 
 static void create(void) {
-    zcp_config config = {0};
+    zcp_config config = {.publishers = PUBLISHERS, .subscribers = SUBSCRIBERS, .ring_cells = RING_CELLS};
     zcp_manager *manager;
     for (int p = 0; p < POOLS; p++)
         zcp_config_add(&config, &pools[p]);
@@ -848,7 +1303,9 @@ int main(int argc, char **argv) {
             return strcmp(argv[i], "--help") == 0 ? 0 : 2;
         }
     board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (board == MAP_FAILED) {
+    ledger = mmap(NULL, LEDGER * sizeof *ledger, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                  0);
+    if (board == MAP_FAILED || ledger == MAP_FAILED) {
         perror("mmap");
         return 2;
     }
@@ -872,6 +1329,7 @@ int main(int argc, char **argv) {
 
     judge(board->status_errors == 0, "every call gave a status that it may give; operations", board->operations);
     judge(board->payload_errors == 0, "no payload changed under a holder; verified", board->verified);
+    judge(board->message_errors == 0, "no message is missing that was not told as lost; received", board->received);
     judge(board->hold_errors == 0, "nobody lost a hold; acquired", board->acquired);
     judge(board->wait_errors == 0, "no call waited above a second; longest, ms", board->longest / 1000000);
     judge(book_errors == 0, "no chunk lost or doubled; quiet moments", quiet_checks);
@@ -884,6 +1342,11 @@ int main(int argc, char **argv) {
           most_pools);
     judge(seconds < 5 || (board->waited > 0 && board->observed > 0),
           "chunks were waited for, and all was looked at; waits", board->waited);
+    judge(seconds < 5 || (board->relied > 0 && board->lost > 0 && board->skipped > 0 && board->kept > 0
+                          && board->relayed > 0 && board->events > 0),
+          "messages came reliably, or were lost or skipped, kept and published again; reliably", board->relied);
+    judge(seconds < 10 || board->inherited > 0, "messages of publishers that were killed arrived; of them",
+          board->inherited);
     judge(board->threads > 0, "threads ended and others began; threads", board->threads);
     judge(board->sweeps > 0 || kills == 0, "the killed were swept; sweeps", board->sweeps);
     judge(destroyed == ZCP_OK && zcp_shm_unlink(name) == ZCP_ERR_NOT_FOUND, "destroyed; chunks reclaimed",
