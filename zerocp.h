@@ -9008,6 +9008,17 @@ ZCP_PRIV_SMALL ZEROCP_API int zcp_subscriber_descriptor(zcp_subscriber *subscrib
     return s->epoll;
 }
 
+// A count that somebody else has written, or a sum of such, as far as it can be one.
+static uint64_t zcp_priv_topic_figure(uint64_t count) {
+    return count <= INT64_MAX ? count : INT64_MAX;
+}
+
+// Adds what a subscriber has lost of a publisher: no more than it has come past.
+static void zcp_priv_lost_add(const zcp_priv_cursor *cursor, uint64_t head, zcp_topic_entry *entry) {
+    uint64_t lost = zcp_priv_load_relaxed(&cursor->lost);                      // relaxed: a figure
+    entry->lost = zcp_priv_topic_figure(entry->lost + (lost < head ? lost : head));
+}
+
 // What all who subscribe have not read of a publisher, have lost, and what is in its ring.
 ZCP_PRIV_SETUP void zcp_priv_publisher_watch(const zcp_priv_tables *tables, uint32_t publisher,
                                              zcp_topic_entry *entry) {
@@ -9021,9 +9032,10 @@ ZCP_PRIV_SETUP void zcp_priv_publisher_watch(const zcp_priv_tables *tables, uint
         entry->held += (uint32_t)last != 0;
         entry->unread += zcp_priv_cell_is_wanted(tables, publisher, depth, cell, last, false);
     }
-    for (uint32_t s = 0; s < tables->subscriber_count; s++)
-        if (zcp_priv_load_relaxed(&row[s].serial) == entry->source)
-            entry->lost += zcp_priv_load_relaxed(&row[s].lost);
+    for (uint32_t s = 0; s < tables->subscriber_count; s++) {
+        uint64_t head = zcp_priv_head_read(&row[s], entry->source);
+        zcp_priv_lost_add(&row[s], head < entry->messages ? head : entry->messages, entry);
+    }
 }
 
 // What a subscriber has read, lost, and not read yet.
@@ -9035,11 +9047,13 @@ ZCP_PRIV_SETUP void zcp_priv_subscriber_watch(const zcp_priv_tables *tables, uin
         uint64_t state = zcp_priv_load_acquire(&publisher->state);             // as Z0
         if (zcp_priv_topic_is_free(state) || !zcp_priv_topic_equal(topic, publisher->topic))
             continue;
-        uint64_t count = zcp_priv_load_relaxed(&publisher->count), head = zcp_priv_head_read(cursor, state >> 32);
-        entry->messages += head;
-        entry->unread += head < count ? count - head : 0;
-        if (zcp_priv_load_relaxed(&cursor->serial) == state >> 32)
-            entry->lost += zcp_priv_load_relaxed(&cursor->lost);
+        uint64_t count = zcp_priv_topic_figure(zcp_priv_load_relaxed(&publisher->count));
+        uint64_t head = zcp_priv_head_read(cursor, state >> 32);
+        if (head > count)                                                      // garbage, or just published
+            head = count;
+        entry->messages = zcp_priv_topic_figure(entry->messages + head);
+        entry->unread = zcp_priv_topic_figure(entry->unread + count - head);
+        zcp_priv_lost_add(cursor, head, entry);
     }
 }
 
@@ -9076,7 +9090,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_topics(const zcp_manager *manag
         entry.depth = zcp_priv_depth_of(&tables, is);
         uint32_t keep = zcp_priv_load_relaxed(&is->keep);                      // relaxed, both: figures
         entry.keep = keep < entry.depth ? keep : entry.depth;
-        entry.messages = zcp_priv_load_relaxed(&is->count);
+        entry.messages = zcp_priv_topic_figure(zcp_priv_load_relaxed(&is->count));
         zcp_priv_publisher_watch(&tables, p, &entry);
         if (!function(&entry, user))
             return ZCP_OK;

@@ -70,6 +70,9 @@ enum { SMALL_CLIENTS = 4, SMALL_POOLS = 2 };                       // 4 more cli
 // or garbage may say so: a handle's pool may be another one by now
 static bool pools_change;
 
+// or that somebody publishes
+static bool topics_change;
+
 // What is checked whatever was written; garbage_consistent_* check one of these each, to see that each is found.
 typedef enum { ALL_CHECKS, ROOM, FIGURES, MAPPINGS } check;
 static check only;
@@ -261,6 +264,103 @@ static void exercise_pairs(zcp_manager *manager) {
     }
 }
 
+static bool check_endpoint(const zcp_topic_entry *entry, void *user) {
+    const zcp_manager *manager = user;
+    CHECK_MSG(scribble_is_endpoint(entry, &manager->geometry) || !checks(FIGURES),
+              "client %u, depth %u, keep %u, messages %llu, unread %llu, lost %llu, held %llu", entry->client,
+              entry->depth, entry->keep, (unsigned long long)entry->messages, (unsigned long long)entry->unread,
+              (unsigned long long)entry->lost, (unsigned long long)entry->held);
+    return true;
+}
+
+static void exercise_message(zcp_subscriber *subscriber, uint32_t timeout_ms) {
+    zcp_message message;
+    zcp_chunk kept;
+    zcp_status status;
+    const zcp_manager *manager = subscriber->manager;
+    BOUNDED(status = zcp_subscriber_receive(subscriber, timeout_ms, &message));
+    check_told(status);
+    if (status != ZCP_OK)
+        return;
+    CHECK_MSG(scribble_is_message(manager, &message) || !checks(ROOM), "%llu bytes at %p of client %u",
+              (unsigned long long)message.size, message.data, message.publisher);
+    const volatile unsigned char *bytes = message.data;
+    for (uint64_t i = 0; i < message.size; i += 61)
+        (void)bytes[i];
+    if (message.size != 0)
+        (void)bytes[message.size - 1];
+    if (test_random_below(4) != 0)
+        return;
+    BOUNDED(status = zcp_subscriber_keep(subscriber, &kept));
+    check_told(status);
+    if (status == ZCP_OK)
+        check_inside(&kept, 1);
+    BOUNDED(zcp_chunk_release(&kept));
+}
+
+static void exercise_publishing(zcp_publisher *publisher, uint32_t messages) {
+    zcp_delivery delivery;
+    zcp_chunk chunk;
+    zcp_status status;
+    for (uint32_t i = 0; i < messages; i++) {
+        BOUNDED(status = zcp_publisher_loan(publisher, 60, &chunk));
+        check_told(status);
+        if (status == ZCP_OK && check_inside(&chunk, 60))
+            touch(chunk.data, 60);
+        if (status == ZCP_OK)
+            BOUNDED(status = zcp_publisher_publish(publisher, &chunk, &delivery));
+        check_told(status);
+        CHECK(status != ZCP_OK || (chunk.manager == NULL && delivery.overtaken <= delivery.subscribers));
+        BOUNDED(zcp_chunk_release(&chunk));
+    }
+    BOUNDED(status = zcp_publisher_notify(publisher, &delivery));
+    check_told(status);
+}
+
+// Comes, publishes, receives, and goes, or leaves that to close.
+static void exercise_topics(zcp_manager *manager) {
+    enum { COUNT = 2 };
+    static const char *const topics[] = {"one", "other"};
+    zcp_publisher *publisher;
+    zcp_subscriber *subscribers[COUNT];
+    zcp_status status;
+    uint32_t ready, count = 0, dice = (uint32_t)test_random();
+    zcp_publisher_desc desc = {.topic = topics[dice & 1], .depth = dice >> 1 & 3, .timeout_ms = dice >> 3 & 1,
+                               .never_waits = (dice & 0x70) == 0, .exclusive = (dice & 0x380) == 0};
+    desc.keep = dice >> 10 & 1 & desc.depth;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        zcp_subscriber_desc wanted = {.topic = topics[dice >> (11 + i) & 1], .reliable = dice >> (13 + i) & 1,
+                                      .history = dice >> 15 & 3};
+        wanted.latest = !wanted.reliable && (dice >> (17 + i) & 1);
+        BOUNDED(status = zcp_subscriber_open(manager, &wanted, &subscribers[count]));
+        check_told(status);
+        CHECK((status == ZCP_OK) == (subscribers[count] != NULL));
+        count += status == ZCP_OK;
+    }
+    BOUNDED(status = zcp_publisher_open(manager, &desc, &publisher));
+    check_told(status);
+    CHECK((status == ZCP_OK) == (publisher != NULL));
+    if (count > 0 && (dice >> 19 & 7) == 0)
+        BOUNDED((void)zcp_subscriber_descriptor(subscribers[0]));
+    for (uint32_t round = 0; round < (live != NULL ? 8 : 2); round++) {
+        if (publisher != NULL)
+            exercise_publishing(publisher, 3);
+        for (uint32_t i = 0; i < count; i++)
+            for (uint32_t n = 0; n < 4; n++)
+                exercise_message(subscribers[i], live != NULL && round == 0 && n == 3 ? dice >> 23 & 1 : 0);
+        if (count > 0)
+            BOUNDED(status = zcp_subscribers_wait(subscribers, count, 0, &ready));
+        CHECK(count == 0 || status != ZCP_OK || ready < count);
+    }
+    BOUNDED(status = zcp_manager_topics(manager, check_endpoint, manager));
+    check_told(status);
+    for (uint32_t i = 0; i < count; i++)
+        if (live != NULL || i == 0)
+            BOUNDED(zcp_subscriber_close(subscribers[i]));
+    if (live != NULL || (dice >> 24 & 1))
+        BOUNDED(zcp_publisher_close(publisher));
+}
+
 static void exercise(zcp_manager *manager) {
     static const uint64_t sizes[] = {1, 100, 101, 1000, 100, 1, 4000, 0, 64};
     enum { COUNT = sizeof sizes / sizeof sizes[0] };
@@ -281,6 +381,8 @@ static void exercise(zcp_manager *manager) {
     exercise_tokens(manager);
     exercise_watching(&info, manager);
     exercise_pools(manager);
+    if (live != NULL || topics_change || test_random_below(16) == 0)
+        exercise_topics(manager);
     if (live != NULL && live->kind == SCRIBBLE_CONSISTENT)
         exercise_pairs(manager);
     CHECK(zcp_relptr_get(zcp_manager_registry(manager), zcp_relptr_make(ZCP_SEGMENT_CHUNK, info.chunk_bytes), 1)
@@ -340,7 +442,7 @@ static void remove_both(const char *name) {
 }
 
 static zcp_config small_config(void) {
-    zcp_config config = {0};
+    zcp_config config = {.publishers = 3, .subscribers = 4, .ring_cells = 4};
     CHECK_IS(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 100, .chunk_count = 10, .cache_chunks = 3}),
              ZCP_OK);
     CHECK_IS(zcp_config_add_pool(&config, 1000, 5), ZCP_OK);
@@ -500,8 +602,8 @@ static zcp_status expected_status(const zcp_priv_header *is, const zcp_priv_head
 // rest (a chunk size that is rounded up to the same stride), the header still adds up, and all stays inside.
 static bool is_configuration(size_t at) {
     size_t first = offsetof(zcp_priv_header, geometry.pools), in_pool = (at - first) % sizeof(zcp_priv_pool_geometry);
-    if (at == offsetof(zcp_priv_header, geometry.ring_cells))      // a ring is padded
-        return true;
+    if (at == offsetof(zcp_priv_header, geometry.publishers) || at == offsetof(zcp_priv_header, geometry.ring_cells))
+        return true;                                               // the tables of topics are padded
     return at >= first
            && (in_pool == offsetof(zcp_priv_pool_geometry, chunk_size)
                || in_pool == offsetof(zcp_priv_pool_geometry, chunk_count)
@@ -597,12 +699,14 @@ TEST_WITH(garbage_in_each_word_of_slots_lists_and_records, .seconds = 120) {
     for (size_t at = 4096; at < v.bytes; at += 8)
         for (int change = 0; change < 6; change++) {
             uint64_t word, new;
-            if (at >= geometry->topics_offset && at < geometry->pools[0].list_offset && test_random_below(32) != 0)
+            topics_change = at >= geometry->topics_offset && at < geometry->pools[0].list_offset;
+            if (topics_change && test_random_below(16) != 0)
                 continue;                                          // entries, cursors and cells are all the same
             memcpy(&word, v.image + at, 8);
             new = changed_word(word, change < 4 ? change : 4 + (int)test_random_below(64));
             try_change(&v, at, &new, 8, ZCP_SHM_OPEN_EXISTING);
         }
+    topics_change = false;
     victim_end(&v);
 }
 
@@ -1340,6 +1444,60 @@ TEST(garbage_that_counts_up_lets_waiters_sleep) {
         }
     for (int i = 0; i < 10; i++)
         zcp_chunk_release(&chunks[i]);
+    BOUNDED(zcp_manager_close(manager));
+    check_fresh(name);
+    check_no_leak();
+}
+
+// The same of who waits for a message, and of who waits for a reliable subscriber.
+static uint64_t accesses_of_topics(zcp_publisher *publisher, zcp_subscriber *subscriber) {
+    enum { WAIT_MS = 6 };
+    zcp_message message;
+    call_begin begin = begin_call();
+    // unless it says that there is a message, or that nobody waits for it
+    check_told(zcp_subscriber_receive(subscriber, WAIT_MS, &message));
+    check_told(zcp_publisher_notify(publisher, NULL));
+    uint64_t accesses = hostile_accesses;
+    end_call(begin, "waits about topics", __LINE__);
+    return accesses;
+}
+
+TEST(garbage_that_counts_up_lets_topics_sleep) {
+    const char *name = test_instance();
+    zcp_config config = small_config();
+    zcp_manager *manager;
+    zcp_publisher *publisher;
+    zcp_subscriber *late, *subscriber;
+    zcp_manager_desc desc = {.name = name, .config = &config, .max_clients = SMALL_CLIENTS};
+    warm_up(name);
+    CHECK_IS(zcp_manager_open(&manager, &desc), ZCP_OK);
+    CHECK_IS(zcp_subscriber_open(manager, &(zcp_subscriber_desc){.topic = "a", .reliable = true}, &late), ZCP_OK);
+    CHECK_IS(zcp_subscriber_open(manager, &(zcp_subscriber_desc){.topic = "b"}, &subscriber), ZCP_OK);
+    CHECK_IS(zcp_publisher_open(manager, &(zcp_publisher_desc){.topic = "a", .depth = 1, .timeout_ms = 6}, &publisher),
+             ZCP_OK);
+    CHECK_IS(zcp_publisher_notify(publisher, NULL), ZCP_OK);
+    const zcp_priv_geometry *geometry = &manager->geometry;
+    zcp_priv_tables tables = zcp_priv_tables_of(manager);
+    const struct { const char *what; void *at; size_t bytes; } parts[] = {
+        {"the signals", &manager->header->signals, sizeof(zcp_priv_signals)},
+        {"this client's slot", zcp_priv_slot_at(manager, manager->view.client), sizeof(zcp_priv_slot)},
+        {"the publisher", tables.publishers, sizeof *tables.publishers},
+        {"the subscribers", tables.subscribers, 2 * sizeof *tables.subscribers},
+        {"the cursor", tables.cursors, sizeof *tables.cursors},
+        {"the ring", tables.rings, geometry->ring_cells * sizeof(zcp_priv_cell)},
+    };
+    uint64_t undisturbed = accesses_of_topics(publisher, subscriber);
+    for (size_t p = 0; p < sizeof parts / sizeof parts[0]; p++)
+        for (size_t at = 0; at < parts[p].bytes; at += 4) {
+            _Atomic uint32_t *word = zcp_priv_object_at(parts[p].at, at);
+            uint32_t was = *word;
+            hostile.ticking = word;
+            uint64_t accesses = accesses_of_topics(publisher, subscriber);
+            hostile.ticking = NULL;
+            *word = was;
+            CHECK_MSG(accesses <= 128 * undisturbed, "byte %zu of %s counts up: %llu accesses, undisturbed %llu", at,
+                      parts[p].what, (unsigned long long)accesses, (unsigned long long)undisturbed);
+        }
     BOUNDED(zcp_manager_close(manager));
     check_fresh(name);
     check_no_leak();

@@ -227,6 +227,142 @@ HOSTILE_UNUSED static void scribble_loan(const scribble_target *s) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Topics
+
+typedef struct scribble_tables {
+    zcp_priv_topic_publisher *publisher;                           // one of them, its cursors and its ring
+    zcp_priv_cursor *cursors;
+    zcp_priv_cell *ring;
+    zcp_priv_topic_subscriber *subscribers;
+    uint32_t subscriber_count, cells;
+} scribble_tables;
+
+HOSTILE_UNUSED static scribble_tables scribble_topics(const scribble_target *s) {
+    const zcp_priv_geometry *geometry = s->geometry;
+    uint64_t which = scribble_below(s, geometry->publishers), publishers = geometry->publishers;
+    unsigned char *at = zcp_priv_object_at(s->header, geometry->topics_offset);
+    scribble_tables tables = {.subscriber_count = geometry->subscribers, .cells = geometry->ring_cells};
+    tables.publisher = (zcp_priv_topic_publisher *)(void *)at + which;
+    at += publishers * sizeof *tables.publisher;
+    tables.subscribers = (void *)at;
+    at += geometry->subscribers * sizeof *tables.subscribers;
+    tables.cursors = (zcp_priv_cursor *)(void *)at + which * geometry->subscribers;
+    at += publishers * geometry->subscribers * sizeof *tables.cursors;
+    tables.ring = (void *)(at + which * zcp_priv_ring_bytes(geometry));
+    return tables;
+}
+
+// Of a chunk that there is, in the generation that it has, more often than not.
+HOSTILE_UNUSED static uint64_t scribble_token(const scribble_target *s) {
+    uint32_t pool = (uint32_t)scribble_below(s, s->geometry->pool_count);
+    const zcp_priv_pool_geometry *geometry = &s->geometry->pools[pool];
+    uint64_t i = scribble_below(s, geometry->chunk_count);
+    zcp_priv_record *record =
+        zcp_priv_object_at(s->header, geometry->records_offset + i * s->geometry->record_bytes);
+    uint64_t token = (record->state >> 32) << 32 | pool << ZCP_PRIV_POOL_SHIFT | i;
+    switch (scribble_below(s, 8)) {
+    case 0: return 0;
+    case 1: return token ^ UINT64_C(1) << 32;
+    case 2: return s->random(s->source, 8);
+    default: return token;
+    }
+}
+
+// Near to what it is, or far off.
+HOSTILE_UNUSED static uint64_t scribble_number_near(const scribble_target *s, uint64_t is) {
+    const uint64_t values[] = {0, is + 1, is - 1, is + s->geometry->ring_cells, is - s->geometry->ring_cells,
+                               UINT64_MAX, INT64_MAX, s->random(s->source, 8)};
+    return values[scribble_below(s, 8)];
+}
+
+// Another phase, another client or another serial.
+HOSTILE_UNUSED static uint64_t scribble_topic_state(const scribble_target *s, uint64_t is, uint64_t other) {
+    uint64_t serial = is >> 32, low = (uint32_t)is;
+    const uint64_t serials[] = {serial, serial, serial + 1, serial - 1, other >> 32, s->header->signals.topics_epoch,
+                                s->header->signals.topics_epoch + 1, 0};
+    const uint64_t clients[] = {low & 0xffff, low & 0xffff, scribble_client(s) + 1, s->geometry->max_clients + 1, 0,
+                                0xffff};
+    uint64_t phase = scribble_below(s, 5);
+    return serials[scribble_below(s, 8)] << 32 | phase << 16 | clients[scribble_below(s, 6)];
+}
+
+HOSTILE_UNUSED static void scribble_publisher(const scribble_target *s) {
+    scribble_tables t = scribble_topics(s), other = scribble_topics(s);
+    const uint32_t depths[] = {0, 1, t.cells, t.cells + 1, UINT32_MAX, (uint32_t)scribble_below(s, t.cells + 1)};
+    switch (scribble_below(s, 6)) {
+    case 0: case 1: t.publisher->state = scribble_topic_state(s, t.publisher->state, other.publisher->state); break;
+    case 2: t.publisher->depth = depths[scribble_below(s, 6)]; break;
+    case 3: t.publisher->keep = depths[scribble_below(s, 6)]; break;
+    case 4: t.publisher->count = scribble_number_near(s, t.publisher->count); break;
+    default:
+        t.publisher->flags ^= (uint32_t)s->random(s->source, 1);
+        t.publisher->waits = (uint32_t)scribble_below(s, 2);
+    }
+}
+
+HOSTILE_UNUSED static void scribble_subscriber(const scribble_target *s) {
+    scribble_tables t = scribble_topics(s);
+    zcp_priv_topic_subscriber *subscriber = &t.subscribers[scribble_below(s, t.subscriber_count)];
+    zcp_priv_topic_subscriber *other = &t.subscribers[scribble_below(s, t.subscriber_count)];
+    switch (scribble_below(s, 4)) {
+    case 0: case 1: subscriber->state = scribble_topic_state(s, subscriber->state, other->state); break;
+    case 2: subscriber->flags ^= (uint32_t)s->random(s->source, 1); break;
+    default:
+        subscriber->armed = (uint32_t)scribble_below(s, 3);
+        subscriber->socket = scribble_below(s, 2) ? other->socket : s->random(s->source, 8);
+    }
+}
+
+// A publisher or subscriber gets the topic of another, or one that is nobody's.
+HOSTILE_UNUSED static void scribble_topic(const scribble_target *s) {
+    scribble_tables t = scribble_topics(s), other = scribble_topics(s);
+    uint64_t which = scribble_below(s, t.subscriber_count);
+    _Atomic uint64_t *to = scribble_below(s, 2) ? t.publisher->topic : t.subscribers[which].topic;
+    uint64_t nobodys = s->random(s->source, 8);
+    for (int i = 0; i < 8; i++)
+        to[i] = nobodys % 4 == 0 ? nobodys : other.publisher->topic[i];
+}
+
+// A message: of a chunk that there is, a lap away, of a size that is one or a code.
+HOSTILE_UNUSED static void scribble_cell(const scribble_target *s) {
+    scribble_tables t = scribble_topics(s);
+    zcp_priv_cell *cell = &t.ring[scribble_below(s, t.cells)];
+    const uint32_t sizes[] = {0, 1, 60, 100, 1000, ZCP_PRIV_CELL_GONE, ZCP_PRIV_CELL_LOOK,
+                              (uint32_t)s->random(s->source, 4)};
+    uint32_t lap = (uint32_t)(cell->last >> 32);
+    const uint32_t laps[] = {lap, lap, lap + 1, lap + 2, lap - 1, 0, UINT32_MAX, (uint32_t)s->random(s->source, 4)};
+    if (scribble_below(s, 2))
+        cell->token = scribble_token(s);
+    cell->last = (uint64_t)laps[scribble_below(s, 8)] << 32 | sizes[scribble_below(s, 8)];
+}
+
+// Another head within the ring or beyond, a claim of a chunk that there is, a serial that is some publisher's.
+HOSTILE_UNUSED static void scribble_cursor(const scribble_target *s) {
+    scribble_tables t = scribble_topics(s), other = scribble_topics(s);
+    zcp_priv_cursor *cursor = &t.cursors[scribble_below(s, t.subscriber_count)];
+    switch (scribble_below(s, 4)) {
+    case 0: cursor->serial = scribble_below(s, 2) ? other.publisher->state >> 32 : t.publisher->state >> 32; break;
+    case 1: cursor->head = scribble_number_near(s, scribble_below(s, 2) ? cursor->head : t.publisher->count); break;
+    case 2: cursor->claim = scribble_token(s); break;
+    default: cursor->lost = scribble_number_near(s, cursor->lost);
+    }
+}
+
+// Somebody has come, or gone, or sleeps, it says, or was woken.
+HOSTILE_UNUSED static void scribble_news(const scribble_target *s) {
+    scribble_tables t = scribble_topics(s);
+    uint64_t offset = s->geometry->slots_offset + scribble_client(s) * sizeof(zcp_priv_slot);
+    zcp_priv_slot *slot = zcp_priv_object_at(s->header, offset);
+    switch (scribble_below(s, 5)) {
+    case 0: s->header->signals.topics_epoch += 1; break;
+    case 1: t.publisher->attention += (uint32_t)scribble_below(s, 3) - 1; break;
+    case 2: slot->sleeps += UINT64_C(1) << 32 | ZCP_PRIV_TOPIC_SLEEP; break;
+    case 3: slot->wakes++; break;
+    default: slot->woken = slot->wakes + (uint32_t)scribble_below(s, 3) - 1;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // All of it
 
 typedef struct scribble_kind {
@@ -241,6 +377,9 @@ static const scribble_kind scribble_kinds[] HOSTILE_UNUSED = {
     {"states", scribble_states},                  {"a borrower", scribble_borrower},
     {"a description", scribble_description},      {"a counter", scribble_counter},
     {"a wish", scribble_wish},                    {"a loan", scribble_loan},
+    {"a publisher", scribble_publisher},          {"a subscriber", scribble_subscriber},
+    {"a topic", scribble_topic},                  {"a cell", scribble_cell},
+    {"a cursor", scribble_cursor},                {"news", scribble_news},
 };
 enum { SCRIBBLE_KINDS = sizeof scribble_kinds / sizeof scribble_kinds[0] };
 
@@ -277,6 +416,23 @@ HOSTILE_UNUSED static bool scribble_are_figures(const zcp_pool_stats *stats) {
            stats->used <= stats->peak_used && stats->releases <= stats->allocations &&
            stats->allocations - stats->releases == stats->used && stats->allocations <= INT64_MAX &&
            stats->failures <= INT64_MAX && stats->waits <= INT64_MAX;
+}
+
+// What a message shows lies in one chunk.
+HOSTILE_UNUSED static bool scribble_is_message(const zcp_manager *manager, const zcp_message *message) {
+    zcp_chunk chunk = {(zcp_manager *)(uintptr_t)manager, (void *)(uintptr_t)message->data, 0, 0};
+    return message->publisher < manager->geometry.max_clients
+           && (message->data == NULL ? message->size == 0 : scribble_has_room(&chunk, message->size));
+}
+
+// An instance that was created with so many clients and cells.
+HOSTILE_UNUSED static bool scribble_is_endpoint(const zcp_topic_entry *entry, const zcp_priv_geometry *geometry) {
+    bool own = entry->client < geometry->max_clients || entry->client == ZCP_NO_CLIENT;
+    if (!own || memchr(entry->topic, 0, sizeof entry->topic) == NULL || entry->messages > INT64_MAX
+        || entry->lost > INT64_MAX || entry->unread > INT64_MAX || entry->keep > entry->depth)
+        return false;
+    return !entry->publisher
+           || (entry->depth <= geometry->ring_cells && entry->held <= entry->depth && entry->unread <= entry->depth);
 }
 
 // The same of what print shows, as far as the lines are whole.
