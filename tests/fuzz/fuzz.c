@@ -2,10 +2,10 @@
 //
 //   make fuzz SECONDS=60
 //
-// An input is a program of small steps: change a word of the management segment, one of its leases, or one of what its
-// header says of pools that come and go (also while managers are attached to it), write what adds up (see scribble.h),
-// replace its beginning by raw bytes, cut or extend the file, open, close, observe, add and retire pools, allocate,
-// wait, acquire, release and so on.
+// An input is a program of small steps: change a word of the management segment, one of its leases, one of what its
+// header says of pools that come and go, or one of the tables of topics (also while managers are attached to it), write
+// what adds up (see scribble.h), replace its beginning by raw bytes, cut or extend the file, open, close, observe, add
+// and retire pools, allocate, wait, acquire, release, publish, receive and so on.
 // The seeds are made here, from a real segment with a pool that was added and one that retires, and written into the
 // corpus directory that is given. A finding is what the sanitizers find, an access to the guard pages around each
 // mapping (see hostile.h), a call without an end, a leaked descriptor or mapping, or a handle that lies outside of its
@@ -14,8 +14,8 @@
 
 #include "../harness/scribble.h"
 
-enum { ADDED = 3, RETIRING = 4, LAST_POOL = 4, CLIENTS = 5, MANAGERS = 3, HANDLES = 12, TOKENS = 8, PAGE = 4096,
-       IMAGE = 16 * PAGE };
+enum { ADDED = 3, RETIRING = 4, LAST_POOL = 4, CLIENTS = 5, MANAGERS = 3, HANDLES = 12, TOKENS = 8, ENDS = 4,
+       PAGE = 4096, IMAGE = 16 * PAGE };
 
 // Of the header: up to the slots of the pools that are there.
 enum { BEGINNING = offsetof(zcp_priv_header, pools) + (LAST_POOL + 1) * sizeof(zcp_priv_pool_slot) };
@@ -32,6 +32,12 @@ static zcp_manager *managers[MANAGERS];
 static zcp_chunk handles[HANDLES];
 static uint64_t tokens[TOKENS];
 
+// Publishers and subscribers, and what has read what.
+static zcp_publisher *publishers[ENDS];
+static zcp_subscriber *subscribers[ENDS];
+static zcp_manager *published_by[ENDS], *received_by[ENDS];
+static zcp_message messages[ENDS];
+
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -47,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 // The segment
 
 static zcp_config configuration(void) {
-    zcp_config config = {0};
+    zcp_config config = {.publishers = 2, .subscribers = 3, .ring_cells = 4};
     MUST(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 100, .chunk_count = 12, .cache_chunks = 4})
          == ZCP_OK);
     MUST(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 1000, .chunk_count = 5, .alignment = 256}) == ZCP_OK);
@@ -99,7 +105,8 @@ static void restore_instance(void) {
     struct stat named, ours;
     bool stands = stat(management_path, &named) == 0 && fstat(management, &ours) == 0 && named.st_ino == ours.st_ino
                   && access(chunk_path, F_OK) == 0;
-    if (stands && ftruncate(management, management_bytes) == 0 && truncate(chunk_path, chunk_bytes) == 0)
+    if (stands && ftruncate(management, 0) == 0 && ftruncate(management, management_bytes) == 0
+        && truncate(chunk_path, chunk_bytes) == 0)
         for (size_t at = 0; at < image_bytes; at += PAGE)
             MUST(pwrite(management, image + at, PAGE, file_offset(at)) == PAGE);
     else
@@ -151,10 +158,22 @@ static uint64_t word_of_pools(uint64_t n) {
     return offsetof(zcp_priv_header, signals) / 8 + n % WORDS;
 }
 
+// The nth word of the tables of topics.
+static off_t offset_in_topics(uint64_t n) {
+    zcp_priv_geometry geometry;
+    zcp_config config = configuration();
+    MUST(zcp_priv_geometry_compute(&geometry, &config, CLIENTS) == ZCP_OK);
+    uint64_t bytes = geometry.publishers * (sizeof(zcp_priv_topic_publisher) + zcp_priv_ring_bytes(&geometry)
+                                            + geometry.subscribers * sizeof(zcp_priv_cursor))
+                     + geometry.subscribers * sizeof(zcp_priv_topic_subscriber);
+    return (off_t)(geometry.topics_offset + n * 8 % bytes);
+}
+
 static void change_word(input *in) {
     uint64_t word = take(in, 2), how = take(in, 1), value = 0;
-    uint64_t at = (how & 16 ? word_of_pools(word) : how & 8 ? word_of_leases(word) : word) * 8 % image_bytes;
-    MUST(pread(management, &value, 8, file_offset(at)) >= 0);
+    uint64_t in_image = (how & 16 ? word_of_pools(word) : how & 8 ? word_of_leases(word) : word) * 8 % image_bytes;
+    off_t at = how & 32 ? offset_in_topics(word) : file_offset(in_image);
+    MUST(pread(management, &value, 8, at) >= 0);
     switch (how % 8) {
     case 0: value = take(in, 8); break;
     case 1: value = 0; break;
@@ -168,7 +187,7 @@ static void change_word(input *in) {
     // a creator would truncate under those who are attached
     if (at == 16 && (uint32_t)value == 0 && anybody_attached())
         return;
-    MUST(pwrite(management, &value, 8, file_offset(at)) == 8);
+    MUST(pwrite(management, &value, 8, at) == 8);
 }
 
 static uint64_t random_of(void *source, unsigned bytes) {
@@ -250,6 +269,10 @@ static void close_one(int which) {
         if (manager != NULL && handles[i].manager == manager)
             zcp_chunk_release(&handles[i]);
     zcp_manager_close(manager);
+    for (int i = 0; i < ENDS; i++) {                               // close has closed them
+        publishers[i] = published_by[i] == manager ? NULL : publishers[i];
+        subscribers[i] = received_by[i] == manager ? NULL : subscribers[i];
+    }
     if (manager != NULL)
         // garbage may have kept a count; no handle of it is left here
         manager->outstanding = 0;
@@ -259,6 +282,11 @@ static void close_one(int which) {
 static bool count_entry(const zcp_census_entry *entry, void *user) {
     MUST(entry->pool < ZCP_MAX_LIVE_POOLS && entry->size <= entry->capacity);
     return ++*(unsigned *)user < 1000;
+}
+
+static bool check_endpoint(const zcp_topic_entry *entry, void *user) {
+    MUST(scribble_is_endpoint(entry, &((const zcp_manager *)user)->geometry));
+    return true;
 }
 
 static void look(zcp_manager *manager) {
@@ -279,6 +307,7 @@ static void look(zcp_manager *manager) {
             MUST(scribble_are_figures(&stats));
     MUST(zcp_manager_format(manager, text, sizeof text) < sizeof text && scribble_is_print(text));
     MUST(scribble_leaves_mappings());
+    (void)zcp_manager_topics(manager, check_endpoint, manager);
     (void)zcp_manager_check(manager);
 }
 
@@ -301,8 +330,108 @@ static void change_pools(input *in, zcp_manager *manager) {
     }
 }
 
+static const char *const topics[] = {"one", "other", "third"};
+
+static void open_publisher(input *in, zcp_manager *manager, int which) {
+    uint64_t how = take(in, 1), depth = take(in, 1);
+    zcp_publisher_desc desc = {.topic = topics[how & 1], .depth = depth & 7, .keep = depth >> 3 & 3,
+                               .timeout_ms = how >> 1 & 1, .exclusive = (how & 12) == 12,
+                               .never_waits = (how & 48) == 48};
+    if (publishers[which] != NULL)
+        return;
+    zcp_status status = zcp_publisher_open(manager, &desc, &publishers[which]);
+    MUST((status == ZCP_OK) == (publishers[which] != NULL));
+    published_by[which] = manager;
+}
+
+static void open_subscriber(input *in, zcp_manager *manager, int which) {
+    uint64_t how = take(in, 1);
+    zcp_subscriber_desc desc = {.topic = topics[how & 1], .reliable = how & 2, .latest = how & 4,
+                                .history = how >> 3 & 7};
+    if (subscribers[which] != NULL)
+        return;
+    zcp_status status = zcp_subscriber_open(manager, &desc, &subscribers[which]);
+    MUST((status == ZCP_OK) == (subscribers[which] != NULL));
+    received_by[which] = manager;
+    messages[which] = (zcp_message){0};
+    if (how & 64)
+        (void)zcp_subscriber_descriptor(subscribers[which]);
+}
+
+static void publish(input *in, int which) {
+    zcp_delivery delivery;
+    zcp_chunk chunk = {0};
+    uint64_t how = take(in, 1), size = how % 8 < 6 ? 60 : how % 8 == 6 ? 900 : 0;
+    if (how & 8)
+        (void)zcp_publisher_notify(publishers[which], &delivery);
+    else if (how & 16)
+        (void)zcp_publisher_publish(publishers[which], &handles[how >> 5], &delivery);
+    else if (zcp_publisher_loan(publishers[which], size, &chunk) == ZCP_OK) {
+        check_handle(&chunk, size);
+        zcp_status status = zcp_publisher_publish(publishers[which], &chunk, &delivery);
+        MUST((status == ZCP_OK) == (chunk.manager == NULL));
+        zcp_chunk_release(&chunk);
+    }
+}
+
+static void look_at_message(int which) {
+    const zcp_message *message = &messages[which];
+    const volatile uint8_t *bytes = message->data;
+    for (uint64_t i = 0; i < message->size; i += 16)
+        (void)bytes[i];
+}
+
+static void receive(input *in, int which) {
+    zcp_subscriber *subscriber = subscribers[which];
+    uint64_t how = take(in, 1);
+    if (subscriber != NULL)
+        look_at_message(which);
+    if (how & 2) {
+        zcp_subscriber_done(subscriber);
+        messages[which] = (zcp_message){0};
+        return;
+    }
+    zcp_status status = zcp_subscriber_receive(subscriber, how & 1, &messages[which]);
+    MUST(status != ZCP_OK || scribble_is_message(subscriber->manager, &messages[which]));
+    look_at_message(which);
+}
+
+static void act_on_topics(input *in, uint64_t what) {
+    zcp_manager *manager = managers[take(in, 1) % MANAGERS];
+    int which = (int)(take(in, 1) % ENDS);
+    uint64_t how = take(in, 1);
+    uint32_t ready;
+    switch (what) {
+    case 20: open_publisher(in, manager, which); break;
+    case 21: open_subscriber(in, manager, which); break;
+    case 22: case 23: publish(in, which); break;
+    case 24: case 25: receive(in, which); break;
+    case 26: {
+        zcp_chunk *chunk = &handles[how % HANDLES];
+        zcp_chunk_release(chunk);
+        if (zcp_subscriber_keep(subscribers[which], chunk) == ZCP_OK)
+            check_handle(chunk, 1);
+        break;
+    }
+    default:
+        if (how % 4 == 0) {
+            zcp_publisher_close(publishers[which]);
+            publishers[which] = NULL;
+        } else if (how % 4 == 1) {
+            zcp_subscriber_close(subscribers[which]);
+            subscribers[which] = NULL;
+        } else if (zcp_subscribers_wait(&subscribers[which], 1, how >> 2 & 1, &ready) == ZCP_OK) {
+            MUST(ready == 0);
+        }
+    }
+}
+
 static void step(input *in) {
-    uint64_t what = take(in, 1) % 20;
+    uint64_t what = take(in, 1) % 28;
+    if (what >= 20) {
+        act_on_topics(in, what);
+        return;
+    }
     if (what < 3) {
         change_word(in);
         return;
@@ -390,6 +519,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (int i = 0; i < MANAGERS; i++)
         close_one(i);
     memset(handles, 0, sizeof handles);
+    memset(publishers, 0, sizeof publishers);
+    memset(subscribers, 0, sizeof subscribers);
     MUST(hostile.files == 0 && hostile.anonymous == 0);
     if (counted) {
         hostile_holdings now = hostile_holds();
@@ -449,6 +580,55 @@ static void put_life(seed *s, uint64_t stride, int how) {
     put(s, 4, 1), put(s, 2, 1), put(s, 0, 1);
 }
 
+static void put_topic_act(seed *s, int what, int manager, int which, int how, int more) {
+    put(s, (uint64_t)what, 1), put(s, (uint64_t)manager, 1), put(s, (uint64_t)which, 1), put(s, (uint64_t)how, 1);
+    if (more >= 0)
+        put(s, (uint64_t)more, 1);
+}
+
+static void put_open_topics(seed *s, int kinds) {
+    put_open(s, 0, 1);
+    put_open(s, 1, 1);
+    put_topic_act(s, 21, 1, 0, 0, kinds & 7);                      // subscribers, then publishers
+    put_topic_act(s, 21, 0, 1, 0, kinds >> 3 & 15);
+    put_topic_act(s, 20, 0, 0, 0, kinds & 3), put(s, 2, 1);
+    put_topic_act(s, 20, 1, 1, 0, 0), put(s, 12, 1);
+}
+
+static void put_round_of_topics(seed *s, int n) {
+    put_topic_act(s, 22, 0, 0, 0, n % 3 == 2 ? 8 : 0);
+    put_topic_act(s, 22, 1, 1, 0, 0);
+    put_topic_act(s, 24, 0, 0, 0, n & 1);
+    put_topic_act(s, 26, 0, 0, 3, -1);
+    put_topic_act(s, 24, 0, 1, 0, 0);
+    if (n % 4 == 3)
+        put_act(s, n % 8 == 3 ? 14 : 15, n & 1, 0, 0);             // recover, or look
+}
+
+static void put_close_topics(seed *s) {
+    put_topic_act(s, 27, 0, 0, 0, -1);
+    put_topic_act(s, 27, 0, 1, 1, -1);
+    put_topic_act(s, 27, 0, 0, 6, -1);
+    put(s, 4, 1), put(s, 2, 1), put(s, 1, 1);
+    put_topic_act(s, 24, 0, 0, 0, 0);
+    put_act(s, 15, 0, 0, 0);
+}
+
+// Publishes and receives; in between, unless it is 0, every stride-th word of the tables changes.
+static void put_topics(seed *s, int kinds, uint64_t stride, int how) {
+    uint64_t word = stride;
+    put_open_topics(s, kinds);
+    for (int n = 0; n < 12; n++) {
+        put_round_of_topics(s, n);
+        for (int k = 0; stride != 0 && k < 3; k++, word += stride) {
+            put_change(s, word, how + 32);
+            if (how % 8 == 0 || how % 8 > 4)
+                put(s, word, how % 8 == 0 ? 8 : how % 8 == 5 ? 1 : 4);
+        }
+    }
+    put_close_topics(s);
+}
+
 static void write_seed(const char *directory, int number, const seed *s) {
     char path[512];
     snprintf(path, sizeof path, "%s/seed-%d", directory, number);
@@ -503,6 +683,23 @@ static void write_seeds(const char *directory) {
         for (uint64_t i = 1; i < (kind == 2 ? 32 * 8 : 8); i++)
             put(&s, i, 1);
         put_life(&s, 0, 0);
+        write_seed(directory, number++, &s);
+    }
+    for (uint64_t stride = 0; stride < 40; stride += 3) {          // topics of each kind
+        s.count = 0;
+        put_topics(&s, (int)(stride * 5 % 64), stride, (int)(stride % 8));
+        write_seed(directory, number++, &s);
+    }
+    for (uint64_t kind = 0; kind < SCRIBBLE_KINDS; kind++) {       // what adds up, in the middle of them
+        s.count = 0;
+        put_open_topics(&s, (int)kind);
+        for (int n = 0; n < 10; n++) {
+            put_round_of_topics(&s, n);
+            put(&s, 16, 1), put(&s, kind, 1);
+            for (int i = 0; i < 12; i++)
+                put(&s, (uint64_t)(i * 37 + n * 11), 1);
+        }
+        put_close_topics(&s);
         write_seed(directory, number++, &s);
     }
     s.count = 0;                                                   // the real header, as raw bytes
