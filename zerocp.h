@@ -823,6 +823,7 @@ typedef struct zcp_topic_entry {    // a publisher or a subscriber
     char     topic[ZCP_MAX_TOPIC_BYTES];        // UTF-8 without control characters
     bool     publisher, reliable;
     bool     ended;                 // its process has closed it or died; it stays until all is read
+    bool     latest;                // of a subscriber, as `reliable`
     uint32_t client;                // its slot; ZCP_NO_CLIENT: its entry is garbage
     uint32_t depth, keep;           // of a publisher
     uint64_t source;                // of a publisher: as in its messages; of a subscriber: another such number
@@ -830,6 +831,10 @@ typedef struct zcp_topic_entry {    // a publisher or a subscriber
     uint64_t unread;                // of a publisher: in its ring, and not read by all; of a subscriber: not read by it
     uint64_t lost;                  // by subscribers; or by this one
     uint64_t held;                  // chunks that are in the publisher's ring
+    // Of a publisher: the client of a reliable subscriber without which it can publish nothing more; ZCP_NO_CLIENT:
+    // nobody holds it up.
+    uint32_t waits_for;
+    bool     exclusive, never_waits;            // of a publisher
 } zcp_topic_entry;
 
 typedef bool zcp_topic_function(const zcp_topic_entry *entry, void *user);       // false: no more. It may call zerocp
@@ -9067,8 +9072,27 @@ ZCP_PRIV_SETUP bool zcp_priv_topic_watch(const zcp_manager *manager, uint64_t st
     zcp_priv_topic_text(topic, entry->topic);
     entry->source = state >> 32;
     entry->client = client < manager->geometry.max_clients ? client : ZCP_NO_CLIENT;
+    entry->waits_for = ZCP_NO_CLIENT;
     entry->ended = zcp_priv_topic_phase(state) == ZCP_PRIV_TOPIC_ENDED;
     return true;
+}
+
+// Whom a publisher, whose entry has been read, waits for when it goes on.
+ZCP_PRIV_SETUP uint32_t zcp_priv_publisher_waits_for(const zcp_manager *manager, uint32_t publisher,
+                                                     const zcp_priv_topic *topic, const zcp_topic_entry *entry) {
+    zcp_priv_tables tables = zcp_priv_tables_of(manager);
+    for (uint32_t s = 0; !entry->ended && entry->depth != 0 && s < tables.subscriber_count; s++) {
+        const zcp_priv_topic_subscriber *subscriber = &tables.subscribers[s];
+        uint64_t state = zcp_priv_load_acquire(&subscriber->state);            // as Z0
+        uint32_t client = (uint32_t)(state & 0xffff) - 1;
+        bool reliable = zcp_priv_load_relaxed(&subscriber->flags) & ZCP_PRIV_RELIABLE;     // relaxed: a figure
+        if (client >= manager->geometry.max_clients || !reliable || !zcp_priv_topic_equal(topic, subscriber->topic))
+            continue;
+        uint64_t head = zcp_priv_head_read(&zcp_priv_cursor_row(&tables, publisher)[s], entry->source);
+        if (head <= entry->messages && entry->messages - head >= entry->depth)
+            return client;
+    }
+    return ZCP_NO_CLIENT;
 }
 
 ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_topics(const zcp_manager *manager, zcp_topic_function *function,
@@ -9091,6 +9115,10 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_topics(const zcp_manager *manag
         uint32_t keep = zcp_priv_load_relaxed(&is->keep);                      // relaxed, both: figures
         entry.keep = keep < entry.depth ? keep : entry.depth;
         entry.messages = zcp_priv_topic_figure(zcp_priv_load_relaxed(&is->count));
+        uint32_t flags = zcp_priv_load_relaxed(&is->flags);                    // relaxed: figures
+        entry.exclusive = flags & ZCP_PRIV_EXCLUSIVE;
+        entry.never_waits = flags & ZCP_PRIV_NEVER_WAITS;
+        entry.waits_for = zcp_priv_publisher_waits_for(manager, p, &topic, &entry);
         zcp_priv_publisher_watch(&tables, p, &entry);
         if (!function(&entry, user))
             return ZCP_OK;
@@ -9101,7 +9129,9 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_topics(const zcp_manager *manag
         zcp_priv_topic topic = zcp_priv_topic_read(is->topic);
         if (!zcp_priv_topic_watch(manager, state, &topic, &entry))
             continue;
-        entry.reliable = zcp_priv_load_relaxed(&is->flags) & ZCP_PRIV_RELIABLE;
+        uint32_t flags = zcp_priv_load_relaxed(&is->flags);                    // relaxed: figures
+        entry.reliable = flags & ZCP_PRIV_RELIABLE;
+        entry.latest = flags & ZCP_PRIV_LATEST;
         zcp_priv_subscriber_watch(&tables, s, &topic, &entry);
         if (!function(&entry, user))
             return ZCP_OK;

@@ -227,8 +227,11 @@ TEST(topic_reliable_subscriber_is_waited_for) {
     zcp_manager *manager = create(64, 20);
     zcp_publisher *publisher = publisher_of(manager, 3);
     zcp_subscriber *reliable = reliable_of(manager), *other = subscriber_of(manager);
-    for (uint64_t n = 1; n <= 3; n++)
+    for (uint64_t n = 1; n <= 3; n++) {
+        CHECK_EQ(count_topics(manager).last.waits_for, ZCP_NO_CLIENT);
         (void)publish(publisher, n);
+    }
+    CHECK_EQ(count_topics(manager).last.waits_for, slot_of(manager));
     zcp_delivery delivery;
     CHECK_STATUS(try_publish(publisher, 4, &delivery), ZCP_ERR_TIMEOUT);
     CHECK_EQ(delivery.number, 0);
@@ -754,6 +757,7 @@ TEST(topic_full_tables) {
 TEST(topic_exclusive) {
     zcp_manager *manager = create(64, 8);
     zcp_publisher *publisher = publisher_with(manager, (zcp_publisher_desc){.exclusive = true});
+    CHECK(count_topics(manager).last.exclusive && !count_topics(manager).last.never_waits);
     CHECK_NO_PUBLISHER(manager, ZCP_ERR_EXISTS, .topic = topic);
     CHECK_NO_PUBLISHER(manager, ZCP_ERR_EXISTS, .topic = topic, .exclusive = true);
     zcp_publisher *elsewhere = publisher_with(manager, (zcp_publisher_desc){.topic = "elsewhere"});
@@ -772,6 +776,7 @@ TEST(topic_exclusive) {
 TEST(topic_never_waits) {
     zcp_manager *manager = create(64, 8);
     zcp_publisher *publisher = publisher_with(manager, (zcp_publisher_desc){.never_waits = true});
+    CHECK(count_topics(manager).last.never_waits && !count_topics(manager).last.exclusive);
     CHECK_NO_SUBSCRIBER(manager, ZCP_ERR_INVALID_ARGUMENT, .topic = topic, .reliable = true);
     zcp_subscriber *subscriber = subscriber_of(manager);
     zcp_publisher_close(publisher);
