@@ -2,17 +2,22 @@
 // them, checks them, and clears up what was left over. See `zerocp --help`.
 //
 // Where it only looks it is an observer (ZCP_OBSERVE): it maps the management segment read-only, takes no client slot,
-// locks nothing, and sweeps nothing. Only `recover` attaches as a client, and only `remove` removes.
+// locks nothing, and sweeps nothing. Only `recover`, `grow`, `retire`, `publish` and `echo` attach as clients, only
+// `create` makes an instance, and only `remove` removes one.
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp.h" // the first include, so that it can ask libc for all that it needs
 
 #include "inspect_chunks.h"
 #include "inspect_look.h"
+#include "inspect_messages.h"
+#include "inspect_pools.h"
 #include "inspect_report.h"
 #include "inspect_tool.h"
+#include "inspect_topics.h"
 #include "inspect_watch.h"
 #include "streams.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <getopt.h>
 #include <sys/wait.h>
@@ -42,10 +47,12 @@ static int run_show(tool *t) {
     report_field(r, "used_bytes", "  in use", v_bytes(s->used_bytes));
     report_gap(r);
     report_pools(r, s, NULL);
-    if (s->clients.alive + s->clients.dead > 0)
+    report_holders(r, t->manager, s, is_exhausted);
+    if (s->clients.alive + s->clients.dead + s->clients.draining > 0)
         report_gap(r);
     report_clients(r, &s->clients);
-    return 0;
+    zcp_status drains = report_drains(r, t->manager, &s->clients);
+    return drains == ZCP_OK ? 0 : fail_status(t, drains);
 }
 
 static int run_clients(tool *t) {
@@ -55,7 +62,7 @@ static int run_clients(tool *t) {
     report_field(&t->report, "name", NULL, v_text(t->now.info.name));
     report_field(&t->report, "max_clients", NULL, v_number(t->now.info.max_clients));
     report_clients(&t->report, &t->now.clients);
-    if (t->now.clients.alive + t->now.clients.dead == 0)
+    if (t->now.clients.alive + t->now.clients.dead + t->now.clients.draining == 0)
         report_line(&t->report, DIM, "nobody has it open");
     return 0;
 }
@@ -215,6 +222,8 @@ static int run_check(tool *t) {
         status = take_snapshot(t->manager, &t->now);
     if (status == ZCP_OK) {
         check_instance(t->manager, &files, &t->now, &f);
+        check_topics(t->manager, &t->now.clients, &f);
+        check_holders(t->manager, &t->now, &f);
     } else {
         const char *meaning = file_states[files.state].meaning;
         find(&f, FINDING_ERROR, "files", "%s: %s%s%s%s", zcp_status_name(status), zcp_last_message(),
@@ -280,14 +289,12 @@ static int sweep(tool *t, uint64_t *reclaimed, uint32_t *left) {
     census before = {0}, after = {0};
     zcp_manager *client;
     zcp_status status = zcp_manager_census(t->manager, census_add, &before);
-    if (status == ZCP_OK)
-        status = zcp_manager_open(&client, &(zcp_manager_desc){.name = t->name,
-                                                               .mode = ZCP_SHM_OPEN_EXISTING,
-                                                               .flags = ZCP_SHM_ANY_OWNER,
-                                                               .client_name = "zerocp recover"});
+    int failed = status == ZCP_OK ? attach(t, "zerocp recover", 0, &client) : 0;
+    if (failed)
+        return failed;
     if (status == ZCP_OK) {
         status = zcp_manager_recover(client, NULL);
-        int failed = status != ZCP_OK ? fail_status(t, status) : 0;
+        failed = status != ZCP_OK ? fail_status(t, status) : 0;
         zcp_manager_close(client);
         if (failed)
             return failed;
@@ -310,11 +317,8 @@ static int run_recover(tool *t) {
     uint64_t reclaimed = 0;
     uint32_t left = 0;
     int status = look(t);
-    file_state state = status == 0 ? look_at_files(t->name).state : FILE_READY;
-    if (state == FILE_NO_CHUNKS || state == FILE_NO_LOCKS)         // who attached would clear it away
-        status = fail(t, ZCP_ERR_CORRUPT,
-                      "no client can attach, so nothing can be swept; remove it with: zerocp remove", "%s: %s", t->name,
-                      file_states[state].meaning);
+    if (status == 0)
+        status = refuse_to_attach(t);
     if (status == 0 && dead->dead > 0)
         status = sweep(t, &reclaimed, &left);
     if (status != 0)
@@ -384,7 +388,9 @@ static const struct {
                       "auto (on a terminal, unless NO_COLOR is set), always or never"},
     [OPTION_HELP] = {"help", 'h', NULL, NULL, "print this, and end"},
     [OPTION_VERSION] = {"version", 'V', NULL, NULL, "print the version of zerocp and of its layout, and end"},
-    [OPTION_POOL] = {"pool", 'p', "N", "a pool number", "only chunks of that pool"},
+    [OPTION_POOL] = {"pool", 'p', "POOL", "a pool number",
+                     "census: only chunks of the pool of that number; create and grow: a pool\n"
+                     "                            to make, SIZExCOUNT[:align=N][:cache=N]; any number of them"},
     [OPTION_CLIENT] = {"client", 's', "ID", "a client's slot number",
                        "only chunks that the client of that slot owns or borrows"},
     [OPTION_TAG] = {"tag", 't', "T", "a number of 32 bits", "only chunks with that tag (decimal, or 0x...)"},
@@ -392,46 +398,87 @@ static const struct {
                       "old: its allocator has allocated N more from that pool (default: 4 times its chunks)"},
     [OPTION_INTERVAL] = {"interval", 'i', "SECONDS", "seconds from 0.001 to 86400",
                          "time between two looks (default: 1)"},
-    [OPTION_COUNT] = {"count", 'n', "N", "a number from 1 on", "end after N looks"},
+    [OPTION_COUNT] = {"count", 'n', "N", "a number from 1 on", "end after N looks; echo: after N messages"},
     [OPTION_FOLLOW] = {"follow", 'f', NULL, NULL, "when the instance is destroyed, wait for the next one of its name"},
     [OPTION_CSV] = {"csv", 0, NULL, NULL, "as CSV with a heading (the default)"},
     [OPTION_FORCE] = {"force", 0, NULL, NULL, "also if clients have it open; they go on with what they have mapped"},
+    [OPTION_HISTORY] = {"history", 0, "N", "a number of 32 bits", "begin with up to N messages that are there already"},
+    [OPTION_BYTES] = {"bytes", 'b', "N", "a number from 1 on",
+                      "publish: N bytes of the input are a message; else: show up to N bytes (default: 256)"},
+    [OPTION_RAW] = {"raw", 0, NULL, NULL, "all bytes as they are, and nothing else"},
+    [OPTION_DEPTH] = {"depth", 0, "N", "a number from 1 to 65536",
+                      "messages that slow subscribers still find (default: 8)"},
+    [OPTION_MAX_CLIENTS] = {"max-clients", 0, "N", "a number from 1 to 1024", "clients at once (default: 64)"},
+    [OPTION_PUBLISHERS] = {"publishers", 0, "N", "a number from 1 to 1024", "publishers at once (default: 16)"},
+    [OPTION_SUBSCRIBERS] = {"subscribers", 0, "N", "a number from 1 to 1024", "subscribers at once (default: 32)"},
+    [OPTION_RING_CELLS] = {"ring-cells", 0, "N", "a number from 1 to 65536",
+                           "messages of each publisher that can be unread (default: 64)"},
 };
 
 #define OPTIONS_OF_ALL (BIT(OPTION_JSON) | BIT(OPTION_COLOR) | BIT(OPTION_HELP) | BIT(OPTION_VERSION))
 #define OPTIONS_OF_LOOKS (BIT(OPTION_INTERVAL) | BIT(OPTION_COUNT))
+#define OPTIONS_OF_TABLES                                                                                              \
+    (BIT(OPTION_MAX_CLIENTS) | BIT(OPTION_PUBLISHERS) | BIT(OPTION_SUBSCRIBERS) | BIT(OPTION_RING_CELLS))
 
 static const command commands[] = {
-    {"list", false, 0, run_list, "List the instances of this machine, alive or left over",
+    {"list", false, NULL, 0, run_list, "List the instances of this machine, alive or left over",
      "STATE is alive (a client has it open), left over (nobody has), or why nobody can attach to it.\n"
      "USED counts chunks, MEMORY what its files take of /dev/shm.\n"},
-    {"show", true, 0, run_show, "Show its pools, memory and clients",
+    {"show", true, NULL, 0, run_show, "Show its pools, memory and clients",
      "ALLOCATIONS, RELEASES, FAILED (nothing was free) and WAITS count since the pool was made.\n"},
-    {"watch", true, OPTIONS_OF_LOOKS | BIT(OPTION_FOLLOW), run_watch, "Show the same again and again, with rates",
+    {"watch", true, NULL, OPTIONS_OF_LOOKS | BIT(OPTION_FOLLOW), run_watch, "Show the same again and again, with rates",
      "On a terminal each frame overwrites the last; elsewhere they follow one another. Ctrl-C ends it, with status 0.\n"
      "If the instance is replaced, it goes on with the new one; if it is destroyed, it ends with status 1.\n"},
-    {"clients", true, 0, run_clients, "Show who has it open, and what they hold",
+    {"clients", true, NULL, 0, run_clients, "Show who has it open, and what they hold",
      "A dead client ended without closing, and nobody has swept it yet: see recover.\n"},
-    {"census", true, BIT(OPTION_POOL) | BIT(OPTION_CLIENT) | BIT(OPTION_TAG), run_census,
+    {"census", true, NULL, BIT(OPTION_POOL) | BIT(OPTION_CLIENT) | BIT(OPTION_TAG), run_census,
      "Show every chunk that somebody holds",
      "OWNER and BORROWERS are client slots; AGE counts what its allocator has allocated from that pool since.\n"},
-    {"leaks", true, BIT(OPTION_OLDER), run_leaks, "Show chunks that look leaked, by tag and owner",
+    {"leaks", true, NULL, BIT(OPTION_OLDER), run_leaks, "Show chunks that look leaked, by tag and owner",
      "KIND is dead (held by dead clients alone: recover brings them back), old (see --older), lost (held by nobody),\n"
      "read (as old, but a living client that is not its owner has acquired it) or ownerless (its owner has let go or\n"
      "died, living borrowers still have it: usual where chunks are handed on).\n"
      "The status is 1 if any but read and ownerless ones are found.\n"},
-    {"check", true, 0, run_check, "Check all that can be seen from outside",
+    {"check", true, NULL, 0, run_check, "Check all that can be seen from outside",
      "Checks files, header, records, hints, leases and clients. Errors are what zerocp never writes, warnings what\n"
      "somebody should do something about, notes the rest. The status is 1 if there are errors or warnings.\n"},
-    {"recover", true, 0, run_recover, "Take back what dead clients hold",
+    {"recover", true, NULL, 0, run_recover, "Take back what dead clients hold",
      "Attaches as a client for a moment. It is not needed in general: opening and exhaustion do the same.\n"},
-    {"remove", true, BIT(OPTION_FORCE), run_remove, "Destroy it: its names go, its memory with its last client",
+    {"remove", true, NULL, BIT(OPTION_FORCE), run_remove, "Destroy it: its names go, its memory with its last client",
      "Refuses, with status 1, while a client has it open.\n"},
-    {"suggest", true, OPTIONS_OF_LOOKS, run_suggest, "Suggest a configuration that would suit it better",
+    {"suggest", true, NULL, OPTIONS_OF_LOOKS, run_suggest, "Suggest a configuration that would suit it better",
      "From the peaks and failures of the pools, and the sizes asked for by the chunks held: run it under load, with "
      "--count.\nWhere far more calls failed than got a chunk, somebody polls: that does not tell how many are "
      "missing.\n"},
-    {"record", true, OPTIONS_OF_LOOKS | BIT(OPTION_CSV) | BIT(OPTION_FOLLOW), run_record,
+    {"topics", true, NULL, BIT(OPTION_INTERVAL), run_topics, "Show who publishes and subscribes to what",
+     "Looks twice, for the rates. UNREAD: messages that a subscriber has not read, or not all of a publisher's.\n"
+     "CHUNKS: that stand in a publisher's ring. HOW: as it was opened; ended: its client has closed it or died, and "
+     "what is\nunread can still be read. REMARK: a reliable subscriber that has not read the oldest message of a full "
+     "ring holds up\nthe publisher.\n"},
+    {"hz", true, "TOPIC", OPTIONS_OF_LOOKS, run_hz, "Show how often, and how regularly, messages come",
+     "Looks at the publishers' counters some thousand times a second, and reports once per --interval, over all "
+     "publishers\nof the topic. Ctrl-C ends it, with status 0.\n"},
+    {"echo", true, "TOPIC", BIT(OPTION_COUNT) | BIT(OPTION_HISTORY) | BIT(OPTION_BYTES) | BIT(OPTION_RAW), run_echo,
+     "Show the messages of a topic as they come, as hex and text",
+     "Attaches as a client that only reads payloads, and subscribes so that nobody waits for it: it may lose messages, "
+     "and\nsays how many. With --json an object per message. Ctrl-C ends it, with status 0.\n"},
+    {"publish", true, "TOPIC", BIT(OPTION_BYTES) | BIT(OPTION_DEPTH), run_publish,
+     "Publish standard input to a topic: a line is a message",
+     "The end of a line does not belong to it; an empty line is an event, a message without bytes. Attaches as a "
+     "client,\nand waits for reliable subscribers and for chunks. What is unread when it ends can still be read.\n"},
+    {"dump", true, "TOKEN", BIT(OPTION_BYTES) | BIT(OPTION_RAW), run_dump, "Show what is in a chunk, as hex and text",
+     "TOKEN names it, as zerocp census shows it; POOL:INDEX does, too, for a chunk without a token. The chunk is not "
+     "held\nmeanwhile: if it was released while it was read, that is said, and the status is 1. Its holders may write "
+     "it all the\ntime.\n"},
+    {"create", true, NULL, BIT(OPTION_POOL) | OPTIONS_OF_TABLES, run_create, "Create an instance with pools as given",
+     "The pools as zerocp suggest prints them: zerocp create NAME --pool 6220800x13:align=4096 --pool 256x100\n"
+     "It stays, also while nobody has it open, until zerocp remove NAME. A program that opens it and brings its own\n"
+     "configuration must bring the same one; if nobody has the instance open, it is replaced else.\n"},
+    {"grow", true, NULL, BIT(OPTION_POOL), run_grow, "Add pools while everybody works",
+     "All of them, or none. Attaches as a client for a moment.\n"},
+    {"retire", true, "POOL", 0, run_retire, "Retire a pool: it gives out nothing more, and goes with its last chunk",
+     "POOL is its number: see zerocp show. Attaches as a client for a moment.\n"},
+    {"record", true, NULL, OPTIONS_OF_LOOKS | BIT(OPTION_CSV) | BIT(OPTION_FOLLOW), run_record,
      "Record samples of all pools as CSV, for plotting",
      "A row per pool and look: time, chunks, counters, rates, clients. Ctrl-C ends it, with status 0.\n"},
 };
@@ -456,21 +503,25 @@ static const char exit_statuses[] =
 
 static void print_help(const command *c) {
     if (c != NULL) {
-        printf("Usage: zerocp %s%s [OPTION]...\n%s.\n\n%s\n", c->name, c->takes_name ? " NAME" : "", c->summary,
-               c->help);
+        printf("Usage: zerocp %s%s%s%s [OPTION]...\n%s.\n\n%s\n", c->name, c->takes_name ? " NAME" : "",
+               c->argument != NULL ? " " : "", c->argument != NULL ? c->argument : "", c->summary, c->help);
         print_options(c->options | OPTIONS_OF_ALL);
         printf("\n%s", exit_statuses);
         return;
     }
     printf("Usage: zerocp COMMAND [NAME] [OPTION]...\nLooks at instances of zerocp, checks them, and clears up. NAME "
            "is an instance's name.\n\n");
-    for (int i = 0; i < COMMANDS; i++)
-        printf("  %-8s %-5s %s\n", commands[i].name, commands[i].takes_name ? "NAME" : "", commands[i].summary);
+    for (int i = 0; i < COMMANDS; i++) {
+        char arguments[32];
+        snprintf(arguments, sizeof arguments, "%s %s", commands[i].takes_name ? "NAME" : "",
+                 commands[i].argument != NULL ? commands[i].argument : "");
+        printf("  %-8s %-11s %s\n", commands[i].name, arguments, commands[i].summary);
+    }
     printf("\n");
     print_options(OPTIONS_OF_ALL);
     printf("\nThe options of a command: zerocp COMMAND --help\n"
-           "All but recover and remove only look: they map the instance read-only, take no client slot, and sweep "
-           "nothing.\n"
+           "create, grow, retire, remove, recover, publish and echo take part, or change something. All others only "
+           "look:\nthey map the instance read-only, take no client slot, and sweep nothing.\n"
            "%s",
            exit_statuses);
 }
@@ -484,6 +535,25 @@ static bool parse_number(const char *text, uint64_t most, uint64_t *number) {
     errno = 0;
     *number = strtoull(text, &end, strncmp(text, "0x", 2) == 0 ? 16 : 10);
     return text[0] >= '0' && text[0] <= '9' && *end == 0 && errno == 0 && *number <= most;
+}
+
+static bool parse_positive(const char *text, uint64_t most, uint64_t *number) {
+    return parse_number(text, most, number) && *number > 0;
+}
+
+// 16 digits, as zerocp prints a token (0x may stand in front); or POOL:INDEX, of a chunk whatever use it is in: then
+// the generation is 0, which no chunk has.
+static bool parse_token(const char *text, uint64_t *token) {
+    const char *at = text;
+    uint64_t pool, index;
+    char *end;
+    if (take_digits(&at, ZCP_MAX_LIVE_POOLS - 1, &pool) && take_word(&at, ":")
+        && take_digits(&at, ZCP_MAX_CHUNKS - 1, &index)) {
+        *token = pool << ZCP_PRIV_POOL_SHIFT | index;
+        return *at == 0;
+    }
+    *token = strtoull(text, &end, 16);
+    return isxdigit((unsigned char)text[0]) && strlen(text) <= 18 && *end == 0 && *token >> 32 != 0;
 }
 
 static bool parse_seconds(const char *text, unsigned *milliseconds) {
@@ -504,14 +574,63 @@ static bool take_option(tool *t, option_id option, const char *argument) {
         t->color_always = strcmp(argument, "always") == 0;
         t->color_never = strcmp(argument, "never") == 0;
         return t->color_always || t->color_never || strcmp(argument, "auto") == 0;
-    case OPTION_POOL: return parse_number(argument, ZCP_MAX_LIVE_POOLS - 1, &t->pool);
+    case OPTION_POOL:                                              // what it means, the command tells (settle_pool)
+        t->pools[t->pool_options < MAX_POOL_OPTIONS ? t->pool_options : MAX_POOL_OPTIONS - 1] = argument;
+        t->pool_options++;
+        return true;
     case OPTION_CLIENT: return parse_number(argument, ZCP_MAX_CLIENTS - 1, &t->client);
     case OPTION_TAG: return parse_number(argument, UINT32_MAX, &t->tag);
     case OPTION_OLDER: return parse_number(argument, UINT32_MAX, &t->older);
     case OPTION_INTERVAL: return parse_seconds(argument, &t->interval_ms);
-    case OPTION_COUNT: return parse_number(argument, UINT64_MAX, &t->count) && t->count > 0;
+    case OPTION_COUNT: return parse_positive(argument, UINT64_MAX, &t->count);
+    case OPTION_HISTORY: return parse_number(argument, UINT32_MAX, &t->history);
+    case OPTION_BYTES: return parse_positive(argument, UINT64_MAX, &t->bytes);
+    case OPTION_DEPTH: return parse_positive(argument, ZCP_MAX_RING_CELLS, &t->depth);
+    case OPTION_MAX_CLIENTS: return parse_positive(argument, ZCP_MAX_CLIENTS, &t->max_clients);
+    case OPTION_PUBLISHERS: return parse_positive(argument, ZCP_MAX_PUBLISHERS, &t->publishers);
+    case OPTION_SUBSCRIBERS: return parse_positive(argument, ZCP_MAX_SUBSCRIBERS, &t->subscribers);
+    case OPTION_RING_CELLS: return parse_positive(argument, ZCP_MAX_RING_CELLS, &t->ring_cells);
     default: return true;
     }
+}
+
+// Whether --pool is a number depends on the command. 0, or the exit status.
+static int settle_pool(tool *t) {
+    if (t->pool_options > MAX_POOL_OPTIONS)
+        return fail_usage(t, "--pool is given more than %d times", MAX_POOL_OPTIONS);
+    if (!(t->command->options & BIT(OPTION_POOL)) || t->command->run != run_census)
+        return 0;
+    for (uint32_t i = 0; i < t->pool_options; i++)
+        if (!parse_number(t->pools[i], ZCP_MAX_LIVE_POOLS - 1, &t->pool))
+            return fail_usage(t, "--pool=%s: expected is %s", t->pools[i], option_table[OPTION_POOL].expected);
+    return 0;
+}
+
+static bool parse_pool_number(const char *text, uint64_t *number) {
+    return parse_number(text, ZCP_MAX_LIVE_POOLS - 1, number);
+}
+
+// What stands behind the name; NULL: nothing. 0, or the exit status.
+static int settle_argument(tool *t, const char *text) {
+    static const struct {
+        const char *name, *what, *shown_by;
+        bool (*parse)(const char *text, uint64_t *number);
+    } kinds[] = {
+        {"TOPIC", "a topic", "topics", NULL},
+        {"POOL", "a pool's number", "show", parse_pool_number},
+        {"TOKEN", "a chunk's token, or POOL:INDEX", "census", parse_token},
+    };
+    t->argument = text;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        if (strcmp(t->command->argument, kinds[i].name) != 0)
+            continue;
+        if (text == NULL)
+            return fail_usage(t, "%s: %s is missing behind the instance; zerocp %s shows them", t->command->name,
+                              kinds[i].what, kinds[i].shown_by);
+        if (kinds[i].parse != NULL && !kinds[i].parse(text, &t->argument_number))
+            return fail_usage(t, "%s: expected is %s; zerocp %s shows them", text, kinds[i].what, kinds[i].shown_by);
+    }
+    return 0;
 }
 
 // Finds the command and the name among the options. 0, or the exit status.
@@ -559,14 +678,18 @@ static int parse(tool *t, int argc, char **argv) {
             return fail_usage(t, "%s does not take --%s", t->command->name, option_table[i].name);
     if (given(t, OPTION_CSV) && given(t, OPTION_JSON))
         return fail_usage(t, "--csv and --json do not go together");
-    int arguments = argc - optind - 1;
+    if (given(t, OPTION_RAW) && given(t, OPTION_JSON))
+        return fail_usage(t, "--raw and --json do not go together");
+    int arguments = argc - optind - 1, taken = t->command->takes_name + (t->command->argument != NULL);
     if (t->command->takes_name && arguments == 0)
         return fail_usage(t, "%s: the name of an instance is missing; zerocp list shows them", t->command->name);
-    if (arguments > t->command->takes_name)
-        return fail_usage(t, "%s: one argument too many", argv[optind + 1 + t->command->takes_name]);
+    if (arguments > taken)
+        return fail_usage(t, "%s: one argument too many", argv[optind + 1 + taken]);
     if (t->command->takes_name)
         t->name = zcp_priv_name_plain(argv[optind + 1]);           // a leading slash is ignored, as by open
-    return 0;
+    int wrong = settle_pool(t);
+    return wrong == 0 && t->command->argument != NULL ? settle_argument(t, arguments > 1 ? argv[optind + 2] : NULL)
+                                                      : wrong;
 }
 
 // What zerocp logs (errors, unless ZEROCP_LOG_LEVEL says otherwise) holds names, too.

@@ -2,6 +2,7 @@
 #ifndef INSPECT_CHUNKS_H
 #define INSPECT_CHUNKS_H
 
+#include "inspect_pools.h"
 #include "inspect_suggest.h"
 #include "inspect_tool.h"
 #include "inspect_watch.h"
@@ -83,9 +84,9 @@ static int run_census(tool *t) {
     return 0;
 }
 
-typedef enum leak_kind { LEAK_NONE, LEAK_LOST, LEAK_DEAD, LEAK_OLD, LEAK_READ, LEAK_OWNERLESS } leak_kind;
+typedef enum leak_kind { LEAK_NONE, LEAK_LOST, LEAK_DEAD, LEAK_OLD, LEAK_READ, LEAK_OWNERLESS, LEAK_UNREAD } leak_kind;
 
-static const char *const leak_names[] = {"", "lost", "dead", "old", "read", "ownerless"};
+static const char *const leak_names[] = {"", "lost", "dead", "old", "read", "ownerless", "unread"};
 
 static bool is_suspect(leak_kind kind) {
     return kind == LEAK_LOST || kind == LEAK_DEAD || kind == LEAK_OLD;
@@ -106,8 +107,10 @@ static leak_kind judge_chunk(const tool *t, const zcp_census_entry *e) {
     const client_table *clients = &t->now.clients;
     bool owned = state_of(clients, e->owner) == ZCP_CLIENT_ALIVE, read = false;
     bool dead = state_of(clients, e->owner) == ZCP_CLIENT_DEAD;
+    bool unread = e->owner < clients->count && clients->drains[e->owner];
     for (uint32_t slot = 0; slot < clients->count; slot++)
         if (has_slot(e->borrower_mask, slot)) {
+            unread |= clients->drains[slot];
             read |= slot != e->owner && state_of(clients, slot) == ZCP_CLIENT_ALIVE;
             dead |= state_of(clients, slot) == ZCP_CLIENT_DEAD;
         }
@@ -115,6 +118,8 @@ static leak_kind judge_chunk(const tool *t, const zcp_census_entry *e) {
     bool old = e->age >= (given(t, OPTION_OLDER) ? t->older : 4 * total);
     if (read)
         return !owned ? LEAK_OWNERLESS : old ? LEAK_READ : LEAK_NONE;
+    if (!owned && unread)
+        return LEAK_UNREAD;
     if (!owned)
         return dead ? LEAK_DEAD : LEAK_LOST;
     return old ? LEAK_OLD : LEAK_NONE;
@@ -310,6 +315,7 @@ static int run_suggest(tool *t) {
                   v_number(at->config.cache_chunks), v_number(at->pool), v_text(at->why));
     }
     table_end(r);
+    report_holders(r, t->manager, &t->now, was_exhausted);
     report_gap(r);
     report_field(r, "config", "Config line", v_text(line));
     report_gap(r);

@@ -13,7 +13,8 @@
 
 typedef struct client_table {
     zcp_client_stats items[ZCP_MAX_CLIENTS];
-    uint32_t count, alive, dead;
+    bool drains[ZCP_MAX_CLIENTS];                                  // it has ended, and messages of its are unread
+    uint32_t count, alive, dead, draining;                         // dead: without those that drain
 } client_table;
 
 // An instance at one moment.
@@ -31,8 +32,12 @@ static zcp_status take_clients(const zcp_manager *manager, uint32_t slots, clien
     *clients = (client_table){.count = slots};
     for (uint32_t slot = 0; slot < slots && status == ZCP_OK; slot++) {
         status = zcp_manager_client_stats(manager, slot, &clients->items[slot]);
+        bool dead = clients->items[slot].state == ZCP_CLIENT_DEAD;
+        clients->drains[slot] =
+            dead && zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) == ZCP_PRIV_SLOT_DRAINING;
         clients->alive += clients->items[slot].state == ZCP_CLIENT_ALIVE;
-        clients->dead += clients->items[slot].state == ZCP_CLIENT_DEAD;
+        clients->dead += dead && !clients->drains[slot];
+        clients->draining += clients->drains[slot];
     }
     return status;
 }
@@ -447,9 +452,9 @@ static void check_clients(const zcp_manager *manager, const char *name, const cl
         const zcp_client_stats *c = &clients->items[slot];
         char where[40];
         snprintf(where, sizeof where, "client %u", slot);
-        if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) > ZCP_PRIV_SLOT_SWEEPING)
+        if (zcp_priv_load_relaxed(&zcp_priv_slot_at(manager, slot)->state) > ZCP_PRIV_SLOT_DRAINING)
             find(f, FINDING_ERROR, where, "the state of its slot is none that zerocp writes: it was overwritten");
-        if (c->state != ZCP_CLIENT_DEAD)
+        if (c->state != ZCP_CLIENT_DEAD || clients->drains[slot])
             continue;
         if (c->owned + c->borrowed + c->cached == 0)
             find(f, FINDING_NOTE, where, "\"%s\" (pid %u) is dead, and holds no chunk: it needs no care",

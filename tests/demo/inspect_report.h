@@ -253,7 +253,7 @@ typedef struct cell {
     char *to_free;                                                 // text, if it was allocated for this cell
 } cell;
 
-enum { MAX_COLUMNS = 20 };
+enum { MAX_COLUMNS = 24 };
 
 typedef struct report {
     report_format format;

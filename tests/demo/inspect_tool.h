@@ -19,17 +19,21 @@ enum { EXIT_FOUND = 1, EXIT_USAGE = 2 };                           // 0: all is 
 typedef enum option_id {
     OPTION_JSON, OPTION_COLOR, OPTION_HELP, OPTION_VERSION,        // these four go with every command
     OPTION_POOL, OPTION_CLIENT, OPTION_TAG, OPTION_OLDER, OPTION_INTERVAL, OPTION_COUNT, OPTION_FOLLOW, OPTION_CSV,
-    OPTION_FORCE,
+    OPTION_FORCE, OPTION_HISTORY, OPTION_BYTES, OPTION_RAW, OPTION_DEPTH, OPTION_MAX_CLIENTS, OPTION_PUBLISHERS,
+    OPTION_SUBSCRIBERS, OPTION_RING_CELLS,
     OPTIONS
 } option_id;
 
 #define BIT(option) (1u << (option))
+
+enum { MAX_POOL_OPTIONS = 64 };
 
 typedef struct tool tool;
 
 typedef struct command {
     const char *name;
     bool takes_name;                                               // of an instance
+    const char *argument;                                          // what it takes behind the name; NULL: nothing
     unsigned options;
     int (*run)(tool *t);                                           // returns the exit status
     const char *summary, *help;
@@ -38,9 +42,14 @@ typedef struct command {
 struct tool {
     const command *command;
     const char *name;                                              // of the instance
+    const char *argument;                                          // behind the name: a topic, a pool, a token
+    uint64_t argument_number;                                      // what a pool or a token says
     unsigned given;                                                // options, as bits
     bool color_always, color_never;
-    uint64_t pool, client, tag, older, count;
+    const char *pools[MAX_POOL_OPTIONS];                           // each --pool, as it was given
+    uint32_t pool_options;
+    zcp_config config;                                             // these, and the sizes of the tables of topics
+    uint64_t pool, client, tag, older, count, history, bytes, depth, max_clients, publishers, subscribers, ring_cells;
     unsigned interval_ms;
     report report;
     zcp_manager *manager;                                          // the observer; NULL: none
@@ -66,9 +75,8 @@ static bool deliver(tool *t) {
     return t->write_error == 0;
 }
 
-// Tells what is wrong on stderr, safely whatever a name holds, and where JSON is wanted in it too.
-__attribute__((format(printf, 4, 5))) static int fail(tool *t, zcp_status status, const char *advice,
-                                                      const char *format, ...) {
+// Tells something on stderr, safely whatever a name holds.
+__attribute__((format(printf, 2, 3))) static void complain(const char *advice, const char *format, ...) {
     char text[1024];
     va_list arguments;
     va_start(arguments, format);
@@ -79,6 +87,17 @@ __attribute__((format(printf, 4, 5))) static int fail(tool *t, zcp_status status
     fputs("\n", stderr);
     if (advice != NULL)
         fprintf(stderr, "        %s\n", advice);
+}
+
+// Tells what is wrong on stderr, and where JSON is wanted in it too.
+__attribute__((format(printf, 4, 5))) static int fail(tool *t, zcp_status status, const char *advice,
+                                                      const char *format, ...) {
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    complain(advice, "%s", text);
     report_drop(&t->report);
     if (t->report.format == REPORT_JSON) {
         report_begin(&t->report);
@@ -135,6 +154,27 @@ static int look(tool *t) {
     zcp_status status = observe(t);
     if (status == ZCP_OK)
         status = take_snapshot(t->manager, &t->now);
+    return status == ZCP_OK ? 0 : fail_status(t, status);
+}
+
+// Who attached where a segment is missing would clear the rest away. 0, or the exit status.
+static int refuse_to_attach(tool *t) {
+    file_state state = look_at_files(t->name).state;
+    if (state != FILE_NO_CHUNKS && state != FILE_NO_LOCKS)
+        return 0;
+    return fail(t, ZCP_ERR_CORRUPT, "no client can attach; remove it with: zerocp remove", "%s: %s", t->name,
+                file_states[state].meaning);
+}
+
+// Attaches as a client, in contrast to all that only looks. 0, or the exit status: it has been told why.
+static int attach(tool *t, const char *client_name, uint32_t flags, zcp_manager **client) {
+    int refused = refuse_to_attach(t);
+    if (refused != 0)
+        return refused;
+    zcp_status status = zcp_manager_open(client, &(zcp_manager_desc){.name = t->name,
+                                                                     .mode = ZCP_SHM_OPEN_EXISTING,
+                                                                     .flags = flags | ZCP_SHM_ANY_OWNER,
+                                                                     .client_name = client_name});
     return status == ZCP_OK ? 0 : fail_status(t, status);
 }
 
@@ -204,11 +244,12 @@ static void report_clients(report *r, const client_table *clients) {
     TABLE_BEGIN(r, "clients", client_columns);
     for (uint32_t slot = 0; slot < clients->count; slot++) {
         const zcp_client_stats *c = &clients->items[slot];
-        bool alive = c->state == ZCP_CLIENT_ALIVE;
+        value state = c->state == ZCP_CLIENT_ALIVE ? v_colored("alive", GREEN)
+                      : clients->drains[slot]      ? v_colored("draining", YELLOW)
+                                                   : v_colored("dead", RED);
         if (c->state != ZCP_CLIENT_FREE)
-            TABLE_ROW(r, v_number(slot), v_colored(alive ? "alive" : "dead", alive ? GREEN : RED), v_number(c->pid),
-                      v_text(c->name), v_time(c->start), v_number(c->owned), v_number(c->borrowed), v_bytes(c->bytes),
-                      v_number(c->cached));
+            TABLE_ROW(r, v_number(slot), state, v_number(c->pid), v_text(c->name), v_time(c->start),
+                      v_number(c->owned), v_number(c->borrowed), v_bytes(c->bytes), v_number(c->cached));
     }
     table_end(r);
 }
@@ -221,6 +262,7 @@ static void report_counts(report *r, const snapshot *s) {
     report_field(r, "clients_alive", NULL, v_number(s->clients.alive));
     report_field(r, NULL, "Clients", v_text(alive));
     report_field(r, "clients_dead", s->clients.dead ? "Dead clients" : NULL, v_alarm(s->clients.dead, RED));
+    report_field(r, "clients_draining", s->clients.draining ? "Draining" : NULL, v_number(s->clients.draining));
 }
 
 static void report_gap(report *r) {
