@@ -47,16 +47,29 @@ static pid_t start_to(const char *const *arguments, int in, int out, int err) {
     _exit(127);
 }
 
-static void begin(run *r, const char *const *arguments) {
-    int out[2], err[2], null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+static void begin_with(run *r, int in, const char *const *arguments) {
+    int out[2], err[2];
     memset(r, 0, sizeof *r);
-    CHECK(pipe2(out, O_CLOEXEC) == 0 && pipe2(err, O_CLOEXEC) == 0 && null >= 0);
-    r->pid = start_to(arguments, null, out[1], err[1]);
-    close(null);
+    CHECK(pipe2(out, O_CLOEXEC) == 0 && pipe2(err, O_CLOEXEC) == 0 && in >= 0);
+    r->pid = start_to(arguments, in, out[1], err[1]);
+    close(in);
     close(out[1]);
     close(err[1]);
     r->out.fd = out[0];
     r->err.fd = err[0];
+}
+
+static void begin(run *r, const char *const *arguments) {
+    begin_with(r, open("/dev/null", O_RDONLY | O_CLOEXEC), arguments);
+}
+
+// A file that is gone, with that in it, to be read from its beginning.
+static int input_of(const void *bytes, size_t count) {
+    FILE *file = tmpfile();
+    CHECK(file != NULL && fwrite(bytes, 1, count, file) == count && fflush(file) == 0);
+    int fd = dup(fileno(file));
+    CHECK(fd >= 0 && lseek(fd, 0, SEEK_SET) == 0 && fclose(file) == 0);
+    return fd;
 }
 
 #define BEGIN(r, ...) begin((r), (const char *[]){"zerocp", __VA_ARGS__, NULL})
@@ -108,6 +121,18 @@ static void must_exit(run *r, int code) {
     await_end(r);
     CHECK_MSG(r->code == code, "ended with %d, expected %d:\n%s%s", r->code, code, r->out.text, r->err.text);
 }
+
+static void await_complaint(run *r, const char *part) {
+    while (strstr(r->err.text, part) == NULL)
+        CHECK_MSG(take_some(r), "ended before it said \"%s\":\n%s%s", part, r->out.text, r->err.text);
+}
+
+// The same with that text as its standard input.
+#define RUN_WITH(expected, input, ...)                                                                                 \
+    do {                                                                                                               \
+        begin_with(&tool, input_of((input), strlen(input)), (const char *[]){"zerocp", __VA_ARGS__, NULL});           \
+        must_exit(&tool, (expected));                                                                                  \
+    } while (0)
 
 // Runs it to its end, which has to be with that exit code.
 #define RUN(expected, ...)                                                                                             \
@@ -385,6 +410,7 @@ static void end_holder(holder *h) {
 
 static const char *const looking[][8] = {
     {"list"},   {"show", ""}, {"clients", ""}, {"census", ""},         {"leaks", ""}, {"check", ""}, {"suggest", ""},
+    {"topics", "", "--interval=0.01"},
     {"watch", "", "--count=2", "--interval=0.01"},
     {"record", "", "--count=2", "--interval=0.01"},
 };
@@ -418,7 +444,7 @@ TEST(tool_shows_a_live_instance) {
     line_must_say("   1  live", "    8     1  ");
     RUN(0, "show", test_instance(), "--json");
     must_be_json(1);
-    must_print("\"state\":\"alive\",\"clients_alive\":2,\"clients_dead\":0,\"max_clients\":64,");
+    must_print("\"state\":\"alive\",\"clients_alive\":2,\"clients_dead\":0,\"clients_draining\":0,\"max_clients\":64,");
     must_print("{\"pool\":0,\"state\":\"live\",\"chunk_size\":256,\"alignment\":64,\"cache_chunks\":0,\"total\":16,"
                "\"used\":2,\"cached\":0,\"free\":14,\"share_used\":0.1250,\"peak_used\":2,");
     must_print("{\"pool\":1,\"state\":\"live\",\"chunk_size\":4096,\"alignment\":64,\"cache_chunks\":0,\"total\":8,"
@@ -1270,6 +1296,556 @@ TEST(tool_suggests_nothing_for_who_polls) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Making and changing instances
+
+// What suggest prints is what create reads; the instance outlives the command that made it.
+TEST(tool_creates_what_it_suggests) {
+    zcp_config config = one_pool(4096, 40), made;
+    CHECK_OK(zcp_config_add(
+        &config, &(zcp_pool_config){.chunk_size = 65536, .chunk_count = 4, .alignment = 4096, .cache_chunks = 2}));
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    RUN(0, "suggest", test_instance());
+    char line[200], *at = strstr(tool.out.text, "Config line   ");
+    CHECK(at != NULL && sscanf(at, "Config line   %199[^\n]", line) == 1);
+    CHECK_STR(line, "4096x1,65536x1:align=4096:cache=2");
+    const char *name = test_instance_n(1);
+    RUN(0, "create", name, "--pool", line, "--pool", "100x7", "--max-clients=5", "--publishers=3", "--subscribers=4",
+        "--ring-cells=9");
+    line_must_say("65536", "4096      2      1     0 ");           // alignment, cache, total, used
+    must_print("it stays, also while nobody has it open, until: zerocp remove");
+    RUN(0, "list");
+    line_must_say(name, "left over");
+    zcp_config expected = {.publishers = 3, .subscribers = 4, .ring_cells = 9};
+    CHECK_OK(zcp_config_add_pool(&expected, 4096, 1));
+    CHECK_OK(zcp_config_add(
+        &expected, &(zcp_pool_config){.chunk_size = 65536, .chunk_count = 1, .alignment = 4096, .cache_chunks = 2}));
+    CHECK_OK(zcp_config_add_pool(&expected, 100, 7));
+    zcp_manager *user, *same = attach_named(name, 0);              // so that another configuration is refused
+    CHECK_OK(zcp_manager_open(&user, &(zcp_manager_desc){.name = name, .config = &expected, .max_clients = 5}));
+    CHECK_OK(zcp_manager_get_config(user, &made));
+    CHECK_EQ(made.pools.size, 3);
+    RUN(1, "create", name, "--pool=64x1");
+    must_complain("there is such an instance, and 2 clients have it open");
+    must_complain("zerocp grow");
+    zcp_manager_close(user);
+    zcp_manager_close(same);
+    RUN(1, "create", name, "--pool=64x1", "--json");               // nor when nobody has it open
+    must_be_json(1);
+    must_print("{\"error\":\"ZCP_ERR_EXISTS\",");
+    RUN(0, "remove", name);
+    RUN(1, "create", name, "--pool=1000000000x100000");
+    must_complain("free in shared memory");
+    CHECK_STATUS(zcp_manager_destroy(name), ZCP_ERR_NOT_FOUND);
+    RUN(1, "create", "a/b", "--pool=64x1");
+    must_complain("name \"a/b\"");
+    finish(manager);
+}
+
+TEST(tool_grows_and_retires) {
+    zcp_config config = one_pool(256, 4);
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    holder *h = run_holder(start_holder("holding", 3, 0));
+    RUN(0, "grow", test_instance(), "--pool=4096x2:cache=1", "--pool=1000x5");
+    line_must_say("   1  live", "  4096     64      1      2     0 ");
+    line_must_say("   2  live", "  1000 ");
+    zcp_chunk large = allocate(manager, 4096);
+    RUN(1, "grow", test_instance(), "--pool=64x1,1000000000x100000");       // all or none
+    must_complain("free in shared memory");
+    must_complain("df -h /dev/shm");
+    RUN(0, "show", test_instance(), "-j");
+    CHECK_EQ(test_count_of(tool.out.text, "\"state\":\"live\""), 3);
+    RUN(0, "retire", test_instance(), "0");
+    must_print("pool 0 gives out nothing more; it goes with the last of its 3 chunks");
+    line_must_say("holding", "   0   256      4     3   1  ");     // pool, size, total, held, by whom
+    RUN(1, "retire", test_instance(), "0");
+    must_complain("zerocp show");
+    RUN(1, "retire", test_instance(), "31", "-j");
+    must_print("{\"error\":\"ZCP_ERR_NOT_FOUND\",");
+    end_holder(h);
+    RUN(0, "retire", test_instance(), "2", "--json");
+    must_be_json(1);
+    must_print("\"pool\":2,\"retiring\":false,\"most_held\":[]}");
+    zcp_chunk_release(&large);
+    RUN(0, "retire", test_instance(), "1");
+    must_print("pool 1 is gone");
+    must_print("add one with: zerocp grow");
+    RUN(0, "clients", test_instance(), "-j");
+    CHECK_EQ(test_count_of(tool.out.text, "\"slot\":"), 1);         // the tool has left
+    zcp_manager_close(manager);
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Who holds most
+
+TEST(tool_names_who_holds_most) {
+    zcp_config config = two_pools();
+    zcp_manager *manager = create_named(test_instance(), &config, 0);
+    holder *worst = run_holder(start_holder("the worst", 0, 5)), *other = start_holder("another", 1, 2);
+    other->token = worst->first_token;
+    run_holder(other);
+    char pid[32];
+    snprintf(pid, sizeof pid, "%d", (int)worst->pid);
+    RUN(0, "show", test_instance(), "--json");
+    must_print("\"most_held\":[],");                               // one is free
+    zcp_chunk chunk = allocate(manager, 4000);
+    RUN(0, "show", test_instance());
+    must_print("POOL  SIZE  TOTAL  HELD  BY");
+    line_must_say("   1  4096      8     5   1  ", "  the worst");
+    line_must_say("   1  4096      8     5   1  ", pid);
+    RUN(0, "show", test_instance(), "--json");
+    must_print("\"most_held\":[{\"pool\":1,\"chunk_size\":4096,\"total\":8,\"chunks\":5,\"client\":1,\"pid\":");
+    RUN(0, "check", test_instance());
+    line_must_say("note", "all of its 8 chunks are in use; client 1 (\"the worst\", pid ");
+    line_must_say("note", " holds most, 5; ");
+    RUN(0, "suggest", test_instance());
+    line_must_say("   1  4096      8     5   1  ", "  the worst");
+    CHECK_ALLOCATE_FAILS(manager, 4000, ZCP_ERR_EXHAUSTED);
+    zcp_chunk_release(&chunk);
+    RUN(0, "show", test_instance());
+    must_not_print("HELD");
+    RUN(0, "suggest", test_instance());                            // it was exhausted
+    line_must_say("   1  4096      8     5   1  ", "  the worst");
+    end_holder(other);
+    end_holder(worst);
+    RUN(0, "suggest", test_instance(), "--json");
+    must_print("\"most_held\":[],");
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Topics
+
+// A client in a process of its own that publishes: `count` messages of its text, then one for each further signal of
+// `go`, and after the last of `go` it closes.
+typedef struct talker {
+    _Atomic uint32_t ready, go, end;
+    uint32_t count, depth, pause_ms;                               // pause_ms: publishes each so often until `end`
+    bool exclusive;
+    char text[64];
+    pid_t pid;
+} talker;
+
+static void say(zcp_publisher *publisher, const char *text) {
+    zcp_chunk chunk;
+    CHECK_OK(zcp_publisher_loan(publisher, strlen(text), &chunk));
+    memcpy(chunk.data, text, strlen(text));
+    CHECK_OK(zcp_publisher_publish(publisher, &chunk, NULL));
+}
+
+static void talk(void *argument) {
+    talker *k = argument;
+    zcp_manager *manager;
+    zcp_publisher *publisher;
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(),
+                                                            .mode = ZCP_SHM_OPEN_EXISTING,
+                                                            .client_name = "talker"}));
+    CHECK_OK(zcp_publisher_open(
+        manager, &(zcp_publisher_desc){.topic = "camera/left", .depth = k->depth, .exclusive = k->exclusive},
+        &publisher));
+    for (uint32_t i = 0; i < k->count; i++)
+        say(publisher, k->text);
+    test_signal(&k->ready);
+    while (k->pause_ms > 0 && atomic_load(&k->end) == 0) {
+        test_sleep(k->pause_ms);
+        say(publisher, k->text);
+    }
+    test_await(&k->end, 1);
+    zcp_manager_close(manager);
+}
+
+static talker *start_talker(uint32_t count, uint32_t depth) {
+    talker *k = test_shared(sizeof *k);
+    k->count = count;
+    k->depth = depth;
+    snprintf(k->text, sizeof k->text, "a message");
+    return k;
+}
+
+static talker *run_talker(talker *k) {
+    k->pid = test_spawn(talk, k);
+    test_await(&k->ready, 1);
+    return k;
+}
+
+static void end_talker(talker *k) {
+    test_signal(&k->end);
+    test_join(k->pid);
+}
+
+static zcp_subscriber *listen_to(zcp_manager *manager, const char *topic, bool reliable) {
+    zcp_subscriber *subscriber;
+    CHECK_OK(zcp_subscriber_open(manager, &(zcp_subscriber_desc){.topic = topic, .reliable = reliable}, &subscriber));
+    return subscriber;
+}
+
+static void must_hear(zcp_subscriber *subscriber, uint64_t number, const char *text) {
+    zcp_message message;
+    CHECK_OK(zcp_subscriber_receive(subscriber, UINT32_MAX, &message));
+    CHECK_EQ(message.number, number);
+    CHECK_EQ(message.size, strlen(text));
+    if (text[0] != 0)
+        CHECK_EQ(memcmp(message.data, text, strlen(text)), 0);
+    zcp_subscriber_done(subscriber);
+}
+
+TEST(tool_shows_topics) {
+    zcp_manager *manager = create(256, 16);
+    RUN(0, "topics", test_instance());
+    CHECK_STR(tool.out.text, "nobody publishes or subscribes to any topic\n");
+    zcp_subscriber *reliable = listen_to(manager, "camera/left", true), *late;
+    talker *k = start_talker(4, 4);
+    k->exclusive = true;
+    run_talker(k);
+    CHECK_OK(zcp_subscriber_open(
+        manager, &(zcp_subscriber_desc){.topic = "camera/left", .latest = true, .history = 3}, &late));
+    RUN(0, "topics", test_instance(), "--interval=0.01");
+    CHECK_EQ(test_count_of(tool.out.text, "\n"), 4);
+    line_must_say("publisher", "held up by client 0");
+    line_must_say("publisher", "talker  exclusive ");
+    line_must_say("publisher", "  4      0       4     0      4     0       4  ");  // messages ... chunks
+    line_must_say("reliable", "  0      0       4     0      -     -       -  holds up client 1");
+    line_must_say("latest", "  1      0       3     0 ");          // history has passed the first one over
+    RUN(0, "topics", test_instance(), "--interval=0.01", "--json");
+    must_be_json(1);
+    must_print("{\"topic\":\"camera/left\",\"role\":\"publisher\",\"client\":1,\"pid\":");
+    must_print("\"name\":\"talker\",\"reliable\":false,\"latest\":false,\"exclusive\":true,\"never_waits\":false,"
+               "\"ended\":false,\"messages\":4,\"per_second\":0.000,\"unread\":4,\"lost\":0,\"depth\":4,\"keep\":0,"
+               "\"chunks_held\":4,");
+    must_print("\"waits_for\":0,\"holds_up\":[]}");
+    must_print("\"waits_for\":null,\"holds_up\":[1]}");
+    RUN(0, "check", test_instance());
+    line_must_say("note", "\"talker\"");
+    line_must_say("note", "can publish nothing more on \"camera/left\" before client 0");
+    must_hear(reliable, 1, "a message");
+    RUN(0, "topics", test_instance(), "--interval=0.01");
+    must_not_print("hold");
+    must_not_print("held");
+    RUN(0, "check", test_instance());
+    must_print("0 notes");
+    zcp_subscriber_close(late);
+    zcp_subscriber_close(reliable);
+    end_talker(k);
+    finish(manager);
+}
+
+// The number behind that key, in what was printed last.
+static double json_number_of(const char *key) {
+    const char *at = strstr(tool.out.text, key);
+    double number;
+    CHECK_MSG(at != NULL && sscanf(at + strlen(key), "%lf", &number) == 1, "no %s in:\n%s", key, tool.out.text);
+    return number;
+}
+
+TEST(tool_measures_how_often) {
+    zcp_manager *manager = create(256, 16);
+    RUN(1, "hz", test_instance(), "camera/left");
+    must_complain("nobody publishes to \"camera/left\"");
+    must_complain("zerocp topics");
+    talker *k = start_talker(5, 4);
+    k->pause_ms = 5;
+    run_talker(k);
+    for (bool found = false; !found;) {                            // a slow machine may need another look
+        RUN(0, "hz", test_instance(), "camera/left", "--count=1", "--interval=0.1", "--json");
+        must_be_json(1);
+        must_print("\"topic\":\"camera/left\",\"publishers\":1,\"subscribers\":0,");
+        found = json_number_of("\"intervals\":") >= 2;
+    }
+    double messages = json_number_of("\"messages\":"), seconds = json_number_of("\"seconds\":");
+    double least = json_number_of("\"interval_min_ms\":"), most = json_number_of("\"interval_max_ms\":");
+    double mean = json_number_of("\"interval_mean_ms\":"), deviation = json_number_of("\"interval_deviation_ms\":");
+    CHECK(seconds >= 0.1 && messages >= 3);                        // but not the five from before
+    double off = json_number_of("\"per_second\":") * seconds - messages;
+    CHECK(off > -1 && off < 1);
+    CHECK(least > 0 && least <= mean && mean <= most && deviation <= most - least);
+    CHECK(mean * (messages - 1) <= seconds * 1000 + 0.1);
+    RUN(0, "hz", test_instance(), "camera/left", "-n2", "-i", "0.05");
+    CHECK_EQ(test_count_of(tool.out.text, "Interval      "), 2);
+    BEGIN(&tool, "hz", test_instance(), "camera/left", "-i", "0.02");
+    await_count(&tool, "Per second", 2);
+    CHECK(kill(tool.pid, SIGINT) == 0);
+    must_exit(&tool, 0);
+    end_talker(k);
+    finish(manager);
+}
+
+TEST(tool_publishes_and_echoes) {
+    zcp_manager *manager = create(64, 16);
+    static run echo;
+    BEGIN(&echo, "echo", test_instance(), "camera/left", "--count=4");
+    await_complaint(&echo, "nobody publishes to it yet");
+    CHECK(strstr(echo.err.text, "a client that only reads; it is not waited for") != NULL);
+    RUN(0, "topics", test_instance(), "-i", "0.01", "--json");
+    must_print("\"role\":\"subscriber\",\"client\":1,");
+    must_print("\"name\":\"zerocp echo\",\"reliable\":false,");
+    RUN_WITH(0, "hello\na line of more than sixteen bytes\n\n\001\377\303\251\"end", "publish", test_instance(),
+             "camera/left", "--json");
+    must_be_json(1);
+    must_print("\"messages\":4,\"events\":1,\"bytes\":46,\"subscribers\":1,\"overtaken\":0,");
+    must_exit(&echo, 0);
+    tool = echo;
+    CHECK_EQ(test_count_of(tool.out.text, "\n"), 9);
+    must_print("message 1 of client 2: 5 bytes\n00000000  68 65 6c 6c 6f    ");
+    must_print("   |hello|\nmessage 2 of client 2: 33 bytes\n");
+    must_print(" 65 20 74  |a line of more t|\n00000010  68 61 6e 20 73 69 78 74  65 65 6e 20 62 79 74 65  |");
+    must_print("message 3 of client 2: an event, without bytes\nmessage 4 of client 2: 8 bytes\n");
+    must_print("|....\"end|\n");
+    finish(manager);
+}
+
+TEST(tool_echoes_as_json_and_raw) {
+    zcp_manager *manager = create(256, 16);
+    zcp_subscriber *reliable = listen_to(manager, "camera/left", true);
+    talker *k = start_talker(3, 4);
+    snprintf(k->text, sizeof k->text, "a\"\\b\001\377\303\251\342\200\256z");
+    run_talker(k);
+    RUN(0, "echo", test_instance(), "camera/left", "--history=2", "--count=2", "--json");
+    must_be_json(2);
+    CHECK(strstr(tool.out.text, "{\"number\":2,\"client\":1,\"source\":\"") == tool.out.text);
+    must_print("\"size\":12,\"tag\":0,\"lost\":0,\"event\":false,\"shown\":12,\"hex\":\"61225c6201ffc3a9e280ae7a\","
+               "\"text\":\"a\\\"\\\\b\\u0001\\ufffd\303\251\\u202ez\"}\n{\"number\":3,");
+    RUN(0, "echo", test_instance(), "camera/left", "--history=2", "--count=2", "--raw");
+    CHECK_STR(tool.out.text, "a\"\\b\001\377\303\251\342\200\256za\"\\b\001\377\303\251\342\200\256z");
+    RUN(0, "echo", test_instance(), "camera/left", "--history=1", "--count=1", "--bytes=2");
+    must_print("  |a\"|\n10 more bytes: --bytes=N shows more, --raw all\n");
+    RUN(1, "echo", test_instance(), "a\nb");
+    must_complain("topic \"a_b\"");
+    BEGIN(&tool, "echo", test_instance(), "elsewhere");
+    await_complaint(&tool, "nobody publishes");
+    CHECK(kill(tool.pid, SIGINT) == 0);
+    must_exit(&tool, 0);
+    CHECK_STR(tool.out.text, "");
+    BEGIN(&tool, "echo", test_instance(), "elsewhere");
+    await_complaint(&tool, "nobody publishes");
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+    must_exit(&tool, 1);
+    zcp_subscriber_close(reliable);
+    end_talker(k);
+    zcp_manager_close(manager);
+}
+
+// Nobody waits for echo, which says what it has lost.
+TEST(tool_echo_is_not_waited_for) {
+    zcp_manager *manager = create(64, 16);
+    static run echo;
+    BEGIN(&echo, "echo", test_instance(), "camera/left", "--count=4");
+    await_complaint(&echo, "subscribes");
+    test_stop(echo.pid);
+    RUN_WITH(0, "1\n2\n3\n4\n5\n6\n7\n8\n9\n", "publish", test_instance(), "camera/left", "--depth=4");
+    must_print("Messages      9\nBytes         9\nSubscribers   1\nOvertaken     5\nUnread        4\n");
+    test_resume(echo.pid);
+    must_exit(&echo, 0);
+    tool = echo;
+    must_print("message 6 of client 2: 1 bytes\n5 messages were lost before it\n00000000  36 ");
+    must_print("message 9 of client 2: 1 bytes\n00000000  39 ");
+    finish(manager);
+}
+
+TEST(tool_publishes) {
+    zcp_manager *manager = create(64, 4);
+    zcp_subscriber *subscriber = listen_to(manager, "camera/left", false);
+    char text[200];
+    RUN_WITH(0, "abcd\nfghij", "publish", test_instance(), "camera/left", "--bytes=4");
+    must_hear(subscriber, 1, "abcd");
+    must_hear(subscriber, 2, "\nfgh");
+    must_hear(subscriber, 3, "ij");
+    snprintf(text, sizeof text, "short\n%064d\n%065d\n", 1, 2);
+    RUN_WITH(1, text, "publish", test_instance(), "camera/left");
+    must_complain("message 3 has more than 64 bytes");
+    must_complain("zerocp grow");
+    must_hear(subscriber, 1, "short");
+    snprintf(text, sizeof text, "%064d", 1);
+    must_hear(subscriber, 2, text);
+    RUN_WITH(1, "", "publish", test_instance(), "camera/left", "--bytes=65", "--json");
+    must_print("{\"error\":\"ZCP_ERR_TOO_LARGE\",");
+    RUN_WITH(0, "", "publish", test_instance(), "camera/left");
+    must_print("Messages      0\n");
+    RUN_WITH(1, "", "publish", test_instance(), "");
+    must_complain("1 to 63 bytes");
+    RUN_WITH(1, "", "publish", test_instance(), "camera/left", "--depth=65");
+    must_complain("65");
+    const char *const arguments[] = {"zerocp", "publish", test_instance(), "camera/left", NULL};
+    begin_with(&tool, open("/dev/null", O_WRONLY | O_CLOEXEC), arguments);
+    must_exit(&tool, 1);
+    must_complain("stdin: Bad file descriptor");
+    zcp_subscriber_close(subscriber);
+    finish(manager);
+}
+
+// It waits for reliable subscribers and for chunks, and says for whom.
+TEST(tool_publishes_as_fast_as_others_let_it) {
+    zcp_manager *manager = create(64, 4);
+    zcp_subscriber *reliable = listen_to(manager, "camera/left", true);
+    const char *const arguments[] = {"zerocp", "publish", test_instance(), "camera/left", "--depth=2", NULL};
+    char text[100];
+    begin_with(&tool, input_of("1\n2\n\n4\n", 7), arguments);
+    await_complaint(&tool, "who holds up whom");
+    snprintf(text, sizeof text, "pid %d", (int)getpid());
+    must_complain(text);
+    must_hear(reliable, 1, "1");
+    must_hear(reliable, 2, "2");
+    must_hear(reliable, 3, "");
+    must_hear(reliable, 4, "4");
+    must_exit(&tool, 0);
+    must_print("Messages      4\n");
+    zcp_chunk chunks[4];
+    for (int i = 0; i < 4; i++)
+        chunks[i] = allocate(manager, 64);
+    begin_with(&tool, input_of("5\n", 2), arguments);
+    await_complaint(&tool, "it goes on when one is free");
+    must_complain("waits for a chunk: ");
+    must_complain(" holds most of pool 0, 4 of 4");
+    for (int i = 0; i < 4; i++)
+        zcp_chunk_release(&chunks[i]);
+    must_exit(&tool, 0);
+    must_hear(reliable, 1, "5");
+    begin_with(&tool, input_of("1\n2\n3\n", 6), arguments);
+    await_complaint(&tool, "waits: ");
+    CHECK(kill(tool.pid, SIGTERM) == 0);
+    must_exit(&tool, 0);
+    must_print("Messages      2\n");
+    must_hear(reliable, 1, "1");
+    must_hear(reliable, 2, "2");
+    zcp_subscriber_close(reliable);
+    finish(manager);
+}
+
+// Whose messages are unread has not to be cared for: it is told who has to read them.
+TEST(tool_knows_who_drains) {
+    zcp_manager *manager = create(256, 16);
+    zcp_subscriber *subscriber = listen_to(manager, "camera/left", false);
+    talker *k = run_talker(start_talker(3, 4));
+    test_kill(k->pid);
+    RUN(1, "check", test_instance());
+    line_must_say("warning", "\"talker\"");
+    RUN(0, "recover", test_instance());
+    must_print("swept 1 of 1 dead client: 0 chunks came back");
+    RUN(0, "check", test_instance());
+    must_print("healthy: 0 errors, 0 warnings, 1 note\n");
+    line_must_say("note", "has ended; 3 of its messages on \"camera/left\" are unread: client 0 (\"");
+    RUN(0, "show", test_instance());
+    must_print("Clients       1 of 64\nDraining      1\n");
+    line_must_say("   1  draining", "talker");
+    must_print("DRAINS ");
+    line_must_say("  camera/left  ", "talker  camera/left       3  0");
+    RUN(0, "show", test_instance(), "--json");
+    must_be_json(1);
+    must_print("\"clients_dead\":0,\"clients_draining\":1,");
+    must_print("\"name\":\"talker\",\"topic\":\"camera/left\",\"unread\":3,\"readers\":[0]}]");
+    RUN(0, "leaks", test_instance());
+    line_must_say("unread", "talker");
+    must_print("0 of 3 held chunks look leaked");
+    RUN(0, "topics", test_instance(), "-i", "0.01");
+    line_must_say("talker  ended ", "  3      0       3 ");
+    RUN(0, "recover", test_instance());
+    must_print("nothing to recover");
+    RUN(0, "clients", test_instance());
+    line_must_say("talker", "draining");
+    RUN(0, "list", "--json");
+    must_print("\"clients_alive\":1,\"clients_dead\":0,");
+    for (uint64_t n = 1; n <= 3; n++)
+        must_hear(subscriber, n, "a message");
+    zcp_message message;
+    CHECK_STATUS(zcp_subscriber_receive(subscriber, 0, &message), ZCP_ERR_EMPTY);
+    RUN(0, "check", test_instance());
+    must_print("0 notes");
+    RUN(0, "show", test_instance());
+    must_not_print("talker");
+    must_not_print("Draining");
+    zcp_subscriber_close(subscriber);
+    finish(manager);
+}
+
+TEST(tool_checks_topics) {
+    zcp_manager *manager = create(256, 16);
+    zcp_subscriber *subscriber = listen_to(manager, "topic to be found", false);
+    off_t entry = offset_of("topic to be found", 17) - 64;         // of a subscriber: state first, the topic at 64
+    uint64_t state;
+    int fd = management_file(test_instance());
+    CHECK(pread(fd, &state, sizeof state, entry) == sizeof state);
+    close(fd);
+    must_find_with(entry, state + 500, 8, "error", "a subscriber of ");
+    zcp_subscriber_close(subscriber);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// dump
+
+// It takes no slot, and the chunk is not held.
+TEST(tool_dumps) {
+    zcp_config config = one_pool(256, 4);
+    zcp_manager *manager;
+    CHECK_OK(zcp_manager_open(
+        &manager, &(zcp_manager_desc){
+                      .name = test_instance(), .mode = ZCP_SHM_CREATE_EXCLUSIVE, .config = &config, .max_clients = 1}));
+    CHECK_OK(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 4096, .chunk_count = 2}, NULL));
+    zcp_chunk first = allocate(manager, 200), small, large;
+    CHECK_OK(zcp_chunk_allocate_tagged(manager, 20, 9, &small));
+    CHECK_OK(zcp_chunk_allocate(manager, 300, &large));
+    memcpy(small.data, "twenty bytes of text and more", 29);
+    memset(large.data, 'L', 300);
+    char token[32], place[32];
+    snprintf(token, sizeof token, "%016llx", (unsigned long long)token_of(&small));
+    RUN(0, "dump", test_instance(), token);
+    must_print("Owner         0\nSize          20\nOf            256\nTag           9\n00000000  74 77 65 6e 74 79 ");
+    must_print("|twenty bytes of |\n00000010  74 65 78 74 ");
+    must_print("|text|\n");
+    snprintf(place, sizeof place, "0:%u", inside_index_in_pool(&small));
+    RUN(0, "dump", test_instance(), place, "--json", "--bytes=3");
+    must_be_json(1);
+    must_print("\"owner\":0,\"size\":20,\"capacity\":256,\"tag\":9,\"changed\":false,\"shown\":3,\"hex\":\"747765\","
+               "\"text\":\"twe\"}");
+    RUN(0, "dump", test_instance(), token, "--raw");
+    CHECK_STR(tool.out.text, "twenty bytes of text");
+    snprintf(place, sizeof place, "0x%llx", (unsigned long long)token_of(&large));      // in a pool that was added
+    RUN(0, "dump", test_instance(), place);
+    CHECK_EQ(test_count_of(tool.out.text, "|LLLLLLLLLLLLLLLL|\n"), 16);
+    must_print("44 more bytes: --bytes=N shows more, --raw all\n");
+    RUN(0, "dump", test_instance(), place, "--raw");
+    CHECK_EQ(tool.out.length, 300);
+    zcp_chunk_release(&small);
+    RUN(1, "dump", test_instance(), token);
+    must_complain("nobody holds the chunk");
+    must_complain("zerocp census");
+    small = allocate(manager, 20);
+    zcp_chunk_release(&large);
+    RUN(1, "dump", test_instance(), token, "--json");              // another use of it is none of that token
+    must_print("{\"error\":\"ZCP_ERR_STALE\",");
+    RUN(1, "dump", test_instance(), "0:4");
+    must_complain("0:4 names no chunk of");
+    RUN(1, "dump", test_instance(), "7:0");
+    must_complain("7:0 names no chunk of");
+    zcp_chunk_release(&small);
+    zcp_chunk_release(&first);
+    finish(manager);
+}
+
+// Of 160 KiB it can have read no more than two blocks when the pipe is full.
+TEST(tool_dump_says_that_the_chunk_has_changed) {
+    zcp_manager *manager = create(160 << 10, 1);
+    zcp_chunk chunk = allocate(manager, 160 << 10);
+    char token[32];
+    int waiting = 0;
+    snprintf(token, sizeof token, "%016llx", (unsigned long long)token_of(&chunk));
+    memset(chunk.data, 'o', 160 << 10);
+    RUN(0, "dump", test_instance(), token, "--raw");
+    CHECK_EQ(tool.out.length, 160 << 10);
+    BEGIN(&tool, "dump", test_instance(), token, "--raw");
+    while (waiting == 0) {
+        CHECK(ioctl(tool.out.fd, FIONREAD, &waiting) == 0);
+        test_sleep(1);
+    }
+    zcp_chunk_release(&chunk);
+    chunk = allocate(manager, 160 << 10);
+    must_exit(&tool, 1);
+    must_complain("was released while it was read");
+    CHECK_EQ(tool.out.length, 160 << 10);
+    zcp_chunk_release(&chunk);
+    finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // The command line
 
 TEST(tool_refuses_bad_command_lines) {
@@ -1298,6 +1874,36 @@ TEST(tool_refuses_bad_command_lines) {
         {{"leaks", "one", "--older=99999999999999999999"}, "32 bits"},
         {{"list", "--color=pink"}, "auto, always or never"},
         {{"record", "one", "--csv", "--json"}, "do not go together"},
+        {{"hz", "one"}, "hz: a topic is missing behind the instance; zerocp topics shows them"},
+        {{"echo", "one", "two", "three"}, "three: one argument too many"},
+        {{"echo", "one", "two", "--raw", "--json"}, "do not go together"},
+        {{"echo", "one", "two", "--depth=3"}, "echo does not take --depth"},
+        {{"echo", "one", "two", "--history=-1"}, "32 bits"},
+        {{"publish", "one", "two", "--bytes=0"}, "a number from 1 on"},
+        {{"publish", "one", "two", "--depth=65537"}, "from 1 to 65536"},
+        {{"dump", "one"}, "zerocp census shows them"},
+        {{"dump", "one", "deadbeef"}, "expected is a chunk's token"},
+        {{"dump", "one", "12345678000000010000"}, "expected is a chunk's token"},
+        {{"dump", "one", "0:x"}, "expected is a chunk's token"},
+        {{"dump", "one", "32:0"}, "expected is a chunk's token"},
+        {{"retire", "one"}, "a pool's number is missing"},
+        {{"retire", "one", "32"}, "expected is a pool's number; zerocp show shows them"},
+        {{"create", "one"}, "no pool is given; say which with --pool=SIZExCOUNT"},
+        {{"create", "one", "--pool=256"}, "--pool=256: expected is SIZExCOUNT"},
+        {{"create", "one", "--pool=256x4,"}, "expected is SIZExCOUNT"},
+        {{"create", "one", "--pool=256x4 "}, "expected is SIZExCOUNT"},
+        {{"create", "one", "--pool=-1x4"}, "expected is SIZExCOUNT"},
+        {{"create", "one", "--pool=18446744073709551616x4"}, "expected is SIZExCOUNT"},
+        {{"create", "one", "--pool=256x4294967296"}, "expected is SIZExCOUNT"},
+        {{"create", "one", "--pool=256x4:frob=1"}, "expected is SIZExCOUNT"},
+        {{"create", "one", "--pool=256x4:align="}, "expected is SIZExCOUNT"},
+        {{"create", "one", "--pool=256x0"}, "--pool=256x0: "},
+        {{"create", "one", "--pool=256x4:align=3"}, "alignment 3"},
+        {{"create", "one", "--pool=256x4:cache=65"}, "--pool=256x4:cache=65: "},
+        {{"create", "one", "--pool=1x1,1x1,1x1,1x1,1x1,1x1,1x1,1x1,1x1,1x1,1x1,1x1,1x1,1x1,1x1,1x1,1x1"},
+         "there are 16 pools already"},
+        {{"create", "one", "--pool=1x1", "--max-clients=0"}, "from 1 to 1024"},
+        {{"grow", "one", "--pool=1x1", "--publishers=3"}, "grow does not take --publishers"},
         {{"show", "\033[31m", "x"}, "one argument too many"},
         {{"\033[31mred"}, "\\x1b[31mred: there is no such command"},
     };
@@ -1314,8 +1920,9 @@ TEST(tool_refuses_bad_command_lines) {
 }
 
 TEST(tool_helps) {
-    static const char *const commands[] = {"list",  "show",    "watch",  "clients", "census", "leaks",
-                                           "check", "recover", "remove", "suggest", "record"};
+    static const char *const commands[] = {"list",    "show",   "watch", "clients", "census", "leaks",
+                                           "check",   "recover", "remove", "suggest", "record", "topics",
+                                           "hz",      "echo",   "publish", "dump",  "create", "grow", "retire"};
     RUN(0, "--help");
     must_print("Exit status: 0 all is well; 1 something was found, or it failed; 2 the command line is wrong.");
     static run whole;

@@ -712,6 +712,7 @@ static bool wants_color(const tool *t) {
 int main(int argc, char **argv) {
     static tool t = {.interval_ms = 1000, .report = {.view = VIEW_SHOW}};
     open_standard_streams();
+    setvbuf(stderr, NULL, _IOLBF, 0);                              // so that a line is written at once
     signal(SIGPIPE, SIG_IGN);                                      // who reads our output may end; that is no failure
     signal(SIGBUS, on_sigbus);
     zcp_log_set_callback(on_log, NULL);

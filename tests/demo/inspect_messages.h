@@ -207,7 +207,7 @@ static int run_echo(tool *t) {
 // ---------------------------------------------------------------------------------------------------------------------
 // publish
 
-enum { LOAN_PATIENCE_MS = 5000, LOAN_PAUSE_MS = 5, PUBLISH_LOOK_MS = 100 };
+enum { LOAN_PAUSE_MS = 5, PUBLISH_LOOK_MS = 100 };
 
 typedef struct input {
     unsigned char buffer[DUMP_BLOCK];
@@ -274,8 +274,8 @@ static int fail_too_long(tool *t, uint64_t number, uint64_t most) {
                 most);
 }
 
-// All chunks that fit are in use, and stay so: who holds them?
-static int fail_exhausted(tool *t, zcp_manager *client) {
+// All chunks that fit are in use: who holds them?
+static void complain_of_exhaustion(tool *t, zcp_manager *client) {
     char why[400], who[200] = "";
     snprintf(why, sizeof why, "%s", zcp_last_message());
     const holdings *held = take_snapshot(client, &t->now) == ZCP_OK ? look_at_holders(client, &t->now, is_exhausted)
@@ -283,27 +283,30 @@ static int fail_exhausted(tool *t, zcp_manager *client) {
     for (uint32_t p = 0; held != NULL && p < t->now.pool_count && who[0] == 0; p++) {
         uint32_t worst = worst_holder(held, p);
         if (is_exhausted(&t->now.pools[p]) && worst < t->now.clients.count)
-            snprintf(who, sizeof who, "; of pool %u client %u (\"%s\", pid %u) holds most, %u of %" PRIu64, p, worst,
-                     t->now.clients.items[worst].name, t->now.clients.items[worst].pid, held->chunks[p][worst],
+            snprintf(who, sizeof who, "; client %u (\"%s\", pid %u) holds most of pool %u, %u of %" PRIu64, worst,
+                     t->now.clients.items[worst].name, t->now.clients.items[worst].pid, p, held->chunks[p][worst],
                      t->now.pools[p].total);
     }
-    return fail(t, ZCP_ERR_EXHAUSTED, "add a pool with: zerocp grow; or publish with a smaller --depth",
-                "waited %d s for a chunk: %s%s", LOAN_PATIENCE_MS / 1000, why, who);
+    complain("it goes on when one is free; zerocp grow adds a pool, a smaller --depth takes fewer",
+             "waits for a chunk: %s%s", why, who);
 }
 
 // A chunk with the message in it. false with *status 0: a signal has come.
 static bool loan(tool *t, zcp_manager *client, zcp_publisher *publisher, const payload *message, zcp_chunk *chunk,
                  int *status) {
-    uint64_t deadline = zcp_priv_now_ns() + (uint64_t)LOAN_PATIENCE_MS * 1000000;
+    static bool told;
     zcp_status loaned;
-    while ((loaned = zcp_publisher_loan(publisher, message->count, chunk)) == ZCP_ERR_EXHAUSTED
-           && zcp_priv_now_ns() < deadline)
+    while ((loaned = zcp_publisher_loan(publisher, message->count, chunk)) == ZCP_ERR_EXHAUSTED) {
+        if (!told)
+            complain_of_exhaustion(t, client);
+        told = true;
         if (!wait_until(t, zcp_priv_now_ns() + LOAN_PAUSE_MS * 1000000))
             return false;
+    }
     if (loaned == ZCP_OK)
         memcpy(chunk->data, message->at, message->count);
     else
-        *status = loaned == ZCP_ERR_EXHAUSTED ? fail_exhausted(t, client) : fail_status(t, loaned);
+        *status = fail_status(t, loaned);
     return loaned == ZCP_OK;
 }
 

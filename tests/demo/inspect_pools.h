@@ -45,7 +45,7 @@ static bool take_pool(const char **at, zcp_pool_config *pool) {
             return false;
         *field = (uint32_t)number;
     }
-    return **at == 0 || take_word(at, ",");
+    return **at == 0 || (take_word(at, ",") && **at != 0);
 }
 
 // Takes the pools of all --pool into t->config. 0, or the exit status.
@@ -175,6 +175,10 @@ static int report_result(tool *t) {
 
 // Nothing is replaced: what is there may be somebody's, also if nobody has it open.
 static int refuse_to_replace(tool *t) {
+    zcp_priv_path path;
+    zcp_status named = zcp_priv_path_make(&path, t->name, ZCP_PRIV_MANAGEMENT_SUFFIX);
+    if (named != ZCP_OK)
+        return fail_status(t, named);
     file_look files = look_at_files(t->name);
     switch (files.state) {
     case FILE_ABSENT: case FILE_HALF_MADE: case FILE_RETIRED: case FILE_LOCKS_ONLY: case FILE_NO_MANAGEMENT: return 0;
