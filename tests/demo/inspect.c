@@ -425,31 +425,14 @@ static const command commands[] = {
      "STATE is alive (a client has it open), left over (nobody has), or why nobody can attach to it.\n"
      "USED counts chunks, MEMORY what its files take of /dev/shm.\n"},
     {"show", true, NULL, 0, run_show, "Show its pools, memory and clients",
-     "ALLOCATIONS, RELEASES, FAILED (nothing was free) and WAITS count since the pool was made.\n"},
+     "ALLOCATIONS, RELEASES, FAILED (nothing was free) and WAITS count since the pool was made. Of a pool that is\n"
+     "exhausted it names the client that holds most, and of a client that drains those who have to read.\n"},
     {"watch", true, NULL, OPTIONS_OF_LOOKS | BIT(OPTION_FOLLOW), run_watch, "Show the same again and again, with rates",
      "On a terminal each frame overwrites the last; elsewhere they follow one another. Ctrl-C ends it, with status 0.\n"
      "If the instance is replaced, it goes on with the new one; if it is destroyed, it ends with status 1.\n"},
     {"clients", true, NULL, 0, run_clients, "Show who has it open, and what they hold",
-     "A dead client ended without closing, and nobody has swept it yet: see recover.\n"},
-    {"census", true, NULL, BIT(OPTION_POOL) | BIT(OPTION_CLIENT) | BIT(OPTION_TAG), run_census,
-     "Show every chunk that somebody holds",
-     "OWNER and BORROWERS are client slots; AGE counts what its allocator has allocated from that pool since.\n"},
-    {"leaks", true, NULL, BIT(OPTION_OLDER), run_leaks, "Show chunks that look leaked, by tag and owner",
-     "KIND is dead (held by dead clients alone: recover brings them back), old (see --older), lost (held by nobody),\n"
-     "read (as old, but a living client that is not its owner has acquired it) or ownerless (its owner has let go or\n"
-     "died, living borrowers still have it: usual where chunks are handed on).\n"
-     "The status is 1 if any but read and ownerless ones are found.\n"},
-    {"check", true, NULL, 0, run_check, "Check all that can be seen from outside",
-     "Checks files, header, records, hints, leases and clients. Errors are what zerocp never writes, warnings what\n"
-     "somebody should do something about, notes the rest. The status is 1 if there are errors or warnings.\n"},
-    {"recover", true, NULL, 0, run_recover, "Take back what dead clients hold",
-     "Attaches as a client for a moment. It is not needed in general: opening and exhaustion do the same.\n"},
-    {"remove", true, NULL, BIT(OPTION_FORCE), run_remove, "Destroy it: its names go, its memory with its last client",
-     "Refuses, with status 1, while a client has it open.\n"},
-    {"suggest", true, NULL, OPTIONS_OF_LOOKS, run_suggest, "Suggest a configuration that would suit it better",
-     "From the peaks and failures of the pools, and the sizes asked for by the chunks held: run it under load, with "
-     "--count.\nWhere far more calls failed than got a chunk, somebody polls: that does not tell how many are "
-     "missing.\n"},
+     "A dead client ended without closing, and nobody has swept it yet: see recover. A draining one has ended while\n"
+     "messages of it are unread: see show, which tells who has to read them.\n"},
     {"topics", true, NULL, BIT(OPTION_INTERVAL), run_topics, "Show who publishes and subscribes to what",
      "Looks twice, for the rates. UNREAD: messages that a subscriber has not read, or not all of a publisher's.\n"
      "CHUNKS: that stand in a publisher's ring. HOW: as it was opened; ended: its client has closed it or died, and "
@@ -466,10 +449,30 @@ static const command commands[] = {
      "Publish standard input to a topic: a line is a message",
      "The end of a line does not belong to it; an empty line is an event, a message without bytes. Attaches as a "
      "client,\nand waits for reliable subscribers and for chunks. What is unread when it ends can still be read.\n"},
+    {"census", true, NULL, BIT(OPTION_POOL) | BIT(OPTION_CLIENT) | BIT(OPTION_TAG), run_census,
+     "Show every chunk that somebody holds",
+     "OWNER and BORROWERS are client slots; AGE counts what its allocator has allocated from that pool since.\n"},
     {"dump", true, "TOKEN", BIT(OPTION_BYTES) | BIT(OPTION_RAW), run_dump, "Show what is in a chunk, as hex and text",
      "TOKEN names it, as zerocp census shows it; POOL:INDEX does, too, for a chunk without a token. The chunk is not "
      "held\nmeanwhile: if it was released while it was read, that is said, and the status is 1. Its holders may write "
      "it all the\ntime.\n"},
+    {"leaks", true, NULL, BIT(OPTION_OLDER), run_leaks, "Show chunks that look leaked, by tag and owner",
+     "KIND is dead (held by dead clients alone: recover brings them back), old (see --older), lost (held by nobody),\n"
+     "read (as old, but a living client that is not its owner has acquired it) or ownerless (its owner has let go or\n"
+     "died, living borrowers still have it: usual where chunks are handed on), or unread (a message of a client that\n"
+     "has ended, which its subscribers have to read).\n"
+     "The status is 1 if any but read, ownerless and unread ones are found.\n"},
+    {"check", true, NULL, 0, run_check, "Check all that can be seen from outside",
+     "Checks files, header, records, hints, leases, clients and topics. Errors are what zerocp never writes, warnings\n"
+     "what somebody should do something about, notes the rest. The status is 1 if there are errors or warnings.\n"},
+    {"suggest", true, NULL, OPTIONS_OF_LOOKS, run_suggest, "Suggest a configuration that would suit it better",
+     "From the peaks and failures of the pools, and the sizes asked for by the chunks held: run it under load, with "
+     "--count.\nThe line is for create and grow: zerocp create NAME --pool LINE\n"
+     "Where far more calls failed than got a chunk, somebody polls: that does not tell how many are "
+     "missing.\n"},
+    {"record", true, NULL, OPTIONS_OF_LOOKS | BIT(OPTION_CSV) | BIT(OPTION_FOLLOW), run_record,
+     "Record samples of all pools as CSV, for plotting",
+     "A row per pool and look: time, chunks, counters, rates, clients. Ctrl-C ends it, with status 0.\n"},
     {"create", true, NULL, BIT(OPTION_POOL) | OPTIONS_OF_TABLES, run_create, "Create an instance with pools as given",
      "The pools as zerocp suggest prints them: zerocp create NAME --pool 6220800x13:align=4096 --pool 256x100\n"
      "It stays, also while nobody has it open, until zerocp remove NAME. A program that opens it and brings its own\n"
@@ -478,9 +481,10 @@ static const command commands[] = {
      "All of them, or none. Attaches as a client for a moment.\n"},
     {"retire", true, "POOL", 0, run_retire, "Retire a pool: it gives out nothing more, and goes with its last chunk",
      "POOL is its number: see zerocp show. Attaches as a client for a moment.\n"},
-    {"record", true, NULL, OPTIONS_OF_LOOKS | BIT(OPTION_CSV) | BIT(OPTION_FOLLOW), run_record,
-     "Record samples of all pools as CSV, for plotting",
-     "A row per pool and look: time, chunks, counters, rates, clients. Ctrl-C ends it, with status 0.\n"},
+    {"recover", true, NULL, 0, run_recover, "Take back what dead clients hold",
+     "Attaches as a client for a moment. It is not needed in general: opening and exhaustion do the same.\n"},
+    {"remove", true, NULL, BIT(OPTION_FORCE), run_remove, "Destroy it: its names go, its memory with its last client",
+     "Refuses, with status 1, while a client has it open.\n"},
 };
 
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
@@ -509,8 +513,8 @@ static void print_help(const command *c) {
         printf("\n%s", exit_statuses);
         return;
     }
-    printf("Usage: zerocp COMMAND [NAME] [OPTION]...\nLooks at instances of zerocp, checks them, and clears up. NAME "
-           "is an instance's name.\n\n");
+    printf("Usage: zerocp COMMAND [NAME] [OPTION]...\n"
+           "Looks at instances of zerocp, checks, makes and changes them. NAME is an instance's name.\n\n");
     for (int i = 0; i < COMMANDS; i++) {
         char arguments[32];
         snprintf(arguments, sizeof arguments, "%s %s", commands[i].takes_name ? "NAME" : "",
@@ -598,9 +602,7 @@ static bool take_option(tool *t, option_id option, const char *argument) {
 static int settle_pool(tool *t) {
     if (t->pool_options > MAX_POOL_OPTIONS)
         return fail_usage(t, "--pool is given more than %d times", MAX_POOL_OPTIONS);
-    if (!(t->command->options & BIT(OPTION_POOL)) || t->command->run != run_census)
-        return 0;
-    for (uint32_t i = 0; i < t->pool_options; i++)
+    for (uint32_t i = 0; i < t->pool_options && t->command->run == run_census; i++)
         if (!parse_number(t->pools[i], ZCP_MAX_LIVE_POOLS - 1, &t->pool))
             return fail_usage(t, "--pool=%s: expected is %s", t->pools[i], option_table[OPTION_POOL].expected);
     return 0;
