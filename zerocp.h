@@ -618,7 +618,7 @@ typedef struct zcp_chunk {
 // been free; the message says so, and zcp_pool_stats.disturbed counts it.
 ZEROCP_API zcp_status zcp_chunk_allocate(zcp_manager *manager, uint64_t size, zcp_chunk *chunk);
 
-// The same with a tag: 32 bits of yours (who, what for) that zcp_chunk_tag and zcp_manager_census show.
+// The same with a tag: 32 bits of yours (who, what for) that zcp_chunk_tag and zcp_manager_census show; 0: none.
 ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t size, uint32_t tag, zcp_chunk *chunk);
 
 // As zcp_chunk_allocate, but sleeps up to timeout_ms (UINT32_MAX: for ever) until a chunk that fits is free. A chunk
@@ -630,9 +630,33 @@ ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t s
 ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t size, uint32_t timeout_ms,
                                               zcp_chunk *chunk);
 
+typedef struct zcp_chunk_desc {
+    uint64_t size;                  // bytes, 1 or more
+    uint32_t tag;                   // as zcp_chunk_allocate_tagged; 0: none
+    uint32_t timeout_ms;            // as zcp_chunk_allocate_wait; 0: does not wait
+} zcp_chunk_desc;
+
+// Allocates with a tag, and waits if it has to. Thread-safe. The handle is overwritten, not released; after a failure
+// it is empty.
+// Errors: as zcp_chunk_allocate_wait, with timeout_ms 0 as zcp_chunk_allocate; INVALID_ARGUMENT also for desc NULL.
+ZEROCP_API zcp_status zcp_chunk_allocate_with(zcp_manager *manager, const zcp_chunk_desc *desc, zcp_chunk *chunk);
+
 // Returns one more handle of the same chunk, to be released on its own. Empty if the source is empty, released or not
 // held: zcp_last_message says which.
 ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk);
+
+// Makes one more handle, to be released on its own, from an address anywhere in the payload of a chunk that this
+// process holds: for who keeps pointers instead of handles. Thread-safe, as long as the process holds the chunk until
+// the call returns (if its last handle is released meanwhile, the new one may hold nothing). Costs a comparison for
+// each pool of the instance. The handle is overwritten, not released; after a failure it is empty.
+// Errors:
+//   INVALID_ARGUMENT   manager or chunk is NULL
+//   NOT_FOUND          the address lies in no chunk as this manager has them mapped, or behind a chunk's capacity
+//   STALE              this process has no handle of that chunk. A topic's message that is read in place has none:
+//                      zcp_subscriber_keep makes one
+//   FORKED, CLOSED     the manager cannot be used
+//   READ_ONLY          it was opened with ZCP_OBSERVE
+ZEROCP_API zcp_status zcp_chunk_of(zcp_manager *manager, const void *address, zcp_chunk *chunk);
 
 // Returns the handle itself; the source becomes empty.
 ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk);
@@ -654,7 +678,7 @@ ZEROCP_API uint64_t zcp_chunk_size(const zcp_chunk *chunk);
 // Bytes that the pool's chunks have; 0 unless valid.
 ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk);
 
-// The tag given at allocation, the same in every process; 0 unless valid and given.
+// The tag given at allocation or by zcp_chunk_set_tag, the same in every process; 0 unless valid and given.
 ZEROCP_API uint32_t zcp_chunk_tag(const zcp_chunk *chunk);
 
 // Sets the size that zcp_chunk_size returns from now on, 1 to the capacity: for a chunk that was asked for larger than
@@ -666,6 +690,17 @@ ZEROCP_API uint32_t zcp_chunk_tag(const zcp_chunk *chunk);
 //   READ_ONLY          the manager was opened with ZCP_READ_ONLY_DATA
 //   FORKED, CLOSED     the manager cannot be used
 ZEROCP_API zcp_status zcp_chunk_set_size(zcp_chunk *chunk, uint64_t size);
+
+// Sets the tag that zcp_chunk_tag returns and zcp_manager_census shows from now on; 0: none. Whoever holds the chunk
+// may: of two who do it at once, one tag stays. A message of a topic has the tag that its chunk has when it is
+// received.
+// Errors:
+//   INVALID_ARGUMENT   chunk is NULL
+//   STALE              the handle holds nothing
+//   READ_ONLY          the manager was opened with ZCP_READ_ONLY_DATA
+//   FORKED, CLOSED     the manager cannot be used
+// After a failure the tag is as before.
+ZEROCP_API zcp_status zcp_chunk_set_tag(zcp_chunk *chunk, uint32_t tag);
 
 // The number of this client's handles, plus one for each other client that holds the chunk (however many handles it
 // has); 0 unless valid. Exact when nobody acquires or releases it.
@@ -3958,12 +3993,14 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_recover(zcp_manager *manager, z
 //   O5    owned     acquire  D1 D5        as O3, in clone
 //   O6    owned     acquire  D1 D5        as O3, in holds
 //   O7    owned     acquire  D1 D5        the token's store hits a sibling's, or names no chunk that is held
+//   O8    owned     acquire  D1 D5        as O3, from an address
 //   D2    borrowed  release  J3           the chunk goes back while a sibling reads
-//   D3    borrowed  release  J1 J2        (not needed: S1 and the claim of CHANGING order it) as D4
-//   D4    borrowed  release  J1 J2        a sibling compares with a generation of before the borrow
+//   D3    borrowed  release  J1 J2 J4     (not needed: S1 and the claim of CHANGING order it) as D4
+//   D4    borrowed  release  J1 J2 J4     a sibling compares with a generation of before the borrow
 //   J1    borrowed  acquire  D3 D4        as D4
 //   J2    borrowed  acquire  D3 D4        (not needed: the record orders itself)
 //   J3    borrowed  acquire  D2           as D2
+//   J4    borrowed  acquire  D3 D4        as D4, from an address
 //   T1    (fence)   release  T2           who acquires a token does not see the payload
 //   T2    (fence)   acquire  T1           as T1
 
@@ -4016,6 +4053,25 @@ ZCP_PRIV bool zcp_priv_clone(zcp_priv_pool *pool, uint32_t i, uint32_t generatio
         uint32_t n = zcp_priv_load_relaxed(&counts->borrowed);
         if (n == 0 || n >= ZCP_PRIV_CHANGING - 1) return false;
         if (zcp_priv_cas_relaxed(&counts->borrowed, &n, n + 1)) return true;
+    }
+    return false;
+}
+
+// The same of a chunk that this process holds in whatever generation.
+ZCP_PRIV bool zcp_priv_clone_any(zcp_priv_pool *pool, uint32_t i, uint32_t *generation) {
+    zcp_priv_counts *counts = zcp_priv_counts_at(pool, i);
+    // As O3.
+    for (uint64_t s; (uint32_t)(s = zcp_priv_load_acquire(&counts->owned)) != 0;) {                 // O8
+        if ((uint32_t)s >= ZCP_PRIV_CHANGING - 1) return false;
+        *generation = (uint32_t)(s >> 32);
+        // Relaxed: the hold that the caller knows of orders everything.
+        if (zcp_priv_cas_relaxed(&counts->owned, &s, s + 1)) return true;
+    }
+    for (uint32_t n; (n = zcp_priv_load_relaxed(&counts->borrowed)) != 0 && n < ZCP_PRIV_CHANGING - 1;) {
+        // As J1: count first, look at the generation then.
+        if (!zcp_priv_cas_acquire(&counts->borrowed, &n, n + 1)) continue;                          // J4
+        *generation = zcp_priv_generation_now(pool, i);
+        return true;
     }
     return false;
 }
@@ -4167,6 +4223,35 @@ ZCP_PRIV_WHOLE ZEROCP_API zcp_chunk zcp_chunk_clone(const zcp_chunk *chunk) {
     return *chunk;
 }
 
+// The chunk in whose payload the address lies, as this client has it mapped. false: in none.
+ZCP_PRIV_SETUP bool zcp_priv_place_at(const zcp_manager *manager, const void *address, zcp_priv_place *place) {
+    for (uint32_t p = 0; p < ZCP_MAX_LIVE_POOLS; p++) {
+        zcp_priv_pool *pool = zcp_priv_view_pool(&manager->view, p);
+        uint64_t at = pool ? (uintptr_t)address - (uintptr_t)pool->data : 0;
+        if (!pool || !pool->data || at >= pool->stride * pool->count) continue;
+        place->pool = pool;
+        place->i = (uint32_t)(at / pool->stride);
+        return at % pool->stride < pool->chunk_size;
+    }
+    return false;
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_chunk_of(zcp_manager *manager, const void *address, zcp_chunk *chunk) {
+    zcp_priv_place place;
+    if (!chunk) return zcp_priv_fail_null("place for the handle");
+    *chunk = zcp_priv_no_chunk;
+    zcp_status status = zcp_priv_may_change(manager);
+    if (status != ZCP_OK) return status;
+    if (!zcp_priv_place_at(manager, address, &place))
+        return zcp_priv_fail(ZCP_ERR_NOT_FOUND, 0, "%s: the address %p lies in no chunk", manager->name, address);
+    if (!zcp_priv_clone_any(place.pool, place.i, &place.generation))
+        return zcp_priv_fail(ZCP_ERR_STALE, 0, "%s: the address %p lies in chunk %08x, of which this process has no "
+                             "handle (a message that is read in place has none: zcp_subscriber_keep makes one)",
+                             manager->name, address, place.pool->number << ZCP_PRIV_POOL_SHIFT | place.i);
+    zcp_priv_handle(chunk, manager, &place);
+    return ZCP_OK;
+}
+
 ZEROCP_API zcp_chunk zcp_chunk_move(zcp_chunk *chunk) {
     zcp_chunk moved = chunk ? *chunk : zcp_priv_no_chunk;
     if (chunk) *chunk = zcp_priv_no_chunk;
@@ -4199,18 +4284,20 @@ ZEROCP_API uint64_t zcp_chunk_capacity(const zcp_chunk *chunk) {
     return pool ? pool->chunk_size : 0;
 }
 
+// Why a call cannot be made with that handle.
+ZCP_PRIV_COLD zcp_status zcp_priv_why_not_held(const zcp_chunk *chunk, const char *call) {
+    if (!chunk) return zcp_priv_fail_null("chunk");
+    if (chunk->manager && !zcp_priv_usable(chunk->manager)) return zcp_priv_why_unusable(chunk->manager);
+    return zcp_priv_fail(ZCP_ERR_STALE, 0, "%s of a handle that is not held (chunk %08x, generation %u)", call,
+                         chunk->index, chunk->generation);
+}
+
 ZEROCP_API zcp_status zcp_chunk_set_size(zcp_chunk *chunk, uint64_t size) {
     zcp_priv_place place;
-    if (!chunk)
-        return zcp_priv_fail_null("chunk");
     zcp_priv_pool *pool = zcp_priv_held_pool(chunk, &place);
-    if (!pool)
-        return chunk->manager && !zcp_priv_usable(chunk->manager) ? zcp_priv_why_unusable(chunk->manager)
-            : zcp_priv_fail(ZCP_ERR_STALE, 0, "set_size of a handle that is not held (chunk %08x, generation %u)",
-                            chunk->index, chunk->generation);
+    if (!pool) return zcp_priv_why_not_held(chunk, "set_size");
     zcp_status status = zcp_priv_may_grow(chunk->manager);
-    if (status != ZCP_OK)
-        return status;
+    if (status != ZCP_OK) return status;
     if (size == 0 || size > pool->chunk_size)
         return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "%s: size %llu of a chunk that has %llu bytes",
                              chunk->manager->name,
@@ -4219,6 +4306,20 @@ ZEROCP_API zcp_status zcp_chunk_set_size(zcp_chunk *chunk, uint64_t size) {
     uint64_t lease = zcp_priv_load_relaxed(word) & ~ZCP_RELPTR_MAX_OFFSET;
     zcp_priv_store_relaxed(word, lease | size);                                // relaxed, both: as in describe
     return ZCP_OK;
+}
+
+ZCP_PRIV_INLINE void zcp_priv_note_tag(const zcp_priv_place *place, uint32_t tag) {
+    _Atomic uint64_t *note = &zcp_priv_record_at(place->pool, place->i)->note;
+    // Relaxed, both: as in describe.
+    zcp_priv_store_relaxed(note, (uint64_t)tag << 32 | (uint32_t)zcp_priv_load_relaxed(note));
+}
+
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_chunk_set_tag(zcp_chunk *chunk, uint32_t tag) {
+    zcp_priv_place place;
+    if (!zcp_priv_held_pool(chunk, &place)) return zcp_priv_why_not_held(chunk, "set_tag");
+    zcp_status status = zcp_priv_may_grow(chunk->manager);
+    if (status == ZCP_OK) zcp_priv_note_tag(&place, tag);
+    return status;
 }
 
 ZCP_PRIV_SMALL ZEROCP_API uint32_t zcp_chunk_tag(const zcp_chunk *chunk) {
@@ -4852,10 +4953,7 @@ ZEROCP_API zcp_status zcp_chunk_allocate_tagged(zcp_manager *manager, uint64_t s
     zcp_priv_place place;
     zcp_status status = zcp_chunk_allocate(manager, size, chunk);
     // By what is held, not by the number alone: garbage may have led that to another pool by now.
-    if (status != ZCP_OK || !zcp_priv_held_pool(chunk, &place)) return status;
-    _Atomic uint64_t *note = &zcp_priv_record_at(place.pool, place.i)->note;
-    // Relaxed: as in describe.
-    zcp_priv_store_relaxed(note, (uint64_t)tag << 32 | (uint32_t)zcp_priv_load_relaxed(note));
+    if (status == ZCP_OK && zcp_priv_held_pool(chunk, &place)) zcp_priv_note_tag(&place, tag);
     return status;
 }
 
@@ -5051,6 +5149,20 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
     return zcp_priv_call_end(outermost, zcp_priv_allocate_wait(manager, size, timeout_ms, chunk));
 }
 
+ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_chunk_allocate_with(zcp_manager *manager, const zcp_chunk_desc *desc,
+                                                             zcp_chunk *chunk) {
+    zcp_priv_place place;
+    if (!desc) {
+        if (chunk) *chunk = zcp_priv_no_chunk;
+        return zcp_priv_fail_null("description of the chunk");
+    }
+    zcp_status status = desc->timeout_ms ? zcp_chunk_allocate_wait(manager, desc->size, desc->timeout_ms, chunk)
+                                         : zcp_chunk_allocate(manager, desc->size, chunk);
+    // As allocate_tagged.
+    if (status == ZCP_OK && desc->tag && zcp_priv_held_pool(chunk, &place)) zcp_priv_note_tag(&place, desc->tag);
+    return status;
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // >>release  Giving a handle back
 // ---------------------------------------------------------------------------------------------------------------------
@@ -5075,8 +5187,8 @@ ZEROCP_API zcp_status zcp_chunk_allocate_wait(zcp_manager *manager, uint64_t siz
 //   O2    owned     acquire  D1 D5        as O1, in the fast release
 //   O3    owned     acquire  D1 D5        sees no owner's handle, but not the borrowed one that is left: refused
 //   O4    owned     acquire  D1 D5        as O3, where a release decides which count is its own
-//   D1    owned     release  O1 - O7      as O1 and O3
-//   D5    owned     release  O1 - O7      as D1
+//   D1    owned     release  O1 - O8      as O1 and O3
+//   D5    owned     release  O1 - O8      as D1
 //   A1    (barrier) light    A4 A5        who frees misses the waiter or RETIRING, and they miss what is free
 //   A3    (barrier) light    A4 A5        as A1, after a slower release
 
@@ -9291,6 +9403,7 @@ public:
     uint64_t token() const noexcept { return zcp_chunk_token(&chunk_); }
     uint32_t tag() const noexcept { return zcp_chunk_tag(&chunk_); }
     result<void> set_size(uint64_t size) noexcept { return zcp_chunk_set_size(&chunk_, size); }
+    result<void> set_tag(uint32_t tag) noexcept { return zcp_chunk_set_tag(&chunk_, tag); }
 
     // The payload as Ts, as many as fit into size(). NULL, and 0: nothing is held, not even one fits, or the chunk is
     // not aligned for T. A T is never constructed or destroyed in there, and other processes see it elsewhere: no
@@ -9414,6 +9527,12 @@ public:
     }
     result<shared_chunk> allocate_tagged(uint64_t size, uint32_t tag) noexcept {
         return filled<shared_chunk, zcp_chunk>(zcp_chunk_allocate_tagged, manager_, size, tag);
+    }
+    result<shared_chunk> allocate_with(const zcp_chunk_desc &desc) noexcept {
+        return filled<shared_chunk, zcp_chunk>(zcp_chunk_allocate_with, manager_, &desc);
+    }
+    result<shared_chunk> chunk_of(const void *address) noexcept {
+        return filled<shared_chunk, zcp_chunk>(zcp_chunk_of, manager_, address);
     }
     result<shared_chunk> acquire(uint64_t token) noexcept {
         return filled<shared_chunk, zcp_chunk>(zcp_chunk_acquire, manager_, token);

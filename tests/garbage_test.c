@@ -219,6 +219,16 @@ static void exercise_pools(zcp_manager *manager) {
     BOUNDED(status = zcp_chunk_allocate_tagged(manager, 60, 7, &chunk));
     check_told(status);
     BOUNDED((void)zcp_chunk_tag(&chunk));
+    void *address = chunk.data;
+    zcp_chunk again;
+    BOUNDED(status = zcp_chunk_set_tag(&chunk, 8));
+    check_told(status);
+    BOUNDED(status = zcp_chunk_of(manager, address, &again));
+    check_told(status);
+    BOUNDED(zcp_chunk_release(&again));
+    BOUNDED(zcp_chunk_release(&chunk));
+    BOUNDED(status = zcp_chunk_allocate_with(manager, &(zcp_chunk_desc){60, 9, 0}, &chunk));
+    check_told(status);
     BOUNDED(zcp_chunk_release(&chunk));
     BOUNDED(status = zcp_manager_census(manager, check_entry, &entries));
     CHECK_IS(status, ZCP_OK);

@@ -15,6 +15,7 @@ static uint64_t token;
 static int accesses, at;                                           // the sibling comes before that access; 0: never
 static bool came;
 static zcp_chunk twin, seen;                                       // the sibling's; a token is made of twin
+static void (*acts)(void);                                         // what it does; NULL: as between_accesses
 
 // The sibling, played by the same thread at a moment when it is between two accesses: the memory cannot tell.
 static void between_accesses(void) {
@@ -22,7 +23,9 @@ static void between_accesses(void) {
     if (at == 0 || came || ++accesses != at)
         return;
     came = true;
-    if (twin.manager != NULL) {
+    if (acts != NULL)
+        acts();
+    else if (twin.manager != NULL) {
         CHECK_EQ(zcp_chunk_token(&twin), token);
         CHECK_EQ(zcp_chunk_acquire(manager, token, &seen), ZCP_OK);
         zcp_chunk_release(&twin);
@@ -30,7 +33,7 @@ static void between_accesses(void) {
         zcp_chunk_release(&chunk);
 }
 
-typedef enum { IS_VALID, DATA, SIZE, CAPACITY, USE_COUNT, TOKEN, CLONE, RELEASE, LOOKS } look;
+typedef enum { IS_VALID, DATA, SIZE, CAPACITY, USE_COUNT, TOKEN, CLONE, OF_ADDRESS, RELEASE, LOOKS } look;
 
 static bool sees_it(look what, zcp_chunk *chunk) {
     zcp_pool_stats stats;
@@ -46,6 +49,11 @@ static bool sees_it(look what, zcp_chunk *chunk) {
     case CLONE:
         copy = zcp_chunk_clone(chunk);
         is_held = copy.manager != NULL;
+        zcp_chunk_release(&copy);
+        return is_held;
+    case OF_ADDRESS:
+        is_held = zcp_chunk_of(manager, (char *)chunk->data + 49, &copy) == ZCP_OK
+            && copy.data == chunk->data && copy.index == chunk->index && copy.generation == chunk->generation;
         zcp_chunk_release(&copy);
         return is_held;
     case RELEASE:
@@ -101,6 +109,54 @@ TEST(sibling_makes_the_first_token_between_any_two_accesses) {
         CHECK_EQ(zcp_manager_pool_stats(manager, 0, &stats), ZCP_OK);
         CHECK_EQ(stats.used, 0);
     }
+    zcp_manager_close(manager);
+    CHECK_EQ(zcp_manager_destroy(test_instance()), ZCP_OK);
+}
+
+// The sibling may hold the chunk, let go of it and hold another use of it, while a thread that holds nothing asks for a
+// handle of an address in it. It gets one of some use that is held, or none; and no count is left behind.
+static zcp_manager *owner;
+static zcp_chunk owned, sibling;
+
+static void sibling_takes_the_next_use(void) {
+    zcp_chunk_release(&sibling);
+    zcp_chunk_release(&owned);
+    if (zcp_chunk_allocate(owner, 50, &owned) != ZCP_OK)           // the new handle holds it already
+        return;
+    token = zcp_chunk_token(&owned);
+    CHECK_EQ(zcp_chunk_acquire(manager, token, &sibling), ZCP_OK);
+}
+
+TEST(sibling_comes_while_a_handle_is_made_of_an_address) {
+    zcp_config config = {0};
+    zcp_config_add_pool(&config, 64, 1);
+    zcp_manager_desc desc = {.name = test_instance(), .config = &config};
+    CHECK_EQ(zcp_manager_open(&manager, &desc), ZCP_OK);
+    CHECK_EQ(zcp_manager_open(&owner, &desc), ZCP_OK);
+    for (int before = 1; before == 1 || came; before++) {
+        zcp_pool_stats stats;
+        zcp_chunk chunk;
+        CHECK_EQ(zcp_chunk_allocate(owner, 50, &owned), ZCP_OK);
+        token = zcp_chunk_token(&owned);
+        CHECK_EQ(zcp_chunk_acquire(manager, token, &sibling), ZCP_OK);
+        const void *address = sibling.data;
+        came = false;
+        accesses = 0;
+        acts = sibling_takes_the_next_use;
+        at = before;
+        zcp_status status = zcp_chunk_of(manager, address, &chunk);
+        at = 0;
+        acts = NULL;
+        CHECK(status == ZCP_OK || status == ZCP_ERR_STALE);
+        CHECK_EQ(zcp_chunk_is_valid(&chunk), status == ZCP_OK);
+        zcp_chunk_release(&sibling);
+        zcp_chunk_release(&owned);
+        CHECK_EQ(zcp_chunk_is_valid(&chunk), status == ZCP_OK);
+        zcp_chunk_release(&chunk);
+        CHECK_EQ(zcp_manager_pool_stats(manager, 0, &stats), ZCP_OK);
+        CHECK_MSG(stats.used == 0, "a count is left; the sibling came before access %d", before);
+    }
+    zcp_manager_close(owner);
     zcp_manager_close(manager);
     CHECK_EQ(zcp_manager_destroy(test_instance()), ZCP_OK);
 }

@@ -42,8 +42,11 @@ static void waits() {
     CHECK(all.back().size() == 200 && own.pool_stats(0)->free == 0);
     CHECK(own.allocate_wait(200, 0).error() == ZCP_ERR_EXHAUSTED);
     CHECK(own.allocate_wait(200, 20).error() == ZCP_ERR_TIMEOUT);
+    CHECK(own.allocate_with({200, 1, 0}).error() == ZCP_ERR_EXHAUSTED);
+    CHECK(own.allocate_with({200, 1, 20}).error() == ZCP_ERR_TIMEOUT);
     all.pop_back();
     CHECK(own.allocate_wait(200, 10000));
+    CHECK(own.allocate_with({200, 5, 10000})->tag() == 5);
 }
 
 static void tags_and_watches() {
@@ -51,6 +54,12 @@ static void tags_and_watches() {
     shared_chunk tagged = own.allocate_tagged(100, 0xcafe).value(), copy = tagged, plain = own.allocate(100).value();
     CHECK(tagged.size() == 100 && tagged.tag() == 0xcafe && copy.tag() == 0xcafe && plain.tag() == 0
           && shared_chunk().tag() == 0);
+    CHECK(tagged.set_tag(0xbeef) && copy.tag() == 0xbeef && plain.set_tag(0)
+          && shared_chunk().set_tag(1).error() == ZCP_ERR_STALE);
+    shared_chunk again = own.chunk_of(tagged.data() + 99).value();
+    CHECK(again == tagged && again.use_count() == 3 && own.chunk_of(&again).error() == ZCP_ERR_NOT_FOUND
+          && !own.chunk_of(nullptr) && manager().chunk_of(tagged.data()).error() == ZCP_ERR_INVALID_ARGUMENT);
+    again.reset();
     result<zcp_client_stats> mine = own.client_stats(own.get_info()->slot);
     CHECK(mine && mine->state == ZCP_CLIENT_ALIVE && mine->owned == 2 && mine->borrowed == 0 && mine->bytes == 512);
     CHECK(own.client_stats(9999).error() == ZCP_ERR_INVALID_ARGUMENT && own.client_stats(9999)->owned == 0);

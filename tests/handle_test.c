@@ -1,0 +1,319 @@
+// tests/handle_test.c: handles that are not got by allocate or acquire alone: from an address, with a tag, several at
+// once, and no more of them than a client may hold.
+#include "harness/chunks.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Tags
+
+TEST(handle_tag_can_be_set) {
+    zcp_manager *manager = create(64, 4), *other = attach();
+    zcp_chunk chunk = allocate(manager, 10), clone = zcp_chunk_clone(&chunk), theirs = acquire(other, token_of(&chunk));
+    CHECK_EQ(zcp_chunk_tag(&chunk), 0);
+    CHECK_OK(zcp_chunk_set_tag(&chunk, 0xfeedface));
+    CHECK_EQ(zcp_chunk_tag(&clone), 0xfeedface);
+    CHECK_EQ(zcp_chunk_tag(&theirs), 0xfeedface);
+    CHECK_OK(zcp_chunk_set_tag(&theirs, UINT32_MAX));              // whoever holds it may
+    CHECK_EQ(zcp_chunk_tag(&chunk), UINT32_MAX);
+    CHECK_EQ(zcp_chunk_size(&chunk), 10);
+    CHECK_OK(zcp_chunk_set_tag(&chunk, 0));
+    CHECK_EQ(zcp_chunk_tag(&theirs), 0);
+    zcp_chunk_release(&theirs);
+    zcp_chunk_release(&clone);
+    zcp_chunk_release(&chunk);
+    zcp_manager_close(other);
+    finish(manager);
+}
+
+typedef struct noted { uint32_t count, tag; uint64_t age; } noted;
+
+static bool note_entry(const zcp_census_entry *entry, void *user) {
+    noted *is = user;
+    *is = (noted){is->count + 1, entry->tag, entry->age};
+    return true;
+}
+
+TEST(handle_tag_leaves_the_age_alone) {
+    zcp_manager *manager = create(64, 8);
+    noted before = {0, 0, 0}, after = before;
+    zcp_chunk chunk = {0};
+    for (int i = 0; i < 8; i++) {                                  // it is the third one, and five come after it
+        zcp_chunk more = allocate(manager, 10);
+        if (i == 2)
+            chunk = more;
+        else
+            zcp_chunk_release(&more);
+    }
+    CHECK_OK(zcp_manager_census(manager, note_entry, &before));
+    CHECK_OK(zcp_chunk_set_tag(&chunk, 7));
+    CHECK_OK(zcp_manager_census(manager, note_entry, &after));
+    CHECK_EQ(before.age, 5);
+    CHECK_EQ(after.age, 5);
+    CHECK_EQ(before.tag, 0);
+    CHECK_EQ(after.tag, 7);
+    CHECK_EQ(after.count, 1);
+    zcp_chunk_release(&chunk);
+    chunk = allocate(manager, 10);
+    CHECK_EQ(zcp_chunk_tag(&chunk), 0);                            // the next use has none
+    zcp_chunk_release(&chunk);
+    finish(manager);
+}
+
+TEST(handle_tag_tells_why_not) {
+    zcp_manager *manager = create(64, 4), *reader = attach_named(test_instance(), ZCP_READ_ONLY_DATA);
+    zcp_chunk chunk = allocate(manager, 10), copy = chunk, read = acquire(reader, token_of(&chunk)), none = {0};
+    CHECK_STATUS(zcp_chunk_set_tag(NULL, 1), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_STATUS(zcp_chunk_set_tag(&none, 1), ZCP_ERR_STALE);
+    CHECK_STATUS(zcp_chunk_set_tag(&read, 1), ZCP_ERR_READ_ONLY);
+    CHECK_EQ(zcp_chunk_tag(&chunk), 0);
+    zcp_chunk_release(&read);
+    zcp_chunk_release(&chunk);
+    chunk = allocate(manager, 10);
+    copy.index = chunk.index;
+    CHECK_STATUS(zcp_chunk_set_tag(&copy, 1), ZCP_ERR_STALE);
+    CHECK_HAS(zcp_last_message(), "set_tag");
+    CHECK_EQ(zcp_chunk_tag(&chunk), 0);
+    copy = chunk;
+    zcp_manager_close(reader);
+    zcp_manager_close(manager);
+    CHECK_STATUS(zcp_chunk_set_tag(&copy, 1), ZCP_ERR_CLOSED);
+    books_check(test_instance(), 0);
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Allocate with a description
+
+static void *release_later(void *chunk) {
+    test_sleep(50);
+    zcp_chunk_release(chunk);
+    return NULL;
+}
+
+TEST(handle_described_is_tagged_and_waited_for) {
+    zcp_manager *manager = create(64, 1);
+    zcp_pool_stats stats;
+    zcp_chunk chunk, last = scribbled();
+    CHECK_OK(zcp_chunk_allocate_with(manager, &(zcp_chunk_desc){33, 5, 0}, &last));
+    CHECK_EQ(zcp_chunk_size(&last), 33);
+    CHECK_EQ(zcp_chunk_tag(&last), 5);
+    pthread_t thread = test_thread(release_later, &last);
+    CHECK_OK(zcp_chunk_allocate_with(manager, &(zcp_chunk_desc){.size = 44, .tag = 6, .timeout_ms = UINT32_MAX},
+                                     &chunk));
+    test_thread_join(thread);
+    CHECK_EQ(zcp_chunk_size(&chunk), 44);
+    CHECK_EQ(zcp_chunk_tag(&chunk), 6);
+    CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
+    CHECK_EQ(stats.failures, 0);
+    zcp_chunk_release(&chunk);
+    CHECK_OK(zcp_chunk_allocate_with(manager, &(zcp_chunk_desc){.size = 64}, &chunk));
+    CHECK_EQ(zcp_chunk_tag(&chunk), 0);
+    zcp_chunk_release(&chunk);
+    finish(manager);
+}
+
+#define CHECK_DESCRIBED_FAILS(manager, desc, expected)                                                                 \
+    do {                                                                                                               \
+        zcp_chunk chunk_ = scribbled();                                                                                \
+        CHECK_STATUS(zcp_chunk_allocate_with((manager), (desc), &chunk_), (expected));                                 \
+        CHECK(is_empty(&chunk_));                                                                                      \
+    } while (0)
+
+TEST(handle_described_tells_why_not) {
+    zcp_manager *manager = create(64, 1);
+    zcp_chunk_desc at_once = {64, 1, 0}, soon = {64, 1, 10};
+    zcp_pool_stats stats;
+    CHECK_DESCRIBED_FAILS(manager, NULL, ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_DESCRIBED_FAILS(NULL, &at_once, ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_STATUS(zcp_chunk_allocate_with(manager, &at_once, NULL), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_STATUS(zcp_chunk_allocate_with(manager, NULL, NULL), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_DESCRIBED_FAILS(manager, &(zcp_chunk_desc){.tag = 1}, ZCP_ERR_INVALID_SIZE);
+    CHECK_DESCRIBED_FAILS(manager, &(zcp_chunk_desc){.size = 65}, ZCP_ERR_TOO_LARGE);
+    CHECK_DESCRIBED_FAILS(manager, (&(zcp_chunk_desc){65, 0, 10}), ZCP_ERR_TOO_LARGE);
+    zcp_chunk chunk = allocate(manager, 1);
+    CHECK_DESCRIBED_FAILS(manager, &at_once, ZCP_ERR_EXHAUSTED);
+    CHECK_DESCRIBED_FAILS(manager, &soon, ZCP_ERR_TIMEOUT);
+    CHECK_EQ(zcp_chunk_tag(&chunk), 0);
+    CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
+    CHECK_EQ(stats.failures, 2);
+    zcp_chunk_release(&chunk);
+    zcp_manager_close(manager);
+    CHECK_DESCRIBED_FAILS(manager, &at_once, ZCP_ERR_CLOSED);
+    books_check(test_instance(), 0);
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// From an address
+
+static zcp_chunk chunk_of(zcp_manager *manager, const void *address) {
+    zcp_chunk chunk = scribbled();
+    CHECK_OK(zcp_chunk_of(manager, address, &chunk));
+    return chunk;
+}
+
+#define CHECK_OF_FAILS(manager, address, expected)                                                                     \
+    do {                                                                                                               \
+        zcp_chunk chunk_ = scribbled();                                                                                \
+        CHECK_STATUS(zcp_chunk_of((manager), (address), &chunk_), (expected));                                         \
+        CHECK(is_empty(&chunk_));                                                                                      \
+    } while (0)
+
+static bool same_chunk(const zcp_chunk *a, const zcp_chunk *b) {
+    return a->manager == b->manager && a->data == b->data && a->index == b->index && a->generation == b->generation;
+}
+
+// Chunks of sizes that are no multiple of the alignment, in pools that do and do not follow each other.
+static zcp_manager *create_three_pools(void) {
+    zcp_config config = {0};
+    CHECK_OK(zcp_config_add_pool(&config, 100, 3));
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = 5, .cache_chunks = 4}));
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 5000, .chunk_count = 2, .alignment = 4096}));
+    return create_named(test_instance(), &config, 0);
+}
+
+TEST(handle_of_each_address_in_a_chunk) {
+    zcp_manager *manager = create_three_pools();
+    static const uint64_t sizes[] = {100, 100, 100, 64, 64, 64, 64, 64, 5000, 5000};
+    enum { COUNT = sizeof sizes / sizeof sizes[0] };
+    zcp_chunk chunks[COUNT];
+    for (int i = 0; i < COUNT; i++)
+        chunks[i] = allocate(manager, sizes[i]);
+    for (int i = 0; i < COUNT; i++) {
+        const char *data = chunks[i].data;
+        const uint64_t offsets[] = {0, 1, sizes[i] / 2, sizes[i] - 1};
+        for (int k = 0; k < 4; k++) {
+            zcp_chunk again = chunk_of(manager, data + offsets[k]);
+            CHECK(same_chunk(&again, &chunks[i]));
+            CHECK_EQ(zcp_chunk_use_count(&chunks[i]), 2);
+            zcp_chunk_release(&again);
+            CHECK_EQ(zcp_chunk_use_count(&chunks[i]), 1);
+        }
+        if (sizes[i] % 64)
+            CHECK_OF_FAILS(manager, data + sizes[i], ZCP_ERR_NOT_FOUND);       // between two chunks
+    }
+    // The handle that is left holds the chunk alone.
+    zcp_chunk again = chunk_of(manager, chunks[0].data);
+    zcp_chunk_release(&chunks[0]);
+    CHECK(zcp_chunk_is_valid(&again));
+    CHECK_EQ(used_in(manager, 0), 3);
+    zcp_chunk_release(&again);
+    CHECK_EQ(used_in(manager, 0), 2);
+    for (int i = 1; i < COUNT; i++)
+        zcp_chunk_release(&chunks[i]);
+    finish(manager);
+}
+
+TEST(handle_of_an_address_tells_why_not) {
+    zcp_manager *manager = create_three_pools(), *other = attach(), *observer = attach_named(test_instance(),
+                                                                                            ZCP_OBSERVE);
+    zcp_manager_info info;
+    char elsewhere;
+    CHECK_OK(zcp_manager_get_info(manager, &info));
+    zcp_chunk chunk = allocate(manager, 60), theirs = allocate(other, 60);
+    uint32_t none = (chunk.index & 7) == 4 ? 3 : 4;
+    while (none == (theirs.index & 7) || none == (chunk.index & 7)) none--;
+    const char *data = chunk.data, *first = data - (chunk.index & 7) * (ptrdiff_t)64;
+    CHECK_OF_FAILS(NULL, data, ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_STATUS(zcp_chunk_of(manager, data, NULL), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_OF_FAILS(manager, NULL, ZCP_ERR_NOT_FOUND);
+    CHECK_OF_FAILS(manager, &elsewhere, ZCP_ERR_NOT_FOUND);
+    CHECK_OF_FAILS(manager, (char *)info.chunk_base + info.chunk_bytes, ZCP_ERR_NOT_FOUND);
+    CHECK_OF_FAILS(manager, (char *)info.chunk_base - 1, ZCP_ERR_NOT_FOUND);
+    CHECK_OF_FAILS(manager, info.management_base, ZCP_ERR_NOT_FOUND);
+    CHECK_OF_FAILS(manager, theirs.data, ZCP_ERR_NOT_FOUND);       // where the other one has it mapped
+    CHECK_OF_FAILS(observer, data, ZCP_ERR_READ_ONLY);
+    CHECK_OF_FAILS(manager, first + none * 64, ZCP_ERR_STALE);     // free
+    CHECK_OF_FAILS(manager, first + (theirs.index & 7) * 64, ZCP_ERR_STALE);  // held by another client
+    CHECK_HAS(zcp_last_message(), "zcp_subscriber_keep");
+    zcp_chunk_release(&chunk);                                     // into the cache
+    CHECK_OF_FAILS(manager, data, ZCP_ERR_STALE);
+    zcp_chunk_release(&theirs);
+    zcp_manager_close(observer);
+    zcp_manager_close(other);
+    zcp_manager_close(manager);
+    CHECK_OF_FAILS(manager, data, ZCP_ERR_CLOSED);
+    books_check(test_instance(), 0);
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+}
+
+TEST(handle_of_an_address_that_was_acquired) {
+    zcp_manager *manager = create(64, 4), *reader = attach_named(test_instance(), ZCP_READ_ONLY_DATA);
+    zcp_chunk chunk = allocate(manager, 64), seen = acquire(reader, token_of(&chunk));
+    zcp_chunk again = chunk_of(reader, (char *)seen.data + 63);
+    CHECK(same_chunk(&again, &seen));
+    zcp_chunk_release(&seen);
+    zcp_chunk_release(&chunk);                                     // the handle from the address is the last one
+    CHECK_EQ(used(manager), 1);
+    CHECK_EQ(zcp_chunk_use_count(&again), 1);
+    CHECK_OF_FAILS(manager, (void *)0x1000, ZCP_ERR_NOT_FOUND);
+    zcp_chunk_release(&again);
+    CHECK_EQ(used(manager), 0);
+    zcp_manager_close(reader);
+    finish(manager);
+}
+
+TEST(handle_of_an_address_in_an_added_pool) {
+    zcp_manager *manager = create(64, 4), *other = attach();
+    uint32_t pool;
+    CHECK_OK(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 1000, .chunk_count = 3}, &pool));
+    zcp_chunk chunk = allocate(manager, 1000), theirs = acquire(other, token_of(&chunk));
+    zcp_chunk again = chunk_of(manager, (char *)chunk.data + 999), seen = chunk_of(other, (char *)theirs.data + 5);
+    CHECK(same_chunk(&again, &chunk) && same_chunk(&seen, &theirs));
+    CHECK_OK(zcp_manager_retire_pool(manager, pool));              // what is held of it still is
+    zcp_chunk third = chunk_of(manager, chunk.data);
+    const void *data = chunk.data;
+    zcp_chunk_release(&third);
+    zcp_chunk_release(&again);
+    zcp_chunk_release(&seen);
+    zcp_chunk_release(&theirs);
+    zcp_chunk_release(&chunk);
+    zcp_chunk none = scribbled();
+    zcp_status status = zcp_chunk_of(manager, data, &none);        // it goes now or a little later
+    CHECK(is_empty(&none) && (status == ZCP_ERR_STALE || status == ZCP_ERR_NOT_FOUND));
+    zcp_manager_close(other);
+    finish(manager);
+}
+
+TEST(handle_of_a_message_needs_keep) {
+    zcp_manager *manager = create(64, 6), *other = attach();
+    zcp_publisher *publisher;
+    zcp_subscriber *subscriber;
+    zcp_message message;
+    zcp_chunk kept, chunk = allocate(manager, 64);
+    CHECK_OK(zcp_publisher_open(manager, &(zcp_publisher_desc){.topic = "t", .depth = 2}, &publisher));
+    CHECK_OK(zcp_subscriber_open(other, &(zcp_subscriber_desc){.topic = "t"}, &subscriber));
+    CHECK_OK(zcp_chunk_set_tag(&chunk, 0x70c));
+    CHECK_OK(zcp_publisher_publish(publisher, &chunk, NULL));
+    CHECK_OK(zcp_subscriber_receive(subscriber, 0, &message));
+    CHECK_EQ(message.tag, 0x70c);
+    CHECK_OF_FAILS(other, message.data, ZCP_ERR_STALE);
+    CHECK_OK(zcp_subscriber_keep(subscriber, &kept));
+    zcp_chunk again = chunk_of(other, (const char *)message.data + 1);
+    CHECK(same_chunk(&again, &kept));
+    zcp_chunk_release(&again);
+    zcp_chunk_release(&kept);
+    CHECK_OF_FAILS(other, message.data, ZCP_ERR_STALE);
+    zcp_subscriber_close(subscriber);
+    zcp_publisher_close(publisher);
+    zcp_manager_close(other);
+    finish(manager);
+}
+
+TEST(handle_of_an_address_in_a_forked_child) {
+    zcp_manager *manager = create(64, 4);
+    zcp_chunk chunk = allocate(manager, 64);
+    pid_t child = fork();
+    if (child == 0) {
+        zcp_chunk copy = chunk;
+        CHECK_OF_FAILS(manager, chunk.data, ZCP_ERR_FORKED);
+        CHECK_STATUS(zcp_chunk_set_tag(&copy, 1), ZCP_ERR_FORKED);
+        CHECK_DESCRIBED_FAILS(manager, (&(zcp_chunk_desc){64, 1, 0}), ZCP_ERR_FORKED);
+        _exit(0);
+    }
+    test_join(child);
+    zcp_chunk_release(&chunk);
+    finish(manager);
+}
