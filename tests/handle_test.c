@@ -317,3 +317,205 @@ TEST(handle_of_an_address_in_a_forked_child) {
     zcp_chunk_release(&chunk);
     finish(manager);
 }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Several at once
+
+enum { BULK = 200 };
+
+static zcp_manager *create_for_bulk(uint32_t chunk_count, uint32_t cache_chunks) {
+    zcp_config config = {0};
+    CHECK_OK(zcp_config_add(&config, &(zcp_pool_config){.chunk_size = 64, .chunk_count = chunk_count,
+                                                        .cache_chunks = cache_chunks}));
+    CHECK_OK(zcp_config_add_pool(&config, 500, 4));
+    return create_named(test_instance(), &config, 0);
+}
+
+// Allocates and releases so many, in several ways, and checks that they are different ones and counted.
+static void check_bulk(zcp_manager *manager, uint32_t count) {
+    static zcp_chunk chunks[BULK];
+    zcp_pool_stats before, stats;
+    CHECK_OK(zcp_manager_pool_stats(manager, 0, &before));
+    for (uint32_t i = 0; i < count; i++)
+        chunks[i] = scribbled();
+    CHECK_OK(zcp_chunk_allocate_bulk(manager, 30, chunks, count));
+    for (uint32_t i = 0; i < count; i++) {
+        CHECK_EQ(zcp_chunk_size(&chunks[i]), 30);
+        CHECK_EQ(zcp_chunk_use_count(&chunks[i]), 1);
+        pattern_write(&chunks[i], i);
+    }
+    for (uint32_t i = 0; i < count; i++)
+        pattern_check(&chunks[i], i);
+    CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
+    CHECK_EQ(stats.used, before.used + count);
+    CHECK_EQ(stats.allocations, before.allocations + count);
+    CHECK(stats.peak_used >= stats.used);
+    zcp_chunk_release_bulk(chunks, count);
+    for (uint32_t i = 0; i < count; i++)
+        CHECK(is_empty(&chunks[i]));
+    CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
+    CHECK_EQ(stats.used, before.used);
+    CHECK_EQ(stats.releases, before.releases + count);
+}
+
+TEST(handle_bulk_gives_as_many_as_asked_for) {
+    static const uint32_t counts[] = {0, 1, 2, 15, 16, 17, 64, 65, 130, BULK};
+    for (uint32_t cache = 0; cache <= 64; cache += 16) {
+        zcp_manager *manager = create_for_bulk(BULK, cache);
+        for (int round = 0; round < 3; round++)
+            for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+                check_bulk(manager, counts[i]);
+        finish(manager);
+    }
+}
+
+TEST(handle_bulk_gives_all_or_none) {
+    for (uint32_t cache = 0; cache <= 8; cache += 8) {
+        zcp_manager *manager = create_for_bulk(20, cache);
+        zcp_chunk chunks[21], kept[3];
+        zcp_pool_stats stats;
+        for (int round = 0; round < 3; round++) {
+            CHECK_OK(zcp_chunk_allocate_bulk(manager, 64, kept, 3));
+            for (int i = 0; i < 21; i++)
+                chunks[i] = scribbled();
+            CHECK_STATUS(zcp_chunk_allocate_bulk(manager, 64, chunks, 18), ZCP_ERR_EXHAUSTED);
+            CHECK_HAS(zcp_last_message(), "all 20 chunks");
+            for (int i = 0; i < 18; i++)
+                CHECK(is_empty(&chunks[i]));
+            CHECK(!is_empty(&chunks[18]));                         // was not touched
+            CHECK_EQ(used(manager), 3);
+            CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
+            CHECK_EQ(stats.failures, round + 1);
+            CHECK_OK(zcp_chunk_allocate_bulk(manager, 64, chunks, 17));
+            CHECK_EQ(used(manager), 20);
+            zcp_chunk_release_bulk(chunks, 17);
+            zcp_chunk_release_bulk(kept, 3);
+        }
+        finish(manager);
+    }
+}
+
+TEST(handle_bulk_tells_why_not) {
+    zcp_manager *manager = create_for_bulk(20, 0), *reader = attach_named(test_instance(), ZCP_READ_ONLY_DATA);
+    zcp_chunk chunks[2] = {scribbled(), scribbled()};
+    CHECK_STATUS(zcp_chunk_allocate_bulk(manager, 1, NULL, 1), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK_OK(zcp_chunk_allocate_bulk(manager, 1, NULL, 0));
+    CHECK_STATUS(zcp_chunk_allocate_bulk(NULL, 1, chunks, 2), ZCP_ERR_INVALID_ARGUMENT);
+    CHECK(is_empty(&chunks[0]) && is_empty(&chunks[1]));
+    CHECK_STATUS(zcp_chunk_allocate_bulk(manager, 0, chunks, 2), ZCP_ERR_INVALID_SIZE);
+    CHECK_STATUS(zcp_chunk_allocate_bulk(manager, 501, chunks, 2), ZCP_ERR_TOO_LARGE);
+    CHECK_STATUS(zcp_chunk_allocate_bulk(reader, 1, chunks, 2), ZCP_ERR_READ_ONLY);
+    zcp_chunk_release_bulk(NULL, 5);
+    zcp_chunk_release_bulk(chunks, 0);
+    zcp_manager_close(reader);
+    zcp_manager_close(manager);
+    CHECK_STATUS(zcp_chunk_allocate_bulk(manager, 1, chunks, 2), ZCP_ERR_CLOSED);
+    books_check(test_instance(), 0);
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+}
+
+TEST(handle_bulk_releases_whatever_there_is) {
+    zcp_manager *manager = create_for_bulk(100, 0), *other = attach();
+    zcp_chunk chunks[8];
+    CHECK_OK(zcp_chunk_allocate_bulk(manager, 64, chunks, 8));
+    zcp_chunk copy = chunks[5], large = allocate(manager, 500), kept = zcp_chunk_clone(&chunks[0]);
+    zcp_chunk borrowed = acquire(other, token_of(&chunks[1]));
+    zcp_chunk mixed[] = {chunks[0], borrowed, chunks[1], {0}, chunks[2], large, chunks[3], chunks[4], chunks[5], copy,
+                         chunks[6], chunks[7]};
+    zcp_chunk_release_bulk(mixed, sizeof mixed / sizeof mixed[0]);
+    for (size_t i = 0; i < sizeof mixed / sizeof mixed[0]; i++)
+        CHECK(is_empty(&mixed[i]));
+    CHECK_HAS(zcp_last_message(), "not held");                     // the copy
+    CHECK_EQ(used(manager), 1);
+    CHECK(zcp_chunk_is_valid(&kept));
+    zcp_chunk_release(&kept);
+    zcp_manager_close(other);
+    finish(manager);
+}
+
+// Who needs the chunks that a thread caches gets them, whatever it does in bulk.
+TEST(handle_bulk_answers_recalls) {
+    zcp_manager *manager = create_for_bulk(128, 16);
+    zcp_chunk chunks[32];
+    zcp_pool_stats stats;
+    CHECK_OK(zcp_chunk_allocate_bulk(manager, 64, chunks, 32));
+    zcp_chunk_release_bulk(chunks, 32);
+    CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
+    CHECK_EQ(stats.cached, 16);
+    inside_want(manager, 0);
+    CHECK_OK(zcp_chunk_allocate_bulk(manager, 64, chunks, 4));
+    CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
+    CHECK_EQ(stats.cached, 0);
+    zcp_chunk_release_bulk(chunks, 4);
+    for (int i = 0; i < 80; i++)
+        check_bulk(manager, 1);
+    check_bulk(manager, 16);
+    CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
+    CHECK_EQ(stats.cached, 16);
+    CHECK_OK(zcp_chunk_allocate_bulk(manager, 64, chunks, 8));
+    inside_want(manager, 0);
+    zcp_chunk_release_bulk(chunks, 8);
+    CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
+    CHECK_EQ(stats.cached, 0);
+    finish(manager);
+}
+
+// A process that is killed anywhere in a bulk leaves nothing behind.
+static void bulk_until_killed(void *step) {
+    zcp_manager *manager = attach();
+    zcp_chunk chunks[6];
+    for (int i = 0; i < 2; i++) {                                  // first from the loan, then from the cache
+        if (i == 1)
+            test_step_any_kill((int)(uintptr_t)step);
+        CHECK_OK(zcp_chunk_allocate_bulk(manager, 64, chunks, 6));
+        zcp_chunk_release_bulk(chunks, 6);
+    }
+    test_steps_clear();
+    zcp_manager_close(manager);
+}
+
+TEST_WITH(handle_bulk_killed_at_each_step, .seconds = 180) {
+    for (uint32_t cache = 0; cache <= 4; cache += 4) {
+        zcp_manager *manager = create_for_bulk(16, cache);
+        bool killed = true;
+        for (uintptr_t step = 1; killed; step++) {
+            killed = test_join_killed(test_spawn(bulk_until_killed, (void *)step));
+            recover(manager);
+            CHECK_EQ(used(manager), 0);
+            books_check_by(manager, 0);
+        }
+        finish(manager);
+    }
+}
+
+static _Atomic(uint32_t) bulk_arrived;
+
+static void *work_in_bulk(void *shared) {
+    zcp_manager *manager = shared;
+    zcp_chunk chunks[12];
+    test_spin_meet(&bulk_arrived, 3);
+    for (uint32_t round = 0; round < ROUNDS(3000); round++) {
+        uint32_t count = 1 + round % 12;
+        zcp_status status = zcp_chunk_allocate_bulk(manager, 64, chunks, count);
+        CHECK(status == ZCP_OK || status == ZCP_ERR_EXHAUSTED);
+        if (status != ZCP_OK)
+            continue;
+        for (uint32_t i = 0; i < count; i++)
+            pattern_write(&chunks[i], (uintptr_t)chunks + round + i);
+        for (uint32_t i = 0; i < count; i++)
+            pattern_check(&chunks[i], (uintptr_t)chunks + round + i);
+        zcp_chunk_release_bulk(chunks, count);
+    }
+    return NULL;
+}
+
+TEST(handle_bulk_among_threads) {
+    zcp_manager *manager = create_for_bulk(30, 4);
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++)
+        threads[i] = test_thread(work_in_bulk, manager);
+    for (int i = 0; i < 3; i++)
+        test_thread_join(threads[i]);
+    CHECK_EQ(used(manager), 0);
+    finish(manager);
+}

@@ -60,6 +60,11 @@ static void tags_and_watches() {
     CHECK(again == tagged && again.use_count() == 3 && own.chunk_of(&again).error() == ZCP_ERR_NOT_FOUND
           && !own.chunk_of(nullptr) && manager().chunk_of(tagged.data()).error() == ZCP_ERR_INVALID_ARGUMENT);
     again.reset();
+    shared_chunk several[40], none[70];
+    CHECK(own.allocate_bulk(100, several, 1) && several[0] && own.allocate_bulk(100, several, 1));
+    CHECK(own.allocate_bulk(100, none, 70).error() == ZCP_ERR_EXHAUSTED && !none[0] && !none[69]);
+    shared_chunk::release_bulk(several, 40);
+    CHECK(!several[0]);
     result<zcp_client_stats> mine = own.client_stats(own.get_info()->slot);
     CHECK(mine && mine->state == ZCP_CLIENT_ALIVE && mine->owned == 2 && mine->borrowed == 0 && mine->bytes == 512);
     CHECK(own.client_stats(9999).error() == ZCP_ERR_INVALID_ARGUMENT && own.client_stats(9999)->owned == 0);
