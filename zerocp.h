@@ -299,6 +299,12 @@ typedef struct zcp_manager_desc {
     // the group's members may only read payloads: they open with ZCP_READ_ONLY_DATA. Added pools lie in the same
     // object.
     uint32_t          data_permissions;
+    // Chunks that this client may hold at once, as zcp_client_stats counts them, but each only once; 0 = any number.
+    // Allocate, acquire and keep then return LIMIT, so that a client which never releases does not take whole pools. A
+    // publisher's ring counts, a message that is read in place does not. Exact for one thread; each other thread that
+    // is within such a call at that moment, or releases a handle of a chunk that this one acquires, may exceed it by
+    // one. Allocate and release take longer with a limit: they use the thread's caches and loans by the slower ways.
+    uint32_t          max_chunks;
 } zcp_manager_desc;
 
 // Opens the instance, and creates it if the mode says so; exactly one process initialises it. Each open makes a client
@@ -605,6 +611,7 @@ typedef struct zcp_chunk {
 //   INVALID_SIZE       size is 0
 //   TOO_LARGE          no pool has chunks of that size
 //   EXHAUSTED          no chunk that fits is free; see below
+//   LIMIT              this client holds zcp_manager_desc.max_chunks of them
 //   MAPPING            only an added pool could serve, and this process cannot map it
 //   FORKED, CLOSED     the manager cannot be used
 //   READ_ONLY          it was opened with ZCP_OBSERVE or ZCP_READ_ONLY_DATA
@@ -728,6 +735,7 @@ ZEROCP_API uint64_t zcp_chunk_token(const zcp_chunk *chunk);
 //   INVALID_ARGUMENT   an argument is NULL
 //   INVALID_TOKEN      the token names no chunk of this instance
 //   STALE              nobody holds the chunk any more, or zcp_chunk_token never returned this token
+//   LIMIT              this client holds zcp_manager_desc.max_chunks of them, and not this one
 //   CORRUPT            the chunk's record holds garbage
 //   FORKED, CLOSED     the manager cannot be used
 //   READ_ONLY          it was opened with ZCP_OBSERVE
@@ -848,7 +856,8 @@ ZEROCP_API zcp_status zcp_subscriber_receive(zcp_subscriber *subscriber, uint32_
 ZEROCP_API void zcp_subscriber_done(zcp_subscriber *subscriber);
 
 // A handle of its own for the message that was received: for longer, or to pass on. Errors: INVALID_ARGUMENT (NULL),
-// EMPTY (no message is being read, or it is an event), CORRUPT, FORKED, CLOSED; the handle is then empty.
+// EMPTY (no message is being read, or it is an event), LIMIT (as zcp_chunk_acquire), CORRUPT, FORKED, CLOSED; the
+// handle is then empty.
 ZEROCP_API zcp_status zcp_subscriber_keep(zcp_subscriber *subscriber, zcp_chunk *chunk);
 
 // Waits until one of them has a message; *ready becomes its index. All are of one manager. Nothing is received, and no
@@ -1383,7 +1392,7 @@ typedef struct zcp_priv_counts {
     _Atomic uint64_t owned;         // generation:32 | handles as its owner:32
     // Handles as a borrower: 0, n, or CHANGING while a thread changes the record's borrow bit.
     _Atomic uint32_t borrowed;
-    uint32_t unused;
+    _Atomic uint32_t counted;       // 1: it is one of the manager's `held`, or is about to be
 } zcp_priv_counts;
 
 #define ZCP_PRIV_CHANGING UINT32_MAX
@@ -2497,7 +2506,7 @@ struct zcp_manager {
     zcp_manager *older;                         // in the process's list, under its mutex, like the two numbers
     zcp_manager *itself;                        // for calls that take a const one, but may have to renew it
     uint64_t opened, closed;                    // counted per process
-    _Atomic uintptr_t live;                     // while OPEN: opened; else 0
+    _Atomic uintptr_t live;                     // while OPEN, and without max_chunks: opened; else 0
     zcp_priv_view view;
     zcp_priv_last_scan scans[ZCP_MAX_LIVE_POOLS];  // by the number of the first pool that serves
     // When the log may tell again of a release of what is not held, in ns; how many it has left out since.
@@ -2524,6 +2533,8 @@ struct zcp_manager {
     _Atomic uint64_t meet_again;                // when what is unmet is tried again, in ns; 0: all is met
     uint64_t instance_id;
     char name[ZCP_PRIV_PATH_BYTES];
+    uint32_t max_chunks;                        // 0: any number
+    _Atomic uint32_t held;                      // chunks that are `counted`, with max_chunks
 };
 
 // What a client maps for a pool that was added, or needs for a new table; it stays until close.
@@ -4182,6 +4193,38 @@ ZCP_PRIV uint64_t zcp_priv_use_count(zcp_priv_pool *pool, uint32_t i, uint32_t c
     return count;
 }
 
+// With max_chunks: a chunk is counted before it is acquired, and after it was allocated; and no longer when a release,
+// or an acquire in vain, has left no handle of it. Whoever ends the count looks again after that, since a sibling may
+// have come to hold the chunk.
+ZCP_PRIV bool zcp_priv_counts_none(zcp_priv_counts *counts) {
+    // Acquire, and first: as in holds.
+    return (uint32_t)zcp_priv_load_acquire(&counts->owned) == 0 && zcp_priv_load_relaxed(&counts->borrowed) == 0;
+}
+
+ZCP_PRIV_SETUP void zcp_priv_held_begins(zcp_manager *manager, zcp_priv_counts *counts) {
+    // acq_rel: one after the other with held_ends. Relaxed: a count.
+    if (manager->max_chunks && zcp_priv_exchange_acq_rel(&counts->counted, 1u) == 0)
+        zcp_priv_add_relaxed(&manager->held, 1u);
+}
+
+ZCP_PRIV_SETUP void zcp_priv_held_ends(zcp_manager *manager, zcp_priv_counts *counts) {
+    if (!manager->max_chunks || !zcp_priv_counts_none(counts)
+        || zcp_priv_exchange_acq_rel(&counts->counted, 0u) == 0) return;
+    zcp_priv_add_relaxed(&manager->held, UINT32_MAX);
+    if (!zcp_priv_counts_none(counts)) zcp_priv_held_begins(manager, counts);
+}
+
+// May this client hold one chunk more? counts: that one's, if it is known and is to be counted.
+ZCP_PRIV_COLD zcp_status zcp_priv_admit(zcp_manager *manager, zcp_priv_counts *counts) {
+    // Relaxed, both: figures.
+    if (counts && zcp_priv_load_relaxed(&counts->counted)) return ZCP_OK;
+    if (manager->max_chunks && zcp_priv_load_relaxed(&manager->held) >= manager->max_chunks)
+        return zcp_priv_fail(ZCP_ERR_LIMIT, 0, "%s: this client holds %u chunks, all that its max_chunks allows",
+                             manager->name, zcp_priv_load_relaxed(&manager->held));
+    if (counts) zcp_priv_held_begins(manager, counts);
+    return ZCP_OK;
+}
+
 // In three stores of 8 bytes: with one of 16 for the first two, or two of 4 for the last, a pair of allocate and
 // release takes up to an eighth longer (measured on Zen 4). name: generation << 32 | index.
 ZCP_PRIV_INLINE void zcp_priv_handle_set(zcp_chunk *chunk, zcp_manager *manager, void *data, uint64_t id) {
@@ -4383,6 +4426,14 @@ ZCP_PRIV_INLINE zcp_priv_holding zcp_priv_acquire_once(zcp_manager *manager, uin
     return zcp_priv_acquire(place->pool, place->i, manager->view.client, place->generation);
 }
 
+// Before an acquire by a manager that is not open, or has max_chunks.
+ZCP_PRIV_COLD zcp_status zcp_priv_acquire_admit(zcp_manager *manager, uint64_t token) {
+    zcp_priv_place place;
+    if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    return zcp_priv_place_of(manager, (uint32_t)token, (uint32_t)(token >> 32), &place)
+               ? zcp_priv_admit(manager, zcp_priv_counts_at(place.pool, place.i)) : ZCP_OK;
+}
+
 // A token of no chunk that somebody holds (pool NULL: of none that is known). OK: once more, because this client had
 // missed a change of pools.
 ZCP_PRIV_COLD zcp_status zcp_priv_acquire_missed(zcp_manager *manager, uint64_t token, zcp_priv_pool *pool, bool again,
@@ -4392,6 +4443,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_acquire_missed(zcp_manager *manager, uint64_t 
     *chunk = zcp_priv_no_chunk;
     // This client may have been the last one to leave.
     if (known) zcp_priv_after_free(pool);                                                           // step left
+    if (known) zcp_priv_held_ends(manager, zcp_priv_counts_at(pool, (uint32_t)token & (ZCP_MAX_CHUNKS - 1)));
     if (!again) {
         zcp_status status = zcp_priv_may_change(manager);
         if (status != ZCP_OK) return status;
@@ -4399,7 +4451,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_acquire_missed(zcp_manager *manager, uint64_t 
             bool outermost = zcp_priv_call_begin();
             // only this pool has to be met.
             (void)zcp_priv_catch_up(manager);
-            return zcp_priv_call_end(outermost, ZCP_OK);
+            return zcp_priv_call_end(outermost, zcp_priv_acquire_admit(manager, token));
         }
     }
     pool = zcp_priv_view_pool(&manager->view, number);
@@ -4423,9 +4475,11 @@ ZCP_PRIV_WHOLE ZEROCP_API zcp_status zcp_chunk_acquire(zcp_manager *manager, uin
     bool known;
     if (ZCP_PRIV_UNLIKELY(!chunk))
         return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) {
+    // Relaxed: as in usable.
+    if (ZCP_PRIV_UNLIKELY(!manager || zcp_priv_load_relaxed(&manager->live) == 0)) {
         *chunk = zcp_priv_no_chunk;
-        return zcp_priv_why_unusable(manager);
+        zcp_status status = zcp_priv_acquire_admit(manager, token);
+        if (status != ZCP_OK) return status;
     }
     for (bool again = false;; again = true) {
         zcp_priv_holding outcome = zcp_priv_acquire_once(manager, token, &place, &known);
@@ -4857,6 +4911,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_why_no_chunk(zcp_manager *manager, const zcp_p
 // The handle of a chunk that was claimed.
 ZCP_PRIV void zcp_priv_claimed(zcp_chunk *chunk, zcp_manager *manager, const zcp_priv_place *place, uint64_t size) {
     zcp_priv_describe_by(place->pool, zcp_priv_view_local(&manager->view, place->pool->number), place->i, size);
+    zcp_priv_held_begins(manager, zcp_priv_counts_at(place->pool, place->i));
     zcp_priv_handle(chunk, manager, place);
 }
 
@@ -4873,6 +4928,8 @@ ZCP_PRIV_COLD zcp_status zcp_priv_allocate_and_scan(zcp_manager *manager, uint64
     if (!chunk) return zcp_priv_fail(ZCP_ERR_INVALID_ARGUMENT, 0, "the place for the handle is NULL");
     *chunk = zcp_priv_no_chunk;
     if (!zcp_priv_usable(manager)) return zcp_priv_why_unusable(manager);
+    zcp_status status = zcp_priv_admit(manager, NULL);
+    if (status != ZCP_OK) return status;
     if (zcp_priv_thread == 0) zcp_priv_thread_begin();
     zcp_priv_forget();
     const zcp_priv_table *table;
@@ -4889,7 +4946,7 @@ ZCP_PRIV_COLD zcp_status zcp_priv_allocate_and_scan(zcp_manager *manager, uint64
         }
         // Once more, if pools have come or gone meanwhile.
     } while (++round < 16 && (table != zcp_priv_view_table(&manager->view) || zcp_priv_pools_changed(manager)));
-    zcp_status status = zcp_priv_why_no_chunk(manager, table, size, disturbed);
+    status = zcp_priv_why_no_chunk(manager, table, size, disturbed);
     if (counts && status == ZCP_ERR_EXHAUSTED) zcp_priv_count_failure(table->pools[first], disturbed);
     return status;
 }
@@ -4915,9 +4972,10 @@ ZCP_PRIV_NOINLINE zcp_status zcp_priv_allocate_from_list(zcp_manager *manager, u
 }
 
 // Makes the pool that fits the recent one. false: there is none, or this thread keeps nothing of it, or nothing is to
-// be allocated.
+// be allocated, or each chunk is to be counted.
 ZCP_PRIV_NOINLINE bool zcp_priv_recent_set(zcp_manager *manager, uint64_t size) {
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return false;
+    // Relaxed: as in usable.
+    if (ZCP_PRIV_UNLIKELY(!manager || zcp_priv_load_relaxed(&manager->live) == 0)) return false;
     const zcp_priv_table *table = zcp_priv_view_table(&manager->view);
     uint32_t at = zcp_priv_table_fit(table, size), pool = table->order[at];
     if (ZCP_PRIV_UNLIKELY(pool == ZCP_PRIV_NO_POOL)) return false;
@@ -5529,9 +5587,22 @@ ZCP_PRIV_NOINLINE void zcp_priv_release_outside_loan(zcp_manager *manager, uint6
     zcp_priv_after_fast_release(manager, local);
 }
 
+// Of a manager that is not open, or has max_chunks.
+ZCP_PRIV_COLD void zcp_priv_release_counted(zcp_manager *manager, uint64_t id) {
+    zcp_priv_place place;
+    if (!zcp_priv_usable(manager)) return;
+    zcp_priv_release_slow(manager, id, zcp_priv_view_local(&manager->view, (uint32_t)id >> ZCP_PRIV_POOL_SHIFT));
+    if (zcp_priv_place_of(manager, (uint32_t)id, (uint32_t)(id >> 32), &place))
+        zcp_priv_held_ends(manager, zcp_priv_counts_at(place.pool, place.i));
+}
+
 // A chunk of another pool than the last one, or one that may not take the fast path.
 ZCP_PRIV_NOINLINE void zcp_priv_release_in_other_pool(zcp_manager *manager, uint64_t id) {
-    if (ZCP_PRIV_UNLIKELY(!zcp_priv_usable(manager))) return;
+    // Relaxed: as in usable.
+    if (ZCP_PRIV_UNLIKELY(zcp_priv_load_relaxed(&manager->live) == 0)) {
+        zcp_priv_release_counted(manager, id);
+        return;
+    }
     zcp_priv_local *local = zcp_priv_view_local(&manager->view, (uint32_t)id >> ZCP_PRIV_POOL_SHIFT);
     uint64_t i = id & (ZCP_MAX_CHUNKS - 1);
     switch (i < local->fast_limit ? zcp_priv_release_fast(local, i, id) : ZCP_PRIV_NOT_FAST) {
@@ -6785,7 +6856,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_manager_open(zcp_manager **manager, const zcp
         ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery on attach: %s", m->name, zcp_last_message());
     zcp_priv_self_ask();
     // Relaxed: OPEN's release carries it.
-    zcp_priv_store_relaxed(&m->live, (uintptr_t)m->opened);
+    m->max_chunks = desc->max_chunks;
+    zcp_priv_store_relaxed(&m->live, m->max_chunks ? 0 : (uintptr_t)m->opened);
     // Pairs with the acquire in find.
     zcp_priv_store_release(&m->state, (uint32_t)ZCP_PRIV_OPEN);
     *manager = m;
@@ -9022,9 +9094,15 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_subscriber_keep(zcp_subscriber *s, zcp_chunk 
         && !zcp_priv_is_retired(now))
         (void)zcp_priv_cas_relaxed(state, &now, now | ZCP_PRIV_TOKEN_TICKET);
     ZEROCP_STEP("keeping");
-    if (zcp_priv_acquire(place.pool, place.i, manager->view.client, place.generation) != ZCP_PRIV_HELD)
+    zcp_priv_counts *counts = zcp_priv_counts_at(place.pool, place.i);
+    status = zcp_priv_admit(manager, counts);
+    if (status != ZCP_OK)
+        return status;
+    if (zcp_priv_acquire(place.pool, place.i, manager->view.client, place.generation) != ZCP_PRIV_HELD) {
+        zcp_priv_held_ends(manager, counts);
         return zcp_priv_fail(ZCP_ERR_CORRUPT, 0, "%s: the message's chunk %016llx is held by nobody", manager->name,
                              (unsigned long long)token);
+    }
     zcp_priv_handle(chunk, manager, &place);
     return ZCP_OK;
 }

@@ -146,7 +146,9 @@ extern "C" {
     X(ZCP_ERR_REPLACED, "the instance's name is gone or leads to a newer instance", "close this one and open again")   \
     X(ZCP_ERR_EMPTY, "no message is there", "try again later, or wait with a timeout")                                 \
     X(ZCP_ERR_INTERRUPTED, "zcp_manager_interrupt ends all waiting in this manager",                                   \
-      "end what waits, or take the interrupt back")
+      "end what waits, or take the interrupt back")                                                                    \
+    X(ZCP_ERR_LIMIT, "this client holds as many chunks as it may",                                                     \
+      "find what does not release, or open with a larger max_chunks")
 
 typedef enum zcp_status {
 #define ZCP_PRIV_CODE(code, what, todo) code,

@@ -349,12 +349,13 @@ static void check_bulk(zcp_manager *manager, uint32_t count) {
     CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
     CHECK_EQ(stats.used, before.used + count);
     CHECK_EQ(stats.allocations, before.allocations + count);
-    CHECK(stats.peak_used >= stats.used);
+    CHECK_EQ(stats.peak_used, before.peak_used > stats.used ? before.peak_used : stats.used);
     zcp_chunk_release_bulk(chunks, count);
     for (uint32_t i = 0; i < count; i++)
         CHECK(is_empty(&chunks[i]));
     CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
     CHECK_EQ(stats.used, before.used);
+    CHECK_EQ(inside_hint_count(manager, 0), stats.free);
     CHECK_EQ(stats.releases, before.releases + count);
 }
 
@@ -460,6 +461,20 @@ TEST(handle_bulk_answers_recalls) {
     finish(manager);
 }
 
+TEST(handle_bulk_takes_nothing_from_a_pool_that_retires) {
+    zcp_manager *manager = create_for_bulk(20, 0), *other = attach();
+    zcp_chunk chunks[3];
+    CHECK_OK(zcp_chunk_allocate_bulk(manager, 64, chunks, 3));
+    zcp_chunk_release_bulk(chunks, 3);
+    CHECK_OK(zcp_manager_retire_pool(other, 0));
+    CHECK_OK(zcp_chunk_allocate_bulk(manager, 64, chunks, 3));
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(inside_pool_of(&chunks[i]), 1);
+    zcp_chunk_release_bulk(chunks, 3);
+    zcp_manager_close(other);
+    finish(manager);
+}
+
 // A process that is killed anywhere in a bulk leaves nothing behind.
 static void bulk_until_killed(void *step) {
     zcp_manager *manager = attach();
@@ -518,4 +533,179 @@ TEST(handle_bulk_among_threads) {
         test_thread_join(threads[i]);
     CHECK_EQ(used(manager), 0);
     finish(manager);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// No more than a client may hold
+
+static zcp_manager *attach_limited(uint32_t max_chunks) {
+    zcp_manager *manager;
+    CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .mode = ZCP_SHM_OPEN_EXISTING,
+                                                            .max_chunks = max_chunks}));
+    return manager;
+}
+
+// It holds `held` of `most` chunks: it gets the others, and no more.
+static void check_room(zcp_manager *manager, uint32_t held, uint32_t most) {
+    zcp_chunk chunks[16];
+    for (uint32_t i = held; i < most; i++)
+        chunks[i] = allocate(manager, 64);
+    CHECK_ALLOCATE_FAILS(manager, 64, ZCP_ERR_LIMIT);
+    for (uint32_t i = held; i < most; i++)
+        zcp_chunk_release(&chunks[i]);
+}
+
+TEST(handle_limit_of_allocations) {
+    for (uint32_t cache = 0; cache <= 8; cache += 8) {
+        zcp_manager *other = create_for_bulk(40, cache), *manager = attach_limited(3);
+        zcp_pool_stats stats;
+        zcp_chunk chunks[4];
+        for (int round = 0; round < 20; round++)
+            check_room(manager, 0, 3);
+        CHECK_HAS(zcp_last_message(), "holds 3 chunks");
+        chunks[0] = allocate(manager, 64);
+        zcp_chunk clone = zcp_chunk_clone(&chunks[0]), again = chunk_of(manager, chunks[0].data);
+        check_room(manager, 1, 3);                                 // a second handle is no second chunk
+        zcp_chunk_release(&chunks[0]);
+        zcp_chunk_release(&again);
+        check_room(manager, 1, 3);
+        CHECK_STATUS(zcp_chunk_allocate_bulk(manager, 64, chunks, 3), ZCP_ERR_LIMIT);
+        CHECK_OK(zcp_chunk_allocate_bulk(manager, 64, chunks, 2));
+        CHECK_STATUS(zcp_chunk_allocate_wait(manager, 64, UINT32_MAX, &chunks[2]), ZCP_ERR_LIMIT);   // at once
+        CHECK_DESCRIBED_FAILS(manager, (&(zcp_chunk_desc){64, 1, 0}), ZCP_ERR_LIMIT);
+        zcp_chunk_release_bulk(chunks, 2);
+        zcp_chunk_release(&clone);
+        check_room(manager, 0, 3);
+        CHECK_OK(zcp_chunk_allocate_wait(manager, 64, 1000, &clone));
+        check_room(manager, 1, 3);
+        CHECK_OK(zcp_manager_pool_stats(manager, 0, &stats));
+        CHECK_EQ(stats.failures, 0);
+        zcp_chunk copy = clone;
+        zcp_chunk_release(&clone);
+        zcp_chunk_release(&copy);                                  // is not held
+        check_room(manager, 0, 3);
+        zcp_manager_close(manager);
+        manager = attach_limited(0);                               // the same object, now without a limit
+        CHECK_OK(zcp_chunk_allocate_bulk(manager, 64, chunks, 4));
+        zcp_chunk_release_bulk(chunks, 4);
+        zcp_manager_close(manager);
+        finish(other);
+    }
+}
+
+TEST(handle_limit_of_acquired_chunks) {
+    zcp_manager *manager = create_for_bulk(20, 0), *reader = attach_limited(2);
+    zcp_chunk chunks[4], seen[3];
+    uint64_t tokens[4];
+    CHECK_OK(zcp_chunk_allocate_bulk(manager, 64, chunks, 4));
+    for (int i = 0; i < 4; i++)
+        tokens[i] = token_of(&chunks[i]);
+    zcp_chunk_release(&chunks[3]);
+    for (int round = 0; round < 5; round++) {
+        seen[0] = acquire(reader, tokens[0]);
+        for (int i = 0; i < 5; i++)
+            CHECK_ACQUIRE_FAILS(reader, tokens[3], ZCP_ERR_STALE); // takes no room
+        seen[1] = acquire(reader, tokens[1]);
+        CHECK_ACQUIRE_FAILS(reader, tokens[2], ZCP_ERR_LIMIT);
+        CHECK_ACQUIRE_FAILS(reader, 0, ZCP_ERR_INVALID_TOKEN);
+        CHECK_ALLOCATE_FAILS(reader, 64, ZCP_ERR_LIMIT);
+        seen[2] = acquire(reader, tokens[0]);                      // which it holds
+        zcp_chunk_release(&seen[0]);
+        CHECK_ACQUIRE_FAILS(reader, tokens[2], ZCP_ERR_LIMIT);
+        zcp_chunk_release(&seen[2]);
+        seen[2] = acquire(reader, tokens[2]);
+        zcp_chunk_release(&seen[2]);
+        zcp_chunk_release(&seen[1]);
+    }
+    zcp_chunk own = allocate(reader, 64), same = acquire(reader, token_of(&own));   // one chunk, as owner and borrower
+    check_room(reader, 1, 2);
+    zcp_chunk_release(&own);
+    check_room(reader, 1, 2);
+    zcp_chunk_release(&same);
+    check_room(reader, 0, 2);
+    zcp_chunk_release_bulk(chunks, 3);
+    zcp_manager_close(reader);
+    CHECK_ACQUIRE_FAILS(reader, tokens[0], ZCP_ERR_CLOSED);
+    finish(manager);
+}
+
+TEST(handle_limit_in_an_added_pool) {
+    zcp_manager *manager = create(64, 4), *reader = attach_limited(1);
+    CHECK_OK(zcp_manager_add_pool(manager, &(zcp_pool_config){.chunk_size = 1000, .chunk_count = 3}, NULL));
+    zcp_chunk a = allocate(manager, 1000), b = allocate(manager, 1000);
+    zcp_chunk seen = acquire(reader, token_of(&a));                // by which it learns of the pool
+    CHECK_ACQUIRE_FAILS(reader, token_of(&b), ZCP_ERR_LIMIT);
+    zcp_chunk_release(&seen);
+    seen = acquire(reader, token_of(&b));
+    zcp_chunk_release(&seen);
+    zcp_chunk_release(&a);
+    zcp_chunk_release(&b);
+    zcp_manager_close(reader);
+    finish(manager);
+}
+
+TEST(handle_limit_of_topics) {
+    zcp_manager *manager = create(64, 8), *reader = attach_limited(1), *writer = attach_limited(3);
+    zcp_publisher *publisher;
+    zcp_subscriber *subscriber;
+    zcp_message message;
+    zcp_chunk kept, second = scribbled();
+    CHECK_OK(zcp_publisher_open(writer, &(zcp_publisher_desc){.topic = "t", .depth = 2}, &publisher));
+    CHECK_OK(zcp_subscriber_open(reader, &(zcp_subscriber_desc){.topic = "t"}, &subscriber));
+    for (int round = 0; round < 5; round++)
+        for (int i = 0; i < 2; i++) {
+            zcp_chunk chunk;
+            CHECK_OK(zcp_publisher_loan(publisher, 64, &chunk));
+            CHECK_OK(zcp_publisher_publish(publisher, &chunk, NULL));
+            CHECK_OK(zcp_subscriber_receive(subscriber, 0, &message));      // which takes no room
+            if (i == 0)
+                CHECK_OK(zcp_subscriber_keep(subscriber, &kept));
+            else {
+                CHECK_STATUS(zcp_subscriber_keep(subscriber, &second), ZCP_ERR_LIMIT);
+                CHECK(is_empty(&second));
+                zcp_chunk_release(&kept);
+            }
+        }
+    zcp_subscriber_close(subscriber);
+    zcp_publisher_close(publisher);
+    check_room(reader, 0, 1);
+    zcp_manager_close(reader);
+    zcp_manager_close(writer);
+    finish(manager);
+}
+
+static uint64_t limit_tokens[3];
+
+static void *work_within_limit(void *shared) {
+    zcp_manager *manager = shared;
+    test_spin_meet(&bulk_arrived, 3);
+    for (uint32_t round = 0; round < ROUNDS(3000); round++) {
+        zcp_chunk own = {0}, seen = {0};
+        zcp_status status = zcp_chunk_allocate(manager, 64, &own);
+        CHECK(status == ZCP_OK || status == ZCP_ERR_LIMIT);
+        status = zcp_chunk_acquire(manager, limit_tokens[round % 3], &seen);
+        CHECK(status == ZCP_OK || status == ZCP_ERR_LIMIT);
+        zcp_chunk again = zcp_chunk_clone(&seen);
+        zcp_chunk_release(&seen);
+        zcp_chunk_release(&own);
+        zcp_chunk_release(&again);
+    }
+    return NULL;
+}
+
+TEST(handle_limit_does_not_drift_among_threads) {
+    zcp_manager *other = create_for_bulk(60, 4), *manager = attach_limited(4);
+    zcp_chunk chunks[3];
+    pthread_t threads[3];
+    CHECK_OK(zcp_chunk_allocate_bulk(other, 64, chunks, 3));
+    for (int i = 0; i < 3; i++)
+        limit_tokens[i] = token_of(&chunks[i]);
+    for (int i = 0; i < 3; i++)
+        threads[i] = test_thread(work_within_limit, manager);
+    for (int i = 0; i < 3; i++)
+        test_thread_join(threads[i]);
+    check_room(manager, 0, 4);
+    zcp_chunk_release_bulk(chunks, 3);
+    zcp_manager_close(manager);
+    finish(other);
 }

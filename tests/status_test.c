@@ -39,7 +39,8 @@ TEST(status_names_are_the_codes) {
         "INVALID_ARGUMENT", "INVALID_NAME", "INVALID_SIZE", "INVALID_ALIGNMENT", "INVALID_FLAGS", "INVALID_TOKEN",
         "OVERFLOW", "FULL", "EXISTS", "NOT_FOUND", "PERMISSION", "WRONG_OWNER", "NO_SPACE", "NO_MEMORY", "MAPPING",
         "SYSTEM", "TIMEOUT", "NOT_ZEROCP", "VERSION", "LAYOUT", "CORRUPT", "CONFIG_MISMATCH", "CLIENTS_FULL",
-        "TOO_LARGE", "EXHAUSTED", "STALE", "READ_ONLY", "FORKED", "CLOSED", "REPLACED", "EMPTY", "INTERRUPTED"};
+        "TOO_LARGE", "EXHAUSTED", "STALE", "READ_ONLY", "FORKED", "CLOSED", "REPLACED", "EMPTY", "INTERRUPTED",
+        "LIMIT"};
     for (size_t i = 0; i < sizeof promised / sizeof promised[0]; i++) {
         bool found = false;
         for (int code = 1; code < ZCP_STATUS_COUNT; code++)
