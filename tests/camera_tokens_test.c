@@ -1,5 +1,5 @@
-// tests/camera_test.c: runs the camera pipeline of tests/demo; kills, stops, interrupts and misuses it. The runner
-// checks that nothing is left in /dev/shm, and no process.
+// tests/camera_tokens_test.c: runs the camera pipeline of tests/demo that passes tokens; kills, stops, interrupts and
+// misuses it. The runner checks that nothing is left in /dev/shm, and no process.
 #include "harness/programs.h"
 
 #define ALL_FREE "All 3 frames of the pool are free again\n"
@@ -8,7 +8,7 @@ static program camera;
 
 // A pool of 3 frames has 19 MB, and is used up all the time.
 static void start_camera(const char *frames, const char *timeout) {
-    START(&camera, "camera", "--name", test_instance(), "--pool", "3", "--period", "0.02", "--frames", frames,
+    START(&camera, "camera_tokens", "--name", test_instance(), "--pool", "3", "--period", "0.02", "--frames", frames,
           "--timeout", timeout);
 }
 
@@ -36,7 +36,7 @@ static pid_t consumer_in(int number) {
 // ---------------------------------------------------------------------------------------------------------------------
 // As it should go
 
-TEST(camera_each_frame) {
+TEST(camera_tokens_each_frame) {
     start_camera("60", "10");
     must_end(&camera, 0);
     must_say(&camera,
@@ -49,17 +49,17 @@ TEST(camera_each_frame) {
     must_be_gone(test_instance());
 }
 
-TEST(camera_by_default) {
+TEST(camera_tokens_by_default) {
     char name[64];
-    START(&camera, "camera", "--frames", "20");
-    snprintf(name, sizeof name, "zerocp_camera_%ld", (long)camera.pid);
+    START(&camera, "camera_tokens", "--frames", "20");
+    snprintf(name, sizeof name, "zerocp_camera_tokens_%ld", (long)camera.pid);
     must_end(&camera, 0);
     must_say(&camera, name);
     must_say(&camera, "All 8 frames of the pool are free again\n");
     must_be_gone(name);
 }
 
-TEST(camera_interrupted) {
+TEST(camera_tokens_interrupted) {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     for (int i = 0; i < 3; i++) {
         start_endless("10");
@@ -73,7 +73,7 @@ TEST(camera_interrupted) {
 }
 
 // It cleans up, or had not begun.
-TEST_WITH(camera_interrupted_at_random, .seconds = 120) {
+TEST_WITH(camera_tokens_interrupted_at_random, .seconds = 120) {
     for (int round = 0; round < 40; round++) {
         start_camera("0", "10");
         usleep((useconds_t)test_random_below(6000));
@@ -88,7 +88,7 @@ TEST_WITH(camera_interrupted_at_random, .seconds = 120) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Killed and stopped
 
-TEST(camera_goes_on_without_a_killed_consumer) {
+TEST(camera_tokens_goes_on_without_a_killed_consumer) {
     start_endless("10");
     CHECK(kill(consumer_in(1), SIGKILL) == 0);
     await_text(&camera, "Consumer 1 has ended too early; ");
@@ -100,18 +100,18 @@ TEST(camera_goes_on_without_a_killed_consumer) {
     must_be_gone(test_instance());
 }
 
-TEST(camera_ends_without_consumers) {
+TEST(camera_tokens_ends_without_consumers) {
     start_endless("10");
     CHECK(kill(consumer_in(1), SIGKILL) == 0);
     CHECK(kill(consumer_in(2), SIGKILL) == 0);
     must_end(&camera, 1);
-    must_say(&camera, "camera: no consumer is left\n");
+    must_say(&camera, "camera_tokens: no consumer is left\n");
     must_say(&camera, ALL_FREE);
     must_be_gone(test_instance());
 }
 
 // At any moment, from the start of the consumer on: all that is made after that goes to the other one.
-TEST_WITH(camera_consumer_killed_at_random, .seconds = 120) {
+TEST_WITH(camera_tokens_consumer_killed_at_random, .seconds = 120) {
     for (int round = 0; round < 25; round++) {
         start_camera("30", "10");
         pid_t consumer = consumer_in(1 + round % 2);
@@ -126,17 +126,17 @@ TEST_WITH(camera_consumer_killed_at_random, .seconds = 120) {
     }
 }
 
-TEST(camera_consumer_stopped) {
+TEST(camera_tokens_consumer_stopped) {
     start_endless("0.3");
     test_stop(consumer_in(2));
     must_end(&camera, 1);
-    must_say(&camera, "camera: no consumer has done anything for too long; is one stopped?\n");
+    must_say(&camera, "camera_tokens: no consumer has done anything for too long; is one stopped?\n");
     must_say(&camera, ALL_FREE);
     must_be_gone(test_instance());
 }
 
 // Then the consumers remove the instance.
-TEST_WITH(camera_producer_killed, .seconds = 120) {
+TEST_WITH(camera_tokens_producer_killed, .seconds = 120) {
     for (int round = 0; round < 5; round++) {
         start_endless("10");
         usleep((useconds_t)test_random_below(10000));
@@ -149,7 +149,7 @@ TEST_WITH(camera_producer_killed, .seconds = 120) {
     }
 }
 
-TEST(camera_output_closed) {
+TEST(camera_tokens_output_closed) {
     start_endless("10");
     close(camera.output);
     camera.output = -1;
@@ -160,44 +160,44 @@ TEST(camera_output_closed) {
 // ---------------------------------------------------------------------------------------------------------------------
 // What the consumers are there for, and misuse
 
-TEST(camera_wrong_byte_is_noticed) {
-    START(&camera, "camera", "--name", test_instance(), "--pool", "3", "--frames", "30", "--spoil", "5");
+TEST(camera_tokens_wrong_byte_is_noticed) {
+    START(&camera, "camera_tokens", "--name", test_instance(), "--pool", "3", "--frames", "30", "--spoil", "5");
     must_end(&camera, 1);
     // the second one may be ended before it gets there
-    CHECK(test_count_of(camera.text, "camera: frame 5 is wrong at byte 3110400: ") >= 1);
+    CHECK(test_count_of(camera.text, "camera_tokens: frame 5 is wrong at byte 3110400: ") >= 1);
     must_say(&camera, ALL_FREE);
     must_be_gone(test_instance());
 }
 
 static void must_refuse(const char *option, const char *argument, const char *complaint) {
-    START(&camera, "camera", option, argument);
+    START(&camera, "camera_tokens", option, argument);
     must_end(&camera, 2);
     must_say(&camera, complaint);
 }
 
-TEST(camera_options) {
-    START(&camera, "camera", "--help");
+TEST(camera_tokens_options) {
+    START(&camera, "camera_tokens", "--help");
     must_end(&camera, 0);
-    must_say(&camera, "Usage: camera [OPTION]...\n");
+    must_say(&camera, "Usage: camera_tokens [OPTION]...\n");
     must_refuse("--bogus", NULL, "\nTry --help.\n");
-    must_refuse("word", NULL, "camera: unexpected argument \"word\"; try --help\n");
-    must_refuse("--frames", "-1", "camera: --frames -1: a number from 0 to 4294967295 is expected\n");
-    must_refuse("--frames", "many", "camera: --frames many: a number");
-    must_refuse("--pool", "1", "camera: --pool 1: a number from 2 to 64 is expected\n");
-    must_refuse("--pool", "8x", "camera: --pool 8x: a number");
-    must_refuse("--period", "0", "camera: --period 0: a number of seconds");
-    must_refuse("--timeout", "0", "camera: --timeout 0: a number of seconds");
+    must_refuse("word", NULL, "camera_tokens: unexpected argument \"word\"; try --help\n");
+    must_refuse("--frames", "-1", "camera_tokens: --frames -1: a number from 0 to 4294967295 is expected\n");
+    must_refuse("--frames", "many", "camera_tokens: --frames many: a number");
+    must_refuse("--pool", "1", "camera_tokens: --pool 1: a number from 2 to 64 is expected\n");
+    must_refuse("--pool", "8x", "camera_tokens: --pool 8x: a number");
+    must_refuse("--period", "0", "camera_tokens: --period 0: a number of seconds");
+    must_refuse("--timeout", "0", "camera_tokens: --timeout 0: a number of seconds");
 }
 
 // An instance of that name is not touched.
-TEST(camera_other_instance) {
+TEST(camera_tokens_other_instance) {
     zcp_config config = {0};
     zcp_manager *manager;
     CHECK_OK(zcp_config_add_pool(&config, 64, 4));
     CHECK_OK(zcp_manager_open(&manager, &(zcp_manager_desc){.name = test_instance(), .config = &config}));
     start_camera("5", "10");
     must_end(&camera, 1);
-    must_say(&camera, "camera: zcp_manager_open: ZCP_ERR_EXISTS: ");
+    must_say(&camera, "camera_tokens: zcp_manager_open: ZCP_ERR_EXISTS: ");
     CHECK_OK(zcp_manager_check(manager));
     zcp_manager_close(manager);
     CHECK_OK(zcp_manager_destroy(test_instance()));

@@ -1,5 +1,6 @@
-// camera.c: a camera pipeline. A producer and two consumers, each a process of its own, share a pool of 1080p frames.
-// The producer writes each frame where it will be read; the consumers get 64 bits each, its token, and read it where it
+// camera_tokens.c: a camera pipeline without topics: tokens go through sockets, and the producer keeps each frame until
+// all have acknowledged it. A producer and two consumers, each a process of its own, share a pool of 1080p frames. The
+// producer writes each frame where it will be read; the consumers get 64 bits each, its token, and read it where it
 // lies. So the frames' 6 MB are written once, read twice, and copied never.
 //
 //     producer                                   each consumer (maps the frames read-only)
@@ -35,12 +36,12 @@ enum { WIDTH = 1920, HEIGHT = 1080, FRAME_BYTES = WIDTH * HEIGHT * 3, FRAME_WORD
 _Static_assert(FRAME_BYTES % 8 == 0, "a frame is written and read in words");
 
 static const char usage[] =
-    "Usage: camera [OPTION]...\n"
+    "Usage: camera_tokens [OPTION]...\n"
     "Passes 1080p frames (1920x1080 RGB) from a producer to two consumers in shared memory, without a copy.\n"
     "\n"
     "  --frames N         how many frames (default: 300; 0: until Ctrl-C)\n"
     "  --pool N           how many of them the shared memory has room for, 2 to 64 (default: 8, that is 50 MB)\n"
-    "  --name NAME        name of the instance (default: zerocp_camera_PID)\n"
+    "  --name NAME        name of the instance (default: zerocp_camera_tokens_PID)\n"
     "  --period SECONDS   how often the rate is printed (default: 1)\n"
     "  --timeout SECONDS  how long the consumers may do nothing (default: 10)\n"
     "  --spoil FRAME      write one wrong byte into that frame, to see that the consumers notice\n"
@@ -175,7 +176,7 @@ static void catch_signals(void) {
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
         if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)         // ignored: by nohup
             sigaction(signals[i], &action, NULL);
-    signal(SIGPIPE, SIG_IGN);                                      // `camera | head`: clean up all the same
+    signal(SIGPIPE, SIG_IGN);                                      // `camera_tokens | head`: clean up all the same
 }
 
 static bool create_instance(camera *c) {
@@ -212,7 +213,7 @@ static bool start_consumer(camera *c, const char *self, int index) {
         signal(SIGINT, SIG_IGN);
         signal(SIGHUP, SIG_IGN);
         fcntl(ends[1], F_SETFD, 0);
-        execl(self, "camera", "--name", c->options.name, "--consumer", number, "--link", link, (char *)NULL);
+        execl(self, "camera_tokens", "--name", c->options.name, "--consumer", number, "--link", link, (char *)NULL);
         fail("%s: %s", self, strerror(errno));
         _exit(127);
     }
@@ -457,11 +458,11 @@ static int parse_options(options *o, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-    char own_name[40];
+    char own_name[48];
     options o = {
         .name = own_name, .frames = 300, .pool = 8, .spoil = UINT64_MAX, .period_ms = 1000, .timeout_ms = 10000};
     open_standard_streams();
-    snprintf(own_name, sizeof own_name, "zerocp_camera_%ld", (long)getpid());
+    snprintf(own_name, sizeof own_name, "zerocp_camera_tokens_%ld", (long)getpid());
     int status = parse_options(&o, argc, argv);
     if (status >= 0)
         return status;
