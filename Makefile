@@ -37,7 +37,7 @@ flags_tsan := -fsanitize=thread -O1 -g -Wno-unknown-warning-option -Wno-tsan
 flags_bench := -falign-functions=64
 
 sources_tests := $(wildcard tests/*.c tests/harness/*.c)
-sources_asan  := $(filter-out $(addprefix tests/,compile.c cpp_test.c demo_test.c camera_test.c camera_tokens_test.c pipeline_test.c tool_test.c python_test.c style_test.c),\
+sources_asan  := $(filter-out $(addprefix tests/,compile.c cpp_test.c demo_test.c camera_test.c camera_tokens_test.c pipeline_test.c request_test.c tool_test.c python_test.c style_test.c),\
                    $(sources_tests))
 sources_tsan  := $(sources_asan)
 

@@ -136,7 +136,9 @@ static bool produce_frames(const options *o, zcp_publisher *frames, const camera
     }
     printf("Published %" PRIu64 " frames, dropped %" PRIu64 "\n", number, dropped);
     zcp_manager_interrupt(manager, false);
-    zcp_status status = zcp_publisher_notify(frames, NULL);        // the end
+    zcp_status status = ZCP_ERR_TIMEOUT;
+    for (int i = 0; i < 10 && status == ZCP_ERR_TIMEOUT; i++)      // a recording may be late
+        status = zcp_publisher_notify(frames, NULL);               // the end
     return status == ZCP_OK || fail_status("zcp_publisher_notify", status);
 }
 
