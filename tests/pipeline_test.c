@@ -154,8 +154,8 @@ static bool audit(uint32_t timeout_ms) {
 // What the tables say
 
 typedef struct looked {
-    pid_t pid;                                                     // of whose messages
-    uint64_t read;
+    pid_t pid;                                                     // whose subscriber is looked for; 0: nobody's
+    uint64_t subscriber, read;                                     // the number of it, if that is known, like `source`
     struct published newest;
     uint32_t endpoints;
 } looked;
@@ -168,15 +168,23 @@ static bool look(const zcp_topic_entry *entry, void *user) {
         return true;
     if (entry->publisher && entry->source > l->newest.source)
         l->newest = (struct published){entry->source, entry->messages};
-    if (!entry->publisher && zcp_manager_client_info(manager, entry->client, &client) == ZCP_OK &&
-        client.pid == (uint32_t)l->pid)
+    if (!entry->publisher && l->pid != 0 && l->subscriber == 0 &&
+        zcp_manager_client_info(manager, entry->client, &client) == ZCP_OK && client.pid == (uint32_t)l->pid)
+        l->subscriber = entry->source;
+    if (!entry->publisher && l->subscriber == entry->source)
         l->read = entry->messages;
     return true;
 }
 
+static void look_again(looked *l) {
+    l->newest = (struct published){0, 0};
+    l->endpoints = 0;
+    CHECK_OK(zcp_manager_topics(manager, look, l));
+}
+
 static looked look_for(pid_t pid) {
     looked l = {.pid = pid};
-    CHECK_OK(zcp_manager_topics(manager, look, &l));
+    look_again(&l);
     return l;
 }
 
@@ -192,18 +200,25 @@ static void check_alive(role *r) {
     }
 }
 
-// Goes on until the role has published or read so many messages.
+// Goes on for up to so many messages.
+static void audit_some(role *r, uint64_t messages) {
+    for (uint64_t i = 0; i < messages; i++)
+        if (!audit(10))
+            check_alive(r);
+}
+
+// Goes on until the role has published or read so many messages, from now on. While it opens it has read none.
 static void await_messages(role *r, uint64_t messages) {
     if (r->producer) {
         uint64_t before = killed_count == 0 ? 0 : killed[killed_count - 1].source;
-        while (progress.source <= before || progress.number < messages)
-            if (!audit(20))
-                check_alive(r);
+        uint64_t goal = progress.source > before ? progress.number + messages : messages;
+        while (progress.source <= before || progress.number < goal)
+            audit_some(r, 1);
         return;
     }
-    while (look_for(r->run.pid).read < messages)
-        if (!audit(1))
-            check_alive(r);
+    looked l = look_for(r->run.pid);
+    for (uint64_t goal = l.read + messages; l.read < goal; look_again(&l))
+        audit_some(r, 4);
 }
 
 static void kill_role(role *r) {
@@ -225,7 +240,7 @@ static void await_phase(role *r) {
     switch (test_random_below(4)) {
     case 0: break;
     case 1: usleep((useconds_t)test_random_below(4000)); break;
-    default: await_messages(r, 1 + test_random_below(20));
+    default: await_messages(r, 1 + test_random_below(40));
     }
 }
 
