@@ -89,7 +89,7 @@ static bool publish_calibration(zcp_publisher **publisher, camera_calibration *c
         status = zcp_publisher_loan(*publisher, sizeof *calibration, &chunk);
     if (status != ZCP_OK)
         return fail_status("publishing the calibration", status);
-    if (getrandom(calibration, sizeof *calibration, 0) != sizeof *calibration)
+    if (getrandom(calibration, sizeof *calibration, 0) != (ssize_t)sizeof *calibration)
         return fail("getrandom: %s", strerror(errno));
     memcpy(chunk.data, calibration, sizeof *calibration);
     status = zcp_publisher_publish(*publisher, &chunk, NULL);
@@ -185,7 +185,8 @@ static bool consume_frame(const options *o, const zcp_message *message, zcp_subs
     sleep_ms((unsigned)o->work);
     if (!camera_verify(frame, message->size, message->number, calibration))
         return fail("frame %" PRIu64 " is wrong", message->number);
-    return file == NULL || fwrite(frame, message->size, 1, file) == 1 || fail("%s: %s", o->file, strerror(errno));
+    return file == NULL || fwrite(frame, (size_t)message->size, 1, file) == 1 ||
+           fail("%s: %s", o->file, strerror(errno));
 }
 
 static bool consume_frames(const options *o, zcp_subscriber *calibrations, zcp_subscriber *frames, FILE *file) {

@@ -79,7 +79,7 @@ static bool run_loop(monitor *m) {
 }
 
 static bool open_descriptors(monitor *m, const char *name, unsigned period_ms) {
-    struct timespec period = {.tv_sec = period_ms / 1000, .tv_nsec = (long)(period_ms % 1000) * 1000000};
+    struct timespec period = {.tv_sec = (time_t)(period_ms / 1000), .tv_nsec = (long)(period_ms % 1000) * 1000000};
     sigset_t stop;
     sigemptyset(&stop);
     sigaddset(&stop, SIGINT);

@@ -139,7 +139,7 @@ static bool ask(const char *name, uint64_t times, uint32_t again_ms) {
     uint64_t result, repeated = 0;
     if (!open_topics(name, request_topic, reply_topic))
         return false;
-    if (getrandom(&asked.from, sizeof asked.from, 0) != sizeof asked.from)
+    if (getrandom(&asked.from, sizeof asked.from, 0) != (ssize_t)sizeof asked.from)
         return fail("getrandom: %s", strerror(errno));
     while (asked.number < times) {
         asked.number++;
