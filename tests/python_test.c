@@ -49,7 +49,11 @@ static void run_python_test(const char *name) {
 #define PYTHON_TESTS(X)                                                                                                \
     X(table) X(functions) X(manager) X(arguments) X(exchange) X(array_outlives_all) X(chunk_outlives_close)            \
     X(array_in_a_cycle) X(exit) X(exit_leaves_nobody_to_sweep) X(killed) X(fork) X(fork_before_other_hooks)            \
-    X(fork_after_release) X(threads) X(without_numpy)
+    X(fork_after_release) X(threads)                                                                                   \
+    X(topic) X(reliable) X(frames_hold) X(array_of_a_published_chunk) X(publisher_killed) X(subscriber_killed)         \
+    X(wait) X(descriptor) X(signals) X(interrupt) X(close_ends_waiting)                                                \
+    X(async) X(async_is_fair_and_loses_nothing) X(fork_topics) X(exit_with_topics) X(listing)                          \
+    X(threads_share_topics) X(without_numpy)
 
 #define PYTHON_TEST(name)                                                                                              \
     TEST(python_##name) {                                                                                              \

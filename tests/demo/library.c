@@ -1,7 +1,7 @@
 // library.c: what make compiles into libzerocp.so and libzerocp.a: the implementation of the three headers, and beside
-// it what other languages need. Two things: a table of sizes, offsets and constants, so that nobody copies a struct by
-// hand, and zeros at the addresses of chunks in a forked child, so that an array of a language that cannot forget it
-// reads something there.
+// it what other languages need. Three things: a table of sizes, offsets and constants, so that nobody copies a struct
+// by hand; zeros at the addresses of chunks in a forked child, so that an array of a language that cannot forget it
+// reads something there; and calls that a language cannot make in steps, because something may happen between them.
 //
 // What it exports beside the functions of the headers:
 //
@@ -11,6 +11,7 @@
 //           =   a constant, "ZCP_WAIT": offset is its value, and bytes is 0
 //       else a field of a struct, "zcp_chunk.data": its offset and size in bytes, and what it is:
 //           u   an unsigned number, also an enumeration; in more bytes than 8: several of 8 bytes
+//           b   a bool
 //           s   a pointer to a text that ends with 0
 //           c   a text that ends with 0, in the struct itself
 //           p   another pointer
@@ -20,6 +21,16 @@
 //       where zerocp would leave nothing mapped. false: no memory. As often as it was called, zcp_library_forget takes
 //       it back. Thread-safe.
 //   void zcp_library_forget(void *address, uint64_t bytes)
+//   zcp_status zcp_library_receive(zcp_subscriber *subscriber, uint32_t timeout_ms, zcp_message *message,
+//                                  zcp_chunk *chunk)
+//       zcp_subscriber_receive, _keep and _done: from then on only the handle holds the message. That of an event is
+//       empty. After a failure both are zero.
+//   zcp_status zcp_library_publish(zcp_publisher *publisher, const zcp_chunk *chunk, zcp_delivery *delivery)
+//       zcp_publisher_publish of a clone: the handle stays the caller's, so arrays of the chunk stay good.
+//   zcp_status zcp_library_topics(const zcp_manager *manager, zcp_topic_entry *entries, uint32_t room, uint32_t *count)
+//   zcp_status zcp_library_census(const zcp_manager *manager, zcp_census_entry *entries, uint32_t room,
+//                                 uint32_t *count)
+//       What zcp_manager_topics and _census show, as far as there is room; count: how many there are.
 #define ZEROCP_IMPLEMENTATION
 #include "zerocp.h"
 
@@ -35,6 +46,10 @@
 const char *zcp_library_row(uint32_t row, uint64_t *offset, uint64_t *bytes, char *kind);
 bool zcp_library_zero_in_child(void *address, uint64_t bytes);
 void zcp_library_forget(void *address, uint64_t bytes);
+zcp_status zcp_library_receive(zcp_subscriber *subscriber, uint32_t timeout_ms, zcp_message *message, zcp_chunk *chunk);
+zcp_status zcp_library_publish(zcp_publisher *publisher, const zcp_chunk *chunk, zcp_delivery *delivery);
+zcp_status zcp_library_topics(const zcp_manager *manager, zcp_topic_entry *entries, uint32_t room, uint32_t *count);
+zcp_status zcp_library_census(const zcp_manager *manager, zcp_census_entry *entries, uint32_t room, uint32_t *count);
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The table
@@ -47,8 +62,8 @@ typedef struct library_row {
 
 // An array is here what it is in an expression: a pointer to its first item. So its size tells it from a pointer.
 #define KIND(field)                                                                                                    \
-    _Generic((field), uint16_t: 'u', uint32_t: 'u', uint64_t: 'u', bool: 'u', int: 'u', uint64_t *: 'u',               \
-             const char *: 's', char *: 'c', void *: 'p', zcp_manager *: 'p', const zcp_config *: 'p',          \
+    _Generic((field), uint16_t: 'u', uint32_t: 'u', uint64_t: 'u', bool: 'b', int: 'u', uint64_t *: 'u',               \
+             const char *: 's', char *: 'c', void *: 'p', zcp_manager *: 'p', const zcp_config *: 'p',                 \
              const void *: 'p', default: 'r')
 
 #define STRUCT(type) {#type, _Alignof(type), sizeof(type), '{'},
@@ -251,4 +266,64 @@ void zcp_library_forget(void *address, uint64_t bytes) {
         *at = found->next;
     child_zeros_unlock();
     free(found);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Calls in one
+
+zcp_status zcp_library_receive(zcp_subscriber *subscriber, uint32_t timeout_ms, zcp_message *message,
+                               zcp_chunk *chunk) {
+    *chunk = (zcp_chunk){0};
+    zcp_status status = zcp_subscriber_receive(subscriber, timeout_ms, message);
+    if (status != ZCP_OK)
+        return status;
+    if (message->data != NULL)
+        status = zcp_subscriber_keep(subscriber, chunk);
+    zcp_subscriber_done(subscriber);
+    if (status != ZCP_OK)
+        *message = (zcp_message){0};
+    return status;
+}
+
+zcp_status zcp_library_publish(zcp_publisher *publisher, const zcp_chunk *chunk, zcp_delivery *delivery) {
+    zcp_chunk clone = zcp_chunk_clone(chunk);
+    zcp_status status = zcp_publisher_publish(publisher, &clone, delivery);
+    if (status != ZCP_OK && clone.manager != NULL)
+        zcp_chunk_release(&clone);
+    return status;
+}
+
+typedef struct library_list {
+    void *entries;
+    uint32_t room, count;
+} library_list;
+
+static bool library_list_topic(const zcp_topic_entry *entry, void *user) {
+    library_list *list = user;
+    if (list->count < list->room)
+        ((zcp_topic_entry *)list->entries)[list->count] = *entry;
+    list->count++;
+    return true;
+}
+
+static bool library_list_chunk(const zcp_census_entry *entry, void *user) {
+    library_list *list = user;
+    if (list->count < list->room)
+        ((zcp_census_entry *)list->entries)[list->count] = *entry;
+    list->count++;
+    return true;
+}
+
+zcp_status zcp_library_topics(const zcp_manager *manager, zcp_topic_entry *entries, uint32_t room, uint32_t *count) {
+    library_list list = {entries, room, 0};
+    zcp_status status = zcp_manager_topics(manager, library_list_topic, &list);
+    *count = list.count;
+    return status;
+}
+
+zcp_status zcp_library_census(const zcp_manager *manager, zcp_census_entry *entries, uint32_t room, uint32_t *count) {
+    library_list list = {entries, room, 0};
+    zcp_status status = zcp_manager_census(manager, library_list_chunk, &list);
+    *count = list.count;
+    return status;
 }

@@ -2,9 +2,24 @@
 
     import zerocp
 
-    with zerocp.open("camera", pools=[(6220800, 8)]) as manager:      # creates the instance, or attaches to it
+    manager = zerocp.open("video", pools=[(6220800, 16)])             # creates the instance, or attaches to it
+    camera = manager.publisher("camera")
+    frame = camera.loan(6220800)
+    frame.array((1080, 1920, 3), "uint8")[:] = 0                      # numpy's, or a memoryview where there is no numpy
+    camera.publish(frame)                                             # and write no more
+
+    for frame in zerocp.open("video").subscribe("camera"):            # in another process; or: async for
+        pixels = frame.array((1080, 1920, 3), "uint8")                # read-only, where they lie
+
+A frame holds its chunk, and so does an array of it: look at them for as long as you like, while others are received.
+Each one takes a chunk from the pool; a loop holds one, and for a moment two. To its publisher a message is read as soon
+as it was received.
+
+Chunks can be passed on without topics, too:
+
+    with zerocp.open("camera", pools=[(6220800, 8)]) as manager:
         frame = manager.allocate(6220800)
-        frame.array((1080, 1920, 3), "uint8")[:] = 0                  # numpy's, or a memoryview where there is no numpy
+        frame.array((1080, 1920, 3), "uint8")[:] = 0
         token = frame.token                                           # 64 bits for another process, which calls
         received = manager.acquire(token)                             # this, and holds the chunk from then on
         pixels = received.array((1080, 1920, 3), "uint8")             # read-only
@@ -15,6 +30,8 @@ last one goes. In a child of fork such an array is zeros, and a private copy; ev
 parent's objects raises an Error there.
 
 All may be called by several threads. A call that fails raises an Error with the status, its name and the message.
+Whoever waits lets other threads and handlers of signals (so Ctrl-C) run, and is told ERR_CLOSED when another thread
+closes what he waits for. Times are in seconds; None: for ever.
 
 This file is all there is beside libzerocp.so, which is looked for in the environment variable ZEROCP_LIBRARY, where
 `make install` has put it, where the dynamic linker looks, and in build/ of the source tree. Sizes, offsets and
@@ -23,10 +40,14 @@ constants are the library's own: zerocp.WAIT is ZCP_WAIT, zerocp.ERR_STALE is ZC
 
 import atexit
 import collections
+import contextlib
 import ctypes
 import math
 import operator
 import os
+import re
+import threading
+import time
 
 try:
     import numpy
@@ -87,6 +108,8 @@ def _field_type(kind, size):
         return _UNSIGNED[size]
     if kind == "u":
         return ctypes.c_uint64 * (size // 8)
+    if kind == "b":
+        return ctypes.c_bool
     if kind == "s":
         return ctypes.c_char_p
     if kind == "p":
@@ -112,7 +135,9 @@ def _struct(struct):
 
 _PoolConfig, _Config, _ManagerDesc = _struct("zcp_pool_config"), _struct("zcp_config"), _struct("zcp_manager_desc")
 _Recovery, _PoolStats, _ManagerInfo = _struct("zcp_recovery"), _struct("zcp_pool_stats"), _struct("zcp_manager_info")
-_ClientStats, _Handle = _struct("zcp_client_stats"), _struct("zcp_chunk")
+_ClientStats, _CensusEntry, _Handle = _struct("zcp_client_stats"), _struct("zcp_census_entry"), _struct("zcp_chunk")
+_PublisherDesc, _SubscriberDesc = _struct("zcp_publisher_desc"), _struct("zcp_subscriber_desc")
+_Delivery, _Message, _TopicEntry = _struct("zcp_delivery"), _struct("zcp_message"), _struct("zcp_topic_entry")
 
 _P, _U32, _U64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
 _FUNCTIONS = {
@@ -124,6 +149,7 @@ _FUNCTIONS = {
     "zcp_manager_destroy_with": (ctypes.c_int, ctypes.c_char_p, _U32),
     "zcp_manager_recover": (ctypes.c_int, _P, _P),
     "zcp_manager_check": (ctypes.c_int, _P),
+    "zcp_manager_interrupt": (ctypes.c_int, _P, ctypes.c_bool),
     "zcp_manager_pool_end": (_U32, _P),
     "zcp_manager_pool_stats": (ctypes.c_int, _P, _U32, _P),
     "zcp_manager_get_info": (ctypes.c_int, _P, _P),
@@ -138,8 +164,20 @@ _FUNCTIONS = {
     "zcp_chunk_tag": (_U32, _P),
     "zcp_chunk_use_count": (_U64, _P),
     "zcp_chunk_token": (_U64, _P),
+    "zcp_publisher_open": (ctypes.c_int, _P, _P, _P),
+    "zcp_publisher_close": (None, _P),
+    "zcp_publisher_loan": (ctypes.c_int, _P, _U64, _P),
+    "zcp_publisher_notify": (ctypes.c_int, _P, _P),
+    "zcp_subscriber_open": (ctypes.c_int, _P, _P, _P),
+    "zcp_subscriber_close": (None, _P),
+    "zcp_subscriber_descriptor": (ctypes.c_int, _P),
+    "zcp_subscribers_wait": (ctypes.c_int, _P, _U32, _U32, _P),
     "zcp_library_zero_in_child": (ctypes.c_bool, _P, _U64),
     "zcp_library_forget": (None, _P, _U64),
+    "zcp_library_receive": (ctypes.c_int, _P, _U32, _P, _P),
+    "zcp_library_publish": (ctypes.c_int, _P, _P, _P),
+    "zcp_library_topics": (ctypes.c_int, _P, _P, _U32, _P),
+    "zcp_library_census": (ctypes.c_int, _P, _P, _U32, _P),
 }
 for _name, (_result, *_arguments) in _FUNCTIONS.items():
     getattr(_library, _name).restype, getattr(_library, _name).argtypes = _result, _arguments
@@ -158,20 +196,79 @@ class Error(Exception):
         return f"{self.name}: {self.message}"
 
 
+class Empty(Error):
+    """ERR_EMPTY: nothing is there."""
+
+
+class Timeout(Error):
+    """ERR_TIMEOUT: not in time."""
+
+
+class Interrupted(Error):
+    """ERR_INTERRUPTED: Manager.interrupt() ended the wait."""
+
+
+class Closed(Error):
+    """ERR_CLOSED: the manager, publisher or subscriber was closed."""
+
+
+_KINDS = {"ERR_EMPTY": Empty, "ERR_TIMEOUT": Timeout, "ERR_INTERRUPTED": Interrupted, "ERR_CLOSED": Closed}
+_kinds = {constants[name]: kind for name, kind in _KINDS.items()}
+
+
+def _error(status, message=None):
+    """The exception for a status, or for the name of one."""
+    status = constants.get(status, status)
+    return _kinds.get(status, Error)(status, message)
+
+
+def _last_message():
+    return _library.zcp_last_message().decode(errors="replace")
+
+
 def _call(name, *arguments):
     """Calls a function that returns a status, which has to be ZCP_OK."""
     status = getattr(_library, name)(*arguments)
     if status != 0:
-        raise Error(status, _library.zcp_last_message().decode(errors="replace"))
+        raise _error(status, _last_message())
 
 
 def _encoded(name):
-    return None if name is None else os.fsencode(name)
+    encoded = None if name is None else os.fsencode(name)
+    if encoded is not None and b"\0" in encoded:
+        raise ValueError(f"a null character in {name!r}")
+    return encoded
 
 
 def _milliseconds(seconds):
     """As C has it; None: for ever. 0 stays 0, and is the default where there is one; less than 1 ms is 1."""
+    if seconds is not None and not seconds >= 0:
+        raise ValueError(f"a time of {seconds} s")
     return 0xFFFFFFFF if seconds is None else min(math.ceil(seconds * 1000), 0xFFFFFFFE)
+
+
+_SLICE = 0.1  # so long a call waits at once: as long as zerocp sleeps before it looks for dead clients
+
+
+def _slice(timeout):
+    """Milliseconds that a wait of that many seconds waits at once."""
+    if timeout is None or timeout == 0:
+        return _milliseconds(_SLICE if timeout is None else 0)
+    _milliseconds(timeout)
+    return _milliseconds(timeout / math.ceil(timeout / _SLICE))
+
+
+def _wait(timeout, attempt):
+    """Calls attempt(milliseconds) until it does something else than to raise Timeout, for that many seconds. Between
+    two of its calls Python calls handlers of signals, and others may close what it waits for."""
+    end, slice_ms = None if timeout is None else time.monotonic() + timeout, _slice(timeout)
+    while True:
+        try:
+            return attempt(slice_ms)
+        except Timeout as error:
+            if end is not None and time.monotonic() >= end:
+                within = f"within {_milliseconds(timeout)} ms"
+                raise _error(error.status, re.sub(r"within \d+ ms", within, error.message)) from None
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -186,14 +283,14 @@ _attachments = {}  # those that are open, by their ids
 
 class _Attachment:
     def __init__(self, pointer):
-        self.pointer, self.users, self.closing = pointer, {}, False
+        self.pointer, self.users, self.closing, self.endpoints = pointer, {}, False, {}
         _attachments[id(self)] = self
 
     def enter(self, user):
         self.users[user] = True
         if self.closing:
             self.leave(user)
-            raise Error(constants["ERR_CLOSED"])
+            raise _error("ERR_CLOSED")
 
     def leave(self, user):
         self.users.pop(user, None)
@@ -201,9 +298,12 @@ class _Attachment:
             self.end()
 
     def close(self):
-        self.closing = True
-        if not self.users:
-            self.end()
+        """Publishers and subscribers go now, whatever is held."""
+        closer = object()
+        self.users[id(closer)] = self.closing = True
+        for endpoint in list(self.endpoints.values()):
+            endpoint.close()
+        self.leave(id(closer))
 
     def end(self, attachments=_attachments, library=_library):  # what it needs stays when the interpreter ends
         if attachments.pop(id(self), None) is not None:  # else another thread was faster
@@ -213,9 +313,12 @@ class _Attachment:
 @atexit.register
 def _close_all():
     """What no chunk and no array holds is closed at exit, so that nobody has to sweep after this process; the rest
-    when that goes."""
-    for attachment in list(_attachments.values()):
+    when that goes. Threads that wait in a publisher or subscriber leave it within 0.1 s, if they can."""
+    attachments, until = list(_attachments.values()), time.monotonic() + 10
+    for attachment in attachments:
         attachment.close()
+    while any(attachment.endpoints for attachment in attachments) and time.monotonic() < until:
+        time.sleep(0.001)
 
 
 class _Use:
@@ -232,12 +335,71 @@ class _Use:
         self.attachment.leave(id(self))
 
 
+class _Endpoint:
+    """A publisher or a subscriber of the library, which one thread at a time may use. Whoever closes it while another
+    one does leaves that to him."""
+
+    def __init__(self, attachment, kind, desc):
+        self.attachment, self.kind, self.process, self.closing = attachment, kind, os.getpid(), False
+        self.lock, self.pointer, self.wakes = threading.RLock(), None, {}
+        pointer = ctypes.c_void_p()
+        with _Use(attachment) as manager:
+            _call(f"zcp_{kind}_open", manager, ctypes.byref(desc), ctypes.byref(pointer))
+            self.pointer = pointer.value
+            attachment.endpoints[id(self)] = self
+            if attachment.closing:
+                self.close()
+
+    @contextlib.contextmanager
+    def use(self):
+        """Its pointer, for this thread."""
+        if os.getpid() != self.process:
+            raise _error("ERR_FORKED", f"this {self.kind} belongs to the parent process")
+        if self.closing:
+            raise _error("ERR_CLOSED", f"this {self.kind} is closed")
+        with _Use(self.attachment):
+            try:
+                with self.lock:
+                    if self.pointer is None:
+                        raise _error("ERR_CLOSED", f"this {self.kind} is closed")
+                    yield self.pointer
+            finally:
+                if self.closing:
+                    self.end()
+
+    def call(self, name, *arguments):
+        with self.use() as pointer:
+            _call(name, pointer, *arguments)
+
+    def close(self):
+        self.closing = True
+        self.end()
+        for wake in list(self.wakes.values()):
+            wake()
+
+    def end(self, library=_library, getpid=os.getpid):
+        """Closes it, if nobody uses it just now: whoever does will come here."""
+        user = object()
+        if getpid() != self.process:  # where the lock may be that of a thread which is not there
+            self.attachment.endpoints.pop(id(self), None)
+            return
+        self.attachment.users[id(user)] = True  # before the lock: whoever does not get that sees this
+        if self.lock.acquire(blocking=False):
+            pointer, self.pointer = self.pointer, None
+            if pointer is not None:
+                getattr(library, f"zcp_{self.kind}_close")(pointer)
+                self.attachment.endpoints.pop(id(self), None)
+            self.lock.release()
+        self.attachment.leave(id(user))
+
+
 _untrack = ctypes.pythonapi.PyObject_GC_UnTrack
 _untrack.argtypes, _untrack.restype = [ctypes.py_object], None
 
 
 class _Hold:
-    """A handle of a chunk: released when the last Chunk or array that refers to this has gone.
+    """A handle of a chunk: released when the last Chunk or array that refers to this has gone. `call` makes it. That
+    of a message without a chunk is empty, and nobody keeps it.
 
     The garbage collector must not know it: it would call __del__ of all objects of a cycle before any of them goes,
     and a later one could still look into the array. So this is called when the reference count says so, and only
@@ -246,15 +408,17 @@ class _Hold:
 
     __slots__ = ("attachment", "handle", "size")
 
-    def __init__(self, attachment, name, *arguments):
+    def __init__(self, attachment, call, *arguments):
         self.attachment, self.handle, self.size = attachment, _Handle(), 0
         _untrack(self)
         attachment.enter(id(self))
         try:
-            _call(name, attachment.pointer, *arguments, ctypes.byref(self.handle))
+            call(*arguments, ctypes.byref(self.handle))
         except Error:
             attachment.leave(id(self))  # now: the traceback may keep this for long
             raise
+        if self.handle.data is None:
+            return
         size = _library.zcp_chunk_size(ctypes.byref(self.handle))
         if not _library.zcp_library_zero_in_child(self.handle.data, size):
             raise MemoryError
@@ -278,20 +442,26 @@ _Record = {}
 def _named(struct, **more):
     """The fields of a struct of the library as a namedtuple, texts decoded."""
     values = {name: getattr(struct, name) for name, _ in struct._fields_ if not name.startswith("_")}
-    values = {name: os.fsdecode(value) if isinstance(value, bytes) else value for name, value in values.items()}
+    for name, value in values.items():
+        if isinstance(value, bytes):
+            values[name] = os.fsdecode(value)
+        elif isinstance(value, ctypes.Array):
+            values[name] = tuple(value)
     name = type(struct).__name__[len("zcp_"):].title().replace("_", "")
     made = _Record.get(name) or _Record.setdefault(name, collections.namedtuple(name, [*more, *values]))
     return made(**more, **values)
 
 
 def open(name=None, pools=None, *, mode=None, flags=0, timeout=0, client_name=None, max_clients=0, permissions=0,
-         group=0, data_permissions=0):
+         group=0, data_permissions=0, publishers=0, subscribers=0, ring_cells=0):
     """Opens an instance, and creates it if need be. pools: (chunk_size, chunk_count[, alignment[, cache_chunks]])
-    each; None: take what is there. timeout: seconds, 0 for the default. The rest as in zcp_manager_desc, 0 or None
-    for its default."""
+    each; None: take what is there. publishers, subscribers, ring_cells: together with pools, as in zcp_config.
+    timeout: seconds, 0 for the default. The rest as in zcp_manager_desc, 0 or None for its default."""
     config, pointer = None, ctypes.c_void_p()
+    if pools is None and (publishers or subscribers or ring_cells):
+        raise ValueError("publishers, subscribers and ring_cells go together with pools")
     if pools is not None:
-        config = _Config()
+        config = _Config(publishers=publishers, subscribers=subscribers, ring_cells=ring_cells)
         for pool in pools:
             _call("zcp_config_add", ctypes.byref(config), ctypes.byref(_PoolConfig(**Pool(*pool)._asdict())))
     desc = _ManagerDesc(name=_encoded(name), mode=constants["SHM_OPEN_OR_CREATE"] if mode is None else mode,
@@ -323,14 +493,33 @@ class Manager:
         """A chunk that is writable. tag: 32 bits for whoever looks at what is held. timeout: seconds to wait for a
         free chunk, None: for ever; not together with a tag."""
         if timeout == 0:
-            return Chunk(self, _Hold(self._attachment, "zcp_chunk_allocate_tagged", size, tag), True)
+            return Chunk(self, self._hold("zcp_chunk_allocate_tagged", size, tag), True)
         if tag:
             raise ValueError("a tag and a timeout do not go together")
-        return Chunk(self, _Hold(self._attachment, "zcp_chunk_allocate_wait", size, _milliseconds(timeout)), True)
+        return Chunk(self, _wait(timeout, lambda slice_ms: self._hold("zcp_chunk_allocate_wait", size, slice_ms)), True)
 
     def acquire(self, token):
         """The chunk that a token names, to read."""
-        return Chunk(self, _Hold(self._attachment, "zcp_chunk_acquire", token), False)
+        return Chunk(self, self._hold("zcp_chunk_acquire", token), False)
+
+    def publisher(self, topic, *, depth=0, keep=0, timeout=0, exclusive=False, never_waits=False):
+        """A Publisher. timeout: seconds that publish waits for reliable subscribers, None: for ever. The rest as in
+        zcp_publisher_desc."""
+        desc = _PublisherDesc(topic=_encoded(topic), depth=depth, keep=keep, timeout_ms=_slice(timeout),
+                              exclusive=exclusive, never_waits=never_waits)
+        return Publisher(self, topic, _Endpoint(self._attachment, "publisher", desc), timeout)
+
+    def subscribe(self, topic, *, reliable=False, latest=False, history=0, spin=0):
+        """A Subscriber. spin: seconds that it polls before it sleeps, each 0.1 s. The rest as in
+        zcp_subscriber_desc."""
+        desc = _SubscriberDesc(topic=_encoded(topic), reliable=reliable, latest=latest, history=history,
+                               spin_us=min(math.ceil(spin * 1e6), 0xFFFFFFFF))
+        return Subscriber(self, topic, _Endpoint(self._attachment, "subscriber", desc))
+
+    def interrupt(self, on=True):
+        """All who wait in this manager, and who will, raise Interrupted, until interrupt(False)."""
+        with _Use(self._attachment) as pointer:
+            _call("zcp_manager_interrupt", pointer, on)
 
     def pools(self):
         """The statistics of each pool: a list of namedtuples with `pool`, its number, and the fields of
@@ -355,6 +544,14 @@ class Manager:
                     found.append(_named(stats, slot=slot))
         return found
 
+    def topics(self):
+        """Who publishes and who subscribes: namedtuples with the fields of zcp_topic_entry."""
+        return self._list("zcp_library_topics", _TopicEntry)
+
+    def chunks(self):
+        """The chunks that somebody holds: namedtuples with the fields of zcp_census_entry."""
+        return self._list("zcp_library_census", _CensusEntry)
+
     def info(self):
         """The fields of zcp_manager_info."""
         with _Use(self._attachment) as pointer:
@@ -373,13 +570,26 @@ class Manager:
             _call("zcp_manager_check", pointer)
 
     def close(self):
-        """Detaches, once the last array and chunk of this manager is gone. Until then it refuses everything but
-        those."""
+        """Closes its publishers and subscribers, and detaches, once the last array and chunk of this manager is gone.
+        Until then it refuses everything but those."""
         self._attachment.close()
 
     @property
     def closed(self):
         return self._attachment.closing
+
+    def _hold(self, name, *arguments):
+        return _Hold(self._attachment, _call, name, self._attachment.pointer, *arguments)
+
+    def _list(self, name, entry_type):
+        """What a function of the library lists, however much it is."""
+        count = ctypes.c_uint32(32)
+        with _Use(self._attachment) as pointer:
+            while True:
+                entries = (entry_type * count.value)()
+                _call(name, pointer, entries, len(entries), ctypes.byref(count))
+                if count.value <= len(entries):
+                    return [_named(entry) for entry in entries[:count.value]]
 
     @staticmethod
     def _look(pointer):
@@ -409,10 +619,10 @@ class Chunk:
         """The hold; raises an Error if it was released, or is the parent's."""
         hold = self._hold
         if hold is None:
-            raise Error(constants["ERR_STALE"], "the chunk was released")
+            raise _error("ERR_STALE", "the chunk was released")
         if not _library.zcp_chunk_is_valid(ctypes.byref(hold.handle)):
             _call("zcp_manager_check", hold.attachment.pointer)
-            raise Error(constants["ERR_STALE"])
+            raise _error("ERR_STALE")
         return hold
 
     def _ask(self, name):
@@ -429,7 +639,7 @@ class Chunk:
         acquired."""
         token = self._ask("zcp_chunk_token")
         if token == 0:
-            raise Error(constants["ERR_STALE"], _library.zcp_last_message().decode(errors="replace"))
+            raise _error("ERR_STALE", _last_message())
         return token
 
     def view(self):
@@ -457,6 +667,195 @@ class Chunk:
 
     def __exit__(self, *_):
         self.release()
+
+
+class Frame(Chunk):
+    """A message that was received: a Chunk to read, and
+
+        number      of its publisher's messages, from 1
+        lost        so many were overwritten since the one before
+        skipped     so many were passed over since then, with `latest`
+        source      which publisher: a number that is never used again
+        publisher   its client's slot
+        event       without a chunk: of size 0; its view and array are empty
+    """
+
+    def __init__(self, manager, hold, message):
+        super().__init__(manager, hold, False)
+        self.number, self.lost, self.skipped = message.number, message.lost, message.skipped
+        self.source, self.publisher, self.event = message.source, message.publisher, message.data is None
+
+    def _held(self):
+        if self.event:
+            raise _error("ERR_EMPTY", "an event has no chunk")
+        return super()._held()
+
+    def _ask(self, name):
+        return 0 if self.event and name != "zcp_chunk_token" else super()._ask(name)
+
+    def view(self):
+        return memoryview(b"") if self.event else super().view()
+
+    def __repr__(self):
+        return f"<zerocp.Frame {self.number} of {self.source}>"
+
+
+class _OfTopic:
+    """What publishers and subscribers have in common."""
+
+    def __init__(self, manager, topic, endpoint):
+        self._manager, self.topic, self._endpoint = manager, topic, endpoint
+
+    def close(self):
+        self._endpoint.close()
+
+    @property
+    def closed(self):
+        return self._endpoint.closing or self._endpoint.attachment.closing
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def __del__(self):
+        if hasattr(self, "_endpoint"):
+            self.close()
+
+
+Delivery = collections.namedtuple("Delivery", "number subscribers overtaken")
+
+
+class Publisher(_OfTopic):
+    """See Manager.publisher. What was published and not read when it is closed still arrives."""
+
+    def __init__(self, manager, topic, endpoint, timeout):
+        super().__init__(manager, topic, endpoint)
+        self._timeout = timeout
+
+    def loan(self, size):
+        """A chunk that is writable, after taking back what everybody has read."""
+        hold = _Hold(self._endpoint.attachment, self._endpoint.call, "zcp_publisher_loan", size)
+        return Chunk(self._manager, hold, True)
+
+    def publish(self, chunk):
+        """Gives the chunk (of loan or allocate, or a Frame) to all subscribers. It is released then; arrays of it stay
+        good, and nobody may write through them any more. Returns a Delivery: the message's number, how many subscribers
+        there are, and how many had not read what this message displaced. After an Error the chunk is as before."""
+        hold = chunk._held()
+        try:
+            delivery = self._publish("zcp_library_publish", ctypes.byref(hold.handle))
+        finally:
+            del hold  # the traceback may be kept for long
+        chunk.release()
+        return delivery
+
+    def notify(self):
+        """Publishes an event: a message without a chunk."""
+        return self._publish("zcp_publisher_notify")
+
+    def _publish(self, *arguments):
+        delivery = _Delivery()
+        _wait(self._timeout, lambda _: self._endpoint.call(*arguments, ctypes.byref(delivery)))
+        return Delivery(delivery.number, delivery.subscribers, delivery.overtaken)
+
+
+class Subscriber(_OfTopic):
+    """See Manager.subscribe. `for frame in subscriber` and `async for frame in subscriber` go on until it is closed."""
+
+    _BUSY = 0.005  # so long an `async for` goes on without letting others of its event loop run
+    _suspended = 0
+
+    def receive(self, timeout=None):
+        """The next Frame. Nothing came in so many seconds: raises Timeout; with 0, Empty. Threads that receive from one
+        Subscriber share its messages."""
+        return _wait(timeout, self._receive)
+
+    def fileno(self):
+        """A descriptor for select, poll and event loops: readable when there may be a message. Then receive(0) until
+        Empty: that arms it again. It is the subscriber's, which closes it."""
+        with self._endpoint.use() as pointer:
+            descriptor = _library.zcp_subscriber_descriptor(pointer)
+            if descriptor < 0:
+                raise _error("ERR_SYSTEM", _last_message())
+            return descriptor
+
+    def _receive(self, timeout_ms):
+        message = _Message()
+        hold = _Hold(self._endpoint.attachment, self._endpoint.call, "zcp_library_receive", timeout_ms,
+                     ctypes.byref(message))
+        return Frame(self._manager, None if message.data is None else hold, message)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        try:
+            return self.receive()
+        except Closed:
+            raise StopIteration from None
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        import asyncio
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._suspended > self._BUSY:
+            await asyncio.sleep(0)  # first: who is cancelled here has lost nothing
+            self._suspended = loop.time()
+        try:
+            while True:
+                with contextlib.suppress(Empty):
+                    return self._receive(0)
+                await self._readable(loop)
+                self._suspended = loop.time()
+        except Closed:
+            raise StopAsyncIteration from None
+
+    async def _readable(self, loop):
+        """Until the descriptor is readable, or it is closed."""
+        import fcntl
+        endpoint, readable = self._endpoint, loop.create_future()
+
+        def wake():
+            if not readable.done():
+                readable.set_result(None)
+
+        def wake_from_elsewhere():
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(wake)
+
+        # One of its own: the subscriber's may be closed, and another file's then, before the loop forgets it; and a
+        # loop knows one reader for each.
+        descriptor = fcntl.fcntl(self.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+        try:
+            endpoint.wakes[id(readable)] = wake_from_elsewhere
+            loop.add_reader(descriptor, wake)
+            if not endpoint.closing:
+                await readable
+        finally:
+            del endpoint.wakes[id(readable)]
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+
+def wait(subscribers, timeout=None):
+    """Waits until one of several subscribers of a Manager has a message, and returns it: the first of those that have.
+    Nothing came: as receive."""
+    subscribers = list(subscribers)
+    endpoints = [subscriber._endpoint for subscriber in subscribers]
+
+    def attempt(slice_ms):
+        ready = ctypes.c_uint32()
+        with contextlib.ExitStack() as stack:
+            pointers = {one: stack.enter_context(one.use()) for one in sorted(endpoints, key=id)}  # the same for all
+            array = (ctypes.c_void_p * len(endpoints))(*map(pointers.get, endpoints))
+            _call("zcp_subscribers_wait", array, len(endpoints), slice_ms, ctypes.byref(ready))
+        return subscribers[ready.value]
+
+    return _wait(timeout, attempt)
 
 
 def _shape(view, shape, itemsize, offset):

@@ -2,10 +2,12 @@
 tests/python_test.c. Processes that a test starts are this file again, with the name of a function that begins with
 `child_`. --list prints the tests."""
 
+import asyncio
 import ctypes
 import gc
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -32,7 +34,7 @@ def must_fail(kind, call, *arguments, **named):
     try:
         call(*arguments, **named)
     except kind as error:
-        return error
+        return error.with_traceback(None)  # which would keep what the call has used
     raise AssertionError(f"no {kind}: {call} {arguments}")
 
 
@@ -67,8 +69,19 @@ def opened(size=4096, count=8, **more):
     return zerocp.open(instance, pools=[(size, count)], **more)
 
 
+def later(call, seconds=0.03):
+    threading.Timer(seconds, call).start()
+
+
+def join_threads():
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join()
+
+
 def end(manager):
     """Nothing may be left of the test."""
+    join_threads()
     manager.close()
     assert used() == (0, 0), used()
     zerocp.destroy(instance)
@@ -161,7 +174,7 @@ def test_functions():
     text = declarations()
     with open(os.path.join(SOURCE, "tests", "demo", "library.c"), encoding="utf-8") as file:
         text += file.read()
-    sizes = {"uint64_t": 8, "uint32_t": 4, "zcp_status": 4, "bool": 1, "void": 0}
+    sizes = {"uint64_t": 8, "uint32_t": 4, "int": 4, "zcp_status": 4, "bool": 1, "void": 0}
     pointer = ctypes.sizeof(ctypes.c_void_p)
     for name, (result, *arguments) in zerocp._FUNCTIONS.items():
         kind, list_of = re.search(rf"([\w ]+[ *]){name}\(([^)]*)\);", text).groups()
@@ -562,6 +575,663 @@ def test_threads():
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# Topics
+
+
+def publish(publisher, value, size=100, **more):
+    """A message whose bytes are all that value."""
+    chunk = publisher.loan(size)
+    chunk.view()[:] = bytes([value]) * size
+    return publisher.publish(chunk)
+
+
+def value_of(frame):
+    """That value; what it is in the lowest and the highest byte."""
+    view = frame.view()
+    assert view[0] == view[-1]
+    return view[0]
+
+
+def test_topic():
+    manager = opened(publishers=3, subscribers=4, ring_cells=16)
+    publisher, view = manager.publisher("a", depth=4, keep=2), manager.subscribe("a")
+    assert (publisher.topic, view.topic, publisher.closed, view.closed) == ("a", "a", False, False)
+    assert publish(publisher, 1) == (1, 1, 0)
+    chunk = manager.allocate(40, tag=9)
+    array = chunk.array()
+    array[:] = 2
+    assert publisher.publish(chunk) == (2, 1, 0) and publisher.notify().number == 3
+    must_be_refused("ERR_STALE", publisher.publish, chunk)
+    del array
+    first, second, event = view.receive(), view.receive(0), view.receive(5)
+    assert (first.number, first.lost, first.skipped, first.size, first.tag, value_of(first)) == (1, 0, 0, 100, 0, 1)
+    assert (second.number, second.size, second.tag, second.event, value_of(second)) == (2, 40, 9, False, 2)
+    assert (second.source, second.publisher) == (first.source, manager.info().slot) and first.source > 0
+    assert (event.number, event.event, event.size, event.tag, event.capacity) == (3, True, 0, 0, 0)
+    assert len(event.view()) == len(event.array()) == 0
+    for ask in (lambda: event.token, lambda: publisher.publish(event)):
+        assert "event" in must_be_refused("ERR_EMPTY", ask).message
+    must_fail(ValueError, event.array, 1)
+    must_fail(TypeError, first.view().__setitem__, 0, 1)
+    must_fail(ValueError, first.array().setflags, write=True)
+    assert must_be_refused("ERR_EMPTY", view.receive, 0).__class__ is zerocp.Empty
+    error = must_be_refused("ERR_TIMEOUT", view.receive, 0.25)
+    assert error.__class__ is zerocp.Timeout and "within 250 ms" in error.message
+    must_fail(ValueError, view.receive, -1)
+
+    # Who is too slow, who wants the newest one only, who comes late.
+    late, newest = manager.subscribe("a", history=2), manager.subscribe("a", latest=True)
+    assert [late.receive(0).number, late.receive(0).number] == [2, 3]
+    overtaken = [publish(publisher, 3 + i).overtaken for i in range(6)]
+    assert overtaken == [0, 0, 0, 0, 3, 3], overtaken
+    assert [(one.number, one.lost) for one in (view.receive(0), view.receive(0))] == [(6, 2), (7, 0)]
+    newest = newest.receive(0)
+    assert (newest.number, newest.lost + newest.skipped, newest.lost, value_of(newest)) == (9, 5, 2, 8)
+
+    # A message is passed on: the same chunk.
+    other, there = manager.publisher("b"), manager.subscribe("b")
+    token = second.token
+    other.publish(second)
+    passed_on = there.receive(0)
+    assert passed_on.token == token and passed_on.number == 1 and value_of(passed_on) == 2
+    must_be_refused("ERR_INVALID_ARGUMENT", zerocp.open(instance).publisher("b").publish, passed_on)
+
+    # What C refuses.
+    must_be_refused("ERR_INVALID_NAME", manager.subscribe, "")
+    must_fail(ValueError, manager.subscribe, "a\0b")
+    must_be_refused("ERR_INVALID_SIZE", manager.publisher, "c", depth=17)
+    must_be_refused("ERR_EXISTS", manager.publisher, "a", exclusive=True)
+    must_be_refused("ERR_INVALID_ARGUMENT", manager.subscribe, "a", reliable=True, latest=True)
+    third = manager.publisher("c", exclusive=True, never_waits=True)
+    must_be_refused("ERR_INVALID_ARGUMENT", manager.subscribe, "c", reliable=True)
+    assert "publishers" in must_be_refused("ERR_FULL", manager.publisher, "d").message
+    third.close()
+    third.close()
+    assert third.closed
+    must_be_refused("ERR_CLOSED", third.notify)
+    must_be_refused("ERR_CLOSED", third.loan, 1)
+    with manager.publisher("c") as third:
+        assert third.notify() == (1, 0, 0)
+    assert third.closed
+    must_fail(ValueError, zerocp.open, instance, ring_cells=16)
+    del first, second, event, newest, passed_on, late, third, other, there
+    manager.close()
+    for call in (view.receive, publisher.notify, lambda: manager.publisher("a"), lambda: manager.subscribe("a")):
+        must_be_refused("ERR_CLOSED", call)
+    assert publisher.closed and view.closed and not list(view)
+    assert used() == (0, 0), used()
+    zerocp.destroy(instance)
+
+
+def test_reliable():
+    """publish waits as long as it was told, and no longer than the message was not received."""
+    manager = opened()
+    publisher, view = manager.publisher("a", depth=2, timeout=0.25), manager.subscribe("a", reliable=True)
+    never = manager.publisher("b", depth=1)
+    slow = manager.subscribe("b", reliable=True)
+    for i in range(2):
+        publish(publisher, i)
+    chunk, since = publisher.loan(100), time.monotonic()
+    chunk.view()[:] = bytes([2]) * 100
+    error = must_be_refused("ERR_TIMEOUT", publisher.publish, chunk)
+    assert time.monotonic() - since >= 0.25
+    assert "within 250 ms" in error.message and str(os.getpid()) in error.message
+    frames = []
+    other = threading.Timer(0.05, lambda: frames.append(view.receive()))
+    other.start()
+    assert publisher.publish(chunk).number == 3  # it was still ours
+    other.join()
+    frames += [view.receive(), view.receive()]
+    assert [value_of(frame) for frame in frames] == [0, 1, 2] and not any(frame.lost for frame in frames)
+    never.notify()
+    must_be_refused("ERR_TIMEOUT", never.notify)
+    assert slow.receive(0).number == 1 and never.notify().number == 2
+    del frames
+    end(manager)
+
+
+def test_frames_hold():
+    """Frames and arrays outlive the next receive, the subscriber and the managers, and nobody writes there."""
+    manager, reader = opened(4096, 12), zerocp.open(instance)
+    publisher, view = manager.publisher("a", depth=2), reader.subscribe("a")
+    frames, arrays, parts = [], [], []
+    for i in range(3):
+        publish(publisher, i, 1000)
+        frames.append(view.receive(0))
+        publish(publisher, 10 + i, 1000)
+        arrays.append(view.receive(0).array(250, "uint32"))
+        publish(publisher, 20 + i, 1000)
+        parts.append(view.receive(0).array()[5:900:3])
+    for i in range(30):
+        publish(publisher, 99, 1000)
+        view.receive(0)
+
+    def must_be_unchanged():
+        assert [value_of(frame) for frame in frames] == [0, 1, 2] and [frame.number for frame in frames] == [1, 4, 7]
+        assert all((array == 0x01010101 * (10 + i)).all() for i, array in enumerate(arrays))
+        assert all((part == 20 + i).all() for i, part in enumerate(parts))
+
+    must_be_unchanged()
+    assert 9 <= used()[0] <= 11  # these, and up to 2 in the ring
+    view.close()
+    reader.close()
+    must_be_unchanged()
+    must_be_refused("ERR_CLOSED", view.receive)
+    for i in range(20):
+        publish(publisher, 98, 1000)
+    publisher.close()
+    manager.close()
+    must_be_unchanged()
+    del frames[1:], arrays[1:]
+    assert used() == (5, 1)
+    del parts[1:], frames[0]
+    gc.collect()
+    assert int(arrays[0][0]) == 0x0a0a0a0a and int(parts[0][0]) == 20 and used() == (2, 1)
+    arrays.clear()
+    parts.clear()
+    assert used() == (0, 0)
+    zerocp.destroy(instance)
+
+
+def test_array_of_a_published_chunk():
+    """It stays where its chunk is, even when all have read that and it is not in the ring any more."""
+    manager = opened(4096, 4)
+    publisher, view = manager.publisher("a", depth=1), manager.subscribe("a", latest=True)
+    chunk = publisher.loan(100)
+    array = chunk.array()
+    array[:] = 5
+    publisher.publish(chunk)
+    must_be_refused("ERR_STALE", lambda: chunk.size)
+    for i in range(20):
+        publish(publisher, 9)
+    assert value_of(view.receive(0)) == 9 and (array == 5).all() and used() == (2, 1)
+    array[:] = 6
+    assert value_of(view.receive(5) if publish(publisher, 7) else None) == 7
+    del array
+    assert used() == (1, 1)
+    end(manager)
+
+
+def child_publishes():
+    """A message of 4096 bytes for each line that comes."""
+    manager = zerocp.open(instance)
+    publisher = manager.publisher("a")
+    for line in sys.stdin:
+        publish(publisher, int(line), 4096)
+        print("published", line, end="", flush=True)
+
+
+def told(process, line):
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    assert answer == f"published {line}\n", answer + process.communicate()[0]
+
+
+def test_publisher_killed():
+    """What it has published arrives, what was received stays, and its successor comes after it."""
+    manager = opened(4096, 40)
+    view, sources = manager.subscribe("a", reliable=True), []
+    for again in range(2):
+        publisher = start("child_publishes")
+        for i in range(4):
+            told(publisher, 10 * again + i)
+        frames = [view.receive(20), view.receive(20)]
+        publisher.kill()
+        publisher.wait()
+        publisher.communicate()
+        array = frames[1].array()
+        frames += [view.receive(20), view.receive(20)]
+        assert [(frame.number, frame.lost, value_of(frame)) for frame in frames] == [
+            (i + 1, 0, 10 * again + i) for i in range(4)]
+        sources.append(frames[0].source)
+        del frames
+        must_be_refused("ERR_EMPTY", view.receive, 0)
+        manager.recover()
+        assert (array == 10 * again + 1).all() and used() == (1, 1), used()
+        del array
+    assert sources[0] < sources[1]
+    end(manager)
+
+
+def child_subscribes():
+    """Shows what comes, and holds all of it."""
+    frames = []
+    for frame in zerocp.open(instance).subscribe("a", reliable=True):
+        frames.append(frame)
+        print(frame.number, value_of(frame), frame.lost, flush=True)
+
+
+def test_subscriber_killed():
+    """Nobody waits for it, and all that it held comes back."""
+    manager = opened(4096, 12)
+    publisher = manager.publisher("a", depth=3, timeout=None)
+    reader = start("child_subscribes")
+    while not any(not one.publisher for one in manager.topics()):
+        time.sleep(0.01)
+    for i in range(5):
+        publish(publisher, i, 4096)
+        assert reader.stdout.readline() == f"{i + 1} {i} 0\n"
+    assert used()[0] == 5
+    os.kill(reader.pid, signal.SIGSTOP)
+    for i in range(3):
+        publish(publisher, 9, 4096)  # these still fit
+    reader.kill()
+    for i in range(9):
+        publish(publisher, 9, 4096)
+    reader.communicate()
+    manager.recover()
+    publisher.close()
+    assert used() == (0, 1), used()
+    end(manager)
+
+
+def test_wait():
+    manager = opened()
+    publishers = [manager.publisher(name) for name in "abc"]
+    views = [manager.subscribe(name) for name in "abc"]
+    must_be_refused("ERR_EMPTY", zerocp.wait, views, 0)
+    assert "within 150 ms" in must_be_refused("ERR_TIMEOUT", zerocp.wait, views, 0.15).message
+    for publisher, view in zip(publishers, views):
+        later(publisher.notify)
+        assert zerocp.wait(iter(views)) is view and zerocp.wait(views, 0) is view  # nothing is received
+        assert view.receive(0).event
+        must_be_refused("ERR_EMPTY", view.receive, 0)
+    must_be_refused("ERR_INVALID_ARGUMENT", zerocp.wait, [])
+
+    def wait_and_wait(*these):
+        for _ in range(200):
+            must_be_refused("ERR_TIMEOUT", zerocp.wait, these, 0.001)
+
+    sys.setswitchinterval(1e-6)  # in any order, and often one of them stands between
+    threads = [started(wait_and_wait, *these) for these in (views, views[::-1], [*views, views[0]])]
+    for thread, _ in threads:
+        thread.join()
+    other = zerocp.open(instance)
+    must_be_refused("ERR_INVALID_ARGUMENT", zerocp.wait, [views[0], other.subscribe("a")], 0)
+    later(views[2].close)
+    must_be_refused("ERR_CLOSED", zerocp.wait, views)
+    other.close()
+    end(manager)
+
+
+def test_descriptor():
+    manager = opened()
+    publisher, view = manager.publisher("a"), manager.subscribe("a")
+    poll = select.poll()
+    poll.register(view, select.POLLIN)
+    for i in range(3):
+        while True:
+            poll.poll()
+            try:
+                frame = view.receive(0)
+                break
+            except zerocp.Empty:
+                later(publisher.notify)
+        assert frame.number == i + 1
+    descriptor = view.fileno()
+    assert view.fileno() == descriptor > 2
+    view.close()
+    must_fail(OSError, os.fstat, descriptor)
+    must_be_refused("ERR_CLOSED", view.fileno)
+    end(manager)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Who waits can be reached
+
+
+def child_waits():
+    manager = zerocp.open(instance)
+    view = manager.subscribe("nobody")
+    publisher, _reliable = manager.publisher("full", depth=1, timeout=None), manager.subscribe("full", reliable=True)
+    publisher.notify()
+    chunks = []
+    with zerocp.contextlib.suppress(zerocp.Error):
+        while True:
+            chunks.append(manager.allocate(1))
+    waits = {"receive": view.receive, "iteration": lambda: next(view), "wait": lambda: zerocp.wait([view]),
+             "publish": publisher.notify, "allocate": lambda: manager.allocate(1, timeout=None),
+             "async": lambda: asyncio.run(view.__anext__())}
+    signal.signal(signal.SIGUSR1, lambda *_: print("handled", flush=True))
+    for name, call in waits.items():
+        print("waits", flush=True)
+        try:
+            call()
+        except KeyboardInterrupt:
+            print(name, "interrupted", flush=True)
+
+
+def test_signals():
+    """Ctrl-C ends every wait, and another signal's handler is called while it goes on."""
+    manager = opened()
+    child = start("child_waits")
+    for name in ("receive", "iteration", "wait", "publish", "allocate", "async"):
+        assert child.stdout.readline() == "waits\n", child.communicate()[0]
+        time.sleep(0.05)
+        child.send_signal(signal.SIGUSR1)
+        assert child.stdout.readline() == "handled\n"
+        child.send_signal(signal.SIGINT)
+        assert child.stdout.readline() == f"{name} interrupted\n"
+    must_end(child)
+    assert used() == (0, 1), used()
+    end(manager)
+
+
+def started(call, *arguments):
+    """Calls it in a thread, which appends what it returned or raised to the list."""
+    results = []
+
+    def run():
+        try:
+            results.append(call(*arguments))
+        except zerocp.Error as error:
+            results.append(error.name)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.03)
+    return thread, results
+
+
+def test_interrupt():
+    manager, other = opened(), zerocp.open(instance)
+    view, same = manager.subscribe("a"), other.subscribe("a")
+    threads = [started(view.receive), started(next, view), started(zerocp.wait, [view])]
+    waits_on = started(same.receive)
+    manager.interrupt()
+    for thread, results in threads:
+        thread.join()
+        assert results == ["ZCP_ERR_INTERRUPTED"], results
+    must_be_refused("ERR_INTERRUPTED", view.receive)
+    manager.interrupt(False)
+    assert not waits_on[1]
+    thread, results = started(view.receive)
+    other.publisher("a").notify()
+    for thread, results in ((thread, results), waits_on):
+        thread.join()
+        assert results[0].event
+    other.close()
+    end(manager)
+
+
+def test_close_ends_waiting():
+    for closed in ("view", "manager"):
+        manager, other = opened(), zerocp.open(instance)
+        view, publisher = manager.subscribe("a"), manager.publisher("b", depth=1, timeout=None)
+        full = other.subscribe("b", reliable=True)
+        publisher.notify()
+        chunks = [manager.allocate(1) for _ in range(8)]
+        threads = [(started(list, view), []), (started(view.receive), "ZCP_ERR_CLOSED")]
+        if closed == "view":
+            view.close()
+        else:
+            threads.append((started(publisher.notify), "ZCP_ERR_CLOSED"))
+            threads.append((started(lambda: manager.allocate(1, timeout=None)), "ZCP_ERR_CLOSED"))
+            manager.close()
+        for (thread, results), result in threads:
+            thread.join()
+            assert results == [result], (results, result)
+        chunks.clear()
+        other.close()
+        manager.close()
+        assert used() == (0, 0), used()
+    zerocp.destroy(instance)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# async for
+
+
+def test_async():
+    manager = opened(4096, 40)
+    publishers = [manager.publisher(name) for name in "ab"]
+    views = [manager.subscribe(name, reliable=True) for name in "ab"]
+    received, ticks = {view: [] for view in views}, []
+
+    async def read(view):
+        async for frame in view:
+            received[view].append((frame.number, value_of(frame)))
+            if frame.number % 7 == 0:
+                await asyncio.sleep(0.001)
+
+    async def main():
+        readers = [asyncio.ensure_future(read(view)) for view in views]
+        for i in range(20):
+            for publisher in publishers:
+                publish(publisher, i)
+            if i % 4 == 3:
+                await asyncio.sleep(0.003)
+        while any(len(numbers) < 20 for numbers in received.values()):
+            await asyncio.sleep(0.001)
+        views[0].close()
+        await readers[0]
+        views[1].close()
+        await readers[1]
+
+        # Two of the same: each message to one of them.
+        view, numbers = manager.subscribe("a", reliable=True), []
+
+        async def share():
+            async for frame in view:
+                numbers.append(frame.number)
+
+        readers = [asyncio.ensure_future(share()), asyncio.ensure_future(share())]
+        for i in range(6):
+            await asyncio.sleep(0.002)
+            publish(publishers[0], i)
+        while len(numbers) < 6:
+            await asyncio.sleep(0.001)
+        later(manager.close)  # from another thread
+        await asyncio.gather(*readers)
+        assert numbers == list(range(21, 27)), numbers
+
+    before = os.listdir("/proc/self/fd")
+    asyncio.run(asyncio.wait_for(main(), 50))
+    assert all(numbers == [(i + 1, i) for i in range(20)] for numbers in received.values()), received
+    join_threads()
+    assert len(os.listdir("/proc/self/fd")) < len(before)
+    assert used() == (0, 0), used()
+    zerocp.destroy(instance)
+
+
+def test_async_is_fair_and_loses_nothing():
+    """Others of the loop run beside whoever finds messages all the time; and who is cancelled there loses none."""
+    manager = opened(ring_cells=256)
+    publisher, view = manager.publisher("a", depth=256), manager.subscribe("a", reliable=True)
+    seen, ticks = [], []
+    for i in range(200):
+        publisher.notify()
+
+    async def tick():
+        while len(ticks) < 1000:
+            ticks.append(len(seen))
+            await asyncio.sleep(0)
+
+    async def read():
+        async for frame in view:
+            seen.append(frame.number)
+            time.sleep(0.001)
+
+    async def main():
+        ticker = asyncio.ensure_future(tick())
+        while len(seen) < 200:
+            reader = asyncio.ensure_future(read())
+            before = len(ticks)
+            while len(ticks) < before + 5 and len(seen) < 200:
+                await asyncio.sleep(0)
+            reader.cancel()
+            await asyncio.wait([reader])
+        ticker.cancel()
+
+    asyncio.run(asyncio.wait_for(main(), 50))
+    assert seen == list(range(1, 201)), seen
+    assert len(set(ticks)) > 5, ticks
+    end(manager)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Topics where processes fork, end and are listed
+
+
+def test_fork_topics():
+    manager = opened(4096, 20)
+    publisher, view = manager.publisher("a"), manager.subscribe("a")
+    busy, never = manager.subscribe("b"), manager.subscribe("c")
+    waiting = started(busy.receive)  # its lock is held now
+    for i in range(3):
+        publish(publisher, 5)
+    frame, array, descriptor = view.receive(0), view.receive(0).array(), never.fileno()
+
+    def child():
+        assert bytes_of(array) == bytes(100)
+        for ask in (publisher.notify, view.receive, lambda: next(view), view.fileno, busy.receive, frame.view,
+                    lambda: frame.size, lambda: frame.token, lambda: zerocp.wait([view]), lambda: publisher.loan(1),
+                    lambda: publisher.publish(frame), manager.topics, manager.chunks, manager.interrupt,
+                    lambda: manager.publisher("a"), lambda: manager.subscribe("a"),
+                    lambda: asyncio.run(view.__anext__())):
+            must_be_refused("ERR_FORKED", ask)
+        for one in (view, busy, never, publisher):
+            one.close()
+        manager.close()
+        os.fstat(descriptor)  # the parent's
+        own = zerocp.open(instance)
+        assert own.subscribe("a", history=1).receive(0).number == 3
+        own.close()
+        zerocp._close_all()
+
+    fork(child)
+    assert frame.number == 1 and value_of(frame) == 5 and (array == 5).all()
+    assert view.receive(0).number == 3 and publish(publisher, 4).subscribers == 1
+    manager.publisher("b").notify()
+    waiting[0].join()
+    assert waiting[1][0].event
+    del frame, array, waiting
+    end(manager)
+
+
+def child_ends_with_topics():
+    """While threads wait, with frames that are still there."""
+    global kept
+    manager = zerocp.open(instance)
+    views = [manager.subscribe("a", history=3) for _ in range(3)]
+    kept = [views[0].receive(0), views[0].receive(0).array()]
+    for view in views:
+        threading.Thread(target=list, args=(view,), daemon=True).start()
+    threading.Thread(target=lambda: manager.publisher("b").notify(), daemon=True).start()
+    publisher = manager.publisher("c", depth=4, keep=4)
+    publish(publisher, 3)
+    publish(publisher, 4)
+    time.sleep(0.05)
+    if len(sys.argv) > 3:
+        kept.clear()
+
+
+def test_exit_with_topics():
+    """Nobody has to sweep after it, but for what its arrays held; and what it has published arrives."""
+    manager = opened(4096, 20)
+    publisher, view = manager.publisher("a", keep=3), manager.subscribe("c", reliable=True)
+    for i in range(3):
+        publish(publisher, i)
+    for again in range(2):
+        must_end(start("child_ends_with_topics", "clear"))
+        assert [value_of(view.receive(0)) for _ in range(2)] == [3, 4]
+        must_be_refused("ERR_EMPTY", view.receive, 0)
+        assert used() == (3, 1), used()
+        assert manager.recover() == (0, 0)
+        must_end(start("child_ends_with_topics"))
+        manager.recover()
+        assert [value_of(view.receive(0)) for _ in range(2)] == [3, 4]
+        must_be_refused("ERR_EMPTY", view.receive, 0)
+        manager.recover()
+        assert used() == (3, 1), used()
+    end(manager)
+
+
+def test_listing():
+    manager = opened()
+    publisher, view = manager.publisher("a/b", depth=4, keep=1), manager.subscribe("a/b", reliable=True)
+    for i in range(3):
+        publish(publisher, i)
+    view.receive(0)
+    publishes, subscribes = manager.topics()
+    assert publishes[:6] == ("a/b", True, False, False, 0, 4) and publishes.keep == 1
+    assert (publishes.messages, publishes.unread, publishes.held) == (3, 2, 3) and publishes.source > 0
+    assert subscribes[:5] == ("a/b", False, True, False, 0) and (subscribes.messages, subscribes.unread) == (1, 2)
+    with observed() as observer:
+        assert observer.topics() == [publishes, subscribes]
+        assert sorted(one.size for one in observer.chunks()) == [100, 100, 100]
+    many = [manager.allocate(7, tag=100 + i) for i in range(5)]
+    chunks = {one.tag: one for one in manager.chunks()}
+    assert len(chunks) == 6 and all(chunks[100 + i].token in (0, many[i].token) for i in range(5))
+    assert chunks[100].size == 7 and chunks[100].owner == 0 and chunks[100].borrower_mask == (0,) * 16
+    many.clear()
+    views = [manager.subscribe(f"topic {i}") for i in range(31)]
+    listed = manager.topics()
+    assert {one.topic for one in listed} == {"a/b"} | {view.topic for view in views} and len(listed) == 33
+    del views
+    assert len(manager.topics()) == 2
+    end(manager)
+
+
+def test_threads_share_topics():
+    """Each message to one of the threads that share a subscriber, while others come and go."""
+    manager = opened(4096, 64)
+    publisher, view = manager.publisher("a", timeout=None), manager.subscribe("a", reliable=True)
+    numbers, failures, done = [], [], threading.Event()
+
+    def attempt(work):
+        def run():
+            try:
+                work()
+            except BaseException as error:
+                failures.append(error)
+        return threading.Thread(target=run)
+
+    def read():
+        for frame in view:
+            array = frame.array()
+            assert (array == frame.number % 7).all()
+            numbers.append(frame.number)
+
+    def write():
+        for _ in range(150):
+            with lock:
+                chunk = publisher.loan(100)
+                number[0] += 1
+                chunk.array()[:] = number[0] % 7
+                assert publisher.publish(chunk).number == number[0]
+
+    def come_and_go():
+        while not done.is_set():
+            try:
+                with zerocp.open(instance) as own:
+                    one = own.subscribe("a", history=3)
+                    later(own.close, 0.002)
+                    for frame in one:
+                        assert value_of(frame) == frame.number % 7
+            except zerocp.Closed:
+                pass
+
+    lock, number = threading.Lock(), [0]
+    readers, writers = [attempt(read) for _ in range(3)], [attempt(write) for _ in range(2)]
+    others = [attempt(come_and_go) for _ in range(2)]
+    for thread in readers + writers + others:
+        thread.start()
+    for thread in writers:
+        thread.join()
+    while len(numbers) < 300 and not failures:
+        time.sleep(0.001)
+    done.set()
+    view.close()
+    for thread in readers + others:
+        thread.join()
+    assert not failures, failures
+    assert sorted(numbers) == list(range(1, 301))
+    end(manager)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # Where there is no numpy
 
 
@@ -580,7 +1250,11 @@ def test_without_numpy():
     received = manager.acquire(chunk.token).array((2, 3), "float64", 8)
     assert received[1, 2] == 1.5
     must_fail(TypeError, received.__setitem__, (1, 2), 2.5)
-    chunk.release()
+    view = manager.subscribe("a")
+    publisher = manager.publisher("a")
+    publisher.publish(chunk)
+    received = view.receive().array((2, 3), "float64", 8)
+    del view, publisher
     manager.close()
     del array
     assert received[1, 2] == 1.5 and used() == (1, 1)
