@@ -1,5 +1,5 @@
-// tests/python_test.c: runs the tests of tests/demo/zerocp.py, each of which is a function of
-// tests/python/zerocp_test.py, with the interpreter that has numpy. Skipped where there is none; but not where
+// tests/python_test.c: runs the tests of tests/demo/zerocp.py, which are functions of tests/python/zerocp_test.py, some
+// in one process, with the interpreter that has numpy. Skipped where there is none; but not where
 // TEST_INSTALLED says that python3 and numpy are.
 #include "harness/programs.h"
 
@@ -28,7 +28,8 @@ static void set_library(void) {
 // The first interpreter that has numpy and can load the library, which may be of another word size or another libc's.
 static const char *interpreter(void) {
     static const char *const candidates[] = {"python3", "/usr/bin/python3", "/usr/local/bin/python3"};
-    static const char probe[] = "import ctypes, numpy, os; ctypes.CDLL(os.environ['ZEROCP_LIBRARY'])";
+    static const char probe[] = "import ctypes, importlib.util, os; ctypes.CDLL(os.environ['ZEROCP_LIBRARY'])\n"
+                                "if not importlib.util.find_spec('numpy'): raise SystemExit('there is no numpy')";
     set_library();
     for (size_t i = 0; i < sizeof candidates / sizeof candidates[0]; i++) {
         start_at(&python, candidates[i], (const char *[]){candidates[i], "-c", probe, NULL});
@@ -39,32 +40,40 @@ static const char *interpreter(void) {
     skip("there is no python3 with numpy that can load the library");
 }
 
-static void run_python_test(const char *name) {
+static void run_python_tests(const char *names) {
     const char *found = interpreter();
-    start_at(&python, found, (const char *[]){found, "-X", "dev", SCRIPT, name, test_instance(), NULL});
+    start_at(&python, found, (const char *[]){found, "-X", "dev", SCRIPT, names, test_instance(), NULL});
     must_end(&python, 0);
     must_be(&python, "");
 }
 
+// Those of one line run in one process.
 #define PYTHON_TESTS(X)                                                                                                \
-    X(table) X(functions) X(manager) X(arguments) X(exchange) X(array_outlives_all) X(chunk_outlives_close)            \
-    X(array_in_a_cycle) X(exit) X(exit_leaves_nobody_to_sweep) X(killed) X(fork) X(fork_before_other_hooks)            \
-    X(fork_after_release) X(threads)                                                                                   \
-    X(topic) X(reliable) X(frames_hold) X(array_of_a_published_chunk) X(publisher_killed) X(subscriber_killed)         \
-    X(wait) X(descriptor) X(signals) X(interrupt) X(close_ends_waiting)                                                \
-    X(async) X(async_is_fair_and_loses_nothing) X(fork_topics) X(exit_with_topics) X(listing)                          \
-    X(threads_share_topics) X(without_numpy)
+    X(table, "table functions")                                                                                        \
+    X(chunks, "manager arguments exchange")                                                                            \
+    X(arrays, "array_outlives_all chunk_outlives_close array_in_a_cycle")                                              \
+    X(exit, "exit exit_leaves_nobody_to_sweep killed")                                                                 \
+    X(fork, "fork fork_after_release fork_before_other_hooks")                                                         \
+    X(threads, "threads")                                                                                              \
+    X(topics, "topic reliable frames_hold array_of_a_published_chunk")                                                 \
+    X(topics_killed, "publisher_killed subscriber_killed")                                                             \
+    X(waiting, "wait descriptor signals interrupt close_ends_waiting")                                                 \
+    X(async, "async async_is_fair_and_loses_nothing")                                                                  \
+    X(topics_ending, "fork_topics exit_with_topics")                                                                   \
+    X(topics_shared, "listing threads_share_topics")                                                                   \
+    X(pipeline, "pipeline")                                                                                            \
+    X(without_numpy, "without_numpy")
 
-#define PYTHON_TEST(name)                                                                                              \
+#define PYTHON_TEST(name, tests)                                                                                       \
     TEST(python_##name) {                                                                                              \
-        run_python_test(#name);                                                                                        \
+        run_python_tests(tests);                                                                                       \
     }
 PYTHON_TESTS(PYTHON_TEST)
 
 // None is left out here.
 TEST(python_tests_all_run) {
-#define NAME(name) " " #name
-    const char *expected = text_of("%s\n", &PYTHON_TESTS(NAME)[1]), *found = interpreter();
+#define NAMES(name, tests) " " tests
+    const char *expected = text_of("%s\n", &PYTHON_TESTS(NAMES)[1]), *found = interpreter();
     start_at(&python, found, (const char *[]){found, SCRIPT, "--list", NULL});
     must_end(&python, 0);
     must_be(&python, expected);

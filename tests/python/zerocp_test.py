@@ -1,4 +1,4 @@
-"""Tests of tests/demo/zerocp.py, each in a process of its own: zerocp_test.py NAME INSTANCE, started by
+"""Tests of tests/demo/zerocp.py: zerocp_test.py "NAME..." INSTANCE runs some, one after the other; started by
 tests/python_test.c. Processes that a test starts are this file again, with the name of a function that begins with
 `child_`. --list prints the tests."""
 
@@ -489,6 +489,23 @@ def test_fork():
     end(manager)
 
 
+def test_fork_after_release():
+    """Where an array was, the child has nothing of it."""
+    manager = opened(1 << 20, 2)
+    for _ in range(3):
+        array = manager.allocate(1 << 20).array()
+        address = array.ctypes.data
+        del array
+
+        def child():
+            with open("/proc/self/maps", encoding="utf-8") as maps:
+                ranges = [[int(end, 16) for end in line.split()[0].split("-")] for line in maps]
+            assert not any(begin <= address < end for begin, end in ranges)
+
+        fork(child)
+    end(manager)
+
+
 def test_fork_before_other_hooks():
     """Whatever the child maps first, it is not where an array is: not even in a hook that was registered before."""
     taken = []
@@ -510,23 +527,6 @@ def test_fork_before_other_hooks():
     fork(child)
     assert all(array.min() == 5 for array in arrays)
     del array, arrays
-    end(manager)
-
-
-def test_fork_after_release():
-    """Where an array was, the child has nothing of it."""
-    manager = opened(1 << 20, 2)
-    for _ in range(3):
-        array = manager.allocate(1 << 20).array()
-        address = array.ctypes.data
-        del array
-
-        def child():
-            with open("/proc/self/maps", encoding="utf-8") as maps:
-                ranges = [[int(end, 16) for end in line.split()[0].split("-")] for line in maps]
-            assert not any(begin <= address < end for begin, end in ranges)
-
-        fork(child)
     end(manager)
 
 
@@ -843,10 +843,12 @@ def test_wait():
         for _ in range(200):
             must_be_refused("ERR_TIMEOUT", zerocp.wait, these, 0.001)
 
+    interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # in any order, and often one of them stands between
-    threads = [started(wait_and_wait, *these) for these in (views, views[::-1], [*views, views[0]])]
-    for thread, _ in threads:
-        thread.join()
+    for these in (views, views[::-1], [*views, views[0]]):
+        started(wait_and_wait, *these)
+    join_threads()
+    sys.setswitchinterval(interval)
     other = zerocp.open(instance)
     must_be_refused("ERR_INVALID_ARGUMENT", zerocp.wait, [views[0], other.subscribe("a")], 0)
     later(views[2].close)
@@ -1232,6 +1234,91 @@ def test_threads_share_topics():
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# The pipeline's consumer in Python, tests/demo/consumer.py: its producer here is one that says what it has published,
+# and is told what to do.
+
+WIDTH, HEIGHT = 64, 16
+
+
+def child_produces():
+    """Draws a frame for each line, or one that is wrong, or says that it has ended."""
+    manager = zerocp.open(instance)
+    producer, black = (int.from_bytes(os.urandom(8), sys.byteorder) for _ in range(2))
+    calibration = manager.publisher("camera/calibration", depth=1, keep=1, exclusive=True)
+    frames = manager.publisher("camera/frames", depth=4, exclusive=True, timeout=None)
+    chunk = calibration.loan(16)
+    chunk.array(2, "uint64")[:] = producer, black
+    calibration.publish(chunk)
+    pixels, number = WIDTH * HEIGHT * 3, 0
+    for line in sys.stdin:
+        if line == "end\n":
+            frames.notify()
+        else:
+            number += 1
+            chunk = frames.loan(32 + pixels)
+            chunk.array(3, "uint64")[:] = producer, number, time.monotonic_ns()
+            chunk.array(2, "uint32", 24)[:] = WIDTH, HEIGHT
+            words = chunk.array(pixels // 8, "uint64", 32)
+            words[:] = [(black + number * 0x9e3779b97f4a7c15 + i * 0x0101010101010101) % (1 << 64)
+                        for i in range(pixels // 8)]
+            words[pixels // 8 - 1] ^= zerocp.numpy.uint64(line == "wrong\n")
+            del words
+            assert frames.publish(chunk).number == number
+        print("published", line, end="", flush=True)
+
+
+def start_consumer(*options):
+    script = os.path.join(SOURCE, "tests", "demo", "consumer.py")
+    return subprocess.Popen([sys.executable, script, "--name", instance, *options], stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True)
+
+
+def await_topics(manager, consumers):
+    """Until so many read frames, and none that has died."""
+    while sum(one.topic == "camera/frames" and not one.publisher for one in manager.topics()) != consumers:
+        time.sleep(0.01)
+        manager.recover()
+
+
+def test_pipeline():
+    """A producer and a consumer are killed, others take over, and each frame that was published arrives."""
+    manager = zerocp.open(instance, pools=[(16, 8), (32 + WIDTH * HEIGHT * 3, 16)])
+    reliable, other, third = (start_consumer("--reliable") for _ in range(3))
+    await_topics(manager, 3)
+    first = start("child_produces")
+    for _ in range(10):
+        told(first, "frame")
+    other.kill()
+    third.send_signal(signal.SIGTERM)
+    first.kill()
+    first.communicate()
+    other.communicate()
+    text, _ = third.communicate()
+    count = int(re.fullmatch(r"Read (\d+) frames of [01] producers, 0 lost, 0 skipped\n", text).group(1))
+    assert third.returncode == 0 and count <= 10
+    second = start("child_produces")
+    late = start_consumer("--work", "1")
+    await_topics(manager, 2)
+    for _ in range(10):
+        told(second, "frame")
+    told(second, "end")
+    must_end(reliable, "Read 20 frames of 2 producers, 0 lost, 0 skipped\n")
+    text, _ = late.communicate()
+    read, lost = map(int, re.fullmatch(r"Read (\d+) frames of 1 producers, (\d+) lost, 0 skipped\n", text).groups())
+    assert late.returncode == 0 and read + lost == 10
+    wrong = start_consumer("--frames", "5", "--reliable")
+    await_topics(manager, 1)
+    told(second, "frame")
+    told(second, "wrong")
+    must_end(wrong, "consumer.py: frame 13 is wrong\n", 1)
+    second.stdin.close()
+    second.wait()
+    manager.recover()
+    assert used() == (0, 1), used()
+    end(manager)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # Where there is no numpy
 
 
@@ -1274,7 +1361,8 @@ def main():
     elif sys.argv[1].startswith("child_"):
         globals()[sys.argv[1]]()
     else:
-        globals()["test_" + sys.argv[1]]()
+        for name in sys.argv[1].split():
+            globals()["test_" + name]()
 
 
 main()
