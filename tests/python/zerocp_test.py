@@ -764,8 +764,15 @@ def child_publishes():
 def told(process, line):
     process.stdin.write(f"{line}\n")
     process.stdin.flush()
-    answer = process.stdout.readline()
-    assert answer == f"published {line}\n", answer + process.communicate()[0]
+    must_say(process, f"published {line}\n")
+
+
+def must_say(process, line):
+    """The next line that it prints."""
+    said = process.stdout.readline()
+    if said != line:
+        process.stdin.close()
+        raise AssertionError(f"not {line!r}, but\n{said}{process.stdout.read()}")
 
 
 def test_publisher_killed():
@@ -811,7 +818,7 @@ def test_subscriber_killed():
         time.sleep(0.01)
     for i in range(5):
         publish(publisher, i, 4096)
-        assert reader.stdout.readline() == f"{i + 1} {i} 0\n"
+        must_say(reader, f"{i + 1} {i} 0\n")
     assert used()[0] == 5
     os.kill(reader.pid, signal.SIGSTOP)
     for i in range(3):
@@ -909,12 +916,12 @@ def test_signals():
     manager = opened()
     child = start("child_waits")
     for name in ("receive", "iteration", "wait", "publish", "allocate", "async"):
-        assert child.stdout.readline() == "waits\n", child.communicate()[0]
+        must_say(child, "waits\n")
         time.sleep(0.05)
         child.send_signal(signal.SIGUSR1)
-        assert child.stdout.readline() == "handled\n"
+        must_say(child, "handled\n")
         child.send_signal(signal.SIGINT)
-        assert child.stdout.readline() == f"{name} interrupted\n"
+        must_say(child, f"{name} interrupted\n")
     must_end(child)
     assert used() == (0, 1), used()
     end(manager)
@@ -985,6 +992,10 @@ def test_close_ends_waiting():
 # async for
 
 
+def run(coroutine):
+    asyncio.run(asyncio.wait_for(coroutine, 50), debug=False)  # which would tell how slow this machine is
+
+
 def test_async():
     manager = opened(4096, 40)
     publishers = [manager.publisher(name) for name in "ab"]
@@ -1029,7 +1040,7 @@ def test_async():
         assert numbers == list(range(21, 27)), numbers
 
     before = os.listdir("/proc/self/fd")
-    asyncio.run(asyncio.wait_for(main(), 50))
+    run(main())
     assert all(numbers == [(i + 1, i) for i in range(20)] for numbers in received.values()), received
     join_threads()
     assert len(os.listdir("/proc/self/fd")) < len(before)
@@ -1066,7 +1077,7 @@ def test_async_is_fair_and_loses_nothing():
             await asyncio.wait([reader])
         ticker.cancel()
 
-    asyncio.run(asyncio.wait_for(main(), 50))
+    run(main())
     assert seen == list(range(1, 201)), seen
     assert len(set(ticks)) > 5, ticks
     end(manager)
@@ -1249,12 +1260,11 @@ def child_produces():
     chunk = calibration.loan(16)
     chunk.array(2, "uint64")[:] = producer, black
     calibration.publish(chunk)
-    pixels, number = WIDTH * HEIGHT * 3, 0
-    for line in sys.stdin:
+    pixels = WIDTH * HEIGHT * 3
+    for number, line in enumerate(sys.stdin, 1):
         if line == "end\n":
             frames.notify()
         else:
-            number += 1
             chunk = frames.loan(32 + pixels)
             chunk.array(3, "uint64")[:] = producer, number, time.monotonic_ns()
             chunk.array(2, "uint32", 24)[:] = WIDTH, HEIGHT
