@@ -134,21 +134,30 @@ $(BUILD)/bench/bench: $(objects_bench)
 
 # What the bench compares with, if it is installed: objects that the bench loads if they are there. Once built they are
 # kept up to date; `make all`, `make bench` and the tests never need them.
-peers       := iceoryx boost dpdk
+peers       := iceoryx boost dpdk iceoryx_topics zmq nng fastdds boost_queue
 peers_built := $(wildcard $(patsubst %,$(BUILD)/bench/peers/%.so,$(peers)))
 peer_flags  := -O2 -g -fPIC -shared -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(WERROR) -D_GNU_SOURCE -DNDEBUG
-peer_needs   = bench/contender.h bench/loops.h $(BUILD)/bench/peers/command
+peer_needs   = bench/contender.h bench/loops.h bench/messenger.h bench/topic_loops.h $(BUILD)/bench/peers/command
 
 $(BUILD)/bench/peers/command: FORCE
 	$(call keep,$(call quoted,$(CXX) $(CC) $(peer_flags)))
 
+iceoryx_includes = -isystem $(patsubst %/iceoryx_posh/,%,$(lastword $(wildcard /usr/include/iceoryx/*/iceoryx_posh/)))
 $(BUILD)/bench/peers/iceoryx.so: bench/peers/iceoryx.cpp $(peer_needs)
-	$(CXX) -std=c++17 $(peer_flags) -isystem $(patsubst %/iceoryx_posh/,%,$(lastword $(wildcard /usr/include/iceoryx/*/iceoryx_posh/))) -o $@ $< -liceoryx_posh -liceoryx_hoofs
+	$(CXX) -std=c++17 $(peer_flags) $(iceoryx_includes) -o $@ $< -liceoryx_posh -liceoryx_hoofs
 $(BUILD)/bench/peers/boost.so: bench/peers/boost.cpp $(peer_needs)
 	$(CXX) -std=c++17 $(peer_flags) -o $@ $<
 $(BUILD)/bench/peers/dpdk.so: bench/peers/dpdk.c $(peer_needs)
 	$(CC) -std=gnu11 $(peer_flags) $(patsubst -I%,-isystem %,$(shell pkg-config --cflags libdpdk)) -o $@ $< \
 	    -Wl,--no-as-needed -lrte_eal -lrte_mempool -lrte_mempool_ring -lrte_ring
+$(BUILD)/bench/peers/iceoryx_topics.so: bench/peers/iceoryx_topics.cpp $(peer_needs)
+	$(CXX) -std=c++17 $(peer_flags) $(iceoryx_includes) -o $@ $< -liceoryx_posh_roudi -liceoryx_posh -liceoryx_hoofs
+$(BUILD)/bench/peers/fastdds.so: bench/peers/fastdds.cpp $(peer_needs)
+	$(CXX) -std=c++17 $(peer_flags) -o $@ $< -lfastrtps -lfastcdr
+$(BUILD)/bench/peers/boost_queue.so: bench/peers/boost_queue.cpp $(peer_needs)
+	$(CXX) -std=c++17 $(peer_flags) -o $@ $<
+$(BUILD)/bench/peers/zmq.so $(BUILD)/bench/peers/nng.so: $(BUILD)/bench/peers/%.so: bench/peers/%.c $(peer_needs)
+	$(CC) -std=gnu11 $(peer_flags) -o $@ $< -l$*
 
 $(BUILD)/soak/%: tests/soak/%.c $(BUILD)/soak/command
 	$(call compile,soak) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(libs)
@@ -200,11 +209,11 @@ bench: $(benches) $(peers_built) ## Measure; CSV, plots and tables go to build/b
 bench-check: $(benches) ## Compare two CSVs of the bench, OLD=file NEW=file: status 1 if something got slower
 	@$(BUILD)/bench/bench --check=$(call quoted,$(OLD)),$(call quoted,$(NEW)) $(BENCH_OPTIONS)
 
-bench-peers: ## Install (Debian, as root) and build what the bench compares with: iceoryx, Boost.Interprocess, DPDK
+bench-peers: ## Install (Debian, as root) and build what the bench compares with: iceoryx, Boost, DPDK, ZeroMQ, nng, Fast-DDS
 	@if test "$$(id -u)" = 0 && command -v apt-get > /dev/null; then \
 	    apt-get update -qq; \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends g++ pkg-config libiceoryx-posh-dev \
-	        libiceoryx-hoofs-dev libboost-dev libdpdk-dev || echo "not all could be installed: what is there is built"; \
+	        libiceoryx-hoofs-dev libboost-dev libdpdk-dev libzmq3-dev libnng-dev libfastrtps-dev libacl1-dev || echo "not all could be installed: what is there is built"; \
 	else \
 	    echo "not root, or no apt-get: nothing is installed, what is there is built"; \
 	fi

@@ -37,6 +37,8 @@ static const struct {
     {"chunks", suite_chunks, 1, "the curve over chunk counts; zerocp in states of its list"},
     {"payload", suite_payload, 12, "hand-off over payloads, beside pipe, socket and memcpy"},
     {"instances", suite_instances, 12, "create, attach, recover"},
+    // the last one: what its peers start stays in this process
+    {"topics", suite_topics, 2, "messages from one process to others, beside other ways to carry them"},
 };
 enum { SUITES = sizeof suites / sizeof suites[0] };
 

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/types.h>
 #include <time.h>
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -80,10 +81,11 @@ typedef struct line {
     unsigned char rest[120];
 } __attribute__((aligned(128))) line;
 
-enum { RING = 256, SLOT_BYTES = 256 };
+enum { RING = 256, SLOT_BYTES = 256, MOST_SUBSCRIBERS = 8 };
 
 typedef struct shared_state {
     line arrived, go, stop, ball, head, tail, bad, phase;
+    line seen[MOST_SUBSCRIBERS];                                   // by each subscriber
     uint64_t ring[RING] __attribute__((aligned(128)));
     unsigned char slots[RING][SLOT_BYTES] __attribute__((aligned(128)));
 } shared_state;
@@ -149,6 +151,16 @@ typedef struct bench_host {                                        // what a con
     void (*die)(const char *format, ...);
     histogram *latencies;                                          // of this process
     uint64_t window;                                               // messages that may be on their way
+    // For topics (messenger.h).
+    const char *(*name)(const char *word);                         // of an object of shared memory, never left behind
+    pid_t (*fork)(void);                                           // a process that ends with the bench
+    void (*wait)(pid_t pid);                                       // until it has ended
+    histogram *arrivals;                                           // of all processes
+    double ns_per_tick;
+    int worker, subscribers;                                       // which one this is; how many there are
+    bool crowded;                                                  // there are more processes than CPUs
+    uint64_t first;                                                // number of the slice's first message
+    uint64_t received, spent;                                      // messages; ticks, where not all time counts
 } bench_host;
 
 typedef struct contender {
@@ -172,7 +184,7 @@ typedef struct contender {
 } contender;
 
 // What a peer's object gives: NULL if it was made for another version of this file.
-enum { BENCH_ABI = 2 };
+enum { BENCH_ABI = 3 };
 typedef const contender *const *bench_peer_function(const bench_host *host, int abi);   // ends with NULL
 
 #ifdef __cplusplus

@@ -34,7 +34,7 @@ void die(const char *format, ...) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Names
 
-enum { MAX_NAMES = 128, MAX_HELPERS = 128 };
+enum { MAX_NAMES = 256, MAX_HELPERS = 128 };
 
 static struct {
     char name[64], paths[4][128];

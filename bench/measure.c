@@ -109,8 +109,13 @@ void measure_begin(const measure_options *given) {
     memset(host.shared, 0, sizeof *host.shared);
     host.shared_memory = shared_memory;
     host.die = die;
+    host.name = name_new;
+    host.fork = helper_fork;
+    host.wait = helper_wait;
+    host.arrivals = shared_memory(sizeof *host.arrivals);
     MUST((host.latencies = calloc(1, sizeof *host.latencies)) != NULL);
     ticks_calibrate();
+    host.ns_per_tick = tick_ns;
     counters_open();
 }
 
@@ -131,7 +136,8 @@ void *pool_add(const contender *by, uint32_t chunks, uint32_t bytes) {
 }
 
 point *point_add(const point *given) {
-    bool several = given->kind == POINT_TWO || given->kind == POINT_PROCESSES || given->kind == POINT_THREADS;
+    bool several = given->kind == POINT_TWO || given->kind == POINT_PROCESSES || given->kind == POINT_THREADS
+                   || given->kind == POINT_TOPIC;
     if (!options.selected(given->name, given->system) || (given->kind == POINT_TWO && cpus[1] < 0))
         return NULL;
     MUST(point_count < MAX_POINTS);
@@ -144,6 +150,8 @@ point *point_add(const point *given) {
     p->window = p->window ? p->window : 64;
     p->every = p->every ? p->every : 1;
     p->slice = p->slice ? p->slice : options.slice;
+    if (p->kind == POINT_TOPIC && p->latency)
+        MUST((p->all = calloc(1, sizeof *p->all)) != NULL);
     points[point_count++] = p;
     return p;
 }
@@ -166,12 +174,21 @@ void pools_check(const char *when) {
 
 typedef struct order {
     int which;
-    uint64_t count;
+    uint64_t count, first;
 } order;
 
 typedef struct outcome {
     uint64_t ns, count, ended;
 } outcome;
+
+static struct {
+    void (*join)(int worker), (*leave)(int worker);
+} hooks;
+
+void crew_hooks(void (*join)(int worker), void (*leave)(int worker)) {
+    hooks.join = join;
+    hooks.leave = leave;
+}
 
 static struct {
     pid_t pid;
@@ -221,6 +238,28 @@ static outcome part_of_many(const point *p) {
     return (outcome){ended - began, done, ended};
 }
 
+enum { CALL_FIRST = 0 };                                           // instead of a message's number: a call
+
+// One worker's part of a topic. count: of the messages that it has received.
+static outcome part_of_topic(const point *p, uint64_t count, uint64_t first) {
+    host.window = p->window;
+    host.worker = worker_number;
+    host.subscribers = p->workers - 1;
+    host.crowded = p->workers > cpu_count;
+    host.first = first;
+    host.received = host.spent = 0;
+    arrive();
+    for (unsigned tries = 0; get_acquire(&host.shared->arrived) < (uint64_t)p->workers; tries++)
+        tries % 64 == 63 ? (void)sched_yield() : spin();
+    uint64_t began = now_ns();
+    if (first == CALL_FIRST)
+        (worker_number ? p->answer : p->call)(p->pool, count);
+    else
+        (worker_number ? p->peer : p->loop)(p->pool, count);
+    uint64_t ended = now_ns();
+    return (outcome){ended - began, host.received, ended};
+}
+
 static void pools_join(int worker) {
     for (int i = 0; i < pool_count; i++)
         if (pools[i].by->join)
@@ -238,12 +277,18 @@ _Noreturn static void crew_serve(int worker, int orders, int outcomes) {
     worker_number = worker;
     cpu_pin(worker == 1 && cpus[1] >= 0 ? cpus[1] : all_cpus[worker % cpu_count]);
     pools_join(worker);
+    if (hooks.join)
+        hooks.join(worker);
     MUST(write(outcomes, "", 1) == 1);
     while (read(orders, &next, sizeof next) == (ssize_t)sizeof next) {
         const point *p = points[next.which];
-        outcome own = p->kind == POINT_TWO ? part_of_two(p, next.count) : part_of_many(p);
+        outcome own = p->kind == POINT_TWO     ? part_of_two(p, next.count)
+                      : p->kind == POINT_TOPIC ? part_of_topic(p, next.count, next.first)
+                                               : part_of_many(p);
         MUST(write(outcomes, &own, sizeof own) == (ssize_t)sizeof own);
     }
+    if (hooks.leave)
+        hooks.leave(worker);
     pools_leave(worker);
     _exit(0);
 }
@@ -285,8 +330,10 @@ void crew_end(void) {
     crew_count = 0;
 }
 
+static uint64_t topic_first = 1;                                   // number of the next message of all topics
+
 static void crew_order(int worker, const point *p, uint64_t count) {
-    order next = {0, count};
+    order next = {0, count, topic_first};
     while (points[next.which] != p)
         next.which++;
     MUST(write(crew[worker].orders, &next, sizeof next) == (ssize_t)sizeof next);
@@ -381,10 +428,50 @@ static double measure_many(const point *p) {
     return (double)(ended - began) / (double)count;
 }
 
+// One process publishes, the others subscribe. A message takes from the first one's start to the last one's end by as
+// many as each subscriber has received.
+static double measure_topic(point *p, uint64_t count, bool keep) {
+    const uint64_t subscribers = (uint64_t)p->workers - 1;
+    shared_state *shared = host.shared;
+    uint64_t received = 0;
+    set_release(&shared->head, 0);
+    set_release(&shared->ball, 0);
+    for (int k = 0; k < MOST_SUBSCRIBERS; k++)
+        set_release(&shared->seen[k], 0);
+    set_release(&shared->arrived, 0);
+    for (int i = 1; i < p->workers; i++)
+        crew_order(i, p, count);
+    outcome own = part_of_topic(p, count, topic_first);
+    uint64_t began = own.ended - own.ns, ended = own.ended, spent = host.spent;
+    topic_first += count;
+    for (int i = 1; i < p->workers; i++) {
+        outcome other = crew_outcome(i, p);
+        received += other.count;
+        ended = other.ended > ended ? other.ended : ended;
+    }
+    if (keep) {
+        p->sent += count * subscribers;
+        p->received += received;
+    }
+    if (spent)
+        return (double)spent * tick_ns / (double)count;
+    if (p->there_and_back)
+        return (double)own.ns / (double)count / 2;
+    return (double)(ended - began) / ((double)(received ? received : 1) / (double)subscribers);
+}
+
+void point_call(point *p) {
+    uint64_t first = topic_first;
+    topic_first = CALL_FIRST;
+    (void)measure_topic(p, (uint64_t)p->workers - 1, false);
+    topic_first = first;
+}
+
 static double measure(point *p, uint64_t count, bool keep) {
     switch (p->kind) {
     case POINT_ALONE: return measure_alone(p, count, keep);
     case POINT_TWO: return measure_two(p, count);
+    case POINT_TOPIC: return measure_topic(p, count, keep);
     case POINT_ONCE: return p->once(p->pool);
     default: return measure_many(p);
     }
@@ -394,9 +481,12 @@ static double measure(point *p, uint64_t count, bool keep) {
 static uint64_t calibrate(point *p) {
     // fewer have no p99.9, and begin more often than they flow
     enum { MESSAGES = 1024 };
-    if (p->kind != POINT_ALONE && p->kind != POINT_TWO)
+    if (p->fixed)
+        return p->fixed;
+    if (p->kind != POINT_ALONE && p->kind != POINT_TWO && p->kind != POINT_TOPIC)
         return 1;
-    for (uint64_t count = p->kind == POINT_TWO ? p->block : 1;; count *= 4) {
+    const uint64_t least = p->kind == POINT_TOPIC ? p->block : MESSAGES;
+    for (uint64_t count = p->kind == POINT_ALONE ? 1 : p->block;; count *= 4) {
         uint64_t began = now_ns();
         double ns = measure(p, count, false);
         for (int i = 0; i < 8 && now_ns() - began < 50000000; i++) {
@@ -405,8 +495,8 @@ static uint64_t calibrate(point *p) {
         }
         if (ns * (double)count > (double)p->slice / 8) {
             uint64_t fit = (uint64_t)((double)p->slice / ns);
-            if ((p->latency || p->peer) && p->block > 1 && fit < MESSAGES)
-                fit = MESSAGES;                                    // the partner was not on its CPU, most likely
+            if ((p->latency || p->peer) && p->block > 1 && fit < least)
+                fit = least;                                       // the partner was not on its CPU, most likely
             return fit == 0 ? 1 : fit < 256 ? fit : fit / 64 * 64;
         }
     }
@@ -419,10 +509,21 @@ static void keep_latencies(point *p) {
     figures_add(&p->quantiles[MOST], (double)host.latencies->most * tick_ns);
 }
 
+static void histogram_merge(histogram *into, const histogram *from) {
+    for (unsigned cell = 0; cell < HISTOGRAM_CELLS; cell++)
+        into->cells[cell] += from->cells[cell];
+    into->count += from->count;
+    into->most = from->most > into->most ? from->most : into->most;
+}
+
 static void run_point(point *p, double *rmw) {
     if (p->latency)
-        memset(host.latencies, 0, sizeof *host.latencies);
+        memset(p->all ? host.arrivals : host.latencies, 0, sizeof *host.latencies);
     double ns = measure(p, p->count, true);
+    if (p->all) {
+        *host.latencies = *host.arrivals;
+        histogram_merge(p->all, host.latencies);
+    }
     if (strcmp(p->name, "rmw") == 0)
         *rmw = ns;
     if (p->latency) {
@@ -480,8 +581,28 @@ static void tell_most(const point *p) {                            // the larges
     }
 }
 
-static void tell_point(const point *p) {
+static void tell_one(const point *p, const char *metric, const char *unit, double value) {
+    figures one = {NULL, 0};
+    figures_add(&one, value);
+    tell(p, metric, unit, &one, NULL);
+    free(one.values);
+}
+
+// So few messages a round have no p99.9: that is of the messages of all rounds.
+static void tell_topic(point *p) {
+    if (p->all && p->all->count) {
+        p->quantiles[P99].count = p->quantiles[P999].count = 0;
+        figures_add(&p->quantiles[P99], histogram_quantile(p->all, 0.99));
+        figures_add(&p->quantiles[P999], histogram_quantile(p->all, 0.999));
+    }
+    tell_one(p, "sent", "", (double)p->sent);
+    tell_one(p, "received", "", (double)p->received);
+}
+
+static void tell_point(point *p) {
     static const char *const quantiles[] = {"p50", "p99", "p99.9"};
+    if (p->kind == POINT_TOPIC && p->sent)
+        tell_topic(p);
     tell(p, "time", "ns", &p->ns, &p->rmws);
     for (int i = 0; i < MOST; i++)
         tell(p, quantiles[i], "ns", &p->quantiles[i], NULL);
@@ -495,6 +616,7 @@ static void point_free(point *p) {
     free(p->rmws.values);
     free(p->instructions.values);
     free(p->cycles.values);
+    free(p->all);
     for (int i = 0; i < QUANTILES; i++)
         free(p->quantiles[i].values);
     free(p);

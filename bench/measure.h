@@ -14,6 +14,8 @@ typedef enum point_kind {
     // so many workers until time is up: wall time by all operations
     POINT_PROCESSES,
     POINT_THREADS,
+    // this process publishes (loop), so many others subscribe (peer)
+    POINT_TOPIC,
     POINT_ONCE,                                                    // measures itself
 } point_kind;
 
@@ -22,19 +24,25 @@ enum { P50, P99, P999, MOST, QUANTILES };
 typedef struct point {
     const char *name, *system, *state, *what;                      // state "": none
     point_kind kind;
-    int workers;                                                   // for the last two kinds but one
+    int workers;                                                   // all processes; POINT_ALONE, POINT_TWO: nothing
     uint32_t chunks;
     uint64_t bytes;
     void *pool;
     const contender *by;                                           // whose pool it is, where threads have to join
     void (*loop)(void *pool, uint64_t count);
     void (*peer)(void *pool, uint64_t count);
+    void (*call)(void *pool, uint64_t count);                      // POINT_TOPIC: so that all find each other
+    void (*answer)(void *pool, uint64_t count);
     double (*once)(void *pool);                                    // ns
     // 0: the default. block: least operations between looks at stop
     uint64_t slice, block, window;
     bool latency;                                                  // the loop fills the histogram
+    bool there_and_back;                                           // the time of a message is half of what it takes
     int every;                                                     // 0, 1: each round
+    uint64_t fixed;                                                // operations per round; 0: as many as fit a slice
     uint64_t count;                                                // operations per round; 0: not run
+    uint64_t sent, received;                                       // POINT_TOPIC: messages, in all rounds
+    histogram *all;                                                // POINT_TOPIC, latency: of all rounds
     figures ns, rmws, quantiles[QUANTILES], instructions, cycles;
 } point;
 
@@ -52,7 +60,11 @@ void measure_begin(const measure_options *given);
 void *pool_add(const contender *by, uint32_t chunks, uint32_t bytes);
 point *point_add(const point *given);                              // NULL if it is not selected
 bool selected_at_all(const char *name, const char *system);
+// What each process of the crew does besides joining the pools, and when it leaves. Not pinned: it pins itself. NULL:
+// nothing.
+void crew_hooks(void (*join)(int worker), void (*leave)(int worker));
 void crew_start(int workers);
+void point_call(point *p);                                         // POINT_TOPIC: all find each other
 void rounds_run(int rounds);
 void crew_end(void);
 void pools_check(const char *when);                                // conservation, of all pools of the suite

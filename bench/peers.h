@@ -3,8 +3,9 @@
 #ifndef ZEROCP_BENCH_PEERS_H
 #define ZEROCP_BENCH_PEERS_H
 
-#include "contender.h"
+#include "messenger.h"
 
 const contender *const *peers(const bench_host *host);             // ends with NULL; says which were skipped, and why
+const messenger *const *peer_messengers(bench_host *host);         // the same, of those that carry messages
 
 #endif

@@ -19,6 +19,8 @@ void suite_workers(const suite_options *options);                  // the curve 
 void suite_chunks(const suite_options *options);
 // the curve over payloads, beside pipe, socket and memcpy
 void suite_payload(const suite_options *options);
+// messages from one process to others, beside other ways to carry them
+void suite_topics(const suite_options *options);
 void suite_instances(const suite_options *options);                // create, attach, recover
 
 void rmw_add(void);                                                // the unit; the first point of each suite
