@@ -16,6 +16,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static struct {
     int rounds;
@@ -203,5 +204,7 @@ int main(int argc, char **argv) {
     clean_up_on_signals();
     bench();
     bool good = !options.csv || record_write(&records, options.csv);
-    return good && told(&records) ? 0 : 1;
+    good = told(&records) && good;
+    fflush(NULL);
+    _exit(good ? 0 : 1);                                           // not by what peers would do at an exit
 }

@@ -28,11 +28,13 @@ static bool is_latency(const record *r) {
     return r->metric[0] == 'p';
 }
 
-// The largest of all latencies is one event, and few rounds have no quartiles to speak of; no verdict rests on them.
+// The largest of all latencies is one event, and few rounds have no quartiles to speak of; no verdict rests on them,
+// nor on how many messages were sent.
 static bool is_judged(const record *r) {
     enum { FEW = 5 };
     bool timed = strcmp(r->metric, "time") == 0 || is_latency(r);
-    return !(timed && r->rounds < FEW) && strcmp(r->metric, "max") != 0 && strcmp(r->name, "rmw") != 0
+    return !(timed && r->rounds < FEW) && strcmp(r->metric, "max") != 0 && strcmp(r->metric, "sent") != 0
+           && strcmp(r->metric, "received") != 0 && strcmp(r->name, "rmw") != 0
            && strcmp(r->system, "clock") != 0 && strcmp(r->name, "transfer") != 0;
 }
 

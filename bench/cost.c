@@ -1,6 +1,7 @@
 // bench/cost.c: what an operation costs in instructions, and how many of them are locked, counted and not sampled: a
 // child does each operation while its parent steps it through every instruction (ptrace, x86-64). Of an instruction the
-// bytes are looked at before it is executed: a lock prefix, or an exchange with memory, which is locked without one.
+// bytes are looked at before it is executed: a lock prefix, or an exchange with memory, which is locked without one. A
+// full fence (mfence) counts as a locked instruction: it costs as much.
 #include "cost.h"
 
 #include "kit.h"
@@ -55,6 +56,52 @@ static void step_acquire(void *pool, uint64_t count) {
     MUST_OK(zcp_chunk_acquire(ours_manager(pool), token, &other));
 }
 
+// A topic with a subscriber in the same process: it reads what was published before more is published, so nobody is
+// overtaken. The publisher frees what was read many messages at a time, with one fence for all of them.
+enum { TOPIC_DEPTH = 64, TOPIC_MESSAGES = 256 };
+static zcp_publisher *publisher;
+static zcp_subscriber *subscriber;
+
+static void step_topic_open(void *pool, uint64_t count) {
+    (void)count;
+    zcp_manager *manager = ours_manager(pool);
+    zcp_publisher_close(publisher);
+    zcp_subscriber_close(subscriber);
+    MUST_OK(zcp_publisher_open(manager, &(zcp_publisher_desc){.topic = "cost", .depth = TOPIC_DEPTH}, &publisher));
+    MUST_OK(zcp_subscriber_open(manager, &(zcp_subscriber_desc){.topic = "cost"}, &subscriber));
+}
+
+static void publish_one(void) {
+    MUST_OK(zcp_publisher_loan(publisher, BYTES, &own));
+    MUST_OK(zcp_publisher_publish(publisher, &own, NULL));
+}
+
+static void receive_one(void) {
+    zcp_message message;
+    MUST_OK(zcp_subscriber_receive(subscriber, 0, &message));
+    zcp_subscriber_done(subscriber);
+}
+
+static void step_messages(void *pool, uint64_t count) {
+    (void)pool;
+    for (uint64_t i = 0; i < count; i++) {
+        publish_one();
+        receive_one();
+    }
+}
+
+static void step_publish(void *pool, uint64_t count) {
+    (void)pool;
+    for (uint64_t i = 0; i < count; i++)
+        publish_one();
+}
+
+static void step_receive(void *pool, uint64_t count) {
+    (void)pool;
+    for (uint64_t i = 0; i < count; i++)
+        receive_one();
+}
+
 static void add_step(const char *name, const contender *by, void *pool, void (*call)(void *, uint64_t),
                      uint64_t calls) {
     MUST(step_count < MOST_STEPS);
@@ -72,6 +119,10 @@ static void add_calls(const contender *by, void *pool) {
     add_step("acquire", by, pool, step_acquire, 1);
     add_step("release_borrowed", by, pool, step_release_other, 1);
     add_step("release_marked", by, pool, step_release, 1);         // a token was made
+    add_step(NULL, by, pool, step_topic_open, 1);
+    add_step("message", by, pool, step_messages, TOPIC_MESSAGES);  // with what it costs to free them
+    add_step("publish", by, pool, step_publish, TOPIC_DEPTH / 2);
+    add_step("receive", by, pool, step_receive, TOPIC_DEPTH / 2);
 }
 
 static void add_steps(const contender *const *all) {
@@ -123,7 +174,8 @@ static bool is_locked(const unsigned char *code) {
         locked = locked || *code == 0xf0;
     if ((*code & 0xf0) == 0x40)
         code++;                                                    // REX
-    return locked || ((code[0] == 0x86 || code[0] == 0x87) && code[1] < 0xc0);
+    bool fence = code[0] == 0x0f && code[1] == 0xae && (code[2] & 0xf8) == 0xf0;
+    return locked || fence || ((code[0] == 0x86 || code[0] == 0x87) && code[1] < 0xc0);
 }
 
 static bool step_through(pid_t child) {

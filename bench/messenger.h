@@ -9,8 +9,8 @@
 extern "C" {
 #endif
 
-// A channel leads from one process to others. Worker 0 publishes to the workers 1 to `subscribers`; or worker 1 to worker
-// 0, as the way back.
+// A channel leads from one process to others. Worker 0 publishes to the workers 1 to `subscribers`; or worker 1 to
+// worker 0, as the way back.
 typedef struct channel_spec {
     uint32_t number;                                               // of all channels; no two have the same
     uint64_t bytes;                                                // of each message: a multiple of 8
@@ -93,11 +93,10 @@ typedef void channel_loop(void *pair, uint64_t count);
 // Before anything is measured, publishers call until all have heard one call.
 static const uint64_t CALL = UINT64_C(1) << 63;
 
-// A channel is made in the first process, before the others are forked, and before any of them uses the library: so create
-// must leave no thread behind. Each process then joins it in turn, the subscribers first.
+// A channel is made in the first process, before the others are forked, and before any of them uses the library: so
+// create must leave no thread behind. Each process then joins it in turn, the subscribers first.
 typedef struct messenger {
     const char *name, *what;
-    bool control;                                                  // ours, or the limit: no peer to be ahead of
     void *(*create)(const channel_spec *spec);                        // NULL: cannot serve that
     void (*join)(void *channel, int role);                            // role: from 0; each of these may be NULL
     void (*leave)(void *channel, int role);
@@ -105,7 +104,8 @@ typedef struct messenger {
     channel_loop *publish, *publish_timed, *subscribe, *follow, *ping, *pong, *rouse, *rise, *call, *answer;
 } messenger;
 
-typedef const messenger *const *bench_messenger_function(bench_host *host, int abi);  // ends with NULL
+// What such a peer's object gives; ends with NULL.
+typedef const messenger *const *bench_messenger_function(bench_host *host, int abi);
 
 #ifdef __cplusplus
 }

@@ -50,7 +50,7 @@ static void *topic_create(const channel_spec *spec) {
     return topic_new(spec, spec->bytes < 65536 ? 256 : least, 0);
 }
 
-static void *cached_create(const channel_spec *spec) {
+static void *topic_create_cached(const channel_spec *spec) {
     return spec->bytes < 65536 ? topic_new(spec, 1024, 64) : NULL;
 }
 
@@ -119,9 +119,9 @@ static inline void topic_done(topic_channel *channel) { zcp_subscriber_done(chan
 #define topic_name "zerocp"
 #include "topic_loops.h"
 static const messenger topic_messenger = {
-    "zerocp", "a topic, reliable subscribers", true, topic_create, topic_join, topic_leave, topic_destroy, LOOP_TABLE};
+    "zerocp", "a topic, reliable subscribers", topic_create, topic_join, topic_leave, topic_destroy, LOOP_TABLE};
 static const messenger cached_messenger = {
-    "zerocp-cached", "the same, cache_chunks = 64", true, cached_create, topic_join, topic_leave, topic_destroy,
+    "zerocp-cached", "the same, cache_chunks = 64", topic_create_cached, topic_join, topic_leave, topic_destroy,
     LOOP_TABLE};
 #undef LOOP
 #undef channel_type
@@ -248,7 +248,7 @@ static inline void slots_done(ring_channel *channel) { ring_done_word(channel); 
 #define slots_name "slots"
 #include "topic_loops.h"
 static const messenger slots_messenger = {
-    "slots", "the limit: a ring of static slots, nothing allocated or counted", true, slots_create, ring_join, NULL,
+    "slots", "the limit: a ring of static slots, nothing allocated or counted", slots_create, ring_join, NULL,
     ring_destroy, LOOP_TABLE};
 
 // The limit of waking: the same, and a futex.
@@ -257,7 +257,7 @@ static void *futex_create(const channel_spec *spec) {
 }
 
 static const messenger futex_messenger = {
-    "futex", "the limit of waking: a static slot and a bare futex", true, futex_create, ring_join, NULL, ring_destroy,
+    "futex", "the limit of waking: a static slot and a bare futex", futex_create, ring_join, NULL, ring_destroy,
     LOOP_TABLE};
 #undef LOOP
 
@@ -333,7 +333,7 @@ static inline void tokens_done(ring_channel *channel) {
 #define tokens_name "tokens"
 #include "topic_loops.h"
 static const messenger tokens_messenger = {
-    "tokens", "tokens of chunks through a ring of one's own, acknowledged", true, tokens_create, tokens_join,
+    "tokens", "tokens of chunks through a ring of one's own, acknowledged", tokens_create, tokens_join,
     tokens_leave, tokens_destroy, LOOP_TABLE};
 #undef LOOP
 #undef channel_type
@@ -430,10 +430,10 @@ static inline void kernel_done(kernel_channel *channel) { (void)channel; }
 #define kernel_name "pipe or socket"
 #include "topic_loops.h"
 static const messenger packets_messenger = {
-    "seqpacket", "a Unix socket of packets to each subscriber", false, packets_create, kernel_join, NULL,
+    "seqpacket", "a Unix socket of packets to each subscriber", packets_create, kernel_join, NULL,
     kernel_destroy, LOOP_TABLE};
 static const messenger pipe_messenger = {
-    "pipe", "a pipe to each subscriber", false, pipe_create, kernel_join, NULL, kernel_destroy, LOOP_TABLE};
+    "pipe", "a pipe to each subscriber", pipe_create, kernel_join, NULL, kernel_destroy, LOOP_TABLE};
 
 const messenger *const *messengers(bench_host *given) {
     static const messenger *const all[] = {&topic_messenger,  &cached_messenger,  &slots_messenger, &futex_messenger,

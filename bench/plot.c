@@ -43,6 +43,8 @@ static const struct {
     {"mutex", "#a6761d"},         {"stack", "#2b7a78"},         {"slots", "#999999"},        {"iceoryx", "#1b6ca8"},
     {"boost-managed", "#6a4c93"}, {"boost-node", "#9b72cf"},    {"boost-cached", "#c39bd3"}, {"dpdk", "#3c8d2f"},
     {"dpdk-cached", "#7fb800"},   {"memcpy", "#1b6ca8"},        {"pipe", "#3c8d2f"},         {"socket", "#a6761d"},
+    {"tokens", "#e07a2f"},        {"futex", "#999999"},         {"seqpacket", "#a6761d"},    {"zmq", "#6a4c93"},
+    {"nng", "#2b7a78"},           {"fastdds", "#5b8db8"},       {"boost-queue", "#c39bd3"},
 };
 
 static const char *colour_of(const char *system) {
@@ -465,6 +467,25 @@ static bool payload_write(const record_table *table, const char *directory) {
     return good;
 }
 
+// By size, from one process to another.
+static bool topics_write(const record_table *table, const char *directory, const char *name, const char *title,
+                         const char *y_label) {
+    curves *c = calloc(1, sizeof *c);
+    MUST(c != NULL);
+    c->title = title;
+    c->x_label = "bytes of a message";
+    c->y_label = y_label;
+    c->x_bytes = true;
+    for (int i = 0; i < table->count; i++) {
+        const record *r = &table->rows[i];
+        if (strcmp(r->name, name) == 0 && strcmp(r->workers, "2p") == 0 && strcmp(r->metric, "time") == 0)
+            curve_add(curve_named(c, r->system), (double)r->bytes, r, 0);
+    }
+    bool good = curves_write(directory, name, c, table);
+    free(c);
+    return good;
+}
+
 bool plots_write(const record_table *table, const char *directory) {
     return pairs_write(table, directory)
         && latencies_write(table, directory, "pair_latency", "1",
@@ -477,5 +498,12 @@ bool plots_write(const record_table *table, const char *directory) {
         && counts_write(table, directory, "1", "chunks", "Allocate + release of 256 B by the size of the pool, alone")
         && counts_write(table, directory, "2p", "chunks-two",
                         "Allocate + release of 256 B by the size of the pool, two processes")
-        && payload_write(table, directory);
+        && payload_write(table, directory)
+        && topics_write(table, directory, "topic",
+                        "From a publisher to a subscriber, all of each message written and read",
+                        "time per message; less is better")
+        && topics_write(table, directory, "topic_ping", "One way of a message: half of a message and its answer",
+                        "time one way; less is better")
+        && latencies_write(table, directory, "topic_wake", "2p",
+                           "From before 256 B are written until a subscriber that slept has them");
 }

@@ -153,6 +153,93 @@ static void crowds_write(FILE *out, const record_table *table) {
         }
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// Topics: a row for each system
+
+static bool is_first_topic(const record_table *table, int at) {
+    for (int i = 0; i < at; i++)
+        if (strncmp(table->rows[i].name, "topic", 5) == 0
+            && strcmp(table->rows[i].system, table->rows[at].system) == 0)
+            return false;
+    return strncmp(table->rows[at].name, "topic", 5) == 0;
+}
+
+typedef struct topic_column {
+    const char *title, *name, *workers, *metric;
+    uint64_t bytes;
+} topic_column;
+
+static void topic_table(FILE *out, const record_table *table, const char *title, const topic_column *columns,
+                        int count) {
+    char text[32];
+    fprintf(out, "\n| %s |", title);
+    for (int i = 0; i < count; i++)
+        fprintf(out, " %s |", columns[i].title);
+    fputs("\n|", out);
+    for (int i = 0; i <= count; i++)
+        fputs(" --- |", out);
+    fputc('\n', out);
+    for (int i = 0; i < table->count; i++) {
+        if (!is_first_topic(table, i))
+            continue;
+        fprintf(out, "| %s |", table->rows[i].system);
+        for (int j = 0; j < count; j++)
+            fprintf(out, " %s |",
+                    figure(record_find(table, columns[j].name, table->rows[i].system, columns[j].workers,
+                                       columns[j].metric, 0, columns[j].bytes),
+                           text));
+        fputc('\n', out);
+    }
+}
+
+// Of which rows messages were lost.
+static void losses_write(FILE *out, const record_table *table) {
+    fputs("\n| lost | sent | received |\n| --- | --- | --- |\n", out);
+    for (int i = 0; i + 1 < table->count; i++) {
+        const record *sent = &table->rows[i], *received = sent + 1;
+        if (strncmp(sent->name, "topic", 5) != 0 || strcmp(sent->metric, "sent") != 0
+            || strcmp(received->metric, "received") != 0 || received->median >= sent->median)
+            continue;
+        fprintf(out, "| %s, %s, %llu B, %s | %.0f | %.0f |\n", sent->system, sent->name,
+                (unsigned long long)sent->bytes, sent->workers, sent->median, received->median);
+    }
+}
+
+static void topics_write(FILE *out, const record_table *table) {
+    static const topic_column flow[] = {
+        {"8 B", "topic", "2p", "time", 8},           {"64 B", "topic", "2p", "time", 64},
+        {"256 B", "topic", "2p", "time", 256},       {"4 KiB", "topic", "2p", "time", 4096},
+        {"64 KiB", "topic", "2p", "time", 65536},    {"1 MiB", "topic", "2p", "time", 1 << 20},
+        {"8 MiB", "topic", "2p", "time", 8 << 20},
+    };
+    static const topic_column way[] = {
+        {"8 B", "topic_ping", "2p", "time", 8},        {"64 B", "topic_ping", "2p", "time", 64},
+        {"256 B", "topic_ping", "2p", "time", 256},    {"4 KiB", "topic_ping", "2p", "time", 4096},
+        {"64 KiB", "topic_ping", "2p", "time", 65536}, {"1 MiB", "topic_ping", "2p", "time", 1 << 20},
+        {"8 MiB", "topic_ping", "2p", "time", 8 << 20},
+    };
+    static const topic_column fan[] = {
+        {"1 to 1", "topic", "2p", "time", 256},
+        {"to 2", "topic", "3p", "time", 256},
+        {"to 4", "topic", "5p", "time", 256},
+        {"to 8", "topic", "9p", "time", 256},
+        {"the publisher pays, 1 to 1", "topic_publish", "2p", "time", 256},
+        {"to 2", "topic_publish", "3p", "time", 256},
+        {"to 4", "topic_publish", "5p", "time", 256},
+        {"to 8", "topic_publish", "9p", "time", 256},
+    };
+    static const topic_column wake[] = {
+        {"p50", "topic_wake", "2p", "p50", 256},
+        {"p99", "topic_wake", "2p", "p99", 256},
+        {"p99.9", "topic_wake", "2p", "p99.9", 256},
+    };
+    topic_table(out, table, "topic, 1 to 1, a message", flow, sizeof flow / sizeof flow[0]);
+    topic_table(out, table, "one way", way, sizeof way / sizeof way[0]);
+    topic_table(out, table, "256 B, a message", fan, sizeof fan / sizeof fan[0]);
+    topic_table(out, table, "256 B, to a subscriber that sleeps", wake, sizeof wake / sizeof wake[0]);
+    losses_write(out, table);
+}
+
 static bool has(const record_table *table, const char *name) {
     return record_find(table, name, NULL, NULL, NULL, 0, 0) != NULL;
 }
@@ -166,6 +253,8 @@ void summary_print(FILE *out, const record_table *table) {
         states_write(out, table);
     if (has(table, "crowd"))
         crowds_write(out, table);
+    if (has(table, "topic") || has(table, "topic_ping") || has(table, "topic_wake"))
+        topics_write(out, table);
     targets_print(out, table);
 }
 

@@ -6,12 +6,13 @@
 //   LOOP_LOSES    if messages may get lost
 //   LOOP_BLOCKS   if, besides, wait waits for ever, because all that was sent arrives
 // and these functions:
-//   void *LOOP(loan)(channel_type *channel)               where the next message is to be written; NULL: no room just now
-//   bool LOOP(send)(channel_type *channel)                publishes what was loaned; false: no room just now
-//   const void *LOOP(poll)(channel_type *channel)         the next message; NULL: none is there
-//   const void *LOOP(wait)(channel_type *channel)         the same; sleeps until there is one, but for some 20 ms at most
-//   void LOOP(done)(channel_type *channel)                ends the message that poll or wait has given
-//   size_t LOOP(bytes)(const channel_type *channel)       of a message
+//   void *LOOP(loan)(channel_type *channel)         where the next message is to be written, the same until it is sent;
+//                                                   NULL: no room just now
+//   bool LOOP(send)(channel_type *channel)          publishes what was loaned; false: no room just now
+//   const void *LOOP(poll)(channel_type *channel)   the next message; NULL: none is there
+//   const void *LOOP(wait)(channel_type *channel)   the same; sleeps until there is one, but for some 20 ms at most
+//   void LOOP(done)(channel_type *channel)          ends the message that poll or wait has given
+//   size_t LOOP(bytes)(const channel_type *channel) of a message
 //
 // A message's number is its first word, and the words after it count up from there. Of a slice the numbers begin with
 // host->first; any other number is of an earlier slice, or a call.

@@ -86,7 +86,7 @@ inline void carry_done(carry_channel *) {}
 #include "../topic_loops.h"
 
 const messenger carrier = {
-    "boost-queue", "Boost.Interprocess, a message queue to each subscriber", false, carry_create, carry_join,
+    "boost-queue", "Boost.Interprocess, a message queue to each subscriber", carry_create, carry_join,
     carry_leave, carry_destroy, LOOP_TABLE};
 
 } // namespace

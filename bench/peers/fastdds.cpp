@@ -153,9 +153,8 @@ void carry_destroy(void *memory) {
 inline size_t carry_bytes(const carry_channel *channel) { return channel->spec.bytes; }
 
 inline void *carry_loan(carry_channel *channel) {
-    if (!channel->loaned
-        && channel->writer->loan_sample(channel->loaned, fast::DataWriter::LoanInitializationKind::NO_LOAN_INITIALIZATION)
-               != ReturnCode_t::RETCODE_OK)
+    const auto as_it_is = fast::DataWriter::LoanInitializationKind::NO_LOAN_INITIALIZATION;
+    if (!channel->loaned && channel->writer->loan_sample(channel->loaned, as_it_is) != ReturnCode_t::RETCODE_OK)
         channel->loaned = NULL;
     return channel->loaned;
 }
@@ -188,7 +187,7 @@ inline void carry_done(carry_channel *channel) { channel->reader->return_loan(ch
 #include "../topic_loops.h"
 
 const messenger carrier = {
-    "fastdds", "Fast DDS, reliable, by loans and data sharing", false, carry_create, carry_join, carry_leave,
+    "fastdds", "Fast DDS, reliable, by loans and data sharing", carry_create, carry_join, carry_leave,
     carry_destroy, LOOP_TABLE};
 
 } // namespace

@@ -103,8 +103,8 @@ void carry_join(void *memory, int role) {
         iox::runtime::PoshRuntime::initRuntime(iox::RuntimeName_t(iox::cxx::TruncateToCapacity, name, strlen(name)));
     }
     snprintf(name, sizeof name, "%u", channel->spec.number);
-    const iox::capro::ServiceDescription service("zcp-bench", iox::capro::IdString_t(iox::cxx::TruncateToCapacity, name, strlen(name)),
-                                                 "topic");
+    const iox::capro::IdString_t number(iox::cxx::TruncateToCapacity, name, strlen(name));
+    const iox::capro::ServiceDescription service("zcp-bench", number, "topic");
     if (role == 0) {
         iox::popo::PublisherOptions options;
         options.subscriberTooSlowPolicy = iox::popo::ConsumerTooSlowPolicy::WAIT_FOR_CONSUMER;
@@ -175,7 +175,7 @@ inline void carry_done(carry_channel *channel) { channel->subscriber->release(ch
 #include "../topic_loops.h"
 
 const messenger carrier = {
-    "iceoryx", "iceoryx' untyped publisher and subscriber, with its daemon", false, carry_create, carry_join,
+    "iceoryx", "iceoryx' untyped publisher and subscriber, with its daemon", carry_create, carry_join,
     carry_leave, carry_destroy, LOOP_TABLE};
 
 } // namespace

@@ -93,7 +93,7 @@ static inline void carry_done(carry_channel *channel) {
 #include "../topic_loops.h"
 
 static const messenger carrier = {
-    "nng", "nng, pub and sub over ipc; what does not fit is dropped", false, carry_create, carry_join, carry_leave,
+    "nng", "nng, pub and sub over ipc; what does not fit is dropped", carry_create, carry_join, carry_leave,
     free, LOOP_TABLE};
 
 const messenger *const *bench_messengers(bench_host *given, int abi);

@@ -94,7 +94,7 @@ static inline void carry_done(carry_channel *channel) { zmq_msg_close(&channel->
 #include "../topic_loops.h"
 
 static const messenger carrier = {
-    "zmq", "ZeroMQ, XPUB and SUB over ipc, no message dropped", false, carry_create, carry_join, carry_leave, free,
+    "zmq", "ZeroMQ, XPUB and SUB over ipc, no message dropped", carry_create, carry_join, carry_leave, free,
     LOOP_TABLE};
 
 const messenger *const *bench_messengers(bench_host *given, int abi);
