@@ -121,7 +121,7 @@ static void slice_begin(bench_host *of, uint64_t first) {
 
 // Both processes do the same: they find each other, and carry messages in each of the ways of the bench.
 static void carry_all(bench_host *of, const messenger *by, channel_pair *pair, bool sleeps) {
-    static const uint64_t counts[] = {200, 100, 50, 5};
+    static const uint64_t counts[] = {100, 40, 10, 3};
     channel_loop *const loops[] = {by->publish, by->publish_timed, by->ping, by->rouse},
                  *const peers[] = {by->subscribe, by->follow, by->pong, by->rise};
     slice_begin(of, 0);
@@ -173,14 +173,14 @@ static bool carry_between_two(bench_host *of, const messenger *by, bool sleeps) 
     if (pid == 0)
         _exit(0);
     helper_wait(pid);
-    CHECK_EQ(of->arrivals->count, sleeps ? 5 : 0);
+    CHECK_EQ(of->arrivals->count, sleeps ? 3 : 0);
     by->destroy(pair.there);
     if (pair.back)
         by->destroy(pair.back);
     return true;
 }
 
-TEST(bench_messengers_carry_all_messages) {
+TEST_WITH(bench_messengers_carry_all_messages, .seconds = 120) {
     bench_host *of = bench_host_new();
     int carried = 0;
     for (const messenger *const *list = messengers(of); *list; list++)

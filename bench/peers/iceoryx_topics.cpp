@@ -13,6 +13,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <fcntl.h>
 #include <memory>
 #include <new>
 #include <unistd.h>
@@ -57,6 +58,9 @@ void daemon_pools(iox::RouDiConfig_t &config) {
     sigemptyset(&ending);
     sigaddset(&ending, SIGTERM);
     sigprocmask(SIG_BLOCK, &ending, NULL);
+    const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);   // it tells much, whatever its level
+    dup2(nowhere, STDOUT_FILENO);
+    dup2(nowhere, STDERR_FILENO);
     be_quiet();
     iox::RouDiConfig_t config;
     daemon_pools(config);
