@@ -498,8 +498,8 @@ typedef struct zcp_pool_stats {
 
 // Counts the records of a pool. Pools have the numbers 0 to zcp_manager_pool_end - 1, at first in the order of the
 // configuration. The counts of chunks are exact when nobody allocates or releases. A process that is killed inside a
-// call may leave allocations and releases off by one; in a bulk, and while it reclaims, by several. Costs one load per chunk.
-// Thread-safe.
+// call may leave allocations and releases off by one; in a bulk, and while it reclaims, by several. Costs one load per
+// chunk. Thread-safe.
 // Errors: INVALID_ARGUMENT (also: pool out of range), FORKED, CLOSED; *stats is then zero.
 ZEROCP_API zcp_status zcp_manager_pool_stats(const zcp_manager *manager, uint32_t pool, zcp_pool_stats *stats);
 
@@ -651,8 +651,8 @@ ZEROCP_API zcp_status zcp_chunk_allocate_with(zcp_manager *manager, const zcp_ch
 // Allocates `count` chunks of that size: all of them, or none. For 16 and more, a pair of these two calls takes less
 // time than as many pairs of the single ones: about a third less where the thread caches chunks, a tenth elsewhere. The
 // handles are overwritten, not released; after a failure all are empty. Thread-safe. count 0: does nothing.
-// Errors: those of zcp_chunk_allocate; INVALID_ARGUMENT also for chunks NULL. EXHAUSTED means it of the first chunk that
-// was not to be had, when the call itself held those before it.
+// Errors: those of zcp_chunk_allocate; INVALID_ARGUMENT also for chunks NULL. EXHAUSTED is about the first chunk that was
+// not to be had, when the call itself held those before it.
 ZEROCP_API zcp_status zcp_chunk_allocate_bulk(zcp_manager *manager, uint64_t size, zcp_chunk *chunks, uint32_t count);
 
 // Gives `count` handles back, as zcp_chunk_release does with each of them; they may be of several managers and pools.
@@ -4541,7 +4541,8 @@ ZCP_PRIV_INLINE void zcp_priv_count_uncached(zcp_priv_lease *lease, uint64_t all
     zcp_priv_store_release(&lease->allocated, allocated);                                           // Y3
 }
 
-// Describes a chunk and counts it; by a thread with a lease. true: that may be a new peak. lent: it is not from the stack.
+// Describes a chunk and counts it; by a thread with a lease. true: that may be a new peak. lent: it is not from the
+// stack.
 ZCP_PRIV_INLINE bool zcp_priv_describe_leased(const zcp_priv_local *local, zcp_priv_lease *lease,
                                               zcp_priv_record *record, uint64_t size, bool lent) {
     uint64_t allocated = zcp_priv_load_relaxed(&lease->allocated), freed = zcp_priv_load_relaxed(&lease->freed);
