@@ -136,7 +136,7 @@ static bool ask_once(const request *asked, uint32_t again_ms, uint64_t *result, 
 
 static bool ask(const char *name, uint64_t times, uint32_t again_ms) {
     request asked = {.number = 0};
-    uint64_t result, repeated = 0;
+    uint64_t result = 0, repeated = 0;
     if (!open_topics(name, request_topic, reply_topic))
         return false;
     if (getrandom(&asked.from, sizeof asked.from, 0) != (ssize_t)sizeof asked.from)
