@@ -41,11 +41,16 @@ static bool count_subscriber(const zcp_topic_entry *entry, void *user) {
     return true;
 }
 
+// Until so many have subscribed. Whoever opens after them takes the lock that all take who open: so none of them has it
+// any more, and they may be stopped.
 static void await_subscribers(uint32_t expected) {
+    zcp_subscriber *subscriber;
     for (uint32_t count = 0; count != expected; usleep(1000)) {
         count = 0;
         CHECK_OK(zcp_manager_topics(manager, count_subscriber, &count));
     }
+    CHECK_OK(zcp_subscriber_open(manager, &(zcp_subscriber_desc){.topic = "elsewhere"}, &subscriber));
+    zcp_subscriber_close(subscriber);
 }
 
 // Frames that the test gets, from now on.
@@ -213,7 +218,7 @@ TEST(camera_recorder_is_stopped) {
     START_CAMERA(0, "record", "/dev/null");
     await_subscribers(1);
     test_stop(consumers[0].pid);
-    START_PRODUCER("--rate", "0", "--frames", "10", "--depth", "4", "--patience", "300");
+    START_PRODUCER("--rate", "0", "--frames", "10", "--depth", "4", "--patience", "1000");
     await_text(&producer, "camera: a frame is dropped: ZCP_ERR_TIMEOUT: ");
     must_say(&producer, text_of("%ld", (long)consumers[0].pid));
     test_resume(consumers[0].pid);
