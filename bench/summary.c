@@ -172,6 +172,12 @@ typedef struct topic_column {
 static void topic_table(FILE *out, const record_table *table, const char *title, const topic_column *columns,
                         int count) {
     char text[32];
+    bool any = false;
+    for (int i = 0; i < count; i++)
+        any = any || record_find(table, columns[i].name, NULL, columns[i].workers, columns[i].metric, 0,
+                                 columns[i].bytes);
+    if (!any)
+        return;
     fprintf(out, "\n| %s |", title);
     for (int i = 0; i < count; i++)
         fprintf(out, " %s |", columns[i].title);
@@ -192,14 +198,17 @@ static void topic_table(FILE *out, const record_table *table, const char *title,
     }
 }
 
-// Of which rows messages were lost.
+// The rows of which messages were lost.
 static void losses_write(FILE *out, const record_table *table) {
-    fputs("\n| lost | sent | received |\n| --- | --- | --- |\n", out);
+    bool any = false;
     for (int i = 0; i + 1 < table->count; i++) {
         const record *sent = &table->rows[i], *received = sent + 1;
         if (strncmp(sent->name, "topic", 5) != 0 || strcmp(sent->metric, "sent") != 0
             || strcmp(received->metric, "received") != 0 || received->median >= sent->median)
             continue;
+        if (!any)
+            fputs("\n| messages were lost | sent | received |\n| --- | --- | --- |\n", out);
+        any = true;
         fprintf(out, "| %s, %s, %llu B, %s | %.0f | %.0f |\n", sent->system, sent->name,
                 (unsigned long long)sent->bytes, sent->workers, sent->median, received->median);
     }
