@@ -300,7 +300,7 @@ static void verify(const zcp_chunk *chunk) {
 static uint32_t clients_of(const world *w) { return w->operation->wide ? WIDE_CLIENTS : CLIENTS; }
 
 static zcp_status open_as(const world *w, zcp_shm_mode how, uint32_t timeout_ms, zcp_manager **manager) {
-    zcp_config config = {.publishers = 2, .subscribers = 2, .ring_cells = 2}; // small tables: all of them is compared
+    zcp_config config = {.publishers = 2, .subscribers = 3, .ring_cells = 2}; // small tables: all of them is compared
     bool creates = how != ZCP_SHM_OPEN_EXISTING;
     CHECK_OK(zcp_config_add_pool(&config, SMALL, SMALLS));
     CHECK_OK(zcp_config_add_pool(&config, LARGE, LARGES));
@@ -2063,6 +2063,38 @@ static void prepare_overtake(world *w)                             // ... of wha
     publish_new(w->mine, w->publisher);
 }
 
+static void prepare_three(world *w)                                // one has it in hand, one has read it, one is late
+{
+    zcp_subscriber *others[2];
+    prepare_topic(w);
+    for (int i = 0; i < 2; i++)
+        CHECK_OK(zcp_subscriber_open(w->mine, &(zcp_subscriber_desc){.topic = topic}, &others[i]));
+    publish_new(w->mine, w->publisher);
+    receive_one(w);
+    CHECK_OK(zcp_subscriber_receive(others[0], 0, &(zcp_message){0}));
+    zcp_subscriber_done(others[0]);
+}
+
+static void run_dead_subscriber(world *w) {
+    zcp_subscriber *subscriber;
+    CHECK_OK(zcp_subscriber_open(join(w), &(zcp_subscriber_desc){.topic = topic, .reliable = true}, &subscriber));
+}
+
+static void set_dead_subscriber(world *w)                          // for whom publishers wait, until they find it dead
+{
+    set_instance(w);
+    add_dead(w, run_dead_subscriber, 1);
+    await_phase(1);
+}
+
+static void prepare_full(world *w)                                 // the ring is full, and somebody late
+{
+    prepare_publisher(w);
+    publish_new(w->mine, w->publisher);
+    CHECK_OK(zcp_chunk_allocate(w->mine, SMALL, &w->a));
+    fill(&w->a);
+}
+
 static void run_dead_publisher(world *w) {
     zcp_manager *manager = join(w);
     zcp_publisher *publisher = publisher_of(manager, 2);
@@ -2639,6 +2671,10 @@ static const operation operations[] = {
      .finish = finish_topic, .extra = 2},
     {"publish-overtakes", CHUNKS, .set = set_instance, .prepare = prepare_overtake, .operate = do_publish,
      .finish = finish_topic, .extra = 2},
+    {"publish-to-three", CHUNKS, .set = set_instance, .prepare = prepare_three, .operate = do_publish,
+     .finish = finish_topic, .extra = 2},
+    {"publish-past-dead", CHUNKS, .set = set_dead_subscriber, .prepare = prepare_full, .operate = do_publish,
+     .finish = finish_topic, .extra = 2, .late = true, .sweeps = true},
     {"receive", CHUNKS, .set = set_instance, .prepare = prepare_message, .operate = do_receive, .finish = finish_topic,
      .extra = 1},
     {"keep", CHUNKS, .set = set_instance, .prepare = prepare_read, .operate = do_keep, .finish = finish_topic,
