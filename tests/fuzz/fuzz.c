@@ -595,9 +595,24 @@ static void put_open_topics(seed *s, int kinds) {
     put_topic_act(s, 20, 1, 1, 0, 0), put(s, 12, 1);
 }
 
-static void put_round_of_topics(seed *s, int n) {
+// Something of a kind that adds up.
+static void put_scribble(seed *s, uint64_t kind, int n) {
+    put(s, 16, 1), put(s, kind, 1);
+    for (int i = 0; i < 12; i++)
+        put(s, (uint64_t)(i * 37 + n * 11), 1);
+}
+
+// kind: of what is scribbled between publishing and receiving; SCRIBBLE_KINDS: each message says it has 1000 bytes;
+// below 0: nothing is.
+static void put_round_of_topics(seed *s, int n, int kind) {
+    enum { RINGS = (2 * sizeof(zcp_priv_topic_publisher) + 3 * sizeof(zcp_priv_topic_subscriber)
+                    + 2 * 3 * sizeof(zcp_priv_cursor)) / 8 };
     put_topic_act(s, 22, 0, 0, 0, n % 3 == 2 ? 8 : 0);
     put_topic_act(s, 22, 1, 1, 0, 0);
+    for (uint64_t cell = 0; kind == SCRIBBLE_KINDS && cell < 2 * 4; cell++)
+        put_change(s, RINGS + 2 * cell + 1, 32 + 6), put(s, 1000, 4);
+    if (kind >= 0 && kind < SCRIBBLE_KINDS)
+        put_scribble(s, (uint64_t)kind, n);
     put_topic_act(s, 24, 0, 0, 0, n & 1);
     put_topic_act(s, 26, 0, 0, 3, -1);
     put_topic_act(s, 24, 0, 1, 0, 0);
@@ -619,7 +634,7 @@ static void put_topics(seed *s, int kinds, uint64_t stride, int how) {
     uint64_t word = stride;
     put_open_topics(s, kinds);
     for (int n = 0; n < 12; n++) {
-        put_round_of_topics(s, n);
+        put_round_of_topics(s, n, -1);
         for (int k = 0; stride != 0 && k < 3; k++, word += stride) {
             put_change(s, word, how + 32);
             if (how % 8 == 0 || how % 8 > 4)
@@ -690,15 +705,11 @@ static void write_seeds(const char *directory) {
         put_topics(&s, (int)(stride * 5 % 64), stride, (int)(stride % 8));
         write_seed(directory, number++, &s);
     }
-    for (uint64_t kind = 0; kind < SCRIBBLE_KINDS; kind++) {       // what adds up, in the middle of them
+    for (int kind = 0; kind <= SCRIBBLE_KINDS; kind++) {           // what adds up, in the middle of them
         s.count = 0;
-        put_open_topics(&s, (int)kind);
-        for (int n = 0; n < 10; n++) {
-            put_round_of_topics(&s, n);
-            put(&s, 16, 1), put(&s, kind, 1);
-            for (int i = 0; i < 12; i++)
-                put(&s, (uint64_t)(i * 37 + n * 11), 1);
-        }
+        put_open_topics(&s, kind);
+        for (int n = 0; n < 10; n++)
+            put_round_of_topics(&s, n, kind);
         put_close_topics(&s);
         write_seed(directory, number++, &s);
     }
