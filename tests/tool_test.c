@@ -305,6 +305,14 @@ static void must_be_json(int lines) {
     CHECK_MSG(count == lines, "%d lines, expected %d:\n%s", count, lines, tool.out.text);
 }
 
+// The number behind that key, in what was printed last.
+static double json_number_of(const char *key) {
+    const char *at = strstr(tool.out.text, key);
+    double number;
+    CHECK_MSG(at != NULL && sscanf(at + strlen(key), "%lf", &number) == 1, "no %s in:\n%s", key, tool.out.text);
+    return number;
+}
+
 TEST(tool_test_knows_json) {
     static const char *const good[] = {"{}\n", "{\"a\":[1,-0.5e+7,\"\\u00e9\\n\\\"\",{},[],true,false,null]}\n",
                                        "{\"\xc3\xa9\":\"\xf0\x9f\x98\x80\"}\n"};
@@ -1284,12 +1292,11 @@ TEST(tool_suggests_nothing_for_who_polls) {
     must_print("Config line   256x4\n");
     line_must_say(" 256  ", "polled at the limit: 81 calls failed while 4 got a chunk");
     RUN(0, "suggest", test_instance(), "--count=3", "--interval=0.01");
-    must_print("Watched       0.");
     must_print(" s, 3 looks\n");
     RUN(0, "suggest", test_instance(), "--json", "--count=2", "--interval=0.01");
     must_be_json(1);
     must_print("\"looks\":2,");
-    must_print("\"watched_seconds\":0.0");
+    CHECK(json_number_of("\"watched_seconds\":") >= 0.01);         // however slow the machine is
     for (int i = 0; i < 4; i++)
         zcp_chunk_release(&chunks[i]);
     finish(manager);
@@ -1527,14 +1534,6 @@ TEST(tool_shows_topics) {
     zcp_subscriber_close(reliable);
     end_talker(k);
     finish(manager);
-}
-
-// The number behind that key, in what was printed last.
-static double json_number_of(const char *key) {
-    const char *at = strstr(tool.out.text, key);
-    double number;
-    CHECK_MSG(at != NULL && sscanf(at + strlen(key), "%lf", &number) == 1, "no %s in:\n%s", key, tool.out.text);
-    return number;
 }
 
 TEST(tool_measures_how_often) {
