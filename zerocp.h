@@ -651,8 +651,8 @@ ZEROCP_API zcp_status zcp_chunk_allocate_with(zcp_manager *manager, const zcp_ch
 // Allocates `count` chunks of that size: all of them, or none. For 16 and more, a pair of these two calls takes less
 // time than as many pairs of the single ones: about a third less where the thread caches chunks, a tenth elsewhere. The
 // handles are overwritten, not released; after a failure all are empty. Thread-safe. count 0: does nothing.
-// Errors: those of zcp_chunk_allocate; INVALID_ARGUMENT also for chunks NULL. EXHAUSTED is about the first chunk that was
-// not to be had, when the call itself held those before it.
+// Errors: those of zcp_chunk_allocate; INVALID_ARGUMENT also for chunks NULL. EXHAUSTED is about the first chunk that
+// was not to be had, when the call itself held those before it.
 ZEROCP_API zcp_status zcp_chunk_allocate_bulk(zcp_manager *manager, uint64_t size, zcp_chunk *chunks, uint32_t count);
 
 // Gives `count` handles back, as zcp_chunk_release does with each of them; they may be of several managers and pools.

@@ -35,7 +35,7 @@ static int role_count;
 
 static void start_role(role *r) {
     char path[PATH_MAX];
-    if (strchr(r->path, '/') != NULL)
+    if (strchr(r->path, '/') != NULL && r->path[0] != '/')
         build_path(path, sizeof path, r->path);
     else
         snprintf(path, sizeof path, "%s", r->path);
@@ -54,18 +54,16 @@ static bool is_built(const char *name) {
     return access(path, X_OK) == 0;
 }
 
-// Is there a python3 that can load the library?
-static bool has_python(void) {
-    static const char probe[] = "import ctypes, os; ctypes.CDLL(os.environ['ZEROCP_LIBRARY'])";
+// The interpreter of the consumer in Python; NULL: there is none.
+static const char *find_python(void) {
     static program python;
     char library[PATH_MAX];
     build_path(library, sizeof library, "libzerocp.so");
     CHECK(setenv("ZEROCP_LIBRARY", library, 1) == 0);
     CHECK(setenv("PYTHONDONTWRITEBYTECODE", "1", 1) == 0);         // nothing beside the sources
-    start_at(&python, "python3", (const char *[]){"python3", "-c", probe, NULL});
-    bool can = end_of(&python) == 0;
-    CHECK_MSG(can || getenv("TEST_INSTALLED") == NULL, "%s", python.text);
-    return can;
+    const char *found = python_with_numpy(&python);
+    CHECK_MSG(found != NULL || getenv("TEST_INSTALLED") == NULL, "%s", python.text);
+    return found;
 }
 
 static void choose_roles(void) {
@@ -82,9 +80,10 @@ static void choose_roles(void) {
         add_role((role){.name = "C++, reliable", .path = "demo/consumer", .reliable = true,
                         .arguments = {"consumer", "--name", name, "--reliable"}});
     }
-    if (access(CONSUMER_IN_PYTHON, R_OK) == 0 && has_python())
-        add_role((role){.name = "Python, reliable", .path = "python3", .reliable = true,
-                        .arguments = {"python3", CONSUMER_IN_PYTHON, "--name", name, "--reliable"}});
+    const char *python = find_python();
+    if (python != NULL)
+        add_role((role){.name = "Python, reliable", .path = python, .reliable = true,
+                        .arguments = {python, CONSUMER_IN_PYTHON, "--name", name, "--reliable"}});
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

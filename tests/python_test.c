@@ -25,19 +25,14 @@ static void set_library(void) {
     CHECK(setenv("PYTHONDONTWRITEBYTECODE", "1", 1) == 0);         // nothing beside the sources
 }
 
-// The first interpreter that has numpy and can load the library, which may be of another word size or another libc's.
 static const char *interpreter(void) {
-    static const char *const candidates[] = {"python3", "/usr/bin/python3", "/usr/local/bin/python3"};
-    static const char probe[] = "import ctypes, importlib.util, os; ctypes.CDLL(os.environ['ZEROCP_LIBRARY'])\n"
-                                "if not importlib.util.find_spec('numpy'): raise SystemExit('there is no numpy')";
     set_library();
-    for (size_t i = 0; i < sizeof candidates / sizeof candidates[0]; i++) {
-        start_at(&python, candidates[i], (const char *[]){candidates[i], "-c", probe, NULL});
-        if (end_of(&python) == 0)
-            return candidates[i];
+    const char *found = python_with_numpy(&python);
+    if (found == NULL) {
+        test_note("%s", python.text);
+        skip("there is no python3 with numpy that can load the library");
     }
-    test_note("%s", python.text);
-    skip("there is no python3 with numpy that can load the library");
+    return found;
 }
 
 static void run_python_tests(const char *names) {

@@ -117,7 +117,7 @@ static const library_row library_rows[] = {
     FIELD(zcp_manager_desc, name) FIELD(zcp_manager_desc, mode) FIELD(zcp_manager_desc, config)
     FIELD(zcp_manager_desc, max_clients) FIELD(zcp_manager_desc, permissions) FIELD(zcp_manager_desc, flags)
     FIELD(zcp_manager_desc, client_name) FIELD(zcp_manager_desc, timeout_ms) FIELD(zcp_manager_desc, group)
-    FIELD(zcp_manager_desc, data_permissions)
+    FIELD(zcp_manager_desc, data_permissions) FIELD(zcp_manager_desc, max_chunks)
     STRUCT(zcp_recovery)
     FIELD(zcp_recovery, dead_clients) FIELD(zcp_recovery, chunks_reclaimed)
     CONSTANT(ZCP_POOL_NONE) CONSTANT(ZCP_POOL_LIVE) CONSTANT(ZCP_POOL_RETIRING)
@@ -148,6 +148,8 @@ static const library_row library_rows[] = {
     FIELD(zcp_census_entry, owner) FIELD(zcp_census_entry, borrowers) FIELD(zcp_census_entry, borrower_mask)
     FIELD(zcp_census_entry, age) FIELD(zcp_census_entry, token)
     CONSTANT(ZCP_SEGMENT_MANAGEMENT) CONSTANT(ZCP_SEGMENT_CHUNK)
+    STRUCT(zcp_chunk_desc)
+    FIELD(zcp_chunk_desc, size) FIELD(zcp_chunk_desc, tag) FIELD(zcp_chunk_desc, timeout_ms)
     STRUCT(zcp_chunk)
     FIELD(zcp_chunk, manager) FIELD(zcp_chunk, data) FIELD(zcp_chunk, index) FIELD(zcp_chunk, generation)
 
@@ -168,6 +170,8 @@ static const library_row library_rows[] = {
     FIELD(zcp_topic_entry, ended) FIELD(zcp_topic_entry, client) FIELD(zcp_topic_entry, depth)
     FIELD(zcp_topic_entry, keep) FIELD(zcp_topic_entry, source) FIELD(zcp_topic_entry, messages)
     FIELD(zcp_topic_entry, unread) FIELD(zcp_topic_entry, lost) FIELD(zcp_topic_entry, held)
+    FIELD(zcp_topic_entry, latest) FIELD(zcp_topic_entry, exclusive) FIELD(zcp_topic_entry, never_waits)
+    FIELD(zcp_topic_entry, waits_for)
 
     CONSTANT(ZCP_LOG_OFF) CONSTANT(ZCP_LOG_ERROR) CONSTANT(ZCP_LOG_WARNING)
     CONSTANT(ZCP_LOG_INFO) CONSTANT(ZCP_LOG_DEBUG)

@@ -143,4 +143,18 @@ static inline void must_be_gone(const char *name) {
     CHECK_STATUS(zcp_manager_destroy(name), ZCP_ERR_NOT_FOUND);
 }
 
+// The first interpreter that has numpy and can load the library, which may be of another word size or another libc's,
+// from where ZEROCP_LIBRARY says. NULL: there is none; what the last one said is in `python`.
+static inline const char *python_with_numpy(program *python) {
+    static const char *const candidates[] = {"python3", "/usr/bin/python3", "/usr/local/bin/python3"};
+    static const char probe[] = "import ctypes, importlib.util, os; ctypes.CDLL(os.environ['ZEROCP_LIBRARY'])\n"
+                                "if not importlib.util.find_spec('numpy'): raise SystemExit('there is no numpy')";
+    for (size_t i = 0; i < sizeof candidates / sizeof candidates[0]; i++) {
+        start_at(python, candidates[i], (const char *[]){candidates[i], "-c", probe, NULL});
+        if (end_of(python) == 0)
+            return candidates[i];
+    }
+    return NULL;
+}
+
 #endif

@@ -1168,9 +1168,12 @@ def test_listing():
         publish(publisher, i)
     view.receive(0)
     publishes, subscribes = manager.topics()
-    assert publishes[:6] == ("a/b", True, False, False, 0, 4) and publishes.keep == 1
+    assert (publishes.topic, publishes.publisher, publishes.reliable, publishes.ended) == ("a/b", True, False, False)
+    assert (publishes.client, publishes.depth, publishes.keep) == (0, 4, 1)
     assert (publishes.messages, publishes.unread, publishes.held) == (3, 2, 3) and publishes.source > 0
-    assert subscribes[:5] == ("a/b", False, True, False, 0) and (subscribes.messages, subscribes.unread) == (1, 2)
+    assert (subscribes.topic, subscribes.publisher) == ("a/b", False)
+    assert (subscribes.reliable, subscribes.ended) == (True, False)
+    assert (subscribes.client, subscribes.messages, subscribes.unread) == (0, 1, 2)
     with observed() as observer:
         assert observer.topics() == [publishes, subscribes]
         assert sorted(one.size for one in observer.chunks()) == [100, 100, 100]
@@ -1321,8 +1324,7 @@ def test_pipeline():
     told(second, "frame")
     told(second, "wrong")
     must_end(wrong, "consumer.py: frame 13 is wrong\n", 1)
-    second.stdin.close()
-    second.wait()
+    second.communicate()
     manager.recover()
     assert used() == (0, 1), used()
     end(manager)
