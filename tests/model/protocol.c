@@ -1413,10 +1413,10 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define RUN_1  publish(0); reuse(0)
 #define RUN_2  read_next(1); zcp_subscriber_close(subscriber(1))
 #elif SCENARIO == 312
-// the same, and another one gets its entry
-#define START  begin_topics(); open_publisher(0, 1); open_subscriber(1, 1); publish(0); learn_readers(0)
-#define RUN_1  publish(0); reuse(0)
-#define RUN_2  read_next(1); zcp_subscriber_close(subscriber(1))
+// a subscriber that reads leaves, and another one gets its entry, while the publisher frees the cell
+#define START  begin_topics(); open_publisher(0, 1); open_subscriber(1, 1); publish(0); learn_readers(0); begin_read(1)
+#define RUN_1  zcp_priv_cells_free(publisher(0), 1); reuse(0)
+#define RUN_2  read_on(1); zcp_subscriber_close(subscriber(1))
 #define RUN_3  if (is_free_for(2)) open_subscriber(2, 0)
 #elif SCENARIO == 313
 // a reliable subscriber meets the publisher that has the entry of one whose message it has read
@@ -1723,16 +1723,21 @@ static bool publish(int me) {
     return room;
 }
 
-// Begins to read the next message, if there is one; its number.
-static uint32_t begin_read(int me) {
-    zcp_message message;
+// Reads the message that it holds.
+static void read_on(int me) {
     zcp_subscriber *s = subscriber(me);
-    if (zcp_priv_receive_once(s, &message) != ZCP_OK) return 0;
     uint32_t i = (uint32_t)s->reading_token;
     uint64_t state = atomic_load_explicit(&chunks[i].state, memory_order_relaxed);
     assert(ZCP_PRIV_GENERATION(state) == s->reading_token >> 32 && zcp_priv_is_held(state));     // never freed
+    garbled |= !is_text((int)i, text_of(s->reading_serial, s->reading_head));
+}
+
+// Begins to read the next message, if there is one; its number.
+static uint32_t begin_read(int me) {
+    zcp_message message;
+    if (zcp_priv_receive_once(subscriber(me), &message) != ZCP_OK) return 0;
     assert(message.lost == 0 || !IS_RELIABLE);
-    garbled |= !is_text((int)i, text_of(message.source, message.number));
+    read_on(me);
     return (uint32_t)message.number;
 }
 
