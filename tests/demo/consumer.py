@@ -94,7 +94,7 @@ def main():
     options = parser.parse_args()
     try:
         manager = zerocp.open(options.name, mode=zerocp.SHM_OPEN_EXISTING, client_name="consumer.py",
-                              flags=zerocp.WAIT | zerocp.READ_ONLY_DATA)
+                              flags=zerocp.WAIT | zerocp.READ_ONLY_DATA, timeout=None)
         consumer = Consumer(manager, options)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: consumer.frames.close())

@@ -467,9 +467,16 @@ def open(name=None, pools=None, *, mode=None, flags=0, timeout=0, client_name=No
     desc = _ManagerDesc(name=_encoded(name), mode=constants["SHM_OPEN_OR_CREATE"] if mode is None else mode,
                         config=None if config is None else ctypes.addressof(config), max_clients=max_clients,
                         permissions=permissions, flags=flags, client_name=_encoded(client_name),
-                        timeout_ms=_milliseconds(timeout), group=group, data_permissions=data_permissions)
-    _call("zcp_manager_open", ctypes.byref(pointer), ctypes.byref(desc))
-    return Manager(pointer.value)
+                        group=group, data_permissions=data_permissions)
+
+    def attempt(timeout_ms):
+        desc.timeout_ms = timeout_ms
+        _call("zcp_manager_open", ctypes.byref(pointer), ctypes.byref(desc))
+        return Manager(pointer.value)
+
+    if flags & constants["WAIT"]:
+        return _wait(constants["SHM_DEFAULT_TIMEOUT_MS"] / 1000 if timeout == 0 else timeout, attempt)
+    return attempt(_milliseconds(timeout))
 
 
 def destroy(name=None, flags=0):
