@@ -9152,6 +9152,9 @@ ZCP_PRIV_SETUP void zcp_priv_subscriber_begin(zcp_subscriber *s, const zcp_priv_
     zcp_priv_store_release(&entry->state, zcp_priv_topic_state(serial, ZCP_PRIV_TOPIC_OPENING, client));      // as Z1
     s->epoch = zcp_priv_topics_changed(manager);
     ZEROCP_STEP("subscriber_opening");
+    // Who frees a cell from here on knows of this one, or what it had published before it looked is counted below: or
+    // a reliable one would begin with a message that is gone already.
+    ZEROCP_HEAVY_BARRIER();
     for (uint32_t p = 0; p < tables->publisher_count; p++) {
         zcp_priv_topic_publisher *publisher = &tables->publishers[p];
         uint64_t state = zcp_priv_load_acquire(&publisher->state);             // as Z0

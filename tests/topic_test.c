@@ -1491,6 +1491,43 @@ TEST(topic_overtaken_while_it_claims) {
     finish_topics(manager);
 }
 
+// Publishes as fast as it can, whoever comes.
+static void publish_events(void *argument) {
+    told *t = argument;
+    zcp_manager *manager = attach();
+    zcp_publisher *publisher = publisher_of(manager, t->depth);
+    CHECK_OK(zcp_publisher_notify(publisher, NULL));
+    test_signal(&t->ready);
+    while (atomic_load(&t->done) == 0)
+        (void)zcp_publisher_notify(publisher, NULL);
+    zcp_manager_close(manager);
+}
+
+// A reliable subscriber misses nothing from its first moment on.
+TEST_WITH(topic_race_to_subscribe, .seconds = 120, .weight = 2) {
+    for (uint32_t depth = 1; depth <= 8; depth += 7) {
+        zcp_manager *manager = create(64, 4);
+        told *t = new_told();
+        t->depth = depth;
+        pid_t publisher = test_spawn(publish_events, t);
+        test_await(&t->ready, 1);
+        uint64_t until = test_now() + UINT64_C(500000000);         // one round takes long on a busy machine
+        for (int round = 0; round == 0 || (round < ROUNDS(10000) && test_now() < until); round++) {
+            zcp_message message;
+            zcp_subscriber *subscriber = reliable_of(manager);
+            zcp_status status;
+            while ((status = zcp_subscriber_receive(subscriber, 0, &message)) == ZCP_ERR_EMPTY) {}
+            CHECK_OK(status);
+            CHECK_MSG(message.lost == 0, "round %d, message %llu: lost %llu", round,
+                      (unsigned long long)message.number, (unsigned long long)message.lost);
+            zcp_subscriber_close(subscriber);
+        }
+        test_signal(&t->done);
+        test_join(publisher);
+        finish_topics(manager);
+    }
+}
+
 // At full speed, and overtaken all the time; what is read is never torn.
 typedef struct race {
     _Atomic uint32_t ready, stop;
