@@ -215,6 +215,7 @@ extern "C" {
 #define ZCP_MAX_CACHE_CHUNKS 64                  // in one thread's cache of one pool
 #define ZCP_DEFAULT_CLIENTS 64
 #define ZCP_DEFAULT_ALIGNMENT 64
+#define ZCP_MAX_ALIGNMENT (UINT32_C(1) << 30)    // bytes
 #define ZCP_NO_CLIENT UINT32_MAX                 // no client, where a client's slot is expected
 #define ZCP_MAX_TOPIC_BYTES 64                   // of the name of a topic, the final 0 included
 #define ZCP_MAX_PUBLISHERS 1024                  // of an instance at once, like the next
@@ -227,7 +228,7 @@ extern "C" {
 typedef struct zcp_pool_config {
     uint64_t chunk_size;            // bytes of payload, 1 or more
     uint32_t chunk_count;           // 1 to ZCP_MAX_CHUNKS
-    uint32_t alignment;             // of each chunk, bytes: a power of two up to the page size; 0 = 64
+    uint32_t alignment;             // of each chunk, bytes: a power of two up to ZCP_MAX_ALIGNMENT; 0 = 64
     uint32_t cache_chunks;          // free chunks that each thread may keep, up to ZCP_MAX_CACHE_CHUNKS
 } zcp_pool_config;
 
@@ -248,7 +249,7 @@ ZEROCP_API zcp_status zcp_config_add_pool(zcp_config *config, uint64_t chunk_siz
 // Errors:
 //   INVALID_ARGUMENT   config or pool is NULL
 //   INVALID_SIZE       chunk_size or chunk_count is 0, chunk_count or cache_chunks is above its limit
-//   INVALID_ALIGNMENT  alignment is not a power of two up to the page size
+//   INVALID_ALIGNMENT  alignment is not a power of two up to ZCP_MAX_ALIGNMENT
 //   OVERFLOW           the configuration would need more than 2^48 bytes
 //   FULL               ZCP_MAX_POOLS pools are there
 ZEROCP_API zcp_status zcp_config_add(zcp_config *config, const zcp_pool_config *pool);
@@ -1202,9 +1203,9 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_check(const zcp_pool_config *pool) {
         return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0,
                              "a pool of %u chunks of %llu bytes: 1 to %u chunks of 1 byte or more", pool->chunk_count,
                              (unsigned long long)pool->chunk_size, ZCP_MAX_CHUNKS);
-    if ((pool->alignment & (pool->alignment - 1)) != 0 || pool->alignment > zcp_priv_page_size())
+    if ((pool->alignment & (pool->alignment - 1)) != 0 || pool->alignment > ZCP_MAX_ALIGNMENT)
         return zcp_priv_fail(ZCP_ERR_INVALID_ALIGNMENT, 0, "alignment %u: a power of two up to %u, or 0 for %u",
-                             pool->alignment, zcp_priv_page_size(), ZCP_DEFAULT_ALIGNMENT);
+                             pool->alignment, ZCP_MAX_ALIGNMENT, ZCP_DEFAULT_ALIGNMENT);
     if (pool->cache_chunks > ZCP_MAX_CACHE_CHUNKS)
         return zcp_priv_fail(ZCP_ERR_INVALID_SIZE, 0, "cache_chunks %u: up to %u for each thread", pool->cache_chunks,
                              ZCP_MAX_CACHE_CHUNKS);
@@ -2916,12 +2917,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_added_geometry(const zcp_priv_geometry *insta
 
 // Maps a part of one of the two files that lies behind what was mapped at first; children do not get it.
 ZCP_PRIV_SETUP zcp_status zcp_priv_map_part(const zcp_manager *manager, const zcp_priv_file *file, uint64_t from,
-                                            uint64_t bytes, void **base) {
+                                            uint64_t bytes, uint32_t alignment, void **base) {
     int fd;
     bool kept;
     struct stat now;
     const char *path = file->path.text;
-    uint32_t flags = file->flags | manager->file.flags;
+    uint32_t flags = file->flags | manager->file.flags | zcp_priv_lowest_bit(alignment) << ZCP_PRIV_SHM_ALIGNED;
     zcp_status status = zcp_priv_file_reach(file, &fd, &kept);
     if (status != ZCP_OK) return status;
     if (fstat(fd, &now) != 0) status = zcp_priv_fail_system("fstat", path);
@@ -3036,11 +3037,12 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_pool_meet(zcp_manager *manager, uint32_t numb
     g->data_bytes = (size_t)geometry.chunk_bytes;
     g->management_end = added.management_offset + geometry.management_bytes;
     g->data_end = added.data_offset + geometry.chunk_bytes;
-    status = zcp_priv_map_part(manager, &manager->file, added.management_offset, geometry.management_bytes,
+    status = zcp_priv_map_part(manager, &manager->file, added.management_offset, geometry.management_bytes, 1,
                                &g->management);
     bool necessary = status != ZCP_OK || !failure;
     if (status == ZCP_OK && !observes)
-        status = zcp_priv_map_part(manager, &manager->chunk_file, added.data_offset, geometry.chunk_bytes, &g->data);
+        status = zcp_priv_map_part(manager, &manager->chunk_file, added.data_offset, geometry.chunk_bytes,
+                                   geometry.pools[0].alignment, &g->data);
     if (status != ZCP_OK && necessary) {
         if (g->management) munmap(g->management, g->management_bytes);
         zcp_priv_grown_drop(manager, mapped);
@@ -6310,6 +6312,10 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_replace(zcp_priv_opening *o, zcp_status refus
 ZCP_PRIV_SETUP zcp_status zcp_priv_chunk_map(zcp_priv_opening *o, zcp_manager *manager, int fd) {
     uint32_t flags = o->desc.flags & (ZCP_SHM_PREFAULT | ZCP_SHM_LOCK | ZCP_SHM_NO_DUMP);
     if (o->desc.flags & ZCP_READ_ONLY_DATA) flags |= ZCP_SHM_READ_ONLY;
+    uint32_t largest = 1;
+    for (uint32_t p = 0; p < manager->geometry.pool_count; p++)
+        if (manager->geometry.pools[p].alignment > largest) largest = manager->geometry.pools[p].alignment;
+    flags |= zcp_priv_lowest_bit(largest) << ZCP_PRIV_SHM_ALIGNED;
     return zcp_priv_file_map_alone(fd, o->chunk_path.text, 0, manager->geometry.chunk_bytes, flags, &manager->chunks);
 }
 

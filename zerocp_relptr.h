@@ -100,7 +100,7 @@ extern "C" {
       "use a plain file name such as \"camera\"")                                                                      \
     X(ZCP_ERR_INVALID_SIZE, "a size or count is 0 or above its limit, or an existing object is too small",             \
       "keep to the limits in the function's comment, or remove the old object")                                        \
-    X(ZCP_ERR_INVALID_ALIGNMENT, "the alignment is not a power of two up to the page size",                            \
+    X(ZCP_ERR_INVALID_ALIGNMENT, "the alignment is not a power of two up to 1 GiB",                                    \
       "use such a one, or 0 for the default")                                                                          \
     X(ZCP_ERR_INVALID_FLAGS, "an unknown flag bit, or flags that exclude each other or the mode",                      \
       "pass only flags that this function's comment names")                                                            \

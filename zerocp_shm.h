@@ -705,6 +705,29 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_reserve(int fd, const char *path, uint64
 
 #define ZCP_PRIV_SHM_NO_ACCESS (UINT32_C(1) << 31)             // a mapping that nobody touches: it only holds a lock
 
+// In the flags of a mapping: where it begins is a multiple of 1 << (flags >> ALIGNED & 31), if that is above a page.
+#define ZCP_PRIV_SHM_ALIGNED 24
+
+// mmap to such an address.
+ZCP_PRIV_SETUP void *zcp_priv_map_aligned(size_t bytes, int protection, int how, int fd, uint64_t from, size_t unit) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    if (unit <= page) return mmap(NULL, bytes, protection, how, fd, (off_t)from);
+    size_t whole = (bytes + page - 1) & ~(page - 1), most = SIZE_MAX - unit;
+    // Room for it at any address, of which the rest is given back.
+    errno = ENOMEM;
+    char *room = whole < bytes || whole > most ? (char *)MAP_FAILED
+        : (char *)mmap(NULL, whole + unit, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED) return MAP_FAILED;
+    size_t before = (size_t)-(uintptr_t)room & (unit - 1);
+    void *base = mmap(room + before, bytes, protection, how | MAP_FIXED, fd, (off_t)from);
+    int error = errno;
+    if (before) munmap(room, before);
+    munmap(room + before + whole, unit - before);
+    if (base == MAP_FAILED) munmap(room + before, whole);
+    errno = error;
+    return base;
+}
+
 // Maps bytes of the object, from an offset that is a multiple of the page size, with the flags' effects.
 ZCP_PRIV_SETUP zcp_status zcp_priv_file_map(int fd, const char *path, uint64_t from, uint64_t bytes, uint32_t flags,
                                             void **base) {
@@ -717,7 +740,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_file_map(int fd, const char *path, uint64_t f
 #ifdef MAP_POPULATE
     if (flags & ZCP_SHM_PREFAULT) how |= MAP_POPULATE;
 #endif
-    *base = mmap(NULL, (size_t)bytes, protection, how, fd, (off_t)from);
+    size_t unit = (size_t)1 << (flags >> ZCP_PRIV_SHM_ALIGNED & 31);
+    *base = zcp_priv_map_aligned((size_t)bytes, protection, how, fd, from, unit);
     if (*base == MAP_FAILED) {
         int error = errno;
         *base = NULL;
