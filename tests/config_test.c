@@ -359,8 +359,8 @@ static long pages_mapped(void) {
     return pages;
 }
 
-// Beyond a page the mapping begins where the pool of the largest alignment needs it; in each client, also of a pool that
-// is added, and nothing of the room for that is left mapped.
+// Beyond a page the mapping begins where the pool of the largest alignment needs it; in each client, also of a pool
+// that is added, and nothing of the room for that is left mapped.
 TEST(config_aligns_beyond_a_page) {
     enum { LARGE = 2 << 20 };
     zcp_config config = {0};
