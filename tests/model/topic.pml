@@ -24,7 +24,7 @@
    goes through the clients once, M18 the sweeper does not look again when it has given the slot's lock back, M19 who
    subscribes does not raise attention, M20 a cell is emptied, and not GONE, M21 the second look begins with the state,
    M22 what is put aside is not held, M23 the entry is free while something is put aside, M24 who subscribes raises
-   attention before his entry is there. */
+   attention before his entry is there, M25 the sweeper tells only of what it has ended itself. */
 #ifndef NP
 #define NP 1
 #endif
@@ -73,7 +73,7 @@ byte pslot[NP], sslot[NS];
 #if SWEEPERS > 1
 bit plock[NP], slock[NS];
 #endif
-byte crashes=0, sweepers=SWEEPERS; bit alien_left=0, ended=0, finds_nothing=0;
+byte crashes=0, sweepers=SWEEPERS; bit alien_left=0, ended=0, told=0, finds_nothing=0;
 /* Ghosts: how many messages were shown; the tokens of what is read in place, and of what is kept; a reliable subscriber
    may miss what is before `from`, no more. */
 byte shown[NP], reading[NS], kept[NS], from[NP*NS];
@@ -338,7 +338,7 @@ proctype subscriber(byte s) {
 #ifdef ALONE
         if
         :: last[CELL(p,h)]!=l -> tries--
-        :: ended && last[CELL(p,h)]==l -> if :: DRAINABLE(p) -> run sweeper() :: else fi; finds_nothing=1; goto STAYS
+        :: told && last[CELL(p,h)]==l -> if :: DRAINABLE(p) -> run sweeper() :: else fi; finds_nothing=1; goto STAYS
         fi;
 #endif
         goto NEXT
@@ -453,7 +453,13 @@ PUBLISHER:
   if :: needy=0 :: needy=1 fi;
 #endif
 #ifdef ALONE
-  S(ended=1);
+  S(ok=!ended; ended=1);
+#ifdef M25
+  S(if :: ok -> told=1 :: else fi);
+#else
+  S(if :: ok || pslot[p]!=2 -> told=1 :: else fi);            /* who swept before may have been killed just here */
+#endif
+  ok=0;
 #endif
 #ifdef M6
   i=0; do :: i<NS -> S(early[i]=claim[PAIR(p,i)]; i++) :: else -> break od; i=0;
@@ -519,21 +525,23 @@ SUBSCRIBER:
   S(sslot[s]=3);
   goto SWEPT;
 
-DEAD: skip;
-SWEPT:
-  atomic { UNLOCK; p=0; s=0; m=0; i=0; ok=0; keeps=0;
+DEAD:
+  atomic { UNLOCK; p=0; s=0; m=0; i=0; ok=0; keeps=0 }
 #ifdef NEEDY
-    needy=0
-#endif
-  }
-#ifdef ALONE
-#ifndef M18
-  if :: pslot[0]==2 && DRAINABLE(0) -> skip :: else -> goto LEFT fi;
-#else
-  goto LEFT;
-#endif
+  needy=0;
 #endif
   goto AGAIN;
+SWEPT:
+  atomic { UNLOCK; p=0; s=0; m=0; i=0; ok=0; keeps=0 }
+#ifdef NEEDY
+  needy=0;
+#endif
+#if defined(ALONE) && !defined(M18)
+  if :: pslot[0]==2 && DRAINABLE(0) -> goto AGAIN :: else fi;
+#endif
+#ifndef ALONE
+  goto AGAIN;
+#endif
 LEFT:
   skip
 }

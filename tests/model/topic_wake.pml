@@ -10,7 +10,7 @@
      -DYOUNG     subscribers come when they like, and begin with what is there
      -DLEAVES    they leave when they like
      -DKILL      publisher 0 is killed at any step; publisher 1, which comes then, has to wake
-     -DSIBLING   a thread of subscriber 0's process sleeps, too, for something else
+     -DSIBLING   a thread of subscriber 0's process is about to sleep, too, for something else
    Mutants, each must fail: -DM1 `woken` is stored before the call, M2 the sleeper looks before it says that it sleeps,
    M3 it does not raise attention, M4 the publisher looks at attention before it shows the message, M5 the sleeper reads
    `wakes` after its look, M6 who has read looks whether the publisher waits, and then moves its head, M7 who leaves
@@ -37,7 +37,7 @@ byte epoch=0; bit open[NP], waits[NP], here[NS], made[NP*NS];
 byte attention[NP], last[NP], count[NP], head[NP*NS];
 /* Slots: publisher p's is p, subscriber s's NP + s. `sleeps` is one word: the count and what for. */
 byte wakes[NP+NS], sleeps[NP+NS], what[NP+NS], woken[NP+NS];
-bit asleep[NP+NS], sibling_asleep, sibling_told, has_left;
+bit asleep[NP+NS], has_left;
 
 #ifdef KILL
 #define K(x) atomic { if :: skip :: is_killed -> goto DEAD fi; x }
@@ -53,7 +53,6 @@ inline announce(c, bits) {
   K(what[c]=(sleeps[c]!=woken[c] -> what[c]|bits : bits); sleeps[c]++)
 #endif
 }
-inline call_futex(c) { K(asleep[c]=0; if :: c==NP -> sibling_asleep=0 :: else fi) }
 inline wake(c, bits) {
   K(n=sleeps[c]; b=what[c]);
   if
@@ -62,7 +61,7 @@ inline wake(c, bits) {
      K(woken[c]=n);
 #endif
      K(wakes[c]++);
-     call_futex(c);
+     K(asleep[c]=0);
 #ifndef M1
      K(woken[c]=n)
 #endif
@@ -253,25 +252,10 @@ proctype subscriber(byte s) {
 DEAD: skip
 }
 
-/* A thread of the process of subscriber 0 sleeps until it is told, by anybody. */
+/* A thread of subscriber 0's process says that it sleeps, and then finds that it need not. */
 proctype sibling() {
-  byte w=0; bit is_killed=0;
-  do
-  :: !sibling_told ->
-     w=wakes[NP];
-     announce(NP, OTHERS);
-     if
-     :: !sibling_told -> atomic { if :: wakes[NP]==w -> sibling_asleep=1 :: else fi }; if :: !sibling_asleep -> skip fi
-     :: else
-     fi
-  :: else -> break
-  od;
-DEAD: skip
-}
-proctype teller() {
-  byte n=0, b=0; bit is_killed=0;
-  sibling_told=1;
-  wake(NP, OTHERS);
+  bit is_killed=0;
+  announce(NP, OTHERS);
 DEAD: skip
 }
 
@@ -283,7 +267,7 @@ init { byte i;
     for (i : 0 .. NP-1) { run publisher(i) }
     for (i : 0 .. NS-1) { run subscriber(i) }
 #ifdef SIBLING
-    run sibling(); run teller();
+    run sibling();
 #endif
     i=0
   }
