@@ -2459,7 +2459,7 @@ typedef struct zcp_priv_topics zcp_priv_topics;
 
 ZCP_PRIV_SETUP void zcp_priv_topics_sweep_begin(zcp_manager *manager, const zcp_priv_tables *tables,
                                                 zcp_priv_unread *unread,
-                                                uint32_t client, bool reliable_only);
+                                                uint32_t client, bool reliable_only, bool untold);
 
 ZCP_PRIV_SETUP bool zcp_priv_topics_sweep_end(zcp_manager *manager, const zcp_priv_tables *tables,
                                               const zcp_priv_unread *unread);
@@ -2470,8 +2470,8 @@ ZCP_PRIV_SETUP void zcp_priv_rings_collect(zcp_manager *manager, bool only_ended
 ZCP_PRIV_SETUP void zcp_priv_rings_announce(zcp_manager *manager);
 ZCP_PRIV_SETUP uint64_t zcp_priv_rings_handles(const zcp_manager *manager);
 
-ZCP_PRIV uint64_t zcp_priv_view_sweep_topics(zcp_manager *manager, uint32_t client, bool reliable_only, bool known,
-                                             bool *garbage, bool *drains);
+ZCP_PRIV uint64_t zcp_priv_view_sweep_topics(zcp_manager *manager, uint32_t client, bool reliable_only, bool untold,
+                                             bool known, bool *garbage, bool *drains);
 
 // The client's name, which anybody may have written, as it may be shown.
 ZCP_PRIV_SETUP void zcp_priv_slot_name(const zcp_priv_slot *slot, char name[32]) {
@@ -3857,11 +3857,13 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_slot_sweep(zcp_manager *manager, uint32_t slo
     bool closing = zcp_priv_load_relaxed(&manager->state) == ZCP_PRIV_CLOSING;
     // So that all that a dead one may hold is known.
     zcp_status known = closing ? ZCP_OK : zcp_priv_catch_up(manager);
+    // Relaxed: ordered by the lock.
+    bool untold = !closing && zcp_priv_load_relaxed(&at->state) != ZCP_PRIV_SLOT_DRAINING;
     // Relaxed: for joiners to wait a moment.
     zcp_priv_store_relaxed(&at->state, (uint32_t)ZCP_PRIV_SLOT_SWEEPING);
     ZEROCP_STEP("sweeping");
     bool drains;
-    *freed = zcp_priv_view_sweep_topics(manager, slot, reliable_only, known == ZCP_OK, garbage, &drains);
+    *freed = zcp_priv_view_sweep_topics(manager, slot, reliable_only, untold, known == ZCP_OK, garbage, &drains);
     ZEROCP_STEP("swept");
     // The dead one may not have got to say that it had changed the pools.
     if (!closing && manager->view.signals) {
@@ -7604,10 +7606,11 @@ ZCP_PRIV_SETUP void zcp_priv_publisher_drain(const zcp_priv_tables *tables, uint
     }
 }
 
-// Before a client's chunks are swept: what of them is to stay.
+// Before a client's chunks are swept: what of them is to stay. untold: it may have changed its entries, or whoever
+// swept it before, and then been killed.
 ZCP_PRIV_SETUP void zcp_priv_topics_sweep_begin(zcp_manager *manager, const zcp_priv_tables *tables,
                                                 zcp_priv_unread *unread,
-                                                uint32_t client, bool reliable_only) {
+                                                uint32_t client, bool reliable_only, bool untold) {
     *unread = (zcp_priv_unread){tables, client, 0, 0};
     bool left = zcp_priv_subscribers_end(tables, client), ended = false;
     for (uint32_t p = 0; p < tables->publisher_count; p++) {
@@ -7620,9 +7623,10 @@ ZCP_PRIV_SETUP void zcp_priv_topics_sweep_begin(zcp_manager *manager, const zcp_
         zcp_priv_publisher_end(tables, p, state);
         ended = true;
     }
-    if (left || ended)
+    ZEROCP_STEP("entries_ended");
+    if (left || ended || untold)
         (void)zcp_priv_topics_changed(manager);
-    if (left)
+    if (left || untold)
         zcp_priv_topic_attend(manager, NULL, true);
     ZEROCP_STEP("topics_ended");
     if (unread->publishers == 0)
@@ -7667,13 +7671,13 @@ ZCP_PRIV_SETUP bool zcp_priv_topics_sweep_end(zcp_manager *manager, const zcp_pr
     return drains;
 }
 
-// Sweeps what a client holds, but for unread messages. known: all pools are known here; if not, chunks of unread
-// messages may be in others. *drains: some are left.
-ZCP_PRIV uint64_t zcp_priv_view_sweep_topics(zcp_manager *manager, uint32_t client, bool reliable_only, bool known,
-                                             bool *garbage, bool *drains) {
+// Sweeps what a client holds, but for unread messages. untold: as for sweep_begin. known: all pools are known here; if
+// not, chunks of unread messages may be in others. *drains: some are left.
+ZCP_PRIV uint64_t zcp_priv_view_sweep_topics(zcp_manager *manager, uint32_t client, bool reliable_only, bool untold,
+                                             bool known, bool *garbage, bool *drains) {
     zcp_priv_tables tables = zcp_priv_tables_of(manager);
     zcp_priv_unread unread;
-    zcp_priv_topics_sweep_begin(manager, &tables, &unread, client, reliable_only);
+    zcp_priv_topics_sweep_begin(manager, &tables, &unread, client, reliable_only, untold);
     uint64_t freed = zcp_priv_view_sweep(&manager->view, client, &unread, garbage);
     if (!known)
         unread.kept++;

@@ -1719,6 +1719,40 @@ static void killed_sweeper(void *argument) {
     zcp_manager_close(manager);
 }
 
+static void sweeper_killed_before_it_tells(void *argument) {
+    told *t = argument;
+    zcp_manager *manager = attach();
+    test_signal(&t->ready);
+    test_await(&t->go_on, 1);
+    test_at_step("entries_ended", 1, TEST_KILL, NULL);
+    (void)recover(manager);
+}
+
+// Who swept the publisher was killed before it told that this has ended. The next one tells it, or the subscriber would
+// not sweep when it has read to the end.
+TEST(topic_end_that_a_killed_sweeper_has_not_told) {
+    zcp_manager *manager = create(64, 4);
+    zcp_subscriber *subscriber = subscriber_of(manager);
+    told *t = new_told(), *s = new_told();
+    t->messages = t->depth = 1;
+    pid_t sweeper = test_spawn(sweeper_killed_before_it_tells, s);
+    test_await(&s->ready, 1);
+    pid_t victim = test_spawn(publish_and_wait, t);
+    test_await(&t->ready, 1);
+    CHECK(zcp_subscribers_wait(&subscriber, 1, 0, &(uint32_t){0}) == ZCP_OK);  // it has met the publisher
+    test_kill(victim);
+    test_signal(&s->go_on);
+    CHECK(test_join_killed(sweeper));
+    (void)recover(manager);
+    CHECK_EQ(count_topics(manager).ended, 1);
+    (void)receive(subscriber, 1, 1);
+    check_empty(subscriber);
+    CHECK_EQ(count_topics(manager).publishers, 0);
+    CHECK_EQ(used(manager), 0);
+    zcp_subscriber_close(subscriber);
+    finish_topics(manager);
+}
+
 // Who sweeps a publisher that was killed is killed, too.
 TEST_WITH(topic_sweeper_killed_at_each_step, .seconds = 240) {
     zcp_manager *manager = create(64, 12);
