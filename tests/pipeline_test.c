@@ -313,7 +313,7 @@ static uint32_t kills_wanted(uint32_t otherwise) {
     return (uint32_t)kills;
 }
 
-TEST_WITH(pipeline_killed_at_random, .seconds = 300, .weight = 2) {
+TEST_WITH(pipeline_killed_at_random, .seconds = 900, .weight = 2) {
     uint32_t kills = kills_wanted(10);
     uint64_t begun = test_now();
     choose_roles();
