@@ -9162,9 +9162,6 @@ ZCP_PRIV_SETUP void zcp_priv_subscriber_begin(zcp_subscriber *s, const zcp_priv_
     zcp_priv_store_release(&entry->state, zcp_priv_topic_state(serial, ZCP_PRIV_TOPIC_OPENING, client));      // as Z1
     s->epoch = zcp_priv_topics_changed(manager);
     ZEROCP_STEP("subscriber_opening");
-    // Who frees a cell from here on knows of this one, or what it had published before it looked is counted below: or
-    // a reliable one would begin with a message that is gone already.
-    ZEROCP_HEAVY_BARRIER();
     for (uint32_t p = 0; p < tables->publisher_count; p++) {
         zcp_priv_topic_publisher *publisher = &tables->publishers[p];
         uint64_t state = zcp_priv_load_acquire(&publisher->state);             // as Z0
@@ -9378,7 +9375,7 @@ ZCP_PRIV_SETUP void zcp_priv_publisher_watch(const zcp_priv_tables *tables, uint
                                              zcp_topic_entry *entry) {
     const zcp_priv_cell *ring = zcp_priv_ring_at(tables, publisher);
     const zcp_priv_cursor *row = zcp_priv_cursor_row(tables, publisher);
-    uint32_t depth = zcp_priv_depth_of(tables, &tables->publishers[publisher]);
+    uint32_t depth = entry->depth;                                             // as it was told: it may change
     for (uint32_t cell = 0; cell < depth; cell++) {
         uint64_t last = zcp_priv_load_relaxed(&ring[cell].last);               // relaxed, all: figures
         if (!zcp_priv_cell_shows(last))

@@ -616,7 +616,7 @@ TEST(limits_alignment_of_every_pool) {
         zcp_manager_close(manager);
         balance_and_destroy();
     }
-    const uint32_t refused[] = {3, 65, 127, 2 * page, 1u << 31, UINT32_MAX};
+    const uint32_t refused[] = {3, 65, 127, 2 * page + 1, 2 * ZCP_MAX_ALIGNMENT, UINT32_MAX};
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
         zcp_config config = {.pools = {.size = 1, .items = {{64, 1, refused[i], 0}}}};
         zcp_manager *manager;

@@ -97,6 +97,7 @@ static const library_row library_rows[] = {
     FIELD(zcp_shm, flags)
 
     CONSTANT(ZCP_MAX_POOLS) CONSTANT(ZCP_MAX_LIVE_POOLS) CONSTANT(ZCP_MAX_CLIENTS) CONSTANT(ZCP_MAX_CHUNKS)
+    CONSTANT(ZCP_MAX_ALIGNMENT)
     CONSTANT(ZCP_DEFAULT_CLIENTS) CONSTANT(ZCP_DEFAULT_ALIGNMENT) CONSTANT(ZCP_NO_CLIENT) CONSTANT(ZCP_MAX_CACHE_CHUNKS)
     STRUCT(zcp_pool_config)
     FIELD(zcp_pool_config, chunk_size) FIELD(zcp_pool_config, chunk_count) FIELD(zcp_pool_config, alignment)
