@@ -109,11 +109,15 @@ TEST_WITH(compile_zerocp_alone, .seconds = 120) {
     check_each_alone(2);
 }
 
-static void check_order(const char *compiler, const int order[HEADERS]) {
+// Whether all is implemented is seen where the program is linked: in the order of the floors, and upside down.
+static void check_order(const char *compiler, const int order[HEADERS], bool links) {
     int first = order[0] + 1, second = order[1] + 1, third = order[2] + 1;
     write_unit("order.c", (unit){.prologue = IMPLEMENT, .includes = {first, second, third}});
     write_unit("plain.c", (unit){.includes = {first, second, third}});
-    compile_and_run(compiler, "-std=c11", "order.c");
+    if (links)
+        compile_and_run(compiler, "-std=c11", "order.c");
+    else
+        compile_only(compiler, "-std=c11", "order.c");
     compile_only(compiler, "-std=c11", "plain.c");
 }
 
@@ -121,7 +125,7 @@ TEST_WITH(compile_every_order, .seconds = 120) {
     const char *compiler = callers_compiler();
     enter_directory_to_run();
     for (int i = 0; i < 6; i++)
-        check_order(compiler, orders[i]);
+        check_order(compiler, orders[i], i % 5 == 0);
     leave_directory();
 }
 

@@ -44,7 +44,7 @@ static const char usage[] =
     "  --filter=LIST      only tests whose names match one of a comma list: a part of the name, or a pattern with *;\n"
     "                     with - before it: not these\n"
     "                     (default: the environment variable FILTER)\n"
-    "  --jobs=N           tests side by side (default: number of CPUs)\n"
+    "  --jobs=N           tests side by side (default: one more than CPUs, as some only wait)\n"
     "  --repeat=N         run everything N times, with another seed each time\n"
     "  --seed=N           of the random numbers\n"
     "  --timeout-scale=F  watchdogs take F times as long\n"
@@ -138,7 +138,7 @@ static options read_options(int argc, char **argv) {
         {"program", required_argument, NULL, 'p'},  {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
-    options chosen = {.filter = getenv("FILTER"), .jobs = available_cpus(), .repeat = 1, .timeout_scale = 1};
+    options chosen = {.filter = getenv("FILTER"), .jobs = available_cpus() + 1, .repeat = 1, .timeout_scale = 1};
     chosen.seed = fresh_seed();
     for (int option = getopt_long(argc, argv, "", known, NULL); option != -1;
          option = getopt_long(argc, argv, "", known, NULL))
