@@ -125,7 +125,7 @@ static inline void must_be(const program *run, const char *expected) {
     if (strcmp(run->text, expected) == 0)
         return;
     size_t same = 0;
-    while (run->text[same] == expected[same])
+    while (expected[same] != 0 && run->text[same] == expected[same])
         same++;
     CHECK_MSG(false, "expected, from byte %zu on:\n%.300s\n--- printed:\n%s", same, expected + same, run->text);
 }
