@@ -227,8 +227,9 @@ static int compare_entries(const void *first, const void *second) {
     return a->number - b->number;
 }
 
+// There is a place more than CPUs: who needs several for itself takes that, too.
 static int places_of(const test_case *test) {
-    int places = test->weight < 1 ? 1 : test->weight;
+    int places = test->weight <= 1 ? 1 : test->weight + 1;
     return places > run.chosen.jobs ? run.chosen.jobs : places;
 }
 
