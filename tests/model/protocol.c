@@ -276,7 +276,8 @@ static bool take_quickly(zcp_priv_local *local, uint32_t *i, uint32_t *g) {    /
     uint64_t held, at;
     zcp_priv_record *record;
     bool lent = local->cached == 0;
-    if (!local->lease || !(lent ? !zcp_priv_recalled(local) : zcp_priv_cache_begin(local, local->lease))) return false;
+    if (!local->lease || !(lent ? !zcp_priv_recalled(local) : zcp_priv_cache_begin(local, local->lease, 1)))
+        return false;
     if (!lent) {
         held = zcp_priv_cache_top(local, local->cached);
         record = zcp_priv_uncache(local, at = held & (ZCP_MAX_CHUNKS - 1), held);
@@ -1751,7 +1752,7 @@ static uint32_t read_next(int me) {
 // As zcp_priv_slot_sweep. true: it is draining.
 static bool sweep_topics(int me, int dead, bool reliable_only) {
     bool garbage = false, drains;
-    zcp_priv_view_sweep_topics(managers[me], id_of(dead), reliable_only, true, &garbage, &drains);
+    zcp_priv_view_sweep_topics(managers[me], id_of(dead), reliable_only, false, true, &garbage, &drains);
     assert(!garbage);
     return drains;
 }
