@@ -283,11 +283,12 @@ _attachments = {}  # those that are open, by their ids
 
 class _Attachment:
     def __init__(self, pointer):
-        self.pointer, self.users, self.closing, self.endpoints = pointer, {}, False, {}
+        self.pointer, self.users, self.closing, self.closed, self.endpoints = pointer, {}, False, False, {}
+        self.process = os.getpid()
         _attachments[id(self)] = self
 
-    def enter(self, user):
-        self.users[user] = True
+    def enter(self, user, call=False):
+        self.users[user] = call
         if self.closing:
             self.leave(user)
             raise _error("ERR_CLOSED")
@@ -308,6 +309,14 @@ class _Attachment:
     def end(self, attachments=_attachments, library=_library):  # what it needs stays when the interpreter ends
         if attachments.pop(id(self), None) is not None:  # else another thread was faster
             library.zcp_manager_close(self.pointer)
+            self.closed = True
+
+    def goes(self):
+        """It is closed soon: nothing is held, and a call, or a thread that closes it, is not through yet. In a forked
+        child the threads are not there that could be."""
+        users = list(self.users.values())
+        soon = bool(self.endpoints) or any(users) or not (users or self.closed)
+        return soon and os.getpid() == self.process
 
 
 @atexit.register
@@ -317,7 +326,7 @@ def _close_all():
     attachments, until = list(_attachments.values()), time.monotonic() + 10
     for attachment in attachments:
         attachment.close()
-    while any(attachment.endpoints for attachment in attachments) and time.monotonic() < until:
+    while any(attachment.goes() for attachment in attachments) and time.monotonic() < until:
         time.sleep(0.001)
 
 
@@ -328,7 +337,7 @@ class _Use:
         self.attachment = attachment
 
     def __enter__(self):
-        self.attachment.enter(id(self))
+        self.attachment.enter(id(self), call=True)
         return self.attachment.pointer
 
     def __exit__(self, *_):
