@@ -382,5 +382,5 @@ clean: ## Remove build/
 	rm -rf $(BUILD)
 
 help: ## List these targets
-	@echo "Variables: CC CFLAGS CXX CXXFLAGS CPPFLAGS LDFLAGS LDLIBS, WERROR= (warnings are no errors), BUILD=build (all output)"
+	@echo "Variables: CC CFLAGS CXX CXXFLAGS CPPFLAGS LDFLAGS LDLIBS, TEST_CFLAGS=-O1 (after CFLAGS, for tests and demo), WERROR= (warnings are no errors), BUILD=build (all output)"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
