@@ -13,7 +13,7 @@ extern "C" {
 // worker 0, as the way back.
 typedef struct channel_spec {
     uint32_t number;                                               // of all channels; no two have the same
-    uint64_t bytes;                                                // of each message: a multiple of 8
+    size_t bytes;                                                  // of each message: a multiple of 8
     uint64_t window;                                               // messages that may be on their way
     int subscribers;
     bool back;

@@ -86,7 +86,7 @@ static void topic_destroy(void *memory) {
     free(channel);
 }
 
-static inline size_t topic_bytes(const topic_channel *channel) { return (size_t)channel->spec.bytes; }
+static inline size_t topic_bytes(const topic_channel *channel) { return channel->spec.bytes; }
 
 static inline void *topic_loan(topic_channel *channel) {
     if (!channel->chunk.data && zcp_publisher_loan(channel->publisher, channel->spec.bytes, &channel->chunk) != ZCP_OK)
@@ -150,7 +150,7 @@ static ring_channel *ring_new(const channel_spec *spec, bool slots) {
     ring_channel *channel = calloc(1, sizeof *channel);
     MUST(channel != NULL && spec->window <= RING);
     channel->spec = *spec;
-    channel->shared_bytes = sizeof *channel->shared + (slots ? (size_t)spec->bytes * spec->window : 0);
+    channel->shared_bytes = sizeof *channel->shared + (slots ? spec->bytes * (size_t)spec->window : 0);
     channel->shared = shared_memory(channel->shared_bytes);
     return channel;
 }
@@ -224,7 +224,7 @@ static inline unsigned char *slots_at(ring_channel *channel, uint64_t number) {
     return channel->shared->slots + number % channel->spec.window * channel->spec.bytes;
 }
 
-static inline size_t slots_bytes(const ring_channel *channel) { return (size_t)channel->spec.bytes; }
+static inline size_t slots_bytes(const ring_channel *channel) { return channel->spec.bytes; }
 static inline void *slots_loan(ring_channel *channel) {
     return ring_room(channel) ? slots_at(channel, channel->next) : NULL;
 }
@@ -291,7 +291,7 @@ static void tokens_destroy(void *memory) {
     ring_destroy(channel);
 }
 
-static inline size_t tokens_bytes(const ring_channel *channel) { return (size_t)channel->spec.bytes; }
+static inline size_t tokens_bytes(const ring_channel *channel) { return channel->spec.bytes; }
 static inline void *tokens_loan(ring_channel *channel) {
     zcp_chunk *chunk = &channel->sent[channel->next % RING];
     if (!ring_room(channel))
@@ -398,7 +398,7 @@ static void kernel_join(void *memory, int role) {
     channel->role = role;
 }
 
-static inline size_t kernel_bytes(const kernel_channel *channel) { return (size_t)channel->spec.bytes; }
+static inline size_t kernel_bytes(const kernel_channel *channel) { return channel->spec.bytes; }
 static inline void *kernel_loan(kernel_channel *channel) { return channel->mine; }
 
 static inline bool kernel_send(kernel_channel *channel) {

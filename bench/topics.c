@@ -115,7 +115,7 @@ static point shape(const char *name, uint64_t bytes, int subscribers) {
 }
 
 static channel_spec spec_of(uint64_t bytes, int subscribers) {
-    return (channel_spec){.bytes = bytes, .window = window_of(bytes), .subscribers = subscribers};
+    return (channel_spec){.bytes = (size_t)bytes, .window = window_of(bytes), .subscribers = subscribers};
 }
 
 static bool is_selected(const char *name, const messenger *by) {
