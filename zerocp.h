@@ -8615,7 +8615,8 @@ ZCP_PRIV_SETUP void zcp_priv_source_add(zcp_subscriber *s, const zcp_priv_source
     s->source[at] = *source;
 }
 
-// A publisher's messages from `head` on; those before `from` do not count as lost. Writes the cursor.
+// A publisher's messages from `head` on; those before `from` do not count as lost, until one has been read. Writes the
+// cursor.
 ZCP_PRIV_SETUP void zcp_priv_source_begin(zcp_subscriber *s, const zcp_priv_tables *tables, uint32_t publisher,
                                           uint64_t state, uint64_t head, uint64_t from) {
     zcp_priv_topic_publisher *entry = &tables->publishers[publisher];
@@ -8834,6 +8835,7 @@ static zcp_status zcp_priv_message_fill(zcp_subscriber *s, zcp_priv_source *q, u
     message->lost = q->lost;
     message->skipped = q->skipped;
     q->lost = q->skipped = 0;
+    q->from = 0;                                                               // from now on each that is gone counts
     return ZCP_OK;
 }
 

@@ -36,7 +36,7 @@ static inline void spin(void) {
 // A clock for single operations: what it counts is a tick; ns_per_tick is found at the start. Nothing before it is
 // delayed to after it, and nothing after it begins before.
 static inline uint64_t ticks(void) {
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__SSE2__)
     unsigned core;
     uint64_t t = __rdtscp(&core);
     _mm_lfence();

@@ -481,6 +481,21 @@ TEST(topic_one_chunk_on_several_topics) {
     finish_topics(manager);
 }
 
+// One of the old messages was read: from then on the numbers add up, though the next ones are as old.
+TEST(topic_history_that_is_overtaken_is_lost) {
+    zcp_manager *manager = create(64, 40);
+    zcp_publisher *publisher = publisher_with(manager, (zcp_publisher_desc){.depth = 4, .keep = 4});
+    for (uint64_t n = 1; n <= 4; n++)
+        (void)publish(publisher, n);
+    zcp_subscriber *late = subscriber_with(manager, (zcp_subscriber_desc){.history = 3});
+    CHECK_EQ(receive(late, 2, 2).lost, 0);
+    for (uint64_t n = 5; n <= 8; n++)
+        (void)publish(publisher, n);
+    CHECK_EQ(receive(late, 5, 5).lost, 2);
+    zcp_manager_close(manager);
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+}
+
 TEST(topic_history_and_keep) {
     zcp_manager *manager = create(64, 40);
     zcp_publisher *publisher = publisher_with(manager, (zcp_publisher_desc){.depth = 8, .keep = 3});
