@@ -1337,7 +1337,7 @@ static pthread_t thread_1, thread_2;                         // those that may d
 #define RUN_2  if (reclaim(1)) allocated(1)
 #elif SCENARIO == 221
 // a thread that is stopped while it takes keeps the chunk
-#define START  begin(0, 0, 0, 0); cache_as(3, 0); zcp_priv_cache_begin(local_at(3, 0), local_at(3, 0)->lease)
+#define START  begin(0, 0, 0, 0); cache_as(3, 0); zcp_priv_cache_begin(local_at(3, 0), local_at(3, 0)->lease, 1)
 #define RUN_1  assert(reclaim(1) == 0)
 #define RUN_2  (void)0
 #define FINISH chunk.state = zcp_priv_state(6, 0, 0); zcp_mpmc_list_push(&pools[0].list, I)
