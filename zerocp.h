@@ -302,9 +302,10 @@ typedef struct zcp_manager_desc {
     uint32_t          data_permissions;
     // Chunks that this client may hold at once, as zcp_client_stats counts them, but each only once; 0 = any number.
     // Allocate, acquire and keep then return LIMIT, so that a client which never releases does not take whole pools. A
-    // publisher's ring counts, a message that is read in place does not. Exact for one thread; each other thread that
-    // is within such a call at that moment, or releases a handle of a chunk that this one acquires, may exceed it by
-    // one. Allocate and release take longer with a limit: they use the thread's caches and loans by the slower ways.
+    // publisher's ring counts, but for messages that all have read; a message that is read in place does not. Exact for
+    // one thread; each other thread that is within such a call at that moment, or releases a handle of a chunk that
+    // this one acquires, may exceed it by one. Allocate and release take longer with a limit: they use the thread's
+    // caches and loans by the slower ways.
     uint32_t          max_chunks;
 } zcp_manager_desc;
 
@@ -4218,13 +4219,20 @@ ZCP_PRIV_SETUP void zcp_priv_held_ends(zcp_manager *manager, zcp_priv_counts *co
     if (!zcp_priv_counts_none(counts)) zcp_priv_held_begins(manager, counts);
 }
 
-// May this client hold one chunk more? counts: that one's, if it is known and is to be counted.
+ZCP_PRIV_SETUP bool zcp_priv_holds_most(const zcp_manager *manager) {
+    // Relaxed: a figure.
+    return manager->max_chunks && zcp_priv_load_relaxed(&manager->held) >= manager->max_chunks;
+}
+
+// May this client hold one chunk more? First takes back messages that all have read. counts: that chunk's, if it is
+// known and is to be counted.
 ZCP_PRIV_COLD zcp_status zcp_priv_admit(zcp_manager *manager, zcp_priv_counts *counts) {
-    // Relaxed, both: figures.
+    // Relaxed: a figure.
     if (counts && zcp_priv_load_relaxed(&counts->counted)) return ZCP_OK;
-    if (manager->max_chunks && zcp_priv_load_relaxed(&manager->held) >= manager->max_chunks)
+    if (zcp_priv_holds_most(manager)) zcp_priv_rings_collect(manager, false);
+    if (zcp_priv_holds_most(manager))
         return zcp_priv_fail(ZCP_ERR_LIMIT, 0, "%s: this client holds %u chunks, all that its max_chunks allows",
-                             manager->name, zcp_priv_load_relaxed(&manager->held));
+                             manager->name, manager->max_chunks);
     if (counts) zcp_priv_held_begins(manager, counts);
     return ZCP_OK;
 }

@@ -674,6 +674,30 @@ TEST(handle_limit_of_topics) {
     finish(manager);
 }
 
+// Of the messages in a ring only those count that somebody has still to read.
+TEST(handle_limit_leaves_out_what_was_read) {
+    zcp_manager *manager = create(64, 8), *writer = attach_limited(2);
+    zcp_publisher *publisher;
+    zcp_subscriber *subscriber;
+    zcp_message message;
+    zcp_chunk chunk;
+    CHECK_OK(zcp_publisher_open(writer, &(zcp_publisher_desc){.topic = "t", .depth = 8}, &publisher));
+    CHECK_OK(zcp_subscriber_open(manager, &(zcp_subscriber_desc){.topic = "t"}, &subscriber));
+    for (int round = 0; round < 5; round++) {
+        for (int i = 0; i < 2; i++) {
+            CHECK_OK(zcp_publisher_loan(publisher, 64, &chunk));
+            CHECK_OK(zcp_publisher_publish(publisher, &chunk, NULL));
+        }
+        CHECK_STATUS(zcp_publisher_loan(publisher, 64, &chunk), ZCP_ERR_LIMIT);
+        for (int i = 0; i < 2; i++)
+            CHECK_OK(zcp_subscriber_receive(subscriber, 0, &message));
+        zcp_subscriber_done(subscriber);
+    }
+    check_room(writer, 0, 2);
+    zcp_manager_close(writer);
+    finish(manager);
+}
+
 static uint64_t limit_tokens[3];
 
 static void *work_within_limit(void *shared) {
