@@ -657,7 +657,8 @@ ZEROCP_API zcp_status zcp_chunk_allocate_with(zcp_manager *manager, const zcp_ch
 // was not to be had, when the call itself held those before it.
 ZEROCP_API zcp_status zcp_chunk_allocate_bulk(zcp_manager *manager, uint64_t size, zcp_chunk *chunks, uint32_t count);
 
-// Gives `count` handles back, as zcp_chunk_release does with each of them; they may be of several managers and pools.
+// Gives `count` handles back, as zcp_chunk_release does with each of them; they may be of several managers and pools,
+// and chunks may be NULL. Thread-safe.
 // Who waits for a chunk may learn of the first one only when the last one is released.
 ZEROCP_API void zcp_chunk_release_bulk(zcp_chunk *chunks, uint32_t count);
 
@@ -6872,8 +6873,8 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_manager_open(zcp_manager **manager, const zcp
     if (!(m->view.flags & ZCP_OBSERVE) && zcp_priv_recover(m, &report) != ZCP_OK)
         ZEROCP_LOG(ZCP_LOG_WARNING, "%s: recovery on attach: %s", m->name, zcp_last_message());
     zcp_priv_self_ask();
-    // Relaxed: OPEN's release carries it.
     m->max_chunks = desc->max_chunks;
+    // Relaxed: OPEN's release carries it.
     zcp_priv_store_relaxed(&m->live, m->max_chunks ? 0 : (uintptr_t)m->opened);
     // Pairs with the acquire in find.
     zcp_priv_store_release(&m->state, (uint32_t)ZCP_PRIV_OPEN);
@@ -7506,7 +7507,8 @@ static bool zcp_priv_cell_shows(uint64_t last) {
 ZCP_PRIV_SETUP bool zcp_priv_cell_is_wanted(const zcp_priv_tables *tables, uint32_t publisher, uint32_t depth,
                                             uint32_t cell, uint64_t last, bool reliable_only) {
     const zcp_priv_topic_publisher *entry = &tables->publishers[publisher];
-    // The count comes after its message: it may be one behind.
+    // The count comes after its message: it may be one behind. Relaxed, both: in a sweep the slot's lock orders what a
+    // dead client wrote, else they are figures.
     uint64_t serial = zcp_priv_load_relaxed(&entry->state) >> 32, count = zcp_priv_load_relaxed(&entry->count);
     zcp_priv_topic topic = zcp_priv_topic_read(entry->topic);
     for (uint32_t s = 0; s < tables->subscriber_count; s++) {
@@ -7514,6 +7516,7 @@ ZCP_PRIV_SETUP bool zcp_priv_cell_is_wanted(const zcp_priv_tables *tables, uint3
         uint64_t state = zcp_priv_load_acquire(&subscriber->state);            // as Z0
         if (zcp_priv_topic_is_free(state) || !zcp_priv_topic_equal(&topic, subscriber->topic))
             continue;
+        // Relaxed: after Z0.
         if (reliable_only && !(zcp_priv_load_relaxed(&subscriber->flags) & ZCP_PRIV_RELIABLE))
             continue;
         uint64_t head = zcp_priv_head_read(&zcp_priv_cursor_row(tables, publisher)[s], serial);
@@ -7578,11 +7581,11 @@ ZCP_PRIV_SETUP bool zcp_priv_subscribers_end(const zcp_priv_tables *tables, uint
             continue;
         for (uint32_t p = 0; p < tables->publisher_count; p++) {
             zcp_priv_cursor *cursor = &zcp_priv_cursor_row(tables, p)[s];
-            zcp_priv_store_relaxed(&cursor->serial, UINT64_C(0));
+            zcp_priv_store_relaxed(&cursor->serial, UINT64_C(0));              // relaxed: Z5 carries it
             zcp_priv_store_release(&cursor->claim, UINT64_C(0));               // as I3
         }
         ZEROCP_STEP("cursors_cleared");
-        zcp_priv_store_relaxed(&entry->armed, 0u);
+        zcp_priv_store_relaxed(&entry->armed, 0u);                             // relaxed, both: Z5 carries them
         zcp_priv_store_relaxed(&entry->socket, UINT64_C(0));
         zcp_priv_store_release(&entry->state, UINT64_C(0));                                         // Z5
         found = true;
@@ -7596,7 +7599,7 @@ ZCP_PRIV_SETUP void zcp_priv_publisher_end(const zcp_priv_tables *tables, uint32
     zcp_priv_cell *ring = zcp_priv_ring_at(tables, publisher);
     if (zcp_priv_topic_phase(state) != ZCP_PRIV_TOPIC_OPEN)
         for (uint32_t cell = 0; cell < tables->ring_cells; cell++)
-            zcp_priv_store_relaxed(&ring[cell].last, UINT64_C(0));
+            zcp_priv_store_relaxed(&ring[cell].last, UINT64_C(0));             // relaxed: Z5 carries it
     state = zcp_priv_topic_state((uint32_t)(state >> 32), ZCP_PRIV_TOPIC_ENDED, (uint32_t)(state & 0xffff) - 1);
     zcp_priv_store_release(&entry->state, state);                              // as Z5
 }
@@ -7746,7 +7749,9 @@ ZCP_PRIV_SETUP bool zcp_priv_topics_drainable(const zcp_manager *manager, uint32
 //   Z9    (barrier) light    I9           both work with the books
 //   I9    (barrier) heavy    Z9           as Z9
 
-// An object is closed for ever, or until a later open uses it again; 0 in a forked child.
+// An object is closed for ever, or until a later open uses it again; 0 in a forked child. Its `state` is stored with
+// release when the object is ready, or done with, and loaded with acquire by other threads that find it in the
+// manager's `topics` (which is acquired for its sizes); the object's own thread loads both relaxed.
 enum { ZCP_PRIV_OBJECT_CLOSED = 1, ZCP_PRIV_OBJECT_OPEN = 2, ZCP_PRIV_OBJECT_ENDED = 3 };
 
 // A subscriber as a publisher knows it.
@@ -7902,7 +7907,7 @@ static zcp_status zcp_priv_publisher_check(const zcp_publisher *p) {
 // The publisher's thread begins to work with the books.
 ZCP_PRIV_INLINE void zcp_priv_books_enter(zcp_publisher *p) {
     for (uint32_t round = 0;; round++) {
-        zcp_priv_store_relaxed(&p->busy, 1u);
+        zcp_priv_store_relaxed(&p->busy, 1u);                                  // relaxed: Z9 follows
         zcp_priv_light_barrier();                                                                   // Z9
         if (ZCP_PRIV_LIKELY(zcp_priv_load_acquire(&p->taker) == 0))                                 // I7
             return;
@@ -7918,7 +7923,7 @@ ZCP_PRIV_INLINE void zcp_priv_books_leave(zcp_publisher *p) {
 // Another thread wants to work with them. false: somebody does.
 ZCP_PRIV_SETUP bool zcp_priv_books_take(zcp_publisher *p) {
     uint32_t nobody = 0;
-    if (!zcp_priv_cas_acquire(&p->taker, &nobody, 1u))
+    if (!zcp_priv_cas_acquire(&p->taker, &nobody, 1u))                         // pairs with I8, of another taker
         return false;
     ZEROCP_HEAVY_BARRIER();                                                                         // I9
     if (zcp_priv_load_acquire(&p->busy) == 0)                                                       // G8
@@ -7942,6 +7947,7 @@ static void zcp_priv_readers_learn(zcp_publisher *p) {
     for (uint32_t s = 0; s < tables.subscriber_count; s++) {
         zcp_priv_topic_subscriber *entry = &tables.subscribers[s];
         uint64_t state = zcp_priv_load_acquire(&entry->state);                 // as Z0
+        // Relaxed: after Z0.
         uint32_t client = (uint32_t)(state & 0xffff) - 1, flags = zcp_priv_load_relaxed(&entry->flags);
         if (zcp_priv_topic_is_free(state) || !zcp_priv_topic_equal(&p->topic, entry->topic)
             || client >= p->manager->geometry.max_clients)
@@ -7956,6 +7962,7 @@ static void zcp_priv_readers_learn(zcp_publisher *p) {
 // Number of the next message that a reader reads; what it cannot be counts as read. It is gone: UINT64_MAX.
 static uint64_t zcp_priv_reader_head(const zcp_publisher *p, const zcp_priv_reader *reader) {
     uint64_t head = zcp_priv_head_read(reader->cursor, p->serial);
+    // As Z0.
     if (head == 0 && !zcp_priv_topic_is_same(zcp_priv_load_acquire(&reader->entry->state), reader->state))
         return UINT64_MAX;
     return head <= p->next ? head : UINT64_MAX;
@@ -8022,8 +8029,8 @@ static void zcp_priv_cells_free(zcp_publisher *p, uint64_t count) {
     }
     ZEROCP_STEP("cells_gone");
     atomic_thread_fence(memory_order_seq_cst);                                                      // G1
-    // Relaxed would do: whose claim counts here has passed I1 before, and what he did before that is seen.
-    if (zcp_priv_load_acquire(&p->entry->attention) != p->attention)
+    // Relaxed: whose claim counts here has passed I1 before, and what he did before that is seen.
+    if (zcp_priv_load_relaxed(&p->entry->attention) != p->attention)
         zcp_priv_readers_learn(p);
     zcp_priv_claims_look(p);
     for (uint64_t k = 0; k < count; k++) {
@@ -8077,7 +8084,7 @@ ZCP_PRIV_SETUP void zcp_priv_publisher_free(zcp_publisher *p) {
 // Takes back what this manager's rings hold and all have read. only_ended: of objects that were closed.
 ZCP_PRIV_SETUP void zcp_priv_rings_collect(zcp_manager *manager, bool only_ended) {
     zcp_priv_topics *topics = zcp_priv_load_acquire(&manager->topics);         // with its sizes
-    if (!topics || (only_ended && zcp_priv_load_relaxed(&topics->ended) == 0))
+    if (!topics || (only_ended && zcp_priv_load_relaxed(&topics->ended) == 0))              // relaxed: a look
         return;
     for (uint32_t k = 0; k < topics->publishers; k++) {
         zcp_publisher *p = zcp_priv_publisher_at(topics, k);
@@ -8144,7 +8151,7 @@ ZCP_PRIV_SETUP zcp_status zcp_priv_topics_lock(zcp_manager *manager, zcp_priv_ho
         if (!zcp_priv_wait_more(&wait))
             return zcp_priv_fail(ZCP_ERR_TIMEOUT, 0, "%s: process %u is opening a publisher or subscriber "
                                  "and was not done within %u ms; if stopped, continue or kill it", manager->name,
-                                     zcp_priv_load_relaxed(locker),
+                                 zcp_priv_load_relaxed(locker),                // relaxed: for messages
                                  ZCP_SHM_DEFAULT_TIMEOUT_MS);
     }
     zcp_priv_store_relaxed(locker, (uint32_t)getpid());                        // relaxed: for messages
@@ -8202,7 +8209,7 @@ ZCP_PRIV_SETUP bool zcp_priv_topic_published(const zcp_priv_tables *tables, cons
             || !zcp_priv_topic_equal(topic, entry->topic))
             continue;
         *client = (uint32_t)(state & 0xffff) - 1;
-        if (flags == 0 || (zcp_priv_load_relaxed(&entry->flags) & flags))
+        if (flags == 0 || (zcp_priv_load_relaxed(&entry->flags) & flags))      // relaxed: after Z0
             return true;
     }
     return false;
@@ -8217,7 +8224,7 @@ ZCP_PRIV_SETUP bool zcp_priv_topic_relied(const zcp_priv_tables *tables, const z
         if (zcp_priv_topic_is_free(state) || !zcp_priv_topic_equal(topic, entry->topic))
             continue;
         *client = (uint32_t)(state & 0xffff) - 1;
-        if (zcp_priv_load_relaxed(&entry->flags) & ZCP_PRIV_RELIABLE)
+        if (zcp_priv_load_relaxed(&entry->flags) & ZCP_PRIV_RELIABLE)          // relaxed: after Z0
             return true;
     }
     return false;
@@ -8983,7 +8990,7 @@ ZCP_PRIV_COLD bool zcp_priv_descriptor_arm(zcp_subscriber *s) {
     // Anybody may send to it: what is left beyond that many makes the descriptor readable again.
     for (int k = 0; k < 64 && recv(s->socket, bytes, sizeof bytes, MSG_DONTWAIT) > 0; k++) {}
     (void)timerfd_settime(s->timer, 0, &on, NULL);                             // which ends that it is readable
-    zcp_priv_store_release(&s->entry->armed, 1u);
+    zcp_priv_store_release(&s->entry->armed, 1u);                              // release: with the socket's number
     ZEROCP_STEP("descriptor_armed");
     bool would = false;
     uint32_t epoch = s->epoch - 1;
@@ -8997,7 +9004,7 @@ ZCP_PRIV_COLD bool zcp_priv_descriptor_arm(zcp_subscriber *s) {
     }
     if (!would)
         return false;
-    zcp_priv_store_relaxed(&s->entry->armed, 0u);
+    zcp_priv_store_relaxed(&s->entry->armed, 0u);                              // relaxed: a datagram more does no harm
     (void)timerfd_settime(s->timer, 0, &off, NULL);
     return true;
 }
@@ -9078,6 +9085,7 @@ ZCP_PRIV_SMALL ZEROCP_API zcp_status zcp_manager_interrupt(zcp_manager *manager,
     if (!manager)
         return ZCP_ERR_INVALID_ARGUMENT;
     if (!zcp_priv_usable(manager))
+        // Relaxed: for the status.
         return zcp_priv_load_relaxed(&manager->state) == 0 ? ZCP_ERR_FORKED : ZCP_ERR_CLOSED;
     zcp_priv_store_relaxed(&manager->interrupted, on ? 1u : 0u);               // relaxed: the barrier carries it
     if (on && !(manager->view.flags & ZCP_OBSERVE)) {
@@ -9160,7 +9168,7 @@ ZCP_PRIV_SETUP void zcp_priv_subscriber_begin(zcp_subscriber *s, const zcp_priv_
         serial = zcp_priv_topics_changed(manager);
     for (uint32_t p = 0; p < tables->publisher_count; p++) {
         zcp_priv_cursor *cursor = &zcp_priv_cursor_row(tables, p)[s->index];
-        zcp_priv_store_relaxed(&cursor->serial, UINT64_C(0));
+        zcp_priv_store_relaxed(&cursor->serial, UINT64_C(0));                  // relaxed: Z1 carries it
         // Who had the entry before has told that it reads no more, and this store is what a publisher may see of that.
         zcp_priv_store_release(&cursor->claim, UINT64_C(0));                                        // T5
     }
@@ -9179,6 +9187,7 @@ ZCP_PRIV_SETUP void zcp_priv_subscriber_begin(zcp_subscriber *s, const zcp_priv_
         if (zcp_priv_topic_is_free(state) || (phase != ZCP_PRIV_TOPIC_OPEN && phase != ZCP_PRIV_TOPIC_ENDED)
             || !zcp_priv_topic_equal(&s->topic, publisher->topic))
             continue;
+        // Relaxed: T4 lets it be counted again.
         uint64_t count = zcp_priv_load_relaxed(&publisher->count), depth = zcp_priv_depth_of(tables, publisher);
         uint64_t back = history < depth ? history : depth;
         zcp_priv_source_begin(s, tables, p, state, count - (back < count ? back : count), count);
@@ -9263,7 +9272,7 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_subscriber_close(zcp_subscriber *subscriber) 
         zcp_priv_store_relaxed(&cursor->serial, UINT64_C(0));                  // relaxed: Z5 carries it
         zcp_priv_store_release(&cursor->claim, UINT64_C(0));                   // as I3
     }
-    zcp_priv_store_relaxed(&s->entry->armed, 0u);
+    zcp_priv_store_relaxed(&s->entry->armed, 0u);                              // relaxed, both: Z5 carries them
     zcp_priv_store_relaxed(&s->entry->socket, UINT64_C(0));
     ZEROCP_STEP("subscriber_leaves");
     zcp_priv_store_release(&s->entry->state, UINT64_C(0));                     // as Z5
@@ -9272,6 +9281,7 @@ ZCP_PRIV_SMALL ZEROCP_API void zcp_subscriber_close(zcp_subscriber *subscriber) 
     ZEROCP_STEP("subscriber_left");
     // Those it had not read to the end may go now.
     for (uint32_t k = 0; k < s->sources; k++) {
+        // Relaxed: a look; the sweep decides.
         uint32_t phase = zcp_priv_topic_phase(zcp_priv_load_relaxed(&s->source[k].entry->state));
         s->source[k].ended = phase == ZCP_PRIV_TOPIC_ENDED;
     }
@@ -9408,6 +9418,7 @@ ZCP_PRIV_SETUP void zcp_priv_subscriber_watch(const zcp_priv_tables *tables, uin
         uint64_t state = zcp_priv_load_acquire(&publisher->state);             // as Z0
         if (zcp_priv_topic_is_free(state) || !zcp_priv_topic_equal(topic, publisher->topic))
             continue;
+        // Relaxed: a figure.
         uint64_t count = zcp_priv_topic_figure(zcp_priv_load_relaxed(&publisher->count));
         uint64_t head = zcp_priv_head_read(cursor, state >> 32);
         if (head > count)                                                      // garbage, or just published
@@ -9634,7 +9645,7 @@ public:
     void reset() noexcept { shared_chunk().swap(*this); }
     // All of them become empty.
     static void release_bulk(shared_chunk *chunks, uint32_t count) noexcept {
-        for (uint32_t done = 0, some; done < count; done += some) {
+        for (uint32_t done = 0, some; chunks && done < count; done += some) {
             zcp_chunk block[32];
             some = count - done < 32 ? count - done : 32;
             for (uint32_t i = 0; i < some; i++) block[i] = chunks[done + i].detach();
@@ -9787,6 +9798,7 @@ public:
     // What the objects held before is released; after a failure all are empty.
     result<void> allocate_bulk(uint64_t size, shared_chunk *chunks, uint32_t count) noexcept {
         zcp_status code = ZCP_OK;
+        if (!chunks) return zcp_chunk_allocate_bulk(manager_, size, NULL, count);
         shared_chunk::release_bulk(chunks, count);
         for (uint32_t done = 0, some; code == ZCP_OK && done < count; done += some) {
             zcp_chunk block[32];
