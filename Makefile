@@ -34,7 +34,7 @@ flags_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-f
 flags_tsan := -fsanitize=thread -O1 -g -Wno-unknown-warning-option -Wno-tsan
 
 # The tests and the demo compile the implementation some fifty times: at -O1 in a third of the time. What is measured,
-# soaked, stepped through and installed is compiled as CFLAGS says, and so is all in .ci/run.
+# soaked, stepped through and installed is compiled as CFLAGS says. .ci/run runs the tests of GCC and Clang at -O2.
 TEST_CFLAGS ?= -O1
 flags_tests := $(TEST_CFLAGS)
 flags_demo  := $(TEST_CFLAGS)

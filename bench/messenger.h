@@ -110,4 +110,20 @@ typedef const messenger *const *bench_messenger_function(bench_host *host, int a
 #ifdef __cplusplus
 }
 #endif
+
+// A peer's object exports its messenger, and takes what it is given, by this line at its end.
+#ifdef __cplusplus
+#define MESSENGER_LINKAGE extern "C"
+#else
+#define MESSENGER_LINKAGE
+#endif
+
+#define EXPORT_MESSENGER(carrier, host)                                                                                \
+    MESSENGER_LINKAGE const messenger *const *bench_messengers(bench_host *given, int abi);                            \
+    MESSENGER_LINKAGE const messenger *const *bench_messengers(bench_host *given, int abi) {                           \
+        static const messenger *const all[] = {&carrier, NULL};                                                        \
+        host = given;                                                                                                  \
+        return abi == BENCH_ABI ? all : NULL;                                                                          \
+    }
+
 #endif

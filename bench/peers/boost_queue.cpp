@@ -91,9 +91,4 @@ const messenger carrier = {
 
 } // namespace
 
-extern "C" const messenger *const *bench_messengers(bench_host *given, int abi);
-extern "C" const messenger *const *bench_messengers(bench_host *given, int abi) {
-    static const messenger *const all[] = {&carrier, NULL};
-    host = given;
-    return abi == BENCH_ABI ? all : NULL;
-}
+EXPORT_MESSENGER(carrier, host)

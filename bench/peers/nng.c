@@ -96,9 +96,4 @@ static const messenger carrier = {
     "nng", "nng, pub and sub over ipc; what does not fit is dropped", carry_create, carry_join, carry_leave,
     free, LOOP_TABLE};
 
-const messenger *const *bench_messengers(bench_host *given, int abi);
-const messenger *const *bench_messengers(bench_host *given, int abi) {
-    static const messenger *const all[] = {&carrier, NULL};
-    host = given;
-    return abi == BENCH_ABI ? all : NULL;
-}
+EXPORT_MESSENGER(carrier, host)

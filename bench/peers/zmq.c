@@ -97,9 +97,4 @@ static const messenger carrier = {
     "zmq", "ZeroMQ, XPUB and SUB over ipc, no message dropped", carry_create, carry_join, carry_leave, free,
     LOOP_TABLE};
 
-const messenger *const *bench_messengers(bench_host *given, int abi);
-const messenger *const *bench_messengers(bench_host *given, int abi) {
-    static const messenger *const all[] = {&carrier, NULL};
-    host = given;
-    return abi == BENCH_ABI ? all : NULL;
-}
+EXPORT_MESSENGER(carrier, host)

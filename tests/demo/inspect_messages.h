@@ -56,22 +56,6 @@ static void write_hex_line(FILE *out, const payload *b, size_t from) {
     fputs("|\n", out);
 }
 
-static void write_json_payload(FILE *out, const payload *b) {
-    const unsigned char *at = b->at, *end = b->at + b->count;
-    fputc('"', out);
-    while (at < end) {
-        const unsigned char *from = at;
-        int32_t point = utf8_next(&at);                            // the 0 behind the last one stops it
-        if (point == '"' || point == '\\')
-            fprintf(out, "\\%c", (int)point);
-        else if (point < 0 || is_unsafe(point))
-            fprintf(out, "\\u%04x", point < 0 ? 0xfffdu : (unsigned)point);
-        else
-            fwrite(from, 1, (size_t)(at - from), out);
-    }
-    fputc('"', out);
-}
-
 // What is shown of a payload of that size.
 static void report_payload(report *r, const payload *b, uint64_t size) {
     if (r->format == REPORT_JSON) {
@@ -82,7 +66,7 @@ static void report_payload(report *r, const payload *b, uint64_t size) {
             fprintf(r->out, "%02x", b->at[i]);
         fputc('"', r->out);
         json_key(r, "text");
-        write_json_payload(r->out, b);
+        write_json_bytes(r->out, b->at, b->count);
         return;
     }
     for (size_t from = 0; from < b->count; from += DUMP_LINE)

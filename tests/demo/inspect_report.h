@@ -67,11 +67,13 @@ static inline void write_safe(FILE *out, const char *text, bool doubled) {
     }
 }
 
-static inline void write_json_text(FILE *out, const char *text) {
+// Bytes that end with a 0, which is none of them, as a string of JSON.
+static inline void write_json_bytes(FILE *out, const unsigned char *at, size_t count) {
+    const unsigned char *end = at + count;
     fputc('"', out);
-    for (const unsigned char *at = (const unsigned char *)text; *at != 0;) {
+    while (at < end) {
         const unsigned char *from = at;
-        int32_t point = utf8_next(&at);
+        int32_t point = utf8_next(&at);                            // the 0 behind the last one stops it
         if (point == '"' || point == '\\')
             fprintf(out, "\\%c", (int)point);
         else if (point < 0 || is_unsafe(point))
@@ -80,6 +82,10 @@ static inline void write_json_text(FILE *out, const char *text) {
             fwrite(from, 1, (size_t)(at - from), out);
     }
     fputc('"', out);
+}
+
+static inline void write_json_text(FILE *out, const char *text) {
+    write_json_bytes(out, (const unsigned char *)text, strlen(text));
 }
 
 static inline void write_csv_text(FILE *out, const char *text) {
