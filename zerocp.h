@@ -816,7 +816,9 @@ ZEROCP_API zcp_status zcp_publisher_notify(zcp_publisher *publisher, zcp_deliver
 
 typedef struct zcp_subscriber_desc {
     const char *topic;
-    bool     reliable;              // publishers wait for this one: nothing is overwritten that it has not read
+    // Publishers wait for this one: nothing that comes after it was opened is overwritten before it has read it. Of
+    // what was there before (history), some may be.
+    bool     reliable;
     bool     latest;        // receive skips to the newest message (those before are told as skipped); not with reliable
     uint32_t history;          // begin with up to so many messages that are there of each publisher; 0: only what comes
     uint32_t spin_us;               // receive polls so long before it sleeps
@@ -9197,8 +9199,19 @@ ZCP_PRIV_SETUP void zcp_priv_subscriber_begin(zcp_subscriber *s, const zcp_priv_
     zcp_priv_store_release(&entry->state, zcp_priv_topic_state(serial, ZCP_PRIV_TOPIC_OPEN, client));         // as Z1
     // A publisher that shows more than is counted from here on knows of this one before it frees a cell.
     ZEROCP_HEAVY_BARRIER();                                                                         // T4
-    for (uint32_t k = 0; k < s->sources; k++)                                  // relaxed: after the barrier
-        s->source[k].from = zcp_priv_load_relaxed(&s->source[k].entry->count);                      // step counts-again
+    bool passes = false;
+    for (uint32_t k = 0; k < s->sources; k++) {
+        zcp_priv_source *q = &s->source[k];
+        // Relaxed: after the barrier.
+        q->from = zcp_priv_load_relaxed(&q->entry->count);                                          // step counts-again
+        if (history != 0 || q->from <= q->head)
+            continue;
+        zcp_priv_source_skip(q, q->from - q->head, false);
+        zcp_priv_store_release(&q->cursor->head, q->head);                     // as I4
+        passes = true;
+    }
+    if (passes)                                                                // a publisher may wait for these
+        zcp_priv_topic_attend(manager, &s->topic, true);
     ZEROCP_STEP("subscriber_open");
 }
 

@@ -481,6 +481,23 @@ TEST(topic_one_chunk_on_several_topics) {
     finish_topics(manager);
 }
 
+static zcp_publisher *interjecting;
+static void interject(void) { (void)publish(interjecting, 1); }
+
+// What is published while a subscriber opens is not what comes after it: it begins behind, and loses nothing.
+TEST(topic_published_while_a_subscriber_opens) {
+    zcp_manager *manager = create(64, 40);
+    interjecting = publisher_with(manager, (zcp_publisher_desc){.depth = 1});
+    test_at_step("cursor_written", 1, TEST_CALL, interject);
+    zcp_subscriber *reliable = subscriber_with(manager, (zcp_subscriber_desc){.reliable = true});
+    test_steps_clear();
+    check_empty(reliable);
+    (void)publish(interjecting, 2);
+    CHECK_EQ(receive(reliable, 2, 2).lost, 0);
+    zcp_manager_close(manager);
+    CHECK_OK(zcp_manager_destroy(test_instance()));
+}
+
 // One of the old messages was read: from then on the numbers add up, though the next ones are as old.
 TEST(topic_history_that_is_overtaken_is_lost) {
     zcp_manager *manager = create(64, 40);

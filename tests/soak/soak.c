@@ -258,7 +258,8 @@ typedef struct sender {
 } sender;
 
 typedef struct heard {                                             // of one publisher
-    uint64_t source, last, from;                                   // what is older than `from` need not be told as lost
+    uint64_t source, last, from;                                   // from: how many there were before
+    bool begun;                                                    // one was read: from then on the numbers add up
 } heard;
 
 typedef struct listener {
@@ -563,7 +564,7 @@ static void open_subscriber(thread *t, listener *l) {
     l->count = l->subscriber->sources;
     for (uint32_t k = 0; k < l->count; k++) {
         const zcp_priv_source *source = &l->subscriber->source[k];
-        l->heard[k] = (heard){source->state >> 32, source->head, source->from};
+        l->heard[k] = (heard){source->state >> 32, source->head, source->from, false};
     }
     add(&board->endpoints, 1);
 }
@@ -574,7 +575,7 @@ static heard *heard_of(listener *l, uint64_t source) {
             return &l->heard[k];
     if (l->count == SOURCES)
         return NULL;
-    l->heard[l->count] = (heard){source, 0, 0};
+    l->heard[l->count] = (heard){source, 0, 0, false};
     return &l->heard[l->count++];
 }
 
@@ -593,11 +594,11 @@ static void count_message(listener *l) {
         return;
     if (m->number <= h->last || m->number - h->last - 1 < missing)
         message_error(l, "a number, which is not above those before", m->source, m->number, h->last + 1 + missing);
-    else if (h->last >= h->from && m->number - h->last - 1 != missing)
+    else if ((h->begun || h->last >= h->from) && m->number - h->last - 1 != missing)
         message_error(l, "messages missing", m->source, m->number - h->last - 1, missing);
     // What it finds of the time before it came, it need not find whole.
     uint64_t at_most = h->last >= h->from ? h->last + 1 : h->from + 1;
-    if (l->reliable && (missing != 0 || m->number > at_most))
+    if (l->reliable && ((missing != 0 && h->last >= h->from) || m->number > at_most))
         message_error(l, "the number", m->source, m->number, at_most);
     if (!l->latest && m->skipped != 0)
         message_error(l, "skipped", m->source, m->skipped, 0);
@@ -606,6 +607,7 @@ static void count_message(listener *l) {
         message_error(l, "a number, above what was published", m->source, m->number, atomic_load(&entry->published));
     add(&board->inherited, zcp_priv_topic_phase(l->subscriber->reading_entry->state) == ZCP_PRIV_TOPIC_ENDED);
     h->last = m->number;
+    h->begun = true;
 }
 
 static bool receive(thread *t, listener *l, uint32_t timeout_ms) {
